@@ -1,0 +1,208 @@
+//! What clients may ask of the engine, and what it answers. The local socket carries exactly these.
+
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::{DeviceId, InviteId, PartyId, Role, Snapshot, Timestamp};
+
+/// How long an invite can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InviteLifetime {
+    /// One hour.
+    Hour,
+    /// One day.
+    Day,
+    /// Seven days.
+    Week,
+    /// Until revoked.
+    Never,
+}
+
+impl InviteLifetime {
+    /// The span, or `None` for ever.
+    #[must_use]
+    pub const fn duration(self) -> Option<Duration> {
+        match self {
+            Self::Hour => Some(Duration::from_secs(3600)),
+            Self::Day => Some(Duration::from_secs(86_400)),
+            Self::Week => Some(Duration::from_secs(7 * 86_400)),
+            Self::Never => None,
+        }
+    }
+}
+
+/// A request to the engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", rename_all_fields = "snake_case")]
+pub enum Command {
+    /// The current snapshot. Answered by [`Reply::Snapshot`].
+    Snapshot,
+    /// Make a party and switch it on. Answered by [`Reply::Created`].
+    Create {
+        /// The party's name, 1 to 40 characters.
+        name: String,
+        /// The name friends will see, 1 to 32 characters.
+        display_name: String,
+        /// Rendezvous servers (`wss://…`, or `ws://` where allowed); empty means the configured ones.
+        servers: Vec<String>,
+        /// Address range; `None` chooses one that collides with no local route.
+        range: Option<Ipv4Net>,
+    },
+    /// What an invite link says, without using it. Answered by [`Reply::Preview`].
+    Preview {
+        /// The link.
+        link: String,
+    },
+    /// Join with an invite link and switch the party on. Answered by [`Reply::Joined`].
+    Join {
+        /// The link.
+        link: String,
+        /// The name friends will see, 1 to 32 characters.
+        display_name: String,
+    },
+    /// Make an invite. Answered by [`Reply::Invite`].
+    Invite {
+        /// For which party.
+        party: PartyId,
+        /// For how long.
+        lifetime: InviteLifetime,
+        /// What it makes of the joiner; never `Owner`.
+        role: Role,
+    },
+    /// Take an invite back. Answered by [`Reply::Done`].
+    Revoke {
+        /// Of which party.
+        party: PartyId,
+        /// Which.
+        invite: InviteId,
+    },
+    /// Leave a party for good. Answered by [`Reply::Done`].
+    Leave {
+        /// Which.
+        party: PartyId,
+    },
+    /// Remove a member, and change the party's secret so that it stays removed. Answered by [`Reply::Done`].
+    Kick {
+        /// From which party.
+        party: PartyId,
+        /// Whom.
+        member: DeviceId,
+    },
+    /// Switch a party on. Answered by [`Reply::Done`].
+    Up {
+        /// Which.
+        party: PartyId,
+    },
+    /// Switch a party off, without leaving it. Answered by [`Reply::Done`].
+    Down {
+        /// Which.
+        party: PartyId,
+    },
+    /// Move the party to another address range; only its owner may. Answered by [`Reply::Done`].
+    SetRange {
+        /// Which party.
+        party: PartyId,
+        /// A private IPv4 range, prefix 16 to 28.
+        range: Ipv4Net,
+    },
+    /// One round trip to a member through the tunnel. Answered by [`Reply::Pong`].
+    Ping {
+        /// In which party.
+        party: PartyId,
+        /// Whom.
+        member: DeviceId,
+    },
+    /// Measure the network again; how it goes is in the snapshots' [`crate::NetworkReport`]. Answered by
+    /// [`Reply::Done`].
+    Netcheck {
+        /// STUN servers to ask besides the parties' own (`host` or `host:port`), at most 8.
+        stun: Vec<String>,
+    },
+    /// Check everything that commonly goes wrong. Answered by [`Reply::Doctor`].
+    Doctor,
+    /// End the engine cleanly. Answered by [`Reply::Done`].
+    Stop,
+}
+
+/// The answer to a [`Command`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", content = "value", rename_all = "snake_case")]
+pub enum Reply {
+    /// The current state.
+    Snapshot(Box<Snapshot>),
+    /// A party was made.
+    Created {
+        /// Which.
+        party: PartyId,
+        /// A link to invite friends with, valid for a day.
+        link: String,
+    },
+    /// A party was joined.
+    Joined {
+        /// Which.
+        party: PartyId,
+    },
+    /// An invite link.
+    Invite {
+        /// As `https://<server>/join#…` where the party has a server, else `partyline://join/…`.
+        link: String,
+    },
+    /// What an invite says.
+    Preview(InvitePreview),
+    /// A round trip was made.
+    Pong(PingSample),
+    /// What the check-up found.
+    Doctor(Vec<DoctorFinding>),
+    /// It is done.
+    Done,
+}
+
+/// What an invite says of its party.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvitePreview {
+    /// Of which party.
+    pub party: PartyId,
+    /// The party's name when the invite was made.
+    pub name: String,
+    /// Past which it cannot be used; `None` for ever.
+    pub expires: Option<Timestamp>,
+    /// What the joiner becomes.
+    pub role: Role,
+    /// Rendezvous servers.
+    pub servers: Vec<String>,
+    /// Whether this computer is in the party already.
+    pub member: bool,
+}
+
+/// One round trip.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PingSample {
+    /// In milliseconds.
+    pub rtt_ms: f32,
+}
+
+/// One line of a check-up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoctorFinding {
+    /// What was looked at.
+    pub what: String,
+    /// How it is.
+    pub verdict: Verdict,
+    /// Details, and what to do where something is wrong.
+    pub note: String,
+}
+
+/// How a thing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// Works, could be better.
+    Fair,
+    /// Keeps something from working.
+    Bad,
+}

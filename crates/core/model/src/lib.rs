@@ -1,0 +1,27 @@
+//! The words every part of Partyline shares.
+//!
+//! Nothing here does anything: these are the ids, measurements and views that the core, the I/O crates, the
+//! programs and the user interface all speak about. Wire formats live in `partyline-wire`.
+
+mod candidate;
+mod control;
+mod error;
+mod id;
+mod nat;
+mod network;
+mod path;
+mod time;
+mod view;
+
+pub use candidate::{Candidate, CandidateKind};
+pub use control::{Command, DoctorFinding, InviteLifetime, InvitePreview, PingSample, Reply, Verdict};
+pub use error::{AppError, ErrorCode};
+pub use id::{DeviceId, Handle, IdError, InviteId, PartyId, SessionNonce, Topic, TunnelPublicKey};
+pub use nat::{Allocation, Badge, Filtering, Mapping, NatProfile};
+pub use network::{CheckStep, CheckTopic, Confidence, NetworkReport, RouterCheck, ServerCheck, StepState};
+pub use path::{Attempt, AttemptOutcome, Method, PathKind};
+pub use time::{Now, Timestamp};
+pub use view::{
+    DeviceView, InviteView, MemberView, NetworkView, PartyPhase, PartyView, PathEvent, PathView, Phase,
+    Quality, Role, ServerView, Snapshot, TrafficView,
+};

@@ -1,0 +1,72 @@
+//! Words for how two members are connected, and for what was tried.
+
+use serde::{Deserialize, Serialize};
+
+/// What carries packets to a member right now. Ordered best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathKind {
+    /// Both on one local network.
+    Lan,
+    /// Over IPv6 without help.
+    DirectV6,
+    /// Through a port the router opened on request.
+    Mapped,
+    /// Through a punched hole, or with no NAT in the way.
+    Direct,
+    /// Through another member.
+    MemberRelay,
+    /// Through a relay server.
+    Relay,
+}
+
+/// A way of reaching a member that can succeed or fail on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// Addresses on a shared local network.
+    Lan,
+    /// Global IPv6 addresses.
+    Ipv6,
+    /// A port opened by the router.
+    Mapped,
+    /// Simultaneous checks between reflexive addresses.
+    Punch,
+    /// A predicted port.
+    Predict,
+    /// Many ports at once.
+    Spray,
+    /// A relay over UDP.
+    RelayUdp,
+    /// A relay over TCP.
+    RelayTcp,
+    /// A relay over TLS.
+    RelayTls,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptOutcome {
+    /// Still being tried.
+    Trying,
+    /// It works.
+    Worked,
+    /// No answer came.
+    NoAnswer,
+    /// It could not be tried; the attempt's note says why.
+    Impossible,
+}
+
+/// One line of the answer to "why this path?".
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// What was tried.
+    pub method: Method,
+    /// How it ended.
+    pub outcome: AttemptOutcome,
+    /// Milliseconds from its start to its outcome.
+    pub took_ms: u32,
+    /// What a person should know about it, one sentence; may be empty.
+    pub note: String,
+}
