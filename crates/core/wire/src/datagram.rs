@@ -1,0 +1,200 @@
+//! Tells the datagrams on the tunnel's socket apart by their first bytes (in the manner of RFC 7983), and frames
+//! what a relay carries.
+//!
+//! WireGuard messages start with a type from 1 to 4 and three zero bytes. STUN messages (RFC 8489) start with two
+//! zero bits and carry the magic cookie at bytes 4 to 7. ChannelData (RFC 8656, section 12.4) starts with a channel
+//! number from 0x4000 to 0x4FFF and a length. Nothing else belongs on the socket.
+//!
+//! Over TCP and TLS the same STUN and ChannelData messages follow each other in one stream; [`Deframer`] cuts it.
+//! There ChannelData is padded to a multiple of four bytes, which its length field does not count.
+
+use std::ops::Range;
+
+/// The magic cookie of RFC 8489, section 5.
+pub const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
+/// Bytes of a STUN header.
+pub const STUN_HEADER: usize = 20;
+/// Bytes of a ChannelData header.
+pub const CHANNEL_HEADER: usize = 4;
+/// The lowest channel number (RFC 8656, section 12).
+pub const FIRST_CHANNEL: u16 = 0x4000;
+/// The highest channel number.
+pub const LAST_CHANNEL: u16 = 0x4fff;
+
+/// What a datagram claims to be. Nothing is verified yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A message of the tunnel.
+    WireGuard,
+    /// A STUN or TURN message.
+    Stun,
+    /// Data relayed by a TURN server.
+    ChannelData,
+    /// Nothing of ours.
+    Unknown,
+}
+
+/// Says what a datagram claims to be.
+#[must_use]
+pub fn classify(bytes: &[u8]) -> Kind {
+    match bytes {
+        [1..=4, 0, 0, 0, ..] => Kind::WireGuard,
+        [0x40..=0x4f, _, _, _, ..] => Kind::ChannelData,
+        [0..=0x3f, _, _, _, c0, c1, c2, c3, ..]
+            if bytes.len() >= STUN_HEADER && [*c0, *c1, *c2, *c3] == MAGIC_COOKIE =>
+        {
+            Kind::Stun
+        }
+        _ => Kind::Unknown,
+    }
+}
+
+/// The four bytes in front of relayed data. Lengths above 65,535 do not exist in UDP and are cut off.
+#[must_use]
+pub fn channel_header(channel: u16, len: usize) -> [u8; CHANNEL_HEADER] {
+    let [c0, c1] = channel.to_be_bytes();
+    let [l0, l1] = u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes();
+    [c0, c1, l0, l1]
+}
+
+/// Zero bytes that follow a ChannelData message with `len` bytes of data on a stream.
+#[must_use]
+pub const fn stream_padding(len: usize) -> usize {
+    len.wrapping_neg() & 3
+}
+
+/// Channel number and place of the data in a ChannelData message, or `None` if it is cut short.
+#[must_use]
+pub fn channel_data(bytes: &[u8]) -> Option<(u16, Range<usize>)> {
+    let &[c0, c1, l0, l1, ..] = bytes else { return None };
+    let channel = u16::from_be_bytes([c0, c1]);
+    let end = CHANNEL_HEADER + usize::from(u16::from_be_bytes([l0, l1]));
+    ((FIRST_CHANNEL..=LAST_CHANNEL).contains(&channel) && end <= bytes.len())
+        .then_some((channel, CHANNEL_HEADER..end))
+}
+
+/// The stream carried something that is neither STUN nor ChannelData; it cannot be read any further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the stream carries something that is neither STUN nor ChannelData")]
+pub struct NotFramed;
+
+/// Cuts a TURN stream (RFC 8656, section 3.1) into messages. Holds at most one unfinished message and what was
+/// pushed with it; the caller pushes no more before it has taken every whole message.
+#[derive(Debug, Default)]
+pub struct Deframer {
+    buffer: Vec<u8>,
+    taken: usize,
+}
+
+impl Deframer {
+    /// Adds bytes read from the stream.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.taken);
+        self.taken = 0;
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole message, without padding.
+    ///
+    /// # Errors
+    /// [`NotFramed`] once the stream has lost its framing; close it.
+    pub fn next_message(&mut self) -> Result<Option<&[u8]>, NotFramed> {
+        let rest = self.buffer.get(self.taken..).unwrap_or_default();
+        let Some((len, padding)) = message_len(rest)? else { return Ok(None) };
+        if rest.len() < len + padding {
+            return Ok(None);
+        }
+        let start = self.taken;
+        self.taken += len + padding;
+        Ok(self.buffer.get(start..start + len))
+    }
+}
+
+/// Length and padding of the message that starts here, once its header is complete.
+fn message_len(bytes: &[u8]) -> Result<Option<(usize, usize)>, NotFramed> {
+    let &[b0, _, l0, l1, ..] = bytes else { return Ok(None) };
+    let len = usize::from(u16::from_be_bytes([l0, l1]));
+    match b0 {
+        0x40..=0x4f => Ok(Some((CHANNEL_HEADER + len, stream_padding(len)))),
+        0..=0x3f => match bytes.get(4..8) {
+            Some(cookie) if cookie == MAGIC_COOKIE && len % 4 == 0 => Ok(Some((STUN_HEADER + len, 0))),
+            Some(_) => Err(NotFramed),
+            None => Ok(None),
+        },
+        _ => Err(NotFramed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn stun(len: u16) -> Vec<u8> {
+        let mut bytes = vec![0, 1];
+        bytes.extend(len.to_be_bytes());
+        bytes.extend(MAGIC_COOKIE);
+        bytes.resize(STUN_HEADER + usize::from(len), 7);
+        bytes
+    }
+
+    #[test]
+    fn each_protocol_is_told_by_its_first_bytes() {
+        for kind in 1..=4 {
+            assert_eq!(classify(&[kind, 0, 0, 0, 9]), Kind::WireGuard);
+        }
+        assert_eq!(classify(&stun(0)), Kind::Stun);
+        assert_eq!(classify(&channel_header(0x4001, 0)), Kind::ChannelData);
+        for unknown in [&[][..], &[1, 0, 0], &[5, 0, 0, 0], &[0; 20], &[0x80; 40], &stun(0)[..19]] {
+            assert_eq!(classify(unknown), Kind::Unknown, "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn channel_data_has_its_length_checked() {
+        let mut bytes = channel_header(0x4abc, 3).to_vec();
+        bytes.extend([1, 2, 3, 0]);
+        assert_eq!(channel_data(&bytes), Some((0x4abc, 4..7)));
+        assert_eq!(channel_data(&bytes[..6]), None);
+        assert_eq!(channel_data(&channel_header(0x5000, 0)), None);
+    }
+
+    #[test]
+    fn a_stream_that_is_not_turn_is_refused() {
+        let mut frames = Deframer::default();
+        frames.push(b"\x15\x03\x03\x00\x02\x02\x28 is a TLS alert");
+        assert_eq!(frames.next_message(), Err(NotFramed));
+    }
+
+    proptest! {
+        #[test]
+        fn streams_are_cut_wherever_they_are_split(lens in prop::collection::vec((any::<bool>(), 0u16..64), 0..8), chunk in 1usize..40) {
+            let messages: Vec<Vec<u8>> = lens.into_iter().map(|(relayed, len)| if relayed {
+                let mut bytes = channel_header(FIRST_CHANNEL, usize::from(len)).to_vec();
+                bytes.resize(CHANNEL_HEADER + usize::from(len), 3);
+                bytes
+            } else { stun(len & !3) }).collect();
+            let stream: Vec<u8> = messages.iter().flat_map(|m| {
+                let padding = if m[0] == 0x40 { stream_padding(m.len()) } else { 0 };
+                m.iter().copied().chain(std::iter::repeat_n(0, padding))
+            }).collect();
+            let mut frames = Deframer::default();
+            let mut out = Vec::new();
+            for bytes in stream.chunks(chunk) {
+                frames.push(bytes);
+                while let Some(message) = frames.next_message().unwrap() { out.push(message.to_vec()); }
+            }
+            prop_assert_eq!(out, messages);
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = classify(&bytes);
+            let _ = channel_data(&bytes);
+            let mut frames = Deframer::default();
+            frames.push(&bytes);
+            while let Ok(Some(_)) = frames.next_message() {}
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Frames of the local socket between the service and its clients (`docs/protocol.md`, "Local socket").
+//!
+//! A frame is a big-endian `u32` length and that many bytes of JSON: one object whose keys say what it is.
+//!
+//! ```text
+//! client: { "hello": { "version": 1, "software": "partyline 0.1.0" } }
+//!         { "id": 7, "command": { "command": "up", "party": "…" } }
+//!         { "subscribe": true }
+//! server: { "hello": { … } }
+//!         { "id": 7, "ok": { "reply": "done" } }     or  { "id": 7, "error": { "code": …, … } }
+//!         { "snapshot": { … } }
+//!         { "refused": { "code": …, … } }            the connection closes after it
+//! ```
+//!
+//! Each side sends its hello first. Versions that differ end the connection, so that nothing after the hello needs to
+//! be understood by any other version: unknown keys are errors. Answers carry the id of their request and come in any
+//! order.
+
+use std::{fmt, marker::PhantomData, sync::Arc};
+
+use partyline_model::{AppError, Command, Reply, Snapshot};
+use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned, ser::SerializeMap};
+
+#[cfg(test)]
+mod tests;
+
+/// Version of the protocol. Frames other than hello mean the same only between equal versions.
+pub const VERSION: u16 = 1;
+
+/// Length of the prefix in bytes.
+pub const HEADER: usize = 4;
+
+/// The most bytes of JSON in a frame from the server.
+pub const MAX_ANSWER: usize = 1 << 20;
+
+/// The most bytes of JSON in a frame from a client. Clients send links and names, never documents; the parsed form of
+/// hostile JSON can be tens of times its size.
+pub const MAX_REQUEST: usize = 64 << 10;
+
+/// The most bytes in [`Hello::software`].
+pub const MAX_SOFTWARE: usize = 100;
+
+/// Why bytes are not a frame, or a frame cannot become bytes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The length is zero.
+    #[error("a frame is empty")]
+    Empty,
+    /// The length is above what this direction allows.
+    #[error("a frame has {length} bytes, {limit} are allowed")]
+    TooLong {
+        /// As announced.
+        length: usize,
+        /// As allowed.
+        limit: usize,
+    },
+    /// Not JSON, or none of the known shapes.
+    #[error("a frame cannot be read: {0}")]
+    Malformed(String),
+}
+
+/// Who speaks, and which version of the protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Version of the protocol.
+    pub version: u16,
+    /// Name and version of the program, for logs and messages; at most [`MAX_SOFTWARE`] bytes.
+    pub software: String,
+}
+
+impl Hello {
+    /// A hello in this version.
+    #[must_use]
+    pub fn from_software(software: impl Into<String>) -> Self {
+        Self { version: VERSION, software: software.into() }
+    }
+}
+
+/// What clients say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientFrame {
+    /// First.
+    Hello(Hello),
+    /// A command; the answer will carry the same id.
+    Request {
+        /// Chosen by the client, unique among its unanswered requests.
+        id: u32,
+        /// What to do.
+        command: Command,
+    },
+    /// Asks for the snapshot now and whenever it changes.
+    Subscribe,
+}
+
+/// What the server says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ServerFrame {
+    /// First.
+    Hello(Hello),
+    /// The answer to a request.
+    Response {
+        /// Of which request.
+        id: u32,
+        /// How it went.
+        result: Result<Reply, AppError>,
+    },
+    /// The state of the engine.
+    Snapshot(Arc<Snapshot>),
+    /// Why the connection ends.
+    Refused(AppError),
+}
+
+/// A direction's frames: what they are, and how long they may be.
+pub trait Frame: Serialize + Sized {
+    /// The most bytes of JSON.
+    const LIMIT: usize;
+
+    /// Reads the JSON of one frame.
+    ///
+    /// # Errors
+    /// [`FrameError::Malformed`] for anything that is not exactly one known frame.
+    fn from_json(json: &[u8]) -> Result<Self, FrameError>;
+}
+
+/// Writes a frame with its length prefix.
+///
+/// # Errors
+/// [`FrameError::TooLong`] if its JSON is above the direction's limit.
+pub fn encode<F: Frame>(frame: &F) -> Result<Vec<u8>, FrameError> {
+    let mut bytes = vec![0; HEADER];
+    serde_json::to_writer(&mut bytes, frame).map_err(malformed)?;
+    let length = bytes.len() - HEADER;
+    let too_long = FrameError::TooLong { length, limit: F::LIMIT };
+    let prefix = u32::try_from(length).map_err(|_| too_long.clone())?;
+    if length > F::LIMIT {
+        return Err(too_long);
+    }
+    bytes[..HEADER].copy_from_slice(&prefix.to_be_bytes());
+    Ok(bytes)
+}
+
+/// Takes frames off a stream of bytes.
+#[derive(Debug)]
+pub struct Decoder<F> {
+    buffer: Vec<u8>,
+    frames: PhantomData<fn() -> F>,
+}
+
+impl<F> Default for Decoder<F> {
+    fn default() -> Self {
+        Self { buffer: Vec::new(), frames: PhantomData }
+    }
+}
+
+impl<F: Frame> Decoder<F> {
+    /// Where received bytes are appended. Call [`Self::next_frame`] until it returns `None` before appending more;
+    /// then at most one frame and one append are ever held.
+    pub const fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    /// The next whole frame, or `None` until more bytes come.
+    ///
+    /// # Errors
+    /// The stream is beyond repair after any error.
+    pub fn next_frame(&mut self) -> Result<Option<F>, FrameError> {
+        let Some(header) = self.buffer.first_chunk::<HEADER>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*header) as usize;
+        match length {
+            0 => return Err(FrameError::Empty),
+            length if length > F::LIMIT => return Err(FrameError::TooLong { length, limit: F::LIMIT }),
+            _ => {}
+        }
+        let Some(json) = self.buffer.get(HEADER..HEADER + length) else { return Ok(None) };
+        let frame = F::from_json(json);
+        self.buffer.drain(..HEADER + length);
+        frame.map(Some)
+    }
+}
+
+impl Serialize for ClientFrame {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        match self {
+            Self::Hello(hello) => map.serialize_entry("hello", hello)?,
+            Self::Request { id, command } => {
+                map.serialize_entry("id", id)?;
+                map.serialize_entry("command", command)?;
+            }
+            Self::Subscribe => map.serialize_entry("subscribe", &true)?,
+        }
+        map.end()
+    }
+}
+
+impl Frame for ClientFrame {
+    const LIMIT: usize = MAX_REQUEST;
+
+    fn from_json(json: &[u8]) -> Result<Self, FrameError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Keys {
+            hello: Option<Hello>,
+            id: Option<u32>,
+            command: Option<Command>,
+            subscribe: Option<bool>,
+        }
+        match parse(json)? {
+            Keys { hello: Some(hello), id: None, command: None, subscribe: None } => {
+                bounded(hello).map(Self::Hello)
+            }
+            Keys { hello: None, id: Some(id), command: Some(command), subscribe: None } => {
+                Ok(Self::Request { id, command })
+            }
+            Keys { hello: None, id: None, command: None, subscribe: Some(true) } => Ok(Self::Subscribe),
+            _ => Err(no_known_shape()),
+        }
+    }
+}
+
+impl Serialize for ServerFrame {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        match self {
+            Self::Hello(hello) => map.serialize_entry("hello", hello)?,
+            Self::Response { id, result } => {
+                map.serialize_entry("id", id)?;
+                match result {
+                    Ok(reply) => map.serialize_entry("ok", reply)?,
+                    Err(error) => map.serialize_entry("error", error)?,
+                }
+            }
+            Self::Snapshot(snapshot) => map.serialize_entry("snapshot", snapshot.as_ref())?,
+            Self::Refused(error) => map.serialize_entry("refused", error)?,
+        }
+        map.end()
+    }
+}
+
+impl Frame for ServerFrame {
+    const LIMIT: usize = MAX_ANSWER;
+
+    fn from_json(json: &[u8]) -> Result<Self, FrameError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Keys {
+            hello: Option<Hello>,
+            id: Option<u32>,
+            ok: Option<Reply>,
+            error: Option<AppError>,
+            snapshot: Option<Box<Snapshot>>,
+            refused: Option<AppError>,
+        }
+        let Keys { hello, id, ok, error, snapshot, refused } = parse(json)?;
+        match (hello, id, ok, error, snapshot, refused) {
+            (Some(hello), None, None, None, None, None) => bounded(hello).map(Self::Hello),
+            (None, Some(id), Some(reply), None, None, None) => Ok(Self::Response { id, result: Ok(reply) }),
+            (None, Some(id), None, Some(error), None, None) => Ok(Self::Response { id, result: Err(error) }),
+            (None, None, None, None, Some(snapshot), None) => Ok(Self::Snapshot(Arc::from(snapshot))),
+            (None, None, None, None, None, Some(error)) => Ok(Self::Refused(error)),
+            _ => Err(no_known_shape()),
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, FrameError> {
+    serde_json::from_slice(json).map_err(malformed)
+}
+
+fn bounded(hello: Hello) -> Result<Hello, FrameError> {
+    if hello.software.len() > MAX_SOFTWARE {
+        return Err(FrameError::Malformed("the program's name is too long".into()));
+    }
+    Ok(hello)
+}
+
+fn malformed(error: impl fmt::Display) -> FrameError {
+    FrameError::Malformed(error.to_string())
+}
+
+fn no_known_shape() -> FrameError {
+    FrameError::Malformed("its keys do not make up a known frame".into())
+}
