@@ -1,0 +1,208 @@
+//! A world of memberships in one thread: every message is delivered to whoever visits its topic.
+
+use std::time::Duration;
+
+use partyline_model::{Candidate, CandidateKind, DeviceId, InviteLifetime, Role, Timestamp, Topic};
+use partyline_wire::{announcement::Reachability, invite::Invite};
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng as _;
+
+use crate::*;
+
+mod convergence;
+mod governing;
+mod hostile;
+mod joining;
+mod removal;
+mod state;
+
+const DAY: Duration = Duration::from_secs(86_400);
+const HOUR: Duration = Duration::from_secs(3600);
+const START: Timestamp = Timestamp(1_790_000_000_000);
+
+struct Letter {
+    to: usize,
+    topic: Topic,
+    sealed: Vec<u8>,
+}
+
+struct World {
+    now: Timestamp,
+    rng: ChaCha8Rng,
+    friends: Vec<Membership>,
+    effects: Vec<Vec<Effect>>,
+    /// Whether the friend hears and speaks at the moment.
+    awake: Vec<bool>,
+    post: Vec<Letter>,
+}
+
+impl World {
+    /// A party of one, its owner.
+    fn new(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let device = DeviceKey::generate(&mut rng);
+        let owner = Membership::create(START, &mut rng, &device, new_party()).unwrap();
+        let mut world = Self {
+            now: START,
+            rng,
+            friends: Vec::new(),
+            effects: Vec::new(),
+            awake: Vec::new(),
+            post: Vec::new(),
+        };
+        world.add(owner);
+        world
+    }
+
+    /// A party whose owner, first, has been joined by others, all having met.
+    fn of(members: usize) -> Self {
+        let mut world = Self::new(members as u64);
+        let invite = world.invite(0, InviteLifetime::Week, Role::Member);
+        (1..members).for_each(|_| _ = world.join(&invite));
+        world.meet();
+        world
+    }
+
+    fn add(&mut self, friend: Membership) -> usize {
+        self.friends.push(friend);
+        self.effects.push(Vec::new());
+        self.awake.push(true);
+        self.friends.len() - 1
+    }
+
+    fn invite(&mut self, by: usize, lifetime: InviteLifetime, role: Role) -> Invite {
+        self.friends[by].invite(self.now, &mut self.rng, lifetime, role).unwrap()
+    }
+
+    fn join(&mut self, invite: &Invite) -> usize {
+        let device = DeviceKey::generate(&mut self.rng);
+        self.join_as(&device, invite)
+    }
+
+    fn join_as(&mut self, device: &DeviceKey, invite: &Invite) -> usize {
+        let name = format!("Friend {}", self.friends.len());
+        let friend = Membership::join(self.now, &mut self.rng, device, invite, name).unwrap();
+        self.add(friend)
+    }
+
+    fn id(&self, index: usize) -> DeviceId {
+        self.friends[index].me()
+    }
+
+    fn index(&self, device: &DeviceId) -> Option<usize> {
+        self.friends.iter().position(|friend| friend.me() == *device)
+    }
+
+    fn pass(&mut self, span: Duration) {
+        self.now = self.now.plus(span);
+        for index in 0..self.friends.len() {
+            let outcome = self.friends[index].handle_timeout(self.now);
+            self.take(index, outcome);
+        }
+    }
+
+    fn visits(&self, index: usize, topic: &Topic) -> bool {
+        self.awake[index] && self.friends[index].topics().iter().any(|access| access.topic == *topic)
+    }
+
+    /// Puts a message into the post for everybody it is meant for.
+    fn send(&mut self, from: usize, topic: Topic, to: Option<DeviceId>, sealed: &[u8]) {
+        for index in 0..self.friends.len() {
+            let meant = to.is_none_or(|to| self.id(index) == to);
+            if index != from && meant && self.visits(index, &topic) {
+                self.post.push(Letter { to: index, topic, sealed: sealed.to_vec() });
+            }
+        }
+    }
+
+    fn announce(&mut self, index: usize) {
+        if !self.awake[index] {
+            return;
+        }
+        for access in self.friends[index].topics() {
+            let reach = reach(2);
+            let sealed =
+                self.friends[index].announcement(self.now, &mut self.rng, &access.topic, &reach).unwrap();
+            self.send(index, access.topic, None, &sealed);
+        }
+    }
+
+    fn take(&mut self, index: usize, outcome: Outcome) {
+        let announce = outcome.effects.contains(&Effect::Announce);
+        self.effects[index].extend(outcome.effects);
+        for outgoing in outcome.messages {
+            assert_eq!(
+                outgoing.handle,
+                outgoing.to.and_then(|to| self.friends[index].handle_of(&outgoing.topic, &to))
+            );
+            self.send(index, outgoing.topic, outgoing.to, &outgoing.message);
+        }
+        if announce {
+            self.announce(index);
+        }
+    }
+
+    fn deliver(&mut self, letter: &Letter) -> Result<(), Refusal> {
+        let Letter { to, topic, sealed } = letter;
+        let outcome = self.friends[*to].receive(self.now, &mut self.rng, topic, sealed)?;
+        self.take(*to, outcome);
+        Ok(())
+    }
+
+    /// Delivers until nothing is left to say.
+    fn settle(&mut self) {
+        for _ in 0..20_000 {
+            if self.post.is_empty() {
+                return;
+            }
+            let letter = self.post.remove(0);
+            let _ = self.deliver(&letter);
+        }
+        panic!("the members never stop talking");
+    }
+
+    /// Everybody announces, twice: the second time with what the first taught.
+    fn meet(&mut self) {
+        for _ in 0..2 {
+            (0..self.friends.len()).for_each(|index| self.announce(index));
+            self.settle();
+        }
+    }
+
+    /// A full announcement on the current topic.
+    fn announcement(&mut self, index: usize) -> (Topic, Vec<u8>) {
+        let topic = self.friends[index].topics()[0].topic;
+        let sealed = self.friends[index].announcement(self.now, &mut self.rng, &topic, &reach(2)).unwrap();
+        (topic, sealed)
+    }
+
+    fn knows(&self, index: usize, other: usize) -> bool {
+        self.friends[index].member(&self.id(other)).is_some()
+    }
+
+    /// One friend's own post: hands it a message as it is.
+    fn hand(&mut self, to: usize, topic: Topic, sealed: &[u8]) -> Result<(), Refusal> {
+        self.deliver(&Letter { to, topic, sealed: sealed.to_vec() })
+    }
+
+    fn dismissed(&self, index: usize) -> Option<Dismissal> {
+        match self.friends[index].standing() {
+            Standing::Dismissed(why) => Some(why),
+            _ => None,
+        }
+    }
+}
+
+fn new_party() -> NewParty {
+    NewParty {
+        name: "Friday games".into(),
+        display_name: "Owner".into(),
+        servers: vec!["wss://play.example.org".into()],
+        range: "10.77.3.0/24".parse().unwrap(),
+    }
+}
+
+fn reach(candidates: u8) -> Reachability {
+    let candidate = |n| Candidate { kind: CandidateKind::Host, address: ([10, 0, 0, n], 20_000).into() };
+    Reachability { candidates: (1..=candidates).map(candidate).collect(), ..Reachability::default() }
+}

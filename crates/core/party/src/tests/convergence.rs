@@ -1,0 +1,185 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Everybody in `who` sees the same: charter, secret, members, and an address of its own for each.
+pub(super) fn assert_agreement(world: &World, who: &[usize]) {
+    let expected: BTreeSet<DeviceId> = who.iter().map(|index| world.id(*index)).collect();
+    let addresses: BTreeSet<_> =
+        who.iter().map(|index| world.friends[*index].address_v4().unwrap()).collect();
+    assert_eq!(addresses.len(), who.len(), "addresses are distinct");
+    for index in who {
+        let friend = &world.friends[*index];
+        let first = &world.friends[who[0]];
+        assert_eq!(friend.state.charter, first.state.charter, "charter of {index}");
+        assert_eq!(friend.topics()[0].topic, first.topics()[0].topic, "topic of {index}");
+        let known: BTreeSet<DeviceId> =
+            friend.members().map(|member| member.device).chain([friend.me()]).collect();
+        assert_eq!(known, expected, "roster of {index}");
+        for member in friend.members() {
+            let itself = &world.friends[world.index(&member.device).unwrap()];
+            assert_eq!(member.address_v4, itself.address_v4(), "address as {index} sees it");
+            assert!(member.confirmed && member.role == itself.role());
+        }
+    }
+}
+
+/// Whoever only listens to effects knows the same members.
+fn assert_effects_tell_all(world: &World, who: &[usize]) {
+    for index in who {
+        let mut told = BTreeSet::new();
+        for effect in &world.effects[*index] {
+            match effect {
+                Effect::MemberChanged(device) => _ = told.insert(*device),
+                Effect::MemberGone(device, _) => assert!(told.remove(device)),
+                _ => {}
+            }
+        }
+        assert_eq!(told, world.friends[*index].listed);
+    }
+}
+
+#[test]
+fn address_clashes_are_settled_alike_by_all() {
+    // Fourteen addresses and twelve members: clashes are certain.
+    let mut world = World::new(77);
+    let outcome =
+        world.friends[0].set_range(world.now, &mut world.rng, "10.9.8.16/28".parse().unwrap()).unwrap();
+    world.take(0, outcome);
+    let invite = world.invite(0, InviteLifetime::Week, Role::Member);
+    (1..12).for_each(|_| _ = world.join(&invite));
+    world.meet();
+    world.meet();
+    assert_agreement(&world, &(0..12).collect::<Vec<_>>());
+    let lowest = (0..12).min_by_key(|index| world.friends[*index].state.certificate.digest()).unwrap();
+    let moved = world.effects[lowest].iter().filter(|effect| **effect == Effect::AddressChanged).count();
+    assert!(moved <= 1, "the lowest certificate never gives way");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_party() {
+    let [a, b] = [World::of(4), World::of(4)];
+    let state = |world: &World| serde_json::to_string(world.friends[3].state()).unwrap();
+    assert_eq!(state(&a), state(&b));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Join,
+    Announce(prop::sample::Index),
+    Remove {
+        by_owner: bool,
+        whom: prop::sample::Index,
+    },
+    Rename,
+    Sleep(prop::sample::Index),
+    Wake(prop::sample::Index),
+    /// Deliver some of the post, from random places: `(where, fate)`, fate 0 loses it and 1 doubles it.
+    Post(Vec<(prop::sample::Index, u8)>),
+    Pass(u32),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let index = any::<prop::sample::Index>;
+    prop_oneof![
+        2 => Just(Step::Join),
+        3 => index().prop_map(Step::Announce),
+        1 => (any::<bool>(), index()).prop_map(|(by_owner, whom)| Step::Remove { by_owner, whom }),
+        1 => Just(Step::Rename),
+        1 => index().prop_map(Step::Sleep),
+        1 => index().prop_map(Step::Wake),
+        6 => prop::collection::vec((index(), 0..4_u8), 1..30).prop_map(Step::Post),
+        1 => (0..86_400_000_u32).prop_map(Step::Pass),
+    ]
+}
+
+fn deliver_at_random(world: &mut World, fates: &[(prop::sample::Index, u8)]) {
+    for (place, fate) in fates {
+        if world.post.is_empty() {
+            return;
+        }
+        let at = place.index(world.post.len());
+        let letter = Letter { sealed: world.post[at].sealed.clone(), ..world.post[at] };
+        if *fate != 1 {
+            world.post.swap_remove(at);
+        }
+        if *fate != 0 && world.awake[letter.to] {
+            let _ = world.deliver(&letter);
+        }
+    }
+}
+
+/// Removes a member that is not the co-owner; says who went.
+fn remove_one(world: &mut World, by: usize, whom: prop::sample::Index, gone: &mut BTreeSet<usize>) {
+    let candidates: Vec<usize> = (2..world.friends.len()).filter(|index| !gone.contains(index)).collect();
+    if candidates.is_empty() || gone.len() >= 5 {
+        return;
+    }
+    let index = candidates[whom.index(candidates.len())];
+    let id = world.id(index);
+    if let Ok(outcome) = world.friends[by].remove(world.now, &mut world.rng, id) {
+        gone.insert(index);
+        world.take(by, outcome);
+    }
+}
+
+fn run(steps: Vec<Step>) -> (World, Vec<usize>) {
+    let mut world = World::of(4);
+    let co_owner = world.id(1);
+    let outcome = world.friends[0].appoint(world.now, &mut world.rng, co_owner, true).unwrap();
+    world.take(0, outcome);
+    world.settle();
+    let mut gone = BTreeSet::new();
+    for step in steps {
+        match step {
+            Step::Join if world.friends.len() < 10 => {
+                // Refused while the owner lacks the secret that a co-owner made.
+                let World { friends, rng, now, .. } = &mut world;
+                if let Ok(invite) = friends[0].invite(*now, rng, InviteLifetime::Never, Role::Member) {
+                    let new = world.join(&invite);
+                    world.announce(new);
+                }
+            }
+            Step::Join => {}
+            Step::Announce(who) => world.announce(who.index(world.friends.len())),
+            Step::Remove { by_owner, whom } => {
+                remove_one(&mut world, usize::from(!by_owner), whom, &mut gone)
+            }
+            Step::Rename => {
+                let name = format!("Party {}", world.now.0);
+                let outcome = world.friends[0].rename(world.now, &mut world.rng, name).unwrap();
+                world.take(0, outcome);
+            }
+            Step::Sleep(who) => {
+                let who = who.index(world.friends.len());
+                world.awake[who] = false;
+            }
+            Step::Wake(who) => {
+                let who = who.index(world.friends.len());
+                world.awake[who] = true;
+                world.announce(who);
+            }
+            Step::Post(fates) => deliver_at_random(&mut world, &fates),
+            Step::Pass(ms) => world.pass(Duration::from_millis(ms.into())),
+        }
+    }
+    world.awake.fill(true);
+    for _ in 0..3 {
+        world.meet();
+    }
+    let left = (0..world.friends.len()).filter(|index| !gone.contains(index)).collect();
+    (world, left)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_the_network_does_all_come_to_agree(steps in prop::collection::vec(step(), 1..40)) {
+        let (world, members) = run(steps);
+        assert_agreement(&world, &members);
+        assert_effects_tell_all(&world, &members);
+    }
+}

@@ -1,0 +1,196 @@
+use super::*;
+
+fn try_join(world: &mut World, invite: &Invite) -> Result<Membership, JoinError> {
+    let device = DeviceKey::generate(&mut world.rng);
+    Membership::join(world.now, &mut world.rng, &device, invite, "Ana".into())
+}
+
+#[test]
+fn a_joiner_learns_the_party_and_is_confirmed() {
+    let mut world = World::new(1);
+    let invite = world.invite(0, InviteLifetime::Day, Role::Member);
+    let ana = world.join(&Invite::parse(&invite.app_link()).unwrap());
+    assert_eq!(world.friends[ana].name(), "Friday games");
+    assert_eq!(world.friends[ana].range(), None);
+    world.meet();
+
+    assert_eq!(world.friends[ana].standing(), Standing::Confirmed);
+    assert_eq!(world.friends[ana].range(), world.friends[0].range());
+    assert!(world.effects[ana].contains(&Effect::Confirmed));
+    let seen = world.friends[0].member(&world.id(ana)).unwrap();
+    assert!(seen.confirmed && seen.role == Role::Member);
+    assert_eq!(seen.address_v4, world.friends[ana].address_v4());
+    assert!(seen.address_v4.is_some());
+    assert_eq!(seen.session, Some(world.friends[ana].session()));
+    assert_eq!(seen.candidates.len(), 2);
+    assert_eq!(seen.tunnel_key, world.friends[ana].tunnel_public());
+    assert_eq!(world.friends[ana].member(&world.id(0)).unwrap().role, Role::Owner);
+}
+
+#[test]
+fn two_members_share_a_probe_key_that_ends_with_a_run() {
+    let mut world = World::of(3);
+    let key = |world: &World, a: usize, b: usize| world.friends[a].probe_key(&world.id(b)).unwrap();
+    let before = key(&world, 0, 1);
+    assert_eq!(before, key(&world, 1, 0));
+    assert_ne!(before, key(&world, 0, 2));
+    let World { friends, rng, .. } = &mut world;
+    friends[1].start_session(rng);
+    world.meet();
+    assert_ne!(before, key(&world, 0, 1));
+    assert_eq!(key(&world, 0, 1), key(&world, 1, 0));
+}
+
+#[test]
+fn a_forged_invite_is_refused() {
+    let mut world = World::new(2);
+    let invite = world.invite(0, InviteLifetime::Hour, Role::Member);
+    let longer = Invite { not_after: partyline_wire::membership::Expiry::NEVER, ..invite.clone() };
+    let higher = Invite { role: Role::CoOwner, ..invite.clone() };
+    let other_key = Invite { seed: [7; 32], ..invite.clone() };
+    let other_party = Invite { party: World::new(3).friends[0].id(), ..invite };
+    for forged in [longer, higher, other_key, other_party] {
+        assert_eq!(try_join(&mut world, &forged).unwrap_err(), JoinError::Forged);
+    }
+}
+
+#[test]
+fn an_expired_invite_is_refused_with_both_times() {
+    let mut world = World::new(3);
+    let invite = world.invite(0, InviteLifetime::Hour, Role::Member);
+    let ended = invite.not_after.time().unwrap();
+    world.now = ended.plus(CLOCK_TOLERANCE);
+    assert!(try_join(&mut world, &invite).is_ok());
+    world.now = world.now.plus(Duration::from_secs(1));
+    assert_eq!(try_join(&mut world, &invite).unwrap_err(), JoinError::Expired { ended, clock: world.now });
+}
+
+#[test]
+fn a_clock_that_is_behind_is_told_as_such() {
+    let mut world = World::new(4);
+    let invite = world.invite(0, InviteLifetime::Week, Role::Member);
+    world.now = Timestamp(world.now.0 - HOUR.as_millis() as u64 * 24);
+    assert_eq!(try_join(&mut world, &invite).unwrap_err(), JoinError::ClockBehind { clock: world.now });
+}
+
+#[test]
+fn messages_from_the_future_and_servers_show_a_wrong_clock() {
+    let mut world = World::of(2);
+    let real = world.now.plus(HOUR * 5);
+    let topic = world.friends[1].topics()[0].topic;
+    let sealed = world.friends[1].announcement(real, &mut world.rng, &topic, &reach(1)).unwrap();
+    world.hand(0, topic, &sealed).unwrap();
+    let skew = world.friends[0].clock_skew().unwrap();
+    assert!(skew.behind && skew.by == HOUR * 5 && skew.witness == Witness::Member(world.id(1)));
+    assert!(world.knows(0, 1));
+
+    let now = world.now;
+    world.friends[0].note_server_time(now, Timestamp(now.0 - 7_200_000));
+    let skew = world.friends[0].clock_skew().unwrap();
+    assert!(!skew.behind && skew.by == HOUR * 2 && skew.witness == Witness::Server);
+}
+
+#[test]
+fn a_revoked_invite_makes_no_member() {
+    let mut world = World::of(2);
+    let invite = world.invite(0, InviteLifetime::Week, Role::Member);
+    let id = world.friends[0].invites(world.now).last().unwrap().0;
+    let outcome = world.friends[0].revoke(world.now, &mut world.rng, id).unwrap();
+    world.take(0, outcome);
+    world.settle();
+    assert!(world.friends[0].invites(world.now).all(|(open, ..)| open != id));
+
+    let late = world.join(&invite);
+    world.meet();
+    assert!(!world.knows(0, late) && !world.knows(1, late));
+    assert_eq!(world.dismissed(late), Some(Dismissal::InviteRevoked));
+    assert!(world.friends[late].topics().is_empty());
+}
+
+#[test]
+fn a_link_from_before_a_change_of_secret_still_leads_in() {
+    let mut world = World::of(3);
+    let invite = world.invite(0, InviteLifetime::Never, Role::Member);
+    for _ in 0..12 {
+        let spare = world.invite(0, InviteLifetime::Hour, Role::Member);
+        drop(spare);
+        let id = world.friends[0].invites(world.now).last().unwrap().0;
+        let outcome = world.friends[0].revoke(world.now, &mut world.rng, id).unwrap();
+        world.take(0, outcome);
+        world.settle();
+        world.pass(DAY * 10);
+    }
+    let late = world.join(&invite);
+    world.meet();
+    assert_eq!(world.friends[late].standing(), Standing::Confirmed);
+    assert!(world.knows(1, late) && world.knows(late, 1));
+}
+
+#[test]
+fn an_unconfirmed_membership_lapses_with_its_invite() {
+    let mut world = World::of(2);
+    let invite = world.invite(0, InviteLifetime::Hour, Role::Member);
+    world.awake[0] = false;
+    let ana = world.join(&invite);
+    world.meet();
+    assert!(world.knows(1, ana));
+    assert!(matches!(world.friends[ana].standing(), Standing::Unconfirmed { until: Some(_) }));
+
+    world.now = world.friends[1].next_deadline().unwrap();
+    world.pass(Duration::ZERO);
+    let gone = Effect::MemberGone(world.id(ana), Departure::Dismissed(Dismissal::InviteExpired));
+    assert!(world.effects[1].contains(&gone) && !world.knows(1, ana));
+    assert_eq!(world.dismissed(ana), Some(Dismissal::InviteExpired));
+
+    world.awake[0] = true;
+    world.meet();
+    assert!(!world.knows(0, ana), "the owner confirms nobody whose invite has ended");
+}
+
+#[test]
+fn a_confirmed_membership_outlives_its_invite() {
+    let mut world = World::of(3);
+    world.pass(DAY * 60);
+    assert!(world.knows(0, 1) && world.knows(1, 2));
+    assert_eq!(world.friends[2].standing(), Standing::Confirmed);
+}
+
+#[test]
+fn hostile_and_endless_names_are_refused() {
+    let mut world = World::new(5);
+    let invite = world.invite(0, InviteLifetime::Day, Role::Member);
+    let device = DeviceKey::generate(&mut world.rng);
+    for name in ["", "a\u{202e}b", "a\nb", " a", "x".repeat(33).as_str()] {
+        let joined = Membership::join(world.now, &mut world.rng, &device, &invite, name.into());
+        assert!(matches!(joined, Err(JoinError::Name(_))), "{name:?}");
+        let made = NewParty { name: name.repeat(9), ..new_party() };
+        assert!(matches!(
+            Membership::create(START, &mut world.rng, &device, made),
+            Err(PartyError::Invalid(_))
+        ));
+    }
+}
+
+#[test]
+fn leaving_is_heard_and_can_be_undone_by_an_invite() {
+    let mut world = World::of(3);
+    let leaver = world.friends[2].device.clone();
+    for goodbye in world.friends[2].leave(world.now, &mut world.rng) {
+        world.send(2, goodbye.topic, goodbye.to, &goodbye.message);
+    }
+    world.awake[2] = false;
+    world.settle();
+    let left = Effect::MemberGone(world.id(2), Departure::Left);
+    assert!(world.effects[0].contains(&left) && world.effects[1].contains(&left));
+    assert!(!world.knows(0, 2));
+
+    world.friends.pop();
+    world.effects.pop();
+    world.awake.pop();
+    world.pass(HOUR);
+    let invite = world.invite(0, InviteLifetime::Day, Role::Member);
+    let again = world.join_as(&leaver, &invite);
+    world.meet();
+    assert!(world.knows(0, again) && world.knows(1, again));
+    assert_eq!(world.friends[again].standing(), Standing::Confirmed);
+}

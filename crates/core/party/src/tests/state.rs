@@ -1,0 +1,117 @@
+use super::*;
+
+#[test]
+fn a_membership_survives_a_restart_and_knows_everybody() {
+    let mut world = World::of(3);
+    let before: Vec<_> = world.friends[1]
+        .members()
+        .map(|member| (member.device, member.address_v4, member.confirmed))
+        .collect();
+    let json = serde_json::to_string(world.friends[1].state()).unwrap();
+    let state: MembershipState = serde_json::from_str(&json).unwrap();
+    let device = world.friends[1].device.clone();
+    let session = world.friends[1].session();
+    world.friends[1] = Membership::restore(world.now, &mut world.rng, &device, state).unwrap();
+
+    let friend = &mut world.friends[1];
+    assert_eq!(
+        friend
+            .members()
+            .map(|member| (member.device, member.address_v4, member.confirmed))
+            .collect::<Vec<_>>(),
+        before
+    );
+    assert_eq!(friend.standing(), Standing::Confirmed);
+    assert_ne!(friend.session(), session);
+    assert!(!friend.take_changed());
+    let again: MembershipState =
+        serde_json::from_str(&serde_json::to_string(friend.state()).unwrap()).unwrap();
+    assert!(again.charter == friend.state.charter && again.secret == friend.state.secret);
+    let binary = postcard::to_allocvec(friend.state()).unwrap();
+    assert_eq!(postcard::from_bytes::<MembershipState>(&binary).unwrap().party(), friend.id());
+}
+
+#[test]
+fn a_restart_goes_on_with_higher_sequence_numbers_even_from_an_old_copy() {
+    let mut world = World::of(2);
+    let copy = world.friends[1].state().clone();
+    for _ in 0..40 {
+        world.announce(1);
+    }
+    world.settle();
+    world.pass(Duration::from_secs(5));
+    let device = world.friends[1].device.clone();
+    world.friends[1] = Membership::restore(world.now, &mut world.rng, &device, copy).unwrap();
+    world.meet();
+    assert_eq!(
+        world.friends[0].member(&world.id(1)).unwrap().session,
+        Some(world.friends[1].session()),
+        "heard again"
+    );
+}
+
+#[test]
+fn a_clock_that_is_set_back_between_two_runs_silences_nobody() {
+    let mut world = World::of(2);
+    world.pass(HOUR * 2);
+    world.announce(1);
+    assert!(world.friends[1].take_changed(), "the sequence ran far ahead of the stored one");
+    let stored = world.friends[1].state().clone();
+    world.pass(Duration::from_secs(50));
+    world.announce(1);
+    assert!(!world.friends[1].take_changed());
+    world.settle();
+    world.now = Timestamp(world.now.0 - 7_200_000);
+    let device = world.friends[1].device.clone();
+    world.friends[1] = Membership::restore(world.now, &mut world.rng, &device, stored).unwrap();
+    world.meet();
+    assert_eq!(world.friends[0].member(&world.id(1)).unwrap().session, Some(world.friends[1].session()));
+}
+
+#[test]
+fn replays_stay_refused_after_a_restart() {
+    let mut world = World::of(2);
+    let (topic, sealed) = world.announcement(1);
+    world.hand(0, topic, &sealed).unwrap();
+    let (device, state) = (world.friends[0].device.clone(), world.friends[0].state().clone());
+    world.friends[0] = Membership::restore(world.now, &mut world.rng, &device, state).unwrap();
+    assert_eq!(world.hand(0, topic, &sealed), Err(Refusal::Replayed));
+}
+
+#[test]
+fn stored_state_holds_no_other_devices_secrets_and_no_device_key() {
+    let world = World::of(3);
+    let hex = |bytes: &[u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let stored: Vec<String> =
+        world.friends.iter().map(|friend| serde_json::to_string(friend.state()).unwrap()).collect();
+    for (holder, text) in stored.iter().enumerate() {
+        for (index, friend) in world.friends.iter().enumerate() {
+            assert!(!text.contains(&hex(friend.device.seed().expose())));
+            assert_eq!(text.contains(&hex(friend.state.tunnel.expose())), holder == index);
+        }
+        let authority = world.friends[0].state.authority.as_ref().unwrap();
+        assert_eq!(text.contains(&hex(authority.expose())), holder == 0);
+    }
+}
+
+#[test]
+fn secrets_cannot_be_printed() {
+    let world = World::of(2);
+    let friend = &world.friends[0];
+    let text = format!("{friend:?} {:?} {:?} {:?}", friend.state(), friend.device, friend.device.seed());
+    assert!(text.contains("Secret(..)"));
+    let secret = friend.state.secret.expose();
+    assert!(
+        !text.contains(&format!("{secret:?}"))
+            && !text.contains(&format!("{:02x}{:02x}", secret[0], secret[1]))
+    );
+}
+
+#[test]
+fn another_device_cannot_take_up_the_state() {
+    let mut world = World::of(2);
+    let device = DeviceKey::generate(&mut world.rng);
+    let state = world.friends[1].state().clone();
+    let restored = Membership::restore(world.now, &mut world.rng, &device, state);
+    assert_eq!(restored.unwrap_err(), PartyError::WrongDevice);
+}
