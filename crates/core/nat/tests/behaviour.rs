@@ -1,0 +1,166 @@
+//! What each policy and each limit does.
+
+#![allow(clippy::disallowed_methods, reason = "some instant to count from")]
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use partyline_model::{Allocation, Filtering, Mapping};
+use partyline_nat::{Clash, Hairpinned, Nat, Protocol, Rules};
+use proptest::prelude::*;
+
+const UDP: Protocol = Protocol::Udp;
+const OUTSIDE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(11, 0, 0, 1));
+
+fn inside(host: u8, port: u16) -> SocketAddr {
+    ([192, 168, 1, host], port).into()
+}
+
+fn server(host: u8, port: u16) -> SocketAddr {
+    ([11, 0, 1, host], port).into()
+}
+
+fn cone() -> Rules {
+    Rules::new(Mapping::EndpointIndependent, Filtering::AddressAndPortDependent, Allocation::Preserving)
+}
+
+#[test]
+fn mapping_tells_destinations_apart_as_the_policy_says() {
+    let now = Instant::now();
+    for rules in Rules::all_types(2) {
+        let mut nat = Nat::new(1, OUTSIDE, rules);
+        let mut seen = |to| nat.outbound(now, UDP, inside(7, 5000), to).expect("room");
+        let (first, again) = (seen(server(1, 1)), seen(server(1, 1)));
+        let (port, address) = (seen(server(1, 2)), seen(server(2, 1)));
+        assert_eq!(first, again, "{rules:?}");
+        assert_eq!(first != address, rules.mapping != Mapping::EndpointIndependent, "{rules:?}");
+        assert_eq!(first != port, rules.mapping == Mapping::AddressAndPortDependent, "{rules:?}");
+    }
+}
+
+#[test]
+fn filtering_lets_in_whom_the_policy_says() {
+    let now = Instant::now();
+    for rules in Rules::all_types(-1) {
+        let mut nat = Nat::new(1, OUTSIDE, rules);
+        let external = nat.outbound(now, UDP, inside(7, 5000), server(1, 1)).expect("room");
+        let mut passes = |from| nat.inbound(now, UDP, external, from) == Some(inside(7, 5000));
+        assert!(passes(server(1, 1)));
+        assert_eq!(passes(server(1, 2)), rules.filtering != Filtering::AddressAndPortDependent, "{rules:?}");
+        assert_eq!(passes(server(2, 1)), rules.filtering == Filtering::EndpointIndependent, "{rules:?}");
+    }
+}
+
+#[test]
+fn counters_step_and_go_round_within_their_range() {
+    let now = Instant::now();
+    let allocation = Allocation::Contiguous { delta: -3 };
+    let rules = Rules { allocation, ports: (2000, 2009), ..cone() };
+    let mut nat = Nat::new(9, OUTSIDE, rules);
+    let ports: Vec<u16> = (0..10)
+        .map(|host| nat.outbound(now, UDP, inside(host, 77), server(1, 1)).expect("room").port())
+        .collect();
+    assert!(ports.windows(2).all(|w| (w[1] + 13 - w[0]) % 10 == 0), "{ports:?}");
+    assert_eq!(nat.outbound(now, UDP, inside(10, 77), server(1, 1)), None, "all ports are taken");
+}
+
+#[test]
+fn rivals_move_the_counter_on() {
+    let now = Instant::now();
+    let alone = Rules { allocation: Allocation::Contiguous { delta: 1 }, ..cone() };
+    let gap = |rules| {
+        let mut nat = Nat::new(9, OUTSIDE, rules);
+        let first = nat.outbound(now, UDP, inside(1, 1), server(1, 1)).expect("room").port();
+        let later = now + Duration::from_secs(10);
+        let second = nat.outbound(later, UDP, inside(1, 2), server(1, 1)).expect("room").port();
+        second.wrapping_sub(first)
+    };
+    assert_eq!(gap(alone), 1);
+    assert!((50..150).contains(&gap(Rules { rivals: 10, ..alone })), "about 100 in 10 s");
+}
+
+#[test]
+fn two_computers_on_one_port_both_keep_a_mapping() {
+    let now = Instant::now();
+    for clash in [Clash::Next, Clash::Random] {
+        let mut nat = Nat::new(3, OUTSIDE, Rules { clash, ..cone() });
+        let first = nat.outbound(now, UDP, inside(1, 5000), server(1, 1)).expect("room");
+        let second = nat.outbound(now, UDP, inside(2, 5000), server(1, 1)).expect("room");
+        assert_eq!(first.port(), 5000);
+        assert_eq!(clash == Clash::Next, second.port() == 5001);
+        assert_eq!(nat.inbound(now, UDP, first, server(1, 1)), Some(inside(1, 5000)));
+        assert_eq!(nat.inbound(now, UDP, second, server(1, 1)), Some(inside(2, 5000)));
+    }
+}
+
+#[test]
+fn idle_mappings_end_and_their_ports_are_free_again() {
+    let start = Instant::now();
+    let after = |seconds| start + Duration::from_secs(seconds);
+    for inbound_refreshes in [false, true] {
+        let rules = Rules { lifetime: Duration::from_secs(30), table: 1, inbound_refreshes, ..cone() };
+        let mut nat = Nat::new(3, OUTSIDE, rules);
+        let external = nat.outbound(start, UDP, inside(1, 5000), server(1, 1)).expect("room");
+        assert_eq!(nat.outbound(after(1), UDP, inside(2, 6000), server(1, 1)), None, "the table is full");
+        assert!(nat.inbound(after(20), UDP, external, server(1, 1)).is_some());
+        assert_eq!(nat.inbound(after(40), UDP, external, server(1, 1)).is_some(), inbound_refreshes);
+        assert!(nat.outbound(after(90), UDP, inside(2, 5000), server(1, 1)).is_some());
+        assert_eq!(nat.mappings(after(90), UDP), 1);
+    }
+}
+
+#[test]
+fn computers_meet_at_the_outside_address_only_with_hairpinning() {
+    let now = Instant::now();
+    for hairpin in [false, true] {
+        let rules = Rules { hairpin, filtering: Filtering::EndpointIndependent, ..cone() };
+        let mut nat = Nat::new(1, OUTSIDE, rules);
+        let one = nat.outbound(now, UDP, inside(1, 2000), server(1, 1)).expect("room");
+        let met = nat.hairpin(now, UDP, inside(2, 2001), one);
+        let expected = Hairpinned { source: (OUTSIDE, 2001).into(), inside: inside(1, 2000) };
+        assert_eq!(met, hairpin.then_some(expected));
+    }
+}
+
+#[test]
+fn errors_are_translated_only_where_they_quote_what_was_sent() {
+    let now = Instant::now();
+    let mut nat = Nat::new(1, OUTSIDE, cone());
+    let external = nat.outbound(now, UDP, inside(1, 1000), server(1, 1)).expect("room");
+    assert_eq!(nat.quoted(now, UDP, external, server(1, 1)), Some(inside(1, 1000)));
+    assert_eq!(nat.quoted(now, UDP, external, server(2, 1)), None);
+    assert_eq!(nat.quoted(now, Protocol::Tcp, external, server(1, 1)), None);
+    assert_eq!(nat.known(now, UDP, inside(1, 1000), server(1, 1)), Some(external));
+    assert_eq!(nat.known(now, UDP, inside(1, 1001), server(1, 1)), None);
+}
+
+proptest! {
+    #[test]
+    fn living_mappings_never_share_a_port(
+        seed: u64, number in 0usize..27, delta in prop_oneof![-9i16..=-1, 1i16..=9], next: bool,
+        packets in proptest::collection::vec((0u8..4, 0u16..6, 0u8..3, 0u16..3, 0u64..40), 1..120),
+    ) {
+        let mut rules = Rules::all_types(delta).nth(number).expect("27");
+        rules.clash = if next { Clash::Next } else { Clash::Random };
+        rules.ports = (1000, 1031);
+        rules.lifetime = Duration::from_secs(60);
+        let mut nat = Nat::new(seed, OUTSIDE, rules);
+        let mut now = Instant::now();
+        let mut lent: Vec<(SocketAddr, SocketAddr, Instant)> = Vec::new();
+        for (host, port, to, at, pause) in packets {
+            now += Duration::from_secs(pause);
+            lent.retain(|(.., used)| *used + rules.lifetime > now);
+            let (from, to) = (inside(host, 1010 + port), server(to, at));
+            let Some(external) = nat.outbound(now, UDP, from, to) else { continue };
+            prop_assert!((1000..=1031).contains(&external.port()));
+            prop_assert_eq!(nat.inbound(now, UDP, external, to), Some(from));
+            prop_assert!(lent.iter().all(|(e, f, _)| e != &external || f == &from));
+            lent.push((external, from, now));
+        }
+        let ports: BTreeSet<_> = lent.iter().map(|(external, ..)| external.port()).collect();
+        prop_assert!(ports.len() <= nat.mappings(now, UDP));
+    }
+}
