@@ -1,0 +1,138 @@
+//! What goes into and comes out of [`crate::Netcheck`].
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use partyline_model::{CheckStep, Confidence, NatProfile};
+
+/// How a check is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Whether policies are measured. Switched off, only the public address is learned and the profile stays unknown.
+    pub enabled: bool,
+    /// How often the mapping is kept alive and the public address looked at again. The moment is moved by up to a
+    /// tenth, so that many members do not ask at once.
+    pub refresh: Duration,
+    /// How long a server may stay silent before it is given up until the next refresh.
+    pub patience: Duration,
+    /// How many sockets that have sent nothing yet are lent whenever [`Event::SparesWanted`] asks for them. Without any
+    /// the measurement is made from the tunnel's socket, where the tunnel's own packets disturb it.
+    pub spares: u8,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            refresh: Duration::from_secs(22),
+            patience: Duration::from_millis(9500),
+            spares: 0,
+        }
+    }
+}
+
+/// A STUN server at one address. A server with an IPv4 and an IPv6 address is two of these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StunServer {
+    /// Its name, for reports.
+    pub name: String,
+    /// Where it answers.
+    pub address: SocketAddr,
+}
+
+/// Which socket a datagram goes out of or came in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Socket {
+    /// The one that the tunnel uses.
+    #[default]
+    Tunnel,
+    /// One of those named by [`crate::Netcheck::set_spares`], by its position. Never asked for if there are none.
+    Spare(u8),
+}
+
+/// A datagram to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transmit {
+    /// From which socket.
+    pub socket: Socket,
+    /// Where to.
+    pub destination: SocketAddr,
+    /// What.
+    pub bytes: Vec<u8>,
+}
+
+/// Something learned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The addresses at which servers see the tunnel's socket: all of them, best first, at most 8. Told with the first
+    /// answer and with every change.
+    Reflexive(Vec<SocketAddr>),
+    /// The profile changed.
+    Profile(NatProfile),
+    /// UDP was found to be blocked, or to be open again.
+    UdpBlocked(bool),
+    /// So many sockets are needed that have sent nothing yet; answered by [`crate::Netcheck::set_spares`]. Those lent
+    /// before are not needed any more.
+    SparesWanted(u8),
+    /// The sockets that were lent are not needed any more.
+    SparesDone,
+    /// A server does not answer. Whether it does over TCP ([`crate::Netcheck::set_reachable`]) would tell why.
+    Silent(SocketAddr),
+}
+
+/// What was asked and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Every server.
+    pub servers: Vec<ServerReport>,
+    /// Whether policies are measured at all.
+    pub enabled: bool,
+    /// Whether the policies' measurement is over.
+    pub finished: bool,
+    /// When it ended.
+    pub finished_at: Option<Instant>,
+    /// How long it took from the first question on, once it ended.
+    pub took: Option<Duration>,
+    /// Datagrams sent for it so far.
+    pub packets: u32,
+    /// How far it is with what.
+    pub steps: Vec<CheckStep>,
+    /// How much is measured.
+    pub confidence: Confidence,
+    /// What could not be measured and why, in words for a person.
+    pub gaps: Vec<&'static str>,
+    /// Datagrams that looked like answers to us and were dropped.
+    pub dropped: Dropped,
+}
+
+/// One server's part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerReport {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: SocketAddr,
+    /// The round trip of its last answer to a first transmission.
+    pub rtt: Option<Duration>,
+    /// The address at which it saw the tunnel's socket.
+    pub reflexive: Option<SocketAddr>,
+    /// Its second address (RFC 5780), if it says it has one.
+    pub other: Option<SocketAddr>,
+    /// Whether it failed to answer when it was last asked.
+    pub silent: bool,
+}
+
+/// Datagrams dropped, by reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dropped {
+    /// Not well-formed STUN, or a FINGERPRINT that is not the message's.
+    pub malformed: u32,
+    /// To a transaction of ours that is over: the answers to retransmissions.
+    pub late: u32,
+    /// From an address that the transaction does not allow.
+    pub wrong_source: u32,
+    /// An error, a redirection, or an answer without a usable address.
+    pub unusable: u32,
+}

@@ -1,0 +1,211 @@
+//! STUN client transactions (RFC 8489, section 6.2): requests go out, are repeated while unanswered, and end with an
+//! answer, a refusal or silence.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use rand_chacha::ChaCha12Rng;
+use rand_core::{RngCore, SeedableRng};
+
+use crate::{
+    Dropped, Socket, Transmit,
+    stun::{self, Answer, Change, Flaw, Id},
+};
+
+/// First retransmission; each further one waits twice as long (RFC 8489: RTO and Rc).
+const RTO: Duration = Duration::from_millis(500);
+const MOST_REQUESTS: u32 = 7;
+/// How long a finished transaction is remembered, so that late answers are known for what they are.
+const REMEMBERED: Duration = Duration::from_secs(20);
+/// More transactions than any measurement has; beyond it the oldest are forgotten.
+const MOST_TRANSACTIONS: usize = 512;
+
+/// What to ask.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Query<P> {
+    pub(crate) socket: Socket,
+    pub(crate) destination: SocketAddr,
+    pub(crate) change: Change,
+    /// Where a server that honours `change` answers from.
+    pub(crate) expected: SocketAddr,
+    pub(crate) purpose: P,
+    /// How long to wait for an answer. Zero: one transmission, and its loss is nobody's concern.
+    pub(crate) patience: Duration,
+}
+
+/// What came of a query.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heard<P> {
+    pub(crate) socket: Socket,
+    pub(crate) purpose: P,
+    pub(crate) destination: SocketAddr,
+    pub(crate) asked: Instant,
+    pub(crate) answered: Instant,
+    /// Whether the answer came from where it was asked to come from.
+    pub(crate) honoured: bool,
+    /// The round trip, unless it is unclear which transmission was answered.
+    pub(crate) rtt: Option<Duration>,
+    /// `None`: refused.
+    pub(crate) answer: Option<Answer>,
+}
+
+#[derive(Debug)]
+struct Transaction<P> {
+    query: Query<P>,
+    asked: Instant,
+    requests: u32,
+    resend: Option<Instant>,
+    ends: Instant,
+    over: bool,
+}
+
+/// Everything asked and not yet forgotten.
+#[derive(Debug)]
+pub(crate) struct Client<P> {
+    transactions: BTreeMap<Id, Transaction<P>>,
+    transmits: VecDeque<Transmit>,
+    rng: ChaCha12Rng,
+    pub(crate) dropped: Dropped,
+    /// Datagrams sent so far.
+    pub(crate) sent: u32,
+}
+
+impl<P: Copy> Client<P> {
+    pub(crate) fn new(seed: [u8; 32]) -> Self {
+        let rng = ChaCha12Rng::from_seed(seed);
+        let (transactions, transmits) = (BTreeMap::new(), VecDeque::new());
+        Self { transactions, transmits, rng, dropped: Dropped::default(), sent: 0 }
+    }
+
+    /// Forgets every transaction; answers to them are strangers' from now on.
+    pub(crate) fn clear(&mut self) {
+        self.transactions.clear();
+        self.transmits.clear();
+    }
+
+    pub(crate) fn ask(&mut self, now: Instant, query: Query<P>) {
+        if self.transactions.len() >= MOST_TRANSACTIONS {
+            self.forget_oldest();
+        }
+        let mut id = Id::default();
+        self.rng.fill_bytes(&mut id);
+        let once = query.patience.is_zero();
+        let ends = now + if once { REMEMBERED } else { query.patience };
+        let resend = (!once).then_some(now + RTO);
+        self.transmit(id, &query);
+        self.transactions
+            .insert(id, Transaction { query, asked: now, requests: 1, resend, ends, over: once });
+    }
+
+    /// The outcome of a datagram: `None` if it is none of ours, `Some(None)` if it was to be dropped.
+    pub(crate) fn handle(
+        &mut self,
+        now: Instant,
+        socket: Socket,
+        source: SocketAddr,
+        bytes: &[u8],
+    ) -> Option<Option<Heard<P>>> {
+        let id = stun::answered_id(bytes)?;
+        let transaction = self.transactions.get_mut(&id)?;
+        let Query { destination, expected, purpose, .. } = transaction.query;
+        if socket != transaction.query.socket || (source != destination && source != expected) {
+            self.dropped.wrong_source += 1;
+            return Some(None);
+        }
+        let answer = match stun::answer(bytes, destination) {
+            Ok(answer) => Some(answer),
+            Err(Flaw::Malformed) => {
+                self.dropped.malformed += 1;
+                return Some(None);
+            }
+            Err(Flaw::Unusable) => {
+                self.dropped.unusable += 1;
+                None
+            }
+        };
+        if transaction.over && !transaction.query.patience.is_zero() {
+            self.dropped.late += 1;
+            return Some(None);
+        }
+        let rtt = (transaction.requests == 1).then(|| now.saturating_duration_since(transaction.asked));
+        transaction.finish(now);
+        let asked = transaction.asked;
+        Some(Some(Heard {
+            socket,
+            purpose,
+            destination,
+            asked,
+            answered: now,
+            honoured: source == expected,
+            rtt,
+            answer,
+        }))
+    }
+
+    /// What a request was for that one of our sockets sent and another one got, through a NAT that turns packets
+    /// around.
+    pub(crate) fn echoed(&self, socket: Socket, bytes: &[u8]) -> Option<P> {
+        let transaction = self.transactions.get(&stun::requested_id(bytes)?)?;
+        (transaction.query.socket != socket).then_some(transaction.query.purpose)
+    }
+
+    /// Repeats what is due. Returns who stayed silent for good, and what was asked.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Vec<(SocketAddr, P)> {
+        self.transactions.retain(|_, t| !(t.over && t.ends <= now));
+        let mut silent = Vec::new();
+        let mut due = Vec::new();
+        for (id, transaction) in self.transactions.iter_mut().filter(|(_, t)| !t.over) {
+            if transaction.ends <= now {
+                transaction.finish(now);
+                silent.push((transaction.query.destination, transaction.query.purpose));
+            } else if transaction.resend.is_some_and(|at| at <= now) {
+                transaction.schedule(now);
+                due.push((*id, transaction.query));
+            }
+        }
+        due.iter().for_each(|(id, query)| self.transmit(*id, query));
+        silent
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let open = self.transactions.values().filter(|t| !t.over);
+        open.map(|t| t.resend.map_or(t.ends, |resend| resend.min(t.ends))).min()
+    }
+
+    pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// A span within a tenth of the given one.
+    pub(crate) fn jittered(&mut self, span: Duration) -> Duration {
+        let share = f64::from(self.rng.next_u32()) / f64::from(u32::MAX);
+        span.mul_f64(0.9 + 0.2 * share)
+    }
+
+    fn transmit(&mut self, id: Id, query: &Query<P>) {
+        let bytes = stun::request(id, query.change);
+        self.sent = self.sent.saturating_add(1);
+        self.transmits.push_back(Transmit { socket: query.socket, destination: query.destination, bytes });
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.transactions.iter().min_by_key(|(_, t)| t.asked).map(|(id, _)| *id);
+        oldest.and_then(|id| self.transactions.remove(&id));
+    }
+}
+
+impl<P> Transaction<P> {
+    fn finish(&mut self, now: Instant) {
+        self.over = true;
+        self.resend = None;
+        self.ends = now + REMEMBERED;
+    }
+
+    fn schedule(&mut self, now: Instant) {
+        self.requests += 1;
+        self.resend = (self.requests < MOST_REQUESTS).then(|| now + RTO * 2u32.pow(self.requests - 1));
+    }
+}

@@ -1,0 +1,400 @@
+//! The machine that asks, measures and keeps watch.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use partyline_model::NatProfile;
+
+use crate::{
+    Config, Event, Socket, StunServer, Transmit,
+    client::{Client, Heard, Query},
+    history::History,
+    servers::{Family, Servers, State},
+    stun::Change,
+    survey::{Continuity, Purpose, Survey, Terms},
+    trial::Reference,
+};
+
+const MOST_LOCAL: usize = 32;
+const MOST_SPARES: usize = 8;
+/// How often a measurement that a changing mapping spoilt is begun again at once, and when it may be again.
+const MOST_RESURVEYS: u32 = 3;
+const RESURVEY: Duration = Duration::from_secs(60);
+
+/// Measures the NAT, and watches the mapping of the tunnel's socket.
+///
+/// Where no sockets are lent, let it speak before anybody else does: a NAT that preserves ports, or that filters, is
+/// best told by a socket that has sent nothing yet.
+#[derive(Debug)]
+pub struct Netcheck {
+    pub(crate) config: Config,
+    pub(crate) client: Client<Purpose>,
+    history: History,
+    pub(crate) servers: Servers,
+    pub(crate) local: Vec<SocketAddr>,
+    spares: Vec<SocketAddr>,
+    pub(crate) router: Option<IpAddr>,
+    pub(crate) online: bool,
+    /// Addresses where a server answers over TCP.
+    pub(crate) reachable: BTreeSet<IpAddr>,
+    needed: bool,
+    /// Over IPv4 and over IPv6.
+    pub(crate) surveys: [Survey; 2],
+    /// Whether sockets were asked for, and are awaited or in use.
+    lent: bool,
+    pub(crate) surveyed: Instant,
+    sent_before: u32,
+    /// When the measurement ended, and how many datagrams it took.
+    pub(crate) finished: Option<(Instant, u32)>,
+    resurveys: u32,
+    /// When the survey wants to go on.
+    wake: Option<Instant>,
+    refresh: Option<Instant>,
+    pub(crate) profile: NatProfile,
+    pub(crate) told_profile: NatProfile,
+    pub(crate) told_reflexive: Vec<SocketAddr>,
+    pub(crate) events: VecDeque<Event>,
+}
+
+impl Netcheck {
+    /// A machine that does nothing until it has servers. `seed` makes transaction ids and jitter.
+    #[must_use]
+    pub fn new(now: Instant, seed: [u8; 32], config: Config) -> Self {
+        Self {
+            config,
+            client: Client::new(seed),
+            history: History::default(),
+            servers: Servers::default(),
+            local: Vec::new(),
+            spares: Vec::new(),
+            router: None,
+            online: false,
+            reachable: BTreeSet::new(),
+            needed: true,
+            surveys: Family::BOTH.map(|_| Survey::new(Terms::default())),
+            lent: false,
+            surveyed: now,
+            sent_before: 0,
+            finished: None,
+            resurveys: 0,
+            wake: None,
+            refresh: None,
+            profile: NatProfile::default(),
+            told_profile: NatProfile::default(),
+            told_reflexive: Vec::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Replaces the list of servers, best first; at most 16 are used. Other servers than before restart the
+    /// measurement.
+    pub fn set_servers(&mut self, now: Instant, servers: Vec<StunServer>) {
+        let servers = Servers::new(now, servers);
+        // Names are looked up in another order every time, which is no reason to measure again.
+        if servers.names() != self.servers.names() {
+            self.servers = servers;
+            self.measure(now);
+        }
+    }
+
+    /// Tells the tunnel socket's own addresses (each interface's address with the socket's port). A change means
+    /// another network and restarts everything.
+    pub fn set_local(&mut self, now: Instant, mut addresses: Vec<SocketAddr>) {
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.truncate(MOST_LOCAL);
+        if addresses != self.local {
+            self.history.enter(&addresses);
+            self.local = addresses;
+            self.restart(now);
+        }
+    }
+
+    /// Forgets what is known and measures again, as after a move to another network.
+    pub fn restart(&mut self, now: Instant) {
+        self.resurveys = 0;
+        self.profile = NatProfile::default();
+        self.servers.forget();
+        self.measure(now);
+    }
+
+    /// Measures again because somebody wants to know; what is known stays until it is contradicted.
+    pub fn check(&mut self, now: Instant) {
+        self.resurveys = 0;
+        self.measure(now);
+    }
+
+    /// Lends sockets that have sent nothing yet: their local addresses, at most 8. The first makes the measurement, the
+    /// others show how ports are allocated. To be called in answer to [`Event::SparesWanted`], or before
+    /// [`Netcheck::set_servers`] or [`Netcheck::restart`]; each measurement needs new ones.
+    pub fn set_spares(&mut self, now: Instant, mut addresses: Vec<SocketAddr>) {
+        addresses.truncate(MOST_SPARES);
+        self.spares = addresses;
+        if self.lent {
+            self.lend();
+            self.advance(now);
+        }
+    }
+
+    /// Tells whether servers are reachable otherwise (over TCP). Without that, silence is not called blocked UDP.
+    pub fn set_online(&mut self, now: Instant, online: bool) {
+        if self.online != online {
+            self.online = online;
+            self.advance(now);
+        }
+    }
+
+    /// Tells at which addresses servers answer over TCP or TLS: if those are silent over UDP, it is not because they
+    /// are dead.
+    pub fn set_reachable(&mut self, now: Instant, addresses: impl IntoIterator<Item = IpAddr>) {
+        let reachable = addresses.into_iter().collect();
+        if self.reachable != reachable {
+            self.reachable = reachable;
+            self.advance(now);
+        }
+    }
+
+    /// Tells the router's external address as port mapping learned it; `None` while no port is mapped.
+    pub fn set_router(&mut self, now: Instant, external: Option<IpAddr>) {
+        self.router = external;
+        self.surveys.iter_mut().for_each(|survey| survey.terms.mapped = external.is_some());
+        self.advance(now);
+    }
+
+    /// Whether the mapping must be kept alive (default: yes).
+    pub fn set_needed(&mut self, now: Instant, needed: bool) {
+        self.needed = needed;
+        self.schedule_refresh(now);
+    }
+
+    /// Takes a datagram. True if it was an answer to us, or pretended to be one: then nobody else wants it.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        socket: Socket,
+        source: SocketAddr,
+        bytes: &[u8],
+    ) -> bool {
+        let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+        if self.client.echoed(socket, bytes) == Some(Purpose::Hairpin) {
+            self.surveys[Family::of(source) as usize].turned_around();
+            self.advance(now);
+            return true;
+        }
+        let Some(outcome) = self.client.handle(now, socket, source, bytes) else { return false };
+        if let Some(heard) = outcome {
+            self.heard(now, &heard);
+            self.advance(now);
+        }
+        true
+    }
+
+    /// To be called when the moment of [`Netcheck::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for (destination, purpose) in self.client.handle_timeout(now) {
+            match purpose {
+                Purpose::Contact(index) | Purpose::Refresh(index) => {
+                    self.servers.settle(now, index, State::Silent);
+                    self.events.push_back(Event::Silent(destination));
+                }
+                other => self.survey(destination).silent(other),
+            }
+        }
+        if self.refresh.is_some_and(|at| at <= now) {
+            self.refresh(now);
+        }
+        self.advance(now);
+    }
+
+    /// The moment of the next [`Netcheck::handle_timeout`].
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.wake, self.client.poll_timeout(), self.servers.poll_timeout(), self.refresh]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        let transmit = self.client.poll_transmit()?;
+        if transmit.socket == Socket::Tunnel {
+            self.history.note(transmit.destination);
+        }
+        Some(transmit)
+    }
+
+    /// The next thing learned or wanted.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Starts a measurement; what is known stays until it is contradicted.
+    fn measure(&mut self, now: Instant) {
+        self.client.clear();
+        self.servers.restart(now);
+        self.servers.v4_only = !self.local.is_empty() && self.local.iter().all(SocketAddr::is_ipv4);
+        let local_port = self.local.first().map(SocketAddr::port).filter(|port| *port != 0);
+        let fresh = self.history.is_fresh();
+        let terms = Terms {
+            patience: self.config.patience,
+            local_port,
+            fresh,
+            mapped: self.router.is_some(),
+            ..Terms::default()
+        };
+        self.surveys = Family::BOTH.map(|_| Survey::new(terms.clone()));
+        (self.surveyed, self.sent_before, self.finished) = (now, self.client.sent, None);
+        self.borrow();
+        self.schedule_refresh(now);
+        self.advance(now);
+    }
+
+    /// Takes the sockets that were lent, or asks for some.
+    fn borrow(&mut self) {
+        let wanted = self.config.enabled && !self.servers.list.is_empty();
+        if wanted && !self.spares.is_empty() {
+            self.lend();
+        } else if wanted && self.config.spares > 0 {
+            self.lent = true;
+            self.events.push_back(Event::SparesWanted(self.config.spares));
+        }
+    }
+
+    fn lend(&mut self) {
+        let spares = std::mem::take(&mut self.spares);
+        let named = (0..).zip(&spares).map(|(index, spare)| (Socket::Spare(index), spare.port()));
+        let named: Vec<_> = named.collect();
+        self.surveys.iter_mut().for_each(|survey| survey.lend(&named));
+    }
+
+    fn survey(&mut self, peer: SocketAddr) -> &mut Survey {
+        &mut self.surveys[Family::of(peer) as usize]
+    }
+
+    fn heard(&mut self, now: Instant, heard: &Heard<Purpose>) {
+        let continuity = match heard.purpose {
+            Purpose::Contact(index) | Purpose::Refresh(index) => self.heard_server(now, index, heard),
+            _ => self.survey(heard.destination).heard(heard),
+        };
+        if continuity == Continuity::Changed {
+            self.resurvey(now);
+        }
+    }
+
+    fn resurvey(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.surveyed) >= RESURVEY {
+            self.resurveys = 0;
+        }
+        if self.resurveys < MOST_RESURVEYS {
+            self.resurveys += 1;
+            self.measure(now);
+        }
+    }
+
+    fn heard_server(&mut self, now: Instant, index: usize, heard: &Heard<Purpose>) -> Continuity {
+        let state = if heard.answer.is_some() { State::Answered } else { State::Silent };
+        let Some(server) = self.servers.settle(now, index, state) else { return Continuity::Same };
+        let Some(answer) = heard.answer else { return Continuity::Same };
+        server.report.reflexive = Some(answer.mapped);
+        server.report.other = answer.other;
+        server.report.rtt = heard.rtt.or(server.report.rtt);
+        let survey = &mut self.surveys[Family::of(heard.destination) as usize];
+        if self.finished.is_some() && !survey.has_begun() {
+            // The measurement ended without this family; its sockets are gone.
+            return Continuity::Changed;
+        }
+        if let Some(other) = answer.other.filter(|_| !survey.is_done()) {
+            let rtt = heard.answered.saturating_duration_since(heard.asked);
+            let reference = Reference { server: heard.destination, other, rtt: heard.rtt.unwrap_or(rtt) };
+            survey.offer(reference, self.history.untouched(&reference));
+        }
+        survey.observe(heard)
+    }
+
+    /// Does whatever can be done now and tells what changed.
+    fn advance(&mut self, now: Instant) {
+        let most = self.most();
+        for family in Family::BOTH {
+            while let Some(index) = self.servers.next(now, family, most) {
+                self.ask_server(now, index, Purpose::Contact(index));
+            }
+        }
+        if self.config.enabled {
+            for (family, survey) in Family::BOTH.into_iter().zip(&mut self.surveys) {
+                let met = self.servers.is_met(now, family, most);
+                survey.step(now, met, &mut self.client);
+            }
+            self.finish(now);
+            self.wake = self.next_step(now);
+        }
+        self.update_profile();
+        self.tell();
+    }
+
+    /// How many servers of a family are asked.
+    pub(crate) const fn most(&self) -> usize {
+        if self.config.enabled { usize::MAX } else { 1 }
+    }
+
+    fn next_step(&self, now: Instant) -> Option<Instant> {
+        let waiting = self.finished.is_none();
+        let grace = self.servers.grace(now).filter(|_| waiting);
+        self.surveys.iter().filter_map(|survey| survey.poll_timeout(now)).chain(grace).min()
+    }
+
+    fn finish(&mut self, now: Instant) {
+        if self.finished.is_some() || self.servers.list.is_empty() || !self.is_over(now) {
+            return;
+        }
+        self.finished = Some((now, self.packets()));
+        if std::mem::take(&mut self.lent) {
+            self.events.push_back(Event::SparesDone);
+        }
+    }
+
+    /// Whether nothing more is to be expected. A family whose servers do not answer holds the other up for a moment only.
+    fn is_over(&self, now: Instant) -> bool {
+        let done = |family: Family| self.surveys[family as usize].is_done();
+        let idle = |family: Family| {
+            !self.surveys[family as usize].has_begun() && self.servers.is_spent(now, family, self.most())
+        };
+        let over = Family::BOTH.into_iter().all(|family| done(family) || idle(family));
+        let any = Family::BOTH.into_iter().any(done) || self.servers.all_silent(self.most());
+        over && any
+    }
+
+    /// Datagrams sent for the present measurement.
+    pub(crate) const fn packets(&self) -> u32 {
+        self.client.sent - self.sent_before
+    }
+
+    fn ask_server(&mut self, now: Instant, index: usize, purpose: Purpose) {
+        let Some(server) = self.servers.list.get(index) else { return };
+        let (destination, patience) = (server.report.address, self.config.patience);
+        self.survey(destination).note(Socket::Tunnel, destination);
+        let (socket, change) = (Socket::Tunnel, Change::Nothing);
+        self.client.ask(now, Query { socket, destination, change, expected: destination, purpose, patience });
+    }
+
+    /// One question to one server of each family that answers; if none does, to all once more.
+    fn refresh(&mut self, now: Instant) {
+        let answering = Family::BOTH.map(|family| self.servers.answering(family).map(|(index, _)| index));
+        answering
+            .into_iter()
+            .flatten()
+            .for_each(|index| self.ask_server(now, index, Purpose::Refresh(index)));
+        if answering.iter().all(Option::is_none) {
+            self.servers.retry_silent(now);
+        }
+        self.schedule_refresh(now);
+    }
+
+    fn schedule_refresh(&mut self, now: Instant) {
+        let wanted = self.needed && !self.servers.list.is_empty();
+        self.refresh = wanted.then(|| now + self.client.jittered(self.config.refresh));
+    }
+}

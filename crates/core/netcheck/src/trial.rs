@@ -1,0 +1,190 @@
+//! One filtering test: a server is asked, again and again, to answer from elsewhere (RFC 5780, section 4.4).
+//!
+//! An answer that arrives proves that the NAT let it in. An answer that does not arrive may as well have been lost,
+//! so each round also asks a plain question: only a row of rounds in which the plain answer came and the other did
+//! not counts as closed. With a fifth of all packets lost each way, such a row is an accident once in a million.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Socket,
+    client::{Client, Query},
+    stun::Change,
+    survey::Purpose,
+};
+
+const PACE: Duration = Duration::from_millis(60);
+const ROW: usize = 10;
+const MOST_ROUNDS: usize = 40;
+const MOST_PROOFS: usize = 16;
+
+/// A server with two addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reference {
+    pub(crate) server: SocketAddr,
+    pub(crate) other: SocketAddr,
+    pub(crate) rtt: Duration,
+}
+
+impl Reference {
+    /// The server's first address with its other port.
+    pub(crate) fn other_port(&self) -> SocketAddr {
+        SocketAddr::new(self.server.ip(), self.other.port())
+    }
+
+    /// The server's other address with its first port.
+    pub(crate) fn other_address(&self) -> SocketAddr {
+        SocketAddr::new(self.other.ip(), self.server.port())
+    }
+
+    fn source(&self, change: Change) -> SocketAddr {
+        match change {
+            Change::Nothing => self.server,
+            Change::Port => self.other_port(),
+            Change::AddressAndPort => self.other,
+        }
+    }
+}
+
+/// What a trial is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// To find out what passes.
+    Measure,
+    /// To see answers from elsewhere come in once the NAT has been opened for them, so that their absence before
+    /// meant something.
+    Prove { port: bool, address: bool },
+}
+
+/// What a trial found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Answers came from the other address.
+    Open,
+    /// They did not; those from the other port did or did not.
+    Closed { port_open: bool },
+    /// The server can do what it was asked to do.
+    Proven,
+    /// The server answers from where it likes, or does not.
+    Unfit,
+    /// Too much was lost to tell.
+    Lossy,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Round {
+    plain: bool,
+    port: bool,
+    address: bool,
+}
+
+/// A filtering test in progress.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    socket: Socket,
+    pub(crate) reference: Reference,
+    goal: Goal,
+    rounds: Vec<(Instant, Round)>,
+    next: Instant,
+    unfit: bool,
+}
+
+impl Trial {
+    pub(crate) fn new(now: Instant, socket: Socket, reference: Reference, goal: Goal) -> Self {
+        Self { socket, reference, goal, rounds: Vec::new(), next: now, unfit: false }
+    }
+
+    /// Sends the next round if it is time.
+    pub(crate) fn step(&mut self, now: Instant, trial: u8, client: &mut Client<Purpose>) {
+        if !self.wants_round(now) || now < self.next {
+            return;
+        }
+        let round = u8::try_from(self.rounds.len()).unwrap_or(u8::MAX);
+        for change in [Change::Nothing, Change::Port, Change::AddressAndPort] {
+            let expected = self.reference.source(change);
+            let purpose = Purpose::Trial { trial, round, change };
+            let (socket, destination) = (self.socket, self.reference.server);
+            client
+                .ask(now, Query { socket, destination, change, expected, purpose, patience: Duration::ZERO });
+        }
+        self.rounds.push((now, Round::default()));
+        self.next = now + PACE;
+    }
+
+    /// Takes an answer to a round.
+    pub(crate) fn heard(&mut self, round: u8, change: Change, honoured: bool) {
+        let Some((_, round)) = self.rounds.get_mut(usize::from(round)) else { return };
+        match change {
+            _ if !honoured => self.unfit = true,
+            Change::Nothing => round.plain = true,
+            Change::Port => round.port = true,
+            Change::AddressAndPort => round.address = true,
+        }
+    }
+
+    /// What is found by now, if anything.
+    pub(crate) fn verdict(&self, now: Instant) -> Option<Verdict> {
+        if self.unfit {
+            return Some(Verdict::Unfit);
+        }
+        let (port_open, open) = (self.any(|r| r.port), self.any(|r| r.address));
+        match self.goal {
+            Goal::Prove { port, address } if (port_open || !port) && (open || !address) => {
+                Some(Verdict::Proven)
+            }
+            Goal::Prove { .. } => self.exhausted(now).then_some(Verdict::Unfit),
+            Goal::Measure if open => Some(Verdict::Open),
+            Goal::Measure if self.row(now) >= ROW => Some(Verdict::Closed { port_open }),
+            Goal::Measure => self.exhausted(now).then_some(Verdict::Lossy),
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        let settling = self.rounds.iter().map(|(at, _)| *at + self.settle()).find(|at| *at > now);
+        let sending = self.wants_round(now).then_some(self.next);
+        [settling, sending].into_iter().flatten().min()
+    }
+
+    /// Whether another round could still matter: not if the rounds that are under way can make the row.
+    fn wants_round(&self, now: Instant) -> bool {
+        match self.goal {
+            Goal::Prove { .. } => self.rounds.len() < MOST_PROOFS,
+            Goal::Measure => self.rounds.len() < MOST_ROUNDS && self.hoped(now) < ROW,
+        }
+    }
+
+    /// The row that the newest rounds make if those under way turn out well.
+    fn hoped(&self, now: Instant) -> usize {
+        self.rounds.iter().rev().take_while(|(at, round)| round.plain || !self.settled(*at, now)).count()
+    }
+
+    /// The longest row of settled rounds whose plain question was answered.
+    fn row(&self, now: Instant) -> usize {
+        let (mut longest, mut row) = (0, 0);
+        for (at, round) in &self.rounds {
+            row = if round.plain && self.settled(*at, now) { row + 1 } else { 0 };
+            longest = longest.max(row);
+        }
+        longest
+    }
+
+    fn any(&self, what: impl Fn(&Round) -> bool) -> bool {
+        self.rounds.iter().any(|(_, round)| what(round))
+    }
+
+    fn exhausted(&self, now: Instant) -> bool {
+        !self.wants_round(now) && self.rounds.iter().all(|(at, _)| self.settled(*at, now))
+    }
+
+    fn settled(&self, at: Instant, now: Instant) -> bool {
+        at + self.settle() <= now
+    }
+
+    /// How long an answer may take.
+    fn settle(&self) -> Duration {
+        (self.reference.rtt * 3 + Duration::from_millis(200)).min(Duration::from_secs(2))
+    }
+}

@@ -1,0 +1,233 @@
+//! A home behind a NAT, STUN servers outside, and virtual time.
+
+#![allow(dead_code, unused_imports, reason = "each test file uses its own part of the lab")]
+
+mod server;
+
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use partyline_nat::{Hairpinned, Protocol};
+use partyline_netcheck::{Config, Event, Netcheck, Socket, StunServer};
+use rand_chacha::ChaCha12Rng;
+use rand_core::{RngCore, SeedableRng};
+
+pub use partyline_nat::{Nat, Rules};
+pub use server::{Manners, Server};
+
+/// The inside computer's address; the tunnel's socket is at the first port, spares follow.
+pub const INSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 7));
+pub const TUNNEL_PORT: u16 = 41641;
+/// The NAT's outside address.
+pub const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(11, 0, 0, 1));
+
+pub const UDP: Protocol = Protocol::Udp;
+
+/// The home's NAT.
+pub fn nat(seed: u64, rules: Rules) -> Nat {
+    Nat::new(seed, OUTSIDE, rules)
+}
+
+/// How bad the line is.
+#[derive(Debug, Clone, Copy)]
+pub struct Line {
+    /// Share of packets lost each way, 0 to 1.
+    pub loss: f64,
+    /// One way, at least.
+    pub latency: Duration,
+    /// Up to this much longer; more than the distance of two packets reorders them.
+    pub jitter: Duration,
+}
+
+impl Line {
+    pub const GOOD: Self = Self { loss: 0.0, latency: Duration::from_millis(20), jitter: Duration::ZERO };
+}
+
+/// A datagram under way.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Packet {
+    inwards: bool,
+    source: SocketAddr,
+    destination: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+/// Everything, driven until nothing is left to do.
+pub struct World {
+    pub netcheck: Netcheck,
+    pub nat: Option<Nat>,
+    pub servers: Vec<Server>,
+    pub events: Vec<(Duration, Event)>,
+    /// Datagrams sent by the inside computer, by destination.
+    pub sent: BTreeMap<SocketAddr, u32>,
+    pub start: Instant,
+    pub now: Instant,
+    line: Line,
+    rng: ChaCha12Rng,
+    heap: std::collections::BinaryHeap<Reverse<(Instant, u64, Packet)>>,
+    packets: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, nat: Option<Nat>, servers: Vec<Server>, line: Line, spares: u16) -> Self {
+        Self::with_config(seed, nat, servers, line, spares, Config::default())
+    }
+
+    pub fn with_config(
+        seed: u64,
+        nat: Option<Nat>,
+        servers: Vec<Server>,
+        line: Line,
+        spares: u16,
+        config: Config,
+    ) -> Self {
+        #[allow(clippy::disallowed_methods, reason = "some instant to count virtual time from")]
+        let now = Instant::now();
+        let mut rng = ChaCha12Rng::seed_from_u64(seed);
+        let mut own = [0; 32];
+        rng.fill_bytes(&mut own);
+        let mut netcheck = Netcheck::new(now, own, config);
+        netcheck
+            .set_spares(now, (1..=spares).map(|i| SocketAddr::new(INSIDE, TUNNEL_PORT + i * 7)).collect());
+        netcheck.set_local(now, vec![SocketAddr::new(local_ip(nat.as_ref()), TUNNEL_PORT)]);
+        let list = servers
+            .iter()
+            .enumerate()
+            .map(|(i, s)| StunServer { name: format!("stun{i}"), address: s.address });
+        netcheck.set_servers(now, list.collect());
+        let (events, sent, heap) = Default::default();
+        Self { netcheck, nat, servers, events, sent, start: now, now, line, rng, heap, packets: 0 }
+    }
+
+    /// Runs for a span of virtual time.
+    pub fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            self.drain();
+            let packet = self.heap.peek().map(|Reverse((at, ..))| *at);
+            let timer = self.netcheck.poll_timeout();
+            let Some(next) = [packet, timer].into_iter().flatten().min().filter(|at| *at <= end) else {
+                break;
+            };
+            assert!(next >= self.now || timer == Some(next), "time runs forward");
+            self.now = self.now.max(next);
+            if packet.is_some_and(|at| at <= self.now) {
+                let Some(Reverse((_, _, packet))) = self.heap.pop() else { unreachable!() };
+                self.deliver(packet);
+            } else {
+                self.netcheck.handle_timeout(self.now);
+            }
+        }
+        self.now = end;
+    }
+
+    /// Runs until the survey is over, at most two minutes.
+    pub fn survey(&mut self) {
+        for _ in 0..1200 {
+            self.run(Duration::from_millis(100));
+            if self.netcheck.report().finished {
+                break;
+            }
+        }
+    }
+
+    /// Sends from outside to the inside computer.
+    pub fn inject(&mut self, source: SocketAddr, destination: SocketAddr, bytes: Vec<u8>) {
+        self.send(Packet { inwards: true, source, destination, bytes });
+    }
+
+    fn drain(&mut self) {
+        while let Some(transmit) = self.netcheck.poll_transmit() {
+            let port = match transmit.socket {
+                Socket::Tunnel => TUNNEL_PORT,
+                Socket::Spare(i) => TUNNEL_PORT + (u16::from(i) + 1) * 7,
+            };
+            *self.sent.entry(transmit.destination).or_default() += 1;
+            let source = SocketAddr::new(local_ip(self.nat.as_ref()), port);
+            self.send(Packet {
+                inwards: false,
+                source,
+                destination: transmit.destination,
+                bytes: transmit.bytes,
+            });
+        }
+        while let Some(event) = self.netcheck.poll_event() {
+            self.events.push((self.now - self.start, event));
+        }
+    }
+
+    fn deliver(&mut self, packet: Packet) {
+        let Packet { inwards, source, destination, bytes } = packet;
+        if inwards {
+            self.receive(source, destination, &bytes);
+            return;
+        }
+        let seen = match &mut self.nat {
+            Some(nat) => nat.outbound(self.now, UDP, source, destination),
+            None => Some(source),
+        };
+        let Some(seen) = seen else { return };
+        if let (IpAddr::V4(_), true, Some(nat)) =
+            (destination.ip(), destination.ip() == OUTSIDE, &mut self.nat)
+        {
+            let turned = nat.hairpin(self.now, UDP, source, destination);
+            return turned
+                .into_iter()
+                .for_each(|Hairpinned { source, inside }| self.hand_over(inside, source, &bytes));
+        }
+        let answers: Vec<_> =
+            self.servers.iter().filter_map(|server| server.answer(destination, seen, &bytes)).collect();
+        for (from, bytes) in answers {
+            self.send(Packet { inwards: true, source: from, destination: seen, bytes });
+        }
+    }
+
+    fn receive(&mut self, source: SocketAddr, destination: SocketAddr, bytes: &[u8]) {
+        let inside = match &mut self.nat {
+            Some(nat) => nat.inbound(self.now, UDP, destination, source),
+            None => Some(destination),
+        };
+        let Some(inside) = inside else { return };
+        self.hand_over(inside, source, bytes);
+    }
+
+    fn hand_over(&mut self, inside: SocketAddr, source: SocketAddr, bytes: &[u8]) {
+        let socket = match inside.port() {
+            TUNNEL_PORT => Socket::Tunnel,
+            port => Socket::Spare(u8::try_from((port - TUNNEL_PORT) / 7 - 1).expect("few spares")),
+        };
+        self.netcheck.handle_datagram(self.now, socket, source, bytes);
+    }
+
+    fn send(&mut self, packet: Packet) {
+        if self.chance() < self.line.loss {
+            // A packet lost before the NAT makes no mapping; one lost behind it does.
+            if let (false, Some(nat), true) =
+                (packet.inwards, &mut self.nat, self.rng.next_u32().is_multiple_of(2))
+            {
+                nat.outbound(self.now, UDP, packet.source, packet.destination);
+            }
+            return;
+        }
+        let late = self.line.jitter.mul_f64(self.chance());
+        self.packets += 1;
+        self.heap.push(Reverse((self.now + self.line.latency + late, self.packets, packet)));
+    }
+
+    fn chance(&mut self) -> f64 {
+        f64::from(self.rng.next_u32()) / (f64::from(u32::MAX) + 1.0)
+    }
+}
+
+fn local_ip(nat: Option<&Nat>) -> IpAddr {
+    if nat.is_some() { INSIDE } else { OUTSIDE }
+}
+
+/// A server with two addresses and two ports.
+pub fn full_server() -> Server {
+    Server::new([11, 0, 1, 1], 3478).with_other([11, 0, 1, 2], 3479)
+}

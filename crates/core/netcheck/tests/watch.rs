@@ -1,0 +1,261 @@
+//! Keeping watch: refreshes, changes, blocked UDP, and what strangers send.
+
+mod lab;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use lab::{INSIDE, Line, Nat, OUTSIDE, Rules, Server, TUNNEL_PORT, UDP, World, full_server, nat};
+use partyline_model::{Allocation, Badge, Filtering, Mapping};
+use partyline_nat::Clash;
+use partyline_netcheck::{Config, Event, Netcheck, Socket, StunServer};
+use proptest::prelude::*;
+
+fn home() -> Nat {
+    let (mapping, filtering) = (Mapping::EndpointIndependent, Filtering::AddressAndPortDependent);
+    nat(7, Rules { clash: Clash::Random, ..Rules::new(mapping, filtering, Allocation::Preserving) })
+}
+
+fn measured() -> World {
+    let mut world = World::new(7, Some(home()), vec![full_server()], Line::GOOD, 0);
+    world.survey();
+    world
+}
+
+#[test]
+fn an_idle_mapping_costs_one_question_per_refresh() {
+    let mut world = measured();
+    let before: u32 = world.sent.values().sum();
+    world.run(Duration::from_secs(220));
+    let asked = world.sent.values().sum::<u32>() - before;
+    assert!((9..=11).contains(&asked), "{asked} questions in 220 s");
+    world.netcheck.set_needed(world.now, false);
+    let before: u32 = world.sent.values().sum();
+    world.run(Duration::from_secs(220));
+    assert_eq!(world.sent.values().sum::<u32>(), before);
+    assert_eq!(world.netcheck.poll_timeout(), None);
+}
+
+#[test]
+fn a_new_mapping_is_told_and_measured_again() {
+    let mut world = measured();
+    let nat = world.nat.as_mut().expect("there is a NAT");
+    nat.reset();
+    // Somebody else at home is faster and takes our port.
+    nat.outbound(world.now, UDP, (IpAddr::from([192, 168, 1, 9]), TUNNEL_PORT).into(), full_server().address);
+    world.events.clear();
+    world.run(Duration::from_secs(90));
+    let told = world.events.iter().find_map(|(_, event)| match event {
+        Event::Reflexive(addresses) => Some(addresses.clone()),
+        _ => None,
+    });
+    let told = told.expect("the change is told");
+    assert!(told.len() == 1 && told[0].ip() == OUTSIDE && told[0].port() != TUNNEL_PORT, "{told:?}");
+    assert_eq!(world.netcheck.profile().mapping, Some(Mapping::EndpointIndependent));
+    assert_eq!(world.netcheck.profile().filtering, Some(Filtering::AddressAndPortDependent), "kept");
+}
+
+#[test]
+fn silence_is_blocked_udp_only_if_servers_are_reachable_otherwise() {
+    let dead = Server { dead: true, ..full_server() };
+    let mut world = World::new(3, Some(home()), vec![dead], Line::GOOD, 0);
+    world.run(Duration::from_secs(30));
+    assert_eq!(world.netcheck.profile().udp_blocked, None);
+    world.netcheck.set_online(world.now, true);
+    assert_eq!(world.netcheck.profile().udp_blocked, None, "one dead server proves nothing");
+    world.netcheck.set_reachable(world.now, [full_server().address.ip()]);
+    assert_eq!(world.netcheck.badge(), Some(Badge::UdpBlocked));
+    world.servers[0].dead = false;
+    world.run(Duration::from_secs(60));
+    assert_eq!(world.netcheck.profile().udp_blocked, Some(false));
+    let told: Vec<_> = world.events.iter().filter(|(_, e)| matches!(e, Event::UdpBlocked(_))).collect();
+    assert!(matches!(told[..], [(_, Event::UdpBlocked(true)), (_, Event::UdpBlocked(false))]), "{told:?}");
+    assert_eq!(world.netcheck.profile().mapping, Some(Mapping::EndpointIndependent));
+}
+
+#[test]
+fn an_unanswered_question_is_repeated_as_rfc_8489_says_and_given_up() {
+    let dead = Server { dead: true, ..Server::new([11, 0, 1, 1], 3478) };
+    let config =
+        Config { patience: Duration::from_secs(40), refresh: Duration::from_secs(100), ..Config::default() };
+    let mut world = World::with_config(3, None, vec![dead.clone()], Line::GOOD, 0, config);
+    let mut sent_at = Vec::new();
+    for tenth in 0..450u64 {
+        let before = world.sent.get(&dead.address).copied().unwrap_or(0);
+        world.run(Duration::from_millis(100));
+        if world.sent.get(&dead.address).copied().unwrap_or(0) > before {
+            sent_at.push(tenth);
+        }
+    }
+    assert_eq!(sent_at, [0, 5, 15, 35, 75, 155, 315].map(|t: u64| t.saturating_sub(1)));
+    assert!(world.netcheck.report().servers[0].silent);
+}
+
+#[test]
+fn switched_off_only_the_public_address_is_learned() {
+    let config = Config { enabled: false, ..Config::default() };
+    let mut world = World::with_config(3, Some(home()), vec![full_server()], Line::GOOD, 0, config);
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.netcheck.profile().public, vec![OUTSIDE]);
+    assert_eq!(world.netcheck.profile().mapping, None);
+    assert_eq!(world.sent.values().sum::<u32>(), 1);
+}
+
+#[test]
+fn a_router_with_a_private_or_foreign_outside_address_means_double_nat() {
+    let mut world = measured();
+    let verdicts =
+        [([100, 64, 0, 9], true), ([192, 168, 0, 2], true), ([11, 0, 0, 9], true), ([11, 0, 0, 1], false)];
+    for (address, double) in verdicts {
+        world.netcheck.set_router(world.now, Some(IpAddr::from(address)));
+        assert_eq!(world.netcheck.profile().double_nat, Some(double), "{address:?}");
+    }
+    world.netcheck.set_router(world.now, None);
+    assert_eq!(world.netcheck.profile().double_nat, None);
+}
+
+#[test]
+fn servers_of_both_families_give_an_address_each() {
+    let v6: SocketAddr = "[2001:db8::1]:3478".parse().expect("an address");
+    let mut world =
+        World::new(9, None, vec![full_server(), Server { address: v6, ..full_server() }], Line::GOOD, 0);
+    world.servers[1].other = None;
+    world.run(Duration::from_millis(100));
+    assert_eq!(world.sent.get(&v6), None, "without an IPv6 address nobody is asked over IPv6");
+    assert_eq!(world.netcheck.profile().ipv6, Some(false));
+    let local = ["[2001:db8::7]:41641", "11.0.0.1:41641"].map(|a| a.parse().expect("an address"));
+    world.netcheck.set_local(world.now, local.to_vec());
+    world.run(Duration::from_millis(100));
+    // The lab sends from one IPv4 address, with which the IPv6 server cannot see us: unusable, not taken.
+    assert_eq!(world.netcheck.reflexive().len(), 1);
+    assert_eq!(world.netcheck.report().dropped.unusable, 1);
+}
+
+#[test]
+fn an_old_server_is_understood() {
+    let old = Server { old: true, ..full_server() };
+    let mut world = World::new(9, Some(home()), vec![old], Line::GOOD, 0);
+    world.survey();
+    assert_eq!(world.netcheck.profile().filtering, Some(Filtering::AddressAndPortDependent));
+}
+
+/// A machine with one question open, and the answer to it.
+fn asked() -> (Netcheck, std::time::Instant, SocketAddr, Vec<u8>) {
+    let server = full_server();
+    #[allow(clippy::disallowed_methods, reason = "some instant to count from")]
+    let now = std::time::Instant::now();
+    let mut netcheck = Netcheck::new(now, [1; 32], Config::default());
+    netcheck.set_servers(now, vec![StunServer { name: "one".into(), address: server.address }]);
+    let question = netcheck.poll_transmit().expect("a question").bytes;
+    let seen = SocketAddr::new(INSIDE, 4000);
+    let (_, answer) = server.answer(server.address, seen, &question).expect("an answer");
+    (netcheck, now, server.address, answer)
+}
+
+#[test]
+fn answers_from_elsewhere_or_to_another_socket_are_dropped_and_counted() {
+    let (mut netcheck, now, server, answer) = asked();
+    let stranger = SocketAddr::new(Ipv4Addr::new(11, 9, 9, 9).into(), 3478);
+    assert!(netcheck.handle_datagram(now, Socket::Tunnel, stranger, &answer));
+    assert!(netcheck.handle_datagram(now, Socket::Spare(0), server, &answer));
+    assert_eq!(netcheck.report().dropped.wrong_source, 2);
+    assert!(netcheck.reflexive().is_empty());
+    let mapped_source = SocketAddr::new(Ipv4Addr::new(11, 0, 1, 1).to_ipv6_mapped().into(), 3478);
+    assert!(
+        netcheck.handle_datagram(now, Socket::Tunnel, mapped_source, &answer),
+        "as a dual-stack socket has it"
+    );
+    assert_eq!(netcheck.reflexive(), vec![SocketAddr::new(INSIDE, 4000)]);
+    assert!(netcheck.handle_datagram(now, Socket::Tunnel, server, &answer));
+    assert_eq!(netcheck.report().dropped.late, 1);
+}
+
+#[test]
+fn a_redirection_is_not_followed() {
+    let (mut netcheck, now, server, answer) = asked();
+    let mut redirection = vec![0x01, 0x11, 0, 12];
+    redirection.extend_from_slice(&answer[4..20]);
+    // ERROR-CODE 300 without a reason, then the length of one attribute only.
+    redirection.extend_from_slice(&[0, 9, 0, 4, 0, 0, 3, 0]);
+    redirection[3] = 8;
+    assert!(netcheck.handle_datagram(now, Socket::Tunnel, server, &redirection));
+    assert_eq!(netcheck.report().dropped.unusable, 1);
+    assert_eq!(netcheck.poll_transmit(), None);
+    assert!(netcheck.report().servers[0].silent);
+}
+
+#[test]
+fn unknown_attributes_that_must_be_understood_spoil_an_answer_and_others_do_not() {
+    for (kind, usable) in [(0x7ff0u16, false), (0xfff0, true), (0x0004, true)] {
+        let (mut netcheck, now, server, answer) = asked();
+        // The fingerprint goes, since the message changes.
+        let mut answer = answer[..answer.len() - 8].to_vec();
+        answer.extend_from_slice(&kind.to_be_bytes());
+        answer.extend_from_slice(&[0, 8, 0, 1, 1, 1, 1, 1, 1, 1]);
+        let length = u16::try_from(answer.len() - 20).expect("short");
+        answer[2..4].copy_from_slice(&length.to_be_bytes());
+        assert!(netcheck.handle_datagram(now, Socket::Tunnel, server, &answer));
+        assert_eq!(!netcheck.reflexive().is_empty(), usable, "{kind:#x}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn garbage_is_left_to_others(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let (mut netcheck, now, server, _) = asked();
+        prop_assert!(!netcheck.handle_datagram(now, Socket::Tunnel, server, &bytes));
+    }
+
+    #[test]
+    fn broken_answers_never_panic_and_never_mislead(
+        at in 20usize..100, with in any::<u8>(), cut in 20usize..100, tail in proptest::collection::vec(any::<u8>(), 0..40)
+    ) {
+        let (mut netcheck, now, server, mut answer) = asked();
+        let original = answer.clone();
+        let index = at % answer.len();
+        answer[index.max(20)] = with;
+        answer.truncate(cut);
+        answer.extend_from_slice(&tail);
+        prop_assert!(netcheck.handle_datagram(now, Socket::Tunnel, server, &answer));
+        let dropped = netcheck.report().dropped;
+        prop_assert!(answer == original || dropped.malformed + dropped.unusable == 1);
+    }
+}
+
+#[test]
+fn sockets_are_asked_for_and_measure_once_a_server_was_heard() {
+    #[allow(clippy::disallowed_methods, reason = "some instant to count from")]
+    let now = std::time::Instant::now();
+    let server = full_server();
+    let mut netcheck = Netcheck::new(now, [1; 32], Config { spares: 2, ..Config::default() });
+    netcheck.set_servers(now, vec![StunServer { name: "one".into(), address: server.address }]);
+    let wanted = std::iter::from_fn(|| netcheck.poll_event()).find(|e| matches!(e, Event::SparesWanted(_)));
+    assert_eq!(wanted, Some(Event::SparesWanted(2)));
+    netcheck.set_spares(now, [4001, 4002].map(|port| SocketAddr::new(INSIDE, port)).to_vec());
+    let question = netcheck.poll_transmit().expect("a question");
+    assert_eq!(question.socket, Socket::Tunnel, "its public address is what is wanted first");
+    let seen = SocketAddr::new(OUTSIDE, 4000);
+    let (_, answer) = server.answer(server.address, seen, &question.bytes).expect("an answer");
+    netcheck.handle_datagram(now, Socket::Tunnel, server.address, &answer);
+    let sockets: Vec<_> = std::iter::from_fn(|| netcheck.poll_transmit()).map(|t| t.socket).collect();
+    assert_eq!(sockets, [Socket::Spare(0)]);
+    netcheck.check(now);
+    let again = std::iter::from_fn(|| netcheck.poll_event()).any(|e| e == Event::SparesWanted(2));
+    assert!(again, "each measurement needs fresh ones");
+}
+
+#[test]
+fn the_same_servers_in_another_order_are_no_reason_to_measure_again() {
+    let other = Server::new([11, 0, 2, 1], 3478);
+    let mut world = World::new(7, Some(home()), vec![full_server(), other], Line::GOOD, 0);
+    world.survey();
+    let list = |world: &World| {
+        let named = |(i, s): (usize, &Server)| StunServer { name: format!("stun{i}"), address: s.address };
+        world.servers.iter().enumerate().map(named).rev().collect::<Vec<_>>()
+    };
+    let list = list(&world);
+    world.netcheck.set_servers(world.now, list);
+    assert!(world.netcheck.report().finished);
+}
