@@ -1,0 +1,180 @@
+//! Which path carries a peer's packets.
+//!
+//! Paths compete by tier first and round trip second. The path in use stays unless it fails, a better tier becomes
+//! valid, or one of its own tier is faster by a clear margin over enough samples; so nothing flaps. One side leads:
+//! it marks its checks on the path it uses, and the other follows as soon as it finds that path valid itself, so that
+//! both use, and one keeps alive, the same one. While the path in use is suspect, packets go out on the next best one
+//! as well; the tunnel drops what arrives twice.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    api::{Event, Path, Route},
+    pair::{Pair, SAMPLES, State},
+    peer::{Peer, hop},
+    relays::Relays,
+};
+
+/// How much faster another path of the same tier must be: this much, and a tenth.
+const CLEAR_GAIN: Duration = Duration::from_millis(5);
+/// How long a path that was only heard on counts, while no path is valid.
+const HEARD: Duration = Duration::from_secs(5);
+/// Earlier paths remembered.
+const MAX_HISTORY: usize = 32;
+
+impl Peer {
+    /// Chooses anew, and says so if the choice is another one.
+    pub(crate) fn choose(&mut self, now: Instant, events: &mut VecDeque<Event>) {
+        let old = self.selected;
+        self.react(now);
+        self.selected = self.best(now);
+        let kind = self.selected.and_then(|path| self.pair(path)).map(Pair::carries);
+        let told = self.history.back().and_then(|(_, kind)| *kind);
+        if (self.selected, kind) == (old, told) {
+            return;
+        }
+        self.history.push_back((now, kind));
+        if self.history.len() > MAX_HISTORY {
+            self.history.pop_front();
+        }
+        events.push_back(Event::PathChanged { peer: self.id, kind, path: self.selected });
+        if let (true, Some(path)) = (self.controlling, self.selected)
+            && let Some(pair) = self.pair_mut(path)
+        {
+            pair.trigger();
+        }
+    }
+
+    /// What must happen at once when the path in use is in trouble: look whether the others still work, and once it
+    /// has failed, check all direct paths again.
+    fn react(&mut self, now: Instant) {
+        let Some(selected) = self.selected else { return };
+        let (lost, doubt) = match self.pair(selected) {
+            Some(pair) if pair.state == State::Failed => (true, None),
+            Some(pair) => (false, pair.unanswered.filter(|_| pair.suspect(now))),
+            None => (true, None),
+        };
+        for pair in &mut self.pairs {
+            if lost && pair.is_direct() && pair.state == State::Failed {
+                pair.restart();
+            }
+            let rival = pair.path != selected && pair.state == State::Valid;
+            if rival && doubt.is_some_and(|since| pair.unchecked_since(since)) {
+                pair.trigger();
+            }
+        }
+        if lost {
+            self.selected = None;
+        }
+    }
+
+    fn best(&self, now: Instant) -> Option<Path> {
+        let current =
+            self.selected.and_then(|path| self.pair(path)).filter(|pair| pair.state == State::Valid);
+        let nominated = self.nominated.and_then(|path| self.pair(path)).filter(|pair| pair.sound(now));
+        let rival = self.pairs.iter().filter(|pair| pair.sound(now)).min_by_key(|pair| rank(pair));
+        let chosen = match (current, nominated, rival) {
+            (_, Some(nominated), _) => Some(nominated),
+            (Some(current), None, Some(rival)) if better(rival, current) || left(current, now) => Some(rival),
+            (Some(current), ..) => Some(current),
+            (None, None, Some(rival)) => Some(rival),
+            (None, None, None) => self.last_resort(now, None),
+        };
+        chosen.map(|pair| pair.path)
+    }
+
+    /// Where packets go now.
+    pub(crate) fn route(&mut self, now: Instant, relays: &Relays) -> Option<Route> {
+        let path = self.selected?;
+        let pair = self.pair_mut(path)?;
+        let doubtful = !pair.sound(now);
+        pair.sent(now);
+        let primary = hop(relays, path)?;
+        let other = if doubtful { self.next_best(now, path) } else { None };
+        if let Some(pair) = other.and_then(|path| self.pair_mut(path)) {
+            pair.sent(now);
+        }
+        Some(Route { primary, secondary: other.and_then(|path| hop(relays, path)) })
+    }
+
+    fn next_best(&self, now: Instant, except: Path) -> Option<Path> {
+        let others = self.pairs.iter().filter(|pair| pair.path != except && pair.sound(now));
+        let best = others.min_by_key(|pair| rank(pair)).or_else(|| self.last_resort(now, Some(except)));
+        best.map(|pair| pair.path)
+    }
+
+    /// A path the peer was heard on lately, or one that was valid before it became suspect.
+    fn last_resort(&self, now: Instant, except: Option<Path>) -> Option<&Pair> {
+        let heard =
+            |pair: &&Pair| pair.heard.is_some_and(|at| now < at + HEARD) && pair.state != State::Waiting;
+        let others = || self.pairs.iter().filter(|pair| Some(pair.path) != except);
+        let valid = others().filter(|pair| pair.state == State::Valid);
+        others().filter(heard).min_by_key(|pair| rank(pair)).or_else(|| valid.min_by_key(|pair| rank(pair)))
+    }
+}
+
+/// The peer has left for other addresses, and is not heard from at this one.
+fn left(pair: &Pair, now: Instant) -> bool {
+    pair.outdated && pair.suspect(now)
+}
+
+fn rank(pair: &Pair) -> (u8, Duration, Path) {
+    (pair.tier(), pair.estimate.rtt().unwrap_or(Duration::MAX), pair.path)
+}
+
+fn better(rival: &Pair, current: &Pair) -> bool {
+    if rival.tier() != current.tier() {
+        return rival.tier() < current.tier();
+    }
+    let measured = |pair: &Pair| pair.estimate.rtt().filter(|_| pair.estimate.samples() >= SAMPLES);
+    match (measured(rival), measured(current)) {
+        (Some(new), Some(old)) => new + CLEAR_GAIN <= old && new.mul_f64(1.0 / 0.9) <= old,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use partyline_model::CandidateKind;
+    use partyline_wire::probe::TransactionId;
+
+    use super::*;
+    use crate::api::{SocketId, Via};
+
+    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
+    fn measured(kind: CandidateKind, rtt_ms: u64, samples: u64) -> Pair {
+        let path = Path { via: Via::Udp(SocketId::MAIN), remote: ([198, 51, 100, 1], 1).into() };
+        let mut pair = Pair::new(path, kind, None, 1.0);
+        let now = Instant::now();
+        for counter in 0..samples {
+            let id = TransactionId::new(counter, 0);
+            pair.checked(now, id);
+            assert!(pair.answered(now + Duration::from_millis(rtt_ms), id));
+        }
+        pair
+    }
+
+    #[test]
+    fn only_a_clear_and_measured_gain_moves_within_a_tier() {
+        let current = measured(CandidateKind::ServerReflexive, 50, 3);
+        let rival = |rtt, samples| measured(CandidateKind::ServerReflexive, rtt, samples);
+        assert!(better(&rival(44, 3), &current));
+        assert!(!better(&rival(44, 2), &current), "too few samples");
+        assert!(!better(&rival(46, 3), &current), "less than 5 ms");
+        let far = measured(CandidateKind::ServerReflexive, 200, 3);
+        assert!(!better(&rival(190, 3), &far), "less than a tenth");
+        assert!(better(&rival(180, 3), &far));
+    }
+
+    #[test]
+    fn a_better_tier_wins_whatever_its_speed() {
+        let relayed = measured(CandidateKind::Relayed, 10, 3);
+        let direct = measured(CandidateKind::ServerReflexive, 100, 1);
+        let lan = measured(CandidateKind::Lan, 150, 1);
+        assert!(better(&direct, &relayed) && better(&lan, &direct));
+        assert!(!better(&relayed, &direct) && !better(&direct, &lan));
+    }
+}

@@ -1,0 +1,325 @@
+//! The machine: hands every input to the peer or relay it concerns, and keeps their deadlines.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use partyline_model::{Candidate, CandidateKind};
+use partyline_wire::probe::{Tag, TransactionId};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+use crate::{
+    api::{
+        Config, Counters, Event, Hop, Path, PeerId, PeerParams, PeerView, RelayServer, Route, StreamId,
+        Transmit, Via,
+    },
+    explain,
+    pair::Pair,
+    peer::{self, Env, Peer},
+    relays::{RelayChange, Relays},
+    schedule::{Deadlines, Pacer},
+};
+
+/// How soon a packet that went out makes the machine look whether one came back.
+const LOOK: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Relays,
+    Peer(PeerId),
+}
+
+/// Paths to every peer of every party of this device.
+pub struct Paths {
+    peers: BTreeMap<PeerId, Peer>,
+    pub(crate) by_tags: BTreeMap<(Tag, Tag), PeerId>,
+    pub(crate) shared: Shared,
+    deadlines: Deadlines<Key>,
+    announced: Vec<Candidate>,
+    pub(crate) counters: Counters,
+}
+
+pub(crate) struct Shared {
+    config: Config,
+    local: Vec<Candidate>,
+    pub(crate) relays: Relays,
+    pacer: Pacer,
+    pub(crate) open_checks: BTreeMap<TransactionId, PeerId>,
+    counter: u64,
+    rng: ChaCha20Rng,
+    pub(crate) out: VecDeque<Transmit>,
+    pub(crate) events: VecDeque<Event>,
+}
+
+impl Shared {
+    fn env(&mut self, now: Instant) -> Env<'_> {
+        Env {
+            now,
+            config: &self.config,
+            local: &self.local,
+            relays: &mut self.relays,
+            pacer: &mut self.pacer,
+            open_checks: &mut self.open_checks,
+            counter: &mut self.counter,
+            rng: &mut self.rng,
+            out: &mut self.out,
+            events: &mut self.events,
+        }
+    }
+}
+
+impl Paths {
+    /// A machine without peers. The seed must not repeat from run to run.
+    #[must_use]
+    pub fn new(now: Instant, seed: [u8; 32], config: Config) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let relay_rng = ChaCha20Rng::from_rng(&mut rng).unwrap_or_else(|_| ChaCha20Rng::from_seed(seed));
+        let relays = Relays::new(relay_rng, config.keepalive);
+        Self {
+            peers: BTreeMap::new(),
+            by_tags: BTreeMap::new(),
+            deadlines: Deadlines::new(),
+            announced: Vec::new(),
+            counters: Counters::default(),
+            shared: Shared {
+                pacer: Pacer::new(now, config.pace),
+                config,
+                local: Vec::new(),
+                relays,
+                open_checks: BTreeMap::new(),
+                counter: 0,
+                rng,
+                out: VecDeque::new(),
+                events: VecDeque::new(),
+            },
+        }
+    }
+
+    /// Takes all candidates that the caller has gathered: host, mapped, reflexive. A host address that is gone means
+    /// that the network is another one.
+    pub fn set_local(&mut self, now: Instant, candidates: Vec<Candidate>) {
+        let lost = |c: &Candidate| c.kind == CandidateKind::Host && !candidates.contains(c);
+        let moved = self.shared.local.iter().any(lost);
+        self.shared.local = candidates;
+        self.announce();
+        self.sync_all(now);
+        if moved {
+            self.network_changed(now);
+        }
+    }
+
+    /// The network is another one, or the computer slept: everything is checked again, the relay carries meanwhile.
+    pub fn network_changed(&mut self, now: Instant) {
+        let Shared { relays, out, events, .. } = &mut self.shared;
+        relays.network_changed(now, out, events);
+        self.settle(now);
+        self.each(now, |peer, env| peer.network_changed(env.now));
+    }
+
+    /// Takes all ways to all relays, preferred relay first. New credentials count from the next allocation on.
+    pub fn set_relays(&mut self, now: Instant, servers: Vec<RelayServer>) {
+        if self.shared.config.relay {
+            let Shared { relays, out, events, .. } = &mut self.shared;
+            relays.set(now, servers, out, events);
+            relays.handle_timeout(now, out, events);
+            self.settle(now);
+        }
+    }
+
+    /// How long a path may be silent before it is kept alive, as the network turned out to need it.
+    pub fn set_keepalive(&mut self, keepalive: Duration) {
+        self.shared.config.keepalive = keepalive.max(Duration::from_secs(1));
+    }
+
+    /// Takes what is known about a peer, or that it changed.
+    pub fn set_peer(&mut self, now: Instant, id: PeerId, params: PeerParams) {
+        match self.peers.get_mut(&id) {
+            Some(peer) if peer.is_same_run(&params) => {
+                peer.controlling = params.controlling;
+                peer.set_candidates(params.candidates);
+            }
+            _ => {
+                self.remove_peer(now, id);
+                self.by_tags.insert((params.my_tag, params.their_tag), id);
+                self.peers.insert(id, Peer::new(id, params));
+            }
+        }
+        self.with_peer(now, id, Peer::sync);
+    }
+
+    /// Forgets a peer.
+    pub fn remove_peer(&mut self, now: Instant, id: PeerId) {
+        if let Some(mut peer) = self.peers.remove(&id) {
+            self.by_tags.remove(&peer.tags());
+            self.deadlines.set(Key::Peer(id), None);
+            peer.close(&mut self.shared.env(now));
+        }
+    }
+
+    /// The tunnel has authenticated a message of this peer that came by this path.
+    pub fn authenticated(&mut self, now: Instant, id: PeerId, path: Path) {
+        match self.peers.get_mut(&id).and_then(|peer| peer.pair_mut(path)) {
+            Some(pair) => pair.came_back(now),
+            None => {
+                self.with_peer(now, id, |peer, env| peer.authenticated(env, path));
+            }
+        }
+    }
+
+    /// Where a tunnel message goes that is about to be sent. To be asked for each message, or for each batch of
+    /// messages sent at one time, since this is how the machine learns that packets go out.
+    pub fn route(&mut self, now: Instant, id: PeerId) -> Option<Route> {
+        let route = self.peers.get_mut(&id)?.route(now, &self.shared.relays);
+        self.deadlines.by(Key::Peer(id), now + LOOK);
+        route
+    }
+
+    /// How to answer by the very path a tunnel message came by, before there is a route.
+    #[must_use]
+    pub fn hop(&self, path: Path) -> Option<Hop> {
+        peer::hop(&self.shared.relays, path)
+    }
+
+    /// A stream asked for by [`Event::OpenStream`] is connected.
+    pub fn stream_opened(&mut self, now: Instant, stream: StreamId) {
+        self.shared.relays.stream_opened(now, stream, &mut self.shared.out);
+        self.settle(now);
+    }
+
+    /// A stream could not be connected, was closed by the server, or lost its framing.
+    pub fn stream_closed(&mut self, now: Instant, stream: StreamId) {
+        self.shared.relays.stream_closed(now, stream);
+        self.settle(now);
+    }
+
+    /// The next datagram or stream message to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.shared.out.pop_front()
+    }
+
+    /// The next thing to know or do.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.shared.events.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let mut due = Vec::new();
+        while let Some(key) = self.deadlines.pop_due(now) {
+            due.push(key);
+        }
+        for key in due {
+            match key {
+                Key::Peer(id) => {
+                    self.with_peer(now, id, |_, _| ());
+                }
+                Key::Relays => {
+                    let Shared { relays, out, events, .. } = &mut self.shared;
+                    relays.handle_timeout(now, out, events);
+                    self.settle(now);
+                }
+            }
+        }
+    }
+
+    /// What the user may see of a peer's paths.
+    #[must_use]
+    pub fn view(&self, now: Instant, id: PeerId) -> Option<PeerView> {
+        let peer = self.peers.get(&id)?;
+        let Shared { relays, config, local, .. } = &self.shared;
+        let pair = peer.selected.and_then(|path| peer.pair(path));
+        let relay = pair.and_then(|pair| match pair.path.via {
+            Via::Relay(id) => relays.get(id).map(|allocation| allocation.server.name.clone()),
+            Via::Udp(_) => None,
+        });
+        let ago = |at: &Instant| now.saturating_duration_since(*at);
+        Some(PeerView {
+            kind: pair.map(Pair::carries),
+            remote: pair.map(|pair| pair.path.remote),
+            relay,
+            age: peer.age(now),
+            quality: pair.map(|pair| pair.estimate.view()).unwrap_or_default(),
+            why: explain::attempts(peer, relays, config, local, now),
+            history: peer.history.iter().map(|(at, kind)| (ago(at), *kind)).collect(),
+        })
+    }
+
+    /// Datagrams dropped so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Does something with a peer, then whatever has become due for it.
+    pub(crate) fn with_peer<R>(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        what: impl FnOnce(&mut Peer, &mut Env<'_>) -> R,
+    ) -> Option<R> {
+        let peer = self.peers.get_mut(&id)?;
+        let mut env = self.shared.env(now);
+        let result = what(peer, &mut env);
+        let next = peer.drive(&mut env);
+        self.deadlines.set(Key::Peer(id), next);
+        self.deadlines.set(Key::Relays, self.shared.relays.deadline());
+        Some(result)
+    }
+
+    fn each(&mut self, now: Instant, mut what: impl FnMut(&mut Peer, &mut Env<'_>)) {
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in ids {
+            self.with_peer(now, id, &mut what);
+        }
+    }
+
+    fn sync_all(&mut self, now: Instant) {
+        self.each(now, Peer::sync);
+    }
+
+    /// Tells peers what became of the relays.
+    pub(crate) fn settle(&mut self, now: Instant) {
+        for change in self.shared.relays.take_changes() {
+            match change {
+                RelayChange::Allocations => {
+                    self.announce();
+                    self.sync_all(now);
+                }
+                RelayChange::Bound(id, remote) => {
+                    let path = Path { via: Via::Relay(id), remote };
+                    let concerned = self.peers.values().filter(|peer| peer.pair(path).is_some());
+                    for peer in concerned.map(|peer| peer.id).collect::<Vec<_>>() {
+                        self.with_peer(now, peer, |peer, _| peer.bound(path));
+                    }
+                }
+            }
+        }
+        self.deadlines.set(Key::Relays, self.shared.relays.deadline());
+    }
+
+    /// Says what to announce, if that changed: what was given, and what the relays gave.
+    fn announce(&mut self) {
+        let mut candidates = self.shared.local.clone();
+        for allocation in self.shared.relays.offered() {
+            let reflexive = allocation.mapped().map(|address| (CandidateKind::ServerReflexive, address));
+            let relayed = allocation.relayed().map(|address| (CandidateKind::Relayed, address));
+            for (kind, address) in reflexive.into_iter().chain(relayed) {
+                if candidates.iter().all(|known| known.address != address) {
+                    candidates.push(Candidate { kind, address });
+                }
+            }
+        }
+        if candidates != self.announced {
+            self.announced.clone_from(&candidates);
+            self.shared.events.push_back(Event::LocalCandidates(candidates));
+        }
+    }
+}

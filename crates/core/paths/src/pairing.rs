@@ -1,0 +1,158 @@
+//! Which pairs a peer has: those its candidates and our allocations ask for, and those its packets show.
+
+use std::collections::BTreeMap;
+
+use partyline_model::{Candidate, CandidateKind};
+use rand_core::RngCore;
+use std::net::SocketAddr;
+
+use crate::{
+    api::{Path, RelayTransport, SocketId, Via},
+    pair::{Pair, State, is_private},
+    peer::{Env, Peer},
+};
+
+/// Addresses learned from the peer's own packets that are remembered.
+const MAX_LEARNED: usize = 8;
+/// Pairs in all.
+const MAX_PAIRS: usize = 64;
+
+impl Peer {
+    /// Makes the pairs that candidates and allocations ask for, and removes those they no longer do.
+    pub(crate) fn sync(&mut self, env: &mut Env<'_>) {
+        let wanted = self.wanted(env);
+        let selected = self.selected;
+        let stays = |pair: &Pair| {
+            let (alive, retiring) = match pair.path.via {
+                Via::Udp(_) => (true, false),
+                Via::Relay(id) => (env.relays.get(id).is_some(), env.relays.retires(id)),
+            };
+            let in_use = selected == Some(pair.path) && pair.state == State::Valid;
+            let learned = pair.kind == CandidateKind::PeerReflexive;
+            wanted.contains_key(&pair.path) || (alive && (retiring || in_use || learned))
+        };
+        let gone: Vec<Pair> = self.pairs.extract_if(.., |pair| !stays(pair)).collect();
+        gone.iter().for_each(|pair| forget(pair, env));
+        for pair in &mut self.pairs {
+            pair.outdated = !wanted.contains_key(&pair.path) && pair.kind != CandidateKind::PeerReflexive;
+        }
+        for (path, kind) in wanted {
+            match self.pair_mut(path) {
+                Some(pair) => pair.kind = kind,
+                None => self.add(env, path, kind),
+            }
+        }
+        self.pairs.sort_by_key(|pair| (pair.tier(), pair.kind, pair.path));
+    }
+
+    /// Paths worth checking, each with the best of its reasons.
+    fn wanted(&self, env: &Env<'_>) -> BTreeMap<Path, CandidateKind> {
+        let mut wanted = BTreeMap::new();
+        let mut want = |via, candidate: &Candidate| {
+            let kind = wanted.entry(Path { via, remote: candidate.address }).or_insert(candidate.kind);
+            *kind = (*kind).min(candidate.kind);
+        };
+        let (relayed, direct): (Vec<Candidate>, Vec<Candidate>) =
+            self.candidates.iter().partition(|candidate| candidate.kind == CandidateKind::Relayed);
+        if env.config.direct {
+            direct.iter().filter(|c| reachable(c, env.local)).for_each(|c| want(Via::Udp(SocketId::MAIN), c));
+        }
+        if env.config.relay {
+            let mut served = false;
+            for allocation in env.relays.offered() {
+                served = true;
+                let family = allocation.relayed().is_some_and(|address| address.is_ipv4());
+                let far = if relayed.is_empty() { &direct } else { &relayed };
+                let outside = |c: &&Candidate| {
+                    c.address.is_ipv4() == family
+                        && (!is_private(c.address.ip()) || c.kind == CandidateKind::Relayed)
+                };
+                far.iter().filter(outside).for_each(|c| want(Via::Relay(allocation.id), c));
+            }
+            if !served {
+                relayed
+                    .iter()
+                    .filter(|c| reachable(c, env.local))
+                    .for_each(|c| want(Via::Udp(SocketId::MAIN), c));
+            }
+        }
+        wanted
+    }
+
+    fn add(&mut self, env: &mut Env<'_>, path: Path, kind: CandidateKind) {
+        if self.pairs.len() >= MAX_PAIRS {
+            return;
+        }
+        let spread = 0.75 + f64::from(env.rng.next_u32()) / f64::from(u32::MAX) / 2.0;
+        let mut transport = None;
+        let mut bound = false;
+        if let Via::Relay(id) = path.via
+            && let Some(allocation) = env.relays.get_mut(id)
+        {
+            transport = Some(allocation.server.transport);
+            allocation.bind(env.now, path.remote, env.out);
+            bound = allocation.channel(path.remote).is_some();
+        } else if kind == CandidateKind::Relayed {
+            transport = Some(RelayTransport::Udp);
+        }
+        let mut pair = Pair::new(path, kind, transport, spread);
+        if bound {
+            pair.bound();
+        }
+        self.pairs.push(pair);
+    }
+
+    /// The pair of this path; made if the peer's packets come from an address that nobody announced.
+    pub(crate) fn learn(&mut self, env: &mut Env<'_>, path: Path) -> Option<&mut Pair> {
+        if self.pair(path).is_none() {
+            let allowed = match path.via {
+                Via::Udp(_) => env.config.direct,
+                Via::Relay(_) => env.config.relay,
+            };
+            if !allowed || !self.make_room(env) {
+                return None;
+            }
+            self.add(env, path, CandidateKind::PeerReflexive);
+            self.pairs.sort_by_key(|pair| (pair.tier(), pair.kind, pair.path));
+        }
+        self.pair_mut(path)
+    }
+
+    /// Gives up a learned address that has failed, if there are too many to learn another.
+    fn make_room(&mut self, env: &mut Env<'_>) -> bool {
+        let learned = |pair: &&Pair| pair.kind == CandidateKind::PeerReflexive;
+        if self.pairs.iter().filter(learned).count() < MAX_LEARNED {
+            return true;
+        }
+        let failed = |pair: &Pair| learned(&pair) && pair.state == State::Failed;
+        let Some(at) = self.pairs.iter().position(failed) else { return false };
+        forget(&self.pairs.remove(at), env);
+        true
+    }
+}
+
+/// Gives back what a pair holds.
+pub(crate) fn forget(pair: &Pair, env: &mut Env<'_>) {
+    for id in pair.open_ids() {
+        env.open_checks.remove(&id);
+    }
+    if let Via::Relay(id) = pair.path.via
+        && let Some(allocation) = env.relays.get_mut(id)
+    {
+        allocation.unbind(pair.path.remote);
+    }
+}
+
+/// Whether an address of a peer's can be meant for us: a family we have, no wildcard, no group, no loopback unless we
+/// live there ourselves, and link-local only where the beacon heard it.
+fn reachable(candidate: &Candidate, local: &[Candidate]) -> bool {
+    let ip = candidate.address.ip();
+    let link_local = matches!(candidate.address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local());
+    let same_family = |c: &Candidate| c.address.is_ipv6() == ip.is_ipv6() && c.kind != CandidateKind::Relayed;
+    !ip.is_unspecified()
+        && !ip.is_multicast()
+        && candidate.address.port() != 0
+        && (ip.is_ipv4() || local.iter().any(same_family))
+        && (!ip.is_loopback() || local.iter().any(|c| c.address.ip().is_loopback()))
+        && (!link_local || candidate.kind == CandidateKind::Lan)
+}

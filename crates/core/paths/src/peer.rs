@@ -1,0 +1,283 @@
+//! One peer: its candidates, the pairs they make, and the checks between.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use partyline_model::{Candidate, PathKind};
+use partyline_wire::probe::{ProbeError, ProbeKey, ReplayWindow, Request, Response, Tag, TransactionId};
+use rand_chacha::ChaCha20Rng;
+use rand_core::RngCore;
+
+use crate::{
+    MAX_REMOTE_CANDIDATES,
+    api::{Config, Event, Hop, Local, Path, PeerId, PeerParams, Transmit, Via},
+    pair::{Pair, Role, State},
+    pairing::forget,
+    relays::Relays,
+    schedule::Pacer,
+};
+
+/// What all peers share, lent to one of them for the time of a call.
+pub(crate) struct Env<'a> {
+    pub(crate) now: Instant,
+    pub(crate) config: &'a Config,
+    pub(crate) local: &'a [Candidate],
+    pub(crate) relays: &'a mut Relays,
+    pub(crate) pacer: &'a mut Pacer,
+    pub(crate) open_checks: &'a mut BTreeMap<TransactionId, PeerId>,
+    pub(crate) counter: &'a mut u64,
+    pub(crate) rng: &'a mut ChaCha20Rng,
+    pub(crate) out: &'a mut VecDeque<Transmit>,
+    pub(crate) events: &'a mut VecDeque<Event>,
+}
+
+impl Env<'_> {
+    /// Sends a probe along a path. Through a relay it is lost while there is no channel.
+    fn send(&mut self, path: Path, mut probe: Vec<u8>) {
+        let Some(Hop { local, dst, channel }) = hop(self.relays, path) else { return };
+        let hop = Hop { local, dst, channel };
+        if let Some(header) = hop.header(probe.len()) {
+            let padding = hop.padding(probe.len());
+            probe.splice(..0, header);
+            probe.resize(probe.len() + padding, 0);
+        }
+        self.out.push_back(Transmit { local, dst, bytes: probe });
+    }
+}
+
+/// The way out along a path, if there is one now.
+pub(crate) fn hop(relays: &Relays, path: Path) -> Option<Hop> {
+    match path.via {
+        Via::Udp(socket) => Some(Hop { local: Local::Udp(socket), dst: path.remote, channel: None }),
+        Via::Relay(allocation) => relays.hop(allocation, path.remote),
+    }
+}
+
+/// Why a probe was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Forged,
+    Replayed,
+    Stray,
+}
+
+impl From<ProbeError> for Refusal {
+    fn from(_: ProbeError) -> Self {
+        Self::Forged
+    }
+}
+
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    key: ProbeKey,
+    my_tag: Tag,
+    their_tag: Tag,
+    pub(crate) controlling: bool,
+    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) pairs: Vec<Pair>,
+    window: ReplayWindow,
+    pub(crate) selected: Option<Path>,
+    /// The path the controlling side has settled on.
+    pub(crate) nominated: Option<Path>,
+    pub(crate) history: VecDeque<(Instant, Option<PathKind>)>,
+}
+
+impl Peer {
+    pub(crate) fn new(id: PeerId, params: PeerParams) -> Self {
+        let mut peer = Self {
+            id,
+            key: ProbeKey::new(&params.probe_key),
+            my_tag: params.my_tag,
+            their_tag: params.their_tag,
+            controlling: params.controlling,
+            candidates: params.candidates,
+            pairs: Vec::new(),
+            window: ReplayWindow::default(),
+            selected: None,
+            nominated: None,
+            history: VecDeque::new(),
+        };
+        peer.candidates.truncate(MAX_REMOTE_CANDIDATES);
+        peer
+    }
+
+    /// Whether these parameters belong to the same run of the same peer.
+    pub(crate) fn is_same_run(&self, params: &PeerParams) -> bool {
+        self.key == ProbeKey::new(&params.probe_key) && self.tags() == (params.my_tag, params.their_tag)
+    }
+
+    /// Our tag and the peer's.
+    pub(crate) fn tags(&self) -> (Tag, Tag) {
+        (self.my_tag, self.their_tag)
+    }
+
+    /// Takes other candidates.
+    pub(crate) fn set_candidates(&mut self, mut candidates: Vec<Candidate>) {
+        candidates.truncate(MAX_REMOTE_CANDIDATES);
+        self.candidates = candidates;
+    }
+
+    pub(crate) fn pair(&self, path: Path) -> Option<&Pair> {
+        self.pairs.iter().find(|pair| pair.path == path)
+    }
+
+    pub(crate) fn pair_mut(&mut self, path: Path) -> Option<&mut Pair> {
+        self.pairs.iter_mut().find(|pair| pair.path == path)
+    }
+
+    /// Answers a check and takes it as a sign of life.
+    pub(crate) fn handle_request(
+        &mut self,
+        env: &mut Env<'_>,
+        path: Path,
+        bytes: &[u8],
+    ) -> Result<(), Refusal> {
+        let request = Request::open(bytes, &self.key)?;
+        if !self.window.accept(request.id.counter()) {
+            return Err(Refusal::Replayed);
+        }
+        let (now, follows) = (env.now, !self.controlling);
+        if let Some(pair) = self.learn(env, path) {
+            pair.heard = Some(now);
+            if pair.state != State::Valid {
+                pair.trigger();
+            }
+            if request.nominate && follows {
+                self.nominated = Some(path);
+            }
+        }
+        let response = Response { id: request.id, mapped: path.remote };
+        if let Ok(bytes) = response.encode(&self.key) {
+            env.send(path, bytes);
+        }
+        Ok(())
+    }
+
+    /// Takes the answer to a check; it must come from where the check went (RFC 8445, section 7.2.5.2.1).
+    pub(crate) fn handle_response(&mut self, env: &Env<'_>, path: Path, bytes: &[u8]) -> Result<(), Refusal> {
+        let response = Response::open(bytes, &self.key)?;
+        let pair = self.pair_mut(path).ok_or(Refusal::Stray)?;
+        if pair.answered(env.now, response.id) { Ok(()) } else { Err(Refusal::Stray) }
+    }
+
+    /// The tunnel authenticated a packet of this peer.
+    pub(crate) fn authenticated(&mut self, env: &mut Env<'_>, path: Path) {
+        let now = env.now;
+        let known = self.pair(path).is_some();
+        if let Some(pair) = self.learn(env, path) {
+            pair.came_back(now);
+            if !known {
+                pair.trigger();
+            }
+        }
+    }
+
+    /// The relay is ready to exchange packets with this address.
+    pub(crate) fn bound(&mut self, path: Path) {
+        if let Some(pair) = self.pair_mut(path) {
+            pair.bound();
+        }
+    }
+
+    /// The network may be another one: nothing that was measured directly counts any more, until it is again.
+    pub(crate) fn network_changed(&mut self, now: Instant) {
+        for pair in &mut self.pairs {
+            if pair.state == State::Valid {
+                pair.trigger();
+                pair.unanswered = now.checked_sub(pair.patience()).or(Some(now));
+            } else {
+                pair.restart();
+            }
+        }
+    }
+
+    /// Does what is due, and says when the next thing will be.
+    pub(crate) fn drive(&mut self, env: &mut Env<'_>) -> Option<Instant> {
+        for pair in &mut self.pairs {
+            for id in pair.expire(env.now) {
+                env.open_checks.remove(&id);
+            }
+        }
+        self.choose(env.now, env.events);
+        self.doubt_relays(env);
+        let mut next: Option<Instant> = None;
+        for at in 0..self.pairs.len() {
+            let due = self
+                .pairs
+                .get(at)
+                .and_then(|pair| pair.next_check(env.now, self.role(pair), env.config.keepalive));
+            let mut due = due;
+            if due.is_some_and(|at| at <= env.now) {
+                due = match env.pacer.take(env.now) {
+                    Ok(()) => self.check(env, at),
+                    Err(later) => Some(later),
+                };
+            }
+            let turns = self.pairs.get(at).and_then(|pair| pair.turns_at(env.now));
+            next = [next, due, turns].into_iter().flatten().min();
+        }
+        next
+    }
+
+    /// A relayed path in trouble may mean that the server restarted: ask it.
+    fn doubt_relays(&self, env: &mut Env<'_>) {
+        for pair in self.pairs.iter().filter(|pair| pair.suspect(env.now)) {
+            if let Via::Relay(id) = pair.path.via
+                && let Some(allocation) = env.relays.get_mut(id)
+            {
+                allocation.verify(env.now, env.out);
+            }
+        }
+    }
+
+    /// Sends a check on a pair; returns when its next one is due.
+    fn check(&mut self, env: &mut Env<'_>, at: usize) -> Option<Instant> {
+        let controlling = self.controlling;
+        let pair = self.pairs.get_mut(at)?;
+        let id = TransactionId::new(*env.counter, env.rng.next_u32());
+        *env.counter += 1;
+        pair.checked(env.now, id);
+        let (path, priority) = (pair.path, priority(pair));
+        let nominate = controlling && self.selected == Some(path);
+        let request = Request { id, recipient: self.their_tag, sender: self.my_tag, priority, nominate };
+        if let Ok(bytes) = request.encode(&self.key) {
+            env.open_checks.insert(id, self.id);
+            env.send(path, bytes);
+        }
+        let pair = self.pairs.get(at)?;
+        pair.next_check(env.now, self.role(pair), env.config.keepalive)
+    }
+
+    /// What a pair is good for.
+    pub(crate) fn role(&self, pair: &Pair) -> Role {
+        let Some(selected) = self.selected.and_then(|path| self.pair(path)) else { return Role::Needed };
+        let has_relay = || self.pairs.iter().any(|other| !other.is_direct() && other.state == State::Valid);
+        if selected.path == pair.path {
+            Role::InUse { leading: self.controlling }
+        } else if (pair.is_direct() && !selected.is_direct()) || (!pair.is_direct() && !has_relay()) {
+            Role::Rival
+        } else {
+            Role::Spare
+        }
+    }
+
+    /// Gives back what the pairs hold.
+    pub(crate) fn close(&mut self, env: &mut Env<'_>) {
+        for pair in std::mem::take(&mut self.pairs) {
+            forget(&pair, env);
+        }
+    }
+
+    /// How long the path in use has been in use.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        self.history.back().map_or(Duration::ZERO, |(since, _)| now.saturating_duration_since(*since))
+    }
+}
+
+/// RFC 8445's priority, with our tiers as type preferences.
+fn priority(pair: &Pair) -> u32 {
+    let preference = [126, 110, 20, 10, 0].get(usize::from(pair.tier())).copied().unwrap_or(0);
+    (preference << 24) | (0xffff << 8) | 0xff
+}

@@ -1,0 +1,54 @@
+//! How good a path is, measured by its checks: smoothed round trip and mean deviation as in RFC 6298, and the share
+//! of checks without an answer.
+
+use std::time::Duration;
+
+use partyline_model::Quality;
+
+/// The weight of one more answer or silence in the loss figure.
+const LOSS_WEIGHT: f32 = 0.05;
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Estimate {
+    rtt: Option<Duration>,
+    deviation: Duration,
+    loss: f32,
+    samples: u32,
+}
+
+impl Estimate {
+    /// A check was answered after `rtt`.
+    pub(crate) fn answered(&mut self, rtt: Duration) {
+        match self.rtt {
+            None => (self.rtt, self.deviation) = (Some(rtt), rtt / 2),
+            Some(smoothed) => {
+                self.deviation = (self.deviation * 3 + smoothed.abs_diff(rtt)) / 4;
+                self.rtt = Some((smoothed * 7 + rtt) / 8);
+            }
+        }
+        self.samples = self.samples.saturating_add(1);
+        self.loss -= self.loss * LOSS_WEIGHT;
+    }
+
+    /// A check was not answered.
+    pub(crate) fn lost(&mut self) {
+        self.loss += (1.0 - self.loss) * LOSS_WEIGHT;
+    }
+
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    pub(crate) fn samples(&self) -> u32 {
+        self.samples
+    }
+
+    pub(crate) fn view(&self) -> Quality {
+        let ms = |d: Duration| d.as_secs_f32() * 1000.0;
+        Quality {
+            rtt_ms: self.rtt.map(ms),
+            jitter_ms: self.rtt.map(|_| ms(self.deviation)),
+            loss: self.rtt.map(|_| self.loss),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What comes in: told apart, taken out of what a relay wrapped around it, and handed to whom it concerns.
+
+use std::{net::SocketAddr, ops::Range, time::Instant};
+
+use partyline_wire::{
+    datagram::{self, Kind},
+    probe::{self, Claim},
+};
+
+use crate::{
+    Paths,
+    api::{Handled, Local, Path, Via},
+    machine::Shared,
+    pair::canonical,
+    peer::Refusal,
+    turn::Input,
+};
+
+impl Paths {
+    /// Takes a datagram from a socket, or one message from a stream.
+    pub fn handle_datagram(&mut self, now: Instant, local: Local, src: SocketAddr, bytes: &[u8]) -> Handled {
+        let src = canonical(src);
+        match (datagram::classify(bytes), local) {
+            (Kind::ChannelData, _) => self.channel_data(now, local, src, bytes),
+            (Kind::Stun, _) => self.stun(now, local, src, bytes),
+            (Kind::WireGuard, Local::Udp(socket)) => {
+                Handled::Tunnel { payload: 0..bytes.len(), path: Path { via: Via::Udp(socket), remote: src } }
+            }
+            _ => {
+                self.counters.unknown += 1;
+                Handled::Consumed
+            }
+        }
+    }
+
+    fn channel_data(&mut self, now: Instant, local: Local, src: SocketAddr, bytes: &[u8]) -> Handled {
+        let found =
+            self.shared.relays.by_source(local, src).find_map(|a| Some((a.id, a.channel_data(bytes)?)));
+        match found {
+            Some((id, (remote, payload))) => {
+                self.relayed(now, Path { via: Via::Relay(id), remote }, payload, bytes)
+            }
+            None => {
+                self.counters.unrelayed += 1;
+                Handled::Consumed
+            }
+        }
+    }
+
+    /// What a relay delivered: a probe or a tunnel message.
+    fn relayed(&mut self, now: Instant, path: Path, payload: Range<usize>, bytes: &[u8]) -> Handled {
+        let data = bytes.get(payload.clone()).unwrap_or_default();
+        match datagram::classify(data) {
+            Kind::WireGuard => return Handled::Tunnel { payload, path },
+            Kind::Stun => {
+                if self.probe(now, path, data) == Handled::Foreign {
+                    self.counters.stray += 1;
+                }
+            }
+            _ => self.counters.unknown += 1,
+        }
+        Handled::Consumed
+    }
+
+    fn stun(&mut self, now: Instant, local: Local, src: SocketAddr, bytes: &[u8]) -> Handled {
+        let Shared { relays, out, .. } = &mut self.shared;
+        let mut inputs = relays.by_source(local, src).map(|a| (a.id, a.handle_message(now, bytes, out)));
+        let taken = inputs.find(|(_, input)| *input != Input::Foreign);
+        drop(inputs);
+        match taken {
+            Some((id, Input::Data { peer, payload })) => {
+                self.relayed(now, Path { via: Via::Relay(id), remote: canonical(peer) }, payload, bytes)
+            }
+            Some((id, Input::Answer(change))) => {
+                if let Some(change) = change {
+                    let Shared { relays, events, .. } = &mut self.shared;
+                    relays.changed(now, id, change, Some(events));
+                }
+                self.settle(now);
+                Handled::Consumed
+            }
+            Some((_, Input::Foreign)) | None => match local {
+                Local::Udp(socket) => self.probe(now, Path { via: Via::Udp(socket), remote: src }, bytes),
+                Local::Stream(_) => {
+                    self.counters.stray += 1;
+                    Handled::Consumed
+                }
+            },
+        }
+    }
+
+    fn probe(&mut self, now: Instant, path: Path, bytes: &[u8]) -> Handled {
+        let taken = match probe::peek(bytes) {
+            Some(Claim::Request { recipient, sender }) => {
+                let Some(id) = self.by_tags.get(&(recipient, sender)).copied() else {
+                    return Handled::Foreign;
+                };
+                self.with_peer(now, id, |peer, env| peer.handle_request(env, path, bytes))
+            }
+            Some(Claim::Response(transaction)) => {
+                let Some(id) = self.shared.open_checks.get(&transaction).copied() else {
+                    return Handled::Foreign;
+                };
+                let taken = self.with_peer(now, id, |peer, env| peer.handle_response(env, path, bytes));
+                if taken == Some(Ok(())) {
+                    self.shared.open_checks.remove(&transaction);
+                }
+                taken
+            }
+            None => return Handled::Foreign,
+        };
+        match taken {
+            Some(Err(Refusal::Forged)) => self.counters.forged += 1,
+            Some(Err(Refusal::Replayed)) => self.counters.replayed += 1,
+            Some(Err(Refusal::Stray)) => self.counters.stray += 1,
+            Some(Ok(())) | None => {}
+        }
+        Handled::Consumed
+    }
+}

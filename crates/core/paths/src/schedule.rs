@@ -1,0 +1,120 @@
+//! Who must be looked after when, and how fast checks may go out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+/// One deadline for each key, earliest first, so that idle peers cost nothing.
+#[derive(Debug)]
+pub(crate) struct Deadlines<K> {
+    at: BTreeMap<K, Instant>,
+    order: BTreeSet<(Instant, K)>,
+}
+
+impl<K: Copy + Ord> Deadlines<K> {
+    pub(crate) fn new() -> Self {
+        Self { at: BTreeMap::new(), order: BTreeSet::new() }
+    }
+
+    pub(crate) fn set(&mut self, key: K, at: Option<Instant>) {
+        if let Some(old) = self.at.remove(&key) {
+            self.order.remove(&(old, key));
+        }
+        if let Some(at) = at {
+            self.at.insert(key, at);
+            self.order.insert((at, key));
+        }
+    }
+
+    /// Makes the deadline no later than this. Cheap when it already is earlier, which is what every packet asks.
+    pub(crate) fn by(&mut self, key: K, at: Instant) {
+        if self.at.get(&key).is_none_or(|old| at < *old) {
+            self.set(key, Some(at));
+        }
+    }
+
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    /// Takes out a key whose time has come.
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<K> {
+        let &(at, key) = self.order.first()?;
+        if at > now {
+            return None;
+        }
+        self.set(key, None);
+        Some(key)
+    }
+}
+
+/// Lets a burst of checks out at once and further ones at a steady pace (RFC 8445, section 14, whose 50 ms suit
+/// thousands of streams rather than a party).
+#[derive(Debug)]
+pub(crate) struct Pacer {
+    gap: Duration,
+    /// When the burst would be whole again.
+    full_at: Instant,
+}
+
+impl Pacer {
+    const BURST: u32 = 16;
+
+    pub(crate) fn new(now: Instant, gap: Duration) -> Self {
+        Self { gap, full_at: now }
+    }
+
+    /// Takes a turn, or says when there will be one.
+    pub(crate) fn take(&mut self, now: Instant) -> Result<(), Instant> {
+        let full_at = self.full_at.max(now) + self.gap;
+        let limit = now + self.gap * Self::BURST;
+        if full_at > limit {
+            return Err(now + (full_at - limit));
+        }
+        self.full_at = full_at;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    #[test]
+    fn a_burst_goes_at_once_and_the_rest_at_a_pace() {
+        let gap = Duration::from_millis(5);
+        let mut now = start();
+        let mut pacer = Pacer::new(now, gap);
+        let burst = std::iter::from_fn(|| pacer.take(now).ok()).count();
+        assert_eq!(burst, 16);
+        for _ in 0..10 {
+            let next = pacer.take(now).unwrap_err();
+            assert_eq!(next, now + gap);
+            now = next;
+            assert_eq!(pacer.take(now), Ok(()));
+        }
+    }
+
+    #[test]
+    fn each_key_has_one_deadline() {
+        let now = start();
+        let at = |ms| now + Duration::from_millis(ms);
+        let mut deadlines = Deadlines::new();
+        deadlines.set('a', Some(at(30)));
+        deadlines.set('b', Some(at(20)));
+        deadlines.by('a', at(40));
+        assert_eq!(deadlines.next(), Some(at(20)));
+        deadlines.by('a', at(10));
+        assert_eq!(deadlines.next(), Some(at(10)));
+        assert_eq!(deadlines.pop_due(at(5)), None);
+        assert_eq!(deadlines.pop_due(at(50)), Some('a'));
+        deadlines.set('b', None);
+        assert_eq!((deadlines.pop_due(at(50)), deadlines.next()), (None, None));
+    }
+}

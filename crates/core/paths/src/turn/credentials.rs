@@ -1,0 +1,157 @@
+//! Long-term credentials (RFC 8489, section 9.2).
+//!
+//! A server that offers PASSWORD-ALGORITHMS is answered with SHA-256 throughout; one that does not, like older
+//! coturns, with MD5 and SHA-1. The nonce cookie says which of the two the server meant, so that nobody on the way
+//! can strip the offer.
+
+use stun_rs::{
+    Algorithm, AlgorithmId, HMACKey, MessageEncoderBuilder, StunMessage, StunMessageBuilder,
+    attributes::stun::{
+        MessageIntegrity, MessageIntegritySha256, Nonce, PasswordAlgorithm, PasswordAlgorithms, Realm,
+        UserHash, UserName,
+    },
+    get_input_text,
+};
+
+/// The longest request that is sent, in bytes.
+const MAX_REQUEST: usize = 1500;
+/// How a nonce starts that says what the server supports (RFC 8489, section 9.2).
+const NONCE_COOKIE: &str = "obMatJos2";
+
+/// The server's challenge cannot be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unanswerable;
+
+/// User name and password, and the server's latest challenge.
+pub(crate) struct Credentials {
+    username: String,
+    password: String,
+    challenge: Option<Challenge>,
+}
+
+struct Challenge {
+    realm: Realm,
+    nonce: Nonce,
+    /// The server's offer, to be repeated to it, and our choice.
+    algorithms: Option<(PasswordAlgorithms, AlgorithmId)>,
+    anonymous: bool,
+    key: HMACKey,
+}
+
+impl Credentials {
+    pub(crate) fn new(username: &str, password: &str) -> Self {
+        Self { username: username.into(), password: password.into(), challenge: None }
+    }
+
+    /// Takes the realm and nonce of an error response (401 or 438). `true` if the nonce is a new one, so that asking
+    /// again makes sense.
+    pub(crate) fn challenged(&mut self, message: &StunMessage) -> Result<bool, Unanswerable> {
+        let nonce = message.get::<Nonce>().and_then(|a| a.as_nonce().ok()).ok_or(Unanswerable)?.clone();
+        let realm = match message.get::<Realm>().and_then(|a| a.as_realm().ok()) {
+            Some(realm) => realm.clone(),
+            None => self.challenge.as_ref().ok_or(Unanswerable)?.realm.clone(),
+        };
+        let fresh = self.challenge.as_ref().is_none_or(|old| old.nonce.as_str() != nonce.as_str());
+        let (wants_algorithms, anonymous) = cookie(nonce.as_str());
+        let algorithms = choose(message)?;
+        if wants_algorithms && algorithms.is_none() {
+            return Err(Unanswerable);
+        }
+        let id = algorithms.as_ref().map_or(AlgorithmId::MD5, |(_, id)| *id);
+        let key = HMACKey::new_long_term(&self.username, realm.as_str(), &self.password, Algorithm::from(id))
+            .map_err(|_| Unanswerable)?;
+        self.challenge = Some(Challenge { realm, nonce, algorithms, anonymous, key });
+        Ok(fresh)
+    }
+
+    /// Encodes a request, signed once there is a challenge. `None` if it cannot be encoded: a user name that is too
+    /// long or has forbidden characters.
+    pub(crate) fn sign(&self, mut message: StunMessageBuilder) -> Option<Vec<u8>> {
+        if let Some(challenge) = &self.challenge {
+            message = challenge.add_to(message, &self.username)?;
+        }
+        let mut bytes = vec![0; MAX_REQUEST];
+        let len = MessageEncoderBuilder::default().build().encode(&mut bytes, &message.build()).ok()?;
+        bytes.truncate(len);
+        Some(bytes)
+    }
+
+    /// Whether a response carries an integrity attribute made with our key, of the kind that was agreed on. What is
+    /// compared is no secret of ours but a server's proof, once per transaction that cannot be guessed, so the
+    /// comparison need not take constant time.
+    pub(crate) fn proven(&self, bytes: &[u8], message: &StunMessage) -> bool {
+        let Some(challenge) = &self.challenge else { return false };
+        if challenge.algorithms.is_some() {
+            let (attribute, text) =
+                (message.get::<MessageIntegritySha256>(), get_input_text::<MessageIntegritySha256>(bytes));
+            let attribute = attribute.and_then(|a| a.as_message_integrity_sha256().ok());
+            attribute.zip(text).is_some_and(|(a, text)| a.validate(&text, &challenge.key))
+        } else {
+            let (attribute, text) =
+                (message.get::<MessageIntegrity>(), get_input_text::<MessageIntegrity>(bytes));
+            let attribute = attribute.and_then(|a| a.as_message_integrity().ok());
+            attribute.zip(text).is_some_and(|(a, text)| a.validate(&text, &challenge.key))
+        }
+    }
+}
+
+impl Challenge {
+    fn add_to(&self, message: StunMessageBuilder, username: &str) -> Option<StunMessageBuilder> {
+        let message = if self.anonymous {
+            message.with_attribute(UserHash::new(username, self.realm.as_str()).ok()?)
+        } else {
+            message.with_attribute(UserName::new(username).ok()?)
+        };
+        let message = message.with_attribute(self.realm.clone()).with_attribute(self.nonce.clone());
+        Some(match &self.algorithms {
+            Some((offer, id)) => message
+                .with_attribute(offer.clone())
+                .with_attribute(PasswordAlgorithm::new(Algorithm::from(*id)))
+                .with_attribute(MessageIntegritySha256::new(self.key.clone())),
+            None => message.with_attribute(MessageIntegrity::new(self.key.clone())),
+        })
+    }
+}
+
+/// The server's offer with our choice from it: SHA-256 if offered.
+fn choose(message: &StunMessage) -> Result<Option<(PasswordAlgorithms, AlgorithmId)>, Unanswerable> {
+    let Some(offer) = message.get::<PasswordAlgorithms>().and_then(|a| a.as_password_algorithms().ok())
+    else {
+        return Ok(None);
+    };
+    let known = [AlgorithmId::SHA256, AlgorithmId::MD5];
+    let choice =
+        known.into_iter().find(|id| offer.iter().any(|a| a.algorithm() == *id)).ok_or(Unanswerable)?;
+    Ok(Some((offer.clone(), choice)))
+}
+
+/// What a nonce cookie says: password algorithms, user name anonymity. Its first base64 digit holds the top six bits
+/// of the set, of which those are the first two.
+fn cookie(nonce: &str) -> (bool, bool) {
+    let digit =
+        nonce.strip_prefix(NONCE_COOKIE).filter(|rest| rest.len() >= 4).and_then(|rest| rest.bytes().next());
+    let bits = match digit {
+        Some(c @ b'A'..=b'Z') => c - b'A',
+        Some(c @ b'a'..=b'z') => c - b'a' + 26,
+        Some(c @ b'0'..=b'9') => c - b'0' + 52,
+        Some(b'+') => 62,
+        Some(b'/') => 63,
+        _ => 0,
+    };
+    (bits & 0b10_0000 != 0, bits & 0b01_0000 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cookie_tells_what_the_server_supports() {
+        assert_eq!(cookie("obMatJos2gAAAnonce"), (true, false));
+        assert_eq!(cookie("obMatJos2QAAAnonce"), (false, true));
+        assert_eq!(cookie("obMatJos2wAAAnonce"), (true, true));
+        assert_eq!(cookie("obMatJos2AAAAnonce"), (false, false));
+        assert_eq!(cookie("obMatJos2é"), (false, false));
+        assert_eq!(cookie("anything else"), (false, false));
+    }
+}

@@ -1,0 +1,207 @@
+//! How two members find each other: relay first, direct where it can be, streams where UDP is blocked.
+
+mod world;
+
+use std::time::Duration;
+
+use partyline_model::{AttemptOutcome, Candidate, CandidateKind, Method, PathKind};
+use partyline_paths::{Config, Paths, PeerId, RelayTransport};
+
+use self::world::{Nat, World, pair};
+
+const SOON: Duration = Duration::from_secs(10);
+const TICK: Duration = Duration::from_millis(10);
+
+fn both(world: &World, kind: PathKind) -> bool {
+    world.kind(0, 1) == Some(kind) && world.kind(1, 0) == Some(kind)
+}
+
+#[test]
+fn cone_nats_meet_directly() {
+    let mut world = pair(Nat::Cone, Nat::Cone, Config::default());
+    let took = world.run_to(SOON, "a direct path", |w| both(w, PathKind::Direct));
+    assert!(took <= Duration::from_millis(400), "{took:?}");
+}
+
+#[test]
+fn relay_comes_first_and_direct_takes_over_without_a_lost_or_doubled_message() {
+    let mut world = pair(Nat::Cone, Nat::Cone, Config::default());
+    // Direct packets get through only after a second, as if the NATs took a while to be opened.
+    let opens = world.now + Duration::from_secs(1);
+    let clock = std::rc::Rc::new(std::cell::Cell::new(world.now));
+    let seen = clock.clone();
+    world.lost = Box::new(move |p| {
+        let relayed = [p.from, p.to].iter().any(|a| a.ip().to_string() == "203.0.113.1");
+        !relayed && seen.get() < opens
+    });
+    let took = world.run_to(SOON, "the relay", |w| both(w, PathKind::Relay));
+    assert!(took <= Duration::from_millis(400), "{took:?}");
+    let mut sent = Vec::new();
+    while !both(&world, PathKind::Direct) {
+        clock.set(world.now);
+        sent.extend(world.chat(0, 1, TICK, TICK));
+        assert!(world.now - world.start < SOON, "no upgrade");
+    }
+    sent.extend(world.chat(0, 1, Duration::from_secs(2), TICK));
+    world.run(Duration::from_secs(1));
+    assert!(sent.len() > 400);
+    assert_eq!(world.missing(&sent, |from| 1 - from), []);
+    assert_eq!(world.homes[0].duplicates + world.homes[1].duplicates, 0);
+}
+
+#[test]
+fn symmetric_nats_stay_on_the_relay_and_say_why() {
+    let mut world = pair(Nat::Symmetric, Nat::Symmetric, Config::default());
+    world.run_to(SOON, "the relay", |w| both(w, PathKind::Relay));
+    let sent = world.chat(0, 1, Duration::from_secs(8), 5 * TICK);
+    world.run(Duration::from_secs(1));
+    assert!(both(&world, PathKind::Relay));
+    assert_eq!(world.missing(&sent, |from| 1 - from), []);
+    let view = world.homes[0].paths.view(world.now, PeerId(1)).unwrap();
+    assert_eq!(view.relay.as_deref(), Some("relay"));
+    let outcome = |method| view.why.iter().find(|a| a.method == method).map(|a| a.outcome);
+    assert_eq!(outcome(Method::RelayUdp), Some(AttemptOutcome::Worked));
+    assert_eq!(outcome(Method::Punch), Some(AttemptOutcome::NoAnswer));
+    assert_eq!(outcome(Method::Ipv6), Some(AttemptOutcome::Impossible));
+}
+
+#[test]
+fn an_open_member_is_reached_from_behind_a_symmetric_nat() {
+    let mut world = pair(Nat::Open, Nat::Symmetric, Config { relay: false, ..Config::default() });
+    world.run_to(SOON, "a direct path", |w| both(w, PathKind::Direct));
+}
+
+#[test]
+fn neighbours_use_their_lan() {
+    let mut world = World::new();
+    for _ in 0..2 {
+        world.home(Nat::Cone, Config::default());
+    }
+    world.homes[1].lan = world.homes[0].lan;
+    world.homes[1].host = "192.168.1.3:20000".parse().unwrap();
+    (0..2).for_each(|home| world.gather(home));
+    world.introduce(0, 1);
+    world.run_to(SOON, "the LAN", |w| both(w, PathKind::Lan));
+}
+
+#[test]
+fn switched_off_means_not_tried() {
+    let mut world = pair(Nat::Open, Nat::Open, Config { direct: false, ..Config::default() });
+    world.run(SOON);
+    assert!(both(&world, PathKind::Relay));
+}
+
+#[test]
+fn a_member_without_udp_comes_in_over_tls() {
+    let mut world = pair(Nat::Cone, Nat::Cone, Config::default());
+    world.homes[1].udp_blocked = true;
+    let took = world.run_to(SOON, "the relay", |w| both(w, PathKind::Relay));
+    assert!(took <= Duration::from_secs(2), "{took:?}");
+    let sent = world.chat(0, 1, Duration::from_secs(3), 2 * TICK);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.missing(&sent, |from| 1 - from), []);
+    let why = world.homes[1].paths.view(world.now, PeerId(0)).unwrap().why;
+    assert!(
+        why.iter().any(|a| a.method == Method::RelayTls && a.outcome == AttemptOutcome::Worked),
+        "{why:?}"
+    );
+}
+
+#[test]
+fn one_allocation_serves_both() {
+    let mut world = World::new();
+    for nat in [Nat::Symmetric, Nat::Cone] {
+        world.home(nat, Config::default());
+    }
+    world.relays(0, &[RelayTransport::Udp]);
+    (0..2).for_each(|home| world.gather(home));
+    world.introduce(0, 1);
+    world.run_to(SOON, "the relay", |w| both(w, PathKind::Relay));
+    let sent = world.chat(0, 1, Duration::from_secs(2), TICK);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.missing(&sent, |from| 1 - from), []);
+}
+
+#[test]
+fn one_allocation_serves_both_even_where_every_destination_has_its_port() {
+    let mut world = World::new();
+    for _ in 0..2 {
+        world.home(Nat::Symmetric, Config::default());
+    }
+    world.relays(0, &[RelayTransport::Udp]);
+    (0..2).for_each(|home| world.gather(home));
+    world.introduce(0, 1);
+    // The relay sees the other at a port that nobody announced, and says so in Data indications.
+    world.run_to(SOON, "the relay", |w| both(w, PathKind::Relay));
+    let sent = world.chat(0, 1, Duration::from_secs(2), TICK);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.missing(&sent, |from| 1 - from), []);
+}
+
+#[test]
+fn old_servers_with_md5_and_sha1_work_too() {
+    let mut world = World::new();
+    world.server.sha256 = false;
+    world.home(Nat::Symmetric, Config::default());
+    world.relays(0, &[RelayTransport::Udp]);
+    world.run_to(SOON, "an allocation", |w| {
+        w.homes[0].candidates.iter().any(|c| c.kind == CandidateKind::Relayed)
+    });
+}
+
+#[test]
+fn a_server_that_remembers_an_earlier_run_is_asked_to_forget_it() {
+    let mut world = pair(Nat::Symmetric, Nat::Symmetric, Config::default());
+    world.run_to(SOON, "the relay", |w| both(w, PathKind::Relay));
+    world.homes[0].paths = Paths::new(world.now, [42; 32], Config::default());
+    world.homes[0].candidates.clear();
+    world.relays(0, &[RelayTransport::Udp]);
+    let relayed = |w: &World| w.homes[0].candidates.iter().any(|c| c.kind == CandidateKind::Relayed);
+    world.run_to(Duration::from_secs(1), "an allocation", relayed);
+    assert_eq!(world.server.count(), 2);
+}
+
+#[test]
+fn ipv6_needs_no_help() {
+    let mut world = World::new();
+    for home in 0..2 {
+        world.home(Nat::Open, Config::default());
+        world.homes[home].host = format!("[2001:db8::{home}]:20000").parse().unwrap();
+        world.gather(home);
+    }
+    world.introduce(0, 1);
+    world.run_to(SOON, "IPv6", |w| both(w, PathKind::DirectV6));
+}
+
+#[test]
+fn a_mapped_port_is_what_carries() {
+    let mut world = World::new();
+    world.home(Nat::Symmetric, Config::default());
+    world.home(Nat::Open, Config::default());
+    world.signalling = false;
+    (0..2).for_each(|home| world.gather(home));
+    let address = world.homes[1].host;
+    world.set_peer(0, 1, vec![Candidate { kind: CandidateKind::Mapped, address }]);
+    world.set_peer(1, 0, Vec::new());
+    world.run_to(SOON, "the mapped port", |w| w.kind(0, 1) == Some(PathKind::Mapped));
+    world.run_to(SOON, "the learned address", |w| w.kind(1, 0) == Some(PathKind::Direct));
+}
+
+#[test]
+fn loss_and_jitter_change_no_outcome() {
+    for seed in 0..20u32 {
+        let mut world = pair(Nat::Cone, Nat::Cone, Config::default());
+        let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state
+        };
+        let mut dice = random;
+        world.lost = Box::new(move |_| dice() % 20 == 0);
+        world.delay = Box::new(move |_| Duration::from_millis(u64::from(random() % 30)));
+        let took = world.run_to(SOON, "a direct path", |w| both(w, PathKind::Direct));
+        assert!(took <= Duration::from_secs(2), "seed {seed}: {took:?}");
+    }
+}

@@ -1,0 +1,237 @@
+//! What happens when paths die, servers restart, networks change, or nothing happens at all.
+
+mod world;
+
+use std::{cell::Cell, rc::Rc, time::Duration};
+
+use partyline_model::{AttemptOutcome, CandidateKind, Method, PathKind};
+use partyline_paths::{Config, PeerId, RelayTransport};
+
+use self::world::{Nat, Packet, World, pair};
+
+const SOON: Duration = Duration::from_secs(10);
+const TICK: Duration = Duration::from_millis(10);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn both(world: &World, kind: Option<PathKind>) -> bool {
+    world.kind(0, 1) == kind && world.kind(1, 0) == kind
+}
+
+/// Two members on a direct path, and a switch that cuts it.
+fn connected() -> (World, Rc<Cell<bool>>) {
+    let mut world = pair(Nat::Cone, Nat::Cone, Config::default());
+    let cut = Rc::new(Cell::new(false));
+    let seen = cut.clone();
+    world.lost = Box::new(move |p| seen.get() && !through_server(p));
+    world.run_to(SOON, "a direct path", |w| both(w, Some(PathKind::Direct)));
+    world.run(2 * SECOND);
+    (world, cut)
+}
+
+fn through_server(packet: &Packet) -> bool {
+    [packet.from, packet.to].iter().any(|a| a.ip().to_string() == "203.0.113.1")
+}
+
+#[test]
+fn a_dead_path_is_left_within_a_second_and_found_again() {
+    let (mut world, cut) = connected();
+    world.chat(0, 1, 2 * SECOND, TICK);
+    cut.set(true);
+    world.chat(0, 1, SECOND, TICK);
+    let sent = world.chat(0, 1, 5 * SECOND, TICK);
+    assert!(both(&world, Some(PathKind::Relay)));
+    cut.set(false);
+    world.run(SECOND);
+    assert_eq!(world.missing(&sent, |from| 1 - from), []);
+    world.run_to(6 * SOON, "the direct path", |w| both(w, Some(PathKind::Direct)));
+}
+
+#[test]
+fn a_path_that_dies_while_idle_is_noticed_by_the_first_packets() {
+    let (mut world, cut) = connected();
+    world.run(12 * SOON);
+    cut.set(true);
+    world.chat(0, 1, SECOND, TICK);
+    let sent = world.chat(0, 1, SECOND, TICK);
+    world.run(SECOND);
+    assert_eq!(world.missing(&sent, |from| 1 - from), []);
+}
+
+#[test]
+fn one_way_traffic_is_no_reason_for_doubt() {
+    let (mut world, _cut) = connected();
+    for _ in 0..500 {
+        world.send(0, 1);
+        world.run(TICK);
+        let route = world.homes[0].paths.route(world.now, PeerId(1)).unwrap();
+        assert_eq!(route.secondary, None);
+    }
+}
+
+#[test]
+fn loss_and_jitter_do_not_make_paths_flap() {
+    let (mut world, _cut) = connected();
+    let mut state = 77u32;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state
+    };
+    let mut dice = random;
+    world.lost = Box::new(move |_| dice() % 20 == 0);
+    world.delay = Box::new(move |_| Duration::from_millis(u64::from(random() % 30)));
+    world.chat(0, 1, 6 * SOON, 2 * TICK);
+    world.run(30 * SOON);
+    world.chat(0, 1, 6 * SOON, 2 * TICK);
+    for home in 0..2 {
+        let view = world.homes[home].paths.view(world.now, PeerId(1 - home as u32)).unwrap();
+        assert!(view.history.len() <= 2, "{:?}", view.history);
+        let rtt = view.quality.rtt_ms.unwrap();
+        assert!((40.0..100.0).contains(&rtt), "{rtt}");
+        assert!(view.quality.loss.unwrap() < 0.4, "{:?}", view.quality);
+    }
+}
+
+#[test]
+fn who_is_gone_is_no_longer_sent_to() {
+    let (mut world, _cut) = connected();
+    world.lost = Box::new(|_| true);
+    world.server.alive = false;
+    for _ in 0..300 {
+        world.send(0, 1);
+        world.run(10 * TICK);
+    }
+    assert!(both(&world, None));
+    assert_eq!(world.send(0, 1), None);
+    assert_eq!(world.homes[0].events.last().map(|event| event.2), Some(None));
+}
+
+#[test]
+fn a_restarted_relay_serves_again_and_leaves_direct_paths_alone() {
+    let mut world = pair(Nat::Symmetric, Nat::Symmetric, Config::default());
+    world.run_to(SOON, "the relay", |w| both(w, Some(PathKind::Relay)));
+    world.chat(0, 1, SECOND, TICK);
+    let relayed =
+        |w: &World| w.homes[0].candidates.iter().find(|c| c.kind == CandidateKind::Relayed).copied();
+    let before = relayed(&world);
+    world.server.restart();
+    world.chat(0, 1, 3 * SECOND, TICK);
+    let sent = world.chat(0, 1, SECOND, TICK);
+    world.run(SECOND);
+    assert_eq!(world.missing(&sent, |from| 1 - from), []);
+    assert_ne!(relayed(&world), before);
+
+    let (mut world, _cut) = connected();
+    world.server.restart();
+    let sent = world.chat(0, 1, 2 * SOON, TICK);
+    world.run(SECOND);
+    assert_eq!(world.missing(&sent, |from| 1 - from), []);
+    assert!(world.homes[0].events.len() <= 2, "{:?}", world.homes[0].events);
+}
+
+#[test]
+fn an_idle_relay_notices_a_restart_by_itself() {
+    let mut world = pair(Nat::Symmetric, Nat::Symmetric, Config::default());
+    world.run_to(SOON, "the relay", |w| both(w, Some(PathKind::Relay)));
+    world.run(SOON);
+    world.server.restart();
+    world.run(4 * SOON);
+    let sent = world.chat(0, 1, SECOND, TICK);
+    world.run(SECOND);
+    assert!(!sent.is_empty());
+    assert_eq!(world.missing(&sent, |from| 1 - from), []);
+}
+
+#[test]
+fn another_network_is_settled_in_within_two_seconds() {
+    let (mut world, _cut) = connected();
+    world.chat(0, 1, SECOND, TICK);
+    world.homes[0].roam("10.9.9.9:20000", "198.51.100.77:0".trim_end_matches(":0"));
+    world.gather(0);
+    world.chat(0, 1, 2 * SECOND, TICK);
+    let sent = world.chat(0, 1, SECOND, TICK);
+    world.run(SECOND);
+    assert!(sent.len() > 150);
+    assert_eq!(world.missing(&sent, |from| 1 - from), []);
+    world.run_to(SOON, "a direct path", |w| both(w, Some(PathKind::Direct)));
+}
+
+#[test]
+fn udp_is_used_again_once_it_works() {
+    let mut world = pair(Nat::Symmetric, Nat::Symmetric, Config::default());
+    world.homes[1].udp_blocked = true;
+    world.run_to(SOON, "the relay", |w| both(w, Some(PathKind::Relay)));
+    world.homes[1].udp_blocked = false;
+    let over_udp = |w: &World| {
+        let why = w.homes[1].paths.view(w.now, PeerId(0)).unwrap().why;
+        why.iter().any(|a| a.method == Method::RelayUdp && a.outcome == AttemptOutcome::Worked)
+    };
+    for _ in 0..40 {
+        let sent = world.chat(0, 1, SOON, 10 * TICK);
+        world.run(SECOND);
+        assert_eq!(world.missing(&sent, |from| 1 - from), []);
+    }
+    assert!(over_udp(&world));
+    assert_eq!(world.server.count(), 2, "the TLS allocation was given back");
+}
+
+#[test]
+fn a_dead_relay_keeps_nobody_from_meeting_directly() {
+    let mut world = World::new();
+    world.server.alive = false;
+    for home in 0..2 {
+        world.home(Nat::Cone, Config::default());
+        world.relays(home, &[RelayTransport::Udp, RelayTransport::Tcp, RelayTransport::Tls]);
+        world.gather(home);
+    }
+    world.introduce(0, 1);
+    world.run_to(SOON, "a direct path", |w| both(w, Some(PathKind::Direct)));
+    world.run(2 * SOON);
+    let why = world.homes[0].paths.view(world.now, PeerId(1)).unwrap().why;
+    let udp = why.iter().find(|a| a.method == Method::RelayUdp).unwrap();
+    assert!(udp.note.contains("did not answer"), "{udp:?}");
+}
+
+#[test]
+fn idle_peers_cost_one_packet_in_fifteen_seconds_each_way() {
+    let (mut world, _cut) = connected();
+    world.run(SOON);
+    world.record = Some(Vec::new());
+    let minutes = 10;
+    world.run(Duration::from_secs(60 * minutes));
+    let record = world.record.take().unwrap();
+    for home in 0..2 {
+        let packets = record.iter().filter(|p| p.sender == Some(home) && !through_server(p)).count();
+        assert!(packets > 0 && packets as u64 <= minutes * 4, "{packets} packets in {minutes} minutes");
+    }
+    assert!(both(&world, Some(PathKind::Direct)));
+}
+
+#[test]
+fn two_hundred_and_fifty_idle_peers_wake_nobody_but_for_their_keepalives() {
+    let mut world = World::new();
+    world.home(Nat::Open, Config::default());
+    world.home(Nat::Open, Config::default());
+    (0..2).for_each(|home| world.gather(home));
+    for peer in 0..250u32 {
+        for (me, other) in [(0usize, 1usize), (1, 0)] {
+            let mut params = world::params(me, other, world.homes[other].candidates.clone());
+            params.my_tag.0[0] = peer as u8;
+            params.their_tag.0[0] = peer as u8;
+            params.my_tag.0[1] = me as u8;
+            params.their_tag.0[1] = other as u8;
+            let now = world.now;
+            world.homes[me].paths.set_peer(now, PeerId(peer + 10), params);
+            world.drain(me);
+        }
+    }
+    world.run(SOON);
+    let connected =
+        (0..250).filter(|p| world.homes[0].paths.view(world.now, PeerId(p + 10)).unwrap().kind.is_some());
+    assert_eq!(connected.count(), 250);
+    let before = world.homes[0].sent_packets + world.homes[1].sent_packets;
+    world.run(Duration::from_secs(150));
+    let packets = world.homes[0].sent_packets + world.homes[1].sent_packets - before;
+    assert!(packets <= 250 * 2 * 11, "{packets}");
+}
