@@ -1,0 +1,279 @@
+//! Handshakes, waiting, renewal, broadcast and the control channel.
+
+use std::time::Duration;
+
+use x25519_dalek::StaticSecret;
+
+use super::{DIRECT, Device, Lan, OTHER_PARTY, PARTY, device_id, net, peer_config, secrets, udp, v4, v6};
+use crate::{CONTROL_LIMIT, ControlTooLong, DropReason, Event, HEADROOM, Outbox, PathShape, Tunnel};
+
+const INITIATION: u8 = 1;
+
+#[test]
+fn a_path_makes_a_session_and_packets_go_both_ways() {
+    let mut lan = Lan::strangers(2);
+    assert_eq!(lan.devices[0].tunnel.poll_timeout(), None);
+    lan.set_paths(Some(DIRECT));
+    lan.run();
+    assert_eq!(lan.count(INITIATION), 1);
+    assert_eq!(lan.wire[0].0, 0, "the lower key leads");
+    for (from, to) in [(0, 1), (1, 0)] {
+        let packets = [udp(v4(from), v4(to), 7, 100), udp(v6(from), v6(to), 7, 1300)];
+        packets.iter().for_each(|packet| lan.send(from, packet));
+        lan.run();
+        let received: Vec<_> = lan.devices[to].received.drain(..).collect();
+        assert_eq!(received, packets.map(|packet| (device_id(from), packet)));
+    }
+    let view = lan.session(0, 1);
+    assert!(view.ready && view.last_handshake == Some(lan.now));
+    assert_eq!((view.sent_packets, view.sent_bytes), (2, 128 + 1348));
+    assert_eq!((view.received_packets, view.received_bytes), (2, 128 + 1348));
+    assert_eq!(view.drops.total(), 0);
+}
+
+#[test]
+fn sessions_are_announced_once() {
+    let mut lan = Lan::connected(2);
+    for device in [0, 1] {
+        let tunnel = &mut lan.devices[device].tunnel;
+        assert_eq!(tunnel.poll_event(), Some(Event::Ready(PARTY, device_id(1 - device))));
+        assert_eq!(tunnel.poll_event(), None);
+    }
+}
+
+#[test]
+fn packets_wait_for_the_handshake_and_the_newest_survive() {
+    let mut lan = Lan::strangers(2);
+    for len in 0..40 {
+        lan.send(1, &udp(v4(1), v4(0), 7, len));
+    }
+    lan.set_paths(Some(DIRECT));
+    lan.run();
+    let lengths: Vec<_> = lan.devices[0].received.iter().map(|(_, packet)| packet.len() - 28).collect();
+    assert_eq!(lengths, (8..40).collect::<Vec<_>>());
+    assert_eq!(lan.session(1, 0).drops.get(DropReason::Waiting), 8);
+}
+
+#[test]
+fn packets_do_not_wait_for_ever() {
+    let mut lan = Lan::strangers(2);
+    lan.send(0, &udp(v4(0), v4(1), 7, 10));
+    lan.advance(Duration::from_secs(4));
+    assert_eq!(lan.devices[0].tunnel.poll_timeout(), None);
+    lan.set_paths(Some(DIRECT));
+    lan.run();
+    assert!(lan.devices[1].received.is_empty());
+    assert_eq!(lan.devices[0].tunnel.drops().get(DropReason::Waiting), 1);
+}
+
+#[test]
+fn lost_initiations_are_repeated() {
+    let mut lan = Lan::strangers(2);
+    lan.up = false;
+    lan.set_paths(Some(DIRECT));
+    lan.advance(Duration::from_millis(1900));
+    assert_eq!(lan.count(INITIATION), 2);
+    lan.up = true;
+    lan.advance(Duration::from_secs(2));
+    assert!(lan.session(0, 1).ready && lan.session(1, 0).ready);
+}
+
+#[test]
+fn the_one_that_does_not_lead_steps_in() {
+    let mut lan = Lan::strangers(2);
+    lan.devices[1].tunnel.set_path(lan.now, PARTY, device_id(0), Some(DIRECT));
+    lan.advance(Duration::from_millis(1900));
+    assert!(lan.wire.is_empty());
+    lan.advance(Duration::from_millis(200));
+    assert_eq!((lan.wire[0].0, lan.wire[0].2[0]), (1, INITIATION));
+    assert!(lan.session(1, 0).ready);
+}
+
+#[test]
+fn keys_are_renewed_by_the_leader_alone() {
+    let mut lan = Lan::connected(2);
+    let first = lan.session(0, 1).last_handshake;
+    lan.advance(Duration::from_secs(400));
+    assert_eq!(lan.count(INITIATION), 3);
+    assert!(lan.wire.iter().all(|(from, _, datagram)| datagram[0] != INITIATION || *from == 0));
+    assert!(lan.session(0, 1).last_handshake > first);
+    assert!(lan.session(1, 0).last_handshake > first);
+}
+
+#[test]
+fn no_path_no_datagrams() {
+    let mut lan = Lan::connected(2);
+    lan.set_paths(None);
+    lan.send(0, &udp(v4(0), v4(1), 7, 10));
+    lan.advance(Duration::from_secs(300));
+    assert!(lan.wire.is_empty());
+}
+
+#[test]
+fn a_restarted_member_is_shaken_hands_with_again() {
+    let mut lan = Lan::connected(2);
+    lan.devices[1] = Device::new(lan.now, 1, &secrets(2));
+    lan.devices[1].tunnel.set_path(lan.now, PARTY, device_id(0), Some(DIRECT));
+    lan.devices[0].tunnel.refresh(lan.now, PARTY, device_id(1));
+    lan.run();
+    lan.send(1, &udp(v4(1), v4(0), 7, 10));
+    lan.run();
+    assert_eq!(lan.devices[0].received.len(), 1);
+}
+
+#[test]
+fn a_new_address_keeps_the_session_and_a_new_key_does_not() {
+    let mut lan = Lan::connected(2);
+    let mut config = peer_config(1, &secrets(2)[1]);
+    config.v4 = Some(v4(8));
+    let tunnel = &mut lan.devices[0].tunnel;
+    tunnel.set_peer(lan.now, PARTY, device_id(1), config);
+    assert!(tunnel.session(PARTY, device_id(1)).unwrap().ready);
+    let config = peer_config(1, &StaticSecret::from([99; 32]));
+    tunnel.set_peer(lan.now, PARTY, device_id(1), config);
+    assert!(!tunnel.session(PARTY, device_id(1)).unwrap().ready);
+    tunnel.remove_peer(PARTY, device_id(1));
+    assert_eq!(tunnel.session(PARTY, device_id(1)), None);
+}
+
+#[test]
+fn broadcast_and_multicast_reach_every_member_once() {
+    let mut lan = Lan::connected(3);
+    let packets = [
+        udp(v4(1), [255, 255, 255, 255], 4445, 50),
+        udp(v4(1), [10, 77, 0, 255], 4445, 50),
+        udp(v4(1), [224, 0, 0, 251], 5353, 50),
+        udp(v6(1), "ff02::fb".parse::<std::net::Ipv6Addr>().unwrap(), 5353, 50),
+    ];
+    packets.iter().for_each(|packet| lan.send(1, packet));
+    lan.run();
+    for other in [0, 2] {
+        let received: Vec<_> = lan.devices[other].received.drain(..).collect();
+        assert_eq!(received, packets.clone().map(|packet| (device_id(1), packet)));
+    }
+    assert!(lan.devices[1].received.is_empty());
+}
+
+#[test]
+fn housekeeping_stays_home() {
+    let mut lan = Lan::connected(2);
+    lan.send(0, &udp(v4(0), [224, 0, 0, 22], 1, 8));
+    lan.send(0, &udp(v6(0), "ff02::16".parse::<std::net::Ipv6Addr>().unwrap(), 1, 8));
+    lan.send(0, &udp(v6(0), "ff02::2".parse::<std::net::Ipv6Addr>().unwrap(), 1, 8));
+    assert!(lan.devices[0].out.is_empty());
+    assert_eq!(lan.devices[0].tunnel.drops().get(DropReason::Housekeeping), 3);
+}
+
+#[test]
+fn broadcast_has_a_budget() {
+    let mut lan = Lan::connected(2);
+    for _ in 0..600 {
+        lan.send(0, &udp(v4(0), [255; 4], 4445, 5));
+        lan.run();
+    }
+    assert_eq!(lan.devices[1].received.len(), 500);
+    assert_eq!(lan.devices[0].tunnel.drops().get(DropReason::Storm), 100);
+    lan.now += Duration::from_secs(1);
+    lan.send(0, &udp(v4(0), [255; 4], 4445, 5));
+    lan.run();
+    assert_eq!(lan.devices[1].received.len(), 501);
+}
+
+#[test]
+fn parties_share_a_tunnel_and_nothing_else() {
+    let mut lan = Lan::connected(2);
+    let keys = [98, 99].map(|byte| StaticSecret::from([byte; 32]));
+    for (member, other) in [(0, 1), (1, 0)] {
+        let tunnel = &mut lan.devices[member].tunnel;
+        tunnel.add_party(lan.now, OTHER_PARTY, keys[member].clone(), net(member));
+        tunnel.set_peer(lan.now, OTHER_PARTY, device_id(other), peer_config(other, &keys[other]));
+        tunnel.set_path(lan.now, OTHER_PARTY, device_id(other), Some(DIRECT));
+    }
+    lan.advance(Duration::from_secs(4));
+    let tunnel = &mut lan.devices[0].tunnel;
+    assert!(tunnel.session(OTHER_PARTY, device_id(1)).unwrap().ready);
+    lan.send(0, &udp(v4(0), [255; 4], 4445, 5));
+    assert!(lan.devices[0].out.bursts().all(|burst| burst.party == PARTY));
+    lan.run();
+    let tunnel = &mut lan.devices[0].tunnel;
+    tunnel.remove_party(PARTY);
+    assert!(tunnel.session(PARTY, device_id(1)).is_none());
+    assert!(tunnel.session(OTHER_PARTY, device_id(1)).is_some());
+}
+
+#[test]
+fn control_messages_of_all_sizes_arrive_and_never_touch_the_device() {
+    let mut lan = Lan::connected(2);
+    for len in [0, 1, 1200, 1201, CONTROL_LIMIT] {
+        let message: Vec<_> = (0..len).map(|i| (i % 251) as u8).collect();
+        let Device { tunnel, out, .. } = &mut lan.devices[0];
+        tunnel.send_control(lan.now, PARTY, device_id(1), &message, out).unwrap();
+        lan.run();
+        assert_eq!(lan.devices[1].control.pop(), Some((device_id(0), message)));
+    }
+    assert!(lan.devices[1].received.is_empty());
+    let Device { tunnel, out, .. } = &mut lan.devices[0];
+    let long = vec![0; CONTROL_LIMIT + 1];
+    let refused = tunnel.send_control(lan.now, PARTY, device_id(1), &long, out);
+    assert_eq!(refused, Err(ControlTooLong(CONTROL_LIMIT + 1)));
+}
+
+#[test]
+fn local_programs_cannot_speak_on_the_control_port() {
+    let mut lan = Lan::connected(2);
+    lan.send(0, &udp(v6(0), v6(1), crate::CONTROL_PORT, 50));
+    lan.run();
+    assert!(lan.devices[1].control.is_empty());
+    assert_eq!(lan.devices[0].tunnel.drops().get(DropReason::ControlPort), 1);
+}
+
+#[test]
+fn datagrams_of_one_size_are_one_burst_with_room_for_a_relay_header() {
+    let mut lan = Lan::connected(2);
+    let relayed = PathShape { headroom: HEADROOM, mtu: None };
+    lan.devices[0].tunnel.set_path(lan.now, PARTY, device_id(1), Some(relayed));
+    for len in [1000, 1000, 1000, 200, 1000] {
+        lan.send(0, &udp(v4(0), v4(1), 7, len));
+    }
+    let shapes: Vec<_> =
+        lan.devices[0].out.bursts().map(|burst| (burst.headroom, burst.segment, burst.bytes.len())).collect();
+    assert_eq!(shapes, [(4, 1064, 3 * 1064 + 264), (4, 1064, 1064)]);
+    lan.run();
+    assert_eq!(lan.devices[1].received.len(), 5);
+}
+
+#[test]
+fn a_burst_never_exceeds_what_the_kernel_takes() {
+    let mut lan = Lan::connected(2);
+    for _ in 0..150 {
+        lan.send(0, &udp(v4(0), v4(1), 7, 4));
+    }
+    for _ in 0..60 {
+        lan.send(0, &udp(v4(0), v4(1), 7, 1372));
+    }
+    for burst in lan.devices[0].out.bursts() {
+        assert!(burst.bytes.len() <= 65_000 && burst.bytes.len().div_ceil(burst.segment) <= 64);
+    }
+    lan.run();
+    assert_eq!(lan.devices[1].received.len(), 210);
+}
+
+#[test]
+fn an_unemptied_outbox_does_not_grow_without_bound() {
+    let mut lan = Lan::connected(2);
+    for _ in 0..1000 {
+        lan.send(0, &udp(v4(0), v4(1), 7, 1372));
+    }
+    assert!(lan.devices[0].tunnel.drops().get(DropReason::OutboxFull) > 500);
+}
+
+#[test]
+fn an_unknown_party_is_not_served() {
+    let mut tunnel = Tunnel::new(Lan::strangers(1).now, [0; 32]);
+    let mut out = Outbox::new();
+    let now = Lan::strangers(1).now;
+    tunnel.outbound(now, PARTY, &mut udp(v4(0), v4(1), 7, 4), &mut out);
+    tunnel.set_path(now, PARTY, device_id(1), Some(DIRECT));
+    assert!(out.is_empty() && tunnel.poll_timeout().is_none());
+    assert_eq!(tunnel.drops().get(DropReason::UnknownParty), 1);
+}

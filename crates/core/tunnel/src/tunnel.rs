@@ -1,0 +1,238 @@
+//! The machine itself: parties, members, paths and time. Packets are in [`crate::outbound`] and [`crate::inbound`].
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Instant,
+};
+
+use partyline_model::{DeviceId, PartyId};
+use rand_chacha::ChaCha12Rng;
+use rand_core::{RngCore, SeedableRng};
+use x25519_dalek::{PublicKey, StaticSecret};
+
+use crate::{
+    DropReason, Drops, Outbox, PartyNet, PathShape, PeerConfig, SessionView, bucket::Bucket, party::Party,
+    peer::Peer, session::Session,
+};
+
+/// Handshake initiations a second that are worth an X25519 operation to find out who sent them.
+const HANDSHAKE_RATE: u32 = 100;
+const HANDSHAKE_BURST: u32 = 200;
+/// Events kept for a caller that does not ask; older ones go first.
+const EVENTS: usize = 1024;
+
+/// What a datagram from the socket was.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Inbound {
+    /// A packet for the party's network device: the first `len` bytes of the buffer.
+    Packet {
+        /// The party.
+        party: PartyId,
+        /// Who sent it.
+        peer: DeviceId,
+        /// Its length.
+        len: usize,
+    },
+    /// A message for the engine.
+    Control {
+        /// The party.
+        party: PartyId,
+        /// Who sent it.
+        peer: DeviceId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// A handshake message. The first `len` bytes of the buffer go back the way the datagram came.
+    Reply {
+        /// With whom; unknown while an initiator has yet to prove its address.
+        with: Option<(PartyId, DeviceId)>,
+        /// Length of the answer.
+        len: usize,
+    },
+    /// Authentic, but nothing to hand on: a keepalive, a cookie, or part of a control message.
+    Nothing {
+        /// The party.
+        party: PartyId,
+        /// Who sent it.
+        peer: DeviceId,
+    },
+    /// Dropped and counted.
+    Dropped(DropReason),
+}
+
+/// What happened to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Keys are agreed on: data can flow.
+    Ready(PartyId, DeviceId),
+    /// The keys ran out and no new ones were agreed on.
+    Lost(PartyId, DeviceId),
+}
+
+/// The tunnel of a device. See the crate's documentation.
+pub struct Tunnel {
+    pub(crate) parties: BTreeMap<PartyId, Party>,
+    /// Members of all parties. A slot's number is the low 16 bits of the member's receiver index.
+    pub(crate) slots: Vec<Option<Peer>>,
+    pub(crate) rng: ChaCha12Rng,
+    pub(crate) handshakes: Bucket,
+    pub(crate) drops: Drops,
+    events: VecDeque<Event>,
+    wake: Option<Instant>,
+}
+
+impl Tunnel {
+    /// A tunnel without parties. The seed must be secret and fresh.
+    #[must_use]
+    pub fn new(now: Instant, seed: [u8; 32]) -> Self {
+        Self {
+            parties: BTreeMap::new(),
+            slots: Vec::new(),
+            rng: ChaCha12Rng::from_seed(seed),
+            handshakes: Bucket::new(now, HANDSHAKE_RATE, HANDSHAKE_BURST),
+            drops: Drops::default(),
+            events: VecDeque::new(),
+            wake: None,
+        }
+    }
+
+    /// Adds a party, or changes the addresses of one; its sessions live on unless the key changed.
+    pub fn add_party(&mut self, now: Instant, id: PartyId, secret: StaticSecret, net: PartyNet) {
+        match self.parties.get_mut(&id) {
+            Some(party) if party.public == PublicKey::from(&secret) => party.net = net,
+            _ => {
+                self.remove_party(id);
+                self.parties.insert(id, Party::new(now, secret, net));
+            }
+        }
+    }
+
+    /// Forgets a party with all its sessions and keys.
+    pub fn remove_party(&mut self, id: PartyId) {
+        if let Some(party) = self.parties.remove(&id) {
+            party.peers.into_values().for_each(|slot| self.slots[slot] = None);
+        }
+    }
+
+    /// Adds a member, or changes its addresses; its session lives on unless the key changed. Of two members that claim
+    /// an address the one set last gets its packets. Ignored if the party is unknown.
+    pub fn set_peer(&mut self, now: Instant, party: PartyId, id: DeviceId, config: PeerConfig) {
+        let Some(slot) = self.find(party, id) else { return self.insert_peer(now, party, id, config) };
+        let same_key = self.slots[slot].as_ref().is_some_and(|peer| peer.config.key == config.key);
+        if !same_key {
+            self.remove_peer(party, id);
+            return self.insert_peer(now, party, id, config);
+        }
+        if let (Some(party), Some(peer)) = (self.parties.get_mut(&party), &mut self.slots[slot]) {
+            peer.config = config;
+            party.remove_peer(id);
+            party.insert_peer(id, slot, &config);
+        }
+    }
+
+    fn insert_peer(&mut self, now: Instant, id: PartyId, device: DeviceId, config: PeerConfig) {
+        let slot = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
+        let (Some(party), Ok(low)) = (self.parties.get_mut(&id), u16::try_from(slot)) else { return };
+        // The random part keeps datagrams for a former holder of the slot from being tried with the wrong keys.
+        let index = u32::from(self.rng.next_u32() as u8) << 16 | u32::from(low);
+        let key = PublicKey::from(config.key.0);
+        let session = Session::new(now, &party.secret, key, index, party.limiter.clone());
+        party.insert_peer(device, slot, &config);
+        if slot == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.slots[slot] = Some(Peer::new(now, (id, device), config, index, session, party.net.mtu));
+    }
+
+    /// Forgets a member, its session and its keys.
+    pub fn remove_peer(&mut self, party: PartyId, id: DeviceId) {
+        if let Some(slot) = self.parties.get_mut(&party).and_then(|party| party.remove_peer(id)) {
+            self.slots[slot] = None;
+        }
+    }
+
+    /// Says how datagrams can reach a member now, if at all. With a path, sessions are made and kept; without, packets
+    /// wait a moment and are then dropped. Call [`Self::handle_timeout`] afterwards.
+    pub fn set_path(&mut self, now: Instant, party: PartyId, id: DeviceId, path: Option<PathShape>) {
+        let Some(mtu) = self.parties.get(&party).map(|party| party.net.mtu) else { return };
+        if let Some(peer) = self.peer_mut(party, id) {
+            peer.set_path(now, path, mtu);
+            self.wake = Some(now);
+        }
+    }
+
+    /// Shakes hands anew with a member that has lost its keys, for example because its engine was restarted. Call
+    /// [`Self::handle_timeout`] afterwards.
+    pub fn refresh(&mut self, now: Instant, party: PartyId, id: DeviceId) {
+        if let Some(peer) = self.peer_mut(party, id) {
+            peer.session.refresh(now);
+            self.wake = Some(now);
+        }
+    }
+
+    /// The moment to call [`Self::handle_timeout`], if any.
+    #[must_use]
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        self.wake
+    }
+
+    /// Lets time pass: handshakes, renewals and keepalives go to `out`.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
+        if self.wake.is_none_or(|wake| wake > now) {
+            return;
+        }
+        let Self { slots, rng, drops, events, .. } = self;
+        for peer in slots.iter_mut().flatten() {
+            peer.handle_timeout(now, rng, drops, out);
+            note_change(peer, events);
+        }
+        self.wake = slots.iter().flatten().filter_map(|peer| peer.session.deadline()).min();
+    }
+
+    /// What happened to sessions, oldest first.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The session with a member, if it is one.
+    #[must_use]
+    pub fn session(&self, party: PartyId, id: DeviceId) -> Option<SessionView> {
+        let peer = self.slots[self.find(party, id)?].as_ref()?;
+        Some(peer.view())
+    }
+
+    /// Everything that was dropped, whoever sent it.
+    #[must_use]
+    pub const fn drops(&self) -> &Drops {
+        &self.drops
+    }
+
+    /// Tells of a change in a member's session, and sees to it that its timers are served.
+    pub(crate) fn after(&mut self, slot: usize) {
+        let Some(peer) = &mut self.slots[slot] else { return };
+        note_change(peer, &mut self.events);
+        self.wake = self.wake.into_iter().chain(peer.session.deadline()).min();
+    }
+
+    pub(crate) fn find(&self, party: PartyId, id: DeviceId) -> Option<usize> {
+        self.parties.get(&party)?.peers.get(&id).copied()
+    }
+
+    fn peer_mut(&mut self, party: PartyId, id: DeviceId) -> Option<&mut Peer> {
+        let slot = self.find(party, id)?;
+        self.slots[slot].as_mut()
+    }
+}
+
+fn note_change(peer: &mut Peer, events: &mut VecDeque<Event>) {
+    let ready = peer.session.is_ready();
+    if ready == peer.was_ready {
+        return;
+    }
+    peer.was_ready = ready;
+    if events.len() == EVENTS {
+        events.pop_front();
+    }
+    let (party, id) = peer.who;
+    events.push_back(if ready { Event::Ready(party, id) } else { Event::Lost(party, id) });
+}
