@@ -1,0 +1,107 @@
+//! Which peers may be relayed to. A relay inside an operator's network must not become a way into it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::PeerPolicy;
+
+impl PeerPolicy {
+    /// Whether packets may go to and come from an address that is none of the server's own.
+    #[must_use]
+    pub fn permits(&self, address: IpAddr) -> bool {
+        let real = underlying(address);
+        let never = match real {
+            IpAddr::V4(ip) => is_nowhere(ip),
+            IpAddr::V6(ip) => ip.is_unspecified() || ip.is_multicast(),
+        };
+        let private = match real {
+            IpAddr::V4(ip) => is_private(ip),
+            IpAddr::V6(ip) => is_private_v6(ip),
+        };
+        let denied = |address| self.denied.iter().any(|net| net.contains(&address));
+        !never && (self.allow_private || !private) && !denied(address) && !denied(real)
+    }
+}
+
+/// The IPv4 address that an IPv6 address leads to: mapped, compatible, NAT64 or 6to4.
+fn underlying(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(ip) = address else { return address };
+    let octets = ip.octets();
+    let v4 =
+        |at: usize| IpAddr::V4(Ipv4Addr::new(octets[at], octets[at + 1], octets[at + 2], octets[at + 3]));
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0xFFFF, ..] | [0x64, 0xFF9B, 0, 0, 0, 0, ..] => v4(12),
+        [0x2002, ..] => v4(2),
+        [0, 0, 0, 0, 0, 0, high, _] if high != 0 => v4(12),
+        _ => address,
+    }
+}
+
+fn is_nowhere(ip: Ipv4Addr) -> bool {
+    let [first, ..] = ip.octets();
+    // 0.0.0.0/8 means this host, 224/4 is multicast and 240/4 reserved with broadcast at its end.
+    first == 0 || first >= 224
+}
+
+fn is_private(ip: Ipv4Addr) -> bool {
+    let [a, b, c, _] = ip.octets();
+    let shared = a == 100 && (64..128).contains(&b);
+    let special = (a, b, c) == (192, 0, 0) || (a == 198 && (18..20).contains(&b));
+    ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared || special
+}
+
+fn is_private_v6(ip: Ipv6Addr) -> bool {
+    let site_local = ip.segments()[0] & 0xFFC0 == 0xFEC0;
+    ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || site_local
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permits(policy: &PeerPolicy, address: &str) -> bool {
+        policy.permits(address.parse().unwrap())
+    }
+
+    #[test]
+    fn strangers_are_permitted_and_the_inside_is_not() {
+        let policy = PeerPolicy::default();
+        for address in ["203.0.113.1", "8.8.8.8", "2001:db8::1", "64:ff9b::808:808"] {
+            assert!(permits(&policy, address), "{address}");
+        }
+        for address in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "192.0.0.8",
+            "198.18.0.1",
+            "::",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+            "fec0::1",
+            "ff02::1",
+            "::ffff:10.0.0.1",
+            "::ffff:127.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "::127.0.0.1",
+        ] {
+            assert!(!permits(&policy, address), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_closed_network_may_open_its_inside_but_not_multicast() {
+        let policy = PeerPolicy { allow_private: true, denied: vec!["10.0.0.0/8".parse().unwrap()] };
+        assert!(permits(&policy, "127.0.0.1") && permits(&policy, "::1") && permits(&policy, "192.168.0.1"));
+        for address in ["10.0.0.1", "::ffff:10.0.0.1", "224.0.0.1", "ff02::1", "0.0.0.0"] {
+            assert!(!permits(&policy, address), "{address}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! RFC 8489's Binding, RFC 5780's discovery, and RFC 3489's clients.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod lab;
+
+use lab::*;
+use partyline_relay::Link;
+use stun_rs::{
+    MessageDecoder, StunMessage, StunMessageBuilder,
+    attributes::{
+        discovery::{ChangeRequest, ChangeRequestFlags, OtherAddress, Padding, ResponseOrigin, ResponsePort},
+        stun::{Fingerprint, XorMappedAddress},
+    },
+    methods::BINDING,
+};
+
+fn ask(lab: &mut Lab, builder: StunMessageBuilder) -> (Link, std::net::SocketAddr, StunMessage, usize) {
+    lab.packet(udp("192.0.2.1:1000"), &encode(&builder.build()));
+    let answer = lab.transmits().pop().unwrap();
+    let (message, length) = MessageDecoder::default().decode(&answer.payload).unwrap();
+    (answer.link, answer.to, message, length)
+}
+
+#[test]
+fn a_client_learns_its_address_and_ours() {
+    let mut lab = Lab::new(settings());
+    let (link, to, answer, length) = ask(&mut lab, request(BINDING));
+    assert_eq!((link, to), (Link::Udp(0), address("192.0.2.1:1000")));
+    assert_eq!(*answer.get::<XorMappedAddress>().unwrap().expect_xor_mapped_address().socket_address(), to);
+    let origin = answer.get::<ResponseOrigin>().unwrap().expect_response_origin();
+    assert_eq!(*origin.socket_address(), address("198.51.100.1:3478"));
+    let other = answer.get::<OtherAddress>().unwrap().expect_other_address();
+    assert_eq!(*other.socket_address(), address("198.51.100.2:3479"));
+    // A bare request has 20 bytes; an answer that is not much longer is no weapon.
+    assert!(length <= 80, "{length}");
+}
+
+#[test]
+fn the_answer_comes_from_where_it_is_wanted() {
+    let (ip, port) = (ChangeRequestFlags::ChangeIp, ChangeRequestFlags::ChangePort);
+    for (flags, listener, origin) in [
+        (None, 0, "198.51.100.1:3478"),
+        (Some(ip.into()), 1, "198.51.100.2:3478"),
+        (Some(port.into()), 2, "198.51.100.1:3479"),
+        (Some(ip | port), 3, "198.51.100.2:3479"),
+    ] {
+        let mut lab = Lab::new(settings());
+        let (link, _, answer, _) = ask(&mut lab, request(BINDING).with_attribute(ChangeRequest::new(flags)));
+        assert_eq!(link, Link::Udp(listener));
+        assert_eq!(
+            *answer.get::<ResponseOrigin>().unwrap().expect_response_origin().socket_address(),
+            address(origin)
+        );
+    }
+}
+
+#[test]
+fn response_port_and_padding_work_but_not_together() {
+    let mut lab = Lab::new(settings());
+    let padding = || Padding::new("x".repeat(100)).unwrap();
+    let (_, to, ..) = ask(&mut lab, request(BINDING).with_attribute(ResponsePort::from(4000)));
+    assert_eq!(to, address("192.0.2.1:4000"));
+    let (.., answer, _) = ask(&mut lab, request(BINDING).with_attribute(padding()));
+    assert_eq!(answer.get::<Padding>().unwrap().expect_padding().as_str().len(), 100);
+    let both = request(BINDING).with_attribute(ResponsePort::from(4000)).with_attribute(padding());
+    assert_eq!(code(&ask(&mut lab, both).2), 400);
+}
+
+#[test]
+fn fingerprints_are_checked_and_answered() {
+    let mut lab = Lab::new(settings());
+    let message = request(BINDING).with_attribute(Fingerprint::default());
+    let (.., answer, _) = ask(&mut lab, message);
+    assert!(answer.get::<Fingerprint>().is_some());
+    let mut bytes = encode(&request(BINDING).with_attribute(Fingerprint::default()).build());
+    bytes[10] ^= 1;
+    lab.packet(udp("192.0.2.1:1"), &bytes);
+    assert!(lab.transmits().is_empty());
+    assert_eq!(lab.relay.stats().dropped_malformed, 1);
+}
+
+#[test]
+fn indications_responses_and_unknown_methods_are_not_answered() {
+    let mut lab = Lab::new(settings());
+    for kind in [0x0011u16, 0x0101, 0x0111, 0x0002, 0x0017] {
+        let mut bytes = encode(&request(BINDING).build());
+        bytes[..2].copy_from_slice(&kind.to_be_bytes());
+        lab.packet(udp("192.0.2.1:1"), &bytes);
+        assert!(lab.transmits().is_empty(), "{kind:x}");
+    }
+}
+
+#[test]
+fn what_must_be_understood_and_is_not_gets_420() {
+    let mut lab = Lab::new(settings());
+    let mut bytes = encode(&request(BINDING).build());
+    bytes.extend_from_slice(&[0x7F, 0x01, 0, 0]);
+    bytes[3] = 4;
+    lab.packet(udp("192.0.2.1:1"), &bytes);
+    let payload = lab.transmits().pop().unwrap().payload;
+    assert_eq!(code(&MessageDecoder::default().decode(&payload).unwrap().0), 420);
+}
+
+#[test]
+fn old_clients_are_answered_in_their_own_words() {
+    let mut lab = Lab::new(settings());
+    let mut bytes = vec![0, 1, 0, 8];
+    bytes.extend_from_slice(&[0xAB; 16]);
+    bytes.extend_from_slice(&[0, 3, 0, 4, 0, 0, 0, 6]);
+    lab.packet(udp("192.0.2.1:1000"), &bytes);
+    let answer = lab.transmits().pop().unwrap();
+    assert_eq!(answer.link, Link::Udp(3));
+    assert_eq!(answer.payload[..4], [1, 1, 0, 36]);
+    assert_eq!(answer.payload[4..20], [0xAB; 16]);
+    assert_eq!(answer.payload[20..32], [0, 1, 0, 8, 0, 1, 0x03, 0xE8, 192, 0, 2, 1]);
+    assert_eq!(answer.payload[32..44], [0, 4, 0, 8, 0, 1, 0x0D, 0x97, 198, 51, 100, 2]);
+}

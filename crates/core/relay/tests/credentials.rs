@@ -1,0 +1,181 @@
+//! RFC 8489, section 9.2: long-term credentials, old and new, and the ways to get them wrong.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod lab;
+
+use lab::*;
+use partyline_model::Timestamp;
+use partyline_relay::{Secret, Settings, time_limited_credentials};
+use stun_rs::{
+    Algorithm, AlgorithmId,
+    attributes::stun::{
+        MessageIntegrity, MessageIntegritySha256, Nonce, PasswordAlgorithm, PasswordAlgorithms, Realm,
+        UserHash, UserName,
+    },
+};
+
+#[test]
+fn a_challenge_offers_realm_nonce_and_algorithms_and_proves_nothing() {
+    let mut lab = Lab::new(settings());
+    let challenge = lab.ask(udp("192.0.2.1:1"), &allocate().build()).unwrap();
+    assert_eq!(code(&challenge), 401);
+    assert_eq!(challenge.get::<Realm>().unwrap().expect_realm().as_str(), REALM);
+    let nonce = challenge.get::<Nonce>().unwrap().expect_nonce();
+    assert!(nonce.is_nonce_cookie());
+    assert_eq!(*challenge.get::<PasswordAlgorithms>().unwrap().expect_password_algorithms(), algorithms());
+    assert!(challenge.get::<UserName>().is_none() && challenge.get::<MessageIntegrity>().is_none());
+}
+
+#[test]
+fn both_generations_of_credentials_are_accepted_and_answered_in_kind() {
+    for sha256 in [false, true] {
+        let mut lab = Lab::new(settings());
+        let mut alice = alice(&mut lab);
+        alice.sha256 = sha256;
+        let message = alice.sign(allocate());
+        lab.packet(alice.client, &encode(&message));
+        let payload = lab.transmits().pop().unwrap().payload;
+        // The codec checks what is there; that it is there is checked here.
+        let context =
+            stun_rs::DecoderContextBuilder::default().with_validation().with_key(alice.key()).build();
+        let decoder = stun_rs::MessageDecoderBuilder::default().with_context(context).build();
+        let (answer, _) = decoder.decode(&payload).unwrap();
+        assert_eq!(code(&answer), 0);
+        assert_eq!(answer.get::<MessageIntegritySha256>().is_some(), sha256);
+        assert_eq!(answer.get::<MessageIntegrity>().is_some(), !sha256);
+    }
+}
+
+#[test]
+fn wrong_names_passwords_and_realms_are_challenged_again() {
+    let mut lab = Lab::new(settings());
+    for (name, password) in [("alice", "b"), ("mallory", "a"), ("99999999999:x", "a")] {
+        let caller = Caller::new(&mut lab, udp("192.0.2.1:1"), name, password);
+        assert_eq!(code(&caller.call(&mut lab, allocate())), 401);
+    }
+    assert_eq!(lab.relay.stats().unauthorized, 3);
+    assert!(lab.open.is_empty());
+}
+
+#[test]
+fn credentials_with_a_part_missing_are_400() {
+    let mut lab = Lab::new(settings());
+    let alice = alice(&mut lab);
+    let (name, realm) = (UserName::new("alice").unwrap(), Realm::new(REALM).unwrap());
+    let integrity = || MessageIntegrity::new(alice.key());
+    for message in [
+        allocate()
+            .with_attribute(realm.clone())
+            .with_attribute(alice.nonce.clone())
+            .with_attribute(integrity()),
+        allocate()
+            .with_attribute(name.clone())
+            .with_attribute(alice.nonce.clone())
+            .with_attribute(integrity()),
+        allocate().with_attribute(name).with_attribute(realm).with_attribute(integrity()),
+    ] {
+        assert_eq!(code(&lab.ask(alice.client, &message.build()).unwrap()), 400);
+    }
+}
+
+#[test]
+fn a_nonce_grows_stale_and_belongs_to_one_address() {
+    let mut lab = Lab::new(settings());
+    let mut alice = alice(&mut lab);
+    lab.wait(3600);
+    let answer = alice.call(&mut lab, allocate());
+    assert_eq!(code(&answer), 438);
+    alice.nonce = answer.get::<Nonce>().unwrap().expect_nonce().clone();
+    let elsewhere = Caller { client: udp("192.0.2.9:1"), ..Caller::new_with_nonce(&alice, "alice", "a") };
+    assert_eq!(code(&elsewhere.call(&mut lab, allocate())), 438);
+    assert_eq!(code(&alice.call(&mut lab, allocate())), 0);
+    let wrong = Caller::new_with_nonce(&elsewhere, "alice", "wrong");
+    assert_eq!(code(&wrong.call(&mut lab, allocate())), 401);
+}
+
+#[test]
+fn a_shortened_list_of_algorithms_is_noticed() {
+    let mut lab = Lab::new(settings());
+    let mut alice = alice(&mut lab);
+    alice.sha256 = true;
+    let signed = |list: Option<PasswordAlgorithms>, choice: Option<AlgorithmId>, alice: &Caller| {
+        let mut builder = allocate()
+            .with_attribute(UserName::new("alice").unwrap())
+            .with_attribute(Realm::new(REALM).unwrap())
+            .with_attribute(alice.nonce.clone());
+        if let Some(list) = list {
+            builder = builder.with_attribute(list);
+        }
+        if let Some(choice) = choice {
+            builder = builder.with_attribute(PasswordAlgorithm::new(Algorithm::from(choice)));
+        }
+        builder.with_attribute(MessageIntegritySha256::new(alice.key())).build()
+    };
+    let mut md5_only = PasswordAlgorithms::default();
+    md5_only.add(PasswordAlgorithm::new(Algorithm::from(AlgorithmId::MD5)));
+    for (list, choice) in [
+        (Some(md5_only), Some(AlgorithmId::MD5)),
+        (Some(algorithms()), None),
+        (None, Some(AlgorithmId::SHA256)),
+    ] {
+        let message = signed(list, choice, &alice);
+        assert_eq!(code(&lab.ask(alice.client, &message).unwrap()), 400);
+    }
+    // A nonce whose features were taken away is not one of ours.
+    let stripped = alice.nonce.as_str().replacen("gAAA", "AAAA", 1);
+    alice.nonce = Nonce::new(stripped).unwrap();
+    alice.sha256 = false;
+    assert_eq!(code(&alice.call(&mut lab, allocate())), 438);
+}
+
+#[test]
+fn users_may_be_named_by_their_hash_where_all_are_known() {
+    let mut lab = Lab::new(Settings { shared_secret: None, ..settings() });
+    let mut alice = alice(&mut lab);
+    alice.sha256 = true;
+    let message = |name: &str| {
+        allocate()
+            .with_attribute(UserHash::new(name, REALM).unwrap())
+            .with_attribute(Realm::new(REALM).unwrap())
+            .with_attribute(alice.nonce.clone())
+            .with_attribute(algorithms())
+            .with_attribute(PasswordAlgorithm::new(Algorithm::from(AlgorithmId::SHA256)))
+            .with_attribute(MessageIntegritySha256::new(alice.key()))
+            .build()
+    };
+    assert!(alice.nonce.as_str().starts_with("obMatJos2wAAA"));
+    assert_eq!(code(&lab.ask(alice.client, &message("mallory")).unwrap()), 401);
+    assert_eq!(code(&lab.ask(alice.client, &message("alice")).unwrap()), 0);
+}
+
+#[test]
+fn time_limited_names_open_no_allocation_once_expired_but_keep_a_standing_one() {
+    let mut lab = Lab::new(settings());
+    let expires = Timestamp(lab.now.unix.0 + 60_000);
+    let (name, password) = time_limited_credentials(&Secret::new("shared"), expires, "0a0b");
+    let caller = Caller::new(&mut lab, udp("192.0.2.1:1"), &name, &password);
+    caller.relayed(&mut lab);
+    lab.wait(60);
+    assert_eq!(code(&caller.call(&mut lab, permission("203.0.113.1:1"))), 0);
+    let late = Caller::new(&mut lab, udp("192.0.2.1:2"), &name, &password);
+    assert_eq!(code(&late.call(&mut lab, allocate())), 401);
+}
+
+#[test]
+fn passwords_are_those_that_coturn_derives() {
+    // printf '1700000000:user' | openssl dgst -sha1 -hmac secret -binary | base64
+    let (name, password) =
+        time_limited_credentials(&Secret::new("secret"), Timestamp(1_700_000_000_000), "user");
+    assert_eq!((name.as_str(), password.as_str()), ("1700000000:user", "I/MZeIG6MwzOV8Uubr9liB2556o="));
+}
+
+#[test]
+fn strangers_get_only_so_many_answers() {
+    let mut limited = settings();
+    limited.quotas.unauthenticated_per_second = 5;
+    let mut lab = Lab::new(limited);
+    let answers = (0..100)
+        .filter(|port| lab.ask(udp(&format!("192.0.2.1:{}", port + 1)), &allocate().build()).is_some());
+    assert_eq!(answers.count(), 10);
+    assert_eq!(lab.relay.stats().dropped_unauthenticated, 90);
+}

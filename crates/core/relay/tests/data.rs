@@ -1,0 +1,153 @@
+//! RFC 8656, sections 11 and 12: what is relayed, to whom, and what is not.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod lab;
+
+use lab::*;
+use partyline_relay::{Client, Forward, Link, PeerPolicy, Settings};
+use proptest::prelude::*;
+use stun_rs::{
+    MessageClass, MessageDecoder, StunMessageBuilder,
+    attributes::turn::{Data, XorPeerAddress},
+    methods,
+};
+
+const PEER: &str = "203.0.113.1:9";
+
+fn send(peer: &str, payload: &[u8]) -> Vec<u8> {
+    let message = StunMessageBuilder::new(methods::SEND, MessageClass::Indication)
+        .with_attribute(XorPeerAddress::from(address(peer)))
+        .with_attribute(Data::new(payload));
+    encode(&message.build())
+}
+
+#[test]
+fn indications_go_both_ways_while_the_permission_lasts() {
+    let mut lab = Lab::new(settings());
+    let alice = alice(&mut lab);
+    let relayed = alice.relayed(&mut lab);
+    assert_eq!(lab.packet(alice.client, &send(PEER, b"hi")).0, Forward::Nowhere);
+    assert_eq!(lab.peer_sends(relayed, address(PEER), b"hi").0, Forward::Nowhere);
+    assert_eq!(lab.relay.stats().dropped_denied, 2);
+
+    alice.call(&mut lab, permission(PEER));
+    let (forward, bytes) = lab.packet(alice.client, &send(PEER, b"hi"));
+    assert!(matches!(forward, Forward::ToPeer { peer, .. } if peer == address(PEER)));
+    assert_eq!(bytes, b"hi");
+    // A permission is for the address, whatever the port.
+    let (forward, bytes) = lab.peer_sends(relayed, address("203.0.113.1:77"), b"yo!");
+    assert!(matches!(forward, Forward::ToClient { client, .. } if client == alice.client));
+    let (data, _) = MessageDecoder::default().decode(&bytes).unwrap();
+    assert_eq!(data.get::<Data>().unwrap().expect_data().as_bytes(), b"yo!");
+    let from = data.get::<XorPeerAddress>().unwrap().expect_xor_peer_address();
+    assert_eq!(*from.socket_address(), address("203.0.113.1:77"));
+
+    lab.wait(300);
+    assert_eq!(lab.packet(alice.client, &send(PEER, b"hi")).0, Forward::Nowhere);
+    assert_eq!(lab.peer_sends(relayed, address(PEER), b"hi").0, Forward::Nowhere);
+}
+
+#[test]
+fn channels_go_both_ways_in_short_form() {
+    let mut lab = Lab::new(settings());
+    let alice = alice(&mut lab);
+    let relayed = alice.relayed(&mut lab);
+    assert_eq!(lab.packet(alice.client, &channel_data(0x4000, b"hi")).0, Forward::Nowhere);
+    alice.call(&mut lab, channel(0x4000, PEER));
+    let (forward, bytes) = lab.packet(alice.client, &channel_data(0x4000, b"hi"));
+    assert!(matches!(forward, Forward::ToPeer { peer, .. } if peer == address(PEER)));
+    assert_eq!(bytes, b"hi");
+    assert_eq!(lab.peer_sends(relayed, address(PEER), b"yo!").1, channel_data(0x4000, b"yo!"));
+    assert_eq!(lab.packet(udp("192.0.2.7:7"), &channel_data(0x4000, b"hi")).0, Forward::Nowhere);
+}
+
+#[test]
+fn streams_get_padded_channel_data() {
+    let mut lab = Lab::new(settings());
+    let client = Client { link: Link::Stream(1), address: address("192.0.2.1:1") };
+    let alice = Caller::new(&mut lab, client, "alice", "a");
+    let relayed = alice.relayed(&mut lab);
+    alice.call(&mut lab, channel(0x4000, PEER));
+    let (_, bytes) = lab.peer_sends(relayed, address(PEER), b"yo!");
+    assert_eq!(bytes, [0x40, 0, 0, 3, b'y', b'o', b'!', 0]);
+}
+
+#[test]
+fn members_meet_inside_the_server() {
+    let mut lab = Lab::new(settings());
+    let (alice, bob) = (alice(&mut lab), bob(&mut lab));
+    let (a, b) = (alice.relayed(&mut lab), bob.relayed(&mut lab));
+    alice.call(&mut lab, channel(0x4000, &b.to_string()));
+    assert_eq!(lab.packet(alice.client, &channel_data(0x4000, b"hi")).0, Forward::Nowhere);
+    bob.call(&mut lab, permission(&a.to_string()));
+    let (forward, bytes) = lab.packet(alice.client, &channel_data(0x4000, b"hi"));
+    assert!(matches!(forward, Forward::ToClient { client, .. } if client == bob.client));
+    let (data, _) = MessageDecoder::default().decode(&bytes).unwrap();
+    assert_eq!(*data.get::<XorPeerAddress>().unwrap().expect_xor_peer_address().socket_address(), a);
+    bob.call(&mut lab, channel(0x4001, &a.to_string()));
+    assert_eq!(lab.packet(alice.client, &channel_data(0x4000, b"hi")).1, channel_data(0x4001, b"hi"));
+    assert_eq!(lab.packet(bob.client, &channel_data(0x4001, b"yo")).1, channel_data(0x4000, b"yo"));
+    let stats = lab.relay.stats();
+    assert_eq!((stats.packets_from_clients, stats.packets_to_clients), (3, 3));
+}
+
+#[test]
+fn the_server_is_no_way_to_itself() {
+    for (allow_private, to_own_address) in [(false, false), (true, true)] {
+        let mut lab =
+            Lab::new(Settings { peers: PeerPolicy { allow_private, denied: Vec::new() }, ..settings() });
+        let alice = alice(&mut lab);
+        alice.relayed(&mut lab);
+        alice.call(&mut lab, permission("198.51.100.1:1"));
+        assert_eq!(lab.packet(alice.client, &send("198.51.100.1:3478", b"x")).0, Forward::Nowhere);
+        assert_eq!(lab.packet(alice.client, &send("198.51.100.1:3479", b"x")).0, Forward::Nowhere);
+        let other = lab.packet(alice.client, &send("198.51.100.1:22", b"x")).0;
+        assert_eq!(other != Forward::Nowhere, to_own_address);
+    }
+}
+
+#[test]
+fn bandwidth_is_limited_per_allocation_and_in_all() {
+    for total in [false, true] {
+        let mut limited = settings();
+        limited.quotas.bandwidth_per_allocation = (!total).then_some(10_000);
+        limited.quotas.bandwidth = total.then_some(10_000);
+        let mut lab = Lab::new(limited);
+        let (alice, bob) = (alice(&mut lab), bob(&mut lab));
+        for caller in [&alice, &bob] {
+            caller.relayed(&mut lab);
+            caller.call(&mut lab, channel(0x4000, PEER));
+        }
+        let packet = channel_data(0x4000, &[0; 1000]);
+        let mut pass = |client| (0..30).filter(|_| lab.packet(client, &packet).0 != Forward::Nowhere).count();
+        assert_eq!((pass(alice.client), pass(bob.client)), (10, if total { 0 } else { 10 }));
+    }
+}
+
+proptest! {
+    /// Whatever a client of an allocation sends: nothing panics, nothing leaves for a peer without a permission.
+    #[test]
+    fn hostile_packets_are_harmless(packets in prop::collection::vec((0u8..3, prop::collection::vec(any::<u8>(), 0..120)), 1..40)) {
+        let mut lab = Lab::new(settings());
+        let alice = alice(&mut lab);
+        let relayed = alice.relayed(&mut lab);
+        alice.call(&mut lab, channel(0x4000, PEER));
+        for (kind, mut bytes) in packets {
+            let head: &[u8] = match kind {
+                0 => &[0x40, 0],
+                1 => &[0, 0x16, 0, bytes.len().saturating_sub(20) as u8, 0x21, 0x12, 0xA4, 0x42],
+                _ => &[0, 1, 0, bytes.len().saturating_sub(20) as u8, 0x21, 0x12, 0xA4, 0x42],
+            };
+            let length = head.len().min(bytes.len());
+            bytes[..length].copy_from_slice(&head[..length]);
+            if let (Forward::ToPeer { peer, .. }, payload) = lab.packet(alice.client, &bytes) {
+                prop_assert_eq!(peer.ip(), address(PEER).ip());
+                prop_assert!(payload.len() <= bytes.len());
+            }
+            lab.peer_sends(relayed, address(PEER), &bytes);
+            for answer in lab.transmits() {
+                prop_assert!(answer.payload.len() < 400);
+            }
+        }
+    }
+}
