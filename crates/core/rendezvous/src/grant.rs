@@ -1,0 +1,54 @@
+//! Relay credentials that expire on their own: the username carries the date, the password proves that somebody
+//! who knows the relays' secret wrote it. Relays check them without being told of anyone (coturn's
+//! `use-auth-secret`, draft-uberti-behave-turn-rest).
+
+use std::{fmt, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hmac::{Hmac, Mac};
+use partyline_model::{Handle, Timestamp};
+use partyline_wire::rendezvous::{RelayGrant, RelayServer};
+use sha1::Sha1;
+
+/// The relays a server hands out.
+#[derive(Clone)]
+pub struct RelayOffer {
+    /// Best first.
+    pub servers: Vec<RelayServer>,
+    /// Shared with the relays.
+    pub secret: Vec<u8>,
+    /// Their TURN realm.
+    pub realm: String,
+    /// How long a grant is valid.
+    pub lifetime: Duration,
+}
+
+impl fmt::Debug for RelayOffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelayOffer")
+            .field("servers", &self.servers)
+            .field("realm", &self.realm)
+            .field("lifetime", &self.lifetime)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RelayOffer {
+    /// Credentials for one member.
+    #[must_use]
+    pub fn grant(&self, now: Timestamp, handle: Handle) -> RelayGrant {
+        let expires = Timestamp(now.plus(self.lifetime).seconds() * 1000);
+        let username = format!("{}:{handle}", expires.seconds());
+        let password = credential(&self.secret, &username);
+        RelayGrant { servers: self.servers.clone(), username, password, realm: self.realm.clone(), expires }
+    }
+}
+
+/// The password that goes with a username: base64 of HMAC-SHA1.
+#[must_use]
+pub fn credential(secret: &[u8], username: &str) -> String {
+    // HMAC takes keys of every length.
+    let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(secret) else { return String::new() };
+    mac.update(username.as_bytes());
+    STANDARD.encode(mac.finalize().into_bytes())
+}

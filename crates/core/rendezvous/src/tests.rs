@@ -1,0 +1,133 @@
+//! The server, driven by hand.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant},
+};
+
+use ed25519_dalek::{Signer, SigningKey};
+use partyline_model::{Handle, Now, Timestamp, Topic};
+use partyline_wire::rendezvous::{
+    ClientFrame, RefusalCode, RelayServer, ServerFrame, TopicMember, close, proof_message,
+};
+
+use crate::{ConnectionId, Event, Full, Limits, Rate, RelayOffer, Rendezvous, credential};
+
+mod invariants;
+mod limits;
+mod protocol;
+
+#[expect(clippy::disallowed_methods, reason = "an arbitrary start; the tests move time by hand")]
+pub(crate) fn start() -> Now {
+    Now { instant: Instant::now(), unix: Timestamp(1_800_000_000_000) }
+}
+
+/// A server with everything it sent, sorted by connection.
+struct World {
+    server: Rendezvous,
+    now: Now,
+    inbox: BTreeMap<ConnectionId, VecDeque<ServerFrame>>,
+    closed: BTreeMap<ConnectionId, u16>,
+    challenges: BTreeMap<ConnectionId, [u8; 32]>,
+}
+
+impl World {
+    fn new(limits: Limits) -> Self {
+        let now = start();
+        let relays = RelayOffer {
+            servers: vec![RelayServer { url: "turn:relay.example:3478".into(), region: "eu".into() }],
+            secret: b"north".to_vec(),
+            realm: "partyline".into(),
+            lifetime: Duration::from_secs(3600),
+        };
+        Self {
+            server: Rendezvous::new(now, limits, Some(relays), [7; 32]),
+            now,
+            inbox: BTreeMap::new(),
+            closed: BTreeMap::new(),
+            challenges: BTreeMap::new(),
+        }
+    }
+
+    fn connect_from(&mut self, address: IpAddr) -> Result<ConnectionId, Full> {
+        let id = self.server.handle_connect(self.now, address)?;
+        self.drain();
+        match self.inbox.get_mut(&id).and_then(VecDeque::pop_front) {
+            Some(ServerFrame::Welcome { challenge, .. }) => self.challenges.insert(id, challenge),
+            other => panic!("expected Welcome, got {other:?}"),
+        };
+        Ok(id)
+    }
+
+    fn connect(&mut self) -> ConnectionId {
+        self.connect_from(Ipv4Addr::LOCALHOST.into()).unwrap()
+    }
+
+    fn say(&mut self, id: ConnectionId, frame: &ClientFrame) {
+        self.server.handle_frame(self.now, id, &frame.encode().unwrap());
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(event) = self.server.poll_event() {
+            match event {
+                Event::Send { to, frame } => {
+                    self.inbox.entry(to).or_default().push_back(ServerFrame::decode(&frame).unwrap());
+                }
+                Event::Close { connection, code, .. } => {
+                    self.closed.insert(connection, code);
+                }
+            }
+        }
+    }
+
+    /// Everything a connection was sent since the last call.
+    fn heard(&mut self, id: ConnectionId) -> Vec<ServerFrame> {
+        self.inbox.remove(&id).unwrap_or_default().into()
+    }
+
+    fn enter(&mut self, id: ConnectionId, party: u8, handle: Handle, record: &[u8]) -> Vec<ServerFrame> {
+        let frame = self.enter_frame(id, party, handle, record);
+        self.say(id, &frame);
+        self.heard(id)
+    }
+
+    fn enter_frame(&self, id: ConnectionId, party: u8, handle: Handle, record: &[u8]) -> ClientFrame {
+        let proof = key(party).sign(&proof_message(&self.challenges[&id], &topic(party), &handle)).to_bytes();
+        ClientFrame::Enter { topic: topic(party), handle, proof, record: record.to_vec() }
+    }
+
+    /// A new connection that is in the party under a handle.
+    fn member(&mut self, party: u8, handle: Handle) -> ConnectionId {
+        let id = self.connect();
+        let heard = self.enter(id, party, handle, &[handle.0[0]]);
+        assert!(matches!(heard.first(), Some(ServerFrame::Roster { .. })), "{heard:?}");
+        id
+    }
+
+    fn pass(&mut self, span: Duration) {
+        self.now = Now { instant: self.now.instant + span, unix: self.now.unix.plus(span) };
+        self.server.handle_timeout(self.now);
+        self.drain();
+    }
+}
+
+fn key(party: u8) -> SigningKey {
+    SigningKey::from_bytes(&[party; 32])
+}
+
+fn topic(party: u8) -> Topic {
+    Topic(key(party).verifying_key().to_bytes())
+}
+
+fn handle(n: u8) -> Handle {
+    Handle([n; 16])
+}
+
+fn refusal(frames: &[ServerFrame]) -> Option<RefusalCode> {
+    frames.iter().find_map(|frame| match frame {
+        ServerFrame::Refused { code, .. } => Some(*code),
+        _ => None,
+    })
+}
