@@ -1,0 +1,174 @@
+//! One party on this device, beside its membership: whether it is on, its device, who was heard.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use partyline_model::{AppError, DeviceId, Now, PartyPhase, SessionNonce, Topic};
+use partyline_party::{Membership, Standing};
+
+use crate::{io::DeviceConfig, node::CLOCK_CHECK};
+
+/// Beacons while somebody is still being looked for, and once everybody heard is connected.
+pub(crate) const BEACON_BUSY: Duration = Duration::from_secs(5);
+pub(crate) const BEACON_IDLE: Duration = Duration::from_secs(30);
+/// Changes of the own announcement are gathered this long, so that candidates learned together go out together.
+const ANNOUNCE_DELAY: Duration = Duration::from_millis(30);
+const ANNOUNCE_PATIENCE: Duration = Duration::from_secs(3);
+const JUDGE_PAUSE: Duration = Duration::from_secs(1);
+/// Without a path or a server that lists it, a member not heard for this long is offline.
+pub(crate) const HEARD: Duration = Duration::from_secs(75);
+
+/// A party on this device.
+pub struct LocalParty {
+    /// Who belongs.
+    pub membership: Membership,
+    /// Whether the user wants it on.
+    pub on: bool,
+    /// The device as it was last asked for.
+    pub device: Option<DeviceConfig>,
+    /// The device's name, once it stands.
+    pub interface: Option<String>,
+    /// What keeps the party from working.
+    pub problem: Option<AppError>,
+    /// What is known of members beside their certificates.
+    pub contacts: BTreeMap<DeviceId, Contact>,
+    /// Counts changes of the own announcement.
+    pub revision: u64,
+    announce_at: Option<Instant>,
+    beacon_at: Instant,
+    /// When to look which memberships have lapsed.
+    judge_at: Option<Instant>,
+}
+
+/// What is known of a member in this run.
+#[derive(Debug, Default)]
+pub struct Contact {
+    /// When it was last heard other than by a server's list.
+    pub heard: Option<Instant>,
+    /// Where its LAN beacon came from.
+    pub lan: Option<SocketAddr>,
+    /// Its newest announcement as it was sealed, to be passed on.
+    pub letter: Option<(Topic, Vec<u8>)>,
+    /// The run of its engine that paths and tunnel were last told of.
+    pub session: Option<SessionNonce>,
+    /// The address that the tunnel was last told of.
+    pub address: Option<Ipv4Addr>,
+}
+
+impl LocalParty {
+    pub(crate) const fn new(now: Instant, membership: Membership, on: bool) -> Self {
+        Self {
+            membership,
+            on,
+            device: None,
+            interface: None,
+            problem: None,
+            contacts: BTreeMap::new(),
+            revision: 1,
+            announce_at: None,
+            beacon_at: now,
+            judge_at: Some(now),
+        }
+    }
+
+    /// How far the party is.
+    pub(crate) fn phase(&self) -> PartyPhase {
+        match (self.on, &self.interface) {
+            (false, _) => PartyPhase::Down,
+            (true, Some(_)) => PartyPhase::Up,
+            (true, None) => PartyPhase::Connecting,
+        }
+    }
+
+    /// Whether this device was put out of the party, so that it may join anew.
+    pub(crate) const fn is_dismissed(&self) -> bool {
+        matches!(self.membership.standing(), Standing::Dismissed(_))
+    }
+
+    /// The own announcement changed; tell soon.
+    pub(crate) fn announce_soon(&mut self, now: Instant) {
+        if self.on {
+            self.announce_at.get_or_insert(now + ANNOUNCE_DELAY);
+        }
+    }
+
+    /// A server asked for patience; tell again after a while.
+    pub(crate) fn announce_later(&mut self, now: Instant) {
+        self.announce_at = Some(now + ANNOUNCE_PATIENCE);
+    }
+
+    /// Whether the moment to tell has come.
+    pub(crate) fn announce_due(&mut self, now: Instant) -> bool {
+        let due = self.on && self.announce_at.is_some_and(|at| at <= now);
+        if due {
+            self.announce_at = None;
+            self.revision += 1;
+        }
+        due
+    }
+
+    pub(crate) fn beacon_soon(&mut self, now: Instant) {
+        self.beacon_at = now;
+    }
+
+    /// Whether the moment of the next beacon has come.
+    pub(crate) fn beacon_due(&self, now: Instant) -> bool {
+        self.on && self.beacon_at <= now
+    }
+
+    pub(crate) fn beacon_at(&mut self, at: Instant) {
+        self.beacon_at = at;
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let running = self.on.then_some([self.announce_at, Some(self.beacon_at)]);
+        running.into_iter().flatten().flatten().chain(self.judge_at).min()
+    }
+
+    /// The membership changed: looks when time alone will change it next. Dates are the wall clock's, which may jump;
+    /// so they are looked at again after a while, and not more often than once a second.
+    pub(crate) fn plan(&mut self, now: Now) {
+        let wait = self.membership.next_deadline().map(|at| at.since(now.unix));
+        self.judge_at = wait.map(|wait| now.instant + wait.clamp(JUDGE_PAUSE, CLOCK_CHECK));
+    }
+
+    /// Whether the moment to look which memberships have lapsed has come.
+    pub(crate) fn judgement_due(&self, now: Instant) -> bool {
+        self.judge_at.is_some_and(|at| at <= now)
+    }
+
+    /// Notes that a member was heard.
+    pub(crate) fn hear(&mut self, now: Instant, device: DeviceId) -> &mut Contact {
+        let contact = self.contacts.entry(device).or_default();
+        contact.heard = Some(now);
+        contact
+    }
+
+    /// Whether a member was heard lately, other than by a server's list.
+    pub(crate) fn heard_lately(&self, now: Instant, device: &DeviceId) -> bool {
+        let heard = self.contacts.get(device).and_then(|contact| contact.heard);
+        heard.is_some_and(|at| now.saturating_duration_since(at) < HEARD)
+    }
+
+    /// Where a member's tunnel socket is on this LAN, if its beacon was heard here.
+    pub(crate) fn lan_address(
+        &self,
+        device: &DeviceId,
+        candidates: &[partyline_model::Candidate],
+    ) -> Option<SocketAddr> {
+        let mut address = self.contacts.get(device)?.lan?;
+        let host = candidates.iter().find(|candidate| {
+            candidate.kind == partyline_model::CandidateKind::Host
+                && same_family(candidate.address.ip(), address.ip())
+        })?;
+        address.set_port(host.address.port());
+        Some(address)
+    }
+}
+
+fn same_family(one: IpAddr, other: IpAddr) -> bool {
+    one.is_ipv4() == other.is_ipv4()
+}

@@ -1,0 +1,173 @@
+//! The packet path: IP packets from the devices become datagrams, datagrams become IP packets.
+//!
+//! Nothing is queued or copied here. The tunnel encrypts into its outbox, with room in front of every datagram that
+//! goes through a relay, and the route asked from the path machine says what to put there and where it goes.
+
+use std::{net::SocketAddr, time::Instant};
+
+use partyline_model::{DeviceId, PartyId};
+use partyline_paths::{Handled, Hop, Local, Path, SocketId, StreamId, Transmit};
+use partyline_tunnel::{Burst, Inbound};
+use partyline_wire::datagram::CHANNEL_HEADER;
+
+use crate::{Node, io::Output};
+
+/// Where the node's packets leave.
+pub trait Egress {
+    /// Datagrams to one destination, back to back in `bytes`: each `segment` long, the last perhaps shorter.
+    fn datagrams(&mut self, destination: SocketAddr, segment: usize, bytes: &[u8]);
+    /// A message on a stream to a relay, complete with its framing.
+    fn stream(&mut self, stream: StreamId, bytes: &[u8]);
+    /// An IP packet for a party's own device.
+    fn packet(&mut self, party: PartyId, packet: &[u8]);
+}
+
+impl Node {
+    /// Takes an IP packet from a party's device; what it becomes leaves with [`Self::flush`].
+    pub fn handle_packet(&mut self, now: Instant, party: PartyId, packet: &mut [u8]) {
+        self.tunnel.outbound(now, party, packet, &mut self.outbox);
+    }
+
+    /// Takes a datagram from the tunnel's socket. If it carried an IP packet, that is written to `packet` (which must
+    /// be as long as the datagram and 148 bytes at least), and its party and length are returned.
+    pub fn handle_datagram(
+        &mut self,
+        now: partyline_model::Now,
+        source: SocketAddr,
+        datagram: &[u8],
+        packet: &mut [u8],
+    ) -> Option<(PartyId, usize)> {
+        self.receive(now, Local::Udp(SocketId::MAIN), source, datagram, packet)
+    }
+
+    /// Sends everything that waits, after letting the machines settle.
+    pub fn flush(&mut self, now: partyline_model::Now, egress: &mut impl Egress) {
+        self.settle(now);
+        let mut outbox = std::mem::take(&mut self.outbox);
+        for burst in outbox.bursts() {
+            self.send_burst(now.instant, burst, egress);
+        }
+        for (party, packet) in outbox.returned() {
+            egress.packet(party, packet);
+        }
+        outbox.clear();
+        self.outbox = outbox;
+        for Transmit { local, dst, bytes } in std::iter::from_fn(|| self.paths.poll_transmit()) {
+            send_message(local, dst, &bytes, egress);
+        }
+    }
+
+    pub(crate) fn receive(
+        &mut self,
+        now: partyline_model::Now,
+        local: Local,
+        source: SocketAddr,
+        datagram: &[u8],
+        packet: &mut [u8],
+    ) -> Option<(PartyId, usize)> {
+        match self.paths.handle_datagram(now.instant, local, source, datagram) {
+            Handled::Consumed => None,
+            Handled::Foreign => {
+                self.netcheck.handle_datagram(
+                    now.instant,
+                    partyline_netcheck::Socket::Tunnel,
+                    source,
+                    datagram,
+                );
+                None
+            }
+            Handled::Tunnel { payload, path } => {
+                let inner = datagram.get(payload)?;
+                self.open(now, source, path, inner, packet)
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        now: partyline_model::Now,
+        source: SocketAddr,
+        path: Path,
+        datagram: &[u8],
+        packet: &mut [u8],
+    ) -> Option<(PartyId, usize)> {
+        match self.tunnel.inbound(now.instant, source.ip(), datagram, packet, &mut self.outbox) {
+            Inbound::Packet { party, peer, len } => {
+                self.authenticated(now.instant, party, peer, path);
+                Some((party, len))
+            }
+            Inbound::Control { party, peer, bytes } => {
+                self.authenticated(now.instant, party, peer, path);
+                self.handle_control(now, party, peer, &bytes);
+                None
+            }
+            Inbound::Reply { with, len } => {
+                if let Some((party, peer)) = with {
+                    self.authenticated(now.instant, party, peer, path);
+                }
+                self.answer(path, packet.get(..len)?);
+                None
+            }
+            Inbound::Nothing { party, peer } => {
+                self.authenticated(now.instant, party, peer, path);
+                None
+            }
+            Inbound::Dropped(_) => None,
+        }
+    }
+
+    /// Handshake answers go back the way the question came, before any route is chosen.
+    fn answer(&mut self, path: Path, datagram: &[u8]) {
+        let Some(hop) = self.paths.hop(path) else { return };
+        let mut bytes = hop.header(datagram.len()).map_or_else(Vec::new, Vec::from);
+        bytes.extend_from_slice(datagram);
+        bytes.resize(bytes.len() + hop.padding(datagram.len()), 0);
+        self.outputs.push_back(match hop.local {
+            Local::Udp(_) => Output::Datagram { destination: hop.dst, bytes },
+            Local::Stream(id) => Output::StreamSend { id, bytes },
+        });
+    }
+
+    fn authenticated(&mut self, now: Instant, party: PartyId, peer: DeviceId, path: Path) {
+        if let Some(peer) = self.peers.id(party, peer) {
+            self.paths.authenticated(now, peer, path);
+        }
+    }
+
+    fn send_burst(&mut self, now: Instant, mut burst: Burst<'_>, egress: &mut impl Egress) {
+        let Some(peer) = self.peers.id(burst.party, burst.peer) else { return };
+        let Some(route) = self.paths.route(now, peer) else { return };
+        if let Some(second) = route.secondary {
+            send_along(second, &mut burst, egress);
+        }
+        send_along(route.primary, &mut burst, egress);
+    }
+}
+
+fn send_along(hop: Hop, burst: &mut Burst<'_>, egress: &mut impl Egress) {
+    let headroom = if hop.channel.is_some() { CHANNEL_HEADER } else { 0 };
+    let whole = headroom == burst.headroom && matches!(hop.local, Local::Udp(_));
+    if whole {
+        for segment in burst.segments().filter(|_| headroom > 0) {
+            let (header, datagram) = segment.split_at_mut(headroom);
+            header.copy_from_slice(&hop.header(datagram.len()).unwrap_or_default());
+        }
+        return egress.datagrams(hop.dst, burst.segment, burst.bytes);
+    }
+    // The route changed since the datagrams were written, or a stream frames each of them: one copy.
+    let skip = burst.headroom;
+    for segment in burst.segments() {
+        let datagram = &segment[skip.min(segment.len())..];
+        let mut bytes = hop.header(datagram.len()).map_or_else(Vec::new, Vec::from);
+        bytes.extend_from_slice(datagram);
+        bytes.resize(bytes.len() + hop.padding(datagram.len()), 0);
+        send_message(hop.local, hop.dst, &bytes, egress);
+    }
+}
+
+fn send_message(local: Local, destination: SocketAddr, bytes: &[u8], egress: &mut impl Egress) {
+    match local {
+        Local::Udp(_) => egress.datagrams(destination, bytes.len(), bytes),
+        Local::Stream(stream) => egress.stream(stream, bytes),
+    }
+}

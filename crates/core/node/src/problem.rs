@@ -1,0 +1,73 @@
+//! The core's errors as people meet them.
+
+use partyline_model::{AppError, ErrorCode};
+use partyline_party::{JoinError, PartyError};
+use partyline_wire::invite::InviteError;
+
+/// Turns "what is wrong; what to do" into its two halves, with a capital letter each.
+fn halves(text: &str, fallback: &str) -> (String, String) {
+    let (what, hint) = text.split_once("; ").unwrap_or((text, fallback));
+    (sentence(what), sentence(hint))
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.trim_end_matches('.').chars();
+    let first = letters.next().map(char::to_uppercase).into_iter().flatten();
+    first.chain(letters).chain(['.']).collect()
+}
+
+pub(crate) fn invite_error(error: InviteError) -> AppError {
+    let (code, fallback) = match error {
+        InviteError::NewerVersion { .. } => (ErrorCode::InviteVersion, "update Partyline and try again"),
+        _ => (ErrorCode::InviteMalformed, "copy the whole link again, or ask for a new one"),
+    };
+    let (message, hint) = halves(&error.to_string(), fallback);
+    AppError { code, message, hint }
+}
+
+pub(crate) fn join_error(error: &JoinError) -> AppError {
+    let code = match error {
+        JoinError::Forged => ErrorCode::InviteForged,
+        JoinError::Expired { .. } => ErrorCode::InviteExpired,
+        JoinError::ClockBehind { .. } | JoinError::Name(_) => ErrorCode::InvalidInput,
+    };
+    let (message, hint) = halves(&error.to_string(), "choose another name");
+    AppError { code, message, hint }
+}
+
+pub(crate) fn party_error(error: &PartyError) -> AppError {
+    let (code, fallback) = match error {
+        PartyError::NotOwner | PartyError::NotCoOwner | PartyError::Protected => {
+            (ErrorCode::NotOwner, "ask the party's owner to do it")
+        }
+        PartyError::UnknownMember => (ErrorCode::UnknownMember, "`partyline status` lists the members"),
+        PartyError::Invalid(_) => (ErrorCode::InvalidInput, "change it and try again"),
+        _ => (ErrorCode::InvalidInput, "try again later"),
+    };
+    let (message, hint) = halves(&error.to_string(), fallback);
+    AppError { code, message, hint }
+}
+
+pub(crate) fn unknown_party() -> AppError {
+    AppError::new(
+        ErrorCode::UnknownParty,
+        "There is no such party on this computer.",
+        "`partyline list` shows the parties it is in.",
+    )
+}
+
+pub(crate) fn unknown_member() -> AppError {
+    AppError::new(
+        ErrorCode::UnknownMember,
+        "There is no such member in this party.",
+        "`partyline status` lists the members.",
+    )
+}
+
+pub(crate) fn timed_out() -> AppError {
+    AppError::new(
+        ErrorCode::Timeout,
+        "The member did not answer within three seconds.",
+        "It may be offline; `partyline status --why` shows what was tried to reach it.",
+    )
+}

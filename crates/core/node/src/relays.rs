@@ -1,0 +1,180 @@
+//! The relays and STUN servers that rendezvous servers grant, from URL to address.
+//!
+//! A grant names relays by host (RFC 7065 URLs). The engine looks the hosts up; what comes back is handed to the path
+//! machine as relays and, since every relay also answers STUN, to netcheck as servers. Grants are renewed when half
+//! their time is over.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use partyline_model::Now;
+use partyline_netcheck::StunServer;
+use partyline_paths::{RelayServer, RelayTransport};
+use partyline_wire::rendezvous::RelayGrant;
+
+use crate::io::ServerId;
+
+/// What is believed of a grant's life, since the two clocks may differ.
+const LIFE_MINIMUM: Duration = Duration::from_secs(60);
+const LIFE_MAXIMUM: Duration = Duration::from_secs(7 * 86_400);
+
+/// A TURN URL taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct TurnUrl {
+    transport: RelayTransport,
+    host: String,
+    port: u16,
+}
+
+/// Everything granted so far.
+#[derive(Debug, Default)]
+pub struct Relays {
+    grants: BTreeMap<ServerId, Granted>,
+    addresses: BTreeMap<(String, u16), Vec<SocketAddr>>,
+}
+
+#[derive(Debug)]
+struct Granted {
+    grant: RelayGrant,
+    renew: Instant,
+}
+
+impl Relays {
+    /// Takes a grant; returns the hosts that have to be looked up for it.
+    pub fn granted(&mut self, from: ServerId, grant: RelayGrant, now: Now) -> Vec<(String, u16)> {
+        let life = grant.expires.since(now.unix).clamp(LIFE_MINIMUM, LIFE_MAXIMUM);
+        self.grants.insert(from, Granted { grant, renew: now.instant + life / 2 });
+        let hosts: BTreeSet<_> = self.hosts().into_iter().collect();
+        self.addresses.retain(|host, _| hosts.contains(host));
+        self.unknown_hosts()
+    }
+
+    /// Takes the addresses of a host. None at all may be a moment's failure, and replace nothing.
+    pub fn resolved(&mut self, host: String, port: u16, addresses: Vec<SocketAddr>) {
+        if !addresses.is_empty() {
+            self.addresses.insert((host, port), addresses);
+        }
+    }
+
+    /// All hosts: on another network their addresses may be others.
+    pub fn hosts(&self) -> Vec<(String, u16)> {
+        let hosts: BTreeSet<_> = self
+            .grants
+            .values()
+            .flat_map(|granted| urls(&granted.grant))
+            .map(|(url, _)| (url.host, url.port))
+            .collect();
+        hosts.into_iter().collect()
+    }
+
+    /// Hosts that could not be looked up so far.
+    pub fn unknown_hosts(&self) -> Vec<(String, u16)> {
+        self.hosts().into_iter().filter(|host| !self.addresses.contains_key(host)).collect()
+    }
+
+    /// Whether this server's grant should be asked for again; a server without a grant always is.
+    pub fn stale(&self, server: ServerId, now: Instant) -> bool {
+        self.grants.get(&server).is_none_or(|granted| granted.renew <= now)
+    }
+
+    /// Forgets a server's grant, because no party uses the server any more.
+    pub fn forget(&mut self, server: ServerId) {
+        self.grants.remove(&server);
+    }
+
+    /// The relays, each server's best first.
+    pub fn servers(&self) -> Vec<RelayServer> {
+        let ways = self.grants.values().flat_map(|Granted { grant, .. }| {
+            urls(grant).flat_map(move |(url, region)| {
+                let addresses =
+                    self.addresses.get(&(url.host.clone(), url.port)).cloned().unwrap_or_default();
+                addresses.into_iter().map(move |address| RelayServer {
+                    name: relay_name(&url.host, region),
+                    transport: url.transport,
+                    address,
+                    host: url.host.clone(),
+                    username: grant.username.clone(),
+                    password: grant.password.clone(),
+                })
+            })
+        });
+        ways.collect()
+    }
+
+    /// The same hosts as STUN servers.
+    pub fn stun(&self) -> Vec<StunServer> {
+        let mut servers: Vec<StunServer> = self
+            .servers()
+            .into_iter()
+            .filter(|server| server.transport == RelayTransport::Udp)
+            .map(|server| StunServer { name: server.name, address: server.address })
+            .collect();
+        servers.dedup();
+        servers
+    }
+}
+
+fn relay_name(host: &str, region: &str) -> String {
+    if region.is_empty() { host.to_owned() } else { region.to_owned() }
+}
+
+fn urls(grant: &RelayGrant) -> impl Iterator<Item = (TurnUrl, &str)> {
+    grant.servers.iter().filter_map(|server| Some((TurnUrl::parse(&server.url)?, server.region.as_str())))
+}
+
+impl TurnUrl {
+    /// `turn:host[:port][?transport=udp|tcp]` or `turns:…` (RFC 7065).
+    fn parse(url: &str) -> Option<Self> {
+        let (scheme, rest) = url.split_once(':')?;
+        let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let secure = match scheme {
+            "turn" => false,
+            "turns" => true,
+            _ => return None,
+        };
+        let transport = match (secure, query) {
+            (true, "" | "transport=tcp") => RelayTransport::Tls,
+            (false, "" | "transport=udp") => RelayTransport::Udp,
+            (false, "transport=tcp") => RelayTransport::Tcp,
+            _ => return None,
+        };
+        let (host, port) = split_port(authority, if secure { 5349 } else { 3478 })?;
+        Some(Self { transport, host, port })
+    }
+}
+
+fn split_port(authority: &str, default: u16) -> Option<(String, u16)> {
+    if let Some(rest) = authority.strip_prefix('[') {
+        let (address, port) = rest.split_once(']')?;
+        address.parse::<IpAddr>().ok()?;
+        let port = port.strip_prefix(':').map_or(Some(default), |port| port.parse().ok())?;
+        return Some((address.to_owned(), port));
+    }
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().ok()?),
+        None => (authority, default),
+    };
+    (!host.is_empty()).then(|| (host.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turn_urls_are_taken_apart_and_others_refused() {
+        let url = TurnUrl::parse("turns:relay.example:443?transport=tcp").unwrap();
+        assert_eq!(url, TurnUrl { transport: RelayTransport::Tls, host: "relay.example".into(), port: 443 });
+        let url = TurnUrl::parse("turn:[2001:db8::1]:99").unwrap();
+        assert_eq!(url, TurnUrl { transport: RelayTransport::Udp, host: "2001:db8::1".into(), port: 99 });
+        assert_eq!(TurnUrl::parse("turn:relay").unwrap().port, 3478);
+        for bad in
+            ["stun:relay", "turn:", "turns:relay?transport=udp", "turn:relay:port", "turn:[x]:1", "turn"]
+        {
+            assert_eq!(TurnUrl::parse(bad), None, "{bad}");
+        }
+    }
+}
