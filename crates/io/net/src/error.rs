@@ -1,0 +1,150 @@
+//! Why a server could not be reached, told apart as far as a person can act on it.
+
+use std::{io, sync::Arc};
+
+use rustls::{CertificateError, Error as TlsError};
+
+/// Why a connection was not made.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL is none, or not of the kind that is needed.
+    #[error("{0} is not a valid server URL; it should look like wss://party.example")]
+    Url(String),
+    /// The name has no address.
+    #[error("no address is known for {host}: {cause}; check the name and this computer's DNS")]
+    Name {
+        /// What was looked up.
+        host: String,
+        /// What the resolver said.
+        cause: String,
+    },
+    /// All addresses refused.
+    #[error("{host} refused the connection on port {port}; the server may not be running")]
+    Refused {
+        /// The server.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+    /// No address answered in time.
+    #[error("{host} did not answer on port {port} in time; a firewall may be in the way")]
+    Timeout {
+        /// The server.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+    /// No route, network down, or reset.
+    #[error("{host} cannot be reached: {cause}; check this computer's network")]
+    Unreachable {
+        /// The server.
+        host: String,
+        /// What the system said.
+        cause: Arc<io::Error>,
+    },
+    /// The server's certificate is not good for it.
+    #[error("the certificate of {host} {problem}")]
+    Certificate {
+        /// The server.
+        host: String,
+        /// What is wrong with it.
+        problem: CertificateProblem,
+    },
+    /// TLS failed for another reason.
+    #[error("no TLS connection to {host}: {cause}")]
+    Tls {
+        /// The server.
+        host: String,
+        /// What failed.
+        cause: String,
+    },
+    /// The server answered, but not with a WebSocket.
+    #[error("{host} answered with HTTP status {status}; it may not be a Partyline server, or be full")]
+    Http {
+        /// The server.
+        host: String,
+        /// The status.
+        status: u16,
+    },
+    /// The server answered something that is no HTTP.
+    #[error("{host} does not speak WebSocket: {cause}")]
+    Protocol {
+        /// The server.
+        host: String,
+        /// What was wrong.
+        cause: String,
+    },
+    /// Certificates to trust could not be read.
+    #[error("the certificates in {path} cannot be used: {cause}")]
+    Roots {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+}
+
+/// What is wrong with a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateProblem {
+    /// It ended, or this computer's clock is ahead.
+    #[error("has expired; its operator has to renew it, unless this computer's clock is wrong")]
+    Expired,
+    /// It has not begun, which mostly means that this computer's clock is behind.
+    #[error("is not valid yet; most likely this computer's clock is wrong")]
+    NotYetValid,
+    /// It is for another name.
+    #[error("is for another name; somebody may be in between, or the address is mistyped")]
+    WrongName,
+    /// Nobody this computer trusts has signed it.
+    #[error("was not issued by anyone this computer trusts")]
+    UnknownIssuer,
+    /// Its issuer took it back.
+    #[error("was revoked by its issuer")]
+    Revoked,
+    /// Anything else.
+    #[error("is not valid: {0}")]
+    Invalid(String),
+}
+
+impl ConnectError {
+    /// What an attempt at one or more addresses ended with.
+    pub(crate) fn from_io(host: &str, port: u16, cause: io::Error) -> Self {
+        let host = host.to_owned();
+        match cause.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused { host, port },
+            io::ErrorKind::TimedOut => Self::Timeout { host, port },
+            _ => Self::Unreachable { host, cause: Arc::new(cause) },
+        }
+    }
+
+    /// What a TLS handshake ended with; rustls puts its errors inside I/O errors.
+    pub(crate) fn from_handshake(host: &str, port: u16, cause: io::Error) -> Self {
+        let inner = cause.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
+        match inner {
+            Some(TlsError::InvalidCertificate(certificate)) => {
+                Self::Certificate { host: host.to_owned(), problem: certificate.into() }
+            }
+            Some(other) => Self::Tls { host: host.to_owned(), cause: other.to_string() },
+            None if cause.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::Tls { host: host.to_owned(), cause: "the server hung up".to_owned() }
+            }
+            None => Self::from_io(host, port, cause),
+        }
+    }
+}
+
+impl From<&CertificateError> for CertificateProblem {
+    fn from(error: &CertificateError) -> Self {
+        match error {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                Self::WrongName
+            }
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,
+            CertificateError::Revoked => Self::Revoked,
+            other => Self::Invalid(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! TCP to whichever of a server's addresses answers first (RFC 8305, Happy Eyeballs).
+//!
+//! Addresses are tried alternating between IPv6 and IPv4, each a quarter of a second after the one before or as soon
+//! as that failed; the first connection wins and the others are dropped. So a broken IPv6 costs 250 ms and not a
+//! minute.
+
+use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::{Instant, sleep_until, timeout},
+};
+
+use crate::ConnectError;
+
+/// RFC 8305's Connection Attempt Delay.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// For all attempts together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For the resolver.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connects to a host by name or address.
+///
+/// # Errors
+/// The name has no address, or none of its addresses could be connected to in time.
+pub async fn connect_tcp(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
+    let addresses = lookup(host, port).await?;
+    let attempt = timeout(CONNECT_TIMEOUT, race(addresses));
+    let stream = attempt.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let stream = stream.map_err(|cause| ConnectError::from_io(host, port, cause))?;
+    stream.set_nodelay(true).map_err(|cause| ConnectError::from_io(host, port, cause))?;
+    Ok(stream)
+}
+
+async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+    let error = |cause: String| ConnectError::Name { host: host.to_owned(), cause };
+    let lookup = timeout(LOOKUP_TIMEOUT, lookup_host((host, port)));
+    let found = lookup.await.map_err(|_| error("the resolver did not answer".to_owned()))?;
+    let addresses: Vec<_> = found.map_err(|cause| error(cause.to_string()))?.collect();
+    if addresses.is_empty() { Err(error("none".to_owned())) } else { Ok(interleave(addresses)) }
+}
+
+/// Alternates families, in the order of the resolver (RFC 6724) within each, starting with its favourite.
+fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let v6_first = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (mut first, mut second): (VecDeque<_>, VecDeque<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == v6_first);
+    std::iter::from_fn(|| {
+        std::mem::swap(&mut first, &mut second);
+        second.pop_front().or_else(|| first.pop_front())
+    })
+    .collect()
+}
+
+async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut waiting = addresses.into_iter();
+    let mut running = FuturesUnordered::new();
+    let mut next_start = Instant::now();
+    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    running.extend(waiting.next().map(TcpStream::connect));
+    while !running.is_empty() {
+        next_start = next_start.max(Instant::now()) + ATTEMPT_DELAY;
+        let more = waiting.len() > 0;
+        tokio::select! {
+            Some(ended) = running.next() => match ended {
+                Ok(stream) => return Ok(stream),
+                Err(cause) => failure = more_telling(failure, cause),
+            },
+            () = sleep_until(next_start), if more => {}
+        }
+        running.extend(waiting.next().map(TcpStream::connect));
+    }
+    Err(failure)
+}
+
+/// A refusal says that the host is there; "no route" for one family says nothing about the other.
+fn more_telling(before: io::Error, after: io::Error) -> io::Error {
+    let rank = |error: &io::Error| match error.kind() {
+        io::ErrorKind::ConnectionRefused => 3,
+        io::ErrorKind::TimedOut => 2,
+        io::ErrorKind::AddrNotAvailable => 0,
+        _ => 1,
+    };
+    if rank(&before) > rank(&after) { before } else { after }
+}
+
+#[cfg(test)]
+mod tests;

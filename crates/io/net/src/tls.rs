@@ -1,0 +1,103 @@
+//! TLS as a client: which certificates are trusted, and a handshake with errors a person can act on.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use rustls_platform_verifier::Verifier;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use crate::{ConnectError, connect_tcp};
+
+/// For the handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection in both directions, plain or within TLS.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Whose certificates are trusted beside those the operating system trusts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roots {
+    /// A PEM file with further issuers.
+    pub extra_ca: Option<PathBuf>,
+}
+
+/// Everything about TLS that connections share. Cheap to clone.
+#[derive(Clone)]
+pub struct TlsClient {
+    config: Arc<ClientConfig>,
+}
+
+impl std::fmt::Debug for TlsClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsClient").finish_non_exhaustive()
+    }
+}
+
+impl TlsClient {
+    /// Reads the trusted certificates. Where the system has none, as in bare containers, Mozilla's list serves.
+    ///
+    /// # Errors
+    /// The extra certificates cannot be read.
+    pub fn new(roots: &Roots) -> Result<Self, ConnectError> {
+        let extra = extra_roots(roots)?;
+        let provider = Arc::new(ring::default_provider());
+        let mut config = match Verifier::new_with_extra_roots(extra, Arc::clone(&provider)) {
+            Ok(verifier) => builder(provider)?
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(verifier))
+                .with_no_client_auth(),
+            Err(_) => {
+                let bundled = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+                builder(provider)?.with_root_certificates(bundled).with_no_client_auth()
+            }
+        };
+        config.alpn_protocols.clear();
+        Ok(Self { config: Arc::new(config) })
+    }
+}
+
+fn builder(
+    provider: Arc<CryptoProvider>,
+) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, ConnectError> {
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|cause| ConnectError::Tls { host: "this computer".to_owned(), cause: cause.to_string() })
+}
+
+fn extra_roots(roots: &Roots) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+    let Some(path) = &roots.extra_ca else { return Ok(Vec::new()) };
+    let error = |cause: String| ConnectError::Roots { path: path.display().to_string(), cause };
+    let parsed = CertificateDer::pem_file_iter(path).map_err(|cause| error(cause.to_string()))?;
+    let certificates: Vec<_> = parsed.collect::<Result<_, _>>().map_err(|cause| error(cause.to_string()))?;
+    let mut usable = RootCertStore::empty();
+    let (added, _) = usable.add_parsable_certificates(certificates.iter().cloned());
+    if added == 0 || added < certificates.len() {
+        return Err(error("not all of it are certificates".to_owned()));
+    }
+    Ok(certificates)
+}
+
+/// Connects and secures a connection to a host by name or address.
+///
+/// # Errors
+/// As [`connect_tcp`], and when the server does not prove to be the host.
+pub async fn connect_tls(host: &str, port: u16, client: &TlsClient) -> Result<Box<dyn Stream>, ConnectError> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| ConnectError::Url(host.to_owned()))?;
+    let stream = connect_tcp(host, port).await?;
+    let handshake = TlsConnector::from(Arc::clone(&client.config)).connect(name, stream);
+    match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => Ok(Box::new(stream)),
+        Ok(Err(cause)) => Err(ConnectError::from_handshake(host, port, cause)),
+        Err(_) => Err(ConnectError::Timeout { host: host.to_owned(), port }),
+    }
+}

@@ -1,0 +1,94 @@
+//! Real sockets on loopback.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::{BindError, Outgoing, RecvBatch, SendDrop, UdpEndpoint};
+
+fn v4(endpoint: &UdpEndpoint) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, endpoint.port()).into()
+}
+
+fn v6(endpoint: &UdpEndpoint) -> SocketAddr {
+    (Ipv6Addr::LOCALHOST, endpoint.port()).into()
+}
+
+/// Receives `count` datagrams: their first bytes, lengths and destinations.
+async fn receive(endpoint: &UdpEndpoint, count: usize) -> Vec<(u8, usize)> {
+    let mut batch = RecvBatch::new();
+    let mut received = Vec::new();
+    while received.len() < count {
+        endpoint.recv(&mut batch).await.unwrap();
+        received.extend(batch.datagrams().map(|datagram| (datagram.bytes[0], datagram.bytes.len())));
+    }
+    received
+}
+
+#[tokio::test]
+async fn both_families_share_a_port() {
+    let (a, b) = (UdpEndpoint::bind(0).unwrap(), UdpEndpoint::bind(0).unwrap());
+    assert_eq!(a.port_v6(), Some(a.port()));
+    assert!(a.has_v4());
+    for to in [v4(&b), v6(&b)] {
+        a.send(&Outgoing::one(to, b"hello")).await.unwrap();
+        let mut batch = RecvBatch::new();
+        b.recv(&mut batch).await.unwrap();
+        let datagram = batch.datagrams().next().unwrap();
+        assert_eq!((datagram.bytes, datagram.from.port()), (&b"hello"[..], a.port()));
+        assert_eq!(datagram.to, Some(to.ip()));
+    }
+}
+
+#[tokio::test]
+async fn bursts_arrive_as_the_datagrams_they_were() {
+    let (a, b) = (UdpEndpoint::bind(0).unwrap(), UdpEndpoint::bind(0).unwrap());
+    let mut bytes = Vec::new();
+    for i in 0..200u8 {
+        bytes.extend(std::iter::repeat_n(i, 100));
+    }
+    bytes.extend([200; 7]);
+    let burst = Outgoing { to: v4(&b), from: None, bytes: &bytes, segment: 100 };
+    a.send(&burst).await.unwrap();
+    let received = receive(&b, 201).await;
+    let expected: Vec<_> = (0..200).map(|i| (i, 100)).chain([(200, 7)]).collect();
+    assert_eq!(received, expected);
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let a = UdpEndpoint::bind(0).unwrap();
+    let error = UdpEndpoint::bind(a.port()).unwrap_err();
+    assert!(matches!(error, BindError::InUse { port } if port == a.port()), "{error}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_sent_is_counted_and_nothing_breaks() {
+    let (a, b) = (UdpEndpoint::bind(0).unwrap(), UdpEndpoint::bind(0).unwrap());
+    let long = vec![1; 65_530];
+    assert_eq!(a.send(&Outgoing::one(v4(&b), &long)).await, Err(SendDrop::TooBig));
+    // Nobody listens there; the kernel's answer must not disturb either side.
+    let closed = UdpEndpoint::bind(0).unwrap();
+    let nowhere = v4(&closed);
+    drop(closed);
+    let _ = a.send(&Outgoing::one(nowhere, b"?")).await;
+    let _ = a.send(&Outgoing::one(nowhere, b"?")).await;
+    a.send(&Outgoing::one(v4(&b), b"fine")).await.unwrap();
+    assert_eq!(receive(&b, 1).await, [(b'f', 4)]);
+    assert_eq!(a.counters().too_big, 1);
+}
+
+#[tokio::test]
+async fn nothing_to_receive_is_not_an_error() {
+    let a = UdpEndpoint::bind(0).unwrap();
+    assert!(!a.try_recv(&mut RecvBatch::new()).unwrap());
+}
+
+#[tokio::test]
+async fn rebinding_keeps_the_port() {
+    let mut a = UdpEndpoint::bind(0).unwrap();
+    let b = UdpEndpoint::bind(0).unwrap();
+    let port = a.port();
+    a.rebind().unwrap();
+    assert_eq!((a.port(), a.port_v6()), (port, Some(port)));
+    b.send(&Outgoing::one(v6(&a), b"still there")).await.unwrap();
+    assert_eq!(receive(&a, 1).await, [(b's', 11)]);
+}

@@ -1,0 +1,190 @@
+//! WebSockets as a client, for the rendezvous: binary messages over `wss://`, or `ws://` where the caller allows it.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use partyline_wire::rendezvous::{MAX_FRAME, PATH};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{
+        Error as WsError, Message,
+        http::Uri,
+        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
+
+use crate::{ConnectError, Stream, TlsClient, connect_tcp, connect_tls};
+
+/// For the upgrade from HTTP.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Servers ping every minute; one that was silent for longer is gone.
+const SILENCE: Duration = Duration::from_secs(150);
+
+/// For saying goodbye.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Size of the read buffer; records are smaller than that.
+const BUFFER: usize = 8 * 1024;
+
+/// Why an open connection ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WebSocketError {
+    /// The server closed it; codes of ours are in [`partyline_wire::rendezvous::close`].
+    #[error("the server closed the connection: {reason} ({code})")]
+    Closed {
+        /// RFC 6455's or ours; 1005 if the server gave none.
+        code: u16,
+        /// In the server's words.
+        reason: String,
+    },
+    /// The connection broke.
+    #[error("the connection was lost: {0}")]
+    Lost(String),
+    /// Nothing, not even a ping, came for two and a half minutes.
+    #[error("the server has not been heard for {} s", SILENCE.as_secs())]
+    Silent,
+}
+
+/// An open WebSocket.
+pub struct WebSocket {
+    stream: WebSocketStream<Box<dyn Stream>>,
+    heard: Instant,
+    ended: bool,
+}
+
+impl std::fmt::Debug for WebSocket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebSocket").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+/// Opens a WebSocket. A URL without a path means the rendezvous at `/v1`.
+///
+/// # Errors
+/// The URL is none, the server cannot be reached or is not who it should be, or it does not speak WebSocket.
+pub async fn connect_ws(url: &str, client: &TlsClient) -> Result<WebSocket, ConnectError> {
+    let target = Target::parse(url).ok_or_else(|| ConnectError::Url(url.to_owned()))?;
+    let stream = if target.secure {
+        connect_tls(&target.host, target.port, client).await?
+    } else {
+        Box::new(connect_tcp(&target.host, target.port).await?)
+    };
+    let upgrade = Box::pin(client_async_with_config(target.url.as_str(), stream, Some(config())));
+    match timeout(UPGRADE_TIMEOUT, upgrade).await {
+        Ok(Ok((stream, _))) => Ok(WebSocket { stream, heard: Instant::now(), ended: false }),
+        Ok(Err(cause)) => Err(target.error(cause)),
+        Err(_) => Err(ConnectError::Timeout { host: target.host, port: target.port }),
+    }
+}
+
+fn config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(BUFFER)
+        .write_buffer_size(0)
+        .max_message_size(Some(MAX_FRAME))
+        .max_frame_size(Some(MAX_FRAME))
+}
+
+impl WebSocket {
+    /// Sends a binary message.
+    ///
+    /// # Errors
+    /// The connection is lost or closed.
+    pub async fn send(&mut self, message: Vec<u8>) -> Result<(), WebSocketError> {
+        self.stream.send(Message::binary(message)).await.map_err(|cause| lost(&cause))
+    }
+
+    /// The next binary message; one error when the connection has ended, and then `None`. May be dropped and called
+    /// again without loss.
+    pub async fn next(&mut self) -> Option<Result<Vec<u8>, WebSocketError>> {
+        if self.ended {
+            return None;
+        }
+        let message = self.next_message().await;
+        self.ended = message.is_err();
+        Some(message)
+    }
+
+    async fn next_message(&mut self) -> Result<Vec<u8>, WebSocketError> {
+        loop {
+            let silent = self.heard + SILENCE;
+            let message = timeout_at(silent, self.stream.next()).await.map_err(|_| WebSocketError::Silent)?;
+            self.heard = Instant::now();
+            match message {
+                Some(Ok(Message::Binary(bytes))) => return Ok(bytes.into()),
+                Some(Ok(Message::Close(frame))) => return Err(self.closed(frame).await),
+                Some(Ok(_)) => {}
+                Some(Err(cause)) => return Err(lost(&cause)),
+                None => return Err(WebSocketError::Lost("the server hung up".to_owned())),
+            }
+        }
+    }
+
+    /// Answers the server's goodbye.
+    async fn closed(&mut self, frame: Option<CloseFrame>) -> WebSocketError {
+        let _ = timeout(CLOSE_TIMEOUT, self.stream.flush()).await;
+        let code = frame.as_ref().map_or(1005, |frame| frame.code.into());
+        WebSocketError::Closed {
+            code,
+            reason: frame.map(|frame| frame.reason.to_string()).unwrap_or_default(),
+        }
+    }
+
+    /// Says goodbye, for at most two seconds.
+    pub async fn close(mut self) {
+        let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        let goodbye = async {
+            let _ = self.stream.close(Some(frame)).await;
+            while let Some(Ok(_)) = self.stream.next().await {}
+        };
+        let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
+    }
+}
+
+fn lost(cause: &WsError) -> WebSocketError {
+    WebSocketError::Lost(cause.to_string())
+}
+
+/// What a URL says.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    secure: bool,
+    host: String,
+    port: u16,
+    url: String,
+}
+
+impl Target {
+    fn parse(url: &str) -> Option<Self> {
+        let uri: Uri = url.trim().parse().ok()?;
+        let (scheme, secure, port) = match uri.scheme_str()? {
+            "wss" | "https" => ("wss", true, 443),
+            "ws" | "http" => ("ws", false, 80),
+            _ => return None,
+        };
+        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let path = if uri.path() == "/" { PATH } else { uri.path() };
+        (!host.is_empty()).then(|| Self {
+            secure,
+            host,
+            port: authority.port_u16().unwrap_or(port),
+            url: format!("{scheme}://{authority}{path}"),
+        })
+    }
+
+    fn error(self, cause: WsError) -> ConnectError {
+        match cause {
+            WsError::Http(response) => {
+                ConnectError::Http { host: self.host, status: response.status().as_u16() }
+            }
+            WsError::Io(cause) => ConnectError::from_io(&self.host, self.port, cause),
+            other => ConnectError::Protocol { host: self.host, cause: other.to_string() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
