@@ -1,0 +1,87 @@
+//! One engine per state directory: two would fight over its keys and devices.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    path::Path,
+};
+
+use partyline_model::{AppError, ErrorCode};
+
+use crate::StorageError;
+
+const LOCK: &str = "engine.lock";
+/// Apart from the lock, because a locked file cannot be read by others on Windows.
+const PID: &str = "engine.pid";
+
+/// Why the lock was not had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another engine runs.
+    #[error("another engine{} already uses this state directory", .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    Held {
+        /// Its process, if it said so.
+        pid: Option<u32>,
+    },
+    /// The lock file cannot be made.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl From<LockError> for AppError {
+    fn from(error: LockError) -> Self {
+        let hint = "Use the running one, or stop it first.";
+        match error {
+            LockError::Held { .. } => Self::new(ErrorCode::AlreadyRunning, error.to_string(), hint),
+            LockError::Storage(error) => error.into(),
+        }
+    }
+}
+
+/// Held as long as the engine runs. The system releases it however the process ends.
+#[derive(Debug)]
+pub struct EngineLock {
+    _file: File,
+}
+
+impl EngineLock {
+    /// Takes the lock of a state directory.
+    ///
+    /// # Errors
+    /// If another engine has it, or it cannot be made.
+    pub fn acquire(state: &Path) -> Result<Self, LockError> {
+        let path = state.join(LOCK);
+        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = open.map_err(|error| StorageError::new("open", &path, error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(LockError::Held { pid: holder(state) }),
+            Err(TryLockError::Error(error)) => return Err(StorageError::new("lock", &path, error).into()),
+        }
+        // Only for the message to the next one: with a full disk, the engine runs all the same.
+        if let Err(error) = crate::replace(&state.join(PID), std::process::id().to_string().as_bytes()) {
+            tracing::warn!(%error, "the process number could not be noted");
+        }
+        Ok(Self { _file: file })
+    }
+}
+
+fn holder(state: &Path) -> Option<u32> {
+    let bytes = crate::read(&state.join(PID)).ok()??;
+    str::from_utf8(&bytes).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_engine_is_told_of_the_first() {
+        let home = tempfile::tempdir().unwrap();
+        let first = EngineLock::acquire(home.path()).unwrap();
+        let error = EngineLock::acquire(home.path()).unwrap_err();
+        assert!(matches!(error, LockError::Held { pid: Some(pid) } if pid == std::process::id()));
+        assert_eq!(AppError::from(error).code, ErrorCode::AlreadyRunning);
+        drop(first);
+        EngineLock::acquire(home.path()).unwrap();
+    }
+}

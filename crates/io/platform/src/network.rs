@@ -1,0 +1,158 @@
+//! This computer's addresses and the networks it can reach.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipnet::IpNet;
+
+use crate::DEVICE_PREFIX;
+
+/// An address of one of the computer's interfaces.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LocalAddress {
+    /// The interface's name.
+    pub interface: String,
+    /// Its index, as used for IPv6 scopes and multicast.
+    pub index: Option<u32>,
+    /// The address.
+    pub address: IpAddr,
+    /// Length of its network's prefix, in bits.
+    pub prefix: u8,
+    /// Whether the interface is point to point (tunnels, modems).
+    pub point_to_point: bool,
+}
+
+impl LocalAddress {
+    /// The network the address is in.
+    #[must_use]
+    pub fn network(&self) -> Option<IpNet> {
+        IpNet::new(self.address, self.prefix).ok().map(|network| network.trunc())
+    }
+}
+
+/// A router that leads to the internet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Gateway {
+    /// Its address.
+    pub address: IpAddr,
+    /// The interface it is reached by.
+    pub interface: Option<u32>,
+}
+
+/// Whether an interface belongs to a party of ours.
+#[must_use]
+pub fn is_own_device(interface: &str) -> bool {
+    interface.strip_prefix(DEVICE_PREFIX).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The computer's own addresses on interfaces that are up, without loopback and without our own devices.
+///
+/// # Errors
+/// If the system does not tell.
+pub fn local_addresses() -> io::Result<Vec<LocalAddress>> {
+    addresses(if_addrs::Interface::is_oper_up)
+}
+
+/// The same with interfaces that are not up, whose networks may come back any moment.
+///
+/// # Errors
+/// If the system does not tell.
+#[cfg_attr(not(any(target_os = "linux", target_os = "macos")), allow(dead_code))]
+pub(crate) fn configured_addresses() -> io::Result<Vec<LocalAddress>> {
+    addresses(|_| true)
+}
+
+fn addresses(wanted: impl Fn(&if_addrs::Interface) -> bool) -> io::Result<Vec<LocalAddress>> {
+    let interfaces = if_addrs::get_if_addrs()?.into_iter();
+    let foreign = interfaces.filter(|interface| !interface.is_loopback() && !is_own_device(&interface.name));
+    let mut addresses: Vec<_> = foreign.filter(wanted).map(local_address).collect();
+    addresses.sort();
+    Ok(addresses)
+}
+
+fn local_address(interface: if_addrs::Interface) -> LocalAddress {
+    let prefix = match &interface.addr {
+        if_addrs::IfAddr::V4(v4) => v4.prefixlen,
+        if_addrs::IfAddr::V6(v6) => v6.prefixlen,
+    };
+    LocalAddress {
+        address: interface.ip(),
+        point_to_point: interface.is_p2p,
+        index: interface.index,
+        interface: interface.name,
+        prefix,
+    }
+}
+
+/// Every network that this computer reaches other than by its default route: ranges a party must keep clear of.
+///
+/// # Errors
+/// If the system does not tell.
+pub async fn local_prefixes() -> io::Result<Vec<IpNet>> {
+    let mut prefixes: Vec<_> = local_addresses()?.iter().filter_map(LocalAddress::network).collect();
+    for route in route_manager::AsyncRouteManager::new()?.list().await? {
+        let own = route.if_name().is_some_and(|name| is_own_device(name));
+        let network = IpNet::new(route.destination(), route.prefix()).ok();
+        prefixes.extend(network.filter(|network| !own && is_specific(network)));
+    }
+    prefixes.sort();
+    prefixes.dedup();
+    Ok(prefixes)
+}
+
+/// Neither a default route (also one split in halves), nor multicast, nor broadcast.
+fn is_specific(network: &IpNet) -> bool {
+    let address = network.addr();
+    network.prefix_len() > 1
+        && !address.is_multicast()
+        && !address.is_loopback()
+        && address != IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+/// The routers that default routes point to.
+///
+/// # Errors
+/// If the system does not tell.
+pub async fn default_gateways() -> io::Result<Vec<Gateway>> {
+    let routes = route_manager::AsyncRouteManager::new()?.list().await?;
+    let defaults = routes.iter().filter(|route| route.prefix() == 0);
+    let mut gateways: Vec<_> = defaults
+        .filter_map(|route| Some(Gateway { address: route.gateway()?, interface: route.if_index() }))
+        .collect();
+    gateways.sort();
+    gateways.dedup();
+    Ok(gateways)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_devices_are_known_by_name() {
+        assert!(is_own_device("partyline0") && is_own_device("partyline12"));
+        assert!(!is_own_device("eth0") && !is_own_device("partyline-test"));
+    }
+
+    #[test]
+    fn default_routes_and_groups_are_no_local_networks() {
+        for text in
+            ["0.0.0.0/0", "128.0.0.0/1", "224.0.0.0/4", "255.255.255.255/32", "ff00::/8", "127.0.0.0/8"]
+        {
+            assert!(!is_specific(&text.parse().unwrap()), "{text}");
+        }
+        assert!(is_specific(&"10.0.0.0/8".parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn the_system_tells() {
+        let addresses = local_addresses().unwrap();
+        let prefixes = local_prefixes().await.unwrap();
+        assert!(
+            addresses.iter().filter_map(LocalAddress::network).all(|network| prefixes.contains(&network))
+        );
+        default_gateways().await.unwrap();
+    }
+}

@@ -1,0 +1,184 @@
+//! Small files that survive a crash whole: the old contents or the new, never a mixture.
+//!
+//! The new contents go to a temporary file beside the old one, are forced to the disk, and take its name; then the
+//! directory is forced to the disk, so that the name survives too. Files are readable by their owner alone.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use partyline_model::{AppError, ErrorCode};
+
+/// Longest file that [`read`] takes into memory.
+const LIMIT: u64 = 16 << 20;
+
+/// A file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {action} {}: {error}", path.display())]
+pub struct StorageError {
+    action: &'static str,
+    path: PathBuf,
+    #[source]
+    error: io::Error,
+}
+
+impl StorageError {
+    pub(crate) fn new(action: &'static str, path: &Path, error: io::Error) -> Self {
+        Self { action, path: path.to_path_buf(), error }
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self.error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "Free some disk space.",
+            io::ErrorKind::ReadOnlyFilesystem => {
+                "Make the file system writable, or choose another state directory."
+            }
+            io::ErrorKind::PermissionDenied => "Run it as the user who owns the state directory.",
+            io::ErrorKind::FileTooLarge => "Move the file away; it was not written by Partyline.",
+            _ => "Check the disk, and that the directory exists.",
+        }
+    }
+
+    /// The kind of the underlying error.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        self.error.kind()
+    }
+}
+
+impl From<StorageError> for AppError {
+    fn from(error: StorageError) -> Self {
+        Self::new(ErrorCode::Storage, error.to_string(), error.hint())
+    }
+}
+
+/// Writes a file, replacing what it held.
+///
+/// # Errors
+/// If it could not be made durable; the old contents are then still there.
+pub fn replace(path: &Path, contents: &[u8]) -> Result<(), StorageError> {
+    let temporary = temporary(path);
+    let result = write_durably(&temporary, contents).and_then(|()| fs::rename(&temporary, path));
+    if result.is_err() {
+        // Best effort: the next attempt overwrites it anyway.
+        let _ = fs::remove_file(&temporary);
+    }
+    result.and_then(|()| sync_directory(path)).map_err(|error| StorageError::new("write", path, error))
+}
+
+/// Reads a file; `None` if there is none.
+///
+/// # Errors
+/// If it exists but cannot be read, or is longer than 16 MiB.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
+    let wrap = |error| StorageError::new("read", path, error);
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(wrap(error)),
+        Ok(file) if file.len() > LIMIT => return Err(wrap(io::ErrorKind::FileTooLarge.into())),
+        Ok(_) => {}
+    }
+    fs::read(path).map(Some).map_err(wrap)
+}
+
+/// Deletes a file, durably; it is fine if there is none.
+///
+/// # Errors
+/// If it is still there.
+pub fn remove(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_directory(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+    .map_err(|error| StorageError::new("delete", path, error))
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".new");
+    path.with_file_name(name)
+}
+
+fn write_durably(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut file = private().create(true).truncate(true).write(true).open(path)?;
+    file.write_all(contents)?;
+    file.sync_all()
+}
+
+#[cfg(unix)]
+fn private() -> OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+#[cfg(not(unix))]
+fn private() -> OpenOptions {
+    // The state directory below %ProgramData% is made by the installer, for SYSTEM and administrators.
+    OpenOptions::new()
+}
+
+#[cfg(unix)]
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(directory)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_directory(_path: &Path) -> io::Result<()> {
+    // NTFS journals names by itself, and directories cannot be opened as files.
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_are_replaced_whole() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("state.json");
+        assert_eq!(read(&path).unwrap(), None);
+        replace(&path, b"first").unwrap();
+        replace(&path, b"2nd").unwrap();
+        assert_eq!(read(&path).unwrap().unwrap(), b"2nd");
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "no temporary file is left");
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+        assert_eq!(read(&path).unwrap(), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_owner_may_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("key");
+        replace(&path, b"secret").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_contents() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("state.json");
+        replace(&path, b"old").unwrap();
+        // The temporary file cannot be made where a directory has its name.
+        fs::create_dir(temporary(&path)).unwrap();
+        let error = replace(&path, b"new").unwrap_err();
+        assert!(error.to_string().contains("state.json"), "{error}");
+        assert_eq!(read(&path).unwrap().unwrap(), b"old");
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let full = StorageError::new("write", Path::new("x"), io::ErrorKind::StorageFull.into());
+        assert_eq!(AppError::from(full).hint, "Free some disk space.");
+    }
+}

@@ -1,0 +1,144 @@
+//! A party's network device.
+//!
+//! Linux: a TUN device with virtio headers, so that one read or write carries up to 64 KiB of one flow (TSO, USO, GRO).
+//! It vanishes with the process, and its routes with it. Beside its connected routes it gets:
+//!
+//! - `255.255.255.255/32` and `224.0.0.0/4`, and `ff02::/16` in the local table, where the kernel keeps multicast:
+//!   so that games, which broadcast without naming an interface, are heard in the party. Programs that do name one
+//!   (mDNS responders, DHCP clients, anything bound to an interface or using `IP_MULTICAST_IF`) are not affected, and
+//!   unicast never is. With several parties switched on, unbound broadcasts go to the one switched on last: its metric
+//!   is the lowest, and when it goes down the next takes over.
+//! - a link-local address with the interface identifier of its virtual one, instead of a random one, so that members
+//!   know whose it is.
+//!
+//! TUN devices on Linux do no address detection (no ARP, no duplicate detection), so addresses work at once.
+
+mod batch;
+#[cfg(target_os = "linux")]
+#[path = "tun/linux.rs"]
+mod system;
+#[cfg(target_os = "macos")]
+#[path = "tun/macos.rs"]
+mod system;
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+#[path = "tun/unsupported.rs"]
+mod system;
+
+use std::io;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use partyline_model::{AppError, ErrorCode};
+
+pub use batch::{TunReads, TunWrites};
+pub use system::TunDevice;
+
+use crate::LocalAddress;
+
+/// How a device is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunConfig {
+    /// Its name; `None` takes the first free of `partyline0`, `partyline1`, … . Ignored on macOS.
+    pub name: Option<String>,
+    /// Our IPv4 address and the party's prefix.
+    pub v4: Ipv4Net,
+    /// Our IPv6 address and the party's prefix.
+    pub v6: Ipv6Net,
+    /// Largest packet, in bytes.
+    pub mtu: u16,
+}
+
+/// Why there is no device.
+#[derive(Debug, thiserror::Error)]
+pub enum TunError {
+    /// The process lacks the right.
+    #[error("this process may not create network devices")]
+    Permission,
+    /// The kernel's TUN driver is missing.
+    #[error("the system has no /dev/net/tun")]
+    NoTunDriver,
+    /// Another device has the name.
+    #[error("a network device named {name} already exists")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// The party's range is in use.
+    #[error("the address range {range} is already used by {interface} on this computer")]
+    AddressClash {
+        /// The party's range.
+        range: Ipv4Net,
+        /// Who uses it.
+        interface: String,
+    },
+    /// Not on this system yet.
+    #[error("network devices are not supported on this system yet")]
+    Unsupported,
+    /// Anything else.
+    #[error("the network device could not be set up: {0}")]
+    Other(#[source] io::Error),
+}
+
+impl TunError {
+    /// What a person can do about it.
+    #[must_use]
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::Permission => {
+                "Start the Partyline service, or run this as root or with CAP_NET_ADMIN (as administrator elsewhere)."
+            }
+            Self::NoTunDriver => {
+                "Load the driver with `modprobe tun`; in a container, pass --device /dev/net/tun."
+            }
+            Self::NameTaken { .. } => "Remove that device, or choose another name.",
+            Self::AddressClash { .. } => {
+                "Leave the other network, or ask the party's owner for another address range."
+            }
+            Self::Unsupported => "Use Linux for now.",
+            Self::Other(_) => "Look into the log for details.",
+        }
+    }
+}
+
+impl From<TunError> for AppError {
+    fn from(error: TunError) -> Self {
+        let code = match error {
+            TunError::Permission => ErrorCode::PermissionDenied,
+            TunError::AddressClash { .. } => ErrorCode::RangeConflict,
+            _ => ErrorCode::Device,
+        };
+        Self::new(code, error.to_string(), error.hint())
+    }
+}
+
+/// Refuses a range that one of the computer's interfaces has.
+#[cfg_attr(not(any(target_os = "linux", target_os = "macos")), allow(dead_code))]
+fn check_range(range: Ipv4Net, addresses: &[LocalAddress]) -> Result<(), TunError> {
+    let range = range.trunc();
+    let clash = addresses.iter().find(|local| match local.network() {
+        Some(IpNet::V4(network)) => network.contains(&range) || range.contains(&network),
+        _ => false,
+    });
+    let interface = clash.map(|local| local.interface.clone());
+    interface.map_or(Ok(()), |interface| Err(TunError::AddressClash { range, interface }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(address: &str, prefix: u8) -> LocalAddress {
+        let address = address.parse().unwrap();
+        LocalAddress { interface: "eth0".into(), index: Some(2), address, prefix, point_to_point: false }
+    }
+
+    #[test]
+    fn a_range_in_use_is_refused_with_the_interface() {
+        let range = "10.77.0.5/24".parse().unwrap();
+        for taken in [local("10.77.0.9", 24), local("10.1.2.3", 8), local("10.77.0.200", 28)] {
+            let error = check_range(range, &[taken]).unwrap_err();
+            assert!(matches!(&error, TunError::AddressClash { interface, .. } if interface == "eth0"));
+            assert_eq!(AppError::from(error).code, ErrorCode::RangeConflict);
+        }
+        check_range(range, &[local("10.78.0.9", 24), local("fd00::1", 64)]).unwrap();
+    }
+}

@@ -1,0 +1,190 @@
+//! Linux: TUN with virtio headers.
+
+use std::{
+    fmt, fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Mutex,
+};
+
+use nix::net::if_::if_nametoindex;
+use route_manager::{AsyncRouteManager, Route};
+use tokio::sync::Mutex as AsyncMutex;
+use tun_rs::{AsyncDevice, DeviceBuilder, GROTable};
+
+use super::{TunConfig, TunError, TunReads, TunWrites, batch::WRITE_OFFSET, check_range};
+use crate::{DEVICE_PREFIX, may_create_devices, network::configured_addresses};
+
+/// Packets that the kernel holds for us. A device without queueing of its own would buffer 500, which at a bad moment
+/// is half a second of lag.
+const QUEUE: u32 = 128;
+/// Metrics of the broadcast routes count down from here with the interface index, so that the newest device wins.
+const METRIC: u32 = 10_000;
+/// The kernel keeps multicast routes of IPv6 in the local table.
+const LOCAL_TABLE: u8 = 255;
+const MAIN_TABLE: u8 = 254;
+const NAMES: usize = 256;
+
+/// A party's network device; gone when dropped.
+pub struct TunDevice {
+    device: AsyncDevice,
+    name: String,
+    index: u32,
+    coalescing: AsyncMutex<GROTable>,
+}
+
+impl fmt::Debug for TunDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TunDevice")
+            .field("name", &self.name)
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TunDevice {
+    /// Makes a device with its addresses and routes, and brings it up.
+    ///
+    /// # Errors
+    /// See [`TunError`]; nothing is left behind.
+    pub async fn create(config: &TunConfig) -> Result<Self, TunError> {
+        may_create_devices()?;
+        check_range(config.v4, &configured_addresses().map_err(TunError::Other)?)?;
+        let (device, name) = open(config)?;
+        configure(&device, &name, config).map_err(TunError::Other)?;
+        let index = device.if_index().map_err(TunError::Other)?;
+        add_routes(index).await.map_err(TunError::Other)?;
+        Ok(Self { device, name, index, coalescing: AsyncMutex::new(GROTable::default()) })
+    }
+
+    /// The device's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The device's interface index.
+    #[must_use]
+    pub const fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Waits for packets from local programs; a segment of one flow comes already split.
+    ///
+    /// # Errors
+    /// If the device is gone. A packet that cannot be read is skipped.
+    pub async fn recv(&self, reads: &mut TunReads) -> io::Result<()> {
+        reads.count = 0;
+        loop {
+            self.device.readable().await?;
+            let TunReads { segment, packets, sizes, .. } = reads;
+            match self.device.try_recv_multiple(segment, packets, sizes, 0) {
+                Ok(count) => {
+                    reads.count = count;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.raw_os_error().is_some() => return Err(error),
+                Err(error) => tracing::debug!(device = self.name, %error, "unreadable packet skipped"),
+            }
+        }
+    }
+
+    /// Writes packets to local programs, those of one flow coalesced, and empties the batch.
+    ///
+    /// # Errors
+    /// If the device is gone. A packet that the kernel refuses is skipped.
+    pub async fn send(&self, writes: &mut TunWrites) -> io::Result<()> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let mut coalescing = self.coalescing.lock().await;
+        let packets = &mut writes.packets[..writes.count];
+        let result = self.device.send_multiple(&mut coalescing, packets, WRITE_OFFSET).await;
+        writes.clear();
+        match result {
+            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EBADFD as i32) => Err(error),
+            Err(error) => {
+                tracing::debug!(device = self.name, %error, "packet refused by the kernel");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+/// Names are looked for and taken under this lock, so that two parties switched on at once do not want the same.
+static NAMING: Mutex<()> = Mutex::new(());
+
+fn open(config: &TunConfig) -> Result<(AsyncDevice, String), TunError> {
+    let _naming = NAMING.lock();
+    // Asked of the kernel, since /sys shows the network namespace it was mounted in.
+    let exists = |name: &str| if_nametoindex(name).is_ok();
+    let name = match &config.name {
+        Some(name) if exists(name) => return Err(TunError::NameTaken { name: name.clone() }),
+        Some(name) => name.clone(),
+        None => (0..NAMES)
+            .map(|number| format!("{DEVICE_PREFIX}{number}"))
+            .find(|name| !exists(name))
+            .ok_or_else(|| TunError::NameTaken { name: DEVICE_PREFIX.to_owned() })?,
+    };
+    let device = DeviceBuilder::new()
+        .name(&name)
+        .mtu(config.mtu)
+        .ipv4(config.v4.addr(), config.v4.prefix_len(), None)
+        .enable(false)
+        .offload(true)
+        .tx_queue_len(QUEUE)
+        .build_async()
+        .map_err(|error| open_error(error, &name))?;
+    Ok((device, name))
+}
+
+fn open_error(error: io::Error, name: &str) -> TunError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => TunError::Permission,
+        io::ErrorKind::NotFound => TunError::NoTunDriver,
+        io::ErrorKind::ResourceBusy => TunError::NameTaken { name: name.to_owned() },
+        _ if error.raw_os_error() == Some(nix::errno::Errno::EPERM as i32) => TunError::Permission,
+        _ => TunError::Other(error),
+    }
+}
+
+fn configure(device: &AsyncDevice, name: &str, config: &TunConfig) -> io::Result<()> {
+    // No link-local address of the kernel's own making: members accept only the one that goes with the virtual one.
+    let mode = format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode");
+    if let Err(error) = fs::write(&mode, "1") {
+        tracing::debug!(mode, %error, "the kernel will add a link-local address");
+    }
+    device.enabled(true)?;
+    let v6 = config.v6.addr();
+    for (address, prefix) in [(v6, config.v6.prefix_len()), (link_local(v6), 64)] {
+        if let Err(error) = device.add_address_v6(address, prefix) {
+            tracing::warn!(name, %address, %error, "no IPv6 on the device; is it disabled on this computer?");
+        }
+    }
+    Ok(())
+}
+
+fn link_local(address: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c, d] = address.segments();
+    Ipv6Addr::new(0xfe80, 0, 0, 0, a, b, c, d)
+}
+
+async fn add_routes(index: u32) -> io::Result<()> {
+    let mut routes = AsyncRouteManager::new()?;
+    let metric = METRIC.saturating_sub(index).max(1);
+    let everyone: [(IpAddr, u8, u8); 3] = [
+        (Ipv4Addr::BROADCAST.into(), 32, MAIN_TABLE),
+        (Ipv4Addr::new(224, 0, 0, 0).into(), 4, MAIN_TABLE),
+        (Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0).into(), 16, LOCAL_TABLE),
+    ];
+    for (destination, prefix, table) in everyone {
+        let route =
+            Route::new(destination, prefix).with_if_index(index).with_metric(metric).with_table(table);
+        match routes.add(&route).await {
+            Err(error) if destination.is_ipv6() => tracing::warn!(%error, "no IPv6 multicast on the device"),
+            result => result?,
+        }
+    }
+    Ok(())
+}
