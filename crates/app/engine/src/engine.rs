@@ -1,0 +1,433 @@
+//! The loop.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use partyline_model::{AppError, Command, ErrorCode, Now, Reply, Snapshot};
+use partyline_net::{BeaconSockets, Outgoing, RecvBatch, Roots, TlsClient, UdpEndpoint};
+use partyline_node::{Config, LocalNetwork, Node, Output, RequestId};
+use partyline_platform::{Clock, LocalAddress, NetworkState, sweep};
+use rand::RngCore as _;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    Call, Controller, EngineOptions, RunningEngine,
+    connections::{ConnectionEvent, Connections},
+    devices::{Batch, DeviceEvent, Devices},
+    doctor,
+    egress::Ways,
+    router,
+    spares::{SpareDatagram, Spares},
+    store::Store,
+    surroundings::{self, Ports, Surrounding, beacon_interfaces},
+};
+
+/// Snapshots are at least this far apart, and at most that far while the engine is up.
+const SNAPSHOT_GAP: Duration = Duration::from_millis(100);
+const SNAPSHOT_AGE: Duration = Duration::from_secs(1);
+/// Calls and events that may wait for the loop.
+const QUEUE: usize = 256;
+/// Sockets lent to a check of the network.
+const SPARES: u8 = 5;
+/// The longest packet a datagram can carry.
+const PACKET: usize = 64 * 1024;
+
+/// The engine.
+pub struct Engine {
+    clock: Clock,
+    node: Node,
+    store: Store,
+    udp: UdpEndpoint,
+    beacon: Option<BeaconSockets>,
+    devices: Devices,
+    connections: Connections,
+    ports: Ports,
+    spares: Spares,
+    network: NetworkState,
+    calls: mpsc::Receiver<Call>,
+    answers: HashMap<RequestId, oneshot::Sender<Result<Reply, AppError>>>,
+    next_request: RequestId,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    shown: (u32, Now),
+    inbox: Inbox,
+    watchers: Vec<JoinHandle<()>>,
+    packet: Vec<u8>,
+    received: Option<RecvBatch>,
+    stopped: bool,
+}
+
+/// What other tasks send to the loop.
+struct Inbox {
+    connections: mpsc::Receiver<ConnectionEvent>,
+    devices: mpsc::Receiver<DeviceEvent>,
+    packets: mpsc::Receiver<Batch>,
+    surroundings: mpsc::Receiver<Surrounding>,
+    spares: mpsc::Receiver<SpareDatagram>,
+}
+
+/// What woke the loop.
+enum Wake {
+    Call(Option<Call>),
+    Datagrams(std::io::Result<()>),
+    Packets(Batch),
+    Connection(ConnectionEvent),
+    Device(DeviceEvent),
+    Surrounding(Surrounding),
+    Spare(SpareDatagram),
+    Beacon(std::io::Result<(Vec<u8>, SocketAddr)>),
+    Time,
+}
+
+impl Engine {
+    /// Opens state and sockets and starts the event loop on the current runtime.
+    ///
+    /// # Errors
+    /// State that cannot be read or written, sockets that cannot be opened.
+    pub async fn start(options: EngineOptions) -> Result<RunningEngine, AppError> {
+        let removed = sweep(&options.state_dir).await?;
+        if !removed.is_empty() {
+            tracing::info!(?removed, "removed the devices that an earlier run left behind");
+        }
+        let (calls_in, calls) = mpsc::channel(QUEUE);
+        let (mut engine, snapshots) = Self::open(options, calls)?;
+        let now = engine.clock.now();
+        // A new device has to be written down before anybody hears of it; a known one runs with a full disk, too.
+        if engine.store.is_new()? {
+            engine.store.write(now.instant, engine.node.save()).await?;
+        }
+        let join = tokio::spawn(engine.run());
+        Ok(RunningEngine { controller: Controller::new(calls_in, snapshots), join })
+    }
+
+    fn open(
+        options: EngineOptions,
+        calls: mpsc::Receiver<Call>,
+    ) -> Result<(Box<Self>, watch::Receiver<Arc<Snapshot>>), AppError> {
+        let clock = Clock::new();
+        let now = clock.now();
+        let store = Store::new(&options.state_dir);
+        let node = open_node(now, &options, &store)?;
+        let tls = TlsClient::new(&Roots { extra_ca: options.extra_ca.clone() }).map_err(|error| {
+            AppError::new(
+                ErrorCode::ServerCertificate,
+                error.to_string(),
+                "Correct the path of the extra certificates.",
+            )
+        })?;
+        let udp = UdpEndpoint::bind(options.port).map_err(|error| {
+            AppError::new(ErrorCode::Device, error.to_string(), "Stop the other program or change the port.")
+        })?;
+        let (connection_events, connections) = mpsc::channel(QUEUE);
+        let (device_events, devices) = mpsc::channel(QUEUE);
+        let (batches, packets) = mpsc::channel(4);
+        let (surrounding_events, surroundings) = mpsc::channel(QUEUE);
+        let (snapshots, watched) = watch::channel(Arc::new(node.snapshot(now)));
+        let seed = rand::rngs::OsRng.next_u64();
+        let (spares, spare_datagrams) = Spares::new();
+        let engine = Self {
+            devices: Devices::new(&options.state_dir, device_events, batches),
+            connections: Connections::new(tls, connection_events),
+            ports: Ports::new(&udp, seed, &options.state_dir, surrounding_events.clone()),
+            watchers: surroundings::watch(clock, surrounding_events).into(),
+            beacon: open_beacon(),
+            spares,
+            clock,
+            shown: (node.revision(), now),
+            node,
+            store,
+            udp,
+            network: NetworkState::default(),
+            calls,
+            answers: HashMap::new(),
+            next_request: 0,
+            snapshots,
+            inbox: Inbox { connections, devices, packets, surroundings, spares: spare_datagrams },
+            packet: vec![0; PACKET],
+            received: Some(RecvBatch::new()),
+            stopped: false,
+        };
+        Ok((Box::new(engine), watched))
+    }
+
+    async fn run(mut self: Box<Self>) -> Result<(), AppError> {
+        while !self.stopped {
+            self.pump().await;
+            if self.stopped {
+                break;
+            }
+            let mut batch = self.received.take().unwrap_or_default();
+            let wake = self.wait(&mut batch).await;
+            self.handle(wake, &batch).await;
+            self.received = Some(batch);
+        }
+        self.watchers.iter().for_each(JoinHandle::abort);
+        self.ports.stop().await;
+        Ok(())
+    }
+
+    async fn wait(&mut self, batch: &mut RecvBatch) -> Wake {
+        let now = self.clock.now();
+        let deadline = [self.node.poll_timeout(), self.store.deadline(), Some(self.snapshot_due(now))];
+        let wait = deadline.into_iter().flatten().min().map_or(SNAPSHOT_AGE, |at| self.clock.until(at));
+        tokio::select! {
+            biased;
+            call = self.calls.recv() => Wake::Call(call),
+            Some(event) = self.inbox.connections.recv() => Wake::Connection(event),
+            Some(event) = self.inbox.devices.recv() => Wake::Device(event),
+            Some(event) = self.inbox.surroundings.recv() => Wake::Surrounding(event),
+            Some(datagram) = self.inbox.spares.recv() => Wake::Spare(datagram),
+            received = hear(self.beacon.as_ref()) => Wake::Beacon(received),
+            () = tokio::time::sleep(wait), if wait.is_zero() => Wake::Time,
+            received = self.udp.recv(batch) => Wake::Datagrams(received),
+            Some(batch) = self.inbox.packets.recv() => Wake::Packets(batch),
+            () = tokio::time::sleep(wait) => Wake::Time,
+        }
+    }
+
+    async fn handle(&mut self, wake: Wake, received: &RecvBatch) {
+        let now = self.clock.now();
+        match wake {
+            Wake::Call(Some((command, answer))) => {
+                self.next_request += 1;
+                self.answers.insert(self.next_request, answer);
+                self.node.handle_command(now, self.next_request, command);
+            }
+            // Whoever hosts this engine is gone, and with it everybody who could stop it.
+            Wake::Call(None) => self.node.handle_command(now, 0, Command::Stop),
+            Wake::Datagrams(Ok(())) => self.receive(now, received).await,
+            Wake::Datagrams(Err(error)) => self.rebind(now, &error).await,
+            Wake::Packets(batch) => self.take_packets(now, batch),
+            Wake::Connection(event) => self.on_connection(now, event).await,
+            Wake::Device(event) => {
+                if let Some((party, input)) = self.devices.handle(event) {
+                    self.node.handle_device(party, input);
+                }
+            }
+            Wake::Surrounding(surrounding) => self.on_surrounding(now, surrounding).await,
+            Wake::Spare(datagram) => {
+                if self.spares.is_current(&datagram) {
+                    let SpareDatagram { index, from, bytes, .. } = datagram;
+                    self.node.handle_spare_datagram(now, index, from, &bytes);
+                }
+            }
+            Wake::Beacon(Ok((bytes, source))) => self.node.handle_beacon(now, source, &bytes),
+            Wake::Beacon(Err(error)) => {
+                tracing::warn!(%error, "the LAN beacon is lost");
+                self.beacon = None;
+            }
+            Wake::Time => {}
+        }
+        if self.node.poll_timeout().is_some_and(|at| at <= now.instant) {
+            self.node.handle_timeout(now);
+        }
+    }
+
+    async fn receive(&mut self, now: Now, batch: &RecvBatch) {
+        for datagram in batch.datagrams() {
+            let Some((party, len)) =
+                self.node.handle_datagram(now, datagram.from, datagram.bytes, &mut self.packet)
+            else {
+                continue;
+            };
+            self.devices.write(party, &self.packet[..len]).await;
+        }
+    }
+
+    fn take_packets(&mut self, now: Now, mut batch: Batch) {
+        for packet in batch.reads.packets() {
+            self.node.handle_packet(now.instant, batch.party, packet);
+        }
+        batch.done();
+    }
+
+    async fn on_connection(&mut self, now: Now, event: ConnectionEvent) {
+        match event {
+            ConnectionEvent::Server(id, input) => self.node.handle_server(now, id, input),
+            ConnectionEvent::Stream(id, input) => {
+                for (party, packet) in self.node.handle_stream(now, id, input) {
+                    self.devices.write(party, &packet).await;
+                }
+            }
+            ConnectionEvent::Resolved { host, port, addresses } => {
+                self.node.handle_resolved(now, host, port, addresses);
+            }
+            ConnectionEvent::Reached(address) => self.node.handle_reached(now, address),
+        }
+    }
+
+    async fn on_surrounding(&mut self, now: Now, surrounding: Surrounding) {
+        match surrounding {
+            Surrounding::Network { state, prefixes } => {
+                self.ports.follow(&state).await;
+                if let Some(beacon) = &mut self.beacon {
+                    beacon.set_interfaces(beacon_interfaces(&state.addresses));
+                }
+                let local = self.local_network(&state.addresses, prefixes);
+                self.network = state;
+                self.node.handle_network(now, local);
+            }
+            Surrounding::Woke => self.node.handle_wake(now),
+            Surrounding::Mapped { addresses } => self.node.handle_mapped(now, addresses),
+        }
+    }
+
+    async fn rebind(&mut self, now: Now, error: &std::io::Error) {
+        tracing::warn!(%error, "the UDP sockets are lost; opening them anew");
+        if let Err(error) = self.udp.rebind() {
+            tracing::error!(%error, "no UDP socket");
+            tokio::time::sleep(SNAPSHOT_AGE).await;
+        }
+        let prefixes = partyline_platform::local_prefixes().await.unwrap_or_default();
+        let local = self.local_network(&self.network.addresses, prefixes);
+        self.node.handle_network(now, local);
+    }
+
+    fn local_network(&self, addresses: &[LocalAddress], prefixes: Vec<ipnet::IpNet>) -> LocalNetwork {
+        LocalNetwork {
+            addresses: addresses.iter().map(|local| local.address).filter(reachable).collect(),
+            prefixes,
+            port_v4: self.udp.has_v4().then(|| self.udp.port()),
+            port_v6: self.udp.port_v6(),
+        }
+    }
+
+    /// Sends what waits and does what the node asks for, until it asks for nothing.
+    async fn pump(&mut self) {
+        let now = self.clock.now();
+        let mut egress =
+            Ways { udp: &self.udp, devices: &mut self.devices, connections: &mut self.connections };
+        self.node.flush(now, &mut egress);
+        self.devices.flush().await;
+        while let Some(output) = self.node.poll_output() {
+            self.perform(now, output).await;
+        }
+        if self.store.deadline().is_some_and(|at| at <= now.instant) {
+            let _ = self.store.write(now.instant, self.node.save()).await;
+        }
+        self.show(now);
+    }
+
+    async fn perform(&mut self, now: Now, output: Output) {
+        match output {
+            Output::Datagram { destination, bytes } => {
+                let _ = self.udp.try_send(&Outgoing::one(destination, &bytes));
+            }
+            Output::DeviceUp { party, device } => self.devices.open(party, device),
+            Output::DeviceDown { party } => self.devices.close(party),
+            Output::ServerOpen { id, url } => self.connections.open_server(id, url),
+            Output::ServerSend { id, frame } => self.connections.send_to_server(id, frame),
+            Output::ServerClose { id } => self.connections.close_server(id),
+            Output::StreamOpen { id, tls, address, host } => {
+                self.connections.open_stream(id, tls, address, host)
+            }
+            Output::StreamSend { id, bytes } => self.connections.send_on_stream(id, bytes),
+            Output::StreamClose { id } => self.connections.close_stream(id),
+            Output::Resolve { host, port } => self.connections.resolve(host, port),
+            Output::Beacon { to, bytes } => self.send_beacon(to, &bytes),
+            Output::Spares { count } => {
+                let lent = self.spares.lend(count);
+                self.node.handle_spares(now, lent);
+            }
+            Output::SpareSend { index, destination, bytes } => self.spares.send(index, destination, &bytes),
+            Output::Reach { address } => self.connections.reach(address),
+            Output::Save => self.store.mark(now.instant),
+            Output::Answer { request, result } => self.answer(now, request, *result).await,
+            Output::Stopped => {
+                let _ = self.store.write(now.instant, self.node.save()).await;
+                self.stopped = true;
+            }
+        }
+    }
+
+    fn send_beacon(&self, to: Option<SocketAddr>, bytes: &[u8]) {
+        let Some(beacon) = &self.beacon else { return };
+        match to {
+            Some(to) => drop(beacon.send_to(to, bytes)),
+            None => drop(beacon.send_to_group(bytes)),
+        }
+    }
+
+    /// Answers a command, once what it changed is written down.
+    async fn answer(&mut self, now: Now, request: RequestId, result: Result<Reply, AppError>) {
+        let Some(answer) = self.answers.remove(&request) else { return };
+        let result = match result {
+            Ok(Reply::Doctor(findings)) => {
+                Ok(Reply::Doctor(doctor::complete(findings, &self.store, &self.ports.states())))
+            }
+            Ok(reply) if self.store.is_dirty() && changes(&reply) => self.secure(now, reply).await,
+            other => other,
+        };
+        // The caller may have given up.
+        let _ = answer.send(result);
+    }
+
+    async fn secure(&mut self, now: Now, reply: Reply) -> Result<Reply, AppError> {
+        let written = self.store.write(now.instant, self.node.save()).await;
+        if let (Err(_), Reply::Created { party, .. } | Reply::Joined { party }) = (&written, &reply) {
+            self.node.abandon(now, *party);
+        }
+        written.map(|()| reply)
+    }
+
+    fn snapshot_due(&self, now: Now) -> std::time::Instant {
+        let changed = self.node.revision() != self.shown.0;
+        let gap = if changed { SNAPSHOT_GAP } else { SNAPSHOT_AGE };
+        (self.shown.1.instant + gap).max(now.instant)
+    }
+
+    fn show(&mut self, now: Now) {
+        if self.snapshot_due(now) <= now.instant {
+            self.node.handle_router(router::checks(&self.ports.states()));
+            self.shown = (self.node.revision(), now);
+            self.snapshots.send_replace(Arc::new(self.node.snapshot(now)));
+        }
+    }
+}
+
+/// Whether an answer says that something was done, rather than how things are.
+const fn changes(reply: &Reply) -> bool {
+    !matches!(reply, Reply::Snapshot(_) | Reply::Preview(_) | Reply::Pong(_) | Reply::Doctor(_))
+}
+
+async fn hear(beacon: Option<&BeaconSockets>) -> std::io::Result<(Vec<u8>, SocketAddr)> {
+    match beacon {
+        Some(beacon) => beacon.receive().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn open_beacon() -> Option<BeaconSockets> {
+    BeaconSockets::open().inspect_err(|error| tracing::warn!(%error, "no LAN beacon")).ok()
+}
+
+fn open_node(now: Now, options: &EngineOptions, store: &Store) -> Result<Node, AppError> {
+    let config = Config {
+        servers: options.servers.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        paths: partyline_node::PathsConfig::default(),
+        netcheck: partyline_node::NetcheckConfig {
+            enabled: options.nat_detection,
+            spares: SPARES,
+            ..Default::default()
+        },
+    };
+    let mut seed = [0; 32];
+    rand::rngs::OsRng.fill_bytes(&mut seed);
+    Node::new(now, seed, config, store.load()?.as_deref()).map_err(|error| {
+        AppError::new(
+            ErrorCode::Storage,
+            format!("The saved parties in {} cannot be used: {error}.", store.place()),
+            "Update Partyline, or move the file away to start afresh; it is left as it is.",
+        )
+    })
+}
+
+/// Link-local IPv6 addresses need a scope that only this computer knows; neighbours find each other by beacon.
+fn reachable(address: &std::net::IpAddr) -> bool {
+    match address {
+        std::net::IpAddr::V4(v4) => !v4.is_link_local(),
+        std::net::IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+    }
+}
