@@ -1,0 +1,138 @@
+//! What `partyline-service` and `partyline service` do.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use partyline_model::AppError;
+use partyline_telemetry::{LogGuard, Logging};
+
+use crate::{Host, Place, Settings, install, signal::interrupted};
+
+/// Runs the service, or has the system run it.
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// Run the service here until Ctrl-C or SIGTERM.
+    Run {
+        /// Where clients find it.
+        #[command(flatten)]
+        place: Place,
+        /// How.
+        #[command(flatten)]
+        settings: Box<Settings>,
+    },
+    /// Have the system start the service, now and at every start of the computer.
+    Install(InstallOptions),
+    /// Stop the service and take it out of the system. Parties and keys stay.
+    Uninstall,
+    /// Tell whether the service runs.
+    Status {
+        /// Where it is expected.
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Options of `install`.
+#[derive(Debug, Clone, Args)]
+pub struct InstallOptions {
+    /// User id that may drive the service; by default the user who called sudo.
+    #[arg(long = "allow-user", value_name = "UID")]
+    pub allowed_users: Vec<u32>,
+    /// Group id whose users may drive the service.
+    #[arg(long = "allow-group", value_name = "GID")]
+    pub allowed_groups: Vec<u32>,
+    /// Rendezvous server for new parties (`wss://host`); can be given several times.
+    #[arg(long = "default-server", value_name = "URL")]
+    pub servers: Vec<String>,
+    /// UDP port all parties share, for a port forwarding by hand; else the system chooses.
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Certificates (PEM) to trust besides the system's, for private servers.
+    #[arg(long, value_name = "FILE")]
+    pub extra_ca: Option<PathBuf>,
+}
+
+impl ServiceCommand {
+    /// Starts to log as the command needs it: `run` into files too, where it can.
+    #[must_use = "the last lines are lost without it"]
+    pub fn log(&self, verbosity: u8) -> Option<LogGuard> {
+        let terminal = Logging::verbosity(verbosity);
+        let Self::Run { place, settings } = self else { return terminal.start().ok() };
+        match terminal.clone().also_into(&settings.directories(place).log, "service").start() {
+            Ok(guard) => Some(guard),
+            Err(error) => {
+                let guard = terminal.start().ok();
+                tracing::warn!(%error, "no log file");
+                guard
+            }
+        }
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// What went wrong and what to do.
+    pub async fn execute(self) -> Result<(), AppError> {
+        match self {
+            Self::Run { place, settings } => run(&place, &settings).await,
+            Self::Install(options) => install::install(&options),
+            Self::Uninstall => install::uninstall(),
+            Self::Status { place } => status(&place).await,
+        }
+    }
+}
+
+async fn run(place: &Place, settings: &Settings) -> Result<(), AppError> {
+    let host = Host::start(place, settings).await?;
+    tracing::info!(endpoint = %place.endpoint(), "ready");
+    supervisor::ready();
+    host.run_until(async {
+        if let Err(error) = interrupted().await {
+            tracing::error!(%error, "cannot wait for signals");
+        }
+        supervisor::stopping();
+    })
+    .await
+}
+
+async fn status(place: &Place) -> Result<(), AppError> {
+    let connection = partyline_ipc::connect(&place.endpoint()).await?;
+    let snapshot = connection.snapshots.borrow();
+    let parties = snapshot.parties.len();
+    println!(
+        "running: {}, {parties} {}",
+        connection.software,
+        if parties == 1 { "party" } else { "parties" }
+    );
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+mod supervisor {
+    //! Tells systemd how far the service is, where it asks.
+
+    use sd_notify::NotifyState;
+
+    pub fn ready() {
+        tell(NotifyState::Ready);
+    }
+
+    pub fn stopping() {
+        tell(NotifyState::Stopping);
+    }
+
+    fn tell(state: NotifyState<'_>) {
+        if let Err(error) = sd_notify::notify(&[state]) {
+            tracing::debug!(%error, "systemd was not told");
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod supervisor {
+    //! Other systems ask nothing.
+
+    pub const fn ready() {}
+
+    pub const fn stopping() {}
+}

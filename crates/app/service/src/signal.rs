@@ -1,0 +1,21 @@
+//! Being asked to stop.
+
+use std::io;
+
+/// Waits until the user or the system asks the program to end (Ctrl-C, SIGTERM).
+///
+/// # Errors
+/// Signals cannot be listened to.
+pub async fn interrupted() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            asked = tokio::signal::ctrl_c() => asked,
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}
