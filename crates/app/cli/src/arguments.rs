@@ -1,0 +1,369 @@
+//! What can be asked, and the help.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use ipnet::Ipv4Net;
+use partyline_model::InviteLifetime;
+use partyline_service::{Place, ServiceCommand, Settings};
+
+const AFTER_HELP: &str = "\
+Examples:
+  partyline create \"Friday night\"        make a party and print its invite link
+  partyline join 'partyline://join/…'    join a friend's party
+  partyline invite --expires 7d --qr     another invite, also as a QR code
+  partyline status --why                 who is in, how connected, and why so
+  partyline ping Ann -c 10               round trips through the tunnel
+  partyline netcheck                     what the network does to connections, and what to do
+  sudo partyline service install         start the service now and with the computer
+
+A party is named by its name or the first digits of its id, and may be left out where there is only one.
+A member is named by its name, its virtual address, or the first digits of its id.
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 service unreachable, 4 not permitted, 5 not found, 6 invite refused, 7 timeout.
+With --json the answer is one line of JSON; errors are {\"error\": {\"code\", \"message\", \"hint\"}}.
+Environment: PARTYLINE_RUNTIME_DIR, PARTYLINE_LOG (log filter), NO_COLOR.";
+
+/// A virtual LAN for game parties.
+#[derive(Debug, Parser)]
+#[command(name = "partyline", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// Answer in JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Log more to standard error; twice for the reasons.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a party and print an invite link.
+    Create(Create),
+    /// Join a party with an invite link.
+    Join(Join),
+    /// Make another invite link, or list those that can still be used (the owner, or a co-owner).
+    Invite(Invite),
+    /// Take an invite back, so that nobody joins with it any more (the owner, or a co-owner).
+    Revoke(Revoke),
+    /// List the parties of this computer.
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Leave a party for good.
+    Leave(WhichParty),
+    /// Remove a member from a party so that it stays removed (the owner, or a co-owner).
+    Kick(WhichMember),
+    /// Move a party to another address range (the owner).
+    Range(Range),
+    /// Switch a party on.
+    Up(Up),
+    /// Switch a party off without leaving it.
+    Down(WhichParty),
+    /// Show parties, members, and how they are connected.
+    Status(Status),
+    /// Measure round trips to a member through the tunnel.
+    Ping(Ping),
+    /// Install, run or look at the service.
+    Service {
+        #[command(subcommand)]
+        command: ServiceCommand,
+    },
+    /// Check everything that commonly goes wrong.
+    Doctor {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Measure what the network does to connections, and say what could be better; works without the service too.
+    Netcheck(Netcheck),
+    /// Print a completion script, for example for ~/.local/share/bash-completion/completions/partyline.
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
+    /// Print the version of this program, and of the service if it runs.
+    Version {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Whether and how this process hosts the engine itself.
+#[derive(Debug, Args)]
+pub struct Hosting {
+    /// Run the engine in this process until Ctrl-C, without the service; needs the right to make network devices.
+    #[arg(long)]
+    pub foreground: bool,
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct Create {
+    /// The party's name.
+    pub name: String,
+    /// The name friends will see; by default your user name.
+    #[arg(long = "name", value_name = "NAME")]
+    pub display_name: Option<String>,
+    /// Rendezvous server (`wss://host`); can be given several times.
+    #[arg(long = "server", value_name = "URL")]
+    pub servers: Vec<String>,
+    /// Address range, for example 10.80.7.0/24; by default one that collides with nothing here.
+    #[arg(long, value_name = "NETWORK")]
+    pub range: Option<Ipv4Net>,
+    /// Show the invite as a QR code too.
+    #[arg(long)]
+    pub qr: bool,
+    /// Go on and show the party until Ctrl-C; hosts the engine if no service runs.
+    #[arg(long)]
+    pub watch: bool,
+    #[command(flatten)]
+    pub hosting: Hosting,
+}
+
+#[derive(Debug, Args)]
+pub struct Join {
+    /// The invite link.
+    pub link: String,
+    /// The name friends will see; by default your user name.
+    #[arg(long = "name", value_name = "NAME")]
+    pub display_name: Option<String>,
+    /// Return once joined, without waiting until the party is connected.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// How long to wait, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub timeout: u32,
+    /// Go on and show the party until Ctrl-C; hosts the engine if no service runs.
+    #[arg(long)]
+    pub watch: bool,
+    #[command(flatten)]
+    pub hosting: Hosting,
+}
+
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Which party.
+    pub party: Option<String>,
+    #[command(flatten)]
+    pub hosting: Hosting,
+}
+
+#[derive(Debug, Args)]
+pub struct WhichParty {
+    /// Which party.
+    pub party: Option<String>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct WhichMember {
+    /// Which member.
+    pub member: String,
+    /// In which party.
+    #[arg(long)]
+    pub party: Option<String>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct Invite {
+    /// To which party.
+    pub party: Option<String>,
+    /// How long it can be used.
+    #[arg(long, value_enum, default_value = "1d")]
+    pub expires: Expires,
+    /// Show it as a QR code too.
+    #[arg(long)]
+    pub qr: bool,
+    /// Whoever joins with it may invite and remove members too.
+    #[arg(long)]
+    pub co_owner: bool,
+    /// Make none; list those made on this computer that can still be used.
+    #[arg(long, conflicts_with_all = ["expires", "qr", "co_owner", "watch"])]
+    pub list: bool,
+    /// Go on and show the party until Ctrl-C.
+    #[arg(long)]
+    pub watch: bool,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// Which invite: the first digits of its id, as `partyline invite --list` shows it.
+    pub invite: String,
+    /// Of which party.
+    #[arg(long)]
+    pub party: Option<String>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct Range {
+    /// A private network, for example 10.80.7.0/24.
+    #[arg(value_name = "NETWORK")]
+    pub range: Ipv4Net,
+    /// Which party.
+    #[arg(long)]
+    pub party: Option<String>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Expires {
+    /// One hour.
+    #[value(name = "1h")]
+    Hour,
+    /// One day.
+    #[value(name = "1d")]
+    Day,
+    /// Seven days.
+    #[value(name = "7d")]
+    Week,
+    /// Until it is revoked.
+    Never,
+}
+
+impl From<Expires> for InviteLifetime {
+    fn from(expires: Expires) -> Self {
+        match expires {
+            Expires::Hour => Self::Hour,
+            Expires::Day => Self::Day,
+            Expires::Week => Self::Week,
+            Expires::Never => Self::Never,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Only this party.
+    pub party: Option<String>,
+    /// Show what was tried to reach each member.
+    #[arg(long)]
+    pub why: bool,
+    /// Go on showing changes until Ctrl-C.
+    #[arg(long)]
+    pub watch: bool,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct Netcheck {
+    /// STUN or TURN server to ask besides the parties' own (`host:port`); can be given several times.
+    #[arg(long, visible_alias = "server", value_name = "HOST:PORT")]
+    pub stun: Vec<String>,
+    /// Go on, and show the report again whenever the network changes, until Ctrl-C.
+    #[arg(long)]
+    pub watch: bool,
+    /// Measure in this process even if the service runs.
+    #[arg(long)]
+    pub here: bool,
+    /// How long to wait, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub timeout: u32,
+    /// Servers whose hosts are asked if no others are named.
+    #[arg(hide = true, long = "default-server", env = "PARTYLINE_SERVERS", value_delimiter = ',')]
+    pub servers: Vec<String>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct Ping {
+    #[command(flatten)]
+    pub which: WhichMember,
+    /// How many times.
+    #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: u32,
+    /// Seconds between them.
+    #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub interval: Duration,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    let allowed = (0.0..=3600.0).contains(&seconds);
+    if allowed { Ok(Duration::from_secs_f64(seconds)) } else { Err("from 0 to 3600".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_parse_as_documented() {
+        for line in [
+            "partyline create Friday --name Ann --server wss://a.example --server wss://b.example --range 10.1.2.0/24",
+            "partyline join partyline://join/abc --watch",
+            "partyline invite",
+            "partyline invite Friday --expires never --qr",
+            "partyline invite --list --json",
+            "partyline revoke 1f2e3d4c --party Friday",
+            "partyline range 10.90.1.0/24",
+            "partyline list --json",
+            "partyline leave Friday",
+            "partyline kick Bob --party Friday",
+            "partyline up --foreground",
+            "partyline down",
+            "partyline status --why --watch --json",
+            "partyline ping Bob -c 10 -i 0.2",
+            "partyline service run --port 51820",
+            "partyline service install --allow-user 1000 --allow-group 100 --port 51820 --extra-ca ca.pem",
+            "partyline service status",
+            "partyline doctor --runtime-dir /tmp/x",
+            "partyline completions bash",
+            "partyline netcheck --json --stun 11.0.0.1:3478 --stun 11.0.0.2:3478",
+            "partyline netcheck --watch --server stun.example:3478",
+            "partyline version",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_a_usage_error() {
+        for line in [
+            "partyline create",
+            "partyline invite --expires 2d",
+            "partyline invite --list --qr",
+            "partyline range 10.90.1.0",
+            "partyline ping Bob -c 0",
+            "partyline ping Bob -i nan",
+            "partyline create x --range 10.1.2.0",
+            "partyline dance",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_help_tells_examples_and_exit_codes() {
+        let help = Arguments::command().render_long_help().to_string();
+        assert!(help.contains("Exit codes: 0 ok"), "{help}");
+        assert!(help.contains("partyline ping Ann"), "{help}");
+    }
+}

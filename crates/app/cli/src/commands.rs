@@ -1,0 +1,338 @@
+//! What each command does.
+
+use std::{
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use clap::CommandFactory as _;
+use partyline_engine::Controller;
+use partyline_model::{
+    AppError, Command, DoctorFinding, ErrorCode, InviteLifetime, PartyId, Reply, Role, Snapshot, Verdict,
+};
+use partyline_platform::may_create_devices;
+use partyline_service::Place;
+use qrcode::{QrCode, render::unicode};
+
+use crate::{
+    arguments::{
+        Arguments, Create, Hosting, Invite, Join, Ping, Range, Revoke, Status, Up, Verb, WhichMember,
+        WhichParty,
+    },
+    invites,
+    live::View,
+    netcheck,
+    output::{Output, Tone},
+    ping,
+    progress::{self, Outcome},
+    reach::{self, Reached},
+    select, status,
+    text::clean,
+};
+
+/// Longest display name the engine takes.
+const LONGEST_NAME: usize = 32;
+
+/// Does what was asked.
+pub async fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, AppError> {
+    let done = match arguments.verb {
+        Verb::Create(create) => create_party(create, output).await,
+        Verb::Join(join) => join_party(join, output).await,
+        Verb::Invite(invite) if invite.list => list_invites(invite, output).await,
+        Verb::Invite(invite) => make_invite(invite, output).await,
+        Verb::Revoke(revoke) => revoke_invite(revoke, output).await,
+        Verb::List { place } => list(&place, output).await,
+        Verb::Leave(which) => on_party(which, output, "Left", |party| Command::Leave { party }).await,
+        Verb::Down(which) => on_party(which, output, "Switched off", |party| Command::Down { party }).await,
+        Verb::Range(range) => move_party(range, output).await,
+        Verb::Up(up) => switch_on(up, output).await,
+        Verb::Kick(which) => kick(which, output).await,
+        Verb::Status(status) => show_status(status, output).await,
+        Verb::Ping(ping) => ping_member(ping, output).await,
+        Verb::Service { command } => command.execute().await,
+        Verb::Netcheck(options) => netcheck::run(options, output).await,
+        Verb::Doctor { place } => return doctor(&place, output).await,
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "partyline", &mut std::io::stdout());
+            Ok(())
+        }
+        Verb::Version { place } => version(&place, output).await,
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+/// An answer that belongs to another question.
+pub fn unexpected(reply: &Reply) -> AppError {
+    let name = format!("{reply:?}").chars().take_while(|letter| letter.is_alphanumeric()).collect::<String>();
+    AppError::new(
+        ErrorCode::VersionMismatch,
+        format!("The engine answered with something else ({name})."),
+        "Install the same version of the service and of this program.",
+    )
+}
+
+async fn create_party(create: Create, output: &Output) -> Result<(), AppError> {
+    let reached = reach::engine(&create.hosting, create.watch, output).await?;
+    let display_name = create.display_name.unwrap_or_else(own_name);
+    let command =
+        Command::Create { name: create.name, display_name, servers: create.servers, range: create.range };
+    let reply = reached.request(command).await?;
+    let Reply::Created { link, .. } = &reply else { return Err(unexpected(&reply)) };
+    let title = "The party is on. Friends join with this link (valid for a day):".to_owned();
+    let mut shown = vec![title, clean(link)];
+    shown.extend(create.qr.then(|| code(link)).transpose()?.unwrap_or_default());
+    output.answer(&reply, || shown.iter().for_each(|line| output.say(line)));
+    go_on(reached, &create.hosting, create.watch, &shown, output).await
+}
+
+async fn join_party(join: Join, output: &Output) -> Result<(), AppError> {
+    let reached = reach::engine(&join.hosting, join.watch, output).await?;
+    let display_name = join.display_name.unwrap_or_else(own_name);
+    let reply = reached.request(Command::Join { link: join.link, display_name }).await?;
+    let Reply::Joined { party } = reply else { return Err(unexpected(&reply)) };
+    output.answer(&reply, || output.say("Joined."));
+    if !join.no_wait && !join.watch {
+        let patience = Duration::from_secs(join.timeout.into());
+        let followed = progress::follow(output, reached.controller.snapshots(), party, patience).await;
+        if let Err(error) = told(followed, output) {
+            // Who hosts the party keeps at it.
+            if reached.host.is_none() {
+                return Err(error);
+            }
+            output.error(&error);
+        }
+    }
+    go_on(reached, &join.hosting, join.watch, &[], output).await
+}
+
+fn told(followed: Result<Outcome, AppError>, output: &Output) -> Result<(), AppError> {
+    match followed? {
+        Outcome::Ready(line) => {
+            output.say(&line);
+            Ok(())
+        }
+        Outcome::StillConnecting => Err(AppError::new(
+            ErrorCode::Timeout,
+            "Joined, but the party is not connected yet.",
+            "It goes on trying; `partyline status --watch` shows how far it is.",
+        )),
+    }
+}
+
+/// Stays, where this process hosts the engine or is to show it.
+async fn go_on(
+    reached: Reached,
+    hosting: &Hosting,
+    watch: bool,
+    above: &[String],
+    output: &Output,
+) -> Result<(), AppError> {
+    let view = View { output, above, party: None, why: false };
+    let controller = reached.controller.clone();
+    match (reached.host.is_some(), watch) {
+        (false, false) => Ok(()),
+        (false, true) => view.follow_service(&hosting.place, controller).await,
+        (true, _) => {
+            output.say("Press Ctrl-C to stop.");
+            view.beside(controller, reached.finish()).await?
+        }
+    }
+}
+
+async fn make_invite(invite: Invite, output: &Output) -> Result<(), AppError> {
+    let controller = reach::service(&invite.place).await?;
+    let party = the_party(&controller, invite.party.as_deref()).await?;
+    let role = if invite.co_owner { Role::CoOwner } else { Role::Member };
+    let lifetime = InviteLifetime::from(invite.expires);
+    let reply = controller.request(Command::Invite { party, lifetime, role }).await?;
+    let Reply::Invite { link } = &reply else { return Err(unexpected(&reply)) };
+    let mut shown = vec![clean(link)];
+    shown.extend(invite.qr.then(|| code(link)).transpose()?.unwrap_or_default());
+    output.answer(&reply, || shown.iter().for_each(|line| output.say(line)));
+    if !invite.watch {
+        return Ok(());
+    }
+    let party = invite.party.as_deref();
+    View { output, above: &shown, party, why: false }.follow_service(&invite.place, controller).await
+}
+
+async fn list_invites(invite: Invite, output: &Output) -> Result<(), AppError> {
+    let snapshot = reach::state(&reach::service(&invite.place).await?).await?;
+    let party = select::party(&snapshot, invite.party.as_deref())?;
+    output.answer(&party.invites, || {
+        invites::lines(output, &party.invites, SystemTime::now()).iter().for_each(|line| output.say(line))
+    });
+    Ok(())
+}
+
+async fn revoke_invite(revoke: Revoke, output: &Output) -> Result<(), AppError> {
+    let controller = reach::service(&revoke.place).await?;
+    let snapshot = reach::state(&controller).await?;
+    let (party, invite) = select::invite(&snapshot, revoke.party.as_deref(), &revoke.invite)?;
+    let reply = controller.request(Command::Revoke { party: party.id, invite: invite.id }).await?;
+    finished(&reply, output, &format!("Took back the invite {}", invite.id.short()))
+}
+
+async fn move_party(to: Range, output: &Output) -> Result<(), AppError> {
+    let controller = reach::service(&to.place).await?;
+    let party = the_party(&controller, to.party.as_deref()).await?;
+    let reply = controller.request(Command::SetRange { party, range: to.range }).await?;
+    finished(&reply, output, &format!("Moved to {}; members follow as they hear of it", to.range))
+}
+
+/// The link as a code for cameras, two modules to a letter.
+fn code(link: &str) -> Result<Vec<String>, AppError> {
+    let code = QrCode::new(link).map_err(|error| {
+        AppError::new(
+            ErrorCode::InvalidInput,
+            format!("The link makes no QR code: {error}."),
+            "Send it as text.",
+        )
+    })?;
+    let mut drawing = code.render::<unicode::Dense1x2>();
+    // Terminals are dark, cameras want the code's dark modules darker than their surroundings.
+    let drawn = drawing.dark_color(unicode::Dense1x2::Light).light_color(unicode::Dense1x2::Dark).build();
+    Ok(drawn.lines().map(str::to_owned).collect())
+}
+
+async fn list(place: &Place, output: &Output) -> Result<(), AppError> {
+    let snapshot = reach::state(&reach::service(place).await?).await?;
+    output.answer(&snapshot.parties, || {
+        status::list(output, &snapshot).iter().for_each(|line| output.say(line))
+    });
+    Ok(())
+}
+
+async fn on_party(
+    which: WhichParty,
+    output: &Output,
+    done: &str,
+    command: impl FnOnce(PartyId) -> Command,
+) -> Result<(), AppError> {
+    let controller = reach::service(&which.place).await?;
+    let party = the_party(&controller, which.party.as_deref()).await?;
+    finished(&controller.request(command(party)).await?, output, done)
+}
+
+async fn switch_on(up: Up, output: &Output) -> Result<(), AppError> {
+    let reached = reach::engine(&up.hosting, false, output).await?;
+    let party = the_party(&reached.controller, up.party.as_deref()).await?;
+    finished(&reached.request(Command::Up { party }).await?, output, "Switched on")?;
+    go_on(reached, &up.hosting, false, &[], output).await
+}
+
+async fn kick(which: WhichMember, output: &Output) -> Result<(), AppError> {
+    let controller = reach::service(&which.place).await?;
+    let snapshot = reach::state(&controller).await?;
+    let (party, member) = select::member(&snapshot, which.party.as_deref(), &which.member)?;
+    let reply = controller.request(Command::Kick { party: party.id, member: member.id }).await?;
+    finished(&reply, output, &format!("Removed {}", clean(&member.name)))
+}
+
+fn finished(reply: &Reply, output: &Output, done: &str) -> Result<(), AppError> {
+    let Reply::Done = reply else { return Err(unexpected(reply)) };
+    output.answer(reply, || output.say(&format!("{done}.")));
+    Ok(())
+}
+
+async fn show_status(options: Status, output: &Output) -> Result<(), AppError> {
+    let controller = reach::service(&options.place).await?;
+    let snapshot = reach::state(&controller).await?;
+    let word = options.party.as_deref();
+    let only = word.map(|word| select::party(&snapshot, Some(word))).transpose()?;
+    if options.watch {
+        let view = View { output, above: &[], party: word, why: options.why };
+        return view.follow_service(&options.place, controller).await;
+    }
+    match (only, output.json) {
+        (Some(party), true) => {
+            output.value(&Snapshot { parties: vec![party.clone()], ..(*snapshot).clone() })
+        }
+        (None, true) => output.value(&*snapshot),
+        (only, false) => {
+            status::lines(output, &snapshot, only, options.why).iter().for_each(|line| output.say(line))
+        }
+    }
+    Ok(())
+}
+
+async fn ping_member(options: Ping, output: &Output) -> Result<(), AppError> {
+    let controller = reach::service(&options.which.place).await?;
+    let snapshot = reach::state(&controller).await?;
+    let target = select::member(&snapshot, options.which.party.as_deref(), &options.which.member)?;
+    ping::run(output, &controller, target, options.count, options.interval).await
+}
+
+/// Ends with 1 if anything is bad.
+async fn doctor(place: &Place, output: &Output) -> Result<ExitCode, AppError> {
+    let findings = match reach::service(place).await {
+        Ok(controller) => match controller.request(Command::Doctor).await? {
+            Reply::Doctor(findings) => findings,
+            other => return Err(unexpected(&other)),
+        },
+        Err(error) => without_service(&error),
+    };
+    output
+        .answer(&findings, || findings.iter().for_each(|finding| output.say(&finding_line(output, finding))));
+    let bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
+    Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What can be found out from here when the service does not answer.
+fn without_service(error: &AppError) -> Vec<DoctorFinding> {
+    let service = DoctorFinding {
+        what: "service".into(),
+        verdict: Verdict::Bad,
+        note: format!("{} {}", error.message, error.hint),
+    };
+    let rights = match may_create_devices() {
+        Ok(()) => (
+            Verdict::Good,
+            "This process may make network devices: `--foreground` works without the service.".into(),
+        ),
+        Err(error) => {
+            let error = AppError::from(error);
+            (Verdict::Fair, format!("Without the service: {} {}", error.message, error.hint))
+        }
+    };
+    vec![service, DoctorFinding { what: "rights".into(), verdict: rights.0, note: rights.1 }]
+}
+
+fn finding_line(output: &Output, finding: &DoctorFinding) -> String {
+    let (word, tone) = match finding.verdict {
+        Verdict::Good => ("good", Tone::Good),
+        Verdict::Fair => ("fair", Tone::Fair),
+        Verdict::Bad => ("bad ", Tone::Bad),
+    };
+    format!("{}  {}: {}", output.paint(word, tone), clean(&finding.what), clean(&finding.note))
+}
+
+async fn version(place: &Place, output: &Output) -> Result<(), AppError> {
+    let own = concat!("partyline ", env!("CARGO_PKG_VERSION"));
+    let service = partyline_ipc::connect(&place.endpoint()).await.ok().map(|connection| connection.software);
+    let versions = serde_json::json!({ "client": own, "service": service });
+    output.answer(&versions, || {
+        output.say(own);
+        match &service {
+            Some(software) => output.say(&format!("service: {}", clean(software))),
+            None => output.say("service: not running"),
+        }
+    });
+    Ok(())
+}
+
+async fn the_party(controller: &Controller, word: Option<&str>) -> Result<PartyId, AppError> {
+    let snapshot = reach::state(controller).await?;
+    select::party(&snapshot, word).map(|party| party.id)
+}
+
+/// What the system calls the user, or the computer.
+fn own_name() -> String {
+    let variables = ["SUDO_USER", "USER", "USERNAME", "LOGNAME", "COMPUTERNAME"];
+    let named = variables.iter().filter_map(|variable| std::env::var(variable).ok());
+    let host = std::fs::read_to_string("/etc/hostname").ok();
+    let names =
+        named.chain(host).map(|name| name.chars().filter(|letter| !letter.is_control()).collect::<String>());
+    let short = |name: String| name.trim().chars().take(LONGEST_NAME).collect::<String>();
+    names.map(short).find(|name| !name.is_empty() && name != "root").unwrap_or_else(|| "player".into())
+}

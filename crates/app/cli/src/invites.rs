@@ -1,0 +1,53 @@
+//! Invites that can still be used, as a table.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use partyline_model::InviteView;
+
+use crate::{
+    output::{Output, Tone},
+    status::role,
+    table,
+};
+
+/// One line for each invite.
+pub fn lines(output: &Output, invites: &[InviteView], now: SystemTime) -> Vec<String> {
+    if invites.is_empty() {
+        return vec!["No invite made here can still be used. Make one with `partyline invite`.".into()];
+    }
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let row = |invite: &InviteView| {
+        let ends =
+            invite.expires.map_or_else(|| "never".into(), |at| span(u64::from(at).saturating_sub(now)));
+        [invite.id.short(), ends, role(invite.role).into()].map(|text| (text, Tone::Plain)).to_vec()
+    };
+    table::render(output, &["INVITE", "ENDS", "MAKES"], &invites.iter().map(row).collect::<Vec<_>>())
+}
+
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => "in less than a minute".into(),
+        60..7200 => format!("in {} min", seconds.div_ceil(60)),
+        7200..172_800 => format!("in {} h", seconds.div_ceil(3600)),
+        _ => format!("in {} days", seconds.div_ceil(86_400)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use partyline_model::{InviteId, Role};
+
+    use super::*;
+
+    #[test]
+    fn each_invite_tells_its_id_its_end_and_what_it_makes_of_the_joiner() {
+        let invite = |number, expires, role| InviteView { id: InviteId([number; 32]), expires, role };
+        let invites = [invite(1, Some(90_000), Role::Member), invite(2, None, Role::CoOwner)];
+        let shown = lines(&Output::plain(), &invites, UNIX_EPOCH + Duration::from_secs(3600));
+        assert_eq!(shown[1], "01010101  in 24 h  member");
+        assert_eq!(shown[2], "02020202  never    co-owner");
+        assert!(lines(&Output::plain(), &[], UNIX_EPOCH)[0].contains("partyline invite"));
+    }
+}

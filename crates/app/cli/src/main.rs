@@ -1,0 +1,46 @@
+//! partyline: parties from a terminal.
+//!
+//! [`arguments`] says what can be asked; [`reach`] finds the engine, in the service or in this process; [`select`] finds
+//! the party and member that were meant; [`commands`] does it; the rest is what it looks like.
+
+mod arguments;
+mod commands;
+mod invites;
+mod live;
+mod member;
+mod netcheck;
+mod output;
+mod ping;
+mod progress;
+mod reach;
+mod select;
+mod status;
+mod table;
+mod text;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use partyline_telemetry::Logging;
+
+use crate::{
+    arguments::{Arguments, Verb},
+    output::Output,
+};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let _log = match &arguments.verb {
+        Verb::Service { command } => command.log(arguments.verbose.max(1)),
+        _ => Logging::verbosity(arguments.verbose).start().ok(),
+    };
+    let output = Output::detect(arguments.json);
+    match commands::run(arguments, &output).await {
+        Ok(code) => code,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(partyline_service::exit_code(error.code))
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What happens while a party comes up, told once per step.
+
+use std::{sync::Arc, time::Duration};
+
+use partyline_model::{AppError, MemberView, PartyId, PartyPhase, PartyView, Snapshot};
+use tokio::{sync::watch, time::timeout};
+
+use crate::{member, output::Output, text::clean};
+
+/// How far a party is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Something goes on; more will come.
+    Doing(String),
+    /// It is as good as it will get without others.
+    Ready(String),
+    /// It will not come up without help.
+    Failed(AppError),
+}
+
+/// The party's present step.
+pub fn step(party: &PartyView) -> Step {
+    if let Some(problem) = &party.problem {
+        return Step::Failed(problem.clone());
+    }
+    if party.phase == PartyPhase::Down {
+        return Step::Ready("The party is switched off.".into());
+    }
+    let others: Vec<_> = party.members.iter().filter(|member| !member.me && member.online).collect();
+    if others.is_empty() && !party.servers.iter().any(|server| server.connected) {
+        return unreached(party);
+    }
+    if party.phase != PartyPhase::Up {
+        return Step::Doing("Waiting for a member to let us in…".into());
+    }
+    if let Some(member) = others.iter().find(|member| member.path.is_none()) {
+        return Step::Doing(format!("Finding a path to {}…", clean(&member.name)));
+    }
+    match others.as_slice() {
+        [] => Step::Ready("Connected. Nobody else is online.".into()),
+        others => Step::Ready(others.iter().map(|member| connected(member)).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// No server and no neighbour was heard yet.
+fn unreached(party: &PartyView) -> Step {
+    let troubled = party.servers.iter().find_map(|server| Some((server, server.problem.as_ref()?)));
+    Step::Doing(match (troubled, party.servers.first()) {
+        (Some((server, problem)), _) => {
+            format!("{}: {} Trying again…", clean(&server.url), clean(&problem.message))
+        }
+        (None, Some(server)) => format!("Reaching {}…", clean(&server.url)),
+        (None, None) => "Looking for members on this network…".into(),
+    })
+}
+
+fn connected(member: &MemberView) -> String {
+    let ping =
+        member.quality.rtt_ms.map(|rtt| format!(", {}", member::round_trip(Some(rtt)))).unwrap_or_default();
+    format!("{}: {}{ping}", clean(&member.name), member::connection(member).0)
+}
+
+/// How waiting for a party ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// With this to say.
+    Ready(String),
+    /// The time was over first.
+    StillConnecting,
+}
+
+/// Shows each step until the party is ready, or the time is over.
+pub async fn follow(
+    output: &Output,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    party: PartyId,
+    patience: Duration,
+) -> Result<Outcome, AppError> {
+    let outcome = timeout(patience, steps(output, snapshots, party)).await;
+    if output.terminal {
+        output.end_progress();
+    }
+    outcome.unwrap_or(Ok(Outcome::StillConnecting))
+}
+
+async fn steps(
+    output: &Output,
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    party: PartyId,
+) -> Result<Outcome, AppError> {
+    let mut shown = None;
+    loop {
+        let step = snapshots.borrow_and_update().parties.iter().find(|view| view.id == party).map(step);
+        match &step {
+            Some(Step::Ready(line)) => return Ok(Outcome::Ready(line.clone())),
+            Some(Step::Failed(error)) => return Err(error.clone()),
+            Some(Step::Doing(line)) if shown != step => {
+                if output.terminal {
+                    output.progress(line)
+                } else {
+                    output.say(line)
+                }
+            }
+            _ => {}
+        }
+        shown = step;
+        if snapshots.changed().await.is_err() {
+            return Ok(Outcome::StillConnecting);
+        }
+    }
+}

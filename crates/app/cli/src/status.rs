@@ -1,0 +1,161 @@
+//! Parties and members as tables.
+
+use partyline_model::{AppError, MemberView, PartyPhase, PartyView, Phase, Role, ServerView, Snapshot};
+
+use crate::{
+    member,
+    output::{Output, Tone},
+    table::{self, Cell},
+    text::{bytes, clean},
+};
+
+const HEADER: [&str; 8] = ["MEMBER", "ADDRESS", "CONNECTION", "PING", "LOSS", "NETWORK", "RECEIVED", "SENT"];
+
+/// Everything, or one party.
+pub fn lines(output: &Output, snapshot: &Snapshot, only: Option<&PartyView>, why: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    match snapshot.phase {
+        Phase::Starting => lines.push("The engine is starting…".to_owned()),
+        Phase::Stopping => lines.push("The engine is stopping…".to_owned()),
+        Phase::Ready => {}
+    }
+    let parties: Vec<_> = only.map_or_else(|| snapshot.parties.iter().collect(), |party| vec![party]);
+    if parties.is_empty() {
+        lines.push(
+            "No parties. Make one with `partyline create <name>`, or join one with `partyline join <link>`."
+                .into(),
+        );
+    }
+    for (index, party) in parties.into_iter().enumerate() {
+        if index > 0 {
+            lines.push(String::new());
+        }
+        lines.extend(party_lines(output, party, why));
+    }
+    if let Some(badge) = snapshot.network.badge {
+        lines.push(String::new());
+        lines.push(output.paint(&format!("This computer's network: {}", member::network(badge)), Tone::Dim));
+    }
+    lines
+}
+
+/// One line for each party.
+pub fn list(output: &Output, snapshot: &Snapshot) -> Vec<String> {
+    if snapshot.parties.is_empty() {
+        return lines(output, snapshot, None, false);
+    }
+    let rows: Vec<_> = snapshot.parties.iter().map(list_row).collect();
+    table::render(output, &["PARTY", "ID", "STATE", "MEMBERS", "NETWORK", "YOU"], &rows)
+}
+
+fn list_row(party: &PartyView) -> Vec<Cell> {
+    let online = party.members.iter().filter(|member| member.me || member.online).count();
+    let (state, tone) = phase(party.phase);
+    vec![
+        (clean(&party.name), Tone::Strong),
+        plain(party.id.short()),
+        (state.into(), tone),
+        plain(format!("{online} of {} online", party.members.len())),
+        plain(party.range.map_or_else(|| "–".into(), |range| range.to_string())),
+        plain(role(party.role).into()),
+    ]
+}
+
+fn party_lines(output: &Output, party: &PartyView, why: bool) -> Vec<String> {
+    let mut lines = vec![heading(output, party)];
+    lines.extend(party.problem.iter().flat_map(|problem| problem_lines(output, problem)));
+    for server in party.servers.iter().filter(|server| !server.connected && party.phase != PartyPhase::Down) {
+        lines.extend(server_lines(output, server));
+    }
+    let rows: Vec<_> = party.members.iter().map(member_row).collect();
+    let mut rows = table::render(output, &HEADER, &rows).into_iter();
+    lines.extend(rows.next());
+    for (member, row) in party.members.iter().zip(rows) {
+        lines.push(row);
+        if why {
+            lines.extend(why_lines(output, member));
+        }
+    }
+    lines
+}
+
+fn heading(output: &Output, party: &PartyView) -> String {
+    let (state, tone) = phase(party.phase);
+    let name = output.paint(&clean(&party.name), Tone::Strong);
+    let range = party.range.map(|range| format!("  {range}")).unwrap_or_default();
+    let interface =
+        party.interface.as_deref().map(|name| format!("  on {}", clean(name))).unwrap_or_default();
+    format!("{name}  {}{range}{interface}  {}", output.paint(state, tone), role(party.role))
+}
+
+fn problem_lines(output: &Output, problem: &AppError) -> [String; 2] {
+    [
+        output.paint(&format!("! {}", clean(&problem.message)), Tone::Bad),
+        format!("  {}", clean(&problem.hint)),
+    ]
+}
+
+fn server_lines(output: &Output, server: &ServerView) -> Vec<String> {
+    let url = clean(&server.url);
+    match &server.problem {
+        Some(problem) => {
+            let line = format!("! {url}: {}", clean(&problem.message));
+            vec![output.paint(&line, Tone::Fair), format!("  {}", clean(&problem.hint))]
+        }
+        None => vec![output.paint(&format!("  reaching {url}…"), Tone::Dim)],
+    }
+}
+
+fn member_row(member: &MemberView) -> Vec<Cell> {
+    let quality = member.quality;
+    vec![
+        (member_name(member), if member.me { Tone::Strong } else { Tone::Plain }),
+        plain(member.address.map_or_else(|| "–".into(), |address| address.to_string())),
+        member::connection(member),
+        plain(if member.me { "–".into() } else { member::round_trip(quality.rtt_ms) }),
+        if member.me { plain("–".into()) } else { member::loss(quality.loss) },
+        plain(member.badge.map_or("–", member::network).into()),
+        plain(bytes(member.traffic.received_bytes)),
+        plain(bytes(member.traffic.sent_bytes)),
+    ]
+}
+
+fn member_name(member: &MemberView) -> String {
+    let what = match (member.role, member.confirmed) {
+        (Role::Owner, _) => " (owner)",
+        (Role::CoOwner, _) => " (co-owner)",
+        (Role::Member, false) => " (unconfirmed)",
+        (Role::Member, true) => "",
+    };
+    clean(&member.name) + what
+}
+
+fn why_lines(output: &Output, member: &MemberView) -> Vec<String> {
+    let Some(path) = &member.path else { return Vec::new() };
+    let handshake = path.handshake_s.map(|age| format!(", handshake {age} s ago")).unwrap_or_default();
+    let facts = format!("    {} for {} s{handshake}", path.remote, path.age_s);
+    let attempts =
+        path.why.iter().map(member::attempt).map(|(line, tone)| format!("    {}", output.paint(&line, tone)));
+    std::iter::once(output.paint(&facts, Tone::Dim)).chain(attempts).collect()
+}
+
+const fn plain(text: String) -> Cell {
+    (text, Tone::Plain)
+}
+
+const fn phase(phase: PartyPhase) -> (&'static str, Tone) {
+    match phase {
+        PartyPhase::Down => ("off", Tone::Dim),
+        PartyPhase::Connecting => ("connecting…", Tone::Fair),
+        PartyPhase::Up => ("on", Tone::Good),
+    }
+}
+
+/// What a member may do, in a word.
+pub const fn role(role: Role) -> &'static str {
+    match role {
+        Role::Owner => "owner",
+        Role::CoOwner => "co-owner",
+        Role::Member => "member",
+    }
+}

@@ -1,0 +1,380 @@
+//! The real program against a real local socket, with an engine that answers from a script.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    path::Path,
+    process::{Output, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use partyline_ipc::{Access, Call, Endpoint, Server};
+use partyline_model::{
+    AppError, Attempt, AttemptOutcome, Badge, Command, DeviceId, DeviceView, DoctorFinding, ErrorCode,
+    InviteId, InviteLifetime, InviteView, MemberView, Method, NetworkView, PartyId, PartyPhase, PartyView,
+    PathKind, PathView, Phase, PingSample, Quality, Reply, Role, ServerView, Snapshot, TrafficView, Verdict,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    sync::{mpsc, watch},
+};
+
+const LINK: &str = "https://play.example/join#AAECAwQFBgcICQ";
+
+fn member(number: u8, name: &str) -> MemberView {
+    MemberView {
+        id: DeviceId([number; 32]),
+        name: name.into(),
+        role: Role::Member,
+        me: false,
+        confirmed: true,
+        online: true,
+        address: Some([10, 80, 7, number].into()),
+        address_v6: None,
+        badge: Some(Badge::Symmetric),
+        path: Some(PathView {
+            kind: PathKind::Relay,
+            remote: "192.0.2.7:3478".parse().unwrap(),
+            relay: Some("fra".into()),
+            age_s: 40,
+            handshake_s: Some(12),
+            why: vec![Attempt {
+                method: Method::Punch,
+                outcome: AttemptOutcome::NoAnswer,
+                took_ms: 1500,
+                note: "both routers change ports".into(),
+            }],
+        }),
+        quality: Quality { rtt_ms: Some(31.4), jitter_ms: Some(1.0), loss: Some(0.02) },
+        traffic: TrafficView { received_bytes: 2048.0, sent_bytes: 10.0, dropped: 0 },
+        history: Vec::new(),
+    }
+}
+
+fn party(number: u8, name: &str) -> PartyView {
+    let me = MemberView { me: true, path: None, role: Role::Owner, ..member(1, "Zoë") };
+    PartyView {
+        id: PartyId([number; 32]),
+        name: name.into(),
+        phase: PartyPhase::Up,
+        role: Role::Owner,
+        range: Some("10.80.7.0/24".parse().unwrap()),
+        interface: Some("partyline0".into()),
+        members: vec![me, member(2, "雪だるま"), member(3, "Bob\u{1b}[2J")],
+        invites: Vec::new(),
+        servers: vec![ServerView { url: "wss://play.example".into(), connected: true, problem: None }],
+        problem: None,
+    }
+}
+
+fn snapshot(parties: Vec<PartyView>) -> Snapshot {
+    Snapshot {
+        revision: 1,
+        phase: Phase::Ready,
+        device: DeviceView { id: DeviceId([1; 32]), version: "0".into() },
+        parties,
+        network: NetworkView { badge: Some(Badge::FullCone), ..NetworkView::default() },
+    }
+}
+
+fn usual(command: &Command) -> Result<Reply, AppError> {
+    Ok(match command {
+        Command::Create { .. } => Reply::Created { party: PartyId([7; 32]), link: LINK.into() },
+        Command::Join { link, .. } if link.contains("old") => {
+            return Err(AppError::new(
+                ErrorCode::InviteExpired,
+                "The invite has expired.",
+                "Ask for a new one.",
+            ));
+        }
+        Command::Join { .. } => Reply::Joined { party: PartyId([7; 32]) },
+        Command::Invite { .. } => Reply::Invite { link: LINK.into() },
+        Command::Ping { member, .. } if *member == DeviceId([2; 32]) => {
+            Reply::Pong(PingSample { rtt_ms: 20.0 })
+        }
+        Command::Ping { .. } => return Err(AppError::new(ErrorCode::Timeout, "No answer.", "Wait.")),
+        Command::Doctor => Reply::Doctor(vec![DoctorFinding {
+            what: "network device".into(),
+            verdict: Verdict::Good,
+            note: "can be made".into(),
+        }]),
+        _ => Reply::Done,
+    })
+}
+
+/// A service that answers as [`usual`] and writes down what it was asked.
+struct Service {
+    directory: TempDir,
+    asked: Arc<Mutex<Vec<Command>>>,
+    state: watch::Sender<Arc<Snapshot>>,
+}
+
+impl Service {
+    fn start(parties: Vec<PartyView>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let server = Server::bind(&Endpoint::in_dir(directory.path()), Access::default()).unwrap();
+        let (calls, mut inbox) = mpsc::channel::<Call>(8);
+        let (state, snapshots) = watch::channel(Arc::new(snapshot(parties)));
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (log, shown) = (asked.clone(), snapshots.clone());
+        tokio::spawn(server.serve(calls, snapshots));
+        tokio::spawn(async move {
+            while let Some((command, answer)) = inbox.recv().await {
+                if command == Command::Snapshot {
+                    let now = shown.borrow().as_ref().clone();
+                    let _ = answer.send(Ok(Reply::Snapshot(Box::new(now))));
+                } else {
+                    log.lock().unwrap().push(command.clone());
+                    let _ = answer.send(usual(&command));
+                }
+            }
+        });
+        Self { directory, asked, state }
+    }
+
+    async fn run(&self, words: &[&str]) -> Output {
+        run(self.directory.path(), words).await
+    }
+
+    fn asked(&self) -> Vec<Command> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+fn program(directory: &Path, words: &[&str]) -> tokio::process::Command {
+    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_partyline"));
+    program.args(words).env("PARTYLINE_RUNTIME_DIR", directory).env("USER", "ann").env_remove("SUDO_USER");
+    program.stdin(Stdio::null()).kill_on_drop(true);
+    program
+}
+
+async fn run(directory: &Path, words: &[&str]) -> Output {
+    program(directory, words).output().await.unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[tokio::test]
+async fn creating_prints_the_link_and_a_code() {
+    let service = Service::start(Vec::new());
+    let made = service.run(&["create", "Friday", "--qr"]).await;
+    assert_eq!(code(&made), 0, "{}", err(&made));
+    assert!(out(&made).contains(LINK));
+    assert!(out(&made).contains('▀') || out(&made).contains('█'), "{}", out(&made));
+    let expected = Command::Create {
+        name: "Friday".into(),
+        display_name: "ann".into(),
+        servers: Vec::new(),
+        range: None,
+    };
+    assert_eq!(service.asked(), [expected]);
+    let json = service.run(&["create", "Friday", "--json"]).await;
+    let reply: Reply = serde_json::from_slice(&json.stdout).unwrap();
+    assert!(matches!(reply, Reply::Created { .. }));
+}
+
+#[tokio::test]
+async fn joining_tells_each_step_and_ends_when_connected() {
+    let service = Service::start(Vec::new());
+    let mut child = program(service.directory.path(), &["join", LINK, "--name", "Ann"]);
+    let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next_line().await.unwrap().unwrap(), "Joined.");
+    let unreached = vec![ServerView { url: "wss://play.example".into(), connected: false, problem: None }];
+    let mut view = PartyView { phase: PartyPhase::Connecting, servers: unreached, ..party(7, "Friday") };
+    view.members.truncate(1);
+    service.state.send_replace(Arc::new(snapshot(vec![view.clone()])));
+    assert_eq!(lines.next_line().await.unwrap().unwrap(), "Reaching wss://play.example…");
+    view.servers[0].connected = true;
+    service.state.send_replace(Arc::new(snapshot(vec![view.clone()])));
+    assert_eq!(lines.next_line().await.unwrap().unwrap(), "Waiting for a member to let us in…");
+    view.phase = PartyPhase::Up;
+    view.members.push(MemberView { path: None, ..member(2, "Bob") });
+    service.state.send_replace(Arc::new(snapshot(vec![view.clone()])));
+    assert_eq!(lines.next_line().await.unwrap().unwrap(), "Finding a path to Bob…");
+    view.members[1] = member(2, "Bob");
+    service.state.send_replace(Arc::new(snapshot(vec![view])));
+    assert_eq!(lines.next_line().await.unwrap().unwrap(), "Bob: relay fra, 31 ms");
+    assert!(child.wait().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn exit_codes_tell_what_went_wrong() {
+    let service = Service::start(vec![party(7, "Friday"), party(8, "Saturday")]);
+    for (words, expected) in [
+        (&["join", "partyline://join/old"][..], 6),
+        (&["leave", "Sunday"], 5),
+        (&["ping", "Nobody"], 5),
+        (&["ping", "Bob\u{1b}[2J", "--party", "Friday", "-c", "2", "-i", "0"], 7),
+        (&["leave"], 2),
+        (&["dance"], 2),
+        (&["doctor"], 0),
+    ] {
+        let result = service.run(words).await;
+        assert_eq!(code(&result), expected, "{words:?}: {}", err(&result));
+    }
+    let nobody = tempfile::tempdir().unwrap();
+    let result = run(nobody.path(), &["status"]).await;
+    assert_eq!(code(&result), 3);
+    assert!(
+        err(&result).contains("not running") && err(&result).contains("service install"),
+        "{}",
+        err(&result)
+    );
+    assert_eq!(code(&run(nobody.path(), &["doctor"]).await), 1);
+}
+
+#[tokio::test]
+async fn errors_in_json_have_code_message_and_hint() {
+    let service = Service::start(Vec::new());
+    let result = service.run(&["join", "partyline://join/old", "--json"]).await;
+    let answer: serde_json::Value = serde_json::from_slice(&result.stdout).unwrap();
+    assert_eq!(answer["error"]["code"], "invite_expired");
+    assert_eq!(answer["error"]["hint"], "Ask for a new one.");
+}
+
+#[tokio::test]
+async fn parties_and_members_are_found_by_name_address_and_id() {
+    let service = Service::start(vec![party(7, "Friday"), party(8, "Saturday")]);
+    assert_eq!(code(&service.run(&["down", "fRIDAY"]).await), 0);
+    assert_eq!(code(&service.run(&["down", "080808"]).await), 0);
+    assert_eq!(code(&service.run(&["kick", "10.80.7.3", "--party", "Saturday"]).await), 0);
+    assert_eq!(code(&service.run(&["invite", "Friday", "--expires", "7d"]).await), 0);
+    let (friday, saturday) = (PartyId([7; 32]), PartyId([8; 32]));
+    let expected = [
+        Command::Down { party: friday },
+        Command::Down { party: saturday },
+        Command::Kick { party: saturday, member: DeviceId([3; 32]) },
+        Command::Invite { party: friday, lifetime: InviteLifetime::Week, role: Role::Member },
+    ];
+    assert_eq!(service.asked(), expected);
+    let myself = service.run(&["ping", "Zoë", "--party", "Friday"]).await;
+    assert_eq!(code(&myself), 2, "{}", out(&myself));
+    let ambiguous = service.run(&["kick", "雪だるま"]).await;
+    assert_eq!(code(&ambiguous), 2);
+    let said = err(&ambiguous);
+    assert!(said.contains("02020202 in Friday") && said.contains("02020202 in Saturday"), "{said}");
+}
+
+#[tokio::test]
+async fn invites_are_listed_and_taken_back_and_parties_move() {
+    let invite = InviteView { id: InviteId([0xab; 32]), expires: None, role: Role::CoOwner };
+    let service = Service::start(vec![
+        PartyView { invites: vec![invite.clone()], ..party(7, "Friday") },
+        party(8, "Saturday"),
+    ]);
+    let listed = service.run(&["invite", "--list", "Friday"]).await;
+    assert!(out(&listed).contains("abababab  never  co-owner"), "{}", out(&listed));
+    let json = service.run(&["invite", "--list", "Friday", "--json"]).await;
+    assert_eq!(
+        serde_json::from_slice::<Vec<InviteView>>(&json.stdout).unwrap(),
+        std::slice::from_ref(&invite)
+    );
+    assert_eq!(code(&service.run(&["revoke", "ABABAB"]).await), 0);
+    assert_eq!(code(&service.run(&["revoke", "cdcdcd"]).await), 2);
+    assert_eq!(code(&service.run(&["range", "10.90.1.0/24", "--party", "Saturday"]).await), 0);
+    let expected = [
+        Command::Revoke { party: PartyId([7; 32]), invite: invite.id },
+        Command::SetRange { party: PartyId([8; 32]), range: "10.90.1.0/24".parse().unwrap() },
+    ];
+    assert_eq!(service.asked(), expected);
+}
+
+#[tokio::test]
+async fn status_lines_up_and_steers_no_terminal() {
+    let service = Service::start(vec![party(7, "Friday")]);
+    let status = out(&service.run(&["status", "--why"]).await);
+    let expected = "\
+Friday  on  10.80.7.0/24  on partyline0  owner
+MEMBER       ADDRESS    CONNECTION     PING   LOSS  NETWORK    RECEIVED  SENT
+Zoë (owner)  10.80.7.1  this computer  –      –     symmetric  2.0 KiB   10 B
+雪だるま     10.80.7.2  relay fra      31 ms  2%    symmetric  2.0 KiB   10 B
+    192.0.2.7:3478 for 40 s, handshake 12 s ago
+    hole punching    no answer    1500 ms  both routers change ports
+Bob\u{fffd}[2J      10.80.7.3  relay fra      31 ms  2%    symmetric  2.0 KiB   10 B
+    192.0.2.7:3478 for 40 s, handshake 12 s ago
+    hole punching    no answer    1500 ms  both routers change ports
+
+This computer's network: full cone
+";
+    assert_eq!(status, expected, "\n{status}");
+    let list = out(&service.run(&["list"]).await);
+    assert!(list.contains("Friday  07070707  on     3 of 3 online  10.80.7.0/24  owner"), "{list}");
+}
+
+#[tokio::test]
+async fn json_is_the_snapshot_itself() {
+    let service = Service::start(vec![party(7, "Friday"), party(8, "Saturday")]);
+    let status = service.run(&["status", "--json"]).await;
+    let seen: Snapshot = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(seen, snapshot(vec![party(7, "Friday"), party(8, "Saturday")]));
+    let one = service.run(&["status", "Saturday", "--json"]).await;
+    let seen: Snapshot = serde_json::from_slice(&one.stdout).unwrap();
+    assert_eq!(seen.parties, [party(8, "Saturday")]);
+    let ping = service.run(&["ping", "10.80.7.2", "--party", "Friday", "-c", "3", "-i", "0", "--json"]).await;
+    let tally: serde_json::Value = serde_json::from_slice(&ping.stdout).unwrap();
+    assert_eq!(tally, serde_json::json!({ "sent": 3, "received": 3, "rtt_ms": [20.0, 20.0, 20.0] }));
+}
+
+#[tokio::test]
+async fn watching_tells_changes_and_outlives_the_service() {
+    let Service { directory, state, .. } = Service::start(vec![party(7, "Friday")]);
+    let mut child = program(directory.path(), &["status", "--watch"]);
+    let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while lines.next_line().await.unwrap().unwrap() != "This computer's network: full cone" {}
+    let mut changed = party(7, "Friday");
+    changed.members[1].path.as_mut().unwrap().kind = PathKind::Direct;
+    state.send_replace(Arc::new(snapshot(vec![changed])));
+    assert_eq!(lines.next_line().await.unwrap().unwrap(), "Friday: 雪だるま direct");
+    drop(state);
+    assert_eq!(lines.next_line().await.unwrap().unwrap(), "The service has stopped; waiting for it…");
+
+    let server = Server::bind(&Endpoint::in_dir(directory.path()), Access::default()).unwrap();
+    let (calls, _inbox) = mpsc::channel(1);
+    let (_state, snapshots) = watch::channel(Arc::new(snapshot(Vec::new())));
+    tokio::spawn(server.serve(calls, snapshots));
+    assert!(lines.next_line().await.unwrap().unwrap().starts_with("No parties."));
+    let pid = child.id().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_stranger_is_refused() {
+    if std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) != 0) {
+        eprintln!("NOT RUN: only root can act as another user");
+        return;
+    }
+    let service = Service::start(Vec::new());
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(service.directory.path(), open).unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_partyline"));
+    let copy = service.directory.path().join("partyline");
+    std::fs::copy(program, &copy).unwrap();
+    let mut words = tokio::process::Command::new("setpriv");
+    words.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy).arg("status");
+    let result = words.env("PARTYLINE_RUNTIME_DIR", service.directory.path()).output().await.unwrap();
+    assert_eq!(code(&result), 4, "{}", err(&result));
+    assert!(err(&result).contains("user 65534"), "{}", err(&result));
+}
+
+#[tokio::test]
+async fn completions_are_made_for_every_shell() {
+    let nobody = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = run(nobody.path(), &["completions", shell]).await;
+        assert!(out(&script).contains("partyline"), "{shell}");
+    }
+}
