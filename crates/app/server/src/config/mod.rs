@@ -1,0 +1,259 @@
+//! What the operator decides: flags before environment variables before the TOML file before defaults.
+
+mod args;
+mod file;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    path::Path,
+    time::Duration,
+};
+
+use partyline_rendezvous::{Limits, RelayOffer};
+use partyline_wire::rendezvous::{MAX_RELAYS, MAX_TEXT, RelayServer};
+use rand::RngCore;
+
+pub use crate::tls::TlsFiles;
+use crate::{
+    StartError,
+    relay::{ListenAddress, PeerPolicy, Quotas, RelayAddress, RelayConfig, Secret, Settings},
+    tls,
+};
+pub use args::{Args, Command};
+use file::{File, RelaySection};
+
+/// Shortest relay secret.
+const SECRET_LENGTH: usize = 16;
+
+/// Everything decided and checked, short of opening sockets.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where HTTPS, WebSockets and TURN over TCP are served.
+    pub listen: Vec<SocketAddr>,
+    /// Certificate; without one everything is plain.
+    pub tls: Option<TlsFiles>,
+    /// The server's public name.
+    pub host: Option<String>,
+    /// Where figures and health are served apart from everything else.
+    pub admin: Option<SocketAddr>,
+    /// The relay, if there is one.
+    pub relay: Option<Relay>,
+    /// Limits of the rendezvous.
+    pub limits: Limits,
+    /// TCP connections in all.
+    pub sockets: usize,
+    /// TCP connections from one address.
+    pub sockets_per_address: usize,
+}
+
+/// The relay and what members are told of it.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    /// For the relay itself.
+    pub config: RelayConfig,
+    /// What members are told, but for this server itself: further relays, which share the secret.
+    pub offer: RelayOffer,
+    /// Where it stands, in the operator's words.
+    pub region: String,
+    /// Whether TURN over plain TCP is served on the relay's port too.
+    pub tcp: bool,
+}
+
+impl Config {
+    /// Reads and checks the configuration.
+    ///
+    /// # Errors
+    /// Something cannot be read or is not as it should be; the error says what to do.
+    pub fn load(args: &Args) -> Result<Self, StartError> {
+        args::refuse_unknown_variables()?;
+        let mut file = args.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+        args.override_file(&mut file);
+        Self::resolve(file, args.dev)
+    }
+
+    fn resolve(file: File, dev: bool) -> Result<Self, StartError> {
+        let tls = file.tls.map(|tls| TlsFiles { certificate: tls.certificate, key: tls.key });
+        let listen = file.listen.unwrap_or_else(|| default_listen(tls.is_some(), dev));
+        check_plain(&listen, tls.is_some(), file.insecure_plain.unwrap_or(false))?;
+        tls.as_ref().map(tls::check).transpose()?;
+        let host = file.host.filter(|host| !host.is_empty());
+        check_host(host.as_deref())?;
+        let relay = file.relay.enabled.unwrap_or(true).then(|| resolve_relay(file.relay, dev)).transpose()?;
+        let limits = file.limits.over(Limits::default());
+        let streams = relay.as_ref().map_or(0, |relay| relay.config.max_streams);
+        let sockets = limits.connections + streams + 1024;
+        let sockets_per_address = limits.connections_per_address * 2;
+        Ok(Self { listen, tls, host, admin: file.admin, relay, limits, sockets, sockets_per_address })
+    }
+}
+
+fn default_listen(tls: bool, dev: bool) -> Vec<SocketAddr> {
+    match (tls, dev) {
+        (_, true) => vec![(Ipv4Addr::LOCALHOST, 4480).into()],
+        (true, false) => vec![(Ipv6Addr::UNSPECIFIED, 443).into()],
+        (false, false) => vec![(Ipv4Addr::LOCALHOST, 4480).into()],
+    }
+}
+
+fn check_plain(listen: &[SocketAddr], tls: bool, insecure_plain: bool) -> Result<(), StartError> {
+    if listen.is_empty() {
+        return Err(StartError::Contradiction("`listen` is empty: give at least one address".to_owned()));
+    }
+    let open = listen.iter().find(|address| !address.ip().to_canonical().is_loopback());
+    match open {
+        Some(address) if !tls && !insecure_plain => Err(StartError::Contradiction(format!(
+            "{address} would be served without TLS, so that everybody on the way could meddle\n\
+             Give a certificate (--tls-certificate and --tls-key), listen on loopback behind a proxy, or insist with --insecure-plain."
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn check_host(host: Option<&str>) -> Result<(), StartError> {
+    let good = |host: &str| {
+        let allowed =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b':' | b'[' | b']');
+        host.len() < MAX_TEXT - 32 && host.bytes().all(allowed)
+    };
+    match host {
+        Some(host) if !good(host) => {
+            Err(StartError::Contradiction(format!("`host` is the server's public name alone, not {host:?}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn resolve_relay(section: RelaySection, dev: bool) -> Result<Relay, StartError> {
+    let secret = relay_secret(&section, dev)?;
+    let others: Vec<_> = section
+        .others
+        .into_iter()
+        .map(|other| RelayServer { url: other.url, region: other.region })
+        .collect();
+    check_others(&others)?;
+    let region = section.region.unwrap_or_default();
+    let addresses = section.listen.unwrap_or_else(|| default_relay_addresses(dev));
+    if addresses.iter().any(IpAddr::is_unspecified) {
+        let message = "`relay.listen` needs the addresses themselves: members are told to come there";
+        return Err(StartError::Contradiction(message.to_owned()));
+    }
+    let external = section.external.unwrap_or_default();
+    let defaults = Quotas::default();
+    let settings = Settings {
+        realm: section.realm.unwrap_or_else(|| "partyline".to_owned()),
+        shared_secret: Some(Secret::new(secret.as_str())),
+        ports: section.ports.map_or_else(|| Settings::default().ports, |[first, last]| first..=last),
+        peers: PeerPolicy {
+            allow_private: section.allow_private_peers.unwrap_or(dev),
+            denied: section.denied_peers.unwrap_or_default(),
+        },
+        quotas: Quotas {
+            allocations: section.allocations.unwrap_or(defaults.allocations),
+            allocations_per_user: section.allocations_per_user.unwrap_or(defaults.allocations_per_user),
+            allocations_per_address: section
+                .allocations_per_address
+                .unwrap_or(defaults.allocations_per_address),
+            bandwidth_per_allocation: section.bandwidth_per_allocation.or(defaults.bandwidth_per_allocation),
+            bandwidth: section.bandwidth.or(defaults.bandwidth),
+            ..defaults
+        },
+        ..Settings::default()
+    };
+    let config = RelayConfig {
+        listen: addresses.iter().map(|bind| listen_address(*bind, &external)).collect(),
+        port: section.port.unwrap_or(3478),
+        alternate_port: section.alternate_port.or(Some(3479)).filter(|port| *port != 0),
+        relay: relay_addresses(&addresses, &external),
+        max_streams: section.streams.unwrap_or(10_000),
+        settings,
+    };
+    let lifetime = Duration::from_secs(section.credential_hours.unwrap_or(12).clamp(1, 24 * 30) * 3600);
+    let realm = config.settings.realm.clone();
+    let offer = RelayOffer { servers: others, secret: secret.into_bytes(), realm, lifetime };
+    Ok(Relay { config, offer, region, tcp: section.tcp.unwrap_or(true) })
+}
+
+fn relay_secret(section: &RelaySection, dev: bool) -> Result<String, StartError> {
+    let secret = match (&section.secret, &section.secret_file) {
+        (Some(_), Some(_)) => Err("give `relay.secret` or `relay.secret_file`, not both".to_owned()),
+        (Some(secret), None) => Ok(secret.clone()),
+        (None, Some(path)) => read_secret(path),
+        (None, None) if dev || section.others.is_empty() => Ok(random_secret()),
+        (None, None) => {
+            Err("other relays are listed, so they and this server need the same `relay.secret`".to_owned())
+        }
+    };
+    let secret = secret.map_err(StartError::Contradiction)?;
+    if secret.len() < SECRET_LENGTH {
+        let message =
+            format!("the relay secret has fewer than {SECRET_LENGTH} characters; try `openssl rand -hex 32`");
+        return Err(StartError::Contradiction(message));
+    }
+    Ok(secret)
+}
+
+fn read_secret(path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path);
+    text.map(|text| text.trim().to_owned())
+        .map_err(|cause| format!("cannot read the relay secret {}: {cause}", path.display()))
+}
+
+/// Good until the server stops, which is long enough if it is the only relay: members ask again after a restart.
+fn random_secret() -> String {
+    let mut bytes = [0; 32];
+    rand::rngs::OsRng.fill_bytes(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn check_others(others: &[RelayServer]) -> Result<(), StartError> {
+    // Two places are for this server's own.
+    if others.len() + 2 > MAX_RELAYS {
+        return Err(StartError::Contradiction(format!(
+            "at most {} other relays can be listed",
+            MAX_RELAYS - 2
+        )));
+    }
+    let bad = others.iter().find(|other| {
+        let turn = other.url.starts_with("turn:") || other.url.starts_with("turns:");
+        !turn || other.url.len() > MAX_TEXT || other.region.len() > MAX_TEXT
+    });
+    bad.map_or(Ok(()), |bad| {
+        let message =
+            format!("{:?} is no relay URL; it should look like turn:host:3478?transport=udp", bad.url);
+        Err(StartError::Contradiction(message))
+    })
+}
+
+fn listen_address(bind: IpAddr, external: &[IpAddr]) -> ListenAddress {
+    ListenAddress { bind, external: of_family(bind, external) }
+}
+
+/// The first listening address of each family is the one relayed ports are opened on.
+fn relay_addresses(addresses: &[IpAddr], external: &[IpAddr]) -> Vec<RelayAddress> {
+    let first = |v6: bool| addresses.iter().copied().find(|address| address.is_ipv6() == v6);
+    let relay = |local| RelayAddress { local, public: of_family(local, external).unwrap_or(local) };
+    [first(false), first(true)].into_iter().flatten().map(relay).collect()
+}
+
+fn of_family(address: IpAddr, among: &[IpAddr]) -> Option<IpAddr> {
+    among.iter().copied().find(|other| other.is_ipv6() == address.is_ipv6())
+}
+
+fn default_relay_addresses(dev: bool) -> Vec<IpAddr> {
+    if dev {
+        return vec![Ipv4Addr::LOCALHOST.into()];
+    }
+    // Connecting a UDP socket sends nothing; it only asks the routing table which address would be used.
+    let outward = |bind: IpAddr, to: IpAddr| {
+        let socket = UdpSocket::bind((bind, 0)).ok()?;
+        socket.connect((to, 9)).ok()?;
+        socket.local_addr().ok().map(|address| address.ip())
+    };
+    let v4 = outward(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into());
+    let v6 = outward(Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into());
+    let found: Vec<_> = [v4, v6].into_iter().flatten().collect();
+    if found.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { found }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+//! The page behind `https://<server>/join#<invite>`.
+//!
+//! Browsers do not send what follows the `#`, so the server never sees an invite. The page's own script reads it and
+//! hands it to the app; its Content Security Policy names that script and its style by their hashes and forbids
+//! everything else, so that the page cannot send the invite anywhere even if somebody managed to change it.
+
+use std::sync::LazyLock;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hyper::{
+    Response,
+    header::{CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY, X_FRAME_OPTIONS},
+};
+use sha2::{Digest, Sha256};
+
+use super::Page;
+
+const PAGE: &str = include_str!("join.html");
+
+static POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
+    let (script, style) = (hash("<script>", "</script>")?, hash("<style>", "</style>")?);
+    let policy = format!(
+        "default-src 'none'; script-src {script}; style-src {style}; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'"
+    );
+    HeaderValue::try_from(policy).ok()
+});
+
+/// The page with its policy.
+pub(super) fn page() -> Response<Page> {
+    let mut response = Page::html(PAGE);
+    let headers = response.headers_mut();
+    // Without a policy the script must not run, so then nothing is allowed.
+    let policy = POLICY.clone().unwrap_or(HeaderValue::from_static("default-src 'none'"));
+    headers.insert(CONTENT_SECURITY_POLICY, policy);
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    response
+}
+
+fn hash(open: &str, close: &str) -> Option<String> {
+    let (_, rest) = PAGE.split_once(open)?;
+    let (text, _) = rest.split_once(close)?;
+    Some(format!("'sha256-{}'", STANDARD.encode(Sha256::digest(text))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_names_the_pages_only_script_and_style() {
+        let policy = page().headers()[CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
+        assert_eq!(policy.matches("'sha256-").count(), 2);
+        assert!(!policy.contains("unsafe"));
+        assert_eq!((PAGE.matches("<script").count(), PAGE.matches("<style").count()), (1, 1));
+    }
+
+    #[test]
+    fn the_page_loads_and_sends_nothing() {
+        for word in [
+            "src=",
+            "url(",
+            "fetch(",
+            "XMLHttpRequest",
+            "sendBeacon",
+            "http://",
+            "https://",
+            " style=",
+            " onclick",
+        ] {
+            assert!(!PAGE.contains(word), "{word}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Figures in Prometheus's text format, counted by the parts themselves and only written down here.
+
+use std::fmt::Write;
+
+use partyline_wire::rendezvous::RefusalCode;
+
+use crate::{relay, server::Shared};
+
+/// A page of figures.
+struct Figures(String);
+
+impl Figures {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing into a string does not fail.
+        let _ = write!(self.0, "# HELP partyline_{name} {help}\n# TYPE partyline_{name} {kind}\n");
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, "gauge", help);
+        let _ = writeln!(self.0, "partyline_{name} {value}");
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.labelled(name, help, "", [("", value)]);
+    }
+
+    fn labelled<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'a str, u64)>,
+    ) {
+        self.family(name, "counter", help);
+        for (text, value) in values {
+            let labels = if label.is_empty() { String::new() } else { format!("{{{label}=\"{text}\"}}") };
+            let _ = writeln!(self.0, "partyline_{name} {value}", name = format_args!("{name}{labels}"));
+        }
+    }
+}
+
+/// All figures of a server.
+pub(crate) fn render(shared: &Shared) -> String {
+    let mut figures = Figures(String::with_capacity(8 * 1024));
+    let (open, turned_away) = shared.gate.count();
+    figures.gauge("sockets", "TCP connections open.", open as u64);
+    figures.counter("sockets_turned_away_total", "TCP connections closed at once for a limit.", turned_away);
+    rendezvous(&mut figures, shared);
+    if let Some(relay) = &shared.relay {
+        relayed(&mut figures, &relay.stats());
+    }
+    figures.0
+}
+
+fn rendezvous(figures: &mut Figures, shared: &Shared) {
+    let (stats, queued) = shared.hub.stats();
+    let now = [
+        ("connections", "WebSockets open.", stats.connections),
+        ("addresses", "Client addresses remembered.", stats.addresses),
+        ("topics", "Topics with somebody present or something waiting.", stats.topics),
+        ("members", "Members present, over all topics.", stats.members),
+        ("mail", "Messages waiting for somebody absent.", stats.mail),
+        ("held_bytes", "Bytes of records and messages held.", stats.held_bytes),
+        ("queued_bytes", "Bytes waiting to be sent.", queued),
+    ];
+    now.into_iter().for_each(|(name, help, value)| figures.gauge(name, help, value as u64));
+    let since_start = [
+        ("frames_received_total", "Frames from members.", stats.frames_received),
+        ("frames_sent_total", "Frames to members.", stats.frames_sent),
+        ("grants_total", "Relay credentials granted.", stats.grants),
+        ("mail_expired_total", "Messages nobody came for.", stats.mail_expired),
+        ("connections_turned_away_total", "WebSockets refused for a limit.", stats.turned_away),
+    ];
+    since_start.into_iter().for_each(|(name, help, value)| figures.counter(name, help, value));
+    let refused = stats.refused.iter().map(|(code, count)| (label(*code), *count));
+    figures.labelled("refused_total", "Frames refused.", "code", refused);
+}
+
+fn relayed(figures: &mut Figures, stats: &relay::Stats) {
+    figures.gauge("relay_allocations", "Relay allocations alive.", stats.allocations);
+    let since_start = [
+        ("relay_allocations_total", "Relay allocations made.", stats.allocations_made),
+        (
+            "relay_allocations_refused_total",
+            "Relay allocations refused for a quota.",
+            stats.allocations_refused,
+        ),
+        ("relay_requests_total", "STUN and TURN requests.", stats.requests),
+        ("relay_bindings_total", "STUN Binding requests answered.", stats.bindings),
+        ("relay_unauthorized_total", "Requests with wrong credentials.", stats.unauthorized),
+    ];
+    since_start.into_iter().for_each(|(name, help, value)| figures.counter(name, help, value));
+    let packets = [("from_client", stats.packets_from_clients), ("to_client", stats.packets_to_clients)];
+    figures.labelled("relay_packets_total", "Packets relayed.", "direction", packets);
+    let bytes = [("from_client", stats.bytes_from_clients), ("to_client", stats.bytes_to_clients)];
+    figures.labelled("relay_bytes_total", "Payload bytes relayed.", "direction", bytes);
+    let dropped = [
+        ("malformed", stats.dropped_malformed),
+        ("denied", stats.dropped_denied),
+        ("bandwidth", stats.dropped_bandwidth),
+        ("unauthenticated", stats.dropped_unauthenticated),
+        ("queue", stats.dropped_queue),
+    ];
+    figures.labelled("relay_dropped_total", "Packets dropped by the relay.", "reason", dropped);
+}
+
+const fn label(code: RefusalCode) -> &'static str {
+    match code {
+        RefusalCode::Malformed => "malformed",
+        RefusalCode::BadProof => "bad_proof",
+        RefusalCode::NotEntered => "not_entered",
+        RefusalCode::Replaced => "replaced",
+        RefusalCode::RateLimited => "rate_limited",
+        RefusalCode::TopicFull => "topic_full",
+        RefusalCode::TooManyTopics => "too_many_topics",
+        RefusalCode::ServerFull => "server_full",
+        RefusalCode::MailboxFull => "mailbox_full",
+        RefusalCode::NoRelay => "no_relay",
+    }
+}

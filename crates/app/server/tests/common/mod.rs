@@ -1,0 +1,169 @@
+//! A real server on loopback and members with real sockets.
+
+#![allow(dead_code, reason = "every test uses a part of it")]
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use ed25519_dalek::{Signer, SigningKey};
+use partyline_model::{Handle, Topic};
+use partyline_net::{ConnectError, Roots, TlsClient, WebSocket, WebSocketError, connect_ws};
+use partyline_server::{
+    Server,
+    config::{Args, Config},
+};
+use partyline_wire::rendezvous::{ClientFrame, RefusalCode, ServerFrame, proof_message};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use tempfile::TempDir;
+
+/// Plain, on a free port, without a relay.
+pub fn config() -> Config {
+    load(Args { no_relay: true, ..Args::default() })
+}
+
+/// Plain, on free ports, with a relay.
+pub fn config_with_relay() -> Config {
+    let relay_listen = vec!["127.0.0.1".parse().unwrap()];
+    load(Args {
+        relay_listen,
+        relay_port: Some(0),
+        relay_alternate_port: Some(0),
+        dev: true,
+        ..Args::default()
+    })
+}
+
+pub fn load(args: Args) -> Config {
+    let listen = vec!["127.0.0.1:0".parse().unwrap()];
+    Config::load(&Args { listen, ..args }).unwrap()
+}
+
+/// A folder with an authority and certificates it signed.
+pub struct Authority {
+    pub folder: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let folder = TempDir::new().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        Self { folder, issuer: Issuer::new(params, key) }
+    }
+
+    /// Writes a certificate for a name, valid through these years, and gives its and its key's path.
+    pub fn issue(&self, name: &str, years: (i32, i32)) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = date_time_ymd(years.0, 1, 1);
+        params.not_after = date_time_ymd(years.1, 1, 1);
+        let (certificate, key_file) =
+            (self.folder.path().join("cert.pem"), self.folder.path().join("key.pem"));
+        std::fs::write(&certificate, params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
+        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        (certificate, key_file)
+    }
+
+    /// A client that trusts it.
+    pub fn client(&self) -> TlsClient {
+        TlsClient::new(&Roots { extra_ca: Some(self.folder.path().join("ca.pem")) }).unwrap()
+    }
+}
+
+pub fn client() -> TlsClient {
+    TlsClient::new(&Roots::default()).unwrap()
+}
+
+pub fn key(party: u8) -> SigningKey {
+    SigningKey::from_bytes(&[party; 32])
+}
+
+pub fn topic(party: u8) -> Topic {
+    Topic(key(party).verifying_key().to_bytes())
+}
+
+pub fn handle(n: u8) -> Handle {
+    Handle([n; 16])
+}
+
+/// One connection, welcomed.
+pub struct Member {
+    pub socket: WebSocket,
+    pub challenge: [u8; 32],
+}
+
+impl Member {
+    pub async fn connect(server: SocketAddr) -> Self {
+        Self::connect_to(&format!("ws://{server}"), &client()).await.unwrap()
+    }
+
+    pub async fn connect_to(url: &str, client: &TlsClient) -> Result<Self, ConnectError> {
+        let mut socket = connect_ws(url, client).await?;
+        let welcome = ServerFrame::decode(&socket.next().await.unwrap().unwrap()).unwrap();
+        let ServerFrame::Welcome { challenge, .. } = welcome else { panic!("{welcome:?}") };
+        Ok(Self { socket, challenge })
+    }
+
+    /// Connected and in a party.
+    pub async fn enter(server: SocketAddr, party: u8, name: u8) -> Self {
+        let mut member = Self::connect(server).await;
+        member.say(&member.enter_frame(party, name)).await;
+        let heard = member.hear().await;
+        assert!(matches!(heard, ServerFrame::Roster { .. }), "{heard:?}");
+        member
+    }
+
+    pub fn enter_frame(&self, party: u8, name: u8) -> ClientFrame {
+        let message = proof_message(&self.challenge, &topic(party), &handle(name));
+        let proof = key(party).sign(&message).to_bytes();
+        ClientFrame::Enter { topic: topic(party), handle: handle(name), proof, record: vec![name] }
+    }
+
+    pub async fn say(&mut self, frame: &ClientFrame) {
+        self.socket.send(frame.encode().unwrap()).await.unwrap();
+    }
+
+    pub async fn hear(&mut self) -> ServerFrame {
+        ServerFrame::decode(&self.socket.next().await.unwrap().unwrap()).unwrap()
+    }
+
+    /// Reads on until something is heard.
+    pub async fn hear_until(&mut self, wanted: impl Fn(&ServerFrame) -> bool) -> ServerFrame {
+        loop {
+            let frame = self.hear().await;
+            if wanted(&frame) {
+                return frame;
+            }
+        }
+    }
+
+    /// Reads on until the server says goodbye.
+    pub async fn goodbye(&mut self) -> (u16, String) {
+        loop {
+            match self.socket.next().await {
+                Some(Ok(_)) => {}
+                Some(Err(WebSocketError::Closed { code, reason })) => return (code, reason),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+pub fn send(to: u8, id: u32, message: &[u8]) -> ClientFrame {
+    ClientFrame::Send { topic: topic(1), to: handle(to), id, message: message.to_vec() }
+}
+
+pub fn refusal(frame: &ServerFrame) -> Option<RefusalCode> {
+    match frame {
+        ServerFrame::Refused { code, .. } => Some(*code),
+        _ => None,
+    }
+}
+
+pub fn start(config: Config) -> (Server, SocketAddr) {
+    let server = Server::start(config).unwrap();
+    let address = server.addresses()[0];
+    (server, address)
+}
