@@ -1,0 +1,187 @@
+//! Everything that CI runs, layer by layer, each with its runner's own output, and one table at the end.
+
+use std::{
+    env,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::{cargo, cross, fuzz, natlab, packages};
+
+/// What to test.
+#[derive(Args)]
+pub struct Options {
+    /// Install what is missing without asking.
+    #[arg(long)]
+    yes: bool,
+    /// Only these layers; may be repeated.
+    #[arg(long, value_enum)]
+    only: Vec<Layer>,
+    /// Seconds for each fuzz target.
+    #[arg(long, default_value_t = 60)]
+    fuzz_seconds: u32,
+}
+
+/// A layer of tests. What crosses crates lies in `tests`.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Layer {
+    /// Formatting.
+    Format,
+    /// Clippy, without warnings.
+    Lint,
+    /// Dependency arrows, purity, file sizes, licences.
+    Architecture,
+    /// Unit and property tests of all crates.
+    Unit,
+    /// Against coturn, stun-client and wireguard-go.
+    Interop,
+    /// The lab of network namespaces itself.
+    Natlab,
+    /// A spread of networks, told from inside by the real check; `cargo xtask natlab classify` has all.
+    Classify,
+    /// Ports opened on real and fake routers.
+    Portmap,
+    /// Whole parties of the real programs in the lab.
+    Party,
+    /// Garbage for every parser.
+    Fuzz,
+    /// Windows and macOS compile.
+    Cross,
+}
+
+/// How a layer ended.
+enum Verdict {
+    Passed,
+    Failed(String),
+    CouldNotRun(String),
+}
+
+struct Outcome {
+    layer: Layer,
+    verdict: Verdict,
+    took: Duration,
+}
+
+/// Packages whose tests have a layer of their own.
+const APART: [&str; 3] = ["partyline-tests-architecture", "partyline-tests-interop", "partyline-natlab"];
+
+/// What chooses the cases of property tests.
+const SEED: &str = "PROPTEST_RNG_SEED";
+
+/// Runs the layers, and fails if one failed or could not run.
+pub fn run(options: &Options) -> Result<()> {
+    if let Err(error) = packages::install(&packages::FOR_TESTS, options.yes) {
+        eprintln!("cargo xtask: {error:#}");
+    }
+    let outcomes: Vec<_> = Layer::value_variants()
+        .iter()
+        .filter(|layer| options.only.is_empty() || options.only.contains(layer))
+        .map(|layer| one(*layer, options))
+        .collect();
+    conclude(&outcomes)
+}
+
+fn one(layer: Layer, options: &Options) -> Outcome {
+    eprintln!("\n=== {}", layer.name());
+    let begun = Instant::now();
+    let verdict = match layer.obstacle() {
+        Some(reason) => Verdict::CouldNotRun(reason),
+        None => match layer.run(options) {
+            Ok(()) => Verdict::Passed,
+            Err(error) => Verdict::Failed(format!("{error:#}")),
+        },
+    };
+    if let Verdict::CouldNotRun(reason) | Verdict::Failed(reason) = &verdict {
+        eprintln!("{}: {reason}", layer.name());
+    }
+    Outcome { layer, verdict, took: begun.elapsed() }
+}
+
+fn conclude(outcomes: &[Outcome]) -> Result<()> {
+    println!("\n=== summary");
+    for outcome in outcomes {
+        let (word, note) = match &outcome.verdict {
+            Verdict::Passed => ("passed", ""),
+            Verdict::Failed(why) => ("FAILED", why.lines().next().unwrap_or_default()),
+            Verdict::CouldNotRun(why) => ("COULD NOT RUN", why.as_str()),
+        };
+        println!("{:14} {word:14} {:5} s  {note}", outcome.layer.name(), outcome.took.as_secs());
+    }
+    let count =
+        |wanted: fn(&Verdict) -> bool| outcomes.iter().filter(|outcome| wanted(&outcome.verdict)).count();
+    let failed = count(|verdict| matches!(verdict, Verdict::Failed(_)));
+    let skipped = count(|verdict| matches!(verdict, Verdict::CouldNotRun(_)));
+    println!("{} layers passed, {failed} failed, {skipped} could not run", outcomes.len() - failed - skipped);
+    ensure!(failed == 0, "{failed} of {} layers failed", outcomes.len());
+    ensure!(skipped == 0, "{skipped} of {} layers could not run here", outcomes.len());
+    Ok(())
+}
+
+impl Layer {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// Why the layer cannot run here, if so.
+    fn obstacle(self) -> Option<String> {
+        let needs_root =
+            matches!(self, Self::Interop | Self::Natlab | Self::Classify | Self::Portmap | Self::Party);
+        if needs_root && !cargo::is_root() {
+            return Some("needs root, for network namespaces and devices".into());
+        }
+        let needs_programs = needs_root || self == Self::Fuzz;
+        let missing = packages::missing(&packages::FOR_TESTS);
+        if needs_programs && !missing.is_empty() {
+            return Some(format!("not installed: {}", packages::names(&missing)));
+        }
+        let component = match self {
+            Self::Format => "fmt",
+            Self::Lint => "clippy",
+            _ => return None,
+        };
+        let there = cargo::succeeds(&mut cargo::command([component, "--version"]));
+        (!there).then(|| format!("rustup component add {component}"))
+    }
+
+    fn run(self, options: &Options) -> Result<()> {
+        match self {
+            Self::Format => cargo::run(&mut cargo::command(["fmt", "--all", "--check"])),
+            Self::Lint => {
+                let strict = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+                cargo::run(&mut cargo::command(strict))
+            }
+            Self::Architecture => test(&["-p", APART[0]]),
+            Self::Unit => {
+                let mut arguments = vec!["--workspace"];
+                APART.iter().for_each(|package| arguments.extend(["--exclude", package]));
+                test(&arguments)?;
+                cargo::run(cargo::command(["test", "--doc"]).args(arguments))
+            }
+            Self::Interop => test(&["-p", APART[1]]),
+            Self::Natlab => test(&["-p", APART[2]]),
+            Self::Classify => natlab::run(&["classify".into(), "--spread".into()]),
+            Self::Portmap => natlab::run(&["portmap".into()]),
+            Self::Party => natlab::run(&["party".into()]),
+            Self::Fuzz => fuzz::run(&fuzz::Options::all(options.fuzz_seconds)),
+            Self::Cross => cross::run(),
+        }
+    }
+}
+
+/// Tests with nextest where it is installed, which runs them in processes of their own, else with cargo.
+fn test(arguments: &[&str]) -> Result<()> {
+    let nextest = cargo::succeeds(&mut cargo::command(["nextest", "--version"]));
+    let runner: &[&str] = if nextest {
+        &["nextest", "run", "--no-fail-fast", "--no-tests=pass"]
+    } else {
+        &["test", "--no-fail-fast", "--lib", "--bins", "--tests"]
+    };
+    let mut command = cargo::command(runner);
+    // The same cases every time: what is green stays green. Other cases are a longer run of one's own.
+    if env::var_os(SEED).is_none() {
+        command.env(SEED, "1");
+    }
+    cargo::run(command.args(arguments))
+}

@@ -1,0 +1,81 @@
+//! The project's tasks: `cargo xtask --help`.
+
+mod cargo;
+mod check;
+mod cross;
+mod fuzz;
+mod natlab;
+mod packages;
+mod run;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Builds, runs and tests Partyline from a fresh clone.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Installs what is missing (it asks first), builds, starts a server here, and shows a new party with its invite.
+    Run(run::Options),
+    /// Installs what is missing (it asks first), and runs everything that CI runs.
+    Test(check::Options),
+    /// Runs the benchmarks, or one of them by name; figures come as a table and as JSON.
+    Bench {
+        /// Passed on to the benchmarks; `--help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Labs of network namespaces: list | run NAME | party | classify | shell NAME | sweep (needs root).
+    Natlab {
+        /// Passed on to the lab; `--help` explains them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Feeds garbage to every parser of bytes from outside.
+    Fuzz(fuzz::Options),
+    /// Checks that the code compiles for Windows and macOS.
+    Cross,
+    /// Installs what the tests need (it asks first).
+    Setup {
+        /// Install without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match work(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(task: Task) -> Result<()> {
+    match task {
+        Task::Run(options) => run::run(&options),
+        Task::Test(options) => check::run(&options),
+        Task::Bench { arguments } => bench(&arguments),
+        Task::Natlab { arguments } => natlab::run(&arguments),
+        Task::Fuzz(options) => fuzz::run(&options),
+        Task::Cross => cross::run(),
+        Task::Setup { yes } => packages::install(&packages::FOR_TESTS, yes),
+    }
+}
+
+/// Benchmarks measure the release build of the real programs.
+fn bench(arguments: &[String]) -> Result<()> {
+    packages::install(&packages::FOR_TESTS, false)?;
+    cargo::run(cargo::command(["build", "--release"]).args(natlab::PROGRAMS))?;
+    cargo::run(cargo::command(["run", "--release", "-p", "partyline-tests-bench", "--"]).args(arguments))
+}

@@ -1,0 +1,139 @@
+//! Finding out which system packages are missing, and installing them with the user's consent.
+
+use std::{
+    env, fs,
+    io::{IsTerminal, Write, stdin, stdout},
+    path::Path,
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::cargo;
+
+/// A Debian or Ubuntu package, the program that shows it is there, and why it is wanted.
+#[derive(Clone, Copy)]
+pub struct Package {
+    name: &'static str,
+    program: &'static str,
+    why: &'static str,
+}
+
+const fn package(name: &'static str, program: &'static str, why: &'static str) -> Package {
+    Package { name, program, why }
+}
+
+const COMPILER: Package = package("gcc", "cc", "compiles the C parts of cryptography");
+
+/// What building and running needs.
+pub const FOR_RUN: [Package; 1] = [COMPILER];
+
+/// What the tests need besides.
+pub const FOR_TESTS: [Package; 11] = [
+    COMPILER,
+    package("g++", "c++", "compiles the fuzzer"),
+    package("iproute2", "ip", "network namespaces"),
+    package("nftables", "nft", "NAT and firewalls in the lab"),
+    package("iputils-ping", "ping", "pings through the tunnel"),
+    package("procps", "ps", "looks at processes"),
+    package("coturn", "turnserver", "relay to compare ours with"),
+    package("stun-client", "stun", "asks our STUN server"),
+    package("miniupnpd-nftables", "miniupnpd", "router that opens ports on request"),
+    package("wireguard-go", "wireguard-go", "tunnel to talk to ours"),
+    package("wireguard-tools", "wg", "configures it"),
+];
+
+/// Those of `wanted` whose program is not there.
+pub fn missing(wanted: &[Package]) -> Vec<Package> {
+    wanted.iter().filter(|package| !is_there(package.program)).copied().collect()
+}
+
+/// The names of packages, for messages.
+pub fn names(packages: &[Package]) -> String {
+    packages.iter().map(|package| package.name).collect::<Vec<_>>().join(" ")
+}
+
+/// Installs what is missing of `wanted`, after asking, or without where `yes` is set.
+///
+/// # Errors
+/// When the user says no, or apt cannot do it.
+pub fn install(wanted: &[Package], yes: bool) -> Result<()> {
+    let missing = missing(wanted);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("Missing on this system:");
+    missing.iter().for_each(|package| println!("  {:16} {}", package.name, package.why));
+    if !is_there("apt-get") {
+        bail!("this system has no apt; install by hand what is listed above");
+    }
+    if !yes && !agreed(&format!("Install with apt: {}?", names(&missing)))? {
+        bail!("not installed; `--yes` installs without asking");
+    }
+    let _quiet = NoServices::begin()?;
+    // A list that cannot be fetched may still be there from before.
+    if let Err(error) = apt(&["update", "-q"], &[]) {
+        eprintln!("{error:#}");
+    }
+    apt(&["install", "-qy", "--no-install-recommends"], &missing)
+}
+
+fn is_there(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(Into::into);
+    env::split_paths(&path).chain(system).any(|directory| directory.join(program).exists())
+}
+
+fn agreed(question: &str) -> Result<bool> {
+    if !stdin().is_terminal() {
+        return Ok(false);
+    }
+    print!("{question} [Y/n] ");
+    stdout().flush()?;
+    let mut answer = String::new();
+    stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes"))
+}
+
+fn apt(arguments: &[&str], packages: &[Package]) -> Result<()> {
+    let mut command = as_root("apt-get");
+    command.args(["-o", "DPkg::Lock::Timeout=300"]).args(arguments);
+    command.args(packages.iter().map(|package| package.name)).env("DEBIAN_FRONTEND", "noninteractive");
+    cargo::run(&mut command)
+}
+
+/// A command as root: directly, or by sudo.
+pub fn as_root(program: &str) -> Command {
+    if cargo::is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.arg(program);
+    command
+}
+
+/// While this lives, installing a package starts no service of it: coturn would take the very ports we test on.
+struct NoServices;
+
+impl NoServices {
+    const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+    /// Does nothing where the system has a policy of its own, or where we are not root and cannot set one.
+    fn begin() -> Result<Option<Self>> {
+        if Path::new(Self::POLICY).exists() || !cargo::is_root() {
+            return Ok(None);
+        }
+        fs::write(Self::POLICY, "#!/bin/sh\nexit 101\n").context("forbid apt to start services")?;
+        let guard = Self;
+        cargo::output(Command::new("chmod").args(["755", Self::POLICY]))?;
+        Ok(Some(guard))
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(Self::POLICY) {
+            eprintln!("remove {} by hand: {error}", Self::POLICY);
+        }
+    }
+}
