@@ -1,0 +1,187 @@
+//! Runs the real check from real sockets on a computer of the lab.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, ppoll},
+    sys::time::TimeSpec,
+};
+use partyline_model::{Badge, NatProfile};
+use partyline_netcheck::{Config, Event, Netcheck, Socket, StunServer};
+
+use crate::Host;
+
+/// Sockets that are lent to the check besides the tunnel's, as the engine does.
+const SPARES: usize = 5;
+/// How long a check may take at most.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a server gets to accept a TCP connection.
+const CONNECT: Duration = Duration::from_secs(1);
+
+/// What is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Question {
+    /// Whom to ask.
+    pub servers: Vec<StunServer>,
+    /// The router's outside address, as port mapping would tell it.
+    pub router: Option<IpAddr>,
+    /// The tunnel's port; 0 takes any.
+    pub port: u16,
+}
+
+/// What the check said, and how long it took.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    /// What it said.
+    pub profile: NatProfile,
+    /// In one word.
+    pub badge: Option<Badge>,
+    /// Until the first public address was told.
+    pub address: Option<Duration>,
+    /// Until the mapping policy was told.
+    pub mapping: Option<Duration>,
+    /// Until all was told.
+    pub whole: Option<Duration>,
+    /// Datagrams sent.
+    pub packets: u32,
+    /// What it could not tell and why.
+    pub gaps: Vec<&'static str>,
+}
+
+/// Runs a check on a host.
+///
+/// # Errors
+/// When sockets cannot be made, or it does not end.
+pub fn measure(host: &Host, question: &Question) -> Result<Measured> {
+    host.enter(|| Check::begin(host, question)?.finish())?
+}
+
+struct Check {
+    netcheck: Netcheck,
+    sockets: Vec<UdpSocket>,
+    begun: Instant,
+    address: Option<Duration>,
+    mapping: Option<Duration>,
+}
+
+impl Check {
+    fn begin(host: &Host, question: &Question) -> Result<Self> {
+        let any = if host.v6().is_some() { Ipv6Addr::UNSPECIFIED.into() } else { IpAddr::from([0; 4]) };
+        let ports = [question.port].into_iter().chain([0; SPARES]);
+        let sockets = ports
+            .map(|port| UdpSocket::bind((any, port)).and_then(|s| s.set_nonblocking(true).map(|()| s)))
+            .collect::<io::Result<Vec<_>>>()?;
+        let mut local = Vec::new();
+        for socket in &sockets {
+            local.push(SocketAddr::new(host.v4().into(), socket.local_addr()?.port()));
+        }
+        let reachable = reachable(&question.servers);
+        let own = host.v6().map(|v6| SocketAddr::new(v6.into(), local[0].port()));
+        let begun = Instant::now();
+        let seed = std::array::from_fn(|i| local[0].port().to_be_bytes()[i % 2]);
+        let mut netcheck = Netcheck::new(begun, seed, Config::default());
+        netcheck.set_online(begun, !reachable.is_empty());
+        netcheck.set_reachable(begun, reachable);
+        netcheck.set_local(begun, [local[0]].into_iter().chain(own).collect());
+        netcheck.set_router(begun, question.router);
+        netcheck.set_spares(begun, local[1..].to_vec());
+        netcheck.set_servers(begun, question.servers.clone());
+        Ok(Self { netcheck, sockets, begun, address: None, mapping: None })
+    }
+
+    fn finish(mut self) -> Result<Measured> {
+        let mut buffer = [0; 2048];
+        loop {
+            self.send();
+            self.note();
+            let report = self.netcheck.report();
+            if report.finished {
+                return Ok(Measured {
+                    profile: self.netcheck.profile().clone(),
+                    badge: self.netcheck.badge(),
+                    address: self.address,
+                    mapping: self.mapping,
+                    whole: report.took,
+                    packets: report.packets,
+                    gaps: report.gaps,
+                });
+            }
+            if self.begun.elapsed() > PATIENCE {
+                bail!("the check does not end: {report:?}");
+            }
+            self.wait()?;
+            self.receive(&mut buffer);
+            if self.netcheck.poll_timeout().is_some_and(|at| at <= Instant::now()) {
+                self.netcheck.handle_timeout(Instant::now());
+            }
+        }
+    }
+
+    fn send(&mut self) {
+        while let Some(transmit) = self.netcheck.poll_transmit() {
+            let index = match transmit.socket {
+                Socket::Tunnel => 0,
+                Socket::Spare(index) => usize::from(index) + 1,
+            };
+            let Some(socket) = self.sockets.get(index) else { continue };
+            let six = socket.local_addr().is_ok_and(|local| local.is_ipv6());
+            let destination = match transmit.destination {
+                SocketAddr::V4(to) if six => SocketAddr::new(to.ip().to_ipv6_mapped().into(), to.port()),
+                other => other,
+            };
+            // Where there is no route, nothing comes back: the check has to find that out by itself.
+            let _ = socket.send_to(&transmit.bytes, destination);
+        }
+    }
+
+    fn note(&mut self) {
+        let passed = self.begun.elapsed();
+        while let Some(event) = self.netcheck.poll_event() {
+            match event {
+                Event::Reflexive(addresses) if !addresses.is_empty() => {
+                    self.address.get_or_insert(passed);
+                }
+                Event::Profile(profile) if profile.mapping.is_some() => {
+                    self.mapping.get_or_insert(passed);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn wait(&self) -> Result<()> {
+        let mut polled: Vec<_> =
+            self.sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
+        let until = self.netcheck.poll_timeout().unwrap_or(self.begun + PATIENCE);
+        let left = until.saturating_duration_since(Instant::now()).min(PATIENCE);
+        match ppoll(&mut polled, Some(TimeSpec::from_duration(left)), None) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) {
+        for (index, socket) in self.sockets.iter().enumerate() {
+            let name = match index.checked_sub(1).map(u8::try_from) {
+                None => Socket::Tunnel,
+                Some(index) => Socket::Spare(index.unwrap_or(u8::MAX)),
+            };
+            while let Ok((length, from)) = socket.recv_from(buffer) {
+                self.netcheck.handle_datagram(Instant::now(), name, from, &buffer[..length]);
+            }
+        }
+    }
+}
+
+/// Those servers whose HTTPS port answers.
+fn reachable(servers: &[StunServer]) -> Vec<IpAddr> {
+    let ips = servers.iter().map(|server| server.address.ip());
+    ips.filter(|ip| TcpStream::connect_timeout(&SocketAddr::new(*ip, 443), CONNECT).is_ok()).collect()
+}

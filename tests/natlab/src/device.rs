@@ -1,0 +1,97 @@
+//! Network devices whose packets pass through this process, and the thread that carries them.
+
+use std::{
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, ppoll},
+    sys::time::TimeSpec,
+};
+use tun_rs::{DeviceBuilder, Layer, SyncDevice};
+
+use crate::namespace::Namespace;
+
+/// The longest IP packet.
+pub(crate) const LONGEST: usize = 65_535;
+
+/// Makes a TUN device in a namespace. It is gone when the device is dropped.
+pub(crate) fn tun(namespace: &Namespace, name: &str, mtu: u16) -> Result<SyncDevice> {
+    let build = || DeviceBuilder::new().name(name).layer(Layer::L3).mtu(mtu).build_sync();
+    namespace.enter(build)?.with_context(|| format!("device {name} in {}", namespace.name()))
+}
+
+/// What is done with packets.
+pub(crate) trait Carrier: Send + 'static {
+    /// The devices they come from.
+    fn devices(&self) -> Vec<BorrowedFd<'_>>;
+
+    /// A packet can be read from the device of that number.
+    fn readable(&mut self, device: usize, buffer: &mut [u8]);
+
+    /// When [`Carrier::due`] is to be called next.
+    fn deadline(&self) -> Option<Instant>;
+
+    /// The deadline has come.
+    fn due(&mut self);
+}
+
+/// A thread that carries packets until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Carried {
+    stop: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Carried {
+    /// Starts the thread.
+    pub fn start(name: &str, carrier: impl Carrier) -> Result<Self> {
+        let (stop, stopped) = UnixStream::pair()?;
+        let work = move || carry(carrier, &stopped);
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(work)?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn carry(mut carrier: impl Carrier, stopped: &UnixStream) {
+    let mut buffer = vec![0; LONGEST];
+    loop {
+        let ready = match wait(&carrier, stopped) {
+            Ok(ready) => ready,
+            Err(Errno::EINTR) => continue,
+            Err(_) => return,
+        };
+        let Some((true, devices)) = ready.split_last().map(|(stop, devices)| (!*stop, devices)) else {
+            return;
+        };
+        for (device, _) in devices.iter().enumerate().filter(|(_, ready)| **ready) {
+            carrier.readable(device, &mut buffer);
+        }
+        if carrier.deadline().is_some_and(|at| at <= Instant::now()) {
+            carrier.due();
+        }
+    }
+}
+
+/// Which devices have something to read; the last is the end of `stopped`.
+fn wait(carrier: &impl Carrier, stopped: &UnixStream) -> Result<Vec<bool>, Errno> {
+    let fds = carrier.devices().into_iter().chain([stopped.as_fd()]);
+    let mut polled: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    let left = carrier.deadline().map(|at| at.saturating_duration_since(Instant::now()));
+    ppoll(&mut polled, left.map(|span: Duration| TimeSpec::from_duration(span)), None)?;
+    Ok(polled.iter().map(|fd| fd.any().unwrap_or(false)).collect())
+}

@@ -1,0 +1,368 @@
+//! The internet of one lab and everything that hangs on it.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+    process,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU8, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    Host, Line, Nat, RouterOptions, cable,
+    device::Carried,
+    host::Link,
+    namespace::Namespace,
+    nat,
+    sweep::PREFIX,
+    wait::{that, until},
+};
+
+/// How long an interface gets to come up.
+const CARRIER: Duration = Duration::from_secs(5);
+
+/// The first host address on a LAN; the router is 1.
+const FIRST_HOST: u8 = 10;
+
+static LABS: AtomicUsize = AtomicUsize::new(0);
+
+/// One internet. Dropping it kills and removes all that was made in it.
+#[derive(Debug)]
+pub struct Lab {
+    prefix: String,
+    directory: PathBuf,
+    inet: Namespace,
+    customers: AtomicU8,
+    lans: AtomicU8,
+    namespaces: Mutex<Vec<Namespace>>,
+    carried: Mutex<Vec<Carried>>,
+}
+
+/// A LAN: behind a router, or on its own.
+#[derive(Debug)]
+pub struct Site<'lab> {
+    lab: &'lab Lab,
+    name: String,
+    namespace: Namespace,
+    customer: Option<u8>,
+    ipv6: bool,
+    lan: [u8; 3],
+    outside: Option<Ipv4Addr>,
+    hosts: AtomicU8,
+}
+
+impl Lab {
+    /// An internet without customers.
+    ///
+    /// # Errors
+    /// When namespaces cannot be made, most likely for want of root.
+    pub fn new() -> Result<Self> {
+        ensure!(nix::unistd::geteuid().is_root(), "a NAT lab needs root: network namespaces are made");
+        let prefix = format!("{PREFIX}{}-{}", process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+        let directory = std::env::temp_dir().join(&prefix);
+        fs::create_dir_all(&directory)?;
+        let inet = Namespace::create(format!("{prefix}-inet"))?;
+        let lab = Self {
+            prefix,
+            directory,
+            namespaces: Mutex::new(vec![inet.clone()]),
+            carried: Mutex::default(),
+            inet,
+            customers: AtomicU8::new(0),
+            lans: AtomicU8::new(0),
+        };
+        lab.inet.sysctl(&[("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")])?;
+        lab.inet.ip("addr add 11.255.255.254/32 dev lo\naddr add 169.254.0.1/32 dev lo")?;
+        lab.inet.nft(
+            "add table inet blocked\nadd chain inet blocked forward { type filter hook forward priority filter; }",
+        )?;
+        Ok(lab)
+    }
+
+    /// Where logs and state of programs in this lab go; removed with it.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A host with public addresses of its own.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn server(&self, name: &str) -> Result<Host> {
+        let namespace = self.namespace(name)?;
+        let (customer, link) = self.connect(&namespace, None)?;
+        let v6 = Some(public_v6(customer));
+        Ok(Host::new(name, namespace, link, public_v4(customer), v6, Some(customer), &self.directory))
+    }
+
+    /// A router with a LAN behind it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn site(&self, name: &str, options: RouterOptions) -> Result<Site<'_>> {
+        let namespace = self.router(name, options)?;
+        let (customer, _) = self.connect(&namespace, options.line)?;
+        let site = self.lan_behind(name, namespace, options, public_v4(customer))?;
+        if options.ipv6 {
+            let prefix =
+                format!("addr add {}/64 dev lan0\naddr add fe80::1/64 dev lan0", lan_v6(customer, 1));
+            site.namespace.ip(&prefix)?;
+        }
+        Ok(Site { customer: Some(customer), ..site })
+    }
+
+    /// A host with a public address and no router, at the end of a `line`.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn open_host(&self, name: &str, line: Line) -> Result<Host> {
+        let namespace = self.namespace(name)?;
+        let (customer, link) = self.connect(&namespace, Some(line))?;
+        let v6 = Some(public_v6(customer));
+        Ok(Host::new(name, namespace, link, public_v4(customer), v6, Some(customer), &self.directory))
+    }
+
+    /// Gives a server of this lab a second IPv4 and a second IPv6 address.
+    ///
+    /// # Errors
+    /// When it is no server, or they cannot be set.
+    pub fn second_addresses(&self, server: &Host) -> Result<(Ipv4Addr, Ipv6Addr)> {
+        let customer = server.customer().context("no public address")?;
+        let (v4, v6) = (Ipv4Addr::new(11, 0, 1, customer), site_v6(customer, 2));
+        server.namespace().ip(&format!("addr add {v4}/32 dev wan0\naddr add {v6}/128 dev wan0"))?;
+        self.inet.ip(&format!("route replace {v4}/32 dev c{customer}"))?;
+        Ok((v4, v6))
+    }
+
+    /// A home with `options`, and one host in it of the same name.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn home(&self, name: &str, options: RouterOptions) -> Result<Host> {
+        self.site(name, options)?.host(name)
+    }
+
+    /// A LAN without router and without internet.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn lonely_lan(&self, name: &str) -> Result<Site<'_>> {
+        let namespace = self.namespace(&format!("{name}-switch"))?;
+        self.lan_in(name, namespace, RouterOptions::HOME)
+    }
+
+    /// From now on no UDP passes directly between the two hosts' sites, in either direction.
+    ///
+    /// # Errors
+    /// When one of them has no internet, or the rules are refused.
+    pub fn block_udp(&self, one: &Host, other: &Host) -> Result<()> {
+        let (Some(one), Some(other)) = (one.customer(), other.customer()) else {
+            bail!("only sites with internet can be kept apart");
+        };
+        let rule = |from: u8, to: u8| {
+            let (v4, v6) = ((public_v4(from), public_v4(to)), (site_prefix(from), site_prefix(to)));
+            format!(
+                "add rule inet blocked forward ip saddr {} ip daddr {} meta l4proto udp drop\n\
+                 add rule inet blocked forward ip6 saddr {} ip6 daddr {} meta l4proto udp drop\n",
+                v4.0, v4.1, v6.0, v6.1
+            )
+        };
+        self.inet.nft(&(rule(one, other) + &rule(other, one)))
+    }
+
+    /// Takes back all of [`Lab::block_udp`].
+    ///
+    /// # Errors
+    /// When the rules are refused.
+    pub fn unblock(&self) -> Result<()> {
+        self.inet.nft("flush chain inet blocked forward")
+    }
+
+    fn namespace(&self, name: &str) -> Result<Namespace> {
+        let namespace = Namespace::create(format!("{}-{name}", self.prefix))?;
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).push(namespace.clone());
+        Ok(namespace)
+    }
+
+    fn router(&self, name: &str, options: RouterOptions) -> Result<Namespace> {
+        let namespace = self.namespace(&format!("{name}-router"))?;
+        namespace.sysctl(&[("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")])?;
+        namespace.nft(&options.rules())?;
+        Ok(namespace)
+    }
+
+    /// Joins a namespace to the internet by a wire without a subnet, as its next customer.
+    fn connect(&self, namespace: &Namespace, line: Option<Line>) -> Result<(u8, Link)> {
+        let customer = self.customers.fetch_add(1, Ordering::Relaxed) + 1;
+        let port = format!("c{customer}");
+        if let Some(line) = line {
+            let ends = [(&self.inet, port.as_str()), (namespace, "wan0")];
+            self.keep(cable::lay(line, customer.into(), ends)?);
+        } else {
+            let wire = format!("link add {port} type veth peer name wan0 netns {}", namespace.name());
+            self.inet.ip(&wire)?;
+        }
+        namespace.up("wan0")?;
+        namespace.ip(&format!(
+            "addr add {}/32 dev wan0\naddr add {}/128 dev wan0\naddr add fe80::2/64 dev wan0\n\
+             route add default via 169.254.0.1 dev wan0 onlink\nroute add default via fe80::1 dev wan0",
+            public_v4(customer),
+            public_v6(customer),
+        ))?;
+        let link = Link::new(
+            self.inet.clone(),
+            port.clone(),
+            format!(
+                "addr replace fe80::1/64 dev {port}\nroute replace {}/32 dev {port}\n\
+                 route replace {} via fe80::2 dev {port}",
+                public_v4(customer),
+                site_prefix(customer),
+            ),
+        );
+        link.restore()?;
+        wait_for_carrier(namespace, "wan0")?;
+        Ok((customer, link))
+    }
+
+    /// The LAN of a router that has its `outside` address, and its NAT where the kernel does not do it.
+    fn lan_behind(
+        &self,
+        name: &str,
+        router: Namespace,
+        options: RouterOptions,
+        outside: Ipv4Addr,
+    ) -> Result<Site<'_>> {
+        let site = self.lan_in(name, router, options)?;
+        let [a, b, c] = site.lan;
+        site.namespace.ip(&format!("addr add {a}.{b}.{c}.1/24 dev lan0"))?;
+        if let Nat::Modelled(rules) = options.nat {
+            self.keep(nat::start(&site.namespace, rules, outside, site.lan)?);
+        }
+        Ok(Site { outside: Some(outside), ..site })
+    }
+
+    fn lan_in(&self, name: &str, namespace: Namespace, options: RouterOptions) -> Result<Site<'_>> {
+        namespace.ip("link add lan0 type bridge forward_delay 0")?;
+        namespace.bridge_past_router()?;
+        namespace.up("lan0")?;
+        let subnet = options.subnet.unwrap_or_else(|| self.lans.fetch_add(1, Ordering::Relaxed) + 1);
+        let lan = if options.carrier { [100, 64, subnet] } else { [192, 168, subnet] };
+        let (name, hosts) = (name.to_owned(), AtomicU8::new(FIRST_HOST));
+        Ok(Site { lab: self, name, namespace, customer: None, ipv6: options.ipv6, lan, outside: None, hosts })
+    }
+
+    fn keep(&self, carried: Carried) {
+        self.carried.lock().unwrap_or_else(PoisonError::into_inner).push(carried);
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.carried.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        for namespace in self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            if let Err(error) = namespace.remove() {
+                eprintln!("natlab: {} stays behind: {error:#}", namespace.name());
+            }
+        }
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+impl Site<'_> {
+    /// Where its router's rules and programs are.
+    pub(crate) const fn router(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// A router on this LAN, with a LAN of its own behind it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn site(&self, name: &str, options: RouterOptions) -> Result<Site<'_>> {
+        let namespace = self.lab.router(name, options)?;
+        let (outside, _) = self.plug_in(&namespace, "wan0")?;
+        let site = self.lab.lan_behind(name, namespace, options, outside)?;
+        Ok(Site { customer: self.customer, ipv6: false, ..site })
+    }
+
+    /// A host on this LAN.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn host(&self, name: &str) -> Result<Host> {
+        let namespace = self.lab.namespace(name)?;
+        let (v4, link) = self.plug_in(&namespace, "eth0")?;
+        let number = v4.octets()[3];
+        let v6 = self.customer.filter(|_| self.ipv6).map(|customer| lan_v6(customer, number));
+        if let Some(v6) = v6 {
+            namespace.ip(&format!("addr add {v6}/64 dev eth0\nroute add default via fe80::1 dev eth0"))?;
+        }
+        Ok(Host::new(name, namespace, link, v4, v6, self.customer, &self.lab.directory))
+    }
+
+    /// Joins a namespace to this LAN.
+    fn plug_in(&self, namespace: &Namespace, interface: &str) -> Result<(Ipv4Addr, Link)> {
+        let number = self.hosts.fetch_add(1, Ordering::Relaxed);
+        let port = format!("h{number}");
+        let wire = format!("link add {port} type veth peer name {interface} netns {}", namespace.name());
+        self.namespace.ip(&wire)?;
+        let link = Link::new(self.namespace.clone(), port.clone(), format!("link set {port} master lan0"));
+        link.restore()?;
+        let [a, b, c] = self.lan;
+        let v4 = Ipv4Addr::new(a, b, c, number);
+        namespace.up(interface)?;
+        namespace.ip(&format!("addr add {v4}/24 brd + dev {interface}"))?;
+        if self.customer.is_some() {
+            namespace.ip(&format!("route add default via {a}.{b}.{c}.1"))?;
+        }
+        wait_for_carrier(namespace, interface).with_context(|| format!("a link of {}", self.name))?;
+        Ok((v4, link))
+    }
+
+    /// The outside address of its router, if it has one.
+    #[must_use]
+    pub const fn outside(&self) -> Option<Ipv4Addr> {
+        self.outside
+    }
+
+    /// The address the internet sees, if there is internet.
+    #[must_use]
+    pub fn public_v4(&self) -> Option<Ipv4Addr> {
+        self.customer.map(public_v4)
+    }
+}
+
+/// Packets sent before both ends are up are lost without a word.
+fn wait_for_carrier(namespace: &Namespace, interface: &str) -> Result<()> {
+    until(&format!("carrier on {interface}"), CARRIER, || {
+        that(namespace.has_carrier(interface)?, || "no carrier".into())
+    })
+}
+
+fn public_v4(customer: u8) -> Ipv4Addr {
+    Ipv4Addr::new(11, 0, 0, customer)
+}
+
+fn public_v6(customer: u8) -> Ipv6Addr {
+    site_v6(customer, 1)
+}
+
+fn lan_v6(customer: u8, host: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0x2a11, customer.into(), 1, 0, 0, 0, 0, host.into())
+}
+
+/// Everything routed to a customer.
+fn site_prefix(customer: u8) -> String {
+    format!("{}/32", site_v6(customer, 0))
+}
+
+fn site_v6(customer: u8, last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2a11, customer.into(), 0, 0, 0, 0, 0, last)
+}

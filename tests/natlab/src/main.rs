@@ -1,0 +1,109 @@
+//! `natlab`: labs and scenarios from a terminal. `cargo xtask natlab` builds it and what it needs, and calls it.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use natlab::{Lab, RouterOptions, classify, party, portmap, sweep};
+
+/// Plays parties in a small internet made of network namespaces (needs root).
+#[derive(Parser)]
+#[command(name = "natlab")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Job,
+}
+
+#[derive(Subcommand)]
+enum Job {
+    /// Lists the scenarios.
+    List,
+    /// Plays scenarios by name, or by a part of it.
+    Run {
+        /// Which.
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Ends with one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Plays all scenarios.
+    Party {
+        /// Ends with one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Opens ports on real and fake routers, all scenarios or those named.
+    Portmap {
+        /// Which; parts of names.
+        names: Vec<String>,
+        /// Ends with one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Keeps a port open on the router; what `portmap` runs on a player's computer.
+    #[command(hide = true)]
+    PortmapClient(portmap::ClientArguments),
+    /// Whether netcheck tells all 27 types of NAT, and every other network, from inside.
+    Classify(classify::Options),
+    /// Builds a lab (server, homes of alice, bob and sam, clerk's office, a LAN of one and two without internet) and
+    /// opens a shell on one of its computers.
+    Shell {
+        /// server, alice, bob, sam (symmetric NAT), clerk, one or two.
+        name: String,
+    },
+    /// Removes what killed labs left behind.
+    Sweep,
+}
+
+fn main() -> ExitCode {
+    match work(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("natlab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(job: Job) -> Result<ExitCode> {
+    match job {
+        Job::List => {
+            party::scenarios()
+                .iter()
+                .for_each(|scenario| println!("{:24} {}", scenario.name, scenario.about));
+            Ok(ExitCode::SUCCESS)
+        }
+        Job::Run { names, json } => {
+            party::play(|scenario| names.iter().any(|name| scenario.name.contains(name.as_str())), json)
+        }
+        Job::Party { json } => party::play(|_| true, json),
+        Job::Portmap { names, json } => portmap::play(&names, json),
+        Job::PortmapClient(arguments) => portmap::run_client(&arguments).map(|()| ExitCode::SUCCESS),
+        Job::Classify(options) => classify::play(&options),
+        Job::Shell { name } => shell(&name),
+        Job::Sweep => {
+            sweep::sweep()?.iter().for_each(|name| println!("removed {name}"));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn shell(name: &str) -> Result<ExitCode> {
+    let lab = Lab::new()?;
+    let cabin = lab.lonely_lan("cabin")?;
+    let hosts = [
+        lab.server("server")?,
+        lab.home("alice", RouterOptions::HOME)?,
+        lab.home("bob", RouterOptions::DUAL_STACK)?,
+        lab.home("sam", RouterOptions::SYMMETRIC)?,
+        lab.home("clerk", RouterOptions::OFFICE)?,
+        cabin.host("one")?,
+        cabin.host("two")?,
+    ];
+    hosts.iter().for_each(|host| eprintln!("{:8} {}", host.name(), host.v4()));
+    let host =
+        hosts.iter().find(|host| host.name() == name).with_context(|| format!("no computer {name}"))?;
+    host.command("sh").status()?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,85 @@
+//! Plays scenarios one after the other and says how they went.
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{Scenario, World, scenarios};
+use crate::sweep::sweep;
+
+/// How one scenario went.
+#[derive(Serialize)]
+struct Outcome {
+    name: &'static str,
+    passed: bool,
+    seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    figures: Map<String, Value>,
+}
+
+/// Everything, as `--json` prints it.
+#[derive(Serialize)]
+struct Report {
+    scenarios: Vec<Outcome>,
+}
+
+/// Plays the chosen scenarios. With `json`, one object is printed at the end instead of the closing line.
+///
+/// # Errors
+/// When none is chosen, or leftovers of earlier runs cannot be removed.
+pub fn play(choose: impl Fn(&Scenario) -> bool, json: bool) -> Result<ExitCode> {
+    sweep()?;
+    let chosen: Vec<_> = scenarios().iter().filter(|scenario| choose(scenario)).collect();
+    ensure!(!chosen.is_empty(), "no scenario of that name; `natlab list` shows them");
+    let report = Report { scenarios: chosen.into_iter().map(one).collect() };
+    let failed = report.scenarios.iter().filter(|outcome| !outcome.passed).count();
+    if json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        println!("{} passed, {failed} failed", report.scenarios.len() - failed);
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn one(scenario: &Scenario) -> Outcome {
+    let begun = Instant::now();
+    let (result, figures) = match World::new() {
+        Ok(world) => {
+            let result = (scenario.play)(&world);
+            if result.is_err() {
+                eprintln!("{}", world.last_words(scenario.name));
+            }
+            (result, world.figures())
+        }
+        Err(error) => (Err(error), Map::new()),
+    };
+    let outcome = Outcome {
+        name: scenario.name,
+        passed: result.is_ok(),
+        seconds: rounded(begun.elapsed()),
+        error: result.err().map(|error| format!("{error:#}")),
+        figures,
+    };
+    tell(&outcome);
+    outcome
+}
+
+fn tell(outcome: &Outcome) {
+    let verdict = if outcome.passed { "ok" } else { "FAILED" };
+    let figures: String = outcome.figures.iter().map(|(name, value)| format!("  {name} {value}")).collect();
+    eprintln!("{:24} {verdict:6} {:6.1} s{figures}", outcome.name, outcome.seconds);
+    if let Some(error) = &outcome.error {
+        eprintln!("    {error}");
+    }
+}
+
+fn rounded(span: Duration) -> f64 {
+    (span.as_secs_f64() * 10.0).round() / 10.0
+}

@@ -1,0 +1,424 @@
+//! What friends do, and what happens to them.
+
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+use anyhow::{Context, Result, ensure};
+use partyline_model::{AttemptOutcome, Method, PathKind};
+
+use super::{
+    Member, Server, World, faults,
+    world::{CONNECT, connected, pairs},
+};
+use crate::{
+    RouterOptions,
+    traffic::{self, Flow, Listener},
+    until,
+    wait::that,
+};
+
+/// A game's discovery port.
+const GAME: u16 = 27015;
+
+/// Bytes of one transfer.
+const FILE: usize = 4 << 20;
+
+/// One story with its end.
+#[derive(Debug)]
+pub struct Scenario {
+    /// Short, for the command line.
+    pub name: &'static str,
+    /// One sentence.
+    pub about: &'static str,
+    pub(super) play: fn(&World) -> Result<()>,
+}
+
+/// All scenarios.
+#[must_use]
+pub const fn scenarios() -> &'static [Scenario] {
+    &[
+        Scenario {
+            name: "two-homes",
+            about: "create, join by link, punch a hole, play over TCP and UDP both ways",
+            play: two_homes,
+        },
+        Scenario { name: "mesh-of-8", about: "eight members, everyone reaches everyone", play: mesh_of_8 },
+        Scenario {
+            name: "broadcast",
+            about: "a game's broadcast is heard by all eight, once",
+            play: broadcast,
+        },
+        Scenario {
+            name: "two-parties",
+            about: "one computer in two parties at once: each is a network of its own",
+            play: two_parties,
+        },
+        Scenario { name: "one-lan", about: "two in one home are connected over its LAN", play: one_lan },
+        Scenario { name: "lonely-lan", about: "a LAN without internet needs no server", play: lonely_lan },
+        Scenario { name: "symmetric", about: "two symmetric NATs still play", play: symmetric },
+        Scenario {
+            name: "relay-udp",
+            about: "where direct UDP is blocked, the relay carries",
+            play: relay_udp,
+        },
+        Scenario {
+            name: "relay-tls",
+            about: "where only HTTPS gets out, the relay carries over TLS",
+            play: relay_tls,
+        },
+        Scenario {
+            name: "upgrade",
+            about: "a relayed connection becomes direct without a break",
+            play: upgrade,
+        },
+        Scenario {
+            name: "server-restart",
+            about: "the server is killed and comes back; no connection breaks",
+            play: server_restart,
+        },
+        Scenario {
+            name: "relay-restart",
+            about: "the server is killed under relayed traffic and comes back; no connection breaks",
+            play: relay_restart,
+        },
+        Scenario {
+            name: "member-crash",
+            about: "a killed member comes back with its address",
+            play: member_crash,
+        },
+        Scenario { name: "cable", about: "a pulled cable costs time, not connections", play: cable },
+        Scenario { name: "kick", about: "a kicked member is out, the others play on", play: kick },
+        Scenario {
+            name: "full-disk",
+            about: "a full disk refuses new parties with a reason, and costs none that was there",
+            play: faults::full_disk,
+        },
+        Scenario {
+            name: "second-service",
+            about: "a second service says that there is one already",
+            play: faults::second_service,
+        },
+        Scenario {
+            name: "power-cuts",
+            about: "killed again and again, a service keeps party and address",
+            play: faults::power_cuts,
+        },
+        Scenario { name: "leave", about: "who leaves is gone from every list at once", play: leave },
+    ]
+}
+
+fn two_homes(world: &World) -> Result<()> {
+    let server = world.server()?;
+    let members = homes(world, &server, &["anna", "ben"], RouterOptions::HOME)?;
+    let [anna, ben] = &members[..] else { unreachable!("two were asked for") };
+    anna.wait_for_path(ben, PathKind::Direct)?;
+    ben.wait_for_path(anna, PathKind::Direct)?;
+    anna.partyline(&["ping", "ben"])?;
+    play_both_ways(anna, ben)
+}
+
+fn mesh_of_8(world: &World) -> Result<()> {
+    let server = world.server()?;
+    let members = eight(world, &server)?;
+    let addresses: BTreeSet<_> = members.iter().map(Member::address).collect::<Result<_>>()?;
+    ensure!(addresses.len() == members.len(), "addresses clash: {addresses:?}");
+    for (from, to) in pairs(&members) {
+        traffic::udp(&from.host, &to.host, to.address()?.into(), 100, 1000)?;
+    }
+    world.note("pairs", members.len() * (members.len() - 1));
+    Ok(())
+}
+
+fn broadcast(world: &World) -> Result<()> {
+    let server = world.server()?;
+    let members = eight(world, &server)?;
+    let range = members[0].party()?.range.context("the party has no range")?;
+    let listeners: Vec<_> =
+        members.iter().map(|member| Listener::start(&member.host, GAME)).collect::<Result<_>>()?;
+    for destination in [Ipv4Addr::BROADCAST, range.broadcast()] {
+        for member in &members {
+            traffic::shout(
+                &member.host,
+                (destination, GAME).into(),
+                &format!("{} at {destination}", member.name()),
+            )?;
+        }
+    }
+    for (member, listener) in members.iter().zip(&listeners) {
+        heard_all_once(member, listener, &members, &[Ipv4Addr::BROADCAST, range.broadcast()])?;
+    }
+    Ok(())
+}
+
+fn two_parties(world: &World) -> Result<()> {
+    let server = world.server()?;
+    let members = homes(world, &server, &["anna", "ben"], RouterOptions::HOME)?;
+    let cora = world.member(world.lab.home("cora", RouterOptions::HOME)?)?;
+    let (anna, ben) = (&members[0], &members[1]);
+    cora.join(&ben.create(Some(&server))?)?;
+    let first = anna.party()?.range.context("no range")?;
+    let second = until("cora to have an address", CONNECT, || cora.party()?.range.context("no range yet"))?;
+    ensure!(!first.contains(&second) && !second.contains(&first), "{first} and {second} overlap");
+    until("cora to reach ben", CONNECT, || {
+        let seen = cora.sees("ben")?;
+        cora.ping(seen.address.context("ben has no address")?)
+    })?;
+    let listeners = [Listener::start(&anna.host, GAME)?, Listener::start(&cora.host, GAME)?];
+    for (range, text) in [(first, "to the first"), (second, "to the second")] {
+        traffic::shout(&ben.host, (range.broadcast(), GAME).into(), text)?;
+    }
+    for (listener, own) in listeners.iter().zip(["to the first", "to the second"]) {
+        until(&format!("{own} to be heard"), CONNECT, || {
+            that(listener.heard().contains_key(own), || format!("heard {:?}", listener.heard()))
+        })?;
+        ensure!(listener.heard().len() == 1, "a broadcast crossed parties: {:?}", listener.heard());
+    }
+    anna.ping(anna.sees("ben")?.address.context("ben has no address")?)
+}
+
+/// Checks that the member has heard every other on every destination once, with the sender's true address.
+fn heard_all_once(
+    member: &Member,
+    listener: &Listener,
+    all: &[Member],
+    destinations: &[Ipv4Addr],
+) -> Result<()> {
+    for other in all.iter().filter(|other| other.name() != member.name()) {
+        let sender = std::net::IpAddr::from(other.address()?);
+        for destination in destinations {
+            let text = format!("{} at {destination}", other.name());
+            until(&format!("{} to hear {text}", member.name()), CONNECT, || {
+                let heard = listener.heard();
+                that(heard.contains_key(&text), || format!("it heard {heard:?}"))
+            })?;
+            let senders = &listener.heard()[&text];
+            ensure!(*senders == [sender], "{} heard {text:?} from {senders:?}", member.name());
+        }
+    }
+    Ok(())
+}
+
+fn one_lan(world: &World) -> Result<()> {
+    let server = world.server()?;
+    let home = world.lab.site("flat", RouterOptions::HOME)?;
+    let members = world.party(Some(&server), vec![home.host("anna")?, home.host("ben")?])?;
+    members[0].wait_for_path(&members[1], PathKind::Lan)?;
+    members[1].wait_for_path(&members[0], PathKind::Lan)?;
+    play_both_ways(&members[0], &members[1])
+}
+
+fn lonely_lan(world: &World) -> Result<()> {
+    let cabin = world.lab.lonely_lan("cabin")?;
+    let members = world.party(None, vec![cabin.host("anna")?, cabin.host("ben")?, cabin.host("cora")?])?;
+    for (from, to) in pairs(&members) {
+        from.wait_for_path(to, PathKind::Lan)?;
+    }
+    play_both_ways(&members[0], &members[2])
+}
+
+fn symmetric(world: &World) -> Result<()> {
+    let server = world.server()?;
+    let members = homes(world, &server, &["anna", "ben"], RouterOptions::SYMMETRIC)?;
+    play_both_ways(&members[0], &members[1])
+}
+
+fn relay_udp(world: &World) -> Result<()> {
+    let server = world.server()?;
+    let members = blocked(world, &server)?;
+    members[0].wait_for_path(&members[1], PathKind::Relay)?;
+    came_by(&members[0], &members[1], Method::RelayUdp)?;
+    play_both_ways(&members[0], &members[1])
+}
+
+fn relay_tls(world: &World) -> Result<()> {
+    let server = world.server()?;
+    let clerk = world.lab.home("clerk", RouterOptions::OFFICE)?;
+    let ben = world.lab.home("ben", RouterOptions::HOME)?;
+    let members = world.party(Some(&server), vec![clerk, ben])?;
+    members[0].wait_for_path(&members[1], PathKind::Relay)?;
+    came_by(&members[0], &members[1], Method::RelayTls)?;
+    play_both_ways(&members[0], &members[1])
+}
+
+fn upgrade(world: &World) -> Result<()> {
+    let server = world.server()?;
+    let members = blocked(world, &server)?;
+    let (anna, ben) = (&members[0], &members[1]);
+    anna.wait_for_path(ben, PathKind::Relay)?;
+    let flow = Flow::start(&anna.host, &ben.host, ben.address()?.into())?;
+    world.lab.unblock()?;
+    anna.wait_for_path(ben, PathKind::Direct)?;
+    ben.wait_for_path(anna, PathKind::Direct)?;
+    settle(world, vec![flow])
+}
+
+fn server_restart(world: &World) -> Result<()> {
+    let mut server = world.server()?;
+    let members = homes(world, &server, &["anna", "ben", "cora"], RouterOptions::HOME)?;
+    for (from, to) in pairs(&members) {
+        from.wait_for_path(to, PathKind::Direct)?;
+    }
+    let flows = flows(&members)?;
+    bounce(&mut server, &members)?;
+    settle(world, flows)
+}
+
+fn relay_restart(world: &World) -> Result<()> {
+    let mut server = world.server()?;
+    let members = blocked(world, &server)?;
+    members[0].wait_for_path(&members[1], PathKind::Relay)?;
+    let flows = flows(&members)?;
+    bounce(&mut server, &members)?;
+    connected(&members)?;
+    settle(world, flows)
+}
+
+fn member_crash(world: &World) -> Result<()> {
+    let server = world.server()?;
+    let mut members = homes(world, &server, &["anna", "ben", "cora"], RouterOptions::HOME)?;
+    let before = members[1].address()?;
+    let bystanders = Flow::start(&members[0].host, &members[2].host, members[2].address()?.into())?;
+    members[1].crash()?;
+    members[1].start()?;
+    connected(&members)?;
+    let after = members[1].address()?;
+    ensure!(before == after, "the address changed from {before} to {after}");
+    play_both_ways(&members[0], &members[1])?;
+    settle(world, vec![bystanders])
+}
+
+fn cable(world: &World) -> Result<()> {
+    let server = world.server()?;
+    let members = homes(world, &server, &["anna", "ben"], RouterOptions::HOME)?;
+    let (anna, ben) = (&members[0], &members[1]);
+    let flow = Flow::start(&anna.host, &ben.host, ben.address()?.into())?;
+    anna.host.cut()?;
+    let there = ben.address()?;
+    until("the connection to stall", CONNECT, || {
+        that(anna.ping(there).is_err(), || "it still answers".into())
+    })?;
+    anna.host.restore()?;
+    connected(&members)?;
+    settle(world, vec![flow])
+}
+
+fn kick(world: &World) -> Result<()> {
+    let server = world.server()?;
+    let members = homes(world, &server, &["anna", "ben", "mallory"], RouterOptions::HOME)?;
+    let [anna, ben, mallory] = &members[..] else { unreachable!("three were asked for") };
+    let friends = Flow::start(&anna.host, &ben.host, ben.address()?.into())?;
+    let addresses = [anna.address()?, ben.address()?];
+    anna.partyline(&["kick", "mallory"])?;
+    for friend in [anna, ben] {
+        gone_from(friend, "mallory")?;
+    }
+    for address in addresses {
+        until("mallory to lose access", CONNECT, || {
+            that(mallory.ping(address).is_err(), || format!("{address} still answers"))
+        })?;
+    }
+    settle(world, vec![friends])?;
+    play_both_ways(anna, ben)
+}
+
+fn leave(world: &World) -> Result<()> {
+    let server = world.server()?;
+    let members = homes(world, &server, &["anna", "ben", "cora"], RouterOptions::HOME)?;
+    members[2].partyline(&["leave"])?;
+    for friend in &members[..2] {
+        gone_from(friend, "cora")?;
+    }
+    let left = members[2].status()?.parties.len();
+    ensure!(left == 0, "cora is still in {left} parties");
+    play_both_ways(&members[0], &members[1])
+}
+
+/// A party of one member per home.
+fn homes(world: &World, server: &Server, names: &[&str], options: RouterOptions) -> Result<Vec<Member>> {
+    let hosts = names.iter().map(|name| world.lab.home(name, options)).collect::<Result<_>>()?;
+    world.party(Some(server), hosts)
+}
+
+/// Eight members: five homes of three kinds, and a flat of three.
+fn eight(world: &World, server: &Server) -> Result<Vec<Member>> {
+    let mut hosts = vec![
+        world.lab.home("anna", RouterOptions::HOME)?,
+        world.lab.home("ben", RouterOptions::DUAL_STACK)?,
+        world.lab.home("cora", RouterOptions::SYMMETRIC)?,
+        world.lab.home("dan", RouterOptions::DUAL_STACK)?,
+        world.lab.home("eve", RouterOptions::HOME)?,
+    ];
+    let flat = world.lab.site("flat", RouterOptions::HOME)?;
+    for name in ["fay", "gus", "hal"] {
+        hosts.push(flat.host(name)?);
+    }
+    world.party(Some(server), hosts)
+}
+
+/// Two homes between which no UDP passes.
+fn blocked(world: &World, server: &Server) -> Result<Vec<Member>> {
+    let hosts = [world.lab.home("anna", RouterOptions::HOME)?, world.lab.home("ben", RouterOptions::HOME)?];
+    world.lab.block_udp(&hosts[0], &hosts[1])?;
+    world.party(Some(server), hosts.into())
+}
+
+/// TCP and UDP through the tunnel in both directions.
+fn play_both_ways(one: &Member, other: &Member) -> Result<()> {
+    for (from, to) in [(one, other), (other, one)] {
+        let address = to.address()?.into();
+        traffic::tcp(&from.host, &to.host, address, FILE)?;
+        traffic::udp(&from.host, &to.host, address, 500, 1200)?;
+    }
+    Ok(())
+}
+
+fn flows(members: &[Member]) -> Result<Vec<Flow>> {
+    pairs(members).map(|(from, to)| Flow::start(&from.host, &to.host, to.address()?.into())).collect()
+}
+
+/// Ends the connections, each of which must have lasted, and notes the longest wait.
+fn settle(world: &World, flows: Vec<Flow>) -> Result<()> {
+    let reports = flows.into_iter().map(Flow::stop).collect::<Result<Vec<_>>>()?;
+    let longest = reports.iter().map(|report| report.longest.as_secs_f64()).fold(0.0, f64::max);
+    world.note("connections", reports.len());
+    world.note("lost", 0);
+    world.note("longest_gap_ms", (longest * 1000.0).round());
+    Ok(())
+}
+
+/// Kills the server, waits until all have noticed, starts it again, and waits until all have come back.
+fn bounce(server: &mut Server, members: &[Member]) -> Result<()> {
+    server.kill()?;
+    for member in members {
+        server_is(member, false)?;
+    }
+    server.restart()?;
+    members.iter().try_for_each(|member| server_is(member, true))
+}
+
+fn server_is(member: &Member, connected: bool) -> Result<()> {
+    let what = format!("{} to see the server {}", member.name(), if connected { "back" } else { "gone" });
+    until(&what, CONNECT, || {
+        let servers = member.party()?.servers;
+        that(!servers.is_empty() && servers.iter().all(|server| server.connected == connected), || {
+            format!("{servers:?}")
+        })
+    })
+}
+
+/// Checks that `method` is among the ways that worked.
+fn came_by(from: &Member, to: &Member, method: Method) -> Result<()> {
+    until(&format!("{} to reach {} by {method:?}", from.name(), to.name()), CONNECT, || {
+        let why = from.sees(to.name())?.path.map(|path| path.why).unwrap_or_default();
+        let worked = |attempt: &partyline_model::Attempt| {
+            attempt.method == method && attempt.outcome == AttemptOutcome::Worked
+        };
+        that(why.iter().any(worked), || format!("{why:?}"))
+    })
+}
+
+fn gone_from(member: &Member, name: &str) -> Result<()> {
+    until(&format!("{name} to be gone for {}", member.name()), CONNECT, || {
+        let party = member.party()?;
+        that(party.members.iter().all(|other| other.name != name), || "still listed".into())
+    })
+}

@@ -1,0 +1,105 @@
+//! The rendezvous and relay server of a lab, with a certificate of the lab's own authority.
+
+use std::{
+    fs,
+    net::TcpStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+use crate::{Host, Process, until, wait::that};
+
+/// How long the server gets to open its ports.
+const READY: Duration = Duration::from_secs(15);
+
+/// A `partyline-server` on a host of the lab.
+#[derive(Debug)]
+pub struct Server {
+    host: Host,
+    program: PathBuf,
+    relay: Vec<String>,
+    process: Option<Process>,
+}
+
+impl Server {
+    /// Makes a certificate for the host's addresses, and starts the server.
+    ///
+    /// # Errors
+    /// When it does not open its ports.
+    pub fn start(host: Host, program: PathBuf) -> Result<Self> {
+        let relay = vec!["--relay-listen".to_owned(), host.v4().to_string()];
+        Self::start_with(host, program, relay)
+    }
+
+    /// The same with other arguments about its relay.
+    ///
+    /// # Errors
+    /// When it does not open its ports.
+    pub fn start_with(host: Host, program: PathBuf, relay: Vec<String>) -> Result<Self> {
+        issue_certificate(&host)?;
+        let mut server = Self { host, program, relay, process: None };
+        server.restart()?;
+        Ok(server)
+    }
+
+    /// Its URL, for `--server`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("wss://{}", self.host.v4())
+    }
+
+    /// Where the authority's certificate lies that members of the lab trust.
+    #[must_use]
+    pub fn authority(directory: &Path) -> PathBuf {
+        directory.join("authority.pem")
+    }
+
+    /// Starts it (again), and waits until its ports are open.
+    ///
+    /// # Errors
+    /// When they do not open.
+    pub fn restart(&mut self) -> Result<()> {
+        let directory = self.host.directory();
+        let mut command = self.host.command(&self.program.to_string_lossy());
+        let own = self.host.v4().to_string();
+        command.args(["--listen", "0.0.0.0:443", "--host", &own]).args(&self.relay);
+        command.arg("--tls-certificate").arg(directory.join("server.pem"));
+        command.arg("--tls-key").arg(directory.join("server.key"));
+        let mut process = self.host.spawn("server", command)?;
+        let address = (self.host.v4(), 443).into();
+        until("the server to listen on TCP 443", READY, || {
+            process.alive()?;
+            let tried = self.host.enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)))?;
+            that(tried.is_ok(), || format!("{tried:?}"))
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Kills it without warning.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.take().context("the server does not run")?.kill()
+    }
+}
+
+/// Writes `authority.pem`, `server.pem` and `server.key` into the lab's directory.
+fn issue_certificate(host: &Host) -> Result<()> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+    let names = [Some(host.v4().to_string()), host.v6().map(|v6| v6.to_string())];
+    let key = KeyPair::generate()?;
+    let certificate = CertificateParams::new(names.into_iter().flatten().collect::<Vec<_>>())?
+        .signed_by(&key, &authority)?;
+    let directory = host.directory();
+    fs::write(Server::authority(directory), authority.pem())?;
+    fs::write(directory.join("server.pem"), certificate.pem())?;
+    fs::write(directory.join("server.key"), key.serialize_pem())?;
+    Ok(())
+}

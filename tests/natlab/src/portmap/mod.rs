@@ -1,0 +1,117 @@
+//! Port mapping against real and fake routers.
+//!
+//! Each scenario has a lab of its own: a home with a player's computer, where [`run_client`] keeps a port open as a
+//! process of its own, and somebody outside who sends to it. Real is miniupnpd, as IGD version 1 and as version 2 with
+//! PCP and NAT-PMP; what it cannot do (permanent leases only, every error, every kind of malice) a fake does.
+
+mod client;
+mod fake;
+mod home;
+mod party;
+mod quirks;
+mod real;
+
+use std::{
+    process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Result, ensure};
+pub use client::{ClientArguments, run as run_client};
+use serde::Serialize;
+
+use crate::{Lab, sweep::sweep};
+
+/// Labs that stand at the same time: the scenarios mostly wait.
+const SIDE_BY_SIDE: usize = 7;
+
+struct Scenario {
+    name: &'static str,
+    about: &'static str,
+    play: fn(&Lab) -> Result<String>,
+}
+
+const SCENARIOS: [Scenario; 21] = [
+    Scenario { name: "igd1", about: "miniupnpd, UPnP IGD 1", play: real::igd1 },
+    Scenario { name: "igd2", about: "miniupnpd, UPnP IGD 2", play: real::igd2 },
+    Scenario { name: "pcp", about: "miniupnpd, PCP", play: real::pcp },
+    Scenario { name: "nat-pmp", about: "miniupnpd, NAT-PMP", play: real::nat_pmp },
+    Scenario { name: "pinhole", about: "miniupnpd, UPnP pinhole", play: real::pinhole },
+    Scenario { name: "igd1-conflict", about: "the port is a neighbour's, IGD 1", play: real::conflict_igd1 },
+    Scenario { name: "igd2-conflict", about: "the port is a neighbour's, IGD 2", play: real::conflict_igd2 },
+    Scenario { name: "pcp-conflict", about: "the port is a neighbour's, PCP", play: real::conflict_pcp },
+    Scenario { name: "crash", about: "kill -9, every method, and a restart", play: real::crash },
+    Scenario { name: "reboot", about: "the router restarts and forgets", play: real::reboot },
+    Scenario { name: "new-address", about: "the router gets another address", play: real::new_address },
+    Scenario { name: "permanent", about: "725: permanent leases only; kill -9", play: quirks::permanent },
+    Scenario { name: "errors", about: "every error code of AddPortMapping", play: quirks::errors },
+    Scenario { name: "codes", about: "every result code of PCP and NAT-PMP", play: quirks::result_codes },
+    Scenario { name: "hostile-1", about: "hostile descriptions", play: quirks::hostile_description },
+    Scenario { name: "hostile-2", about: "hostile answers about the address", play: quirks::hostile_address },
+    Scenario { name: "hostile-3", about: "hostile answers to the wish", play: quirks::hostile_mapping },
+    Scenario { name: "misleading", about: "places and addresses that are lies", play: quirks::misleading },
+    Scenario { name: "epoch", about: "a clock that jumps, answers by others", play: quirks::epoch },
+    Scenario { name: "two-routers", about: "one router refuses, another grants", play: quirks::two_routers },
+    Scenario { name: "party", about: "symmetric NAT with UPnP: friends use the port", play: party::play },
+];
+
+#[derive(Serialize)]
+struct Outcome {
+    name: &'static str,
+    passed: bool,
+    seconds: f64,
+    shown: String,
+}
+
+/// Plays all scenarios whose name contains one of `names`, or all.
+///
+/// # Errors
+/// When no scenario has such a name.
+pub fn play(names: &[String], json: bool) -> Result<ExitCode> {
+    sweep()?;
+    let wanted = |scenario: &&Scenario| {
+        names.is_empty() || names.iter().any(|name| scenario.name.contains(name.as_str()))
+    };
+    let chosen: Vec<_> = SCENARIOS.iter().filter(wanted).collect();
+    ensure!(!chosen.is_empty(), "no scenario of that name");
+    let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..SIDE_BY_SIDE {
+            scope.spawn(|| {
+                while let Some(scenario) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let outcome = one(scenario);
+                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
+                }
+            });
+        }
+    });
+    let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    outcomes.sort_by_key(|outcome| chosen.iter().position(|scenario| scenario.name == outcome.name));
+    conclude(&outcomes, json)
+}
+
+fn conclude(outcomes: &[Outcome], json: bool) -> Result<ExitCode> {
+    let failed = outcomes.iter().filter(|outcome| !outcome.passed).count();
+    if json {
+        println!("{}", serde_json::json!({ "scenarios": outcomes }));
+    } else {
+        println!("{} passed, {failed} failed", outcomes.len() - failed);
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn one(scenario: &Scenario) -> Outcome {
+    let begun = Instant::now();
+    let result = Lab::new().and_then(|lab| (scenario.play)(&lab));
+    let seconds = (begun.elapsed().as_secs_f64() * 10.0).round() / 10.0;
+    let passed = result.is_ok();
+    let shown = result.unwrap_or_else(|error| format!("{error:#}"));
+    let verdict = if passed { "ok" } else { "FAILED" };
+    eprintln!("{:14} {verdict:6} {seconds:5.1} s  {}: {shown}", scenario.name, scenario.about);
+    Outcome { name: scenario.name, passed, seconds, shown }
+}

@@ -1,0 +1,284 @@
+//! Traffic as games make it, with every byte checked. All of it runs on threads of this process whose sockets belong
+//! to the computers of the lab, so there is nothing to install there.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use crate::Host;
+
+/// How long any single step of a transfer may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Sends `length` bytes over one TCP connection to `address` on `to`, and the last byte's arrival back; every byte is
+/// compared.
+///
+/// # Errors
+/// When the connection fails, stalls or delivers other bytes.
+pub fn tcp(from: &Host, to: &Host, address: IpAddr, length: usize) -> Result<()> {
+    let listener = to.enter(|| TcpListener::bind((address, 0)))??;
+    let target = listener.local_addr()?;
+    let receiver = thread::spawn(move || receive_stream(&listener, length));
+    from.enter(|| send_stream(target, length))?
+        .with_context(|| format!("TCP from {} to {target}", from.name()))?;
+    receiver.join().map_err(|_| anyhow!("receiver panicked"))?
+}
+
+/// Byte `position` of every transfer: a pattern without a short period, so that a lost or swapped segment shows.
+fn pattern(position: usize) -> u8 {
+    (position ^ position >> 8 ^ position >> 17).wrapping_mul(167) as u8
+}
+
+fn send_stream(target: SocketAddr, length: usize) -> Result<()> {
+    let mut stream = TcpStream::connect_timeout(&target, PATIENCE)?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let bytes: Vec<u8> = (0..length).map(pattern).collect();
+    stream.write_all(&bytes)?;
+    let mut done = [0];
+    stream.read_exact(&mut done).context("no word that all arrived")
+}
+
+fn receive_stream(listener: &TcpListener, length: usize) -> Result<()> {
+    let (mut stream, _) = listener.accept()?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes)?;
+    if let Some(wrong) = bytes.iter().enumerate().position(|(position, byte)| *byte != pattern(position)) {
+        bail!("byte {wrong} of {length} arrived changed");
+    }
+    Ok(stream.write_all(&[1])?)
+}
+
+/// Sends `count` datagrams of `size` bytes to `address` on `to`, which echoes them, at most 8 under way, and demands
+/// that 99 of 100 come back whole.
+///
+/// # Errors
+/// When more are lost, or one comes back changed.
+pub fn udp(from: &Host, to: &Host, address: IpAddr, count: u32, size: usize) -> Result<()> {
+    let echo = UdpEcho::start(to, address)?;
+    let socket = from.enter(|| UdpSocket::bind((unspecified(address), 0)))??;
+    socket.connect(echo.address)?;
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let returned = exchange(&socket, count, size)?;
+    ensure!(returned * 100 >= count * 99, "only {returned} of {count} datagrams came back from {address}");
+    Ok(())
+}
+
+fn unspecified(like: IpAddr) -> IpAddr {
+    if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() }
+}
+
+fn exchange(socket: &UdpSocket, count: u32, size: usize) -> Result<u32> {
+    const WINDOW: u32 = 8;
+    let (mut returned, mut buffer) = (0, vec![0; size + 1]);
+    for first in (0..count).step_by(WINDOW as usize) {
+        let burst = first..(first + WINDOW).min(count);
+        for number in burst.clone() {
+            socket.send(&datagram(number, size))?;
+        }
+        for _ in burst {
+            let Ok(length) = socket.recv(&mut buffer) else { break };
+            let number = buffer.first_chunk().map_or(u32::MAX, |bytes| u32::from_be_bytes(*bytes));
+            ensure!(buffer[..length] == datagram(number, size), "a datagram came back changed");
+            returned += 1;
+        }
+    }
+    Ok(returned)
+}
+
+fn datagram(number: u32, size: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..size).map(|position| pattern(position + number as usize)).collect();
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
+    bytes
+}
+
+/// Returns every datagram to its sender until dropped.
+#[derive(Debug)]
+pub struct UdpEcho {
+    /// Where it listens.
+    pub address: SocketAddr,
+    _worker: Worker,
+}
+
+impl UdpEcho {
+    /// Listens on a free port.
+    ///
+    /// # Errors
+    /// When the address is not the host's.
+    pub fn start(on: &Host, address: IpAddr) -> Result<Self> {
+        let socket = on.enter(|| UdpSocket::bind((address, 0)))??;
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let address = socket.local_addr()?;
+        let worker = Worker::start(move |stop| {
+            let mut buffer = vec![0; 65_536];
+            while !stop.load(Ordering::Relaxed) {
+                if let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                    let _ = socket.send_to(&buffer[..length], from);
+                }
+            }
+            Ok(())
+        });
+        Ok(Self { address, _worker: worker })
+    }
+}
+
+/// A TCP connection on which a line goes to and fro without pause, until it is told to stop: the game that is running
+/// while something else breaks.
+#[derive(Debug)]
+pub struct Flow {
+    name: String,
+    worker: Worker<FlowReport>,
+}
+
+/// What became of a [`Flow`].
+#[derive(Debug, Clone, Copy)]
+pub struct FlowReport {
+    /// Lines that went to and fro.
+    pub rounds: u32,
+    /// The longest wait for one.
+    pub longest: Duration,
+}
+
+impl Flow {
+    /// Connects and begins.
+    ///
+    /// # Errors
+    /// When the connection cannot be made.
+    pub fn start(from: &Host, to: &Host, address: IpAddr) -> Result<Self> {
+        let listener = to.enter(|| TcpListener::bind((address, 0)))??;
+        let target = listener.local_addr()?;
+        thread::spawn(move || echo_stream(&listener));
+        let stream = from.enter(|| TcpStream::connect_timeout(&target, PATIENCE))??;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let worker = Worker::start(move |stop| play(stream, stop));
+        Ok(Self { name: format!("{} to {target}", from.name()), worker })
+    }
+
+    /// Ends it and tells how it went.
+    ///
+    /// # Errors
+    /// When the connection was lost on the way.
+    pub fn stop(self) -> Result<FlowReport> {
+        self.worker.stop().with_context(|| format!("the connection from {} was lost", self.name))
+    }
+}
+
+fn echo_stream(listener: &TcpListener) -> Result<()> {
+    let (mut stream, _) = listener.accept()?;
+    stream.set_nodelay(true)?;
+    let mut line = [0; 64];
+    while stream.read_exact(&mut line).is_ok() {
+        stream.write_all(&line)?;
+    }
+    Ok(())
+}
+
+/// 50 lines a second, each answered before the next.
+fn play(mut stream: TcpStream, stop: &AtomicBool) -> Result<FlowReport> {
+    let mut report = FlowReport { rounds: 0, longest: Duration::ZERO };
+    let (line, mut answer) = ([7; 64], [0; 64]);
+    loop {
+        let sent = Instant::now();
+        stream.write_all(&line)?;
+        stream.read_exact(&mut answer)?;
+        ensure!(answer == line, "the answer differs");
+        report.rounds += 1;
+        report.longest = report.longest.max(sent.elapsed());
+        if stop.load(Ordering::Relaxed) {
+            return Ok(report);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Hears UDP datagrams on a port, whoever sends them, until dropped.
+#[derive(Debug)]
+pub struct Listener {
+    heard: Arc<Mutex<Heard>>,
+    _worker: Worker,
+}
+
+/// Texts heard, each with its senders in order of arrival.
+pub type Heard = BTreeMap<String, Vec<IpAddr>>;
+
+impl Listener {
+    /// Listens on `port` of every address.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub fn start(on: &Host, port: u16) -> Result<Self> {
+        let socket = on.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)))??;
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let heard = Arc::new(Mutex::new(Heard::new()));
+        let book = Arc::clone(&heard);
+        let worker = Worker::start(move |stop| {
+            let mut buffer = [0; 2048];
+            while !stop.load(Ordering::Relaxed) {
+                let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                book.lock().unwrap_or_else(PoisonError::into_inner).entry(text).or_default().push(from.ip());
+            }
+            Ok(())
+        });
+        Ok(Self { heard, _worker: worker })
+    }
+
+    /// Everything heard so far.
+    #[must_use]
+    pub fn heard(&self) -> Heard {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Sends a text to a broadcast address and port, as a game that looks for hosts does.
+///
+/// # Errors
+/// When there is no route.
+pub fn shout(from: &Host, to: SocketAddr, text: &str) -> Result<()> {
+    from.enter(|| {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.set_broadcast(true)?;
+        socket.send_to(text.as_bytes(), to)
+    })?
+    .with_context(|| format!("broadcast from {} to {to}", from.name()))?;
+    Ok(())
+}
+
+/// A thread that works until it is told to stop.
+#[derive(Debug)]
+struct Worker<T = ()> {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<T>>>,
+}
+
+impl<T: Send + 'static> Worker<T> {
+    fn start(work: impl FnOnce(&AtomicBool) -> Result<T> + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let signal = Arc::clone(&stop);
+        Self { stop, thread: Some(thread::spawn(move || work(&signal))) }
+    }
+
+    fn stop(mut self) -> Result<T> {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().context("stopped twice")?;
+        thread.join().map_err(|_| anyhow!("its thread panicked"))?
+    }
+}
+
+impl<T> Drop for Worker<T> {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
