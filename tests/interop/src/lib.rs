@@ -1,0 +1,5 @@
+//! Partyline against coturn, stun-client and wireguard-go.
+
+pub mod netns;
+pub mod server;
+pub mod tool;

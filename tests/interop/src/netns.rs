@@ -1,0 +1,227 @@
+//! A home, its router and the Internet in three network namespaces, made and removed by the test. Needs root.
+
+use std::{
+    fs::File,
+    io::ErrorKind,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sched::{CloneFlags, setns};
+
+/// Names of our namespaces start so; the process id follows.
+const PREFIX: &str = "plinterop";
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// One network namespace, removed when dropped.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+}
+
+impl Netns {
+    /// Makes a namespace with its loopback up.
+    ///
+    /// # Errors
+    /// Without root, or if `ip` (package iproute2) is missing.
+    pub fn new(what: &str) -> Result<Self> {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}-{}-{number}-{what}", std::process::id());
+        run("ip", &["netns", "add", &name]).context("make a network namespace (needs root and iproute2)")?;
+        let namespace = Self { name };
+        namespace.ip(&["link", "set", "lo", "up"])?;
+        Ok(namespace)
+    }
+
+    /// Its name, as `ip netns` knows it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs `ip` in it.
+    ///
+    /// # Errors
+    /// If the command fails; with its output.
+    pub fn ip(&self, arguments: &[&str]) -> Result<()> {
+        run("ip", &[&["-n", &self.name], arguments].concat()).map(drop)
+    }
+
+    /// Runs a program in it to its end; returns what it printed.
+    ///
+    /// # Errors
+    /// If the command fails; with its output.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        run("ip", &[&["netns", "exec", &self.name, program], arguments].concat())
+    }
+
+    /// Starts a program in it that runs until the result is dropped.
+    ///
+    /// # Errors
+    /// If it is not installed; `package` is what to install.
+    pub fn start(&self, package: &str, program: &str, arguments: &[&str]) -> Result<Running> {
+        Running::start(
+            package,
+            "ip",
+            &[&["netns", "exec", &self.name, program], arguments].concat(),
+            Some(program),
+        )
+    }
+
+    /// Calls a function on a thread inside it and returns its result. Sockets made there stay there.
+    ///
+    /// # Errors
+    /// If the namespace cannot be entered, or the function panics or fails.
+    pub fn enter<T: Send>(&self, function: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = format!("/run/netns/{}", self.name);
+        thread::scope(|scope| {
+            let inside = scope.spawn(move || {
+                setns(File::open(path)?, CloneFlags::CLONE_NEWNET)
+                    .context("enter a namespace (needs root)")?;
+                function()
+            });
+            inside.join().map_err(|_| anyhow::anyhow!("panic inside the namespace"))?
+        })
+    }
+
+    /// Waits until something listens on a UDP port in it.
+    ///
+    /// # Errors
+    /// After ten seconds.
+    pub fn wait_for_udp(&self, port: u16) -> Result<()> {
+        let listening = format!(":{port:04X} ");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
+            if self.enter(|| Ok(std::fs::read_to_string("/proc/thread-self/net/udp")?))?.contains(&listening)
+            {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        bail!("nothing listens on UDP port {port} in {}", self.name)
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _ = run("ip", &["netns", "del", &self.name]);
+    }
+}
+
+/// A program that is ended when dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+}
+
+impl Running {
+    /// Starts a program.
+    ///
+    /// # Errors
+    /// If it is not installed; `package` is what to install. `real` names it if `program` only wraps it.
+    pub fn start(package: &str, program: &str, arguments: &[&str], real: Option<&str>) -> Result<Self> {
+        let wanted = real.unwrap_or(program);
+        let found = Command::new("which").arg(wanted).stdout(Stdio::null()).status()?.success();
+        ensure!(found, "{wanted} is not installed: install the package {package}");
+        let child =
+            Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        Ok(Self { child })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A home network (192.168.77.0/24) behind a masquerading router (11.0.0.1 outside), and an outside (11.0.1.1 and
+/// 11.0.1.2).
+#[derive(Debug)]
+pub struct Street {
+    /// The player's computer, 192.168.77.2.
+    pub home: Netns,
+    /// Its router, 192.168.77.1 on `lan0` and 11.0.0.1 on `wan0`.
+    pub router: Netns,
+    /// Everybody else.
+    pub outside: Netns,
+}
+
+/// Masquerade that lets nothing in unasked, with the chains that miniupnpd fills.
+const RULES: &str = r#"
+table inet filter {
+    chain input { type filter hook input priority 0; policy accept; iifname "wan0" ct state new drop; }
+    chain forward {
+        type filter hook forward priority 0; policy drop;
+        iifname "lan0" accept
+        ct state established,related accept
+        jump miniupnpd
+    }
+    chain miniupnpd { }
+    chain prerouting { type nat hook prerouting priority -100; jump prerouting_miniupnpd; }
+    chain postrouting { type nat hook postrouting priority 100; jump postrouting_miniupnpd; oifname "wan0" masquerade; }
+    chain prerouting_miniupnpd { }
+    chain postrouting_miniupnpd { }
+}
+"#;
+
+impl Street {
+    /// Builds it.
+    ///
+    /// # Errors
+    /// Without root, iproute2 or nftables.
+    pub fn build() -> Result<Self> {
+        sweep()?;
+        let street = Self {
+            home: Netns::new("home")?,
+            router: Netns::new("router")?,
+            outside: Netns::new("outside")?,
+        };
+        let Self { home, router, outside } = &street;
+        connect((home, "eth0", "192.168.77.2/24"), (router, "lan0", "192.168.77.1/24"))?;
+        connect((router, "wan0", "11.0.0.1/16"), (outside, "eth0", "11.0.1.1/16"))?;
+        outside.ip(&["address", "add", "11.0.1.2/16", "dev", "eth0"])?;
+        home.ip(&["route", "add", "default", "via", "192.168.77.1"])?;
+        router.run("sysctl", &["-qw", "net.ipv4.ip_forward=1"])?;
+        router.run("nft", &[RULES]).context("load the router's rules (package nftables)")?;
+        Ok(street)
+    }
+}
+
+fn connect(a: (&Netns, &str, &str), b: (&Netns, &str, &str)) -> Result<()> {
+    run("ip", &["link", "add", a.1, "netns", a.0.name(), "type", "veth", "peer", b.1, "netns", b.0.name()])?;
+    for (namespace, link, address) in [a, b] {
+        namespace.ip(&["address", "add", address, "dev", link])?;
+        namespace.ip(&["link", "set", link, "up"])?;
+    }
+    Ok(())
+}
+
+/// Removes what tests that were killed have left.
+fn sweep() -> Result<()> {
+    let entries = match std::fs::read_dir("/run/netns") {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').nth(1));
+        if owner.is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = run("ip", &["netns", "del", &name]);
+        }
+    }
+    Ok(())
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<String> {
+    let output =
+        Command::new(program).args(arguments).output().with_context(|| format!("start {program}"))?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{program} {}: {printed}{complaint}", arguments.join(" "));
+    Ok(printed)
+}

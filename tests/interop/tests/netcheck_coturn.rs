@@ -1,0 +1,123 @@
+//! Behaviour discovery with a real coturn: over loopback without a NAT, and through the kernel's own.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use partyline_model::{Allocation, Badge, Filtering, Mapping};
+use partyline_netcheck::{Config, Netcheck, Socket, StunServer};
+use partyline_tests_interop::netns::{Netns, Running, Street};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn coturn_arguments(ips: [Ipv4Addr; 2], port: u16, alternate: u16) -> Vec<String> {
+    let mut arguments: Vec<String> = [
+        "-n",
+        "--no-tls",
+        "--no-dtls",
+        "--no-tcp",
+        "--no-cli",
+        "--no-auth",
+        "--log-file=stdout",
+        "--pidfile=/dev/null",
+    ]
+    .map(String::from)
+    .to_vec();
+    arguments.extend(ips.map(|ip| format!("--listening-ip={ip}")));
+    arguments.extend([format!("--listening-port={port}"), format!("--alt-listening-port={alternate}")]);
+    arguments
+}
+
+/// Drives a machine by a real socket until it is done.
+fn survey(bind: SocketAddr, server: SocketAddr) -> Result<Netcheck> {
+    let socket = UdpSocket::bind(bind)?;
+    let start = Instant::now();
+    let mut netcheck = Netcheck::new(start, [3; 32], Config::default());
+    netcheck.set_local(start, vec![socket.local_addr()?]);
+    netcheck.set_servers(start, vec![StunServer { name: "coturn".into(), address: server }]);
+    let mut buffer = [0; 1500];
+    while !netcheck.report().finished {
+        while let Some(transmit) = netcheck.poll_transmit() {
+            socket.send_to(&transmit.bytes, transmit.destination)?;
+        }
+        if start.elapsed() > PATIENCE {
+            bail!("not finished: {:?}", netcheck.report());
+        }
+        let wait = netcheck.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()));
+        let wait = wait.unwrap_or(PATIENCE).clamp(Duration::from_millis(1), Duration::from_secs(1));
+        socket.set_read_timeout(Some(wait))?;
+        if let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            netcheck.handle_datagram(Instant::now(), Socket::Tunnel, from, &buffer[..length]);
+        }
+        netcheck.handle_timeout(Instant::now());
+    }
+    Ok(netcheck)
+}
+
+/// Two neighbouring ports that nobody uses.
+fn free_ports() -> Result<[u16; 2]> {
+    for _ in 0..100 {
+        let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
+        if port < u16::MAX && UdpSocket::bind(("127.0.0.2", port + 1)).is_ok() {
+            return Ok([port, port + 1]);
+        }
+    }
+    bail!("no free ports")
+}
+
+#[test]
+fn without_a_nat_everything_is_open() -> Result<()> {
+    let ips = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
+    let [port, alternate] = free_ports()?;
+    let arguments = coturn_arguments(ips, port, alternate);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let _coturn = Running::start("coturn", "turnserver", &arguments, None)?;
+    let netcheck = survey((Ipv4Addr::LOCALHOST, 0).into(), (ips[0], port).into())?;
+    let (profile, report) = (netcheck.profile(), netcheck.report());
+    assert_eq!(profile.mapping, Some(Mapping::EndpointIndependent), "{report:?}");
+    assert_eq!(profile.filtering, Some(Filtering::EndpointIndependent), "{report:?}");
+    assert_eq!(netcheck.badge(), Some(Badge::Open));
+    assert_eq!(report.servers[0].other, Some((ips[1], alternate).into()));
+    assert_eq!(report.dropped, partyline_netcheck::Dropped::default());
+    Ok(())
+}
+
+fn through_the_router(street: &Street) -> Result<Netcheck> {
+    let ips = [Ipv4Addr::new(11, 0, 1, 1), Ipv4Addr::new(11, 0, 1, 2)];
+    let arguments = coturn_arguments(ips, 3478, 3479);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let _coturn = street.outside.start("coturn", "turnserver", &arguments)?;
+    street.outside.wait_for_udp(3479)?;
+    let home =
+        |namespace: &Netns| namespace.enter(|| survey("192.168.77.2:41641".parse()?, (ips[0], 3478).into()));
+    home(&street.home)
+}
+
+#[test]
+fn the_kernel_s_masquerade_is_a_port_restricted_cone() -> Result<()> {
+    let street = Street::build()?;
+    let netcheck = through_the_router(&street)?;
+    let (profile, report) = (netcheck.profile(), netcheck.report());
+    assert_eq!(profile.mapping, Some(Mapping::EndpointIndependent), "{report:?}");
+    assert_eq!(profile.filtering, Some(Filtering::AddressAndPortDependent), "{report:?}");
+    assert_eq!(profile.allocation, Some(Allocation::Preserving));
+    assert_eq!(profile.public, vec![IpAddr::from([11, 0, 0, 1])]);
+    assert_eq!(netcheck.badge(), Some(Badge::PortRestricted));
+    Ok(())
+}
+
+#[test]
+fn fully_random_masquerade_is_symmetric() -> Result<()> {
+    let street = Street::build()?;
+    street.router.run("nft", &["flush chain inet filter postrouting"])?;
+    street.router.run("nft", &["add rule inet filter postrouting oifname wan0 masquerade fully-random"])?;
+    let netcheck = through_the_router(&street)?;
+    let (profile, report) = (netcheck.profile(), netcheck.report());
+    assert_eq!(profile.mapping, Some(Mapping::AddressAndPortDependent), "{report:?}");
+    assert_eq!(profile.filtering, Some(Filtering::AddressAndPortDependent), "{report:?}");
+    assert!(matches!(profile.allocation, Some(Allocation::Random) | None), "{report:?}");
+    assert_eq!(netcheck.badge(), Some(Badge::Symmetric));
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! Our STUN and TURN server with other people's clients: coturn's `turnutils_uclient` and `turnutils_natdiscovery`, and
+//! stun-client's `stun`, which still speaks RFC 3489.
+
+use partyline_tests_interop::{
+    server::{Peer, SECRET, Server},
+    tool,
+};
+
+fn server() -> Server {
+    Server::start().expect("start partyline-server")
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Udp,
+    Tcp,
+    Tls,
+}
+
+impl Transport {
+    const fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Udp => &[],
+            Self::Tcp => &["-t"],
+            Self::Tls => &["-t", "-S"],
+        }
+    }
+}
+
+/// coturn's client draws the version of TLS it offers by lot, some too old for any server of today: it draws again then.
+fn run_client(arguments: &[&str]) -> String {
+    let mut said = String::new();
+    for _ in 0..8 {
+        said = tool::run("turnutils_uclient", "coturn", arguments).expect("run turnutils_uclient");
+        if !said.contains("alert handshake failure") && !said.contains("alert protocol version") {
+            break;
+        }
+    }
+    said
+}
+
+/// Two clients send 20 messages each through the relay to a peer that sends them back; none may be missing.
+fn relays(transport: Transport, address: &str, peer: &str, flags: &[&str]) {
+    let server = server();
+    let port = if transport == Transport::Tls { server.tls_port } else { server.port };
+    let echo = Peer::start(peer.parse().expect("an address")).expect("start the peer");
+    let (port, peer_port) = (port.to_string(), echo.port.to_string());
+    let fixed = ["-u", "interop", "-W", SECRET, "-n", "20", "-m", "2", "-l", "200", "-c"];
+    let places = ["-p", &port, "-e", peer, "-r", &peer_port];
+    let arguments = [&fixed[..], &places, transport.flags(), flags, &[address]].concat();
+    let said = run_client(&arguments);
+    assert!(said.contains("tot_send_msgs=40, tot_recv_msgs=40"), "turnutils_uclient {arguments:?}\n{said}");
+}
+
+#[test]
+fn udp_with_channels() {
+    relays(Transport::Udp, "127.0.0.1", "127.0.0.1", &[]);
+}
+
+#[test]
+fn udp_with_indications() {
+    relays(Transport::Udp, "127.0.0.1", "127.0.0.1", &["-s"]);
+}
+
+#[test]
+fn tcp_with_channels() {
+    relays(Transport::Tcp, "127.0.0.1", "127.0.0.1", &[]);
+}
+
+#[test]
+fn tcp_with_indications() {
+    relays(Transport::Tcp, "127.0.0.1", "127.0.0.1", &["-s"]);
+}
+
+#[test]
+fn tls_with_channels() {
+    relays(Transport::Tls, "127.0.0.1", "127.0.0.1", &[]);
+}
+
+#[test]
+fn ipv6_over_udp() {
+    relays(Transport::Udp, "::1", "::1", &["-x"]);
+}
+
+#[test]
+fn ipv6_over_tcp() {
+    relays(Transport::Tcp, "::1", "::1", &["-x"]);
+}
+
+#[test]
+fn an_ipv6_address_relayed_for_an_ipv4_client() {
+    relays(Transport::Udp, "127.0.0.1", "::1", &["-x"]);
+}
+
+/// Clients whose peers are each other's relayed addresses: the way that stays inside the server.
+#[test]
+fn clients_meet_at_their_relayed_addresses() {
+    for (transport, flags) in
+        [(Transport::Udp, &["-y"][..]), (Transport::Tcp, &["-y"]), (Transport::Udp, &["-y", "-s"])]
+    {
+        relays(transport, "127.0.0.1", "127.0.0.1", flags);
+    }
+}
+
+#[test]
+fn wrong_credentials_are_refused() {
+    let server = server();
+    let port = server.port.to_string();
+    let arguments = [
+        "-u",
+        "interop",
+        "-W",
+        "another secret",
+        "-n",
+        "1",
+        "-c",
+        "-p",
+        &port,
+        "-e",
+        "127.0.0.1",
+        "127.0.0.1",
+    ];
+    let said = tool::run("turnutils_uclient", "coturn", &arguments).expect("run turnutils_uclient");
+    assert!(said.contains("Cannot complete Allocation") && !said.contains("tot_recv_msgs=1"), "{said}");
+}
+
+#[test]
+fn coturn_discovers_that_there_is_no_nat() {
+    let server = server();
+    let port = server.port.to_string();
+    let arguments = ["-m", "-f", "-p", &port, "127.0.0.1"];
+    let said = tool::run("turnutils_natdiscovery", "coturn", &arguments).expect("run turnutils_natdiscovery");
+    assert!(said.contains("NAT with Endpoint Independent Mapping!"), "{said}");
+    assert!(said.contains("NAT with Endpoint Independent Filtering!"), "{said}");
+    assert_eq!(said.matches("RFC 5780 response").count(), 4, "{said}");
+}
+
+#[test]
+fn stun_client_of_2004_finds_no_nat() {
+    let server = server();
+    let address = format!("127.0.0.1:{}", server.port);
+    let said = tool::run("stun", "stun-client", &[&address]).expect("run stun");
+    assert!(said.contains("Primary: Open"), "{said}");
+}
