@@ -1,0 +1,4 @@
+//! Benchmarks side by side with the field's other programs.
+
+pub mod members;
+pub mod relay;

@@ -1,0 +1,14 @@
+//! Invite links, as pasted by people.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use partyline_wire::invite::Invite;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(invite) = Invite::parse(text) else { return };
+    assert_eq!(Invite::parse(&invite.app_link()).as_ref(), Ok(&invite));
+    if let Some(link) = invite.web_link() {
+        assert_eq!(Invite::parse(&link).as_ref(), Ok(&invite));
+    }
+});

@@ -1,0 +1,14 @@
+//! What is inside a sealed message once it is opened, and inside a rekey.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use partyline_wire::sealed::{RekeyContent, decode_plaintext, encode_plaintext};
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok((message, signature)) = decode_plaintext(bytes) {
+        assert_eq!(encode_plaintext(&message, &signature), bytes, "signed bytes stay as they came");
+    }
+    if let Ok(content) = RekeyContent::decode(bytes) {
+        assert!(RekeyContent::decode(&content.encode()).is_ok_and(|again| again == content));
+    }
+});

@@ -1,0 +1,118 @@
+//! The tunnel between its network device, strangers' datagrams, and a member who sends what it likes: the first byte
+//! of each piece says which.
+#![no_main]
+
+use std::{cell::RefCell, net::IpAddr, time::Instant};
+
+use boringtun::noise::{Tunn, TunnResult};
+use ipnet::{Ipv4Net, Ipv6Net};
+use libfuzzer_sys::fuzz_target;
+use partyline_fuzz::pieces;
+use partyline_model::{DeviceId, PartyId, TunnelPublicKey};
+use partyline_tunnel::{
+    DATAGRAM_LIMIT, Inbound, Outbox, PACKET_MINIMUM, PartyNet, PathShape, PeerConfig, Tunnel,
+};
+use x25519_dalek::{PublicKey, StaticSecret};
+
+const PARTY: PartyId = PartyId([1; 32]);
+const MEMBER: DeviceId = DeviceId([2; 32]);
+const OUTSIDE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(11, 0, 0, 1));
+
+/// Inputs for one session: a handshake costs a thousand times what a packet does.
+const INPUTS: u32 = 1000;
+
+thread_local! {
+    static GAME: RefCell<(u32, Game)> = RefCell::new((0, Game::begin()));
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    GAME.with_borrow_mut(|(inputs, game)| {
+        *inputs += 1;
+        if inputs.is_multiple_of(INPUTS) {
+            *game = Game::begin();
+        }
+        for (kind, message) in pieces(bytes) {
+            game.take(kind, message);
+        }
+    });
+});
+
+/// Our tunnel, and a member with a session that keeps to no rules inside of it.
+struct Game {
+    now: Instant,
+    tunnel: Tunnel,
+    out: Outbox,
+    member: Tunn,
+}
+
+impl Game {
+    fn begin() -> Self {
+        let now = Instant::now();
+        let (ours, theirs) = (StaticSecret::from([3; 32]), StaticSecret::from([4; 32]));
+        let our_key = PublicKey::from(&ours);
+        let mut tunnel = Tunnel::new(now, [5; 32]);
+        tunnel.add_party(now, PARTY, ours, net());
+        tunnel.set_peer(now, PARTY, MEMBER, peer(&theirs));
+        tunnel.set_path(now, PARTY, MEMBER, Some(PathShape { headroom: 0, mtu: None }));
+        let member = Tunn::new(theirs, our_key, None, None, 1, None);
+        let mut game = Self { now, tunnel, out: Outbox::new(), member };
+        game.shake_hands();
+        game
+    }
+
+    fn take(&mut self, kind: u8, message: &[u8]) {
+        match kind % 3 {
+            0 => drop(self.offer(message)),
+            1 => self.tunnel.outbound(self.now, PARTY, &mut message.to_vec(), &mut self.out),
+            _ => self.member_sends(message),
+        }
+        self.out.clear();
+    }
+
+    fn shake_hands(&mut self) {
+        let mut buffer = [0; 512];
+        let TunnResult::WriteToNetwork(hello) = self.member.format_handshake_initiation(&mut buffer, true)
+        else {
+            panic!("no initiation");
+        };
+        let hello = hello.to_vec();
+        let Some(answer) = self.offer(&hello) else { panic!("no answer") };
+        if let TunnResult::WriteToNetwork(keepalive) = self.member.decapsulate(None, &answer, &mut buffer) {
+            let keepalive = keepalive.to_vec();
+            self.offer(&keepalive);
+        }
+        self.out.clear();
+    }
+
+    /// A datagram from the socket; gives what goes straight back.
+    fn offer(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
+        let mut packet = vec![0; datagram.len().max(PACKET_MINIMUM)];
+        match self.tunnel.inbound(self.now, OUTSIDE, datagram, &mut packet, &mut self.out) {
+            Inbound::Reply { len, .. } => Some(packet[..len].to_vec()),
+            Inbound::Packet { len, .. } => {
+                assert!(len <= datagram.len(), "a packet longer than its datagram");
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn member_sends(&mut self, packet: &[u8]) {
+        let mut buffer = vec![0; DATAGRAM_LIMIT + 64];
+        if let TunnResult::WriteToNetwork(datagram) = self.member.encapsulate(packet, &mut buffer) {
+            let datagram = datagram.to_vec();
+            self.offer(&datagram);
+        }
+    }
+}
+
+fn net() -> PartyNet {
+    let v4 = Ipv4Net::new([10, 77, 0, 1].into(), 24).expect("a prefix");
+    let v6 = Ipv6Net::new("fd00:77::1".parse().expect("an address"), 64).expect("a prefix");
+    PartyNet { v4, v6, mtu: 1400 }
+}
+
+fn peer(secret: &StaticSecret) -> PeerConfig {
+    let key = TunnelPublicKey(PublicKey::from(secret).to_bytes());
+    PeerConfig { key, v4: Some([10, 77, 0, 2].into()), v6: "fd00:77::2".parse().expect("an address") }
+}
