@@ -5,8 +5,11 @@
 
 use std::{
     fs,
+    num::NonZero,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -41,7 +44,7 @@ impl Options {
     }
 }
 
-/// Fuzzes, and fails if any target does. What made it fail lies in tests/fuzz/artifacts.
+/// Fuzzes, as many targets at once as there are cores, and fails if any target does. What made it fail lies in tests/fuzz/artifacts.
 pub fn run(options: &Options) -> Result<()> {
     let workspace = cargo::root().join("tests/fuzz");
     let known = targets(&workspace)?;
@@ -50,19 +53,29 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let chosen = if options.targets.is_empty() { &known } else { &options.targets };
     let programs = build(&workspace)?;
-    let mut failed = Vec::new();
-    for target in chosen {
-        match fuzz(&workspace, &programs, target, options.seconds) {
-            Ok(summary) => println!("fuzz {target:20} ok      {summary}"),
-            Err(error) => {
-                println!("fuzz {target:20} FAILED  {error:#}");
-                failed.push(target.as_str());
+    let (waiting, failed) = (Mutex::new(chosen.iter()), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(target) = lock(&waiting).next() {
+            match fuzz(&workspace, &programs, target, options.seconds) {
+                Ok(summary) => println!("fuzz {target:20} ok      {summary}"),
+                Err(error) => {
+                    println!("fuzz {target:20} FAILED  {error:#}");
+                    lock(&failed).push(target.as_str());
+                }
             }
         }
-    }
+    };
+    // A fuzzer keeps one core busy.
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work))));
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("{} fuzz targets passed, {} failed", chosen.len() - failed.len(), failed.len());
     ensure!(failed.is_empty(), "fuzzing found something in {}", failed.join(", "));
     Ok(())
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn targets(workspace: &Path) -> Result<Vec<String>> {
@@ -90,7 +103,7 @@ fn fuzz(workspace: &Path, programs: &Path, target: &str, seconds: u32) -> Result
     let seeds = workspace.join("corpus").join(target);
     [&found, &artifacts, &seeds].into_iter().try_for_each(fs::create_dir_all)?;
     let mut command = Command::new(programs.join(target));
-    command.args(["-timeout=10", "-rss_limit_mb=1024", "-max_len=8192", "-print_final_stats=1"]);
+    command.args(["-timeout=25", "-rss_limit_mb=1024", "-max_len=8192", "-print_final_stats=1"]);
     command.arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-artifact_prefix={}/{target}-", artifacts.display()));
     let output = command.args([&found, &seeds]).output()?;
