@@ -12,8 +12,11 @@
 //! [`Nat::inbound`], one from inside to the NAT's own outside address to [`Nat::hairpin`], and what an ICMP error quotes
 //! to [`Nat::quoted`] (from outside) or [`Nat::known`] (from inside). Time and randomness are handed in, so the same
 //! seed and packets give the same ports.
+//!
+//! [`oracle`] says which pairs of NATs allow a direct path at all.
 
 mod nat;
+pub mod oracle;
 mod ports;
 mod rules;
 mod table;

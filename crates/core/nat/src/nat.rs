@@ -159,7 +159,7 @@ impl Nat {
 
     fn map(&mut self, now: Instant, flow: (Protocol, SocketAddr, Towards)) -> Option<u16> {
         let (protocol, inside, _) = flow;
-        if self.table.count(now, protocol) >= self.rules.table {
+        if self.table.is_full(now, protocol, self.rules.table) {
             return None;
         }
         let taken = |port| self.table.entry(now, protocol, port).is_some();

@@ -72,6 +72,11 @@ impl Table {
             .filter_map(move |(_, port)| self.entry(now, protocol, *port))
     }
 
+    /// Whether a protocol has no room for another mapping beside `most`.
+    pub fn is_full(&mut self, now: Instant, protocol: Protocol, most: usize) -> bool {
+        self.by_port.len() >= most && self.count(now, protocol) >= most
+    }
+
     /// How many mappings of a protocol live. Those that do not are removed.
     pub fn count(&mut self, now: Instant, protocol: Protocol) -> usize {
         self.by_port.retain(|_, entry| entry.ends > now);
