@@ -9,6 +9,7 @@ use crate::{DeviceId, InviteId, PartyId, Role, Snapshot, Timestamp};
 
 /// How long an invite can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum InviteLifetime {
     /// One hour.
@@ -36,6 +37,7 @@ impl InviteLifetime {
 
 /// A request to the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(tag = "command", rename_all = "snake_case", rename_all_fields = "snake_case")]
 pub enum Command {
     /// The current snapshot. Answered by [`Reply::Snapshot`].
@@ -49,6 +51,7 @@ pub enum Command {
         /// Rendezvous servers (`wss://…`, or `ws://` where allowed); empty means the configured ones.
         servers: Vec<String>,
         /// Address range; `None` chooses one that collides with no local route.
+        #[cfg_attr(feature = "specta", specta(type = Option<String>))]
         range: Option<Ipv4Net>,
     },
     /// What an invite link says, without using it. Answered by [`Reply::Preview`].
@@ -106,6 +109,7 @@ pub enum Command {
         /// Which party.
         party: PartyId,
         /// A private IPv4 range, prefix 16 to 28.
+        #[cfg_attr(feature = "specta", specta(type = String))]
         range: Ipv4Net,
     },
     /// One round trip to a member through the tunnel. Answered by [`Reply::Pong`].
@@ -129,6 +133,7 @@ pub enum Command {
 
 /// The answer to a [`Command`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(tag = "reply", content = "value", rename_all = "snake_case")]
 pub enum Reply {
     /// The current state.
@@ -162,6 +167,7 @@ pub enum Reply {
 
 /// What an invite says of its party.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct InvitePreview {
     /// Of which party.
     pub party: PartyId,
@@ -179,13 +185,16 @@ pub struct InvitePreview {
 
 /// One round trip.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct PingSample {
     /// In milliseconds.
+    #[cfg_attr(feature = "specta", specta(type = crate::Number))]
     pub rtt_ms: f32,
 }
 
 /// One line of a check-up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct DoctorFinding {
     /// What was looked at.
     pub what: String,
@@ -197,6 +206,7 @@ pub struct DoctorFinding {
 
 /// How a thing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// As it should be.

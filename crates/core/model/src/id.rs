@@ -16,7 +16,8 @@ macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $len:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(pub [u8; $len]);
+        #[cfg_attr(feature = "specta", derive(specta::Type))]
+        pub struct $name(#[cfg_attr(feature = "specta", specta(type = String))] pub [u8; $len]);
 
         impl $name {
             /// Length in bytes.

@@ -25,3 +25,7 @@ pub use view::{
     DeviceView, InviteView, MemberView, NetworkView, PartyPhase, PartyView, PathEvent, PathView, Phase,
     Quality, Role, ServerView, Snapshot, TrafficView,
 };
+
+/// What TypeScript writes as `number`, for fields that are never NaN: of a float it would write `number | null`.
+#[cfg(feature = "specta")]
+pub(crate) type Number = u32;

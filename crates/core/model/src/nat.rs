@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which destinations share one external port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum Mapping {
     /// All destinations (EI).
@@ -18,6 +19,7 @@ pub enum Mapping {
 
 /// Whose packets a mapping lets in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum Filtering {
     /// Anybody's (EI).
@@ -30,6 +32,7 @@ pub enum Filtering {
 
 /// How a new mapping's external port is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum Allocation {
     /// The inside port, where free (PP).
@@ -45,6 +48,7 @@ pub enum Allocation {
 
 /// What is known about the network this computer is in. `None` means not measured or not measurable, never a guess.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct NatProfile {
     /// Mapping policy.
     pub mapping: Option<Mapping>,
@@ -61,6 +65,7 @@ pub struct NatProfile {
     /// The router lets inside hosts meet at its outside address.
     pub hairpin: Option<bool>,
     /// How long an idle mapping lives.
+    #[cfg_attr(feature = "specta", specta(type = Option<Seconds>))]
     pub lifetime: Option<Duration>,
     /// The router's own outside address is one of a carrier's NAT (100.64.0.0/10, RFC 6598).
     pub carrier_nat: Option<bool>,
@@ -70,8 +75,18 @@ pub struct NatProfile {
     pub firewall_v6: Option<Filtering>,
 }
 
+/// The shape in which serde writes a [`Duration`].
+#[cfg(feature = "specta")]
+#[derive(specta::Type)]
+#[expect(dead_code, reason = "only its shape matters")]
+struct Seconds {
+    secs: crate::Number,
+    nanos: u32,
+}
+
 /// The word for a network that players know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum Badge {
     /// No NAT in the way (level 0).

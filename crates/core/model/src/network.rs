@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// How a check of the network goes, and what it found besides the profile.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct NetworkReport {
     /// Whether policies are measured at all (`nat_detection`).
     pub enabled: bool,
@@ -31,6 +32,7 @@ pub struct NetworkReport {
 
 /// How much of a profile is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum Confidence {
     /// Nothing.
@@ -46,6 +48,7 @@ pub enum Confidence {
 
 /// One step of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct CheckStep {
     /// What is looked at.
     pub what: CheckTopic,
@@ -55,6 +58,7 @@ pub struct CheckStep {
 
 /// What a step looks at, in the order in which they are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum CheckTopic {
     /// Public addresses.
@@ -75,6 +79,7 @@ pub enum CheckTopic {
 
 /// How far a step is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum StepState {
     /// Not begun.
@@ -89,6 +94,7 @@ pub enum StepState {
 
 /// One STUN server's part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct ServerCheck {
     /// Its name.
     pub name: String,
@@ -106,6 +112,7 @@ pub struct ServerCheck {
 
 /// One way of asking the router for a port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct RouterCheck {
     /// `PCP`, `NAT-PMP` or `UPnP`.
     pub protocol: String,

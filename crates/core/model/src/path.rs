@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What carries packets to a member right now. Ordered best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum PathKind {
     /// Both on one local network.
@@ -22,6 +23,7 @@ pub enum PathKind {
 
 /// A way of reaching a member that can succeed or fail on its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
     /// Addresses on a shared local network.
@@ -46,6 +48,7 @@ pub enum Method {
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptOutcome {
     /// Still being tried.
@@ -60,6 +63,7 @@ pub enum AttemptOutcome {
 
 /// One line of the answer to "why this path?".
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct Attempt {
     /// What was tried.
     pub method: Method,

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 /// Wall-clock time in whole milliseconds since 1970-01-01 UTC. It may jump; use it for expiry dates and for people,
 /// never for timers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(transparent)]
-pub struct Timestamp(pub u64);
+pub struct Timestamp(#[cfg_attr(feature = "specta", specta(type = crate::Number))] pub u64);
 
 impl Timestamp {
     /// This time plus a span; saturates.

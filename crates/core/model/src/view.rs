@@ -10,6 +10,7 @@ use crate::{AppError, Attempt, Badge, DeviceId, InviteId, NatProfile, NetworkRep
 
 /// Everything there is to show.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct Snapshot {
     /// Grows with every change.
     pub revision: u32,
@@ -25,6 +26,7 @@ pub struct Snapshot {
 
 /// The engine's own state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Reading state, opening sockets.
@@ -37,6 +39,7 @@ pub enum Phase {
 
 /// This computer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct DeviceView {
     /// Its identity.
     pub id: DeviceId,
@@ -46,6 +49,7 @@ pub struct DeviceView {
 
 /// The network this computer is in.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct NetworkView {
     /// What was measured.
     pub nat: NatProfile,
@@ -59,6 +63,7 @@ pub struct NetworkView {
 
 /// How far a party is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum PartyPhase {
     /// Switched off by the user.
@@ -71,6 +76,7 @@ pub enum PartyPhase {
 
 /// What a member may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Holds the party's authority key.
@@ -83,6 +89,7 @@ pub enum Role {
 
 /// One party.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct PartyView {
     /// Its identity.
     pub id: PartyId,
@@ -93,6 +100,7 @@ pub struct PartyView {
     /// This computer's role in it.
     pub role: Role,
     /// The address range, once known.
+    #[cfg_attr(feature = "specta", specta(type = Option<String>))]
     pub range: Option<Ipv4Net>,
     /// The network device's name while up.
     pub interface: Option<String>,
@@ -108,6 +116,7 @@ pub struct PartyView {
 
 /// A rendezvous server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct ServerView {
     /// Its URL.
     pub url: String,
@@ -119,6 +128,7 @@ pub struct ServerView {
 
 /// An invite that can still be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct InviteView {
     /// Its identity, for revoking.
     pub id: InviteId,
@@ -130,6 +140,7 @@ pub struct InviteView {
 
 /// One member.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct MemberView {
     /// Whose device.
     pub id: DeviceId,
@@ -161,6 +172,7 @@ pub struct MemberView {
 
 /// The path in use to a member.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct PathView {
     /// What carries it.
     pub kind: PathKind,
@@ -178,6 +190,7 @@ pub struct PathView {
 
 /// How good a path is.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct Quality {
     /// Smoothed round trip in milliseconds.
     pub rtt_ms: Option<f32>,
@@ -190,10 +203,13 @@ pub struct Quality {
 /// Packets and bytes since the member was first connected. Bytes are numbers with a fraction only because they may
 /// exceed 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct TrafficView {
     /// Bytes received.
+    #[cfg_attr(feature = "specta", specta(type = crate::Number))]
     pub received_bytes: f64,
     /// Bytes sent.
+    #[cfg_attr(feature = "specta", specta(type = crate::Number))]
     pub sent_bytes: f64,
     /// Packets dropped, whatever the reason.
     pub dropped: u32,
@@ -201,6 +217,7 @@ pub struct TrafficView {
 
 /// A change of path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct PathEvent {
     /// Seconds since 1970.
     pub at: u32,
