@@ -589,13 +589,13 @@ export type Preferences = {
 	/**  Whether the app starts when the user logs in. */
 	autostart: boolean,
 	/**  Whether it then starts without its window. */
-	startMinimised: boolean,
+	start_minimised: boolean,
 	/**  Whether closing the window leaves the app in the tray, where there is one. */
-	closeToTray: boolean,
+	close_to_tray: boolean,
 	/**  What is announced while the window is not in front. */
 	notifications: Notifications,
 	/**  Hints that need not be shown again, by name; at most 64, each at most 64 characters. */
-	hintsSeen: string[],
+	hints_seen: string[],
 };
 
 /**  How good a path is. */
