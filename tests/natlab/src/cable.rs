@@ -28,8 +28,8 @@ pub struct Line {
     pub latency: Duration,
     /// Up to this much more, differently for each packet, so that packets overtake each other.
     pub jitter: Duration,
-    /// Of a hundred packets each way, so many are lost.
-    pub loss: u8,
+    /// Of a thousand packets each way, so many are lost.
+    pub loss: u16,
 }
 
 impl Line {
@@ -63,7 +63,7 @@ impl Carrier for Cable {
 
     fn readable(&mut self, end: usize, buffer: &mut [u8]) {
         let Ok(length) = self.ends[end].recv(buffer) else { return };
-        let lost = self.rng.next_u32() % 100 < u32::from(self.line.loss);
+        let lost = self.rng.next_u32() % 1000 < u32::from(self.line.loss);
         if lost || self.packets.len() >= MOST_PACKETS {
             return;
         }

@@ -14,15 +14,18 @@ pub mod classify;
 mod device;
 mod host;
 mod lab;
+pub mod matrix;
 mod namespace;
 mod nat;
 pub mod party;
 pub mod portmap;
 mod process;
 mod router;
+pub mod stream;
 pub mod sweep;
 pub mod traffic;
 mod wait;
+mod worker;
 
 pub use cable::Line;
 pub use host::Host;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use natlab::{Lab, RouterOptions, classify, party, portmap, sweep};
+use natlab::{Lab, RouterOptions, classify, matrix, party, portmap, sweep};
 
 /// Plays parties in a small internet made of network namespaces (needs root).
 #[derive(Parser)]
@@ -46,6 +46,8 @@ enum Job {
     PortmapClient(portmap::ClientArguments),
     /// Whether netcheck tells all 27 types of NAT, and every other network, from inside.
     Classify(classify::Options),
+    /// Connects every pair of the 27 types of NAT, and says how and how soon.
+    Matrix(matrix::Options),
     /// Builds a lab (server, homes of alice, bob and sam, clerk's office, a LAN of one and two without internet) and
     /// opens a shell on one of its computers.
     Shell {
@@ -81,6 +83,7 @@ fn work(job: Job) -> Result<ExitCode> {
         Job::Portmap { names, json } => portmap::play(&names, json),
         Job::PortmapClient(arguments) => portmap::run_client(&arguments).map(|()| ExitCode::SUCCESS),
         Job::Classify(options) => classify::play(&options),
+        Job::Matrix(options) => matrix::play(&options),
         Job::Shell { name } => shell(&name),
         Job::Sweep => {
             sweep::sweep()?.iter().for_each(|name| println!("removed {name}"));

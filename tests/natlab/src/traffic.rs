@@ -9,13 +9,13 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use crate::Host;
+use crate::{Host, worker::Worker};
 
 /// How long any single step of a transfer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -254,31 +254,4 @@ pub fn shout(from: &Host, to: SocketAddr, text: &str) -> Result<()> {
     })?
     .with_context(|| format!("broadcast from {} to {to}", from.name()))?;
     Ok(())
-}
-
-/// A thread that works until it is told to stop.
-#[derive(Debug)]
-struct Worker<T = ()> {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<T>>>,
-}
-
-impl<T: Send + 'static> Worker<T> {
-    fn start(work: impl FnOnce(&AtomicBool) -> Result<T> + Send + 'static) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let signal = Arc::clone(&stop);
-        Self { stop, thread: Some(thread::spawn(move || work(&signal))) }
-    }
-
-    fn stop(mut self) -> Result<T> {
-        self.stop.store(true, Ordering::Relaxed);
-        let thread = self.thread.take().context("stopped twice")?;
-        thread.join().map_err(|_| anyhow!("its thread panicked"))?
-    }
-}
-
-impl<T> Drop for Worker<T> {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
 }

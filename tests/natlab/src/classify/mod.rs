@@ -91,7 +91,7 @@ pub fn play(options: &Options) -> Result<ExitCode> {
     let line = Line {
         latency: Duration::from_millis(options.latency),
         jitter: Duration::from_millis(options.jitter),
-        loss: options.loss,
+        loss: u16::from(options.loss) * 10,
     };
     let world = World::new()?;
     let (_running, servers) = start(&world, options.servers)?;

@@ -128,7 +128,7 @@ pub fn object(rows: &[Row], line: Line) -> Value {
     json!({
         "latency_ms": milliseconds(line.latency),
         "jitter_ms": milliseconds(line.jitter),
-        "loss_percent": line.loss,
+        "loss_percent": f64::from(line.loss) / 10.0,
         "networks": rows,
         "types": types.clone().count(),
         "types_right": types.filter(|row| row.right).count(),

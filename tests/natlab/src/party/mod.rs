@@ -4,11 +4,13 @@
 //! the last lines of every program's log follow.
 
 mod faults;
+mod remote;
 mod report;
 mod scenarios;
 mod server;
 mod world;
 
+pub use remote::Remote;
 pub use report::play;
 pub use scenarios::{Scenario, scenarios};
 pub use server::Server;

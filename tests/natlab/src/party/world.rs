@@ -13,10 +13,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use partyline_ipc::Endpoint;
 use partyline_model::{MemberView, PartyPhase, PartyView, PathKind, Snapshot};
 use serde_json::{Map, Value};
 
-use super::Server;
+use super::{Remote, Server};
 use crate::{Host, Lab, Process, checked, until, wait::that};
 
 /// How long starting, creating and joining may take.
@@ -162,7 +163,7 @@ impl Member {
         let mut service = self.host.spawn(self.name(), command)?;
         until(&format!("the service of {} to answer", self.name()), STEP, || {
             service.alive()?;
-            self.status()
+            self.remote()
         })?;
         self.service = Some(service);
         Ok(())
@@ -190,6 +191,14 @@ impl Member {
     /// When it does not run, or does not end.
     pub fn stop(&mut self) -> Result<()> {
         self.service.take().context("the service does not run")?.stop()
+    }
+
+    /// Its engine, over the local socket.
+    ///
+    /// # Errors
+    /// When the service does not answer.
+    pub fn remote(&self) -> Result<Remote> {
+        Remote::connect(&Endpoint::in_dir(&self.directory.join("run")))
     }
 
     fn command(&self, program: &str) -> Command {

@@ -1,0 +1,199 @@
+//! Every pair of the 27 types of NAT, played by the real programs: whether two members connect, and how, and how soon.
+//!
+//! Each pair has an internet of its own: a server with two addresses (rendezvous, STUN, relay), and two homes whose
+//! routers are the pair. The first member is settled in the party when the second, who has never measured its network,
+//! joins by link. Lines have half of the latency each, so that all of it lies between any two.
+
+mod chart;
+mod pair;
+mod report;
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use partyline_nat::Rules;
+
+use self::{
+    pair::{Pair, Patience},
+    report::Report,
+};
+use crate::{Line, sweep::sweep};
+
+/// What to play, and how.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Only these, as `EI/PD/PP:HD/EI/RD,...`, or so many, spread over all.
+    #[arg(long)]
+    pairs: Option<Choice>,
+    /// Of a hundred packets from one member to another or to the server, so many are lost.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=50))]
+    loss: u16,
+    /// Milliseconds that a packet takes more, at most.
+    #[arg(long, default_value_t = 0)]
+    jitter: u64,
+    /// Milliseconds that a packet takes one way.
+    #[arg(long, default_value_t = 20)]
+    latency: u64,
+    /// Seconds that a pair gets to connect, and then to become direct.
+    #[arg(long, default_value_t = 30)]
+    patience: u64,
+    /// Pairs that are played side by side.
+    #[arg(long, default_value_t = 6)]
+    jobs: usize,
+    /// Ends with one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Draws the matrix into this file.
+    #[arg(long, value_name = "PATH")]
+    svg: Option<PathBuf>,
+}
+
+/// Which pairs.
+#[derive(Debug, Clone)]
+enum Choice {
+    Spread(usize),
+    Named(Vec<[String; 2]>),
+}
+
+impl std::str::FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(count) = text.parse() {
+            return Ok(Self::Spread(count));
+        }
+        let pair = |words: &str| {
+            let (one, other) = words.split_once(':').ok_or_else(|| format!("{words:?} is no pair A:B"))?;
+            Ok([one.to_owned(), other.to_owned()])
+        };
+        text.split(',').map(pair).collect::<Result<_, _>>().map(Self::Named)
+    }
+}
+
+/// Plays the chosen pairs. It fails if one does not connect, or is not direct although that is possible.
+///
+/// # Errors
+/// When none is chosen, or a file cannot be written.
+pub fn play(options: &Options) -> Result<ExitCode> {
+    sweep()?;
+    let pairs = chosen(options.pairs.as_ref())?;
+    ensure!(!pairs.is_empty(), "no pair chosen");
+    // Two lines lie between any two.
+    let line = Line {
+        latency: Duration::from_millis(options.latency) / 2,
+        jitter: Duration::from_millis(options.jitter) / 2,
+        loss: options.loss * 5,
+    };
+    let patience = Patience(Duration::from_secs(options.patience));
+    let outcomes = side_by_side(options.jobs, &pairs, |pair| pair.play(line, patience));
+    let report = Report::new(outcomes);
+    if let Some(path) = &options.svg {
+        fs::write(path, chart::draw(&report)).with_context(|| format!("write {}", path.display()))?;
+    }
+    report.print();
+    if options.json {
+        println!("{}", report.json()?);
+    }
+    Ok(if report.is_as_expected() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// All 378 pairs, or those that were chosen.
+fn chosen(choice: Option<&Choice>) -> Result<Vec<Pair>> {
+    let types: Vec<_> = Rules::all_types(1).collect();
+    let count = types.len();
+    match choice {
+        None => Ok((0..count)
+            .flat_map(|one| (one..count).map(move |other| [one, other]))
+            .map(|pair| Pair::new(pair.map(|index| types[index])))
+            .collect()),
+        Some(Choice::Spread(many)) => Ok((0..spread_pairs(count))
+            .take(*many)
+            .map(|number| Pair::new(spread(number, count).map(|index| types[index])))
+            .collect()),
+        Some(Choice::Named(names)) => names.iter().map(|pair| named(&types, pair)).collect(),
+    }
+}
+
+/// How many unordered pairs there are of an odd number of types.
+const fn spread_pairs(types: usize) -> usize {
+    types * types.div_ceil(2)
+}
+
+/// All pairs in an order of which any beginning has every type about equally often: first each type with the one four
+/// further on, then each with the one nine further on, and so on.
+const fn spread(number: usize, types: usize) -> [usize; 2] {
+    let (one, round) = (number % types, number / types);
+    [one, (one + (5 * round + 4) % types.div_ceil(2)) % types]
+}
+
+fn named(types: &[Rules], names: &[String; 2]) -> Result<Pair> {
+    let find = |name: &String| types.iter().copied().find(|rules| rules.short() == *name);
+    match (find(&names[0]), find(&names[1])) {
+        (Some(one), Some(other)) => Ok(Pair::new([one, other])),
+        _ => bail!("{names:?}: a type is named like EI/PD/PP (mapping, filtering, allocation)"),
+    }
+}
+
+/// Works off a list, a few at a time, and gives the results in its order.
+pub(crate) fn side_by_side<T: Sync, R: Send>(
+    jobs: usize,
+    list: &[T],
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, list.len().max(1)) {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = list.get(number) else { return };
+                    let result = work(item);
+                    results.lock().unwrap_or_else(PoisonError::into_inner).push((number, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(number, _)| *number);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn there_are_378_pairs_and_a_spread_has_every_type() {
+        assert_eq!(chosen(None).unwrap().len(), 378);
+        let pairs = |count| -> BTreeSet<_> {
+            let spread = chosen(Some(&Choice::Spread(count))).unwrap();
+            let names = spread.iter().map(Pair::names);
+            names.map(|mut names| (names.sort(), names).1).collect()
+        };
+        let some = pairs(40);
+        let types: BTreeSet<_> = some.iter().flatten().collect();
+        assert_eq!((some.len(), types.len(), pairs(1000).len()), (40, 27, 378));
+    }
+
+    #[test]
+    fn pairs_are_named() {
+        let choice: Choice = "EI/PD/PP:HD/EI/RD,PD/PD/RD:PD/PD/RD".parse().unwrap();
+        assert_eq!(chosen(Some(&choice)).unwrap().len(), 2);
+        assert!("EI/PD/PP".parse::<Choice>().is_err());
+        assert!(chosen(Some(&"EI/PD/PP:XX/EI/RD".parse().unwrap())).is_err());
+    }
+}

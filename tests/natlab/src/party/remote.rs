@@ -1,0 +1,57 @@
+//! A member's engine over its local socket, for what has to be seen sooner than a command line can tell it.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Result, bail};
+use partyline_ipc::{Connection, Endpoint, connect};
+use partyline_model::{Command, Reply, Snapshot};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::oneshot,
+    time::timeout,
+};
+
+/// How long an engine may take to answer.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// A connection to an engine.
+#[derive(Debug)]
+pub struct Remote {
+    runtime: Runtime,
+    connection: Connection,
+}
+
+impl Remote {
+    pub(super) fn connect(endpoint: &Endpoint) -> Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let connection = runtime.block_on(connect(endpoint))?;
+        Ok(Self { runtime, connection })
+    }
+
+    /// Has a command carried out.
+    ///
+    /// # Errors
+    /// What the engine says, or that it is gone or silent.
+    pub fn request(&self, command: Command) -> Result<Reply> {
+        let asked = format!("{command:?}");
+        let (answer, answered) = oneshot::channel();
+        self.runtime.block_on(async {
+            self.connection.calls.send((command, answer)).await?;
+            match timeout(ANSWER, answered).await {
+                Ok(answer) => Ok(answer??),
+                Err(_) => bail!("no answer to {asked}"),
+            }
+        })
+    }
+
+    /// The engine's state at this moment.
+    ///
+    /// # Errors
+    /// As [`Remote::request`].
+    pub fn snapshot(&self) -> Result<Arc<Snapshot>> {
+        match self.request(Command::Snapshot)? {
+            Reply::Snapshot(snapshot) => Ok(Arc::from(snapshot)),
+            other => bail!("the engine answered with {other:?}"),
+        }
+    }
+}
