@@ -30,7 +30,7 @@ const SNAPSHOT_AGE: Duration = Duration::from_secs(1);
 /// Calls and events that may wait for the loop.
 const QUEUE: usize = 256;
 /// Sockets lent to a check of the network.
-const SPARES: u8 = 5;
+const SPARES: u8 = 7;
 /// The longest packet a datagram can carry.
 const PACKET: usize = 64 * 1024;
 

@@ -15,7 +15,8 @@ pub struct Config {
     /// How often the mapping is kept alive and the public address looked at again. The moment is moved by up to a
     /// tenth, so that many members do not ask at once.
     pub refresh: Duration,
-    /// How long a server may stay silent before it is given up until the next refresh.
+    /// How long a server may stay silent before it is given up until the next refresh; one that has answered before
+    /// gets four times as long. A late answer counts all the same.
     pub patience: Duration,
     /// How many sockets that have sent nothing yet are lent whenever [`Event::SparesWanted`] asks for them. Without any
     /// the measurement is made from the tunnel's socket, where the tunnel's own packets disturb it.
@@ -27,7 +28,7 @@ impl Default for Config {
         Self {
             enabled: true,
             refresh: Duration::from_secs(22),
-            patience: Duration::from_millis(9500),
+            patience: Duration::from_millis(2500),
             spares: 0,
         }
     }

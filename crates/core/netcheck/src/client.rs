@@ -12,12 +12,14 @@ use rand_core::{RngCore, SeedableRng};
 
 use crate::{
     Dropped, Socket, Transmit,
+    rto::RoundTrips,
     stun::{self, Answer, Change, Flaw, Id},
 };
 
-/// First retransmission; each further one waits twice as long (RFC 8489: RTO and Rc).
-const RTO: Duration = Duration::from_millis(500);
+/// Requests of one transaction (RFC 8489: Rc).
 const MOST_REQUESTS: u32 = 7;
+/// Each repetition waits twice as long as the one before, but no longer than this part of the patience.
+const LONGEST_GAP: u32 = 5;
 /// How long a finished transaction is remembered, so that late answers are known for what they are.
 const REMEMBERED: Duration = Duration::from_secs(20);
 /// More transactions than any measurement has; beyond it the oldest are forgotten.
@@ -46,6 +48,8 @@ pub(crate) struct Heard<P> {
     pub(crate) answered: Instant,
     /// Whether the answer came from where it was asked to come from.
     pub(crate) honoured: bool,
+    /// Whether it had been given up already.
+    pub(crate) late: bool,
     /// The round trip, unless it is unclear which transmission was answered.
     pub(crate) rtt: Option<Duration>,
     /// `None`: refused.
@@ -56,10 +60,12 @@ pub(crate) struct Heard<P> {
 struct Transaction<P> {
     query: Query<P>,
     asked: Instant,
+    rto: Duration,
     requests: u32,
     resend: Option<Instant>,
     ends: Instant,
     over: bool,
+    answered: bool,
 }
 
 /// Everything asked and not yet forgotten.
@@ -67,6 +73,7 @@ struct Transaction<P> {
 pub(crate) struct Client<P> {
     transactions: BTreeMap<Id, Transaction<P>>,
     transmits: VecDeque<Transmit>,
+    round_trips: RoundTrips,
     rng: ChaCha12Rng,
     pub(crate) dropped: Dropped,
     /// Datagrams sent so far.
@@ -76,8 +83,8 @@ pub(crate) struct Client<P> {
 impl<P: Copy> Client<P> {
     pub(crate) fn new(seed: [u8; 32]) -> Self {
         let rng = ChaCha12Rng::from_seed(seed);
-        let (transactions, transmits) = (BTreeMap::new(), VecDeque::new());
-        Self { transactions, transmits, rng, dropped: Dropped::default(), sent: 0 }
+        let (transactions, transmits, round_trips) = Default::default();
+        Self { transactions, transmits, round_trips, rng, dropped: Dropped::default(), sent: 0 }
     }
 
     /// Forgets every transaction; answers to them are strangers' from now on.
@@ -94,10 +101,12 @@ impl<P: Copy> Client<P> {
         self.rng.fill_bytes(&mut id);
         let once = query.patience.is_zero();
         let ends = now + if once { REMEMBERED } else { query.patience };
-        let resend = (!once).then_some(now + RTO);
+        let rto = self.round_trips.rto(query.destination.ip());
+        let resend = (!once).then_some(now + rto);
         self.transmit(id, &query);
+        let (asked, requests, over, answered) = (now, 1, once, false);
         self.transactions
-            .insert(id, Transaction { query, asked: now, requests: 1, resend, ends, over: once });
+            .insert(id, Transaction { query, asked, rto, requests, resend, ends, over, answered });
     }
 
     /// The outcome of a datagram: `None` if it is none of ours, `Some(None)` if it was to be dropped.
@@ -126,13 +135,17 @@ impl<P: Copy> Client<P> {
                 None
             }
         };
-        if transaction.over && !transaction.query.patience.is_zero() {
+        let once = transaction.query.patience.is_zero();
+        if transaction.answered && !once {
             self.dropped.late += 1;
             return Some(None);
         }
+        let late = transaction.over && !once;
         let rtt = (transaction.requests == 1).then(|| now.saturating_duration_since(transaction.asked));
         transaction.finish(now);
+        transaction.answered = true;
         let asked = transaction.asked;
+        rtt.into_iter().for_each(|rtt| self.round_trips.note(source.ip(), rtt));
         Some(Some(Heard {
             socket,
             purpose,
@@ -140,6 +153,7 @@ impl<P: Copy> Client<P> {
             asked,
             answered: now,
             honoured: source == expected,
+            late,
             rtt,
             answer,
         }))
@@ -206,6 +220,7 @@ impl<P> Transaction<P> {
 
     fn schedule(&mut self, now: Instant) {
         self.requests += 1;
-        self.resend = (self.requests < MOST_REQUESTS).then(|| now + RTO * 2u32.pow(self.requests - 1));
+        let gap = (self.rto * 2u32.pow(self.requests - 1)).min(self.query.patience / LONGEST_GAP);
+        self.resend = (self.requests < MOST_REQUESTS).then(|| now + gap.max(self.rto));
     }
 }

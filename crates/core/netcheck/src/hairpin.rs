@@ -9,14 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use partyline_model::Mapping;
+
 use crate::{
     Socket,
     client::{Client, Query},
     stun::Change,
-    survey::Purpose,
+    survey::{Purpose, Survey},
 };
 
-const PACE: Duration = Duration::from_millis(60);
+const PACE: Duration = Duration::from_millis(40);
 const ROUNDS: u32 = 6;
 /// How long the last packets may take.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -60,8 +62,71 @@ impl Hairpin {
         self.next = now + if self.rounds < ROUNDS { PACE } else { SETTLE };
         None
     }
+}
 
-    pub(crate) fn poll_timeout(&self) -> Instant {
-        self.next
+/// How far the test is.
+#[derive(Debug)]
+pub(crate) enum HairpinTest {
+    Waiting,
+    Sending(Hairpin),
+    Done,
+}
+
+impl HairpinTest {
+    pub(crate) const fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    pub(crate) const fn is_under_way(&self) -> bool {
+        matches!(self, Self::Sending(_))
+    }
+
+    pub(crate) const fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Self::Sending(hairpin) => Some(hairpin.next),
+            Self::Waiting | Self::Done => None,
+        }
+    }
+}
+
+impl Survey {
+    /// True if there may be more to do. Waits until it disturbs no other test with new mappings.
+    pub(crate) fn step_hairpin(&mut self, now: Instant, client: &mut Client<Purpose>) -> bool {
+        match &mut self.hairpin {
+            HairpinTest::Waiting if self.ports.is_done() => {
+                self.hairpin = self.new_hairpin(now).map_or(HairpinTest::Done, HairpinTest::Sending);
+            }
+            HairpinTest::Sending(hairpin) => {
+                let Some(turned) = hairpin.step(now, client) else { return false };
+                self.conclude_hairpin(turned);
+                self.hairpin = HairpinTest::Done;
+            }
+            HairpinTest::Waiting | HairpinTest::Done => return false,
+        }
+        true
+    }
+
+    /// A packet of ours to our own outside address came back in.
+    pub(crate) fn turned_around(&mut self) {
+        if let HairpinTest::Sending(hairpin) = &mut self.hairpin {
+            hairpin.arrived();
+        }
+    }
+
+    /// A test with two sockets, if there are two and a NAT is between them and the servers: without one it would be
+    /// this computer itself that brings the packets back.
+    fn new_hairpin(&self, now: Instant) -> Option<Hairpin> {
+        let outside = |socket: Socket| Some((socket, self.seen_of(socket).first()?.reflexive));
+        let (one, other) = (outside(self.roles.mapping)?, outside(*self.roles.fresh.last()?)?);
+        let turnable =
+            one.1.ip() == other.1.ip() && one.1.is_ipv4() && !self.terms.local.contains(&one.1.ip());
+        turnable.then(|| Hairpin::new(now, one, other))
+    }
+
+    /// That nothing came back counts only where it had to be let in and needed no new mapping, for which the table may
+    /// have had no room.
+    fn conclude_hairpin(&mut self, turned: bool) {
+        let opened = self.found.mapping == Some(Mapping::EndpointIndependent);
+        self.found.hairpin = (turned || opened).then_some(turned);
     }
 }

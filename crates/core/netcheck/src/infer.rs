@@ -28,6 +28,8 @@ pub(crate) struct Samples {
     /// Whether every mapping of the socket is among the observations: it had sent nothing before, and everybody it
     /// sent to has answered. A preserved port may otherwise have gone to somebody we do not hear.
     pub(crate) complete: bool,
+    /// Whether the socket was asked from when no other of ours was, so that its mapping's place in the order is known.
+    pub(crate) in_turn: bool,
     pub(crate) observations: Vec<Observation>,
 }
 
@@ -71,7 +73,17 @@ pub(crate) fn allocation(sockets: &[Samples]) -> Option<Allocation> {
         return (preserving == sockets.len()).then_some(Allocation::Preserving);
     }
     let whole: Vec<_> = sockets.into_iter().filter(|s| s.complete).collect();
-    order(&distinct_mappings(&whole))
+    let in_turn: Vec<_> = whole.iter().copied().filter(|s| s.in_turn).collect();
+    let (all, in_turn) = (distinct_mappings(&whole), distinct_mappings(&in_turn));
+    if all.windows(2).any(|w| w[0].reflexive.ip() != w[1].reflexive.ip()) {
+        return None;
+    }
+    // All of them are in turn where there is one socket only.
+    let delta =
+        contiguous(&all).or_else(|| contiguous(&in_turn).filter(|delta| neighbours(&all, &in_turn, *delta)));
+    delta
+        .map(|delta| Allocation::Contiguous { delta })
+        .or_else(|| is_random(&all).then_some(Allocation::Random))
 }
 
 /// The first observation of each mapping, in the order in which the mappings were made.
@@ -83,26 +95,39 @@ fn distinct_mappings(sockets: &[&Samples]) -> Vec<Observation> {
     all
 }
 
-fn order(made: &[Observation]) -> Option<Allocation> {
-    let pooled = made.windows(2).any(|w| w[0].reflexive.ip() != w[1].reflexive.ip());
-    if made.len() < FEWEST_ALLOCATIONS || pooled {
-        return None;
-    }
-    let steps: Vec<i32> = made
-        .windows(2)
-        .map(|w| i32::from(w[1].reflexive.port()) - i32::from(w[0].reflexive.port()))
-        .collect();
+fn steps(made: &[Observation]) -> Vec<i32> {
+    made.windows(2).map(|w| i32::from(w[1].reflexive.port()) - i32::from(w[0].reflexive.port())).collect()
+}
+
+/// The step of a counter that made these mappings, one after the other.
+fn contiguous(made: &[Observation]) -> Option<i16> {
+    let steps = steps(made);
     let in_turn = made.windows(2).all(|w| w[0].answered <= w[1].asked);
     let even = steps.iter().all(|step| *step == steps[0]);
-    if in_turn && even && steps[0].abs() <= LARGEST_STEP {
-        return i16::try_from(steps[0]).ok().map(|delta| Allocation::Contiguous { delta });
-    }
-    // A counter that others use too makes large steps now and then, but one way, and goes round once at most.
+    (made.len() >= FEWEST_ALLOCATIONS && in_turn && even && steps[0].abs() <= LARGEST_STEP)
+        .then(|| i16::try_from(steps[0]).ok())
+        .flatten()
+}
+
+/// Whether two of the mappings that were made side by side, at one moment, are a step apart. Mappings that were made
+/// one after the other may all have let the same number of others' in between.
+fn neighbours(all: &[Observation], in_turn: &[Observation], delta: i16) -> bool {
+    let mut ports: Vec<u16> =
+        all.iter().filter(|o| !in_turn.contains(o)).map(|o| o.reflexive.port()).collect();
+    ports.sort_unstable();
+    ports.len() < 2 || ports.windows(2).any(|w| w[1] - w[0] == delta.unsigned_abs())
+}
+
+/// Whether no counter can have made these mappings. One that others use too makes large steps now and then, but one
+/// way, and goes round once at most.
+fn is_random(made: &[Observation]) -> bool {
+    let steps = steps(made);
     let scattered = steps.iter().filter(|step| step.abs() > SCATTERED).count();
     let both_ways = steps.iter().any(|step| *step > SCATTERED) && steps.iter().any(|step| *step < -SCATTERED);
+    let even = steps.windows(2).all(|w| w[0] == w[1]);
     let leaps = steps.iter().filter(|step| step.abs() > LEAP).count();
     let anywhere = both_ways || (leaps >= 2 && !even);
-    (scattered * 4 >= steps.len() * 3 && anywhere).then_some(Allocation::Random)
+    made.len() >= FEWEST_ALLOCATIONS && scattered * 4 >= steps.len() * 3 && anywhere
 }
 
 #[cfg(test)]

@@ -14,12 +14,14 @@ use crate::{
     history::History,
     servers::{Family, Servers, State},
     stun::Change,
-    survey::{Continuity, Purpose, Survey, Terms},
+    survey::{Continuity, Meeting, Purpose, Survey, Terms},
     trial::Reference,
 };
 
 const MOST_LOCAL: usize = 32;
 const MOST_SPARES: usize = 8;
+/// How many times as long as others a question to a server that has answered before may stay unanswered.
+const REFRESH_PATIENCE: u32 = 4;
 /// How often a measurement that a changing mapping spoilt is begun again at once, and when it may be again.
 const MOST_RESURVEYS: u32 = 3;
 const RESURVEY: Duration = Duration::from_secs(60);
@@ -241,10 +243,10 @@ impl Netcheck {
         let fresh = self.history.is_fresh();
         let terms = Terms {
             patience: self.config.patience,
+            local: self.local.iter().map(SocketAddr::ip).collect(),
             local_port,
             fresh,
             mapped: self.router.is_some(),
-            ..Terms::default()
         };
         self.surveys = Family::BOTH.map(|_| Survey::new(terms.clone()));
         (self.surveyed, self.sent_before, self.finished) = (now, self.client.sent, None);
@@ -278,7 +280,7 @@ impl Netcheck {
     fn heard(&mut self, now: Instant, heard: &Heard<Purpose>) {
         let continuity = match heard.purpose {
             Purpose::Contact(index) | Purpose::Refresh(index) => self.heard_server(now, index, heard),
-            _ => self.survey(heard.destination).heard(heard),
+            _ => self.survey(heard.destination).heard(now, heard),
         };
         if continuity == Continuity::Changed {
             self.resurvey(now);
@@ -326,7 +328,8 @@ impl Netcheck {
         if self.config.enabled {
             for (family, survey) in Family::BOTH.into_iter().zip(&mut self.surveys) {
                 let met = self.servers.is_met(now, family, most);
-                survey.step(now, met, &mut self.client);
+                let asked = self.servers.is_asked(family, most);
+                survey.step(now, Meeting { met, asked }, &mut self.client);
             }
             self.finish(now);
             self.wake = self.next_step(now);
@@ -374,7 +377,10 @@ impl Netcheck {
 
     fn ask_server(&mut self, now: Instant, index: usize, purpose: Purpose) {
         let Some(server) = self.servers.list.get(index) else { return };
-        let (destination, patience) = (server.report.address, self.config.patience);
+        let destination = server.report.address;
+        // A mapping that was seen is not given up as lightly as an address that nobody answers at.
+        let known = matches!(purpose, Purpose::Refresh(_));
+        let patience = self.config.patience * if known { REFRESH_PATIENCE } else { 1 };
         self.survey(destination).note(Socket::Tunnel, destination);
         let (socket, change) = (Socket::Tunnel, Change::Nothing);
         self.client.ask(now, Query { socket, destination, change, expected: destination, purpose, patience });

@@ -71,8 +71,7 @@ impl Netcheck {
             (CheckTopic::Ipv6, profile.ipv6 == Some(false) || profile.firewall_v6.is_some()),
         ];
         let state = |(what, known)| {
-            let doing =
-                v4.topic() == Some(what) || (what == CheckTopic::Ipv6 && v6.has_begun() && !v6.is_done());
+            let doing = if what == CheckTopic::Ipv6 { v6.is_at(what) } else { v4.is_at(what) };
             CheckStep { what, state: self.state(known, doing) }
         };
         known.into_iter().map(state).collect()
@@ -104,20 +103,20 @@ impl Netcheck {
         let keep = !moved(&before.public, &public);
         let [v4, v6] = &self.surveys;
         self.profile = NatProfile {
-            mapping: if v4.is_done() || v4.mapping.is_some() {
-                v4.mapping
+            mapping: if v4.is_done() || v4.found.mapping.is_some() {
+                v4.found.mapping
             } else {
                 before.mapping.filter(|_| keep)
             },
-            filtering: v4.filtering.or(before.filtering.filter(|_| keep)),
-            allocation: v4.allocation.or(before.allocation.filter(|_| keep)),
-            hairpin: v4.hairpin.or(before.hairpin.filter(|_| keep)),
+            filtering: v4.found.filtering.or(before.filtering.filter(|_| keep)),
+            allocation: v4.found.allocation.or(before.allocation.filter(|_| keep)),
+            hairpin: v4.found.hairpin.or(before.hairpin.filter(|_| keep)),
             lifetime: before.lifetime.filter(|_| keep),
             udp_blocked: self.udp_blocked(),
             double_nat: self.double_nat(&public),
             carrier_nat: self.router.map(is_carrier),
             ipv6: self.ipv6(&public),
-            firewall_v6: v6.filtering.or(before.firewall_v6.filter(|_| keep)),
+            firewall_v6: v6.found.filtering.or(before.firewall_v6.filter(|_| keep)),
             public: if public.is_empty() { before.public } else { public },
         };
     }

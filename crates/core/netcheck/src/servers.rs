@@ -16,7 +16,7 @@ use crate::{ServerReport, StunServer};
 const MOST_SERVERS: usize = 16;
 const MOST_MET: usize = 4;
 /// How long the next server waits for the one before.
-const STAGGER: Duration = Duration::from_millis(300);
+const STAGGER: Duration = Duration::from_millis(200);
 /// How long one that may be dead keeps the others' measurement waiting.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -127,6 +127,11 @@ impl Servers {
             s.state == State::Asked && !(answered && s.asked.is_some_and(|at| at + GRACE <= now))
         };
         self.candidate(family, most).is_none() && !self.of(family).any(|(_, s)| awaited(s))
+    }
+
+    /// Whether nobody new of a family will be asked.
+    pub(crate) fn is_asked(&self, family: Family, most: usize) -> bool {
+        self.candidate(family, most).is_none()
     }
 
     /// Whether a family's servers have had their chance, though not all of their patience is over.

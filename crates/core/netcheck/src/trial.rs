@@ -1,8 +1,9 @@
 //! One filtering test: a server is asked, again and again, to answer from elsewhere (RFC 5780, section 4.4).
 //!
 //! An answer that arrives proves that the NAT let it in. An answer that does not arrive may as well have been lost,
-//! so each round also asks a plain question: only a row of rounds in which the plain answer came and the other did
-//! not counts as closed. With a fifth of all packets lost each way, such a row is an accident once in a million.
+//! so each round also asks a plain question, which tells how much is lost. Closed is said when ten more plain answers
+//! came than were lost, and of the others none. If those were lost too, with any probability that the plain ones have
+//! left open, that would be an accident once in 300,000 (with k lost of n: (n+k)! (n+1)! / k! (2n+1)!).
 
 use std::{
     net::SocketAddr,
@@ -16,10 +17,13 @@ use crate::{
     survey::Purpose,
 };
 
-const PACE: Duration = Duration::from_millis(60);
-const ROW: usize = 10;
-const MOST_ROUNDS: usize = 40;
+const PACE: Duration = Duration::from_millis(40);
+/// Plain answers to have beyond those that were lost.
+const LEAD: i32 = 10;
+const MOST_ROUNDS: usize = 60;
 const MOST_PROOFS: usize = 16;
+/// How much longer than two round trips an answer may take.
+const SPARE_TIME: Duration = Duration::from_millis(150);
 
 /// A server with two addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,11 +94,13 @@ pub(crate) struct Trial {
     rounds: Vec<(Instant, Round)>,
     next: Instant,
     unfit: bool,
+    /// The longest round trip of a round so far.
+    rtt: Option<Duration>,
 }
 
 impl Trial {
     pub(crate) fn new(now: Instant, socket: Socket, reference: Reference, goal: Goal) -> Self {
-        Self { socket, reference, goal, rounds: Vec::new(), next: now, unfit: false }
+        Self { socket, reference, goal, rounds: Vec::new(), next: now, unfit: false, rtt: None }
     }
 
     /// Sends the next round if it is time.
@@ -115,8 +121,9 @@ impl Trial {
     }
 
     /// Takes an answer to a round.
-    pub(crate) fn heard(&mut self, round: u8, change: Change, honoured: bool) {
-        let Some((_, round)) = self.rounds.get_mut(usize::from(round)) else { return };
+    pub(crate) fn heard(&mut self, now: Instant, round: u8, change: Change, honoured: bool) {
+        let Some((sent, round)) = self.rounds.get_mut(usize::from(round)) else { return };
+        self.rtt = self.rtt.max(Some(now.saturating_duration_since(*sent)));
         match change {
             _ if !honoured => self.unfit = true,
             Change::Nothing => round.plain = true,
@@ -137,7 +144,7 @@ impl Trial {
             }
             Goal::Prove { .. } => self.exhausted(now).then_some(Verdict::Unfit),
             Goal::Measure if open => Some(Verdict::Open),
-            Goal::Measure if self.row(now) >= ROW => Some(Verdict::Closed { port_open }),
+            Goal::Measure if self.lead(now, false) >= LEAD => Some(Verdict::Closed { port_open }),
             Goal::Measure => self.exhausted(now).then_some(Verdict::Lossy),
         }
     }
@@ -152,23 +159,24 @@ impl Trial {
     fn wants_round(&self, now: Instant) -> bool {
         match self.goal {
             Goal::Prove { .. } => self.rounds.len() < MOST_PROOFS,
-            Goal::Measure => self.rounds.len() < MOST_ROUNDS && self.hoped(now) < ROW,
+            Goal::Measure => self.rounds.len() < MOST_ROUNDS && self.lead(now, true) < LEAD,
         }
     }
 
-    /// The row that the newest rounds make if those under way turn out well.
-    fn hoped(&self, now: Instant) -> usize {
-        self.rounds.iter().rev().take_while(|(at, round)| round.plain || !self.settled(*at, now)).count()
-    }
-
-    /// The longest row of settled rounds whose plain question was answered.
-    fn row(&self, now: Instant) -> usize {
-        let (mut longest, mut row) = (0, 0);
-        for (at, round) in &self.rounds {
-            row = if round.plain && self.settled(*at, now) { row + 1 } else { 0 };
-            longest = longest.max(row);
-        }
-        longest
+    /// How many more plain answers came than were lost, of the rounds that are over; `hoped`: if those that are under
+    /// way turn out well.
+    fn lead(&self, now: Instant, hoped: bool) -> i32 {
+        let counts = |(at, round): &(Instant, Round)| match (self.settled(*at, now), round.plain) {
+            (true, plain) => {
+                if plain {
+                    1
+                } else {
+                    -1
+                }
+            }
+            (false, _) => i32::from(hoped),
+        };
+        self.rounds.iter().map(counts).sum()
     }
 
     fn any(&self, what: impl Fn(&Round) -> bool) -> bool {
@@ -185,6 +193,6 @@ impl Trial {
 
     /// How long an answer may take.
     fn settle(&self) -> Duration {
-        (self.reference.rtt * 3 + Duration::from_millis(200)).min(Duration::from_secs(2))
+        (self.rtt.unwrap_or(self.reference.rtt) * 2 + SPARE_TIME).min(Duration::from_secs(2))
     }
 }

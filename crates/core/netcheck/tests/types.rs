@@ -10,6 +10,9 @@ use partyline_nat::Clash;
 use partyline_netcheck::Event;
 use proptest::prelude::*;
 
+/// As many sockets as the engine lends.
+const SPARES: u16 = 7;
+
 const MAPPINGS: [Mapping; 3] =
     [Mapping::EndpointIndependent, Mapping::AddressDependent, Mapping::AddressAndPortDependent];
 const FILTERINGS: [Filtering; 3] =
@@ -32,7 +35,7 @@ fn assert_never_wrong(profile: &NatProfile, rules: Rules) {
 fn all_27_types_are_told_with_spare_sockets() {
     for (seed, rules) in all_types().enumerate() {
         let seed = seed as u64;
-        let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, 5);
+        let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, SPARES);
         world.survey();
         let profile = world.netcheck.profile();
         assert_eq!(profile.mapping, Some(rules.mapping), "{rules:?}");
@@ -47,7 +50,7 @@ fn the_whole_report_is_there_within_three_seconds() {
     for (seed, rules) in all_types().enumerate() {
         let seed = seed as u64;
         let servers = vec![full_server(), Server { dead: true, ..Server::new([11, 0, 9, 1], 3478) }];
-        let mut world = World::new(seed, Some(nat(seed, rules)), servers, Line::GOOD, 5);
+        let mut world = World::new(seed, Some(nat(seed, rules)), servers, Line::GOOD, SPARES);
         world.survey();
         let report = world.netcheck.report();
         assert!(report.took.expect("over") <= Duration::from_secs(3), "{:?} for {rules:?}", report.took);
@@ -62,7 +65,7 @@ fn hairpinning_is_told_and_its_absence_only_where_that_can_be_known() {
         for hairpin in [false, true] {
             let rules = Rules { hairpin, ..rules };
             let seed = seed as u64;
-            let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, 5);
+            let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, SPARES);
             world.survey();
             let told = world.netcheck.profile().hairpin;
             let knowable = rules.mapping == MAPPINGS[0];
@@ -76,7 +79,7 @@ fn plain_servers_on_one_port_show_independence_and_allocation() {
     for (seed, rules) in all_types().enumerate() {
         let seed = seed as u64;
         let servers = vec![Server::new([11, 0, 1, 1], 3478), Server::new([11, 0, 2, 1], 3478)];
-        let mut world = World::new(seed, Some(nat(seed, rules)), servers, Line::GOOD, 5);
+        let mut world = World::new(seed, Some(nat(seed, rules)), servers, Line::GOOD, SPARES);
         world.survey();
         let profile = world.netcheck.profile();
         let independent = rules.mapping == Mapping::EndpointIndependent;
@@ -252,16 +255,36 @@ proptest! {
 }
 
 #[test]
-fn five_percent_loss_and_jitter_seldom_hide_the_mapping() {
+fn five_percent_loss_and_jitter_hide_no_policy() {
     let line = Line { loss: 0.05, latency: Duration::from_millis(20), jitter: Duration::from_millis(30) };
-    let unknown = |(seed, rules): (u64, Rules)| {
-        let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], line, 0);
+    let (mut hidden, mut slow) = ([0; 3], 0);
+    for (seed, rules) in (0u64..540).zip(all_types().collect::<Vec<_>>().into_iter().cycle()) {
+        let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], line, SPARES);
         world.survey();
-        assert_never_wrong(world.netcheck.profile(), rules);
-        world.netcheck.profile().mapping.is_none()
-    };
-    let types: Vec<_> = Rules::all_types(2).collect();
-    let cases = (0u64..).zip(types.into_iter().cycle()).take(540);
-    let hidden = cases.filter(|case| unknown(*case)).count();
-    assert!(hidden <= 11, "the mapping stayed unknown in {hidden} of 540 surveys");
+        let profile = world.netcheck.profile();
+        assert_never_wrong(profile, rules);
+        let unknown = [profile.mapping.is_none(), profile.filtering.is_none(), profile.allocation.is_none()];
+        hidden.iter_mut().zip(unknown).for_each(|(count, unknown)| *count += u32::from(unknown));
+        let took = world.netcheck.report().took.expect("over");
+        slow += u32::from(took > Duration::from_secs(3));
+    }
+    eprintln!("unknown of 540: mapping, filtering, allocation {hidden:?}; longer than 3 s: {slow}");
+    assert!(hidden.iter().all(|count| *count <= 16) && slow <= 16, "{hidden:?} of 540 unknown, {slow} slow");
+}
+
+#[test]
+fn the_mapping_policy_is_told_in_two_round_trips() {
+    for (seed, rules) in (0u64..).zip(all_types()) {
+        let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, SPARES);
+        world.run(Duration::from_millis(130));
+        assert_eq!(world.netcheck.profile().mapping, Some(rules.mapping), "{rules:?}");
+    }
+}
+
+#[test]
+fn nothing_is_said_of_hairpinning_without_a_nat() {
+    let mut world = World::new(1, None, vec![full_server()], Line::GOOD, SPARES);
+    world.survey();
+    assert_eq!(world.netcheck.profile().hairpin, None);
+    assert_eq!(world.netcheck.badge(), Some(Badge::Open));
 }

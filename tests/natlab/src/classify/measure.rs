@@ -19,7 +19,7 @@ use partyline_netcheck::{Config, Event, Netcheck, Socket, StunServer};
 use crate::Host;
 
 /// Sockets that are lent to the check besides the tunnel's, as the engine does.
-const SPARES: usize = 5;
+const SPARES: usize = 7;
 /// How long a check may take at most.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a server gets to accept a TCP connection.

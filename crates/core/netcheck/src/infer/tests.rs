@@ -17,7 +17,7 @@ fn seen(list: &[(u8, u16, u16)]) -> Vec<Observation> {
 }
 
 fn samples(list: &[(u8, u16, u16)]) -> Samples {
-    Samples { local_port: 5000, complete: true, observations: seen(list) }
+    Samples { local_port: 5000, complete: true, in_turn: false, observations: seen(list) }
 }
 
 #[test]
