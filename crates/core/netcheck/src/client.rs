@@ -166,6 +166,13 @@ impl<P: Copy> Client<P> {
         (transaction.query.socket != socket).then_some(transaction.query.purpose)
     }
 
+    /// What a question was for that one of our sockets asked and another one got the answer to, as it wanted.
+    pub(crate) fn forwarded(&self, socket: Socket, source: SocketAddr, bytes: &[u8]) -> Option<P> {
+        let query = &self.transactions.get(&stun::answered_id(bytes)?)?.query;
+        let wanted = matches!(query.change, Change::ToPort(_)) && query.destination == source;
+        (wanted && query.socket != socket && stun::answer(bytes, source).is_ok()).then_some(query.purpose)
+    }
+
     /// Repeats what is due. Returns who stayed silent for good, and what was asked.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Vec<(SocketAddr, P)> {
         self.transactions.retain(|_, t| !(t.over && t.ends <= now));

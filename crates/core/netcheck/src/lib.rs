@@ -5,7 +5,7 @@
 //! (RFC 5780) with those that have a second address, from sockets lent for it: the tunnel's own has sent to members and
 //! relays, and a port that the router opened for it behaves like no other. The first answer gives a public address at
 //! once and with the next answers the mapping policy; filtering, allocation, hairpinning and the IPv6 firewall follow in
-//! the background within about a second, and one cheap question every 22 seconds keeps the mapping alive and notices a change.
+//! the background within about a second, the lifetime of an idle mapping within five minutes, and one cheap question every 22 seconds keeps the mapping alive and notices a change.
 //!
 //! Of the three policies none is ever guessed. Each is named only when everything seen agrees with it and with no
 //! other; loss, servers that ignore what they are asked, and mappings that change meanwhile leave it unknown. What is
@@ -20,6 +20,8 @@ mod filtering;
 mod hairpin;
 mod history;
 mod infer;
+mod lending;
+mod lifetime;
 mod mapping;
 mod netcheck;
 mod ports;

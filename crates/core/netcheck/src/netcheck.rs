@@ -12,6 +12,7 @@ use crate::{
     Config, Event, Socket, StunServer, Transmit,
     client::{Client, Heard, Query},
     history::History,
+    lending::Idle,
     servers::{Family, Servers, State},
     stun::Change,
     survey::{Continuity, Meeting, Purpose, Survey, Terms},
@@ -37,16 +38,17 @@ pub struct Netcheck {
     history: History,
     pub(crate) servers: Servers,
     pub(crate) local: Vec<SocketAddr>,
-    spares: Vec<SocketAddr>,
+    pub(crate) spares: Vec<SocketAddr>,
     pub(crate) router: Option<IpAddr>,
     pub(crate) online: bool,
     /// Addresses where a server answers over TCP.
     pub(crate) reachable: BTreeSet<IpAddr>,
-    needed: bool,
+    pub(crate) needed: bool,
     /// Over IPv4 and over IPv6.
     pub(crate) surveys: [Survey; 2],
+    pub(crate) idle: Idle,
     /// Whether sockets were asked for, and are awaited or in use.
-    lent: bool,
+    pub(crate) lent: bool,
     pub(crate) surveyed: Instant,
     sent_before: u32,
     /// When the measurement ended, and how many datagrams it took.
@@ -77,6 +79,7 @@ impl Netcheck {
             reachable: BTreeSet::new(),
             needed: true,
             surveys: Family::BOTH.map(|_| Survey::new(Terms::default())),
+            idle: Idle::default(),
             lent: false,
             surveyed: now,
             sent_before: 0,
@@ -119,6 +122,7 @@ impl Netcheck {
     pub fn restart(&mut self, now: Instant) {
         self.resurveys = 0;
         self.profile = NatProfile::default();
+        self.idle = Idle::default();
         self.servers.forget();
         self.measure(now);
     }
@@ -186,6 +190,11 @@ impl Netcheck {
             self.advance(now);
             return true;
         }
+        if let Some(Purpose::Knock(index)) = self.client.forwarded(socket, source, bytes) {
+            self.idle.arrived(socket, index);
+            self.advance(now);
+            return true;
+        }
         let Some(outcome) = self.client.handle(now, socket, source, bytes) else { return false };
         if let Some(heard) = outcome {
             self.heard(now, &heard);
@@ -202,6 +211,7 @@ impl Netcheck {
                     self.servers.settle(now, index, State::Silent);
                     self.events.push_back(Event::Silent(destination));
                 }
+                Purpose::Greet(index) => self.idle.unseen(index),
                 other => self.survey(destination).silent(other),
             }
         }
@@ -249,28 +259,11 @@ impl Netcheck {
             mapped: self.router.is_some(),
         };
         self.surveys = Family::BOTH.map(|_| Survey::new(terms.clone()));
+        self.idle.stop();
         (self.surveyed, self.sent_before, self.finished) = (now, self.client.sent, None);
         self.borrow();
         self.schedule_refresh(now);
         self.advance(now);
-    }
-
-    /// Takes the sockets that were lent, or asks for some.
-    fn borrow(&mut self) {
-        let wanted = self.config.enabled && !self.servers.list.is_empty();
-        if wanted && !self.spares.is_empty() {
-            self.lend();
-        } else if wanted && self.config.spares > 0 {
-            self.lent = true;
-            self.events.push_back(Event::SparesWanted(self.config.spares));
-        }
-    }
-
-    fn lend(&mut self) {
-        let spares = std::mem::take(&mut self.spares);
-        let named = (0..).zip(&spares).map(|(index, spare)| (Socket::Spare(index), spare.port()));
-        let named: Vec<_> = named.collect();
-        self.surveys.iter_mut().for_each(|survey| survey.lend(&named));
     }
 
     fn survey(&mut self, peer: SocketAddr) -> &mut Survey {
@@ -280,6 +273,7 @@ impl Netcheck {
     fn heard(&mut self, now: Instant, heard: &Heard<Purpose>) {
         let continuity = match heard.purpose {
             Purpose::Contact(index) | Purpose::Refresh(index) => self.heard_server(now, index, heard),
+            Purpose::Greet(_) | Purpose::Knock(_) => self.idle.heard(now, heard),
             _ => self.survey(heard.destination).heard(now, heard),
         };
         if continuity == Continuity::Changed {
@@ -291,7 +285,8 @@ impl Netcheck {
         if now.saturating_duration_since(self.surveyed) >= RESURVEY {
             self.resurveys = 0;
         }
-        if self.resurveys < MOST_RESURVEYS {
+        // A mapping that dies between two refreshes is what the lifetime's measurement is about to show.
+        if self.resurveys < MOST_RESURVEYS && !self.idle.is_running() {
             self.resurveys += 1;
             self.measure(now);
         }
@@ -332,6 +327,7 @@ impl Netcheck {
                 survey.step(now, Meeting { met, asked }, &mut self.client);
             }
             self.finish(now);
+            self.measure_idle(now);
             self.wake = self.next_step(now);
         }
         self.update_profile();
@@ -346,28 +342,8 @@ impl Netcheck {
     fn next_step(&self, now: Instant) -> Option<Instant> {
         let waiting = self.finished.is_none();
         let grace = self.servers.grace(now).filter(|_| waiting);
-        self.surveys.iter().filter_map(|survey| survey.poll_timeout(now)).chain(grace).min()
-    }
-
-    fn finish(&mut self, now: Instant) {
-        if self.finished.is_some() || self.servers.list.is_empty() || !self.is_over(now) {
-            return;
-        }
-        self.finished = Some((now, self.packets()));
-        if std::mem::take(&mut self.lent) {
-            self.events.push_back(Event::SparesDone);
-        }
-    }
-
-    /// Whether nothing more is to be expected. A family whose servers do not answer holds the other up for a moment only.
-    fn is_over(&self, now: Instant) -> bool {
-        let done = |family: Family| self.surveys[family as usize].is_done();
-        let idle = |family: Family| {
-            !self.surveys[family as usize].has_begun() && self.servers.is_spent(now, family, self.most())
-        };
-        let over = Family::BOTH.into_iter().all(|family| done(family) || idle(family));
-        let any = Family::BOTH.into_iter().any(done) || self.servers.all_silent(self.most());
-        over && any
+        let surveys = self.surveys.iter().filter_map(|survey| survey.poll_timeout(now));
+        surveys.chain(grace).chain(self.idle.poll_timeout()).min()
     }
 
     /// Datagrams sent for the present measurement.

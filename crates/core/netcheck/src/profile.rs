@@ -54,9 +54,16 @@ impl Netcheck {
             packets: self.finished.map_or_else(|| self.packets(), |(_, packets)| packets),
             steps: self.steps(),
             confidence: self.confidence(),
-            gaps: self.surveys[Family::V4 as usize].gaps.clone(),
+            gaps: self.gaps(),
             dropped: self.client.dropped,
         }
+    }
+
+    fn gaps(&self) -> Vec<&'static str> {
+        let mut gaps = self.surveys[Family::V4 as usize].gaps.clone();
+        gaps.extend(self.idle.gap);
+        gaps.dedup();
+        gaps
     }
 
     fn steps(&self) -> Vec<CheckStep> {
@@ -74,7 +81,17 @@ impl Netcheck {
             let doing = if what == CheckTopic::Ipv6 { v6.is_at(what) } else { v4.is_at(what) };
             CheckStep { what, state: self.state(known, doing) }
         };
-        known.into_iter().map(state).collect()
+        known.into_iter().map(state).chain([self.lifetime_step()]).collect()
+    }
+
+    fn lifetime_step(&self) -> CheckStep {
+        let state = match (self.idle.is_running(), self.profile.lifetime.is_some()) {
+            (true, _) => StepState::Doing,
+            (false, true) => StepState::Known,
+            (false, false) if self.finished.is_some() => StepState::Unknown,
+            (false, false) => StepState::Waiting,
+        };
+        CheckStep { what: CheckTopic::Lifetime, state }
     }
 
     fn state(&self, known: bool, doing: bool) -> StepState {
@@ -111,7 +128,7 @@ impl Netcheck {
             filtering: v4.found.filtering.or(before.filtering.filter(|_| keep)),
             allocation: v4.found.allocation.or(before.allocation.filter(|_| keep)),
             hairpin: v4.found.hairpin.or(before.hairpin.filter(|_| keep)),
-            lifetime: before.lifetime.filter(|_| keep),
+            lifetime: self.idle.found.map_or(before.lifetime.filter(|_| keep), |(found, _)| found),
             udp_blocked: self.udp_blocked(),
             double_nat: self.double_nat(&public),
             carrier_nat: self.router.map(is_carrier),

@@ -10,7 +10,7 @@ use stun_rs::{
     AttributeType, DecoderContextBuilder, MAGIC_COOKIE, MessageClass, MessageDecoderBuilder,
     MessageEncoderBuilder, StunAttribute, StunMessage, StunMessageBuilder, TransactionId,
     attributes::{
-        discovery::{ChangeRequest, ChangeRequestFlags, OtherAddress},
+        discovery::{ChangeRequest, ChangeRequestFlags, OtherAddress, ResponsePort},
         stun::{Fingerprint, MappedAddress, XorMappedAddress},
     },
     methods::BINDING,
@@ -19,7 +19,7 @@ use stun_rs::{
 /// Twelve bytes that nobody off the path can guess.
 pub(crate) type Id = [u8; 12];
 
-/// From where the server is asked to answer.
+/// From where, or to where, the server is asked to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Change {
     /// From where it was asked.
@@ -28,6 +28,8 @@ pub(crate) enum Change {
     Port,
     /// From its other address and port.
     AddressAndPort,
+    /// To another port of ours (RESPONSE-PORT).
+    ToPort(u16),
 }
 
 /// What a server said.
@@ -79,7 +81,7 @@ fn id_of(bytes: &[u8], wanted: impl Fn(u16) -> bool) -> Option<Id> {
 /// A Binding request.
 pub(crate) fn request(id: Id, change: Change) -> Vec<u8> {
     let flags = match change {
-        Change::Nothing => None,
+        Change::Nothing | Change::ToPort(_) => None,
         Change::Port => Some(ChangeRequestFlags::ChangePort.into()),
         Change::AddressAndPort => Some(ChangeRequestFlags::ChangeIp | ChangeRequestFlags::ChangePort),
     };
@@ -88,9 +90,12 @@ pub(crate) fn request(id: Id, change: Change) -> Vec<u8> {
     if flags.is_some() {
         message = message.with_attribute(ChangeRequest::new(flags));
     }
+    if let Change::ToPort(port) = change {
+        message = message.with_attribute(ResponsePort::from(port));
+    }
     let message = message.with_attribute(Fingerprint::default()).build();
     let mut buffer = [0; 64];
-    // Header, CHANGE-REQUEST and FINGERPRINT are 36 bytes, so the only error there is, a short buffer, cannot be.
+    // Header, CHANGE-REQUEST or RESPONSE-PORT and FINGERPRINT are 36 bytes, so the only error there is, a short buffer, cannot be.
     let length = MessageEncoderBuilder::default().build().encode(&mut buffer, &message).unwrap_or(0);
     buffer[..length].to_vec()
 }

@@ -46,6 +46,10 @@ pub(crate) enum Purpose {
     Trial { trial: u8, round: u8, change: Change },
     /// To see whether it comes back in.
     Hairpin,
+    /// To make a mapping whose lifetime is measured.
+    Greet(u8),
+    /// To see whether such a mapping still lives.
+    Knock(u8),
 }
 
 /// Whether the mapping is still the one that was seen before.
@@ -270,7 +274,13 @@ impl Survey {
             Purpose::Compare => self.mapping.settled(heard.answer.is_some()),
             Purpose::Open => self.filtering.opened(),
             Purpose::Fresh => self.ports.answered(),
-            Purpose::Contact(_) | Purpose::Refresh(_) | Purpose::Hairpin => return Continuity::Same,
+            Purpose::Contact(_)
+            | Purpose::Refresh(_)
+            | Purpose::Hairpin
+            | Purpose::Greet(_)
+            | Purpose::Knock(_) => {
+                return Continuity::Same;
+            }
         }
         self.observe(heard)
     }

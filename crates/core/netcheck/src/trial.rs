@@ -46,7 +46,7 @@ impl Reference {
 
     fn source(&self, change: Change) -> SocketAddr {
         match change {
-            Change::Nothing => self.server,
+            Change::Nothing | Change::ToPort(_) => self.server,
             Change::Port => self.other_port(),
             Change::AddressAndPort => self.other,
         }
@@ -126,7 +126,7 @@ impl Trial {
         self.rtt = self.rtt.max(Some(now.saturating_duration_since(*sent)));
         match change {
             _ if !honoured => self.unfit = true,
-            Change::Nothing => round.plain = true,
+            Change::Nothing | Change::ToPort(_) => round.plain = true,
             Change::Port => round.port = true,
             Change::AddressAndPort => round.address = true,
         }

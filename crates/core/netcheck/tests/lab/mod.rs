@@ -64,6 +64,8 @@ pub struct World {
     pub events: Vec<(Duration, Event)>,
     /// Datagrams sent by the inside computer, by destination.
     pub sent: BTreeMap<SocketAddr, u32>,
+    /// Whether servers ignore RESPONSE-PORT.
+    pub answers_to_who_asked: bool,
     pub start: Instant,
     pub now: Instant,
     line: Line,
@@ -100,7 +102,21 @@ impl World {
             .map(|(i, s)| StunServer { name: format!("stun{i}"), address: s.address });
         netcheck.set_servers(now, list.collect());
         let (events, sent, heap) = Default::default();
-        Self { netcheck, nat, servers, events, sent, start: now, now, line, rng, heap, packets: 0 }
+        let (answers_to_who_asked, start, packets) = (false, now, 0);
+        Self {
+            netcheck,
+            nat,
+            servers,
+            events,
+            sent,
+            answers_to_who_asked,
+            start,
+            now,
+            line,
+            rng,
+            heap,
+            packets,
+        }
     }
 
     /// Runs for a span of virtual time.
@@ -181,8 +197,9 @@ impl World {
         }
         let answers: Vec<_> =
             self.servers.iter().filter_map(|server| server.answer(destination, seen, &bytes)).collect();
+        let to = if self.answers_to_who_asked { seen } else { Server::reply_to(seen, &bytes) };
         for (from, bytes) in answers {
-            self.send(Packet { inwards: true, source: from, destination: seen, bytes });
+            self.send(Packet { inwards: true, source: from, destination: to, bytes });
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use stun_rs::{
     MessageClass, MessageDecoderBuilder, MessageEncoderBuilder, StunMessageBuilder,
     attributes::{
-        discovery::{ChangeRequest, ChangeRequestFlags, OtherAddress},
+        discovery::{ChangeRequest, ChangeRequestFlags, OtherAddress, ResponsePort},
         stun::{ErrorCode, Fingerprint, MappedAddress, XorMappedAddress},
     },
     methods::BINDING,
@@ -99,6 +99,14 @@ impl Server {
         let answer = answer.with_attribute(Fingerprint::default()).build();
         let length = MessageEncoderBuilder::default().build().encode(&mut buffer, &answer).expect("room");
         Some((source, buffer[..length].to_vec()))
+    }
+
+    /// Where an answer goes to.
+    pub fn reply_to(from: SocketAddr, bytes: &[u8]) -> SocketAddr {
+        let request = MessageDecoderBuilder::default().build().decode(bytes).map(|(request, _)| request);
+        let port =
+            request.ok().and_then(|r| Some(r.get::<ResponsePort>()?.as_response_port().ok()?.as_u16()));
+        SocketAddr::new(from.ip(), port.unwrap_or(from.port()))
     }
 
     fn owns(&self, to: SocketAddr) -> bool {
