@@ -1,0 +1,185 @@
+// Stands in for the shell in tests of the interface. Loaded in mode `mock` only.
+import { emit } from '@tauri-apps/api/event';
+import { mockIPC } from '@tauri-apps/api/mocks';
+import type { AppError, Command, Preferences, Reply, Sample, Snapshot } from '../src/model';
+import { scenarios, LINK, type Scenario } from './scenarios';
+import { id, many, member, party, quality, random } from './world';
+
+const query = new URLSearchParams(location.search);
+const chance = random(7);
+let scenario: Scenario;
+let preferences: Preferences = {
+  theme: (query.get('theme') as Preferences['theme'] | null) ?? 'dark',
+  language: (query.get('lang') as Preferences['language'] | null) ?? 'en',
+  autostart: false, start_minimised: false, close_to_tray: true, notifications: { joins: true, connection: true }, hints_seen: [],
+};
+
+const refuse = (code: AppError['code'], message: string, hint: string): never => {
+  throw { code, message, hint } satisfies AppError;
+};
+
+/** What was asked of the shell, for tests to look at. */
+export const asked: { name: string; args: unknown }[] = [];
+
+function change(update: (snapshot: Snapshot) => Snapshot) {
+  if (!scenario.snapshot) return;
+  scenario.snapshot = { ...update(scenario.snapshot), revision: scenario.snapshot.revision + 1 };
+  void emit('snapshot-changed', scenario.snapshot);
+}
+
+const replace = (snapshot: Snapshot, id: string, update: (party: Snapshot['parties'][number]) => Snapshot['parties'][number]): Snapshot => ({
+  ...snapshot, parties: snapshot.parties.map((party) => (party.id === id ? update(party) : party)),
+});
+
+const done: Reply = { reply: 'done' };
+
+function request(command: Command): Reply {
+  const now = Date.now();
+  switch (command.command) {
+    case 'create': {
+      const made = party(40, command.name, many(1));
+      change((snapshot) => ({ ...snapshot, parties: [...snapshot.parties, made] }));
+      return { reply: 'created', value: { party: made.id, link: LINK } };
+    }
+    case 'preview': return preview(command.link, now);
+    case 'join': {
+      const made = party(41, 'Friday Night', many(5).map((entry, index) => ({ ...entry, role: index === 1 ? 'owner' : 'member' })));
+      change((snapshot) => ({ ...snapshot, parties: [...snapshot.parties, made] }));
+      return { reply: 'joined', value: { party: made.id } };
+    }
+    case 'invite': {
+      const seconds = { hour: 3600, day: 86_400, week: 604_800, never: null }[command.lifetime];
+      change((snapshot) => replace(snapshot, command.party, (entry) => ({
+        ...entry,
+        invites: [...entry.invites, { id: id(9100 + entry.invites.length), expires: seconds && Math.floor(now / 1000) + seconds, role: command.role }],
+      })));
+      return { reply: 'invite', value: { link: LINK } };
+    }
+    case 'revoke':
+      change((snapshot) => replace(snapshot, command.party, (entry) => ({ ...entry, invites: entry.invites.filter((invite) => invite.id !== command.invite) })));
+      return done;
+    case 'kick':
+      change((snapshot) => replace(snapshot, command.party, (entry) => ({ ...entry, members: entry.members.filter((other) => other.id !== command.member) })));
+      return done;
+    case 'leave':
+      change((snapshot) => ({ ...snapshot, parties: snapshot.parties.filter((entry) => entry.id !== command.party) }));
+      return done;
+    case 'up':
+    case 'down':
+      change((snapshot) => replace(snapshot, command.party, (entry) => ({ ...entry, phase: command.command === 'up' ? 'up' : 'down' })));
+      return done;
+    case 'set_range':
+      change((snapshot) => replace(snapshot, command.party, (entry) => ({ ...entry, range: command.range, problem: null })));
+      return done;
+    case 'configure':
+      change((snapshot) => ({ ...snapshot, settings: command.settings }));
+      return done;
+    case 'netcheck': {
+      const checking = scenarios.checking?.().snapshot?.network;
+      if (checking) change((snapshot) => ({ ...snapshot, network: checking }));
+      return done;
+    }
+    case 'ping': return { reply: 'pong', value: { rtt_ms: 31.4 } };
+    case 'samples': return { reply: 'samples', value: past(command.member, now) };
+    case 'doctor':
+      return {
+        reply: 'doctor',
+        value: [
+          { what: 'Network device', verdict: 'good', note: 'Can be made.' },
+          { what: 'Server wss://play.example.org', verdict: 'good', note: 'Connected, 14 ms.' },
+          { what: 'Router', verdict: 'fair', note: 'Opens no ports. Switch on UPnP to make direct connections likelier.' },
+          { what: 'Clock', verdict: 'bad', note: 'Runs 22 minutes late. Set it right, or invites look ended.' },
+        ],
+      };
+    default: return done;
+  }
+}
+
+function preview(link: string, now: number): Reply {
+  if (link.includes('expired')) refuse('invite_expired', 'This invite ended yesterday at 18:00.', 'Ask Jonas for a new one.');
+  if (link.includes('revoked')) refuse('invite_revoked', 'The owner took this invite back.', 'Ask for a new one.');
+  if (!link.includes('/join')) refuse('invite_malformed', 'This is not an invite link.', 'Copy the whole link and paste it again.');
+  const value = { party: id(4097), name: 'Friday Night', expires: now + 79_000_000, role: 'member' as const, servers: ['wss://play.example.org'], member: link.includes('member') };
+  return { reply: 'preview', value };
+}
+
+function find(member: string) {
+  return scenario.snapshot?.parties.flatMap((entry) => entry.members).find((entry) => entry.id === member);
+}
+
+/** An hour with a relay at first, then the path of today, with some loss. */
+function past(who: string, now: number): Sample[] {
+  const entry = find(who);
+  const rtt = entry?.quality.rtt_ms ?? 30;
+  const kind = entry?.path?.kind ?? 'direct';
+  return Array.from({ length: 3600 }, (_, index) => {
+    const age = 3600 - index;
+    const relayed = age > 1843;
+    const noise = 1 + (chance() - 0.5) * 0.16 + Math.sin(index / 90) * 0.05;
+    const lost = chance() < (entry?.quality.loss ?? 0) + 0.001;
+    return { at_ms: now - age * 1000, rtt_ms: lost ? null : (relayed ? rtt + 38 : rtt) * noise, path: relayed ? 'relay' : kind };
+  });
+}
+
+/** One more sample for every member, as the engine's next snapshot would bring it. */
+export function tick(snapshot: Snapshot, at = Date.now()): Snapshot {
+  return {
+    ...snapshot,
+    revision: snapshot.revision + 1,
+    parties: snapshot.parties.map((entry) => ({
+      ...entry,
+      members: entry.members.map((other) => {
+        if (!other.path || other.quality.rtt_ms === null || entry.phase !== 'up') return other;
+        const base = member(parseInt(other.id.slice(0, 8), 16) - 17, other.name).quality;
+        const rtt = (base.rtt_ms ?? 30) * (1 + (chance() - 0.5) * 0.2);
+        const next = quality(rtt, base.loss ?? 0, at, other.path.kind);
+        const lost = chance() < (base.loss ?? 0);
+        return { ...other, quality: { ...next, latest: { at_ms: at, rtt_ms: lost ? null : rtt, path: other.path.kind } } };
+      }),
+    })),
+  };
+}
+
+const answers: Record<string, (args: Record<string, unknown>) => unknown> = {
+  request: ({ command }) => request(command as Command),
+  snapshot: () => scenario.snapshot,
+  backing: () => scenario.backing,
+  start_service: () => {
+    scenario.backing = { kind: 'service', problem: null };
+    scenario.snapshot ??= scenarios.party8?.().snapshot ?? null;
+    void emit('backing-changed', scenario.backing);
+    return null;
+  },
+  take_link: () => {
+    const { link } = scenario;
+    scenario.link = undefined;
+    return link ?? null;
+  },
+  clipboard_link: () => scenario.clipboard ?? null,
+  copy_text: () => null,
+  preferences: () => preferences,
+  set_preferences: (args) => {
+    preferences = args.preferences as Preferences;
+    return null;
+  },
+  open_external: () => null,
+  export_settings: () => JSON.stringify(scenario.snapshot?.settings, null, 2),
+  import_settings: () => null,
+  diagnostics: () => 'Partyline 0.1.0\n',
+  system_name: () => 'Mira',
+  quit: () => null,
+};
+
+export async function install() {
+  const name = query.get('scenario') ?? 'party8';
+  scenario = (scenarios[name] ?? scenarios.party8 ?? (() => ({ snapshot: null, backing: { kind: 'none', problem: null } })))();
+  mockIPC((command, args) => {
+    const answer = answers[command];
+    if (!answer) return null;
+    asked.push({ name: command, args });
+    return answer((args ?? {}) as Record<string, unknown>);
+  }, { shouldMockEvents: true });
+  const rate = Number(query.get('rate') ?? 1);
+  Object.assign(window, { mock: { asked, emit, change, tick, step: () => change((snapshot) => tick(snapshot)) } });
+  if (rate > 0) setInterval(() => change((snapshot) => tick(snapshot)), 1000 / rate);
+}

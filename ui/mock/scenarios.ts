@@ -1,0 +1,75 @@
+// The states of the interface by name; `?scenario=` in the address chooses.
+import type { Backing, NetworkView, Snapshot } from '../src/model';
+import { errors, hardNames, many, member, network, party, settings, snapshot } from './world';
+
+export interface Scenario {
+  snapshot: Snapshot | null;
+  backing: Backing;
+  link?: string;
+  clipboard?: string;
+}
+
+const service: Backing = { kind: 'service', problem: null };
+const world = (value: Snapshot | null, rest: Partial<Scenario> = {}): Scenario => ({ snapshot: value, backing: service, ...rest });
+const friday = () => party(1, 'Friday Night', many(8));
+const others = () => [
+  party(2, 'Age of Empires II', many(4).map((entry, index) => ({ ...entry, role: index === 1 ? 'owner' : 'member' }))),
+  party(3, 'Work LAN', many(3), { phase: 'down' }),
+];
+export const LINK = 'partyline://join/AYd4d3Jq0pQ8p9xN5gWJkq2m1S7cVw0oH3uKZt6yLrE4fBnXaQeRtYuIoPaSdFgHjKlZxCvBnM1234567890abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-AYd4d3Jq0pQ8p9xN5gWJkq2m1S7cVw0oH3uKZt6yLrE4fBnXaQeRtYuIoPaSdFgHjKlZxCvBnM1234567890abcdefghijklmnopqrstuv';
+
+const checking: NetworkView = {
+  ...network,
+  badge: null,
+  nat: { ...network.nat, mapping: null, filtering: null, allocation: null, hairpin: null, lifetime: null },
+  report: {
+    ...network.report,
+    running: true,
+    measured_at: null,
+    steps: network.report.steps.map((step, index) => ({ ...step, state: (['known', 'known', 'doing'] as const)[index] ?? 'waiting' })),
+  },
+};
+const strict: NetworkView = {
+  ...network,
+  badge: 'symmetric' as const,
+  nat: {
+    ...network.nat, mapping: 'address_and_port_dependent' as const, allocation: 'random' as const, carrier_nat: true, double_nat: true,
+    ipv6: false, firewall_v6: null, hairpin: null, public: ['100.64.7.9'],
+  },
+  report: {
+    ...network.report,
+    router: network.report.router.map((router) => ({ ...router, works: false, problem: 'The router did not answer.' })),
+    gaps: ['Whether inside computers meet at the outside address: the router did not answer.'],
+  },
+};
+const blocked: NetworkView = {
+  ...strict,
+  badge: 'udp_blocked' as const,
+  nat: { ...strict.nat, mapping: null, filtering: null, allocation: null, udp_blocked: true, carrier_nat: null, double_nat: null, public: [] },
+};
+
+export const scenarios: Record<string, () => Scenario> = {
+  welcome: () => world(snapshot([], { settings: { ...settings, display_name: '' } })),
+  empty: () => world(snapshot([])),
+  clipboard: () => world(snapshot([]), { clipboard: LINK }),
+  starting: () => world(null),
+  service_gone: () => world(null, { backing: { kind: 'none', problem: errors.service } }),
+  service_lost: () => world(snapshot([friday(), ...others()]), { backing: { kind: 'none', problem: errors.service } }),
+  party8: () => world(snapshot([friday(), ...others()])),
+  alone: () => world(snapshot([party(1, 'Friday Night', many(1))])),
+  connecting: () => world(snapshot([party(1, 'Friday Night', [], { phase: 'connecting', range: null, role: 'member' })])),
+  reaching: () =>
+    world(snapshot([party(1, 'Friday Night', many(5).map((entry) => (entry.me ? entry : { ...entry, path: null, quality: { ...entry.quality, rtt_ms: null, latest: null } })))])),
+  down: () => world(snapshot([party(1, 'Friday Night', many(6).map((entry) => ({ ...entry, online: entry.me, path: null })), { phase: 'down' })])),
+  party250: () => world(snapshot([party(1, 'The Whole School', many(250)), ...others()])),
+  names: () => world(snapshot([party(1, 'حفلة ليلة الجمعة مع كل الأصدقاء والأقارب', many(10, hardNames)), party(2, 'Wolfeschlegelsteinhausenbergerdorff LAN', many(3, hardNames))])),
+  guest: () => world(snapshot([party(1, 'Friday Night', many(8).map((entry, index) => ({ ...entry, role: index === 1 ? 'owner' : 'member' })))])),
+  server_gone: () =>
+    world(snapshot([party(1, 'Friday Night', many(5), { servers: [{ url: 'wss://play.example.org', connected: false, problem: errors.server }] })])),
+  range_conflict: () => world(snapshot([party(1, 'Friday Night', many(5), { phase: 'connecting', problem: errors.range })])),
+  unconfirmed: () => world(snapshot([party(1, 'Friday Night', many(3).map((entry, index) => (index === 1 ? member(1, 'Jonas', { confirmed: false }) : entry)))])),
+  checking: () => world(snapshot([friday()], { network: checking })),
+  strict: () => world(snapshot([friday()], { network: strict })),
+  blocked: () => world(snapshot([friday()], { network: blocked })),
+  deep_link: () => world(snapshot([friday()]), { link: LINK }),
+};

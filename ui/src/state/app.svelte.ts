@@ -1,0 +1,227 @@
+// All that the interface knows. Snapshots come in, requests go out; components only read and call.
+import { toast } from 'svelte-sonner';
+import type { AppError, Backing, Command, InviteLifetime, PartyView, Preferences, Role, Settings, Snapshot } from '../model';
+import { setLanguage, t } from '../i18n/index.svelte';
+import { ask, asError, settle, shell } from '../lib/ipc';
+import { SampleLog } from '../lib/samples';
+import { errorText } from '../lib/words';
+
+export type Screen = { at: 'home' } | { at: 'party'; party: string } | { at: 'network' } | { at: 'settings' };
+export type Dialog =
+  | { kind: 'create' }
+  | { kind: 'join'; link: string }
+  | { kind: 'invite'; party: string }
+  | { kind: 'invites'; party: string }
+  | { kind: 'revoke'; party: string; invite: string }
+  | { kind: 'kick'; party: string; member: string }
+  | { kind: 'leave'; party: string }
+  | { kind: 'range'; party: string }
+  | { kind: 'shortcuts' };
+
+class App {
+  snapshot = $state.raw<Snapshot | null>(null);
+  backing = $state.raw<Backing | null>(null);
+  preferences = $state.raw<Preferences | null>(null);
+  screen = $state.raw<Screen>({ at: 'home' });
+  dialog = $state.raw<Dialog | null>(null);
+  /** The member whose panel is open. */
+  member = $state.raw<string | null>(null);
+  /** An invite that lies on the clipboard and was not turned down. */
+  offered = $state.raw<string | null>(null);
+  /** Names of what is under way, so that buttons can wait. */
+  busy = $state.raw<ReadonlySet<string>>(new Set());
+  /** Wall clock, once a second. */
+  now = $state(Date.now());
+  /** Grows when samples were added. */
+  sampled = $state(0);
+  readonly samples = new SampleLog();
+
+  private links = new Map<string, { link: string; until: number }>();
+  private declined: string | null = null;
+
+  parties = $derived(this.snapshot?.parties ?? []);
+  settings = $derived(this.snapshot?.settings ?? null);
+  named = $derived((this.settings?.display_name ?? '') !== '');
+  online = $derived(typeof navigator === 'undefined' || navigator.onLine);
+
+  party = (id: string): PartyView | undefined => this.parties.find((party) => party.id === id);
+
+  /** Takes a snapshot, and from it the samples that are new. */
+  take(snapshot: Snapshot) {
+    this.snapshot = snapshot;
+    const keys = new Set<string>();
+    let added = false;
+    for (const party of snapshot.parties) {
+      for (const { id, quality } of party.members) {
+        keys.add(`${party.id}/${id}`);
+        if (quality.latest) added = this.samples.of(party.id, id).append(quality.latest) || added;
+      }
+    }
+    this.samples.keep(keys);
+    if (added) this.sampled += 1;
+    if (this.screen.at === 'party' && !this.party(this.screen.party)) this.show({ at: 'home' });
+  }
+
+  show(screen: Screen) {
+    if (JSON.stringify(screen) !== JSON.stringify(this.screen)) this.member = null;
+    this.screen = screen;
+  }
+
+  open(dialog: Dialog | null) {
+    this.dialog = dialog;
+  }
+
+  /** Runs a request under a name; what goes wrong is told in a toast. Says whether it worked. */
+  async run(name: string, work: () => Promise<void>): Promise<boolean> {
+    if (this.busy.has(name)) return false;
+    this.busy = new Set([...this.busy, name]);
+    try {
+      await work();
+      return true;
+    } catch (thrown) {
+      this.tell(asError(thrown));
+      return false;
+    } finally {
+      this.busy = new Set([...this.busy].filter((other) => other !== name));
+    }
+  }
+
+  tell(error: AppError) {
+    const { message, hint } = errorText(error);
+    toast.error(message, { description: hint || undefined, duration: 8000 });
+  }
+
+  private done = (name: string, command: Command) => this.run(name, async () => void (await ask(command, 'done')));
+
+  createParty = (name: string) =>
+    this.run('create', async () => {
+      const display_name = this.settings?.display_name ?? '';
+      const made = await ask({ command: 'create', name, display_name, servers: [], range: null }, 'created');
+      this.remember(made.party, 'day', 'member', made.link);
+      this.show({ at: 'party', party: made.party });
+      this.open({ kind: 'invite', party: made.party });
+    });
+
+  joinParty = (link: string) =>
+    this.run('join', async () => {
+      const display_name = this.settings?.display_name ?? '';
+      const { party } = await ask({ command: 'join', link, display_name }, 'joined');
+      this.forgetOffer(link);
+      this.open(null);
+      this.show({ at: 'party', party });
+    });
+
+  preview = (link: string) => ask({ command: 'preview', link }, 'preview');
+
+  /** A link for a party: the one made before if it is still young, else a new one. */
+  async invite(party: string, lifetime: InviteLifetime, role: Role): Promise<{ link: string; until: number }> {
+    const known = this.links.get(`${party}/${lifetime}/${role}`);
+    if (known && known.until - Date.now() >= spans[lifetime] / 2) return known;
+    const { link } = await ask({ command: 'invite', party, lifetime, role }, 'invite');
+    return this.remember(party, lifetime, role, link);
+  }
+
+  private remember(party: string, lifetime: InviteLifetime, role: Role, link: string) {
+    const made = { link, until: Date.now() + spans[lifetime] };
+    this.links.set(`${party}/${lifetime}/${role}`, made);
+    return made;
+  }
+
+  /** Takes an invite back; links made here may be it, so none is shown again. */
+  revoke = (party: string, invite: string) => {
+    for (const key of [...this.links.keys()]) if (key.startsWith(`${party}/`)) this.links.delete(key);
+    return this.done('revoke', { command: 'revoke', party, invite });
+  };
+  kick = (party: string, member: string) => this.done('kick', { command: 'kick', party, member });
+  leave = (party: string) => this.done('leave', { command: 'leave', party });
+  setRange = (party: string, range: string) => this.done('range', { command: 'set_range', party, range });
+  connect = (party: string, on: boolean) => this.done(`switch ${party}`, { command: on ? 'up' : 'down', party });
+  netcheck = () => this.done('netcheck', { command: 'netcheck', stun: [] });
+  doctor = () => ask({ command: 'doctor' }, 'doctor');
+
+  configure = (change: Partial<Settings>) =>
+    this.run('configure', async () => {
+      if (!this.settings) return;
+      await ask({ command: 'configure', settings: { ...this.settings, ...change } }, 'done');
+    });
+
+  ping = (party: string, member: string) =>
+    this.run('ping', async () => {
+      const { rtt_ms } = await ask({ command: 'ping', party, member }, 'pong');
+      toast.success(t('member.pong', { ms: rtt_ms < 10 ? rtt_ms.toFixed(1) : Math.round(rtt_ms) }));
+    });
+
+  /** Fetches a member's past hour, once. */
+  async loadPast(party: string, member: string) {
+    const series = this.samples.of(party, member);
+    if (series.loaded) return;
+    series.loaded = true;
+    try {
+      series.prepend(await ask({ command: 'samples', party, member }, 'samples'));
+      this.sampled += 1;
+    } catch {
+      // Without the past the chart grows from now on; nothing a person could do.
+      series.loaded = false;
+    }
+  }
+
+  async copy(text: string, said: string) {
+    return this.run('copy', async () => {
+      await settle(shell.copyText(text));
+      toast.success(said);
+    });
+  }
+
+  startService = () => this.run('service', async () => void (await settle(shell.startService())));
+
+  openExternal = (url: string) => this.run('open', async () => void (await settle(shell.openExternal(url))));
+
+  importSettings = (text: string) => this.run('import', async () => void (await settle(shell.importSettings(text))));
+
+  /** The settings as text, or null if that failed and was told. */
+  async exportSettings(): Promise<string | null> {
+    let text: string | null = null;
+    await this.run('export', async () => void (text = await settle(shell.exportSettings())));
+    return text;
+  }
+
+  diagnostics = () => shell.diagnostics();
+
+  async prefer(change: Partial<Preferences>) {
+    if (!this.preferences) return;
+    const before = this.preferences;
+    this.apply({ ...before, ...change });
+    const kept = await this.run('preferences', async () => {
+      await settle(shell.setPreferences({ ...before, ...change }));
+    });
+    if (!kept) this.apply(before);
+  }
+
+  /** Puts theme and language in force. */
+  apply(preferences: Preferences) {
+    this.preferences = preferences;
+    setLanguage(preferences.language);
+    const light = matchMedia('(prefers-color-scheme: light)').matches;
+    const theme = preferences.theme === 'system' ? (light ? 'light' : 'dark') : preferences.theme;
+    document.documentElement.dataset.theme = theme;
+  }
+
+  offer(link: string | null) {
+    if (link && link !== this.declined) this.offered = link;
+  }
+
+  forgetOffer(link: string | null = this.offered) {
+    this.declined = link;
+    this.offered = null;
+  }
+}
+
+/** How long links of each kind last, in milliseconds. */
+const spans: Record<InviteLifetime, number> = {
+  hour: 3_600_000,
+  day: 86_400_000,
+  week: 604_800_000,
+  never: Number.POSITIVE_INFINITY,
+};
+
+export const app = new App();
