@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use partyline_model::{AppError, Now, PartyId, Reply};
+use partyline_model::{AppError, Now, PartyId, Reply, Settings};
 use partyline_node::{
     Config, DeviceConfig, Egress, LocalNetwork, NetcheckConfig, Node, PathsConfig, RequestId, ServerId,
 };
@@ -67,7 +67,10 @@ impl Member {
 
     pub(crate) fn start(&mut self, now: Now, seed: [u8; 32], server: bool) {
         let config = Config {
-            servers: if server { vec![SERVER.to_owned()] } else { Vec::new() },
+            settings: Settings {
+                servers: if server { vec![SERVER.to_owned()] } else { Vec::new() },
+                ..Settings::default()
+            },
             version: "test".to_owned(),
             paths: PathsConfig::default(),
             netcheck: NetcheckConfig::default(),

@@ -80,6 +80,8 @@ pub enum Verb {
     },
     /// Measure what the network does to connections, and say what could be better; works without the service too.
     Netcheck(Netcheck),
+    /// Show what is set on this computer, or change it.
+    Config(Config),
     /// Print a completion script, for example for ~/.local/share/bash-completion/completions/partyline.
     Completions {
         /// For which shell.
@@ -282,6 +284,25 @@ pub struct Netcheck {
 }
 
 #[derive(Debug, Args)]
+pub struct Config {
+    #[command(subcommand)]
+    pub change: Option<ConfigChange>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigChange {
+    /// Change one setting; it is kept, and counts at once.
+    Set {
+        /// Which, as `partyline config` lists them.
+        key: String,
+        /// To what: on or off, a number, a text, or the members of a list.
+        values: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
 pub struct Ping {
     #[command(flatten)]
     pub which: WhichMember,
@@ -338,6 +359,9 @@ mod tests {
             "partyline completions bash",
             "partyline netcheck --json --stun 11.0.0.1:3478 --stun 11.0.0.2:3478",
             "partyline netcheck --watch --server stun.example:3478",
+            "partyline config --json",
+            "partyline config set port 51820",
+            "partyline config set servers wss://a.example wss://b.example",
             "partyline version",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -354,6 +378,7 @@ mod tests {
             "partyline ping Bob -c 0",
             "partyline ping Bob -i nan",
             "partyline create x --range 10.1.2.0",
+            "partyline config set",
             "partyline dance",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

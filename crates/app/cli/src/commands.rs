@@ -19,7 +19,7 @@ use crate::{
         Arguments, Create, Hosting, Invite, Join, Ping, Range, Revoke, Status, Up, Verb, WhichMember,
         WhichParty,
     },
-    invites,
+    config, invites,
     live::View,
     netcheck,
     output::{Output, Tone},
@@ -52,6 +52,7 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, AppE
         Verb::Service { command } => command.execute().await,
         Verb::Netcheck(options) => netcheck::run(options, output).await,
         Verb::Doctor { place } => return doctor(&place, output).await,
+        Verb::Config(options) => config::run(options, output).await,
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "partyline", &mut std::io::stdout());
             Ok(())

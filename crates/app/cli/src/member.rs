@@ -82,6 +82,7 @@ pub fn attempt(attempt: &Attempt) -> (String, Tone) {
         Method::Punch => "hole punching",
         Method::Predict => "port prediction",
         Method::Spray => "many ports",
+        Method::MemberRelay => "another member",
         Method::RelayUdp => "relay (UDP)",
         Method::RelayTcp => "relay (TCP)",
         Method::RelayTls => "relay (TLS)",

@@ -13,7 +13,7 @@ use std::{
 };
 
 use partyline_engine::{Controller, Engine, EngineOptions, RunningEngine};
-use partyline_model::{AppError, CheckTopic, Command, ErrorCode, NetworkView, StepState};
+use partyline_model::{AppError, CheckTopic, Command, ErrorCode, NetworkView, Settings, StepState};
 use partyline_platform::Directories;
 
 use crate::{
@@ -143,9 +143,7 @@ impl Own {
         let engine = Box::pin(Engine::start(EngineOptions {
             state_dir: directory.join("state"),
             runtime_dir: directory.join("run"),
-            port: 0,
-            nat_detection: true,
-            servers: Vec::new(),
+            settings: Settings::default(),
             extra_ca: None,
         }))
         .await?;

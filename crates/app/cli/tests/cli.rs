@@ -12,7 +12,8 @@ use partyline_ipc::{Access, Call, Endpoint, Server};
 use partyline_model::{
     AppError, Attempt, AttemptOutcome, Badge, Command, DeviceId, DeviceView, DoctorFinding, ErrorCode,
     InviteId, InviteLifetime, InviteView, MemberView, Method, NetworkView, PartyId, PartyPhase, PartyView,
-    PathKind, PathView, Phase, PingSample, Quality, Reply, Role, ServerView, Snapshot, TrafficView, Verdict,
+    PathKind, PathView, Phase, PingSample, Quality, Reply, Role, ServerView, Settings, Snapshot, TrafficView,
+    Verdict,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -37,6 +38,7 @@ fn member(number: u8, name: &str) -> MemberView {
             kind: PathKind::Relay,
             remote: "192.0.2.7:3478".parse().unwrap(),
             relay: Some("fra".into()),
+            via: None,
             age_s: 40,
             handshake_s: Some(12),
             why: vec![Attempt {
@@ -46,8 +48,8 @@ fn member(number: u8, name: &str) -> MemberView {
                 note: "both routers change ports".into(),
             }],
         }),
-        quality: Quality { rtt_ms: Some(31.4), jitter_ms: Some(1.0), loss: Some(0.02) },
-        traffic: TrafficView { received_bytes: 2048.0, sent_bytes: 10.0, dropped: 0 },
+        quality: Quality { rtt_ms: Some(31.4), jitter_ms: Some(1.0), loss: Some(0.02), ..Quality::default() },
+        traffic: TrafficView { received_bytes: 2048.0, sent_bytes: 10.0, ..TrafficView::default() },
         history: Vec::new(),
     }
 }
@@ -75,6 +77,7 @@ fn snapshot(parties: Vec<PartyView>) -> Snapshot {
         device: DeviceView { id: DeviceId([1; 32]), version: "0".into() },
         parties,
         network: NetworkView { badge: Some(Badge::FullCone), ..NetworkView::default() },
+        settings: Settings::default(),
     }
 }
 

@@ -69,6 +69,7 @@ mod tests {
             device: DeviceView { id: DeviceId([7; 32]), version: "0".into() },
             parties: Vec::new(),
             network: NetworkView::default(),
+            settings: partyline_model::Settings::default(),
         })
     }
 

@@ -2,9 +2,9 @@
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use partyline_model::{AppError, Command, ErrorCode, Now, Reply, Snapshot};
+use partyline_model::{AppError, Command, ErrorCode, Now, Reply, Settings, Snapshot};
 use partyline_net::{BeaconSockets, Outgoing, RecvBatch, Roots, TlsClient, UdpEndpoint};
-use partyline_node::{Config, LocalNetwork, Node, Output, RequestId};
+use partyline_node::{LocalNetwork, Node, Output, RequestId};
 use partyline_platform::{Clock, LocalAddress, NetworkState, sweep};
 use rand::RngCore as _;
 use tokio::{
@@ -18,7 +18,7 @@ use crate::{
     devices::{Batch, DeviceEvent, Devices},
     doctor,
     egress::Ways,
-    router,
+    open, router,
     spares::{SpareDatagram, Spares},
     store::Store,
     surroundings::{self, Ports, Surrounding, beacon_interfaces},
@@ -29,8 +29,6 @@ const SNAPSHOT_GAP: Duration = Duration::from_millis(100);
 const SNAPSHOT_AGE: Duration = Duration::from_secs(1);
 /// Calls and events that may wait for the loop.
 const QUEUE: usize = 256;
-/// Sockets lent to a check of the network.
-const SPARES: u8 = 7;
 /// The longest packet a datagram can carry.
 const PACKET: usize = 64 * 1024;
 
@@ -57,6 +55,8 @@ pub struct Engine {
     received: Option<RecvBatch>,
     stopped: bool,
 }
+
+type Answer = oneshot::Sender<Result<Reply, AppError>>;
 
 /// What other tasks send to the loop.
 struct Inbox {
@@ -108,7 +108,7 @@ impl Engine {
         let clock = Clock::new();
         let now = clock.now();
         let store = Store::new(&options.state_dir);
-        let node = open_node(now, &options, &store)?;
+        let node = open::node(now, &options, &store)?;
         let tls = TlsClient::new(&Roots { extra_ca: options.extra_ca.clone() }).map_err(|error| {
             AppError::new(
                 ErrorCode::ServerCertificate,
@@ -116,9 +116,7 @@ impl Engine {
                 "Correct the path of the extra certificates.",
             )
         })?;
-        let udp = UdpEndpoint::bind(options.port).map_err(|error| {
-            AppError::new(ErrorCode::Device, error.to_string(), "Stop the other program or change the port.")
-        })?;
+        let udp = open::bind(node.settings().port)?;
         let (connection_events, connections) = mpsc::channel(QUEUE);
         let (device_events, devices) = mpsc::channel(QUEUE);
         let (batches, packets) = mpsc::channel(4);
@@ -129,9 +127,10 @@ impl Engine {
         let engine = Self {
             devices: Devices::new(&options.state_dir, device_events, batches),
             connections: Connections::new(tls, connection_events),
-            ports: Ports::new(&udp, seed, &options.state_dir, surrounding_events.clone()),
+            ports: Ports::new(&udp, seed, &options.state_dir, surrounding_events.clone())
+                .enabled(node.settings().port_mapping),
             watchers: surroundings::watch(clock, surrounding_events).into(),
-            beacon: open_beacon(),
+            beacon: open::beacon(),
             spares,
             clock,
             shown: (node.revision(), now),
@@ -190,9 +189,7 @@ impl Engine {
         let now = self.clock.now();
         match wake {
             Wake::Call(Some((command, answer))) => {
-                self.next_request += 1;
-                self.answers.insert(self.next_request, answer);
-                self.node.handle_command(now, self.next_request, command);
+                self.call(now, command, answer).await;
             }
             // Whoever hosts this engine is gone, and with it everybody who could stop it.
             Wake::Call(None) => self.node.handle_command(now, 0, Command::Stop),
@@ -222,6 +219,37 @@ impl Engine {
         if self.node.poll_timeout().is_some_and(|at| at <= now.instant) {
             self.node.handle_timeout(now);
         }
+    }
+
+    async fn call(&mut self, now: Now, command: Command, answer: Answer) {
+        if let Command::Configure { settings } = &command
+            && let Err(error) = self.move_port(now, settings).await
+        {
+            // The caller may have given up.
+            let _ = answer.send(Err(error));
+            return;
+        }
+        let configures = matches!(command, Command::Configure { .. });
+        self.next_request += 1;
+        self.answers.insert(self.next_request, answer);
+        self.node.handle_command(now, self.next_request, command);
+        if configures && self.ports.enable(self.node.settings().port_mapping) {
+            self.ports.follow(&self.network).await;
+        }
+    }
+
+    /// Opens the socket on another port where the settings name one; refuses what cannot be had.
+    async fn move_port(&mut self, now: Now, settings: &Settings) -> Result<(), AppError> {
+        settings.check()?;
+        if settings.port == self.node.settings().port || settings.port == self.udp.port() {
+            return Ok(());
+        }
+        self.udp = open::bind(settings.port)?;
+        tracing::info!(port = self.udp.port(), "moved to another UDP port");
+        self.ports.move_to(&self.udp).await;
+        self.ports.follow(&self.network).await;
+        self.tell_network(now).await;
+        Ok(())
     }
 
     async fn receive(&mut self, now: Now, batch: &RecvBatch) {
@@ -279,6 +307,10 @@ impl Engine {
             tracing::error!(%error, "no UDP socket");
             tokio::time::sleep(SNAPSHOT_AGE).await;
         }
+        self.tell_network(now).await;
+    }
+
+    async fn tell_network(&mut self, now: Now) {
         let prefixes = partyline_platform::local_prefixes().await.unwrap_or_default();
         let local = self.local_network(&self.network.addresses, prefixes);
         self.node.handle_network(now, local);
@@ -380,6 +412,7 @@ impl Engine {
     fn show(&mut self, now: Now) {
         if self.snapshot_due(now) <= now.instant {
             self.node.handle_router(router::checks(&self.ports.states()));
+            self.node.measure(now);
             self.shown = (self.node.revision(), now);
             self.snapshots.send_replace(Arc::new(self.node.snapshot(now)));
         }
@@ -388,7 +421,10 @@ impl Engine {
 
 /// Whether an answer says that something was done, rather than how things are.
 const fn changes(reply: &Reply) -> bool {
-    !matches!(reply, Reply::Snapshot(_) | Reply::Preview(_) | Reply::Pong(_) | Reply::Doctor(_))
+    !matches!(
+        reply,
+        Reply::Snapshot(_) | Reply::Preview(_) | Reply::Pong(_) | Reply::Samples(_) | Reply::Doctor(_)
+    )
 }
 
 async fn hear(beacon: Option<&BeaconSockets>) -> std::io::Result<(Vec<u8>, SocketAddr)> {
@@ -396,32 +432,6 @@ async fn hear(beacon: Option<&BeaconSockets>) -> std::io::Result<(Vec<u8>, Socke
         Some(beacon) => beacon.receive().await,
         None => std::future::pending().await,
     }
-}
-
-fn open_beacon() -> Option<BeaconSockets> {
-    BeaconSockets::open().inspect_err(|error| tracing::warn!(%error, "no LAN beacon")).ok()
-}
-
-fn open_node(now: Now, options: &EngineOptions, store: &Store) -> Result<Node, AppError> {
-    let config = Config {
-        servers: options.servers.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        paths: partyline_node::PathsConfig::default(),
-        netcheck: partyline_node::NetcheckConfig {
-            enabled: options.nat_detection,
-            spares: SPARES,
-            ..Default::default()
-        },
-    };
-    let mut seed = [0; 32];
-    rand::rngs::OsRng.fill_bytes(&mut seed);
-    Node::new(now, seed, config, store.load()?.as_deref()).map_err(|error| {
-        AppError::new(
-            ErrorCode::Storage,
-            format!("The saved parties in {} cannot be used: {error}.", store.place()),
-            "Update Partyline, or move the file away to start afresh; it is left as it is.",
-        )
-    })
 }
 
 /// Link-local IPv6 addresses need a scope that only this computer knows; neighbours find each other by beacon.

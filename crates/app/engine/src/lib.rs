@@ -9,6 +9,7 @@ mod devices;
 mod doctor;
 mod egress;
 mod engine;
+mod open;
 mod router;
 mod spares;
 mod store;
@@ -16,7 +17,7 @@ mod surroundings;
 
 use std::path::PathBuf;
 
-use partyline_model::AppError;
+use partyline_model::{AppError, Settings};
 use tokio::task::JoinHandle;
 
 pub use controller::{Call, Controller};
@@ -29,12 +30,8 @@ pub struct EngineOptions {
     pub state_dir: PathBuf,
     /// Where things live that do not outlast a restart of the computer.
     pub runtime_dir: PathBuf,
-    /// The UDP port all parties share; 0 lets the system choose.
-    pub port: u16,
-    /// Whether the network's NAT is measured; without, every way of connecting is tried.
-    pub nat_detection: bool,
-    /// Rendezvous servers for new parties.
-    pub servers: Vec<String>,
+    /// What counts where the user has set nothing else.
+    pub settings: Settings,
     /// Certificates (PEM) to trust besides the system's, for private servers.
     pub extra_ca: Option<PathBuf>,
 }

@@ -90,6 +90,8 @@ pub(crate) struct Ports {
     notes: PathBuf,
     events: mpsc::Sender<Surrounding>,
     place: Option<Place>,
+    /// Whether the router is asked at all.
+    on: bool,
     mapper: Option<(PortMapper, JoinHandle<()>)>,
 }
 
@@ -97,12 +99,31 @@ impl Ports {
     /// Mappings for a UDP socket; those that a crash would leave behind are noted in the state directory.
     pub(crate) fn new(udp: &UdpEndpoint, seed: u64, state: &Path, events: mpsc::Sender<Surrounding>) -> Self {
         let (port, port_v6, notes) = (udp.port(), udp.port_v6(), state.join("mappings.json"));
-        Self { port, port_v6, seed, notes, events, place: None, mapper: None }
+        Self { port, port_v6, seed, notes, events, place: None, on: true, mapper: None }
+    }
+
+    /// The same, asking or not.
+    pub(crate) const fn enabled(mut self, on: bool) -> Self {
+        self.on = on;
+        self
+    }
+
+    /// Asks or not from the next [`Self::follow`] on; whether that is news.
+    pub(crate) const fn enable(&mut self, on: bool) -> bool {
+        let news = self.on != on;
+        self.on = on;
+        news
+    }
+
+    /// The socket has another port: the old mappings go, the next [`Self::follow`] asks for new ones.
+    pub(crate) async fn move_to(&mut self, udp: &UdpEndpoint) {
+        self.stop().await;
+        (self.port, self.port_v6, self.place) = (udp.port(), udp.port_v6(), None);
     }
 
     /// Asks the router of this network, if it is another one than before.
     pub(crate) async fn follow(&mut self, state: &NetworkState) {
-        let place = place(state, self.port_v6);
+        let place = place(state, self.port_v6).filter(|_| self.on);
         if place != self.place {
             self.stop().await;
             self.mapper = place.as_ref().filter(|_| self.port != 0).map(|place| self.start(place));

@@ -38,13 +38,15 @@ pub struct Settings {
     /// Directory of keys and parties; also set by PARTYLINE_STATE_DIR.
     #[arg(long, value_name = "DIR", default_value_os_t = Directories::system().state)]
     pub state_dir: PathBuf,
-    /// UDP port all parties share; 0 lets the system choose.
+    /// UDP port all parties share; 0 lets the system choose. `partyline config port` overrides it.
     #[arg(long, value_name = "PORT", env = "PARTYLINE_PORT", default_value_t = 0)]
     pub port: u16,
-    /// Whether to measure what the network's NAT does; without, every way of connecting is tried.
+    /// Whether to measure what the network's NAT does; without, every way of connecting is tried. `partyline config
+    /// nat_detection` overrides it.
     #[arg(long, value_enum, value_name = "ON|OFF", env = "PARTYLINE_NAT_DETECTION", default_value = "on")]
     pub nat_detection: Switch,
-    /// Rendezvous server for new parties (`wss://host`); can be given several times.
+    /// Rendezvous server for new parties (`wss://host`); can be given several times. `partyline config servers`
+    /// overrides it.
     #[arg(long = "default-server", value_name = "URL", env = "PARTYLINE_SERVERS", value_delimiter = ',')]
     pub default_servers: Vec<String>,
     /// Certificates (PEM) to trust besides the system's, for private servers.
@@ -65,9 +67,12 @@ impl Settings {
         EngineOptions {
             state_dir: self.state_dir.clone(),
             runtime_dir: place.runtime_dir.clone(),
-            port: self.port,
-            nat_detection: self.nat_detection == Switch::On,
-            servers: self.default_servers.clone(),
+            settings: partyline_model::Settings {
+                port: self.port,
+                nat_detection: self.nat_detection == Switch::On,
+                servers: self.default_servers.clone(),
+                ..partyline_model::Settings::default()
+            },
             extra_ca: self.extra_ca.clone(),
         }
     }

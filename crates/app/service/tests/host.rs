@@ -18,6 +18,7 @@ fn snapshot() -> Snapshot {
         device: DeviceView { id: DeviceId([1; 32]), version: "0".into() },
         parties: Vec::new(),
         network: NetworkView::default(),
+        settings: partyline_model::Settings::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::{DeviceId, InviteId, PartyId, Role, Snapshot, Timestamp};
+use crate::{DeviceId, InviteId, PartyId, Role, Sample, Settings, Snapshot, Timestamp};
 
 /// How long an invite can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -125,6 +125,19 @@ pub enum Command {
         /// STUN servers to ask besides the parties' own (`host` or `host:port`), at most 8.
         stun: Vec<String>,
     },
+    /// Set what the user may decide; kept across restarts, and applied at once. Another `port` needs a new socket, so
+    /// that all paths are found anew. Answered by [`Reply::Done`], or an error that changes nothing.
+    Configure {
+        /// All of it. Relays without a password keep the one that is known.
+        settings: Box<Settings>,
+    },
+    /// What was measured of a member's paths in the last hour. Answered by [`Reply::Samples`].
+    Samples {
+        /// In which party.
+        party: PartyId,
+        /// Whose.
+        member: DeviceId,
+    },
     /// Check everything that commonly goes wrong. Answered by [`Reply::Doctor`].
     Doctor,
     /// End the engine cleanly. Answered by [`Reply::Done`].
@@ -159,6 +172,8 @@ pub enum Reply {
     Preview(InvitePreview),
     /// A round trip was made.
     Pong(PingSample),
+    /// Round trips, oldest first, at most 3,600.
+    Samples(Vec<Sample>),
     /// What the check-up found.
     Doctor(Vec<DoctorFinding>),
     /// It is done.

@@ -10,6 +10,8 @@ mod id;
 mod nat;
 mod network;
 mod path;
+mod quality;
+mod settings;
 mod time;
 mod view;
 
@@ -20,10 +22,12 @@ pub use id::{DeviceId, Handle, IdError, InviteId, PartyId, SessionNonce, Topic, 
 pub use nat::{Allocation, Badge, Filtering, Mapping, NatProfile};
 pub use network::{CheckStep, CheckTopic, Confidence, NetworkReport, RouterCheck, ServerCheck, StepState};
 pub use path::{Attempt, AttemptOutcome, Method, PathKind};
+pub use quality::{Grade, Quality, Sample, Trend, score};
+pub use settings::{Methods, RelaySetting, Settings};
 pub use time::{Now, Timestamp};
 pub use view::{
-    DeviceView, InviteView, MemberView, NetworkView, PartyPhase, PartyView, PathEvent, PathView, Phase,
-    Quality, Role, ServerView, Snapshot, TrafficView,
+    DeviceView, InviteView, MemberView, NetworkView, PartyPhase, PartyView, PathEvent, PathView, Phase, Role,
+    ServerView, Snapshot, TrafficView,
 };
 
 /// What TypeScript writes as `number`, for fields that are never NaN: of a float it would write `number | null`.

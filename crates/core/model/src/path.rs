@@ -38,6 +38,8 @@ pub enum Method {
     Predict,
     /// Many ports at once.
     Spray,
+    /// Through another member.
+    MemberRelay,
     /// A relay over UDP.
     RelayUdp,
     /// A relay over TCP.

@@ -6,7 +6,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::{AppError, Attempt, Badge, DeviceId, InviteId, NatProfile, NetworkReport, PartyId, PathKind};
+use crate::{
+    AppError, Attempt, Badge, DeviceId, InviteId, NatProfile, NetworkReport, PartyId, PathKind, Quality,
+    Settings,
+};
 
 /// Everything there is to show.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +25,8 @@ pub struct Snapshot {
     pub parties: Vec<PartyView>,
     /// The network this computer is in.
     pub network: NetworkView,
+    /// What the user has set; passwords are left out.
+    pub settings: Settings,
 }
 
 /// The engine's own state.
@@ -180,24 +185,14 @@ pub struct PathView {
     pub remote: SocketAddr,
     /// The relay's name, if relayed.
     pub relay: Option<String>,
+    /// The member that passes the packets on, if one does.
+    pub via: Option<DeviceId>,
     /// Seconds it has been in use.
     pub age_s: u32,
     /// Seconds since the last WireGuard handshake.
     pub handshake_s: Option<u32>,
     /// What was tried, in order.
     pub why: Vec<Attempt>,
-}
-
-/// How good a path is.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "specta", derive(specta::Type))]
-pub struct Quality {
-    /// Smoothed round trip in milliseconds.
-    pub rtt_ms: Option<f32>,
-    /// Mean deviation of the round trip in milliseconds.
-    pub jitter_ms: Option<f32>,
-    /// Share of checks unanswered, 0 to 1.
-    pub loss: Option<f32>,
 }
 
 /// Packets and bytes since the member was first connected. Bytes are numbers with a fraction only because they may
@@ -211,6 +206,12 @@ pub struct TrafficView {
     /// Bytes sent.
     #[cfg_attr(feature = "specta", specta(type = crate::Number))]
     pub sent_bytes: f64,
+    /// Bytes received per second, smoothed over some 2 s.
+    #[cfg_attr(feature = "specta", specta(type = crate::Number))]
+    pub receiving: f32,
+    /// Bytes sent per second, smoothed over some 2 s.
+    #[cfg_attr(feature = "specta", specta(type = crate::Number))]
+    pub sending: f32,
     /// Packets dropped, whatever the reason.
     pub dropped: u32,
 }

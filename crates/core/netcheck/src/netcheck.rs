@@ -133,6 +133,18 @@ impl Netcheck {
         self.measure(now);
     }
 
+    /// Measures the policies or not from now on, whatever [`Config::enabled`] said. What was measured is forgotten when
+    /// that is switched off.
+    pub fn set_enabled(&mut self, now: Instant, enabled: bool) {
+        if self.config.enabled != enabled {
+            self.config.enabled = enabled;
+            if std::mem::take(&mut self.lent) {
+                self.events.push_back(Event::SparesDone);
+            }
+            self.check(now);
+        }
+    }
+
     /// Lends sockets that have sent nothing yet: their local addresses, at most 8. The first makes the measurement, the
     /// others show how ports are allocated. To be called in answer to [`Event::SparesWanted`], or before
     /// [`Netcheck::set_servers`] or [`Netcheck::restart`]; each measurement needs new ones.

@@ -58,7 +58,12 @@ impl Node {
 
     fn carry_out(&mut self, now: Now, command: Command) -> Result<Reply, AppError> {
         match command {
-            Command::Snapshot => Ok(Reply::Snapshot(Box::new(self.snapshot(now)))),
+            Command::Snapshot => {
+                self.measure(now);
+                Ok(Reply::Snapshot(Box::new(self.snapshot(now))))
+            }
+            Command::Configure { settings } => self.configure(now, *settings),
+            Command::Samples { party, member } => self.samples(now, party, member),
             Command::Create { name, display_name, servers, range } => {
                 self.create(now, name, display_name, servers, range)
             }
@@ -93,7 +98,8 @@ impl Node {
         servers: Vec<String>,
         range: Option<Ipv4Net>,
     ) -> Result<Reply, AppError> {
-        let servers = if servers.is_empty() { self.config.servers.clone() } else { servers };
+        let servers = if servers.is_empty() { self.settings.servers.clone() } else { servers };
+        let display_name = self.name_or_own(display_name);
         let taken = self.parties.values().filter_map(|local| local.membership.range());
         let range = match range {
             Some(range) => range,
@@ -107,6 +113,11 @@ impl Node {
             .map_err(|error| party_error(&error))?;
         let party = self.admit(now, membership);
         Ok(Reply::Created { party, link: link(&invite) })
+    }
+
+    /// The name of a command, or else the one that is set.
+    fn name_or_own(&self, name: String) -> String {
+        if name.is_empty() { self.settings.display_name.clone() } else { name }
     }
 
     fn preview(&self, link: &str) -> Result<InvitePreview, AppError> {
@@ -132,6 +143,7 @@ impl Node {
                 "Switch it on with `partyline up`.",
             ));
         }
+        let display_name = self.name_or_own(display_name);
         let membership = Membership::join(now.unix, &mut self.rng, &self.device, &invite, display_name)
             .map_err(|error| join_error(&error))?;
         let party = self.admit(now, membership);

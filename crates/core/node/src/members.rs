@@ -16,8 +16,6 @@ use crate::{
     local::LocalParty,
 };
 
-/// The tunnel device's packet size, in bytes.
-const MTU: u16 = 1400;
 const PREFIX_V6: u8 = 64;
 
 impl Node {
@@ -65,7 +63,8 @@ impl Node {
         let v4 = Ipv4Net::new(address, range.prefix_len());
         let v6 = Ipv6Net::new(membership.address_v6(), PREFIX_V6);
         let (Ok(v4), Ok(v6)) = (v4, v6) else { return };
-        let device = DeviceConfig { v4, v6, mtu: MTU };
+        let mtu = self.settings.mtu;
+        let device = DeviceConfig { v4, v6, mtu };
         if local.device.as_ref() == Some(&device) {
             return;
         }
@@ -74,7 +73,7 @@ impl Node {
         local.problem = local.problem.take().filter(|problem| problem.code != ErrorCode::InviteExpired);
         let secret = local.membership.tunnel_secret();
         let members: Vec<DeviceId> = local.membership.members().map(|member| member.device).collect();
-        self.tunnel.add_party(now.instant, party, secret, PartyNet { v4, v6, mtu: MTU });
+        self.tunnel.add_party(now.instant, party, secret, PartyNet { v4, v6, mtu });
         self.outputs.push_back(Output::DeviceUp { party, device });
         members.into_iter().for_each(|device| self.sync_member(now.instant, party, device));
         self.check_ranges();
@@ -180,6 +179,7 @@ impl Node {
             self.paths.remove_peer(now, id);
         }
         self.tunnel.remove_peer(party, device);
+        self.measurements.remove(&(party, device));
         if let Some(local) = self.parties.get_mut(&party) {
             local.contacts.remove(&device);
         }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::{Candidate, CandidateKind, DeviceId, Now, PartyId};
+use partyline_model::{Candidate, CandidateKind, DeviceId, Now, PartyId, Settings};
 use partyline_netcheck::Netcheck;
 use partyline_party::{DeviceKey, Reachability};
 use partyline_paths::{Event as PathEvent, Paths, RelayTransport, Via};
@@ -19,6 +19,7 @@ use crate::{
     io::{LocalNetwork, Output, ServerId},
     link::ServerLink,
     local::LocalParty,
+    measure::Measurements,
     network::NetworkCheck,
     peers::Peers,
     refusals::Refusals,
@@ -30,19 +31,20 @@ use crate::{
 /// What the node is told once.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Rendezvous servers for new parties.
-    pub servers: Vec<String>,
+    /// What counts where the user has set nothing else.
+    pub settings: Settings,
     /// The version of this program, for people.
     pub version: String,
-    /// How paths are looked for.
+    /// How paths are looked for, as far as that is no setting.
     pub paths: partyline_paths::Config,
-    /// How the network is measured.
+    /// How the network is measured, if it is.
     pub netcheck: partyline_netcheck::Config,
 }
 
 /// One device's part in all its parties.
 pub struct Node {
     pub(crate) config: Config,
+    pub(crate) settings: Settings,
     pub(crate) rng: ChaCha20Rng,
     pub(crate) device: DeviceKey,
     pub(crate) parties: BTreeMap<PartyId, LocalParty>,
@@ -53,6 +55,7 @@ pub struct Node {
     pub(crate) netcheck: Netcheck,
     pub(crate) network: NetworkCheck,
     pub(crate) peers: Peers,
+    pub(crate) measurements: Measurements,
     pub(crate) local: LocalNetwork,
     pub(crate) reflexive: Vec<SocketAddr>,
     pub(crate) mapped: Vec<SocketAddr>,
@@ -87,15 +90,23 @@ impl Node {
             seed
         };
         let (paths, tunnel, netcheck) = (draw(), draw(), draw());
-        let Restored { device, parties } = match saved {
-            Some(bytes) => SavedState::decode(bytes)?.restore(now, &mut rng)?,
-            None => Restored { device: DeviceKey::generate(&mut rng), parties: BTreeMap::new() },
+        let Restored { device, parties, settings } = match saved {
+            Some(bytes) => SavedState::decode(bytes)?.restore(now, &mut rng, &config.settings)?,
+            None => Restored {
+                device: DeviceKey::generate(&mut rng),
+                parties: BTreeMap::new(),
+                settings: config.settings.clone(),
+            },
         };
+        let path_config = Self::path_config(&config.paths, &settings);
+        let netcheck_config =
+            partyline_netcheck::Config { enabled: settings.nat_detection, ..config.netcheck };
         let mut node = Self {
-            paths: Paths::new(now.instant, paths, config.paths.clone()),
+            paths: Paths::new(now.instant, paths, path_config),
             tunnel: Tunnel::new(now.instant, tunnel),
-            netcheck: Netcheck::new(now.instant, netcheck, config.netcheck),
+            netcheck: Netcheck::new(now.instant, netcheck, netcheck_config),
             config,
+            settings,
             rng,
             device,
             parties,
@@ -103,6 +114,7 @@ impl Node {
             relays: Relays::default(),
             network: NetworkCheck::default(),
             peers: Peers::default(),
+            measurements: Measurements::new(),
             local: LocalNetwork::default(),
             reflexive: Vec::new(),
             mapped: Vec::new(),
@@ -118,6 +130,8 @@ impl Node {
             stopping: false,
             streams: Streams::default(),
         };
+        node.relays.set_own(node.settings.relays.clone());
+        node.look_up_relays();
         let on: Vec<PartyId> = node.parties.iter().filter(|(_, party)| party.on).map(|(id, _)| *id).collect();
         on.into_iter().for_each(|party| node.switch_on(now, party));
         if saved.is_none() {
@@ -255,6 +269,11 @@ impl Node {
                 });
                 self.tunnel.set_path(now.instant, party, device, shape);
                 self.touch();
+            }
+            PathEvent::Sampled { peer, rtt, kind } => {
+                if let Some(member) = self.peers.member(peer) {
+                    self.measurements.entry(member).or_default().sampled(now, rtt, kind);
+                }
             }
             PathEvent::OpenStream { stream, transport, address, host } => {
                 self.streams.add(stream, address);

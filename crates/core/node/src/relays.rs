@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::Now;
+use partyline_model::{Now, RelaySetting};
 use partyline_netcheck::StunServer;
 use partyline_paths::{RelayServer, RelayTransport};
 use partyline_wire::rendezvous::RelayGrant;
@@ -23,7 +23,7 @@ const LIFE_MAXIMUM: Duration = Duration::from_secs(7 * 86_400);
 
 /// A TURN URL taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct TurnUrl {
+pub(crate) struct TurnUrl {
     transport: RelayTransport,
     host: String,
     port: u16,
@@ -32,6 +32,7 @@ struct TurnUrl {
 /// Everything granted so far.
 #[derive(Debug, Default)]
 pub struct Relays {
+    own: Vec<RelaySetting>,
     grants: BTreeMap<ServerId, Granted>,
     addresses: BTreeMap<(String, u16), Vec<SocketAddr>>,
 }
@@ -43,6 +44,13 @@ struct Granted {
 }
 
 impl Relays {
+    /// Takes the user's own relays in place of those before.
+    pub fn set_own(&mut self, own: Vec<RelaySetting>) {
+        self.own = own;
+        let hosts: BTreeSet<_> = self.hosts().into_iter().collect();
+        self.addresses.retain(|host, _| hosts.contains(host));
+    }
+
     /// Takes a grant; returns the hosts that have to be looked up for it.
     pub fn granted(&mut self, from: ServerId, grant: RelayGrant, now: Now) -> Vec<(String, u16)> {
         let life = grant.expires.since(now.unix).clamp(LIFE_MINIMUM, LIFE_MAXIMUM);
@@ -61,12 +69,9 @@ impl Relays {
 
     /// All hosts: on another network their addresses may be others.
     pub fn hosts(&self) -> Vec<(String, u16)> {
-        let hosts: BTreeSet<_> = self
-            .grants
-            .values()
-            .flat_map(|granted| urls(&granted.grant))
-            .map(|(url, _)| (url.host, url.port))
-            .collect();
+        let granted = self.grants.values().flat_map(|granted| urls(&granted.grant)).map(|(url, _)| url);
+        let own = self.own.iter().filter_map(|relay| TurnUrl::parse(&relay.url));
+        let hosts: BTreeSet<_> = own.chain(granted).map(|url| (url.host, url.port)).collect();
         hosts.into_iter().collect()
     }
 
@@ -85,23 +90,31 @@ impl Relays {
         self.grants.remove(&server);
     }
 
-    /// The relays, each server's best first.
+    /// The relays: the user's own, then each server's best first.
     pub fn servers(&self) -> Vec<RelayServer> {
-        let ways = self.grants.values().flat_map(|Granted { grant, .. }| {
-            urls(grant).flat_map(move |(url, region)| {
-                let addresses =
-                    self.addresses.get(&(url.host.clone(), url.port)).cloned().unwrap_or_default();
-                addresses.into_iter().map(move |address| RelayServer {
-                    name: relay_name(&url.host, region),
-                    transport: url.transport,
-                    address,
-                    host: url.host.clone(),
-                    username: grant.username.clone(),
-                    password: grant.password.clone(),
-                })
-            })
+        let own = self.own.iter().filter_map(|relay| {
+            Some((TurnUrl::parse(&relay.url)?, "", relay.username.as_str(), relay.password.as_str()))
         });
-        ways.collect()
+        let granted = self.grants.values().flat_map(|Granted { grant, .. }| {
+            urls(grant).map(|(url, region)| (url, region, grant.username.as_str(), grant.password.as_str()))
+        });
+        own.chain(granted).flat_map(|way| self.resolved_ways(way)).collect()
+    }
+
+    fn resolved_ways(
+        &self,
+        (url, region, username, password): (TurnUrl, &str, &str, &str),
+    ) -> Vec<RelayServer> {
+        let addresses = self.addresses.get(&(url.host.clone(), url.port)).into_iter().flatten();
+        let way = |address: &SocketAddr| RelayServer {
+            name: relay_name(&url.host, region),
+            transport: url.transport,
+            address: *address,
+            host: url.host.clone(),
+            username: username.to_owned(),
+            password: password.to_owned(),
+        };
+        addresses.map(way).collect()
     }
 
     /// The same hosts as STUN servers.
@@ -127,7 +140,7 @@ fn urls(grant: &RelayGrant) -> impl Iterator<Item = (TurnUrl, &str)> {
 
 impl TurnUrl {
     /// `turn:host[:port][?transport=udp|tcp]` or `turns:…` (RFC 7065).
-    fn parse(url: &str) -> Option<Self> {
+    pub(crate) fn parse(url: &str) -> Option<Self> {
         let (scheme, rest) = url.split_once(':')?;
         let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
         let secure = match scheme {

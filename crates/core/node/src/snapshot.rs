@@ -11,7 +11,7 @@ use partyline_party::{Member, Standing};
 use partyline_paths::PeerView;
 use partyline_tunnel::SessionView;
 
-use crate::{Node, local::LocalParty};
+use crate::{Node, local::LocalParty, measure::Measurement};
 
 impl Node {
     /// Everything there is to show now.
@@ -25,6 +25,7 @@ impl Node {
             device: DeviceView { id: self.device.id(), version: self.config.version.clone() },
             parties: parties.into_iter().map(|local| self.party_view(now, local)).collect(),
             network: NetworkView { report: self.network_report(now), ..self.network_view() },
+            settings: self.settings.without_secrets(),
         }
     }
 
@@ -94,6 +95,7 @@ impl Node {
     fn member_view(&self, now: Now, local: &LocalParty, member: &Member<'_>) -> MemberView {
         let party = local.membership.id();
         let session = self.tunnel.session(party, member.device);
+        let measured = self.measurements.get(&(party, member.device));
         let path = self.peers.id(party, member.device).and_then(|id| self.paths.view(now.instant, id));
         let open = member.nat.is_some_and(|nat| {
             nat.public.iter().any(|address| member.candidates.iter().any(|known| is_host(known, *address)))
@@ -108,10 +110,10 @@ impl Node {
             address: member.address_v4,
             address_v6: Some(member.address_v6),
             badge: member.nat.and_then(|nat| nat.badge(open)),
-            quality: path.as_ref().map(|path| path.quality).unwrap_or_default(),
+            quality: quality(now.instant, path.as_ref(), measured),
             history: path.as_ref().map(|path| history(now, path)).unwrap_or_default(),
             path: path.and_then(|path| path_view(now.instant, path, session.as_ref())),
-            traffic: session.map(|session| traffic(&session)).unwrap_or_default(),
+            traffic: session.map(|session| traffic(&session, measured)).unwrap_or_default(),
         }
     }
 
@@ -224,6 +226,7 @@ fn path_view(now: Instant, path: PeerView, session: Option<&SessionView>) -> Opt
         kind: path.kind?,
         remote: path.remote?,
         relay: path.relay,
+        via: None,
         age_s: whole_seconds(path.age),
         handshake_s: handshake.map(|at| whole_seconds(now.saturating_duration_since(at))),
         why: path.why,
@@ -238,13 +241,14 @@ fn history(now: Now, path: &PeerView) -> Vec<PathEvent> {
     path.history.iter().map(event).collect()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a count of bytes for people")]
-fn traffic(session: &SessionView) -> TrafficView {
-    TrafficView {
-        received_bytes: session.received_bytes as f64,
-        sent_bytes: session.sent_bytes as f64,
-        dropped: u32::try_from(session.drops.total()).unwrap_or(u32::MAX),
-    }
+fn quality(now: Instant, path: Option<&PeerView>, measured: Option<&Measurement>) -> Quality {
+    let path = path.map(|path| path.quality).unwrap_or_default();
+    measured.map_or(path, |measured| measured.quality(now, path))
+}
+
+fn traffic(session: &SessionView, measured: Option<&Measurement>) -> TrafficView {
+    let none = Measurement::default();
+    measured.unwrap_or(&none).traffic(session)
 }
 
 fn seconds(time: Timestamp) -> u32 {

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use partyline_model::{Now, PartyId};
+use partyline_model::{Now, PartyId, Settings};
 use partyline_party::{DeviceKey, Membership, MembershipState, Secret};
 use rand_chacha::ChaCha20Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::{Node, local::LocalParty};
+use crate::{
+    Node,
+    local::LocalParty,
+    settings::{self, Chosen},
+};
 
 const VERSION: u32 = 1;
 
@@ -28,6 +32,9 @@ pub(crate) struct SavedState {
     version: u32,
     device: Secret,
     parties: Vec<SavedParty>,
+    /// What the user has set; states of earlier versions have none.
+    #[serde(default)]
+    settings: Chosen,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -40,6 +47,7 @@ struct SavedParty {
 pub(crate) struct Restored {
     pub device: DeviceKey,
     pub parties: BTreeMap<PartyId, LocalParty>,
+    pub settings: Settings,
 }
 
 impl SavedState {
@@ -55,7 +63,14 @@ impl SavedState {
         }
     }
 
-    pub(crate) fn restore(self, now: Now, rng: &mut ChaCha20Rng) -> Result<Restored, StateError> {
+    pub(crate) fn restore(
+        self,
+        now: Now,
+        rng: &mut ChaCha20Rng,
+        defaults: &Settings,
+    ) -> Result<Restored, StateError> {
+        let settings = settings::restore(defaults, self.settings)
+            .ok_or_else(|| StateError::Damaged("its settings cannot be read".to_owned()))?;
         let device = DeviceKey::from_seed(&self.device);
         let mut parties = BTreeMap::new();
         for SavedParty { on, membership } in self.parties {
@@ -63,7 +78,7 @@ impl SavedState {
                 .map_err(|error| StateError::Damaged(error.to_string()))?;
             parties.insert(membership.id(), LocalParty::new(now.instant, membership, on));
         }
-        Ok(Restored { device, parties })
+        Ok(Restored { device, parties, settings })
     }
 }
 
@@ -76,7 +91,8 @@ impl Node {
             .values()
             .map(|party| SavedParty { on: party.on, membership: party.membership.state().clone() })
             .collect();
-        let state = SavedState { version: VERSION, device: self.device.seed(), parties };
+        let settings = settings::chosen(&self.config.settings, &self.settings);
+        let state = SavedState { version: VERSION, device: self.device.seed(), parties, settings };
         // Fails only for maps whose keys are no strings, which these are.
         serde_json::to_vec_pretty(&state).unwrap_or_default()
     }

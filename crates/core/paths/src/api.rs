@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, ops::Range, time::Duration};
 
-use partyline_model::{Attempt, Candidate, PathKind, Quality};
+use partyline_model::{Attempt, Candidate, Methods, PathKind, Quality};
 use partyline_wire::{datagram, probe::Tag};
 
 /// A peer, numbered by the caller: one device in one party.
@@ -60,6 +60,10 @@ pub struct Config {
     pub direct: bool,
     /// Whether relays are used.
     pub relay: bool,
+    /// Which ways of connecting are tried.
+    pub methods: Methods,
+    /// How long a new direct path is tried before it counts as failed and is retried with growing pauses.
+    pub direct_timeout: Duration,
     /// The gap between two checks once a burst of 16 is used up, over all peers.
     pub pace: Duration,
     /// How long a path may be silent before it is kept alive; at least a second.
@@ -68,7 +72,14 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { direct: true, relay: true, pace: Duration::from_millis(5), keepalive: Duration::from_secs(15) }
+        Self {
+            direct: true,
+            relay: true,
+            methods: Methods::default(),
+            direct_timeout: Duration::from_secs(5),
+            pace: Duration::from_millis(5),
+            keepalive: Duration::from_secs(15),
+        }
     }
 }
 
@@ -198,6 +209,15 @@ pub enum Event {
         kind: Option<PathKind>,
         /// The path.
         path: Option<Path>,
+    },
+    /// A check of the path in use was answered, or will not be any more.
+    Sampled {
+        /// Whose path.
+        peer: PeerId,
+        /// The round trip; `None` if there was no answer.
+        rtt: Option<Duration>,
+        /// What carries the peer's packets.
+        kind: PathKind,
     },
     /// Connect to a TURN server, then say [`crate::Paths::stream_opened`] or [`crate::Paths::stream_closed`].
     OpenStream {

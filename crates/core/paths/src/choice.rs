@@ -147,12 +147,12 @@ mod tests {
     #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
     fn measured(kind: CandidateKind, rtt_ms: u64, samples: u64) -> Pair {
         let path = Path { via: Via::Udp(SocketId::MAIN), remote: ([198, 51, 100, 1], 1).into() };
-        let mut pair = Pair::new(path, kind, None, 1.0);
+        let mut pair = Pair::new(path, kind, None, 1.0, Duration::from_secs(5));
         let now = Instant::now();
         for counter in 0..samples {
             let id = TransactionId::new(counter, 0);
             pair.checked(now, id);
-            assert!(pair.answered(now + Duration::from_millis(rtt_ms), id));
+            assert!(pair.answered(now + Duration::from_millis(rtt_ms), id).is_some());
         }
         pair
     }

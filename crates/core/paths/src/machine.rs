@@ -128,6 +128,18 @@ impl Paths {
         }
     }
 
+    /// What is tried is decided anew, except for the keepalive. Paths that are not wanted any more are given up at once.
+    pub fn configure(&mut self, now: Instant, config: Config) {
+        let Shared { relays, out, events, .. } = &mut self.shared;
+        if !config.relay {
+            relays.set(now, Vec::new(), out, events);
+        }
+        let keepalive = self.shared.config.keepalive;
+        self.shared.config = Config { keepalive, ..config };
+        self.settle(now);
+        self.each(now, Peer::reconsider);
+    }
+
     /// How long a path may be silent before it is kept alive, as the network turned out to need it.
     pub fn set_keepalive(&mut self, keepalive: Duration) {
         self.shared.config.keepalive = keepalive.max(Duration::from_secs(1));

@@ -20,8 +20,9 @@ use crate::{
 
 /// Gap after the first check of a round; each further one doubles.
 const FIRST_GAP: Duration = Duration::from_millis(100);
-/// Checks in the first round, 4.7 s in all, and in later ones.
-const FIRST_ROUND: u32 = 6;
+/// Gaps double up to this one.
+const LONGEST_GAP: Duration = Duration::from_millis(1600);
+/// Checks in a round after the first.
 const LATER_ROUND: u32 = 3;
 /// Pause after the first failed round; each further one doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -87,6 +88,8 @@ pub(crate) struct Pair {
     pub(crate) rounds: u32,
     /// Spreads retries, 0.75 to 1.25.
     spread: f64,
+    /// Checks in the first round.
+    first_round: u32,
     urgent: bool,
     open: Vec<Open>,
 }
@@ -97,6 +100,7 @@ impl Pair {
         kind: CandidateKind,
         transport: Option<RelayTransport>,
         spread: f64,
+        patience: Duration,
     ) -> Self {
         let state = if matches!(path.via, Via::Relay(_)) { State::Waiting } else { State::Checking(0) };
         Self {
@@ -115,6 +119,7 @@ impl Pair {
             failed_at: None,
             rounds: 0,
             spread,
+            first_round: round_of(patience),
             urgent: false,
             open: Vec::new(),
         }
@@ -122,15 +127,7 @@ impl Pair {
 
     /// What the user is told that carries the packets.
     pub(crate) fn carries(&self) -> PathKind {
-        let ip = self.path.remote.ip();
-        match (self.path.via, self.kind) {
-            (Via::Relay(_), _) | (_, CandidateKind::Relayed) => PathKind::Relay,
-            (_, CandidateKind::Lan) => PathKind::Lan,
-            (_, CandidateKind::Mapped) => PathKind::Mapped,
-            _ if is_private(ip) => PathKind::Lan,
-            _ if ip.is_ipv6() => PathKind::DirectV6,
-            _ => PathKind::Direct,
-        }
+        kind_of(self.path, self.kind)
     }
 
     /// The method under which it is explained.
@@ -210,9 +207,10 @@ impl Pair {
         self.open.push(Open { id, sent: now, counts: self.state == State::Valid });
     }
 
-    /// A check of ours was answered on this path; `false` if it was not asked here. Makes the path valid.
-    pub(crate) fn answered(&mut self, now: Instant, id: TransactionId) -> bool {
-        let Some(at) = self.open.iter().position(|open| open.id == id) else { return false };
+    /// A check of ours was answered on this path; `None` if it was not asked here. Makes the path valid.
+    /// Returns the round trip.
+    pub(crate) fn answered(&mut self, now: Instant, id: TransactionId) -> Option<Duration> {
+        let at = self.open.iter().position(|open| open.id == id)?;
         let rtt = now - self.open.swap_remove(at).sent;
         self.estimate.answered(rtt);
         self.came_back(now);
@@ -220,7 +218,7 @@ impl Pair {
             (self.state, self.rounds, self.urgent) = (State::Valid, 0, false);
             self.took = self.began.map(|began| now - began);
         }
-        true
+        Some(rtt)
     }
 
     /// The tunnel authenticated a packet that came this way, or a check was answered.
@@ -244,8 +242,9 @@ impl Pair {
         self.state == State::Valid && !self.suspect(now)
     }
 
-    /// Forgets checks that will not be answered any more, returns their ids, and fails if the time for that has come.
-    pub(crate) fn expire(&mut self, now: Instant) -> Vec<TransactionId> {
+    /// Forgets checks that will not be answered any more, and fails if the time for that has come. Returns their ids,
+    /// and whether the silence says something about loss.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<(TransactionId, bool)> {
         let patience = self.patience() * 4;
         let over = |open: &Open| open.sent + patience <= now;
         let excess = self.open.len().saturating_sub(MAX_OPEN);
@@ -255,7 +254,7 @@ impl Pair {
         if self.fails_at().is_some_and(|at| at <= now) {
             self.fail(now);
         }
-        gone.into_iter().map(|open| open.id).collect()
+        gone.into_iter().map(|open| (open.id, open.counts)).collect()
     }
 
     /// No check went out since then.
@@ -276,9 +275,7 @@ impl Pair {
 
     fn fails_at(&self) -> Option<Instant> {
         match self.state {
-            State::Checking(sent) if sent >= self.round_len() => {
-                self.last_check.map(|at| at + gap(sent.min(5)))
-            }
+            State::Checking(sent) if sent >= self.round_len() => self.last_check.map(|at| at + gap(sent)),
             State::Valid => self.unanswered.map(|since| since + DROP_AFTER.max(self.patience())),
             _ => None,
         }
@@ -292,7 +289,7 @@ impl Pair {
     }
 
     fn round_len(&self) -> u32 {
-        if self.rounds == 0 { FIRST_ROUND } else { LATER_ROUND }
+        if self.rounds == 0 { self.first_round } else { LATER_ROUND }
     }
 
     /// When the next check is due, given what the path is used for.
@@ -336,6 +333,19 @@ impl Pair {
     }
 }
 
+/// What a path to an address that was learned in this way is.
+pub(crate) fn kind_of(path: Path, kind: CandidateKind) -> PathKind {
+    let ip = path.remote.ip();
+    match (path.via, kind) {
+        (Via::Relay(_), _) | (_, CandidateKind::Relayed) => PathKind::Relay,
+        (_, CandidateKind::Lan) => PathKind::Lan,
+        (_, CandidateKind::Mapped) => PathKind::Mapped,
+        _ if is_private(ip) => PathKind::Lan,
+        _ if ip.is_ipv6() => PathKind::DirectV6,
+        _ => PathKind::Direct,
+    }
+}
+
 /// What a pair is to its peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -361,7 +371,16 @@ impl Role {
 }
 
 fn gap(sent: u32) -> Duration {
-    FIRST_GAP * (1 << sent.saturating_sub(1).min(6))
+    (FIRST_GAP * (1 << sent.saturating_sub(1).min(6))).min(LONGEST_GAP)
+}
+
+/// Checks that fit into so much time, the last one's wait included: 6 into 5 s.
+fn round_of(patience: Duration) -> u32 {
+    let ends = (1..).scan(Duration::ZERO, |end, sent| {
+        *end += gap(sent);
+        Some(*end)
+    });
+    u32::try_from(ends.take_while(|end| *end <= patience).count()).unwrap_or(u32::MAX).max(LATER_ROUND)
 }
 
 /// Whether an address only means something on a local network.

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use partyline_model::{Candidate, CandidateKind};
+use partyline_model::{Candidate, CandidateKind, PathKind};
 use rand_core::RngCore;
 use std::net::SocketAddr;
 
 use crate::{
-    api::{Path, RelayTransport, SocketId, Via},
-    pair::{Pair, State, is_private},
+    api::{Config, Path, RelayTransport, SocketId, Via},
+    pair::{Pair, State, is_private, kind_of},
     peer::{Env, Peer},
 };
 
@@ -45,6 +45,15 @@ impl Peer {
         self.pairs.sort_by_key(|pair| (pair.tier(), pair.kind, pair.path));
     }
 
+    /// Gives up what is not wanted any more, though it may work, and looks for what is.
+    pub(crate) fn reconsider(&mut self, env: &mut Env<'_>) {
+        let config = env.config;
+        let gone: Vec<Pair> =
+            self.pairs.extract_if(.., |pair| !permitted(config, pair.path, pair.kind)).collect();
+        gone.iter().for_each(|pair| forget(pair, env));
+        self.sync(env);
+    }
+
     /// Paths worth checking, each with the best of its reasons.
     fn wanted(&self, env: &Env<'_>) -> BTreeMap<Path, CandidateKind> {
         let mut wanted = BTreeMap::new();
@@ -55,7 +64,11 @@ impl Peer {
         let (relayed, direct): (Vec<Candidate>, Vec<Candidate>) =
             self.candidates.iter().partition(|candidate| candidate.kind == CandidateKind::Relayed);
         if env.config.direct {
-            direct.iter().filter(|c| reachable(c, env.local)).for_each(|c| want(Via::Udp(SocketId::MAIN), c));
+            let tried = |c: &&Candidate| {
+                let path = Path { via: Via::Udp(SocketId::MAIN), remote: c.address };
+                reachable(c, env.local) && permitted(env.config, path, c.kind)
+            };
+            direct.iter().filter(tried).for_each(|c| want(Via::Udp(SocketId::MAIN), c));
         }
         if env.config.relay {
             let mut served = false;
@@ -95,7 +108,7 @@ impl Peer {
         } else if kind == CandidateKind::Relayed {
             transport = Some(RelayTransport::Udp);
         }
-        let mut pair = Pair::new(path, kind, transport, spread);
+        let mut pair = Pair::new(path, kind, transport, spread, env.config.direct_timeout);
         if bound {
             pair.bound();
         }
@@ -105,11 +118,7 @@ impl Peer {
     /// The pair of this path; made if the peer's packets come from an address that nobody announced.
     pub(crate) fn learn(&mut self, env: &mut Env<'_>, path: Path) -> Option<&mut Pair> {
         if self.pair(path).is_none() {
-            let allowed = match path.via {
-                Via::Udp(_) => env.config.direct,
-                Via::Relay(_) => env.config.relay,
-            };
-            if !allowed || !self.make_room(env) {
+            if !permitted(env.config, path, CandidateKind::PeerReflexive) || !self.make_room(env) {
                 return None;
             }
             self.add(env, path, CandidateKind::PeerReflexive);
@@ -128,6 +137,23 @@ impl Peer {
         let Some(at) = self.pairs.iter().position(failed) else { return false };
         forget(&self.pairs.remove(at), env);
         true
+    }
+}
+
+/// Whether the way of connecting that a path stands for is switched on.
+pub(crate) fn permitted(config: &Config, path: Path, kind: CandidateKind) -> bool {
+    let methods = &config.methods;
+    match (kind_of(path, kind), kind) {
+        (PathKind::Relay, _) => config.relay,
+        _ if !config.direct => false,
+        (PathKind::Lan, _) => methods.lan,
+        (PathKind::DirectV6, _) => methods.ipv6,
+        (PathKind::Mapped, _) => methods.mapped,
+        (_, CandidateKind::Predicted) => methods.predict,
+        (_, CandidateKind::Sprayed) => methods.spray,
+        // Members knock at ports that our router opened from addresses that nobody announced.
+        (_, CandidateKind::PeerReflexive) => true,
+        _ => methods.punch,
     }
 }
 

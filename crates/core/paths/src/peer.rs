@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::{Candidate, PathKind};
+use partyline_model::{Candidate, CandidateKind, PathKind};
 use partyline_wire::probe::{ProbeError, ProbeKey, ReplayWindow, Request, Response, Tag, TransactionId};
 use rand_chacha::ChaCha20Rng;
 use rand_core::RngCore;
@@ -14,7 +14,7 @@ use crate::{
     MAX_REMOTE_CANDIDATES,
     api::{Config, Event, Hop, Local, Path, PeerId, PeerParams, Transmit, Via},
     pair::{Pair, Role, State},
-    pairing::forget,
+    pairing::{forget, permitted},
     relays::Relays,
     schedule::Pacer,
 };
@@ -138,6 +138,11 @@ impl Peer {
         if !self.window.accept(request.id.counter()) {
             return Err(Refusal::Replayed);
         }
+        // An answer would tell the peer that it may use this path.
+        let kind = self.pair(path).map_or(CandidateKind::PeerReflexive, |pair| pair.kind);
+        if !permitted(env.config, path, kind) {
+            return Ok(());
+        }
         let (now, follows) = (env.now, !self.controlling);
         if let Some(pair) = self.learn(env, path) {
             pair.heard = Some(now);
@@ -156,10 +161,21 @@ impl Peer {
     }
 
     /// Takes the answer to a check; it must come from where the check went (RFC 8445, section 7.2.5.2.1).
-    pub(crate) fn handle_response(&mut self, env: &Env<'_>, path: Path, bytes: &[u8]) -> Result<(), Refusal> {
+    pub(crate) fn handle_response(
+        &mut self,
+        env: &mut Env<'_>,
+        path: Path,
+        bytes: &[u8],
+    ) -> Result<(), Refusal> {
         let response = Response::open(bytes, &self.key)?;
+        let (peer, in_use) = (self.id, self.selected == Some(path));
         let pair = self.pair_mut(path).ok_or(Refusal::Stray)?;
-        if pair.answered(env.now, response.id) { Ok(()) } else { Err(Refusal::Stray) }
+        let rtt = pair.answered(env.now, response.id).ok_or(Refusal::Stray)?;
+        if in_use {
+            let kind = pair.carries();
+            env.events.push_back(Event::Sampled { peer, rtt: Some(rtt), kind });
+        }
+        Ok(())
     }
 
     /// The tunnel authenticated a packet of this peer.
@@ -196,8 +212,12 @@ impl Peer {
     /// Does what is due, and says when the next thing will be.
     pub(crate) fn drive(&mut self, env: &mut Env<'_>) -> Option<Instant> {
         for pair in &mut self.pairs {
-            for id in pair.expire(env.now) {
+            for (id, lost) in pair.expire(env.now) {
                 env.open_checks.remove(&id);
+                if lost && self.selected == Some(pair.path) {
+                    let kind = pair.carries();
+                    env.events.push_back(Event::Sampled { peer: self.id, rtt: None, kind });
+                }
             }
         }
         self.choose(env.now, env.events);

@@ -49,6 +49,7 @@ impl Estimate {
             rtt_ms: self.rtt.map(ms),
             jitter_ms: self.rtt.map(|_| ms(self.deviation)),
             loss: self.rtt.map(|_| self.loss),
+            ..Quality::default()
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A frame is a big-endian `u32` length and that many bytes of JSON: one object whose keys say what it is.
 //!
 //! ```text
-//! client: { "hello": { "version": 1, "software": "partyline 0.1.0" } }
+//! client: { "hello": { "version": 2, "software": "partyline 0.1.0" } }
 //!         { "id": 7, "command": { "command": "up", "party": "…" } }
 //!         { "subscribe": true }
 //! server: { "hello": { … } }
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned, ser::Seria
 mod tests;
 
 /// Version of the protocol. Frames other than hello mean the same only between equal versions.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Length of the prefix in bytes.
 pub const HEADER: usize = 4;

@@ -27,6 +27,7 @@ fn snapshot(revision: u32) -> Arc<Snapshot> {
         device: DeviceView { id: DeviceId([1; 32]), version: "0".into() },
         parties: Vec::new(),
         network: NetworkView::default(),
+        settings: partyline_model::Settings::default(),
     })
 }
 

@@ -206,7 +206,7 @@ impl Member {
                     tokio::spawn(carry(stream, address, receiver, self.report.clone()));
                 }
                 Event::CloseStream(stream) => drop(self.streams.remove(&stream)),
-                Event::PathChanged { .. } => {}
+                Event::PathChanged { .. } | Event::Sampled { .. } => {}
             }
         }
     }

@@ -269,7 +269,7 @@ impl World {
                     let works = transport == RelayTransport::Tls && self.server.alive;
                     self.later(2 * LATENCY, Item::Opened(home, stream, works));
                 }
-                Event::CloseStream(_) => {}
+                Event::CloseStream(_) | Event::Sampled { .. } => {}
             }
         }
     }

@@ -58,6 +58,7 @@ fn snapshot(revision: u32) -> Snapshot {
         device: DeviceView { id: DeviceId([3; 32]), version: "0.1.0".into() },
         parties: Vec::new(),
         network: NetworkView::default(),
+        settings: partyline_model::Settings::default(),
     }
 }
 
@@ -134,7 +135,7 @@ proptest! {
 #[test]
 fn frames_look_as_documented() {
     let hello = encode(&ClientFrame::Hello(Hello::from_software("partyline 0.1.0"))).unwrap();
-    assert_eq!(hello, framed(r#"{"hello":{"version":1,"software":"partyline 0.1.0"}}"#));
+    assert_eq!(hello, framed(r#"{"hello":{"version":2,"software":"partyline 0.1.0"}}"#));
     let stop = encode(&ClientFrame::Request { id: 7, command: Command::Stop }).unwrap();
     assert_eq!(stop, framed(r#"{"id":7,"command":{"command":"stop"}}"#));
     assert_eq!(encode(&ClientFrame::Subscribe).unwrap(), framed(r#"{"subscribe":true}"#));
