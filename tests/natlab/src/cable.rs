@@ -16,6 +16,7 @@ use tun_rs::SyncDevice;
 use crate::{
     device::{Carried, Carrier, tun},
     namespace::Namespace,
+    trace::Trace,
 };
 
 /// Packets that fit on the cable; more are dropped, as a queue does that is full.
@@ -37,12 +38,13 @@ impl Line {
     pub const FAR: Self = Self { latency: Duration::from_millis(20), jitter: Duration::ZERO, loss: 0 };
 }
 
-/// Lays a cable from a device in one namespace to one in another. It lasts until the result is dropped.
-pub(crate) fn lay(line: Line, seed: u64, ends: [(&Namespace, &str); 2]) -> Result<Carried> {
+/// Lays a cable from a device in one namespace (that of the internet) to one in another. It lasts until the result is
+/// dropped.
+pub(crate) fn lay(line: Line, seed: u64, trace: Trace, ends: [(&Namespace, &str); 2]) -> Result<Carried> {
     let [one, other] = ends.map(|(namespace, name)| tun(namespace, name, 1500));
     let ends = [one?, other?];
     let rng = ChaCha12Rng::seed_from_u64(seed);
-    Carried::start("cable", Cable { line, ends, rng, packets: BinaryHeap::new(), count: 0 })
+    Carried::start("cable", Cable { line, ends, rng, trace, packets: BinaryHeap::new(), count: 0 })
 }
 
 /// When a packet arrives, its number (so that packets of one moment keep their order), where, and what.
@@ -52,6 +54,7 @@ struct Cable {
     line: Line,
     ends: [SyncDevice; 2],
     rng: ChaCha12Rng,
+    trace: Trace,
     packets: BinaryHeap<Underway>,
     count: u64,
 }
@@ -64,7 +67,9 @@ impl Carrier for Cable {
     fn readable(&mut self, end: usize, buffer: &mut [u8]) {
         let Ok(length) = self.ends[end].recv(buffer) else { return };
         let lost = self.rng.next_u32() % 1000 < u32::from(self.line.loss);
-        if lost || self.packets.len() >= MOST_PACKETS {
+        let lost = lost || self.packets.len() >= MOST_PACKETS;
+        self.trace.note(end == 1, &buffer[..length], lost);
+        if lost {
             return;
         }
         let chance = f64::from(self.rng.next_u32()) / f64::from(u32::MAX);

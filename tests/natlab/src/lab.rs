@@ -21,6 +21,7 @@ use crate::{
     namespace::Namespace,
     nat,
     sweep::PREFIX,
+    trace::Trace,
     wait::{that, until},
 };
 
@@ -42,6 +43,7 @@ pub struct Lab {
     lans: AtomicU8,
     namespaces: Mutex<Vec<Namespace>>,
     carried: Mutex<Vec<Carried>>,
+    traces: Mutex<Vec<(String, Trace)>>,
 }
 
 /// A LAN: behind a router, or on its own.
@@ -73,6 +75,7 @@ impl Lab {
             directory,
             namespaces: Mutex::new(vec![inet.clone()]),
             carried: Mutex::default(),
+            traces: Mutex::default(),
             inet,
             customers: AtomicU8::new(0),
             lans: AtomicU8::new(0),
@@ -185,6 +188,21 @@ impl Lab {
         self.inet.nft("flush chain inet blocked forward")
     }
 
+    fn trace(&self, of: &str) -> Trace {
+        let name = of.strip_prefix(&self.prefix).unwrap_or(of).trim_start_matches('-');
+        let trace = Trace::new();
+        let mut traces = self.traces.lock().unwrap_or_else(PoisonError::into_inner);
+        traces.push((name.to_owned(), trace.clone()));
+        trace
+    }
+
+    /// Writes the last packets of every cable into the lab's directory, as `<name>.packets.log`.
+    pub(crate) fn write_traces(&self) {
+        for (name, trace) in self.traces.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let _ = fs::write(self.directory.join(format!("{name}.packets.log")), trace.text());
+        }
+    }
+
     fn namespace(&self, name: &str) -> Result<Namespace> {
         let namespace = Namespace::create(format!("{}-{name}", self.prefix))?;
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).push(namespace.clone());
@@ -204,7 +222,7 @@ impl Lab {
         let port = format!("c{customer}");
         if let Some(line) = line {
             let ends = [(&self.inet, port.as_str()), (namespace, "wan0")];
-            self.keep(cable::lay(line, customer.into(), ends)?);
+            self.keep(cable::lay(line, customer.into(), self.trace(namespace.name()), ends)?);
         } else {
             let wire = format!("link add {port} type veth peer name wan0 netns {}", namespace.name());
             self.inet.ip(&wire)?;

@@ -23,6 +23,7 @@ mod process;
 mod router;
 pub mod stream;
 pub mod sweep;
+mod trace;
 pub mod traffic;
 mod wait;
 mod worker;

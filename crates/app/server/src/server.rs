@@ -1,6 +1,7 @@
 //! The running server: sockets opened, tasks started, and an orderly end.
 
 use std::{
+    collections::HashSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -178,6 +179,9 @@ fn offer(config: &Config, relay: &config::Relay, udp: &[SocketAddr], tcp: Option
         }
     }
     servers.extend(relay.offer.servers.iter().cloned());
+    // One name stands for all listening addresses.
+    let mut told = HashSet::new();
+    servers.retain(|server| told.insert(server.url.clone()));
     servers.truncate(MAX_RELAYS);
     RelayOffer { servers, ..relay.offer.clone() }
 }

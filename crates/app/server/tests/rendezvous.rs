@@ -74,6 +74,23 @@ async fn members_get_relays_with_credentials() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_relay_with_two_addresses_and_one_name_is_told_once() {
+    let mut config = config_with_relay();
+    config.host = Some("relay.example".into());
+    let relay = config.relay.as_mut().unwrap();
+    let mut second = relay.config.listen[0];
+    second.bind = "127.0.0.2".parse().unwrap();
+    relay.config.listen.push(second);
+    let (server, address) = start(config);
+    let mut member = Member::enter(address, 1, 1).await;
+    member.say(&ClientFrame::Relays { topic: topic(1) }).await;
+    let ServerFrame::RelayGrant(grant) = member.hear().await else { panic!() };
+    let count = |way: &str| grant.servers.iter().filter(|server| server.url.ends_with(way)).count();
+    assert_eq!((count("?transport=udp"), count("?transport=tcp")), (1, 1), "{:?}", grant.servers);
+    server.stop().await;
+}
+
 /// A STUN Binding request without attributes.
 const BINDING: [u8; 20] = [0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 

@@ -90,7 +90,8 @@ impl Relays {
         self.grants.remove(&server);
     }
 
-    /// The relays: the user's own, then each server's best first.
+    /// The relays: the user's own, then each server's best first; each address once, since a relay that several name, or
+    /// one of them twice, has room for one allocation from our socket.
     pub fn servers(&self) -> Vec<RelayServer> {
         let own = self.own.iter().filter_map(|relay| {
             Some((TurnUrl::parse(&relay.url)?, "", relay.username.as_str(), relay.password.as_str()))
@@ -98,7 +99,11 @@ impl Relays {
         let granted = self.grants.values().flat_map(|Granted { grant, .. }| {
             urls(grant).map(|(url, region)| (url, region, grant.username.as_str(), grant.password.as_str()))
         });
-        own.chain(granted).flat_map(|way| self.resolved_ways(way)).collect()
+        let mut known = BTreeSet::new();
+        own.chain(granted)
+            .flat_map(|way| self.resolved_ways(way))
+            .filter(|relay| known.insert((relay.transport, relay.address)))
+            .collect()
     }
 
     fn resolved_ways(
@@ -119,14 +124,8 @@ impl Relays {
 
     /// The same hosts as STUN servers.
     pub fn stun(&self) -> Vec<StunServer> {
-        let mut servers: Vec<StunServer> = self
-            .servers()
-            .into_iter()
-            .filter(|server| server.transport == RelayTransport::Udp)
-            .map(|server| StunServer { name: server.name, address: server.address })
-            .collect();
-        servers.dedup();
-        servers
+        let servers = self.servers().into_iter().filter(|server| server.transport == RelayTransport::Udp);
+        servers.map(|server| StunServer { name: server.name, address: server.address }).collect()
     }
 }
 
@@ -175,7 +174,49 @@ fn split_port(authority: &str, default: u16) -> Option<(String, u16)> {
 
 #[cfg(test)]
 mod tests {
+    use partyline_model::Timestamp;
+
     use super::*;
+
+    fn grant(username: &str, urls: &[&str]) -> RelayGrant {
+        let server = |url: &&str| partyline_wire::rendezvous::RelayServer {
+            url: (*url).into(),
+            region: String::new(),
+        };
+        RelayGrant {
+            username: username.into(),
+            password: String::new(),
+            realm: String::new(),
+            expires: Timestamp(0),
+            servers: urls.iter().map(server).collect(),
+        }
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
+    fn a_relay_that_is_named_twice_is_one_relay() {
+        let (mut relays, now) = (Relays::default(), Now { instant: Instant::now(), unix: Timestamp(0) });
+        let twice = ["turn:relay:1", "turn:relay:1?transport=udp", "turn:relay:1?transport=tcp"];
+        relays.granted(ServerId(1), grant("one", &twice), now);
+        relays.granted(ServerId(2), grant("other", &["turn:192.0.2.1:1", "turn:192.0.2.2:1"]), now);
+        for (host, ip) in [("relay", 1), ("192.0.2.1", 1), ("192.0.2.2", 2)] {
+            relays.resolved(host.into(), 1, vec![([192, 0, 2, ip], 1).into()]);
+        }
+        let ways: Vec<_> = relays
+            .servers()
+            .into_iter()
+            .map(|server| (server.transport, server.address.ip().to_string()))
+            .collect();
+        assert_eq!(
+            ways,
+            [
+                (RelayTransport::Udp, "192.0.2.1".to_owned()),
+                (RelayTransport::Tcp, "192.0.2.1".to_owned()),
+                (RelayTransport::Udp, "192.0.2.2".to_owned()),
+            ]
+        );
+        assert_eq!(relays.stun().len(), 2);
+    }
 
     #[test]
     fn turn_urls_are_taken_apart_and_others_refused() {

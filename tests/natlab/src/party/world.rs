@@ -118,6 +118,7 @@ impl World {
     pub fn last_words(&self, scenario: &str) -> String {
         let kept = self.programs.join("natlab-logs").join(scenario);
         let _ = fs::create_dir_all(&kept);
+        self.lab.write_traces();
         let mut words = format!("The whole logs are in {}\n", kept.display());
         for (name, path) in self.logs() {
             let _ = fs::copy(&path, kept.join(&name));
