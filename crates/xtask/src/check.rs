@@ -45,6 +45,10 @@ enum Layer {
     Portmap,
     /// Whole parties of the real programs in the lab.
     Party,
+    /// A spread of the pairs of NAT types, connected by the real programs; `cargo xtask natlab matrix` has all.
+    Matrix,
+    /// Paths, networks and routers that break under a running game.
+    Roam,
     /// Garbage for every parser.
     Fuzz,
     /// Windows and macOS compile.
@@ -126,8 +130,11 @@ impl Layer {
 
     /// Why the layer cannot run here, if so.
     fn obstacle(self) -> Option<String> {
-        let needs_root =
-            matches!(self, Self::Interop | Self::Natlab | Self::Classify | Self::Portmap | Self::Party);
+        let needs_root = match self {
+            Self::Interop | Self::Natlab | Self::Classify | Self::Portmap | Self::Party => true,
+            Self::Matrix | Self::Roam => true,
+            Self::Format | Self::Lint | Self::Architecture | Self::Unit | Self::Fuzz | Self::Cross => false,
+        };
         if needs_root && !cargo::is_root() {
             return Some("needs root, for network namespaces and devices".into());
         }
@@ -164,6 +171,10 @@ impl Layer {
             Self::Classify => natlab::run(&["classify".into(), "--spread".into()]),
             Self::Portmap => natlab::run(&["portmap".into()]),
             Self::Party => natlab::run(&["party".into()]),
+            Self::Matrix => {
+                natlab::run(&["matrix", "--pairs", "40", "--require", "connected"].map(Into::into))
+            }
+            Self::Roam => natlab::run(&["roam", "--sleep", "10", "--jobs", "3"].map(Into::into)),
             Self::Fuzz => fuzz::run(&fuzz::Options::all(options.fuzz_seconds)),
             Self::Cross => cross::run(),
         }

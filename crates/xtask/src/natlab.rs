@@ -10,7 +10,7 @@ pub const PROGRAMS: [&str; 6] = ["-p", "partyline-cli", "-p", "partyline-service
 /// Builds what the lab's command needs, and runs it.
 pub fn run(arguments: &[String]) -> Result<()> {
     let plays = arguments.first().is_some_and(|command| {
-        matches!(command.as_str(), "run" | "party" | "portmap" | "classify" | "matrix" | "shell")
+        matches!(command.as_str(), "run" | "party" | "portmap" | "classify" | "matrix" | "roam" | "shell")
     });
     if plays {
         cargo::run(cargo::command(["build"]).args(PROGRAMS))?;

@@ -344,6 +344,38 @@ impl Site<'_> {
         Ok((v4, link))
     }
 
+    /// Moves a computer from the LAN it is on to this one: its cable is pulled, what the system knew of that network
+    /// goes, and a new interface joins this LAN.
+    ///
+    /// # Errors
+    /// When its interfaces cannot be changed.
+    pub fn adopt(&self, host: &Host) -> Result<()> {
+        host.cut()?;
+        host.namespace().ip("addr flush dev eth0")?;
+        self.plug_in(host.namespace(), "wlan0").map(drop)
+    }
+
+    /// Takes the line to the internet away from its router, and with it all that its (kernel's) NAT knows.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn go_down(&self) -> Result<()> {
+        self.namespace.ip("link set wan0 down\naddr flush dev wan0")
+    }
+
+    /// Gives it back with the second public address of this customer.
+    ///
+    /// # Errors
+    /// When it has no line.
+    pub fn come_up_elsewhere(&self) -> Result<()> {
+        let customer = self.customer.context("no internet")?;
+        let v4 = Ipv4Addr::new(11, 0, 1, customer);
+        self.lab.inet.ip(&format!("route replace {v4}/32 dev c{customer}"))?;
+        self.namespace.up("wan0")?;
+        self.namespace
+            .ip(&format!("addr add {v4}/32 dev wan0\nroute add default via 169.254.0.1 dev wan0 onlink"))
+    }
+
     /// The outside address of its router, if it has one.
     #[must_use]
     pub const fn outside(&self) -> Option<Ipv4Addr> {

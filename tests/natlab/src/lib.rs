@@ -20,6 +20,7 @@ mod nat;
 pub mod party;
 pub mod portmap;
 mod process;
+pub mod roam;
 mod router;
 pub mod stream;
 pub mod sweep;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use natlab::{Lab, RouterOptions, classify, matrix, party, portmap, sweep};
+use natlab::{Lab, RouterOptions, classify, matrix, party, portmap, roam, sweep};
 
 /// Plays parties in a small internet made of network namespaces (needs root).
 #[derive(Parser)]
@@ -48,6 +48,8 @@ enum Job {
     Classify(classify::Options),
     /// Connects every pair of the 27 types of NAT, and says how and how soon.
     Matrix(matrix::Options),
+    /// Breaks paths, networks and routers under a running game, and says how long each costs.
+    Roam(roam::Options),
     /// Builds a lab (server, homes of alice, bob and sam, clerk's office, a LAN of one and two without internet) and
     /// opens a shell on one of its computers.
     Shell {
@@ -84,6 +86,7 @@ fn work(job: Job) -> Result<ExitCode> {
         Job::PortmapClient(arguments) => portmap::run_client(&arguments).map(|()| ExitCode::SUCCESS),
         Job::Classify(options) => classify::play(&options),
         Job::Matrix(options) => matrix::play(&options),
+        Job::Roam(options) => roam::play(&options),
         Job::Shell { name } => shell(&name),
         Job::Sweep => {
             sweep::sweep()?.iter().for_each(|name| println!("removed {name}"));

@@ -125,7 +125,8 @@ impl Process {
         self.wait(GRACE).map(drop)
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal)
             .with_context(|| format!("signal {}", self.name))
     }

@@ -129,6 +129,22 @@ impl Line {
 }
 
 impl Book {
+    /// When the first of those arrived that were sent at `moment` or later; `None` if none has.
+    #[must_use]
+    pub fn first_sent_after(&self, moment: Instant) -> Option<Instant> {
+        let number = u32::try_from(self.sent.partition_point(|at| *at < moment)).unwrap_or(u32::MAX);
+        self.heard.iter().find(|(heard, _)| *heard >= number).map(|(_, at)| *at)
+    }
+
+    /// The longest time from `moment` on in which nothing arrived, up to the last arrival.
+    #[must_use]
+    pub fn longest_silence(&self, moment: Instant) -> Duration {
+        let mut before = moment;
+        let later = self.heard.iter().map(|(_, at)| *at).filter(|at| *at > moment);
+        let silences = later.map(|at| at.duration_since(std::mem::replace(&mut before, at)));
+        silences.max().unwrap_or_default()
+    }
+
     /// Of those sent after the first and before the last that arrived: how many did not, and how many came again.
     #[must_use]
     pub fn lost_and_twice(&self) -> (u32, u32) {
@@ -159,6 +175,18 @@ mod tests {
     fn what_was_sent_too_early_or_is_under_way_is_not_lost() {
         assert_eq!(book(9, &[2, 3, 4, 5]).lost_and_twice(), (0, 0));
         assert_eq!(book(9, &[]).lost_and_twice(), (0, 0));
+    }
+
+    #[test]
+    fn silence_counts_from_the_trouble_on() {
+        let begun = Instant::now();
+        let at = |ms| begun + Duration::from_millis(ms);
+        let book = Book { sent: vec![at(0), at(500)], heard: vec![(0, at(10)), (1, at(600)), (2, at(700))] };
+        assert_eq!(book.longest_silence(begun), Duration::from_millis(590));
+        assert_eq!(book.longest_silence(at(550)), Duration::from_millis(100));
+        assert_eq!(book.longest_silence(at(800)), Duration::ZERO);
+        assert_eq!(book.first_sent_after(at(1)), Some(at(600)));
+        assert_eq!(book.first_sent_after(at(501)), Some(at(700)));
     }
 
     #[test]

@@ -133,6 +133,9 @@ impl UdpEcho {
     }
 }
 
+/// How long a connection may stall before it counts as lost: somebody's computer may sleep.
+const STALL: Duration = Duration::from_secs(150);
+
 /// A TCP connection on which a line goes to and fro without pause, until it is told to stop: the game that is running
 /// while something else breaks.
 #[derive(Debug)]
@@ -161,7 +164,7 @@ impl Flow {
         thread::spawn(move || echo_stream(&listener));
         let stream = from.enter(|| TcpStream::connect_timeout(&target, PATIENCE))??;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(STALL))?;
         let worker = Worker::start(move |stop| play(stream, stop));
         Ok(Self { name: format!("{} to {target}", from.name()), worker })
     }

@@ -114,7 +114,7 @@ impl Pair {
     }
 
     fn play_in(&self, world: &World, line: Line, patience: Patience, blank: Outcome) -> Result<Outcome> {
-        let server = server(world, line)?;
+        let server = world.far_server("server", line)?;
         let home = |name, rules| {
             let options =
                 RouterOptions { nat: Nat::Modelled(rules), line: Some(line), ..RouterOptions::HOME };
@@ -156,14 +156,6 @@ impl Outcome {
             self.lost, self.twice
         )
     }
-}
-
-/// A server with two addresses, at the end of a line.
-fn server(world: &World, line: Line) -> Result<Server> {
-    let host = world.lab.open_host("server", line)?;
-    let (second, _) = world.lab.second_addresses(&host)?;
-    let listen = [host.v4(), second].map(|ip| ["--relay-listen".to_owned(), ip.to_string()]);
-    world.server_on(host, listen.concat())
 }
 
 /// Makes a party, waits until its owner is online and knows its network, and gives the link.

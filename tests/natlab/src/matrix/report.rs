@@ -4,7 +4,7 @@ use anyhow::Result;
 use partyline_model::Method;
 use serde_json::json;
 
-use super::pair::Outcome;
+use super::{Requirement, pair::Outcome};
 
 /// All outcomes.
 pub struct Report {
@@ -58,9 +58,12 @@ impl Report {
         Self { outcomes }
     }
 
-    /// Whether every pair connected, and every pair is direct that can be.
-    pub fn is_as_expected(&self) -> bool {
-        self.outcomes.iter().all(Outcome::is_as_expected)
+    /// Whether every pair does what is required.
+    pub fn meets(&self, requirement: Requirement) -> bool {
+        self.outcomes.iter().all(|outcome| match requirement {
+            Requirement::Connected => outcome.connected && outcome.error.is_none(),
+            Requirement::Direct => outcome.is_as_expected(),
+        })
     }
 
     /// The table, after the pairs that failed.

@@ -14,4 +14,4 @@ pub use remote::Remote;
 pub use report::play;
 pub use scenarios::{Scenario, scenarios};
 pub use server::Server;
-pub use world::{Member, World};
+pub use world::{Member, World, connected};

@@ -1,7 +1,8 @@
 //! The rendezvous and relay server of a lab, with a certificate of the lab's own authority.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Write as _,
     net::TcpStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -45,6 +46,12 @@ impl Server {
         Ok(server)
     }
 
+    /// Its name among relays, which is its address.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.host.v4().to_string()
+    }
+
     /// Its URL, for `--server`.
     #[must_use]
     pub fn url(&self) -> String {
@@ -66,9 +73,9 @@ impl Server {
         let mut command = self.host.command(&self.program.to_string_lossy());
         let own = self.host.v4().to_string();
         command.args(["--listen", "0.0.0.0:443", "--host", &own]).args(&self.relay);
-        command.arg("--tls-certificate").arg(directory.join("server.pem"));
-        command.arg("--tls-key").arg(directory.join("server.key"));
-        let mut process = self.host.spawn("server", command)?;
+        command.arg("--tls-certificate").arg(directory.join(format!("{}.pem", self.host.name())));
+        command.arg("--tls-key").arg(directory.join(format!("{}.key", self.host.name())));
+        let mut process = self.host.spawn(self.host.name(), command)?;
         let address = (self.host.v4(), 443).into();
         until("the server to listen on TCP 443", READY, || {
             process.alive()?;
@@ -88,7 +95,7 @@ impl Server {
     }
 }
 
-/// Writes `authority.pem`, `server.pem` and `server.key` into the lab's directory.
+/// Writes `<name>.pem` and `<name>.key` into the lab's directory, and adds their authority to `authority.pem`.
 fn issue_certificate(host: &Host) -> Result<()> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -98,8 +105,9 @@ fn issue_certificate(host: &Host) -> Result<()> {
     let certificate = CertificateParams::new(names.into_iter().flatten().collect::<Vec<_>>())?
         .signed_by(&key, &authority)?;
     let directory = host.directory();
-    fs::write(Server::authority(directory), authority.pem())?;
-    fs::write(directory.join("server.pem"), certificate.pem())?;
-    fs::write(directory.join("server.key"), key.serialize_pem())?;
+    let mut known = File::options().create(true).append(true).open(Server::authority(directory))?;
+    known.write_all(authority.pem().as_bytes())?;
+    fs::write(directory.join(format!("{}.pem", host.name())), certificate.pem())?;
+    fs::write(directory.join(format!("{}.key", host.name())), key.serialize_pem())?;
     Ok(())
 }

@@ -13,12 +13,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use partyline_ipc::Endpoint;
 use partyline_model::{MemberView, PartyPhase, PartyView, PathKind, Snapshot};
 use serde_json::{Map, Value};
 
 use super::{Remote, Server};
-use crate::{Host, Lab, Process, checked, until, wait::that};
+use crate::{Host, Lab, Line, Process, checked, until, wait::that};
 
 /// How long starting, creating and joining may take.
 const STEP: Duration = Duration::from_secs(20);
@@ -60,6 +61,17 @@ impl World {
     /// When it does not come up.
     pub fn server(&self) -> Result<Server> {
         Server::start(self.lab.server("server")?, self.programs.join("partyline-server"))
+    }
+
+    /// A server with two addresses at the end of a line, as members far away see it.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn far_server(&self, name: &str, line: Line) -> Result<Server> {
+        let host = self.lab.open_host(name, line)?;
+        let (second, _) = self.lab.second_addresses(&host)?;
+        let listen = [host.v4(), second].map(|ip| ["--relay-listen".to_owned(), ip.to_string()]);
+        self.server_on(host, listen.concat())
     }
 
     /// A server on a host, with further arguments about its relay; without any it listens on the host's IPv4 address.
@@ -200,6 +212,22 @@ impl Member {
     /// When the service does not answer.
     pub fn remote(&self) -> Result<Remote> {
         Remote::connect(&Endpoint::in_dir(&self.directory.join("run")))
+    }
+
+    /// Lets nothing of the service run, as on a computer that sleeps, until it is [woken](Self::wake).
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn sleep(&self) -> Result<()> {
+        self.service.as_ref().context("the service does not run")?.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets the service go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn wake(&self) -> Result<()> {
+        self.service.as_ref().context("the service does not run")?.signal(Signal::SIGCONT)
     }
 
     fn command(&self, program: &str) -> Command {
