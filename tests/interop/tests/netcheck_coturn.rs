@@ -7,24 +7,19 @@ use std::{
 
 use anyhow::{Result, bail};
 use partyline_model::{Allocation, Badge, Filtering, Mapping};
-use partyline_netcheck::{Config, Netcheck, Socket, StunServer};
+use partyline_netcheck::{Config, Login, Netcheck, Socket, StunServer};
 use partyline_tests_interop::netns::{Netns, Running, Street};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn coturn_arguments(ips: [Ipv4Addr; 2], port: u16, alternate: u16) -> Vec<String> {
-    let mut arguments: Vec<String> = [
-        "-n",
-        "--no-tls",
-        "--no-dtls",
-        "--no-tcp",
-        "--no-cli",
-        "--no-auth",
-        "--log-file=stdout",
-        "--pidfile=/dev/null",
-    ]
-    .map(String::from)
-    .to_vec();
+const OPEN: &[&str] = &["--no-auth"];
+/// Even STUN only for those who say who they are.
+const CLOSED: &[&str] = &["--lt-cred-mech", "--secure-stun", "--realm=example", "--user=anna:secret"];
+
+fn coturn_arguments(ips: [Ipv4Addr; 2], port: u16, alternate: u16, who: &[&str]) -> Vec<String> {
+    let common =
+        ["-n", "--no-tls", "--no-dtls", "--no-tcp", "--no-cli", "--log-file=stdout", "--pidfile=/dev/null"];
+    let mut arguments: Vec<String> = common.iter().chain(who).map(ToString::to_string).collect();
     arguments.extend(ips.map(|ip| format!("--listening-ip={ip}")));
     arguments.extend([format!("--listening-port={port}"), format!("--alt-listening-port={alternate}")]);
     arguments
@@ -32,11 +27,15 @@ fn coturn_arguments(ips: [Ipv4Addr; 2], port: u16, alternate: u16) -> Vec<String
 
 /// Drives a machine by a real socket until it is done.
 fn survey(bind: SocketAddr, server: SocketAddr) -> Result<Netcheck> {
+    survey_as(bind, StunServer::new("coturn", server))
+}
+
+fn survey_as(bind: SocketAddr, server: StunServer) -> Result<Netcheck> {
     let socket = UdpSocket::bind(bind)?;
     let start = Instant::now();
     let mut netcheck = Netcheck::new(start, [3; 32], Config::default());
     netcheck.set_local(start, vec![socket.local_addr()?]);
-    netcheck.set_servers(start, vec![StunServer { name: "coturn".into(), address: server }]);
+    netcheck.set_servers(start, vec![server]);
     let mut buffer = [0; 1500];
     while !netcheck.report().finished {
         while let Some(transmit) = netcheck.poll_transmit() {
@@ -71,7 +70,7 @@ fn free_ports() -> Result<[u16; 2]> {
 fn without_a_nat_everything_is_open() -> Result<()> {
     let ips = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
     let [port, alternate] = free_ports()?;
-    let arguments = coturn_arguments(ips, port, alternate);
+    let arguments = coturn_arguments(ips, port, alternate, OPEN);
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let _coturn = Running::start("coturn", "turnserver", &arguments, None)?;
     let netcheck = survey((Ipv4Addr::LOCALHOST, 0).into(), (ips[0], port).into())?;
@@ -84,9 +83,30 @@ fn without_a_nat_everything_is_open() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_server_that_asks_who_we_are_is_told() -> Result<()> {
+    let ips = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
+    let [port, alternate] = free_ports()?;
+    let arguments = coturn_arguments(ips, port, alternate, CLOSED);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let _coturn = Running::start("coturn", "turnserver", &arguments, None)?;
+    let bind = (Ipv4Addr::LOCALHOST, 0).into();
+    let server = StunServer::new("coturn", (ips[0], port).into());
+    let login = |password: &str| Some(Login { username: "anna".into(), password: password.into() });
+    let known = survey_as(bind, StunServer { login: login("secret"), ..server.clone() })?;
+    let (profile, report) = (known.profile(), known.report());
+    assert_eq!(profile.mapping, Some(Mapping::EndpointIndependent), "{report:?}");
+    assert_eq!(profile.filtering, Some(Filtering::EndpointIndependent), "{report:?}");
+    for stranger in [StunServer { login: login("guess"), ..server.clone() }, server] {
+        let report = survey_as(bind, stranger)?.report();
+        assert!(report.servers[0].silent && report.dropped.unusable > 0, "{report:?}");
+    }
+    Ok(())
+}
+
 fn through_the_router(street: &Street) -> Result<Netcheck> {
     let ips = [Ipv4Addr::new(11, 0, 1, 1), Ipv4Addr::new(11, 0, 1, 2)];
-    let arguments = coturn_arguments(ips, 3478, 3479);
+    let arguments = coturn_arguments(ips, 3478, 3479, OPEN);
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let _coturn = street.outside.start("coturn", "turnserver", &arguments)?;
     street.outside.wait_for_udp(3479)?;

@@ -41,6 +41,31 @@ pub struct StunServer {
     pub name: String,
     /// Where it answers.
     pub address: SocketAddr,
+    /// What to say if it wants to know who asks.
+    pub login: Option<Login>,
+}
+
+impl StunServer {
+    /// A server that asks nobody who they are, as most do.
+    #[must_use]
+    pub fn new(name: impl Into<String>, address: SocketAddr) -> Self {
+        Self { name: name.into(), address, login: None }
+    }
+}
+
+/// A user name and a password (RFC 8489, section 9.2).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The user name.
+    pub username: String,
+    /// The password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login").finish_non_exhaustive()
+    }
 }
 
 /// Which socket a datagram goes out of or came in by.

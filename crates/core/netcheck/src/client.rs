@@ -3,15 +3,17 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 
+use partyline_wire::credentials::Credentials;
+
 use crate::{
-    Dropped, Socket, Transmit,
+    Dropped, Login, Socket, Transmit,
     rto::RoundTrips,
     stun::{self, Answer, Change, Flaw, Id},
 };
@@ -20,6 +22,8 @@ use crate::{
 const MOST_REQUESTS: u32 = 7;
 /// Each repetition waits twice as long as the one before, but no longer than this part of the patience.
 const LONGEST_GAP: u32 = 5;
+/// How often a request is repeated because the server wants to know who asks, or has another nonce.
+const MOST_CHALLENGES: u8 = 2;
 /// How long a finished transaction is remembered, so that late answers are known for what they are.
 const REMEMBERED: Duration = Duration::from_secs(20);
 /// More transactions than any measurement has; beyond it the oldest are forgotten.
@@ -52,8 +56,10 @@ pub(crate) struct Heard<P> {
     pub(crate) late: bool,
     /// The round trip, unless it is unclear which transmission was answered.
     pub(crate) rtt: Option<Duration>,
-    /// `None`: refused.
+    /// `None`: refused, or sent elsewhere.
     pub(crate) answer: Option<Answer>,
+    /// To where the server sends us.
+    pub(crate) elsewhere: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -62,6 +68,7 @@ struct Transaction<P> {
     asked: Instant,
     rto: Duration,
     requests: u32,
+    challenges: u8,
     resend: Option<Instant>,
     ends: Instant,
     over: bool,
@@ -74,6 +81,8 @@ pub(crate) struct Client<P> {
     transactions: BTreeMap<Id, Transaction<P>>,
     transmits: VecDeque<Transmit>,
     round_trips: RoundTrips,
+    /// By server address: what we say there if we are asked.
+    credentials: BTreeMap<IpAddr, Credentials>,
     rng: ChaCha12Rng,
     pub(crate) dropped: Dropped,
     /// Datagrams sent so far.
@@ -83,8 +92,8 @@ pub(crate) struct Client<P> {
 impl<P: Copy> Client<P> {
     pub(crate) fn new(seed: [u8; 32]) -> Self {
         let rng = ChaCha12Rng::from_seed(seed);
-        let (transactions, transmits, round_trips) = Default::default();
-        Self { transactions, transmits, round_trips, rng, dropped: Dropped::default(), sent: 0 }
+        let (transactions, transmits, round_trips, credentials, dropped) = Default::default();
+        Self { transactions, transmits, round_trips, credentials, rng, dropped, sent: 0 }
     }
 
     /// Forgets every transaction; answers to them are strangers' from now on.
@@ -93,7 +102,23 @@ impl<P: Copy> Client<P> {
         self.transmits.clear();
     }
 
+    /// What to say to servers that want to know who asks; a challenge that is known already stays so.
+    pub(crate) fn add_logins<'a>(&mut self, logins: impl Iterator<Item = (IpAddr, &'a Login)>) {
+        for (server, login) in logins {
+            let credentials = || Credentials::new(&login.username, &login.password);
+            self.credentials.entry(server).or_insert_with(credentials);
+        }
+    }
+
+    pub(crate) fn forget_logins(&mut self) {
+        self.credentials.clear();
+    }
+
     pub(crate) fn ask(&mut self, now: Instant, query: Query<P>) {
+        self.ask_again(now, query, 0);
+    }
+
+    fn ask_again(&mut self, now: Instant, query: Query<P>, challenges: u8) {
         if self.transactions.len() >= MOST_TRANSACTIONS {
             self.forget_oldest();
         }
@@ -105,8 +130,10 @@ impl<P: Copy> Client<P> {
         let resend = (!once).then_some(now + rto);
         self.transmit(id, &query);
         let (asked, requests, over, answered) = (now, 1, once, false);
-        self.transactions
-            .insert(id, Transaction { query, asked, rto, requests, resend, ends, over, answered });
+        self.transactions.insert(
+            id,
+            Transaction { query, asked, rto, requests, challenges, resend, ends, over, answered },
+        );
     }
 
     /// The outcome of a datagram: `None` if it is none of ours, `Some(None)` if it was to be dropped.
@@ -124,13 +151,23 @@ impl<P: Copy> Client<P> {
             self.dropped.wrong_source += 1;
             return Some(None);
         }
-        let answer = match stun::answer(bytes, destination) {
+        let mut elsewhere = None;
+        let answer = match stun::answer(bytes, destination, self.credentials.get(&destination.ip())) {
             Ok(answer) => Some(answer),
             Err(Flaw::Malformed) => {
                 self.dropped.malformed += 1;
                 return Some(None);
             }
-            Err(Flaw::Unusable) => {
+            Err(Flaw::Challenge) if !transaction.answered && transaction.challenges < MOST_CHALLENGES => {
+                let (query, challenges) = (transaction.query, transaction.challenges + 1);
+                (transaction.over, transaction.answered) = (true, true);
+                return self.challenged(now, query, challenges, bytes);
+            }
+            Err(Flaw::Redirection(to)) => {
+                elsewhere = Some(to);
+                None
+            }
+            Err(Flaw::Unusable | Flaw::Challenge) => {
                 self.dropped.unusable += 1;
                 None
             }
@@ -156,6 +193,40 @@ impl<P: Copy> Client<P> {
             late,
             rtt,
             answer,
+            elsewhere,
+        }))
+    }
+
+    /// Asks once more and says who we are; a refusal if we have nothing to say, or nothing else than before.
+    fn challenged(
+        &mut self,
+        now: Instant,
+        query: Query<P>,
+        challenges: u8,
+        bytes: &[u8],
+    ) -> Option<Option<Heard<P>>> {
+        let credentials = self.credentials.get_mut(&query.destination.ip());
+        let fresh = credentials.zip(stun::message(bytes)).map(|(c, message)| c.challenged(&message));
+        // Several questions may be under way with the old nonce: each is asked again.
+        if matches!(fresh, Some(Ok(_))) {
+            self.ask_again(now, query, challenges);
+            return Some(None);
+        }
+        self.dropped.unusable += 1;
+        let Query { socket, purpose, destination, .. } = query;
+        let (asked, answered, honoured, late, rtt) = (now, now, false, false, None);
+        let (answer, elsewhere) = (None, None);
+        Some(Some(Heard {
+            socket,
+            purpose,
+            destination,
+            asked,
+            answered,
+            honoured,
+            late,
+            rtt,
+            answer,
+            elsewhere,
         }))
     }
 
@@ -170,7 +241,10 @@ impl<P: Copy> Client<P> {
     pub(crate) fn forwarded(&self, socket: Socket, source: SocketAddr, bytes: &[u8]) -> Option<P> {
         let query = &self.transactions.get(&stun::answered_id(bytes)?)?.query;
         let wanted = matches!(query.change, Change::ToPort(_)) && query.destination == source;
-        (wanted && query.socket != socket && stun::answer(bytes, source).is_ok()).then_some(query.purpose)
+        (wanted
+            && query.socket != socket
+            && stun::answer(bytes, source, self.credentials.get(&source.ip())).is_ok())
+        .then_some(query.purpose)
     }
 
     /// Repeats what is due. Returns who stayed silent for good, and what was asked.
@@ -207,7 +281,7 @@ impl<P: Copy> Client<P> {
     }
 
     fn transmit(&mut self, id: Id, query: &Query<P>) {
-        let bytes = stun::request(id, query.change);
+        let bytes = stun::request(id, query.change, self.credentials.get(&query.destination.ip()));
         self.sent = self.sent.saturating_add(1);
         self.transmits.push_back(Transmit { socket: query.socket, destination: query.destination, bytes });
     }

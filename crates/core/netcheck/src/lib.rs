@@ -32,5 +32,5 @@ mod stun;
 mod survey;
 mod trial;
 
-pub use api::{Config, Dropped, Event, Report, ServerReport, Socket, StunServer, Transmit};
+pub use api::{Config, Dropped, Event, Login, Report, ServerReport, Socket, StunServer, Transmit};
 pub use netcheck::Netcheck;

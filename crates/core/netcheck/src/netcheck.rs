@@ -101,6 +101,8 @@ impl Netcheck {
         // Names are looked up in another order every time, which is no reason to measure again.
         if servers.names() != self.servers.names() {
             self.servers = servers;
+            self.client.forget_logins();
+            self.client.add_logins(self.servers.logins());
             self.measure(now);
         }
     }
@@ -305,12 +307,17 @@ impl Netcheck {
     }
 
     fn heard_server(&mut self, now: Instant, index: usize, heard: &Heard<Purpose>) -> Continuity {
+        if heard.elsewhere.is_some_and(|to| self.servers.redirect(now, index, to)) {
+            self.client.add_logins(self.servers.logins());
+            return Continuity::Same;
+        }
         let state = if heard.answer.is_some() { State::Answered } else { State::Silent };
         let Some(server) = self.servers.settle(now, index, state) else { return Continuity::Same };
         let Some(answer) = heard.answer else { return Continuity::Same };
         server.report.reflexive = Some(answer.mapped);
         server.report.other = answer.other;
         server.report.rtt = heard.rtt.or(server.report.rtt);
+        self.client.add_logins(self.servers.logins());
         let survey = &mut self.surveys[Family::of(heard.destination) as usize];
         if self.finished.is_some() && !survey.has_begun() {
             // The measurement ended without this family; its sockets are gone.

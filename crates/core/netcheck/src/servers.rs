@@ -10,11 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{ServerReport, StunServer};
+use crate::{Login, ServerReport, StunServer};
 
 /// Servers kept, and how many of one family are met.
 const MOST_SERVERS: usize = 16;
 const MOST_MET: usize = 4;
+/// How often one server may send us elsewhere.
+const MOST_REDIRECTIONS: usize = 3;
 /// How long the next server waits for the one before.
 const STAGGER: Duration = Duration::from_millis(200);
 /// How long one that may be dead keeps the others' measurement waiting.
@@ -33,6 +35,9 @@ pub(crate) enum State {
 pub(crate) struct Server {
     pub(crate) report: ServerReport,
     pub(crate) state: State,
+    login: Option<Login>,
+    /// Where it was before it sent us elsewhere.
+    left: Vec<SocketAddr>,
     asked: Option<Instant>,
 }
 
@@ -70,7 +75,10 @@ impl Servers {
 
     /// Who they are, whatever their order.
     pub(crate) fn names(&self) -> BTreeSet<(&str, SocketAddr)> {
-        self.list.iter().map(|s| (s.report.name.as_str(), s.report.address)).collect()
+        self.list
+            .iter()
+            .map(|s| (s.report.name.as_str(), *s.left.first().unwrap_or(&s.report.address)))
+            .collect()
     }
 
     /// Starts over with everybody.
@@ -118,6 +126,28 @@ impl Servers {
         }
         self.due[Family::of(server.report.address) as usize] = Some(now);
         Some(server)
+    }
+
+    /// Follows a server that sends us elsewhere (RFC 8489, section 10), but never in a circle. False if it is not
+    /// followed.
+    pub(crate) fn redirect(&mut self, now: Instant, index: usize, to: SocketAddr) -> bool {
+        let taken = self.list.iter().any(|server| server.report.address == to || server.left.contains(&to));
+        let Some(server) = self.list.get_mut(index) else { return false };
+        let followed = !taken && server.left.len() < MOST_REDIRECTIONS;
+        if followed {
+            server.left.push(std::mem::replace(&mut server.report.address, to));
+            server.state = State::Unasked;
+            self.due[Family::of(to) as usize] = Some(now);
+        }
+        followed
+    }
+
+    /// What to say at which address: where servers are, and where they say that they are too.
+    pub(crate) fn logins(&self) -> impl Iterator<Item = (IpAddr, &Login)> {
+        self.list.iter().flat_map(|server| {
+            let addresses = [Some(server.report.address), server.report.other].into_iter().flatten();
+            server.login.iter().flat_map(move |login| addresses.clone().map(move |at| (at.ip(), login)))
+        })
     }
 
     /// Whether nobody of a family is left to ask, or worth waiting for since others have answered.
@@ -196,8 +226,8 @@ impl Servers {
 
 impl Server {
     fn new(server: StunServer) -> Self {
-        let StunServer { name, address } = server;
+        let StunServer { name, address, login } = server;
         let report = ServerReport { name, address, rtt: None, reflexive: None, other: None, silent: false };
-        Self { report, state: State::Unasked, asked: None }
+        Self { report, state: State::Unasked, login, left: Vec::new(), asked: None }
     }
 }

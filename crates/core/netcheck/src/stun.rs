@@ -6,13 +6,15 @@
 
 use std::net::SocketAddr;
 
+use partyline_wire::credentials::Credentials;
 use stun_rs::{
-    AttributeType, DecoderContextBuilder, MAGIC_COOKIE, MessageClass, MessageDecoderBuilder,
-    MessageEncoderBuilder, StunAttribute, StunMessage, StunMessageBuilder, TransactionId,
+    AttributeType, MAGIC_COOKIE, MessageClass, MessageDecoder, MessageEncoderBuilder, StunAttribute,
+    StunMessage, StunMessageBuilder, TransactionId,
     attributes::{
         discovery::{ChangeRequest, ChangeRequestFlags, OtherAddress, ResponsePort},
-        stun::{Fingerprint, MappedAddress, XorMappedAddress},
+        stun::{AlternateServer, ErrorCode, Fingerprint, MappedAddress, XorMappedAddress},
     },
+    get_input_text,
     methods::BINDING,
 };
 
@@ -46,11 +48,15 @@ pub(crate) struct Answer {
 pub(crate) enum Flaw {
     /// Not well-formed, or its FINGERPRINT is wrong. The true answer may still come.
     Malformed,
-    /// A valid refusal, redirection (never followed: anybody on the path could send us anywhere) or an answer that
-    /// must not be used (RFC 8489, 6.3.3). No other will come.
+    /// A valid refusal, or an answer that must not be used (RFC 8489, 6.3.3). No other will come.
     Unusable,
+    /// The server wants to know who asks, or wants it said with another nonce (401, 438).
+    Challenge,
+    /// The server sends us to another one (300).
+    Redirection(SocketAddr),
 }
 
+const LONGEST_REQUEST: usize = 1500;
 const HEADER: usize = 20;
 const REQUEST: u16 = 0x0001;
 const SUCCESS: u16 = 0x0101;
@@ -78,43 +84,73 @@ fn id_of(bytes: &[u8], wanted: impl Fn(u16) -> bool) -> Option<Id> {
     ours.then(|| header[8..].try_into().ok()).flatten()
 }
 
-/// A Binding request.
-pub(crate) fn request(id: Id, change: Change) -> Vec<u8> {
+/// A Binding request, signed if the server has challenged us.
+pub(crate) fn request(id: Id, change: Change, credentials: Option<&Credentials>) -> Vec<u8> {
     let flags = match change {
         Change::Nothing | Change::ToPort(_) => None,
         Change::Port => Some(ChangeRequestFlags::ChangePort.into()),
         Change::AddressAndPort => Some(ChangeRequestFlags::ChangeIp | ChangeRequestFlags::ChangePort),
     };
-    let mut message =
-        StunMessageBuilder::new(BINDING, MessageClass::Request).with_transaction_id(TransactionId::from(id));
+    let begin = || {
+        StunMessageBuilder::new(BINDING, MessageClass::Request).with_transaction_id(TransactionId::from(id))
+    };
+    let mut message = begin();
     if flags.is_some() {
         message = message.with_attribute(ChangeRequest::new(flags));
     }
     if let Change::ToPort(port) = change {
         message = message.with_attribute(ResponsePort::from(port));
     }
+    // A user name that cannot be said is as good as none: the server refuses.
+    let message = match credentials {
+        Some(credentials) => credentials.add_to(message).unwrap_or_else(begin),
+        None => message,
+    };
     let message = message.with_attribute(Fingerprint::default()).build();
-    let mut buffer = [0; 64];
-    // Header, CHANGE-REQUEST or RESPONSE-PORT and FINGERPRINT are 36 bytes, so the only error there is, a short buffer, cannot be.
+    let mut buffer = vec![0; LONGEST_REQUEST];
+    // The only error there is, a short buffer, cannot be: user name, realm and nonce have their limits.
     let length = MessageEncoderBuilder::default().build().encode(&mut buffer, &message).unwrap_or(0);
-    buffer[..length].to_vec()
+    buffer.truncate(length);
+    buffer
 }
 
-/// Reads the answer of a server of one address family.
-pub(crate) fn answer(bytes: &[u8], server: SocketAddr) -> Result<Answer, Flaw> {
-    let checking = DecoderContextBuilder::default().with_validation().build();
-    let decoder = MessageDecoderBuilder::default().with_context(checking).build();
-    let (message, length) = decoder.decode(bytes).map_err(|_| Flaw::Malformed)?;
-    if length != bytes.len() {
-        return Err(Flaw::Malformed);
-    }
+/// A whole message whose fingerprint is right if it has one.
+pub(crate) fn message(bytes: &[u8]) -> Option<StunMessage> {
+    let (message, length) = MessageDecoder::default().decode(bytes).ok()?;
+    let fingerprint = message.get::<Fingerprint>().and_then(|a| a.as_fingerprint().ok());
+    let right = fingerprint.is_none_or(|fingerprint| {
+        get_input_text::<Fingerprint>(bytes).is_some_and(|t| fingerprint.validate(&t))
+    });
+    (right && length == bytes.len()).then_some(message)
+}
+
+/// Reads the answer of a server of one address family. One that has challenged us must prove that it knows our password.
+pub(crate) fn answer(
+    bytes: &[u8],
+    server: SocketAddr,
+    credentials: Option<&Credentials>,
+) -> Result<Answer, Flaw> {
+    let message = message(bytes).ok_or(Flaw::Malformed)?;
     let understood = message.attributes().iter().all(|attribute| !unknown_and_required(attribute));
     if message.class() != MessageClass::SuccessResponse || !understood {
-        return Err(Flaw::Unusable);
+        return Err(refusal(&message, server));
+    }
+    if credentials.is_some_and(|c| c.is_challenged() && !c.proven(bytes, &message)) {
+        return Err(Flaw::Malformed);
     }
     let mapped = mapped_address(&message).filter(|a| is_unicast(*a) && a.is_ipv4() == server.is_ipv4());
     let other = other_address(&message).filter(|other| is_plausible_other(server, *other));
     mapped.map(|mapped| Answer { mapped, other }).ok_or(Flaw::Unusable)
+}
+
+fn refusal(message: &StunMessage, server: SocketAddr) -> Flaw {
+    let code = message.get::<ErrorCode>().and_then(|a| a.as_error_code().ok());
+    let alternate = message.get::<AlternateServer>().and_then(|a| a.as_alternate_server().ok());
+    match (code.map(|code| code.error_code().error_code()), alternate.map(|a| *a.socket_address())) {
+        (Some(401 | 438), _) => Flaw::Challenge,
+        (Some(300), Some(to)) if is_plausible(server, to) => Flaw::Redirection(to),
+        _ => Flaw::Unusable,
+    }
 }
 
 fn unknown_and_required(attribute: &StunAttribute) -> bool {
@@ -139,14 +175,15 @@ fn is_unicast(address: SocketAddr) -> bool {
     address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
 }
 
-/// A server must not aim us at anything but a second address of the same kind as its own: a public one must not name
-/// something in our LAN.
 fn is_plausible_other(server: SocketAddr, other: SocketAddr) -> bool {
     let differs = other.ip() != server.ip() && other.port() != server.port();
-    is_unicast(other)
-        && differs
-        && other.is_ipv4() == server.is_ipv4()
-        && (!is_public(server) || is_public(other))
+    differs && is_plausible(server, other)
+}
+
+/// A server must not aim us at anything but an address of the same kind as its own: a public one must not name
+/// something in our LAN.
+fn is_plausible(server: SocketAddr, named: SocketAddr) -> bool {
+    is_unicast(named) && named.is_ipv4() == server.is_ipv4() && (!is_public(server) || is_public(named))
 }
 
 /// Whether an address is one of the Internet's rather than of some network's own.

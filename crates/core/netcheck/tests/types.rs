@@ -179,7 +179,7 @@ fn a_second_measurement_keeps_what_it_cannot_measure_again() {
     let mut world = World::new(1, Some(nat(1, rules)), vec![full_server()], Line::GOOD, 0);
     world.survey();
     world.netcheck.set_servers(world.now, Vec::new());
-    let list = vec![partyline_netcheck::StunServer { name: "again".into(), address: full_server().address }];
+    let list = vec![partyline_netcheck::StunServer::new("again", full_server().address)];
     world.netcheck.set_servers(world.now, list);
     world.survey();
     assert_eq!(world.netcheck.profile().filtering, Some(Filtering::AddressDependent));

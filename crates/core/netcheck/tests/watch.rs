@@ -192,7 +192,7 @@ fn asked() -> (Netcheck, std::time::Instant, SocketAddr, Vec<u8>) {
     #[allow(clippy::disallowed_methods, reason = "some instant to count from")]
     let now = std::time::Instant::now();
     let mut netcheck = Netcheck::new(now, [1; 32], Config::default());
-    netcheck.set_servers(now, vec![StunServer { name: "one".into(), address: server.address }]);
+    netcheck.set_servers(now, vec![StunServer::new("one", server.address)]);
     let question = netcheck.poll_transmit().expect("a question").bytes;
     let seen = SocketAddr::new(INSIDE, 4000);
     let (_, answer) = server.answer(server.address, seen, &question).expect("an answer");
@@ -218,7 +218,7 @@ fn answers_from_elsewhere_or_to_another_socket_are_dropped_and_counted() {
 }
 
 #[test]
-fn a_redirection_is_not_followed() {
+fn a_redirection_to_nowhere_is_a_refusal() {
     let (mut netcheck, now, server, answer) = asked();
     let mut redirection = vec![0x01, 0x11, 0, 12];
     redirection.extend_from_slice(&answer[4..20]);
@@ -229,6 +229,34 @@ fn a_redirection_is_not_followed() {
     assert_eq!(netcheck.report().dropped.unusable, 1);
     assert_eq!(netcheck.poll_transmit(), None);
     assert!(netcheck.report().servers[0].silent);
+}
+
+/// The refusal that names another server (300, ALTERNATE-SERVER), to the question that is under way.
+fn redirection(netcheck: &mut Netcheck, to: [u8; 4]) -> (SocketAddr, Vec<u8>) {
+    let question = netcheck.poll_transmit().expect("a question");
+    let mut bytes = vec![0x01, 0x11, 0, 20];
+    bytes.extend_from_slice(&question.bytes[4..20]);
+    bytes.extend_from_slice(&[0, 9, 0, 4, 0, 0, 3, 0, 0x80, 0x23, 0, 8, 0, 1, 0x0d, 0x96]);
+    bytes.extend_from_slice(&to);
+    (question.destination, bytes)
+}
+
+#[test]
+fn a_redirection_is_followed_but_not_in_circles_and_not_into_our_own_network() {
+    #[allow(clippy::disallowed_methods, reason = "some instant to count from")]
+    let now = std::time::Instant::now();
+    let (first, second) = ([11, 0, 1, 1], [11, 0, 1, 9]);
+    for (hops, followed) in [(vec![second], 1), (vec![second, first], 1), (vec![[192, 168, 1, 1]], 0)] {
+        let mut netcheck = Netcheck::new(now, [1; 32], Config::default());
+        netcheck.set_servers(now, vec![StunServer::new("one", (first, 3478).into())]);
+        for to in &hops {
+            let (source, bytes) = redirection(&mut netcheck, *to);
+            assert!(netcheck.handle_datagram(now, Socket::Tunnel, source, &bytes));
+        }
+        let asked = netcheck.poll_transmit().map(|question| question.destination);
+        assert_eq!(asked.is_some(), hops.len() == followed, "{hops:?}: {asked:?}");
+        assert_eq!(netcheck.report().servers[0].silent, hops.len() != followed);
+    }
 }
 
 #[test]
@@ -276,7 +304,7 @@ fn sockets_are_asked_for_and_measure_once_a_server_was_heard() {
     let now = std::time::Instant::now();
     let server = full_server();
     let mut netcheck = Netcheck::new(now, [1; 32], Config { spares: 2, ..Config::default() });
-    netcheck.set_servers(now, vec![StunServer { name: "one".into(), address: server.address }]);
+    netcheck.set_servers(now, vec![StunServer::new("one", server.address)]);
     let wanted = std::iter::from_fn(|| netcheck.poll_event()).find(|e| matches!(e, Event::SparesWanted(_)));
     assert_eq!(wanted, Some(Event::SparesWanted(2)));
     netcheck.set_spares(now, [4001, 4002].map(|port| SocketAddr::new(INSIDE, port)).to_vec());
@@ -299,7 +327,7 @@ fn the_same_servers_in_another_order_are_no_reason_to_measure_again() {
     let mut world = World::new(7, Some(home()), vec![full_server(), other], Line::GOOD, 0);
     world.survey();
     let list = |world: &World| {
-        let named = |(i, s): (usize, &Server)| StunServer { name: format!("stun{i}"), address: s.address };
+        let named = |(i, s): (usize, &Server)| StunServer::new(format!("stun{i}"), s.address);
         world.servers.iter().enumerate().map(named).rev().collect::<Vec<_>>()
     };
     let list = list(&world);

@@ -78,9 +78,7 @@ impl Node {
         for ((host, port), addresses) in &self.network.stun {
             for v4 in [true, false] {
                 let best = addresses.iter().find(|address| address.is_ipv4() == v4);
-                servers.extend(
-                    best.map(|address| StunServer { name: format!("{host}:{port}"), address: *address }),
-                );
+                servers.extend(best.map(|address| StunServer::new(format!("{host}:{port}"), *address)));
             }
         }
         servers

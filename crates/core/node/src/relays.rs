@@ -11,7 +11,7 @@ use std::{
 };
 
 use partyline_model::{Now, RelaySetting};
-use partyline_netcheck::StunServer;
+use partyline_netcheck::{Login, StunServer};
 use partyline_paths::{RelayServer, RelayTransport};
 use partyline_wire::rendezvous::RelayGrant;
 
@@ -125,7 +125,13 @@ impl Relays {
     /// The same hosts as STUN servers.
     pub fn stun(&self) -> Vec<StunServer> {
         let servers = self.servers().into_iter().filter(|server| server.transport == RelayTransport::Udp);
-        servers.map(|server| StunServer { name: server.name, address: server.address }).collect()
+        servers
+            .map(|RelayServer { name, address, username, password, .. }| StunServer {
+                name,
+                address,
+                login: Some(Login { username, password }),
+            })
+            .collect()
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod announcement;
 pub mod beacon;
+pub mod credentials;
 pub mod datagram;
 pub mod exact;
 pub mod invite;

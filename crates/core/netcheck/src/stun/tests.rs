@@ -20,7 +20,7 @@ fn with(attributes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn the_rfc_s_sample_answer_is_read() {
-    let answer = answer(&ANSWER, server()).expect("well-formed");
+    let answer = answer(&ANSWER, server(), None).expect("well-formed");
     assert_eq!(answer, Answer { mapped: ([192, 0, 2, 1], 32853).into(), other: None });
     assert_eq!(answered_id(&ANSWER).map(|id| id[0]), Some(0xb7));
 }
@@ -28,20 +28,20 @@ fn the_rfc_s_sample_answer_is_read() {
 #[test]
 fn an_answer_for_the_other_address_family_is_unusable() {
     let v6: SocketAddr = "[2001:db8::1]:3478".parse().expect("an address");
-    assert_eq!(answer(&ANSWER, v6), Err(Flaw::Unusable));
+    assert_eq!(answer(&ANSWER, v6, None), Err(Flaw::Unusable));
 }
 
 #[test]
 fn requests_and_indications_answer_nothing() {
     let id = [7; 12];
-    assert_eq!(answered_id(&request(id, Change::AddressAndPort)), None);
-    assert_eq!(request(id, Change::AddressAndPort).len(), 36);
-    assert_eq!(request(id, Change::Nothing).len(), 28);
+    assert_eq!(answered_id(&request(id, Change::AddressAndPort, None)), None);
+    assert_eq!(request(id, Change::AddressAndPort, None).len(), 36);
+    assert_eq!(request(id, Change::Nothing, None).len(), 28);
 }
 
 #[test]
 fn a_wrong_fingerprint_spoils_an_answer() {
-    assert_eq!(answer(&with(&[0x80, 0x28, 0, 4, 1, 2, 3, 4]), server()), Err(Flaw::Malformed));
+    assert_eq!(answer(&with(&[0x80, 0x28, 0, 4, 1, 2, 3, 4]), server(), None), Err(Flaw::Malformed));
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_public_server_cannot_send_us_into_our_own_network() {
         ([0, 0, 0, 0], false),
     ] {
         let attribute = [&[0x80, 0x2c, 0, 8, 0, 1, 0x0d, 0x97][..], &address].concat();
-        let other = answer(&with(&attribute), server()).expect("well-formed").other;
+        let other = answer(&with(&attribute), server(), None).expect("well-formed").other;
         assert_eq!(other.is_some(), accepted, "{address:?}");
     }
 }

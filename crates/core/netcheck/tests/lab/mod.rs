@@ -96,10 +96,7 @@ impl World {
         netcheck
             .set_spares(now, (1..=spares).map(|i| SocketAddr::new(INSIDE, TUNNEL_PORT + i * 7)).collect());
         netcheck.set_local(now, vec![SocketAddr::new(local_ip(nat.as_ref()), TUNNEL_PORT)]);
-        let list = servers
-            .iter()
-            .enumerate()
-            .map(|(i, s)| StunServer { name: format!("stun{i}"), address: s.address });
+        let list = servers.iter().enumerate().map(|(i, s)| StunServer::new(format!("stun{i}"), s.address));
         netcheck.set_servers(now, list.collect());
         let (events, sent, heap) = Default::default();
         let (answers_to_who_asked, start, packets) = (false, now, 0);

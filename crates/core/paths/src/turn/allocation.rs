@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_wire::datagram::{self, FIRST_CHANNEL, LAST_CHANNEL};
+use partyline_wire::{
+    credentials::Credentials,
+    datagram::{self, FIRST_CHANNEL, LAST_CHANNEL},
+};
 use rand_chacha::ChaCha20Rng;
 use rand_core::RngCore;
 use stun_rs::{
@@ -20,7 +23,7 @@ use stun_rs::{
     protocols::UDP,
 };
 
-use super::{credentials::Credentials, indication};
+use super::indication;
 use crate::api::{AllocationId, Local, RelayServer, RelayTransport, Transmit};
 
 /// Gap before the first repetition of a request over UDP; each further one doubles.

@@ -8,7 +8,6 @@
 //! ends this allocation so that its owner can ask for another one.
 
 mod allocation;
-mod credentials;
 mod indication;
 
 pub(crate) use allocation::{Allocation, Change, Ending, Input};

@@ -2,7 +2,7 @@
 //!
 //! A server that offers PASSWORD-ALGORITHMS is answered with SHA-256 throughout; one that does not, like older
 //! coturns, with MD5 and SHA-1. The nonce cookie says which of the two the server meant, so that nobody on the way
-//! can strip the offer.
+//! can strip the offer. For clients: of relays, and of STUN servers that want to know who asks.
 
 use stun_rs::{
     Algorithm, AlgorithmId, HMACKey, MessageEncoderBuilder, StunMessage, StunMessageBuilder,
@@ -20,13 +20,19 @@ const NONCE_COOKIE: &str = "obMatJos2";
 
 /// The server's challenge cannot be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Unanswerable;
+pub struct Unanswerable;
 
 /// User name and password, and the server's latest challenge.
-pub(crate) struct Credentials {
+pub struct Credentials {
     username: String,
     password: String,
     challenge: Option<Challenge>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("challenged", &self.is_challenged()).finish_non_exhaustive()
+    }
 }
 
 struct Challenge {
@@ -39,13 +45,18 @@ struct Challenge {
 }
 
 impl Credentials {
-    pub(crate) fn new(username: &str, password: &str) -> Self {
+    /// Before any challenge.
+    #[must_use]
+    pub fn new(username: &str, password: &str) -> Self {
         Self { username: username.into(), password: password.into(), challenge: None }
     }
 
     /// Takes the realm and nonce of an error response (401 or 438). `true` if the nonce is a new one, so that asking
     /// again makes sense.
-    pub(crate) fn challenged(&mut self, message: &StunMessage) -> Result<bool, Unanswerable> {
+    ///
+    /// # Errors
+    /// There is no nonce or realm, no algorithm that we know, or somebody on the way took the offer of algorithms out.
+    pub fn challenged(&mut self, message: &StunMessage) -> Result<bool, Unanswerable> {
         let nonce = message.get::<Nonce>().and_then(|a| a.as_nonce().ok()).ok_or(Unanswerable)?.clone();
         let realm = match message.get::<Realm>().and_then(|a| a.as_realm().ok()) {
             Some(realm) => realm.clone(),
@@ -66,20 +77,36 @@ impl Credentials {
 
     /// Encodes a request, signed once there is a challenge. `None` if it cannot be encoded: a user name that is too
     /// long or has forbidden characters.
-    pub(crate) fn sign(&self, mut message: StunMessageBuilder) -> Option<Vec<u8>> {
-        if let Some(challenge) = &self.challenge {
-            message = challenge.add_to(message, &self.username)?;
-        }
+    #[must_use]
+    pub fn sign(&self, message: StunMessageBuilder) -> Option<Vec<u8>> {
+        let message = self.add_to(message)?;
         let mut bytes = vec![0; MAX_REQUEST];
         let len = MessageEncoderBuilder::default().build().encode(&mut bytes, &message.build()).ok()?;
         bytes.truncate(len);
         Some(bytes)
     }
 
+    /// Adds what a signed request has, once there is a challenge; only a FINGERPRINT may come behind it. `None` as with
+    /// [`Self::sign`].
+    #[must_use]
+    pub fn add_to(&self, message: StunMessageBuilder) -> Option<StunMessageBuilder> {
+        match &self.challenge {
+            Some(challenge) => challenge.add_to(message, &self.username),
+            None => Some(message),
+        }
+    }
+
+    /// Whether a server has challenged us, so that its answers must be proven.
+    #[must_use]
+    pub const fn is_challenged(&self) -> bool {
+        self.challenge.is_some()
+    }
+
     /// Whether a response carries an integrity attribute made with our key, of the kind that was agreed on. What is
     /// compared is no secret of ours but a server's proof, once per transaction that cannot be guessed, so the
     /// comparison need not take constant time.
-    pub(crate) fn proven(&self, bytes: &[u8], message: &StunMessage) -> bool {
+    #[must_use]
+    pub fn proven(&self, bytes: &[u8], message: &StunMessage) -> bool {
         let Some(challenge) = &self.challenge else { return false };
         if challenge.algorithms.is_some() {
             let (attribute, text) =
