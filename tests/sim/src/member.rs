@@ -87,6 +87,7 @@ impl Member {
         LocalNetwork {
             addresses: vec![self.address.ip()],
             prefixes: Vec::new(),
+            routers: Vec::new(),
             port_v4: Some(self.address.port()),
             port_v6: None,
         }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 use partyline_model::{AppError, Command, ErrorCode, Now, Reply, Settings, Snapshot};
 use partyline_net::{BeaconSockets, Outgoing, RecvBatch, Roots, TlsClient, UdpEndpoint};
 use partyline_node::{LocalNetwork, Node, Output, RequestId};
-use partyline_platform::{Clock, LocalAddress, NetworkState, sweep};
+use partyline_platform::{Clock, NetworkState, sweep};
 use rand::RngCore as _;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -292,7 +292,7 @@ impl Engine {
                 if let Some(beacon) = &mut self.beacon {
                     beacon.set_interfaces(beacon_interfaces(&state.addresses));
                 }
-                let local = self.local_network(&state.addresses, prefixes);
+                let local = self.local_network(&state, prefixes);
                 self.network = state;
                 self.node.handle_network(now, local);
             }
@@ -312,14 +312,15 @@ impl Engine {
 
     async fn tell_network(&mut self, now: Now) {
         let prefixes = partyline_platform::local_prefixes().await.unwrap_or_default();
-        let local = self.local_network(&self.network.addresses, prefixes);
+        let local = self.local_network(&self.network, prefixes);
         self.node.handle_network(now, local);
     }
 
-    fn local_network(&self, addresses: &[LocalAddress], prefixes: Vec<ipnet::IpNet>) -> LocalNetwork {
+    fn local_network(&self, state: &NetworkState, prefixes: Vec<ipnet::IpNet>) -> LocalNetwork {
         LocalNetwork {
-            addresses: addresses.iter().map(|local| local.address).filter(reachable).collect(),
+            addresses: state.addresses.iter().map(|local| local.address).filter(reachable).collect(),
             prefixes,
+            routers: state.gateways.iter().map(|gateway| gateway.address).collect(),
             port_v4: self.udp.has_v4().then(|| self.udp.port()),
             port_v6: self.udp.port_v6(),
         }

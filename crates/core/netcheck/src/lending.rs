@@ -10,8 +10,8 @@ use crate::{
     survey::{Continuity, Purpose},
 };
 
-/// How long a lifetime that was measured is believed.
-const BELIEVED: Duration = Duration::from_secs(86_400);
+/// How long what was measured is believed.
+pub(crate) const BELIEVED: Duration = Duration::from_secs(86_400);
 
 /// The lifetime of an idle mapping on this network.
 #[derive(Debug, Default)]

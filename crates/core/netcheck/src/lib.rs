@@ -31,6 +31,7 @@ mod servers;
 mod stun;
 mod survey;
 mod trial;
+mod watch;
 
 pub use api::{Config, Dropped, Event, Login, Report, ServerReport, Socket, StunServer, Transmit};
 pub use netcheck::Netcheck;

@@ -3,30 +3,23 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use partyline_model::NatProfile;
 
 use crate::{
     Config, Event, Socket, StunServer, Transmit,
-    client::{Client, Heard, Query},
+    client::{Client, Heard},
     history::History,
     lending::Idle,
     servers::{Family, Servers, State},
-    stun::Change,
     survey::{Continuity, Meeting, Purpose, Survey, Terms},
     trial::Reference,
 };
 
 const MOST_LOCAL: usize = 32;
 const MOST_SPARES: usize = 8;
-/// How many times as long as others a question to a server that has answered before may stay unanswered.
-const REFRESH_PATIENCE: u32 = 4;
-/// How often a measurement that a changing mapping spoilt is begun again at once, and when it may be again.
-const MOST_RESURVEYS: u32 = 3;
-const RESURVEY: Duration = Duration::from_secs(60);
-
 /// Measures the NAT, and watches the mapping of the tunnel's socket.
 ///
 /// Where no sockets are lent, let it speak before anybody else does: a NAT that preserves ports, or that filters, is
@@ -53,10 +46,10 @@ pub struct Netcheck {
     sent_before: u32,
     /// When the measurement ended, and how many datagrams it took.
     pub(crate) finished: Option<(Instant, u32)>,
-    resurveys: u32,
+    pub(crate) resurveys: u32,
     /// When the survey wants to go on.
     wake: Option<Instant>,
-    refresh: Option<Instant>,
+    pub(crate) refresh: Option<Instant>,
     pub(crate) profile: NatProfile,
     pub(crate) told_profile: NatProfile,
     pub(crate) told_reflexive: Vec<SocketAddr>,
@@ -259,7 +252,7 @@ impl Netcheck {
     }
 
     /// Starts a measurement; what is known stays until it is contradicted.
-    fn measure(&mut self, now: Instant) {
+    pub(crate) fn measure(&mut self, now: Instant) {
         self.client.clear();
         self.servers.restart(now);
         self.servers.v4_only = !self.local.is_empty() && self.local.iter().all(SocketAddr::is_ipv4);
@@ -280,7 +273,7 @@ impl Netcheck {
         self.advance(now);
     }
 
-    fn survey(&mut self, peer: SocketAddr) -> &mut Survey {
+    pub(crate) fn survey(&mut self, peer: SocketAddr) -> &mut Survey {
         &mut self.surveys[Family::of(peer) as usize]
     }
 
@@ -292,17 +285,6 @@ impl Netcheck {
         };
         if continuity == Continuity::Changed {
             self.resurvey(now);
-        }
-    }
-
-    fn resurvey(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.surveyed) >= RESURVEY {
-            self.resurveys = 0;
-        }
-        // A mapping that dies between two refreshes is what the lifetime's measurement is about to show.
-        if self.resurveys < MOST_RESURVEYS && !self.idle.is_running() {
-            self.resurveys += 1;
-            self.measure(now);
         }
     }
 
@@ -332,7 +314,7 @@ impl Netcheck {
     }
 
     /// Does whatever can be done now and tells what changed.
-    fn advance(&mut self, now: Instant) {
+    pub(crate) fn advance(&mut self, now: Instant) {
         let most = self.most();
         for family in Family::BOTH {
             while let Some(index) = self.servers.next(now, family, most) {
@@ -368,34 +350,5 @@ impl Netcheck {
     /// Datagrams sent for the present measurement.
     pub(crate) const fn packets(&self) -> u32 {
         self.client.sent - self.sent_before
-    }
-
-    fn ask_server(&mut self, now: Instant, index: usize, purpose: Purpose) {
-        let Some(server) = self.servers.list.get(index) else { return };
-        let destination = server.report.address;
-        // A mapping that was seen is not given up as lightly as an address that nobody answers at.
-        let known = matches!(purpose, Purpose::Refresh(_));
-        let patience = self.config.patience * if known { REFRESH_PATIENCE } else { 1 };
-        self.survey(destination).note(Socket::Tunnel, destination);
-        let (socket, change) = (Socket::Tunnel, Change::Nothing);
-        self.client.ask(now, Query { socket, destination, change, expected: destination, purpose, patience });
-    }
-
-    /// One question to one server of each family that answers; if none does, to all once more.
-    fn refresh(&mut self, now: Instant) {
-        let answering = Family::BOTH.map(|family| self.servers.answering(family).map(|(index, _)| index));
-        answering
-            .into_iter()
-            .flatten()
-            .for_each(|index| self.ask_server(now, index, Purpose::Refresh(index)));
-        if answering.iter().all(Option::is_none) {
-            self.servers.retry_silent(now);
-        }
-        self.schedule_refresh(now);
-    }
-
-    fn schedule_refresh(&mut self, now: Instant) {
-        let wanted = self.needed && !self.servers.list.is_empty();
-        self.refresh = wanted.then(|| now + self.client.jittered(self.config.refresh));
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use lab::{INSIDE, Line, Nat, OUTSIDE, Rules, Server, TUNNEL_PORT, UDP, World, full_server, nat};
-use partyline_model::{Allocation, Badge, CheckTopic, Filtering, Mapping, StepState};
+use partyline_model::{Allocation, Badge, CheckTopic, Filtering, Mapping, NatProfile, StepState};
 use partyline_nat::Clash;
 use partyline_netcheck::{Config, Event, Netcheck, Socket, StunServer};
 use proptest::prelude::*;
@@ -149,6 +149,42 @@ fn an_old_server_is_understood() {
     let mut world = World::new(9, Some(home()), vec![old], Line::GOOD, 0);
     world.survey();
     assert_eq!(world.netcheck.profile().filtering, Some(Filtering::AddressAndPortDependent));
+}
+
+#[test]
+fn what_is_known_of_a_network_is_shown_at_once_and_kept_until_contradicted() {
+    let long_ago = Duration::from_secs(3600);
+    let profile = measured().netcheck.profile().clone();
+    let mut world = World::new(7, Some(home()), vec![Server::new([11, 0, 1, 1], 3478)], Line::GOOD, 0);
+    world.netcheck.recall(world.now, &profile, long_ago);
+    assert_eq!(world.netcheck.profile().filtering, profile.filtering);
+    world.survey();
+    assert_eq!(world.netcheck.profile().filtering, profile.filtering, "nobody could contradict it");
+
+    let moved = NatProfile { public: vec![IpAddr::from([11, 0, 0, 99])], ..profile.clone() };
+    let mut world = World::new(7, Some(home()), vec![Server::new([11, 0, 1, 1], 3478)], Line::GOOD, 0);
+    world.netcheck.recall(world.now, &moved, long_ago);
+    world.survey();
+    assert_eq!(world.netcheck.profile().filtering, None, "another public address is another network");
+
+    let lived = NatProfile { lifetime: Some(Duration::from_secs(58)), ..profile };
+    for (age, again) in [(long_ago, false), (Duration::from_secs(90_000), true)] {
+        let mut world = World::new(7, Some(home()), vec![full_server()], Line::GOOD, 7);
+        world.netcheck.recall(world.now, &lived, age);
+        world.survey();
+        let doing = world.netcheck.report().steps.iter().any(|step| step.state == StepState::Doing);
+        assert_eq!(doing, again, "a lifetime is believed for a day");
+    }
+}
+
+#[test]
+fn what_is_known_is_measured_again_after_a_day() {
+    let mut world = measured();
+    let first = world.netcheck.finished_at();
+    world.run(Duration::from_secs(86_000));
+    assert_eq!(world.netcheck.finished_at(), first);
+    world.run(Duration::from_secs(500));
+    assert!(world.netcheck.finished_at() > first);
 }
 
 #[test]

@@ -169,6 +169,8 @@ pub struct LocalNetwork {
     pub addresses: Vec<IpAddr>,
     /// On-link prefixes, for finding collisions.
     pub prefixes: Vec<IpNet>,
+    /// Default routers.
+    pub routers: Vec<IpAddr>,
     /// The port of the tunnel's IPv4 socket.
     pub port_v4: Option<u16>,
     /// The port of the tunnel's IPv6 socket.

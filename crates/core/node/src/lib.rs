@@ -15,6 +15,7 @@
 mod commands;
 mod control;
 mod io;
+mod known;
 mod link;
 mod local;
 mod measure;

@@ -21,6 +21,8 @@ pub struct NetworkCheck {
     /// Servers that somebody wants asked, with their addresses once looked up.
     stun: BTreeMap<(String, u16), Vec<SocketAddr>>,
     router: Vec<RouterCheck>,
+    /// When what is shown was measured, as long as it is from an earlier visit.
+    pub(crate) recalled: Option<Timestamp>,
     /// Where something answers over TCP.
     reachable: BTreeSet<IpAddr>,
 }
@@ -106,7 +108,9 @@ impl Node {
             router: self.network.router.clone(),
             gaps: report.gaps.into_iter().map(str::to_owned).collect(),
             confidence: report.confidence,
-            measured_at: at.map(|at| u32::try_from(at.seconds()).unwrap_or(u32::MAX)),
+            measured_at: at
+                .or(self.network.recalled)
+                .map(|at| u32::try_from(at.seconds()).unwrap_or(u32::MAX)),
             took_ms: report.took.map_or(0, milliseconds),
             packets: report.packets,
         }

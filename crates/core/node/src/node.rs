@@ -17,6 +17,7 @@ use rand_core::{RngCore as _, SeedableRng as _};
 use crate::{
     commands::Pings,
     io::{LocalNetwork, Output, ServerId},
+    known::KnownNetworks,
     link::ServerLink,
     local::LocalParty,
     measure::Measurements,
@@ -54,6 +55,7 @@ pub struct Node {
     pub(crate) tunnel: Tunnel,
     pub(crate) netcheck: Netcheck,
     pub(crate) network: NetworkCheck,
+    pub(crate) known: KnownNetworks,
     pub(crate) peers: Peers,
     pub(crate) measurements: Measurements,
     pub(crate) local: LocalNetwork,
@@ -90,12 +92,13 @@ impl Node {
             seed
         };
         let (paths, tunnel, netcheck) = (draw(), draw(), draw());
-        let Restored { device, parties, settings } = match saved {
+        let Restored { device, parties, settings, networks } = match saved {
             Some(bytes) => SavedState::decode(bytes)?.restore(now, &mut rng, &config.settings)?,
             None => Restored {
                 device: DeviceKey::generate(&mut rng),
                 parties: BTreeMap::new(),
                 settings: config.settings.clone(),
+                networks: KnownNetworks::default(),
             },
         };
         let path_config = Self::path_config(&config.paths, &settings);
@@ -113,6 +116,7 @@ impl Node {
             links: BTreeMap::new(),
             relays: Relays::default(),
             network: NetworkCheck::default(),
+            known: networks,
             peers: Peers::default(),
             measurements: Measurements::new(),
             local: LocalNetwork::default(),
@@ -204,6 +208,7 @@ impl Node {
     fn move_to_network(&mut self, now: Now) {
         self.reflexive.clear();
         self.netcheck.set_local(now.instant, self.host_addresses());
+        self.recall_network(now);
         self.gather(now);
         self.paths.network_changed(now.instant);
         self.check_links(now);
@@ -296,6 +301,7 @@ impl Node {
             partyline_netcheck::Event::Profile(profile) => {
                 self.reach.nat = profile;
                 self.announce_all(now.instant);
+                self.remember_network(now);
             }
             partyline_netcheck::Event::UdpBlocked(_) => self.touch(),
             partyline_netcheck::Event::SparesWanted(count) => {
@@ -303,6 +309,7 @@ impl Node {
             }
             partyline_netcheck::Event::SparesDone => {
                 self.outputs.push_back(Output::Spares { count: 0 });
+                self.remember_network(now);
                 self.touch();
             }
             partyline_netcheck::Event::Silent(address) => self.outputs.push_back(Output::Reach { address }),

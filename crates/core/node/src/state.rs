@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Node,
+    known::KnownNetworks,
     local::LocalParty,
     settings::{self, Chosen},
 };
@@ -35,6 +36,9 @@ pub(crate) struct SavedState {
     /// What the user has set; states of earlier versions have none.
     #[serde(default)]
     settings: Chosen,
+    /// Networks measured before. They can be measured again, so what cannot be read is forgotten.
+    #[serde(default)]
+    networks: serde_json::Value,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -48,6 +52,7 @@ pub(crate) struct Restored {
     pub device: DeviceKey,
     pub parties: BTreeMap<PartyId, LocalParty>,
     pub settings: Settings,
+    pub networks: KnownNetworks,
 }
 
 impl SavedState {
@@ -78,7 +83,8 @@ impl SavedState {
                 .map_err(|error| StateError::Damaged(error.to_string()))?;
             parties.insert(membership.id(), LocalParty::new(now.instant, membership, on));
         }
-        Ok(Restored { device, parties, settings })
+        let networks = serde_json::from_value(self.networks).unwrap_or_default();
+        Ok(Restored { device, parties, settings, networks })
     }
 }
 
@@ -92,7 +98,8 @@ impl Node {
             .map(|party| SavedParty { on: party.on, membership: party.membership.state().clone() })
             .collect();
         let settings = settings::chosen(&self.config.settings, &self.settings);
-        let state = SavedState { version: VERSION, device: self.device.seed(), parties, settings };
+        let networks = serde_json::to_value(&self.known).unwrap_or_default();
+        let state = SavedState { version: VERSION, device: self.device.seed(), parties, settings, networks };
         // Fails only for maps whose keys are no strings, which these are.
         serde_json::to_vec_pretty(&state).unwrap_or_default()
     }

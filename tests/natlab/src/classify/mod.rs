@@ -115,8 +115,7 @@ fn start(world: &World, servers: Servers) -> Result<(Vec<Server>, Vec<StunServer
         let host = world.lab.server(name)?;
         let first = [Some(IpAddr::V4(host.v4())), host.v6().map(IpAddr::V6)];
         let mut listen: Vec<IpAddr> = first.into_iter().flatten().collect();
-        known
-            .extend(listen.iter().map(|ip| StunServer::new(*name, (*ip, STUN).into())));
+        known.extend(listen.iter().map(|ip| StunServer::new(*name, (*ip, STUN).into())));
         let mut arguments = Vec::new();
         match servers {
             Servers::Full => {
