@@ -68,7 +68,10 @@ fn facts(network: &NetworkView) -> Vec<(&'static str, String)> {
         ("Second NAT", yes_or_no(nat.double_nat, "yes", "no")),
     ];
     if let Some(lifetime) = nat.lifetime {
-        facts.push(("Lifetime", format!("an idle mapping lives for about {} s", lifetime.as_secs())));
+        facts.push((
+            "Lifetime",
+            format!("the router keeps an idle connection open for at least {} s", lifetime.as_secs()),
+        ));
     }
     facts.extend(network.report.router.iter().map(|check| ("Router", router(check))));
     facts
