@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     process,
     sync::{
@@ -44,6 +44,7 @@ pub struct Lab {
     namespaces: Mutex<Vec<Namespace>>,
     carried: Mutex<Vec<Carried>>,
     traces: Mutex<Vec<(String, Trace)>>,
+    names: Mutex<String>,
 }
 
 /// A LAN: behind a router, or on its own.
@@ -53,6 +54,7 @@ pub struct Site<'lab> {
     name: String,
     namespace: Namespace,
     customer: Option<u8>,
+    ipv4: bool,
     ipv6: bool,
     lan: [u8; 3],
     outside: Option<Ipv4Addr>,
@@ -76,6 +78,7 @@ impl Lab {
             namespaces: Mutex::new(vec![inet.clone()]),
             carried: Mutex::default(),
             traces: Mutex::default(),
+            names: Mutex::default(),
             inet,
             customers: AtomicU8::new(0),
             lans: AtomicU8::new(0),
@@ -188,6 +191,17 @@ impl Lab {
         self.inet.nft("flush chain inet blocked forward")
     }
 
+    /// Gives a name to addresses, for every computer that there is by now and will be.
+    ///
+    /// # Errors
+    /// When it cannot be written down.
+    pub fn name(&self, name: &str, addresses: &[IpAddr]) -> Result<()> {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        addresses.iter().for_each(|address| *names += &format!("{address} {name}\n"));
+        let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        namespaces.iter().try_for_each(|namespace| namespace.know_names(&names))
+    }
+
     fn trace(&self, of: &str) -> Trace {
         let name = of.strip_prefix(&self.prefix).unwrap_or(of).trim_start_matches('-');
         let trace = Trace::new();
@@ -205,6 +219,7 @@ impl Lab {
 
     fn namespace(&self, name: &str) -> Result<Namespace> {
         let namespace = Namespace::create(format!("{}-{name}", self.prefix))?;
+        namespace.know_names(&self.names.lock().unwrap_or_else(PoisonError::into_inner))?;
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).push(namespace.clone());
         Ok(namespace)
     }
@@ -273,7 +288,17 @@ impl Lab {
         let subnet = options.subnet.unwrap_or_else(|| self.lans.fetch_add(1, Ordering::Relaxed) + 1);
         let lan = if options.carrier { [100, 64, subnet] } else { [192, 168, subnet] };
         let (name, hosts) = (name.to_owned(), AtomicU8::new(FIRST_HOST));
-        Ok(Site { lab: self, name, namespace, customer: None, ipv6: options.ipv6, lan, outside: None, hosts })
+        Ok(Site {
+            lab: self,
+            name,
+            namespace,
+            customer: None,
+            ipv4: options.ipv4,
+            ipv6: options.ipv6,
+            lan,
+            outside: None,
+            hosts,
+        })
     }
 
     fn keep(&self, carried: Carried) {
@@ -336,8 +361,10 @@ impl Site<'_> {
         let [a, b, c] = self.lan;
         let v4 = Ipv4Addr::new(a, b, c, number);
         namespace.up(interface)?;
-        namespace.ip(&format!("addr add {v4}/24 brd + dev {interface}"))?;
-        if self.customer.is_some() {
+        if self.ipv4 {
+            namespace.ip(&format!("addr add {v4}/24 brd + dev {interface}"))?;
+        }
+        if self.ipv4 && self.customer.is_some() {
             namespace.ip(&format!("route add default via {a}.{b}.{c}.1"))?;
         }
         wait_for_carrier(namespace, interface).with_context(|| format!("a link of {}", self.name))?;

@@ -57,6 +57,15 @@ impl Namespace {
         }
     }
 
+    /// Programs started from now on know these names, in the format of /etc/hosts.
+    pub fn know_names(&self, names: &str) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        fs::create_dir_all(self.configuration())?;
+        Ok(fs::write(self.configuration().join("hosts"), format!("127.0.0.1 localhost\n{names}"))?)
+    }
+
     fn configuration(&self) -> PathBuf {
         PathBuf::from("/etc/netns").join(&self.name)
     }

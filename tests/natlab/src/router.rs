@@ -23,6 +23,8 @@ pub enum Nat {
 pub struct RouterOptions {
     /// Translation.
     pub nat: Nat,
+    /// Whether hosts have IPv4 addresses.
+    pub ipv4: bool,
     /// Whether hosts have global IPv6 addresses behind a stateful firewall.
     pub ipv6: bool,
     /// Whether only TCP to port 443 gets out.
@@ -39,6 +41,7 @@ impl RouterOptions {
     /// A home with the NAT most homes have, and no IPv6.
     pub const HOME: Self = Self {
         nat: Nat::PortRestricted,
+        ipv4: true,
         ipv6: false,
         only_https: false,
         subnet: None,
@@ -49,6 +52,8 @@ impl RouterOptions {
     pub const SYMMETRIC: Self = Self { nat: Nat::Symmetric, ..Self::HOME };
     /// A home with IPv6 besides NAT.
     pub const DUAL_STACK: Self = Self { ipv6: true, ..Self::HOME };
+    /// A home with IPv6 alone.
+    pub const IPV6_ONLY: Self = Self { ipv4: false, ..Self::DUAL_STACK };
     /// An office that lets out nothing but HTTPS.
     pub const OFFICE: Self = Self { only_https: true, ..Self::HOME };
 

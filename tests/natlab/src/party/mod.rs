@@ -4,6 +4,7 @@
 //! the last lines of every program's log follow.
 
 mod faults;
+mod ipv6;
 mod remote;
 mod report;
 mod scenarios;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use partyline_model::{AttemptOutcome, Method, PathKind};
 
 use super::{
-    Member, Server, World, faults,
+    Member, Server, World, faults, ipv6,
     world::{CONNECT, connected, pairs},
 };
 use crate::{
@@ -101,6 +101,13 @@ pub const fn scenarios() -> &'static [Scenario] {
             name: "power-cuts",
             about: "killed again and again, a service keeps party and address",
             play: faults::power_cuts,
+        },
+        Scenario { name: "ipv6-only", about: "two networks without IPv4", play: ipv6::only },
+        Scenario { name: "ipv6-mixed", about: "one network without IPv4, one with both", play: ipv6::mixed },
+        Scenario {
+            name: "ipv6-and-ipv4",
+            about: "who has no IPv4 and who has no IPv6 meet at the relay",
+            play: ipv6::apart,
         },
         Scenario { name: "leave", about: "who leaves is gone from every list at once", play: leave },
     ]
@@ -362,7 +369,7 @@ fn blocked(world: &World, server: &Server) -> Result<Vec<Member>> {
 }
 
 /// TCP and UDP through the tunnel in both directions.
-fn play_both_ways(one: &Member, other: &Member) -> Result<()> {
+pub(super) fn play_both_ways(one: &Member, other: &Member) -> Result<()> {
     for (from, to) in [(one, other), (other, one)] {
         let address = to.address()?.into();
         traffic::tcp(&from.host, &to.host, address, FILE)?;

@@ -22,6 +22,7 @@ pub struct Server {
     host: Host,
     program: PathBuf,
     relay: Vec<String>,
+    name: String,
     process: Option<Process>,
 }
 
@@ -40,22 +41,31 @@ impl Server {
     /// # Errors
     /// When it does not open its ports.
     pub fn start_with(host: Host, program: PathBuf, relay: Vec<String>) -> Result<Self> {
-        issue_certificate(&host)?;
-        let mut server = Self { host, program, relay, process: None };
+        let name = host.v4().to_string();
+        Self::start_as(name, host, program, relay)
+    }
+
+    /// The same under another name than its IPv4 address.
+    ///
+    /// # Errors
+    /// When it does not open its ports.
+    pub fn start_as(name: String, host: Host, program: PathBuf, relay: Vec<String>) -> Result<Self> {
+        issue_certificate(&host, &name)?;
+        let mut server = Self { host, program, relay, name, process: None };
         server.restart()?;
         Ok(server)
     }
 
-    /// Its name among relays, which is its address.
+    /// Its name in URLs, and among relays.
     #[must_use]
-    pub fn address(&self) -> String {
-        self.host.v4().to_string()
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Its URL, for `--server`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("wss://{}", self.host.v4())
+        format!("wss://{}", self.name)
     }
 
     /// Where the authority's certificate lies that members of the lab trust.
@@ -71,8 +81,7 @@ impl Server {
     pub fn restart(&mut self) -> Result<()> {
         let directory = self.host.directory();
         let mut command = self.host.command(&self.program.to_string_lossy());
-        let own = self.host.v4().to_string();
-        command.args(["--listen", "0.0.0.0:443", "--host", &own]).args(&self.relay);
+        command.args(["--listen", "[::]:443", "--host", &self.name]).args(&self.relay);
         command.arg("--tls-certificate").arg(directory.join(format!("{}.pem", self.host.name())));
         command.arg("--tls-key").arg(directory.join(format!("{}.key", self.host.name())));
         let mut process = self.host.spawn(self.host.name(), command)?;
@@ -96,11 +105,11 @@ impl Server {
 }
 
 /// Writes `<name>.pem` and `<name>.key` into the lab's directory, and adds their authority to `authority.pem`.
-fn issue_certificate(host: &Host) -> Result<()> {
+fn issue_certificate(host: &Host, name: &str) -> Result<()> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-    let names = [Some(host.v4().to_string()), host.v6().map(|v6| v6.to_string())];
+    let names = [Some(name.to_owned()), host.v6().map(|v6| v6.to_string())];
     let key = KeyPair::generate()?;
     let certificate = CertificateParams::new(names.into_iter().flatten().collect::<Vec<_>>())?
         .signed_by(&key, &authority)?;

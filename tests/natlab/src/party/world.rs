@@ -5,7 +5,7 @@ use std::{
     env,
     fmt::Write,
     fs,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     process::Command,
     sync::{Mutex, PoisonError},
@@ -72,6 +72,19 @@ impl World {
         let (second, _) = self.lab.second_addresses(&host)?;
         let listen = [host.v4(), second].map(|ip| ["--relay-listen".to_owned(), ip.to_string()]);
         self.server_on(host, listen.concat())
+    }
+
+    /// A server that is reached by name, over IPv4 and IPv6.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn named_server(&self, name: &str) -> Result<Server> {
+        let host = self.lab.server("server")?;
+        let addresses: Vec<IpAddr> =
+            [Some(host.v4().into()), host.v6().map(Into::into)].into_iter().flatten().collect();
+        self.lab.name(name, &addresses)?;
+        let listen = addresses.iter().flat_map(|ip| ["--relay-listen".to_owned(), ip.to_string()]);
+        Server::start_as(name.to_owned(), host, self.programs.join("partyline-server"), listen.collect())
     }
 
     /// A server on a host, with further arguments about its relay; without any it listens on the host's IPv4 address.

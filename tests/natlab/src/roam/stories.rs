@@ -84,7 +84,7 @@ fn relay_death(world: &World, _: Duration) -> Result<Measured> {
     let members = Game::party(world, &servers.each_ref(), hosts)?;
     let game = Game::start(members)?;
     let relay = game.relay()?;
-    let used = servers.iter_mut().find(|server| server.address() == relay);
+    let used = servers.iter_mut().find(|server| server.name() == relay);
     let used = used.with_context(|| format!("{relay} is no server"))?;
     let trouble = Instant::now();
     used.kill()?;

@@ -1,0 +1,39 @@
+//! Networks without IPv4.
+
+use anyhow::Result;
+use partyline_model::PathKind;
+
+use super::{World, scenarios::play_both_ways};
+use crate::RouterOptions;
+
+/// The server's name: who has IPv6 alone needs one that leads to an IPv6 address.
+const NAME: &str = "server.party.test";
+
+/// Two members without IPv4.
+pub(super) fn only(world: &World) -> Result<()> {
+    between(world, [RouterOptions::IPV6_ONLY; 2])
+}
+
+/// One without IPv4, one with both.
+pub(super) fn mixed(world: &World) -> Result<()> {
+    between(world, [RouterOptions::IPV6_ONLY, RouterOptions::DUAL_STACK])
+}
+
+fn between(world: &World, [one, other]: [RouterOptions; 2]) -> Result<()> {
+    let server = world.named_server(NAME)?;
+    let hosts = vec![world.lab.home("anna", one)?, world.lab.home("ben", other)?];
+    let members = world.party(Some(&server), hosts)?;
+    members[0].wait_for_path(&members[1], PathKind::DirectV6)?;
+    members[1].wait_for_path(&members[0], PathKind::DirectV6)?;
+    play_both_ways(&members[0], &members[1])
+}
+
+/// One without IPv4, one without IPv6: only the relay knows both.
+pub(super) fn apart(world: &World) -> Result<()> {
+    let server = world.named_server(NAME)?;
+    let hosts =
+        vec![world.lab.home("anna", RouterOptions::IPV6_ONLY)?, world.lab.home("ben", RouterOptions::HOME)?];
+    let members = world.party(Some(&server), hosts)?;
+    members[0].wait_for_path(&members[1], PathKind::Relay)?;
+    play_both_ways(&members[0], &members[1])
+}
