@@ -1,6 +1,9 @@
 //! The networks that are to be told, and the truth about each.
 
-use std::net::{IpAddr, UdpSocket};
+use std::{
+    net::{IpAddr, UdpSocket},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use partyline_model::{Allocation, Badge, Filtering, Mapping, NatProfile};
@@ -114,7 +117,18 @@ fn peculiar_routers() -> Vec<Network> {
     // Ports so close together might be those of a counter that others use too.
     let mut few = home("few ports", Rules { ports: (50_000, 50_255), ..symmetric });
     few.truth.disturbed = true;
-    vec![home("PC by -3", counting(-3)), home("hairpin", Rules { hairpin: true, ..CONE }), few, busy, shared]
+    // A check must do with what a cheap router has room for, and with mappings that go while it runs.
+    let cheap = Rules { table: 48, ..symmetric };
+    let forgetful = Rules { lifetime: Duration::from_secs(5), ..CONE };
+    vec![
+        home("small table", cheap),
+        home("mappings for 5 s", forgetful),
+        home("PC by -3", counting(-3)),
+        home("hairpin", Rules { hairpin: true, ..CONE }),
+        few,
+        busy,
+        shared,
+    ]
 }
 
 fn others() -> Vec<Network> {

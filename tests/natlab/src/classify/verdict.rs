@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use partyline_model::Mapping;
+use partyline_model::{Badge, Mapping};
 
 use super::{Servers, measure::Measured, networks::Truth};
 
@@ -36,6 +36,9 @@ impl Verdict {
         verdict.compare("CGNAT", is.carrier_nat, told.carrier_nat, true);
         verdict.compare("IPv6", is.ipv6, told.ipv6, true);
         verdict.compare("IPv6 firewall", is.firewall_v6, told.firewall_v6, full);
+        if truth.badge == Some(Badge::Open) && told.hairpin.is_some() {
+            verdict.wrong.push("hairpin: nothing turns packets around where there is no NAT".to_owned());
+        }
         let (badge, named) = (truth.badge, said.badge);
         verdict.compare("badge", badge, named, full);
         verdict
