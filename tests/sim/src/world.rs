@@ -7,7 +7,7 @@ use std::{
 };
 
 use partyline_model::{AppError, ErrorCode, Now, Timestamp, Topic};
-use partyline_node::{DeviceInput, Node, Output, ServerId, ServerInput, StreamInput};
+use partyline_node::{DeviceInput, Node, Output, PACKET_ROOM, ServerId, ServerInput, StreamInput};
 use partyline_rendezvous::{ConnectionId, Limits};
 use partyline_wire::rendezvous::ClientFrame;
 use rand_chacha::ChaCha20Rng;
@@ -265,7 +265,7 @@ impl World {
             let sent = self.relay.as_mut().map(|relay| relay.receive(now, from, to, &bytes));
             sent.into_iter().flatten().for_each(|(from, to, bytes)| self.send(Datagram { from, to, bytes }));
         } else if let Some(who) = self.members.iter().position(|member| member.address == to) {
-            let mut packet = vec![0; bytes.len().max(256)];
+            let mut packet = vec![0; bytes.len().max(PACKET_ROOM)];
             let came = self.with(who, |node, now| node.handle_datagram(now, from, &bytes, &mut packet));
             if let Some((party, len)) = came {
                 packet.truncate(len);

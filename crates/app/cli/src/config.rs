@@ -158,7 +158,8 @@ mod tests {
         }
         let mut known = leaves("", &json!(Settings::default()));
         let mut shown = MEANINGS.map(|(key, _)| key.to_owned()).to_vec();
-        (known.sort(), shown.sort());
+        known.sort();
+        shown.sort();
         assert_eq!(known, shown);
         assert_eq!(lines(&Output::plain(), &Settings::default()).len(), MEANINGS.len() + 1);
     }

@@ -12,7 +12,7 @@ use partyline_model::{DeviceId, Now, PartyId, Topic};
 use rand_core::RngCore as _;
 use serde::{Deserialize, Serialize};
 
-use crate::{Node, local::Contact, signalling::Channel};
+use crate::{Node, local::Contact, passage::Mark, signalling::Channel};
 
 /// A message on the control channel, in postcard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,21 @@ pub(crate) enum ControlMessage {
     Ping(u32),
     /// Answers a `Ping`.
     Pong(u32),
+    /// Asks whether the receiver would pass messages on to a member.
+    AskPassage { to: DeviceId },
+    /// It would; it takes so long from there to the member and back.
+    OfferPassage { to: DeviceId, rtt_ms: u16 },
+    /// To be passed on to a member.
+    Pass { to: Mark, message: Vec<u8> },
+    /// Passed on for a member. Taken where packets are, since it may hold one.
+    Passed { from: Mark, message: Vec<u8> },
+}
+
+impl ControlMessage {
+    /// Reads only what was passed on, the one message that packets are waited for in.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        postcard::from_bytes(bytes).ok()
+    }
 }
 
 impl Node {
@@ -39,6 +54,12 @@ impl Node {
                 self.send_control(now.instant, party, peer, &ControlMessage::Pong(id));
             }
             Ok(ControlMessage::Pong(id)) => self.pong(now.instant, party, peer, id),
+            Ok(ControlMessage::AskPassage { to }) => self.asked_for_passage(now, party, peer, to),
+            Ok(ControlMessage::OfferPassage { to, rtt_ms }) => {
+                self.offered_passage(now, party, peer, to, rtt_ms);
+            }
+            Ok(ControlMessage::Pass { to, message }) => self.pass_on(now, party, peer, to, message),
+            Ok(ControlMessage::Passed { .. }) => {}
             Err(_) => self.refusals.count(&partyline_party::Refusal::Malformed),
         }
     }

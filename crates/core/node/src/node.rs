@@ -22,6 +22,7 @@ use crate::{
     local::LocalParty,
     measure::Measurements,
     network::NetworkCheck,
+    passage::Passages,
     peers::Peers,
     refusals::Refusals,
     relays::Relays,
@@ -58,6 +59,7 @@ pub struct Node {
     pub(crate) known: KnownNetworks,
     pub(crate) peers: Peers,
     pub(crate) measurements: Measurements,
+    pub(crate) passages: Passages,
     pub(crate) local: LocalNetwork,
     pub(crate) reflexive: Vec<SocketAddr>,
     pub(crate) mapped: Vec<SocketAddr>,
@@ -119,6 +121,7 @@ impl Node {
             known: networks,
             peers: Peers::default(),
             measurements: Measurements::new(),
+            passages: Passages::new(now.instant),
             local: LocalNetwork::default(),
             reflexive: Vec::new(),
             mapped: Vec::new(),
@@ -168,6 +171,7 @@ impl Node {
         let parties = self.parties.values().filter_map(LocalParty::deadline);
         let machines = [
             Some(self.relays_at),
+            (self.peers.count() > 1).then(|| self.passages.deadline()),
             self.paths.poll_timeout(),
             self.netcheck.poll_timeout(),
             self.tunnel.poll_timeout(),
@@ -182,6 +186,7 @@ impl Node {
         self.netcheck.handle_timeout(now.instant);
         self.open_links(now);
         self.tend_parties(now);
+        self.seek_passages(now);
         if self.relays_at <= now.instant {
             self.relays_at = now.instant + RELAY_CHECK;
             self.renew_relays(now);
@@ -207,6 +212,7 @@ impl Node {
 
     fn move_to_network(&mut self, now: Now) {
         self.reflexive.clear();
+        self.passages.network_changed(now.instant);
         self.netcheck.set_local(now.instant, self.host_addresses());
         self.recall_network(now);
         self.gather(now);

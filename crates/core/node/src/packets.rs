@@ -6,11 +6,14 @@
 use std::{net::SocketAddr, time::Instant};
 
 use partyline_model::{DeviceId, PartyId};
-use partyline_paths::{Handled, Hop, Local, Path, SocketId, StreamId, Transmit};
+use partyline_paths::{Handled, Hop, Local, Path, SocketId, StreamId, Transmit, Via};
 use partyline_tunnel::{Burst, Inbound};
 use partyline_wire::datagram::CHANNEL_HEADER;
 
-use crate::{Node, io::Output};
+use crate::{Node, control::ControlMessage, io::Output};
+
+/// The least room [`Node::handle_datagram`] needs for what it writes.
+pub const PACKET_ROOM: usize = 2_048;
 
 /// Where the node's packets leave.
 pub trait Egress {
@@ -28,8 +31,9 @@ impl Node {
         self.tunnel.outbound(now, party, packet, &mut self.outbox);
     }
 
-    /// Takes a datagram from the tunnel's socket. If it carried an IP packet, that is written to `packet` (which must
-    /// be as long as the datagram and 148 bytes at least), and its party and length are returned.
+    /// Takes a datagram from the tunnel's socket. If it carried an IP packet, that is written to `packet`, and its party
+    /// and length are returned. `packet` must be as long as the datagram and [`PACKET_ROOM`]: the last part of a message
+    /// that another member passes on completes a longer one.
     pub fn handle_datagram(
         &mut self,
         now: partyline_model::Now,
@@ -43,6 +47,19 @@ impl Node {
     /// Sends everything that waits, after letting the machines settle.
     pub fn flush(&mut self, now: partyline_model::Now, egress: &mut impl Egress) {
         self.settle(now);
+        self.send_outbox(now, egress);
+        for Transmit { local, dst, bytes } in std::iter::from_fn(|| self.paths.poll_transmit()) {
+            match local {
+                Local::Member(passage) => self.passages.push(passage, bytes),
+                _ => send_message(local, dst, &bytes, egress),
+            }
+        }
+        if !self.passages.is_empty() {
+            self.send_passed(now, egress);
+        }
+    }
+
+    pub(crate) fn send_outbox(&mut self, now: partyline_model::Now, egress: &mut impl Egress) {
         let mut outbox = std::mem::take(&mut self.outbox);
         for burst in outbox.bursts() {
             self.send_burst(now.instant, burst, egress);
@@ -52,9 +69,6 @@ impl Node {
         }
         outbox.clear();
         self.outbox = outbox;
-        for Transmit { local, dst, bytes } in std::iter::from_fn(|| self.paths.poll_transmit()) {
-            send_message(local, dst, &bytes, egress);
-        }
     }
 
     pub(crate) fn receive(
@@ -98,6 +112,12 @@ impl Node {
             }
             Inbound::Control { party, peer, bytes } => {
                 self.authenticated(now.instant, party, peer, path);
+                // What was passed on does not hold what was passed on.
+                if matches!(path.via, Via::Udp(_))
+                    && let Some((local, message)) = self.unwrap_passed(party, peer, &bytes)
+                {
+                    return self.receive(now, local, source, &message, packet);
+                }
                 self.handle_control(now, party, peer, &bytes);
                 None
             }
@@ -123,6 +143,7 @@ impl Node {
         bytes.extend_from_slice(datagram);
         bytes.resize(bytes.len() + hop.padding(datagram.len()), 0);
         self.outputs.push_back(match hop.local {
+            Local::Member(passage) => return self.passages.push(passage, bytes),
             Local::Udp(_) => Output::Datagram { destination: hop.dst, bytes },
             Local::Stream(id) => Output::StreamSend { id, bytes },
         });
@@ -138,9 +159,27 @@ impl Node {
         let Some(peer) = self.peers.id(burst.party, burst.peer) else { return };
         let Some(route) = self.paths.route(now, peer) else { return };
         if let Some(second) = route.secondary {
-            send_along(second, &mut burst, egress);
+            self.send_hop(second, &mut burst, egress);
         }
-        send_along(route.primary, &mut burst, egress);
+        self.send_hop(route.primary, &mut burst, egress);
+    }
+
+    fn send_hop(&mut self, hop: Hop, burst: &mut Burst<'_>, egress: &mut impl Egress) {
+        let Local::Member(passage) = hop.local else { return send_along(hop, burst, egress) };
+        let skip = burst.headroom;
+        for segment in burst.segments() {
+            self.passages.push(passage, segment[skip.min(segment.len())..].to_vec());
+        }
+    }
+
+    /// What a member passed on, and by what it came so.
+    fn unwrap_passed(&self, party: PartyId, through: DeviceId, bytes: &[u8]) -> Option<(Local, Vec<u8>)> {
+        match ControlMessage::decode(bytes)? {
+            ControlMessage::Passed { from, message } => {
+                Some((self.passed_by(party, through, from)?, message))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -169,5 +208,7 @@ fn send_message(local: Local, destination: SocketAddr, bytes: &[u8], egress: &mu
     match local {
         Local::Udp(_) => egress.datagrams(destination, bytes.len(), bytes),
         Local::Stream(stream) => egress.stream(stream, bytes),
+        // Wrapped before it gets here.
+        Local::Member(_) => {}
     }
 }

@@ -31,6 +31,11 @@ impl Peers {
         id
     }
 
+    /// How many members have a number.
+    pub fn count(&self) -> usize {
+        self.ids.len()
+    }
+
     /// Whose number it is.
     pub fn member(&self, id: PeerId) -> Option<(PartyId, DeviceId)> {
         self.members.get(&id).copied()

@@ -112,13 +112,35 @@ impl Node {
             badge: member.nat.and_then(|nat| nat.badge(open)),
             quality: quality(now.instant, path.as_ref(), measured),
             history: path.as_ref().map(|path| history(now, path)).unwrap_or_default(),
-            path: path.and_then(|path| path_view(now.instant, path, session.as_ref())),
+            path: path.and_then(|path| self.path_view(now.instant, local, path, session.as_ref())),
             traffic: session.map(|session| traffic(&session, measured)).unwrap_or_default(),
         }
     }
 
+    fn path_view(
+        &self,
+        now: Instant,
+        local: &LocalParty,
+        path: PeerView,
+        session: Option<&SessionView>,
+    ) -> Option<PathView> {
+        let handshake = session.and_then(|session| session.last_handshake);
+        let via = path.through.and_then(|through| self.peers.member(through)).map(|(_, device)| device);
+        let helper =
+            via.and_then(|device| local.membership.member(&device)).map(|member| member.name.to_owned());
+        Some(PathView {
+            kind: path.kind?,
+            remote: path.remote?,
+            relay: path.relay.or(helper),
+            via,
+            age_s: whole_seconds(path.age),
+            handshake_s: handshake.map(|at| whole_seconds(now.saturating_duration_since(at))),
+            why: path.why,
+        })
+    }
+
     /// Online is who is connected, listed by a server, or was heard on the LAN or through others lately.
-    fn is_online(
+    pub(crate) fn is_online(
         &self,
         now: Instant,
         local: &LocalParty,
@@ -218,19 +240,6 @@ fn is_host(candidate: &partyline_model::Candidate, address: std::net::IpAddr) ->
 
 fn invite_view(id: partyline_model::InviteId, expires: Option<Timestamp>, role: Role) -> InviteView {
     InviteView { id, expires: expires.map(seconds), role }
-}
-
-fn path_view(now: Instant, path: PeerView, session: Option<&SessionView>) -> Option<PathView> {
-    let handshake = session.and_then(|session| session.last_handshake);
-    Some(PathView {
-        kind: path.kind?,
-        remote: path.remote?,
-        relay: path.relay,
-        via: None,
-        age_s: whole_seconds(path.age),
-        handshake_s: handshake.map(|at| whole_seconds(now.saturating_duration_since(at))),
-        why: path.why,
-    })
 }
 
 fn history(now: Now, path: &PeerView) -> Vec<PathEvent> {

@@ -1,6 +1,10 @@
 //! What goes into the path machine and what comes out of it.
 
-use std::{net::SocketAddr, ops::Range, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::Range,
+    time::Duration,
+};
 
 use partyline_model::{Attempt, Candidate, Methods, PathKind, Quality};
 use partyline_wire::{datagram, probe::Tag};
@@ -29,6 +33,29 @@ pub enum Local {
     Udp(SocketId),
     /// A stream to a TURN server, one message at a time (see [`datagram::Deframer`]).
     Stream(StreamId),
+    /// Another member, which passes on what is not for it.
+    Member(Passage),
+}
+
+/// The way to a peer through another one. The caller wraps what leaves by it and hands in what comes by it; addresses
+/// mean nothing on it and are [`Passage::ADDRESS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Passage {
+    /// The peer that passes on.
+    pub through: PeerId,
+    /// The peer at the far end.
+    pub to: PeerId,
+}
+
+impl Passage {
+    /// What stands where other paths have an address.
+    pub const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+    /// The path that leads through it.
+    #[must_use]
+    pub const fn path(self) -> Path {
+        Path { via: Via::Member(self), remote: Self::ADDRESS }
+    }
 }
 
 /// An allocation at a relay, numbered by the machine and never used again.
@@ -42,6 +69,8 @@ pub enum Via {
     Udp(SocketId),
     /// Through an allocation of ours.
     Relay(AllocationId),
+    /// Through another member.
+    Member(Passage),
 }
 
 /// A path: near end, and the address it leads to.
@@ -243,6 +272,8 @@ pub struct PeerView {
     pub remote: Option<SocketAddr>,
     /// The relay's name, if it is one of ours.
     pub relay: Option<String>,
+    /// The peer that passes the packets on, if one does.
+    pub through: Option<PeerId>,
     /// How long this path has been in use.
     pub age: Duration,
     /// How good it is.

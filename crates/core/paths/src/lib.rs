@@ -30,6 +30,7 @@ mod explain;
 mod machine;
 mod pair;
 mod pairing;
+mod passage;
 mod peer;
 mod quality;
 mod receive;
@@ -38,7 +39,7 @@ mod schedule;
 mod turn;
 
 pub use api::{
-    AllocationId, Config, Counters, Event, Handled, Hop, Local, Path, PeerId, PeerParams, PeerView,
+    AllocationId, Config, Counters, Event, Handled, Hop, Local, Passage, Path, PeerId, PeerParams, PeerView,
     RelayServer, RelayTransport, Route, SocketId, StreamId, Transmit, Via,
 };
 pub use machine::Paths;

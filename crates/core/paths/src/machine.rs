@@ -1,7 +1,7 @@
 //! The machine: hands every input to the peer or relay it concerns, and keeps their deadlines.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -33,7 +33,7 @@ enum Key {
 
 /// Paths to every peer of every party of this device.
 pub struct Paths {
-    peers: BTreeMap<PeerId, Peer>,
+    pub(crate) peers: BTreeMap<PeerId, Peer>,
     pub(crate) by_tags: BTreeMap<(Tag, Tag), PeerId>,
     pub(crate) shared: Shared,
     deadlines: Deadlines<Key>,
@@ -42,9 +42,10 @@ pub struct Paths {
 }
 
 pub(crate) struct Shared {
-    config: Config,
+    pub(crate) config: Config,
     local: Vec<Candidate>,
     pub(crate) relays: Relays,
+    pub(crate) direct: BTreeSet<PeerId>,
     pacer: Pacer,
     pub(crate) open_checks: BTreeMap<TransactionId, PeerId>,
     counter: u64,
@@ -60,6 +61,7 @@ impl Shared {
             config: &self.config,
             local: &self.local,
             relays: &mut self.relays,
+            direct: &self.direct,
             pacer: &mut self.pacer,
             open_checks: &mut self.open_checks,
             counter: &mut self.counter,
@@ -88,6 +90,7 @@ impl Paths {
                 config,
                 local: Vec::new(),
                 relays,
+                direct: BTreeSet::new(),
                 open_checks: BTreeMap::new(),
                 counter: 0,
                 rng,
@@ -155,7 +158,7 @@ impl Paths {
             _ => {
                 self.remove_peer(now, id);
                 self.by_tags.insert((params.my_tag, params.their_tag), id);
-                self.peers.insert(id, Peer::new(id, params));
+                self.peers.insert(id, Peer::new(now, id, params));
             }
         }
         self.with_peer(now, id, Peer::sync);
@@ -166,12 +169,16 @@ impl Paths {
         if let Some(mut peer) = self.peers.remove(&id) {
             self.by_tags.remove(&peer.tags());
             self.deadlines.set(Key::Peer(id), None);
+            self.shared.direct.remove(&id);
             peer.close(&mut self.shared.env(now));
         }
     }
 
     /// The tunnel has authenticated a message of this peer that came by this path.
     pub fn authenticated(&mut self, now: Instant, id: PeerId, path: Path) {
+        if !path.leads_to(id) {
+            return;
+        }
         match self.peers.get_mut(&id).and_then(|peer| peer.pair_mut(path)) {
             Some(pair) => pair.came_back(now),
             None => {
@@ -250,13 +257,14 @@ impl Paths {
         let pair = peer.selected.and_then(|path| peer.pair(path));
         let relay = pair.and_then(|pair| match pair.path.via {
             Via::Relay(id) => relays.get(id).map(|allocation| allocation.server.name.clone()),
-            Via::Udp(_) => None,
+            Via::Udp(_) | Via::Member(_) => None,
         });
         let ago = |at: &Instant| now.saturating_duration_since(*at);
         Some(PeerView {
             kind: pair.map(Pair::carries),
-            remote: pair.map(|pair| pair.path.remote),
+            remote: pair.and_then(|pair| self.far_end(pair.path)),
             relay,
+            through: pair.and_then(|pair| pair.path.through()),
             age: peer.age(now),
             quality: pair.map(|pair| pair.estimate.view()).unwrap_or_default(),
             why: explain::attempts(peer, relays, config, local, now),
@@ -281,6 +289,8 @@ impl Paths {
         let mut env = self.shared.env(now);
         let result = what(peer, &mut env);
         let next = peer.drive(&mut env);
+        let direct = peer.is_direct();
+        self.note_direct(id, direct);
         self.deadlines.set(Key::Peer(id), next);
         self.deadlines.set(Key::Relays, self.shared.relays.deadline());
         Some(result)

@@ -133,9 +133,10 @@ impl Pair {
     /// The method under which it is explained.
     pub(crate) fn method(&self) -> Method {
         match (self.carries(), self.kind, self.transport) {
-            (PathKind::Relay | PathKind::MemberRelay, _, Some(RelayTransport::Tcp)) => Method::RelayTcp,
-            (PathKind::Relay | PathKind::MemberRelay, _, Some(RelayTransport::Tls)) => Method::RelayTls,
-            (PathKind::Relay | PathKind::MemberRelay, ..) => Method::RelayUdp,
+            (PathKind::MemberRelay, ..) => Method::MemberRelay,
+            (PathKind::Relay, _, Some(RelayTransport::Tcp)) => Method::RelayTcp,
+            (PathKind::Relay, _, Some(RelayTransport::Tls)) => Method::RelayTls,
+            (PathKind::Relay, ..) => Method::RelayUdp,
             (PathKind::Lan, ..) => Method::Lan,
             (PathKind::DirectV6, ..) => Method::Ipv6,
             (PathKind::Mapped, ..) => Method::Mapped,
@@ -337,6 +338,7 @@ impl Pair {
 pub(crate) fn kind_of(path: Path, kind: CandidateKind) -> PathKind {
     let ip = path.remote.ip();
     match (path.via, kind) {
+        (Via::Member(_), _) => PathKind::MemberRelay,
         (Via::Relay(_), _) | (_, CandidateKind::Relayed) => PathKind::Relay,
         (_, CandidateKind::Lan) => PathKind::Lan,
         (_, CandidateKind::Mapped) => PathKind::Mapped,

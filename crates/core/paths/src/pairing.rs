@@ -7,7 +7,7 @@ use rand_core::RngCore;
 use std::net::SocketAddr;
 
 use crate::{
-    api::{Config, Path, RelayTransport, SocketId, Via},
+    api::{Config, Passage, Path, PeerId, RelayTransport, SocketId, Via},
     pair::{Pair, State, is_private, kind_of},
     peer::{Env, Peer},
 };
@@ -25,6 +25,7 @@ impl Peer {
         let stays = |pair: &Pair| {
             let (alive, retiring) = match pair.path.via {
                 Via::Udp(_) => (true, false),
+                Via::Member(passage) => (env.direct.contains(&passage.through), false),
                 Via::Relay(id) => (env.relays.get(id).is_some(), env.relays.retires(id)),
             };
             let in_use = selected == Some(pair.path) && pair.state == State::Valid;
@@ -57,7 +58,7 @@ impl Peer {
     /// Paths worth checking, each with the best of its reasons.
     fn wanted(&self, env: &Env<'_>) -> BTreeMap<Path, CandidateKind> {
         let mut wanted = BTreeMap::new();
-        let mut want = |via, candidate: &Candidate| {
+        let want = |wanted: &mut BTreeMap<_, _>, via, candidate: &Candidate| {
             let kind = wanted.entry(Path { via, remote: candidate.address }).or_insert(candidate.kind);
             *kind = (*kind).min(candidate.kind);
         };
@@ -68,7 +69,14 @@ impl Peer {
                 let path = Path { via: Via::Udp(SocketId::MAIN), remote: c.address };
                 reachable(c, env.local) && permitted(env.config, path, c.kind)
             };
-            direct.iter().filter(tried).for_each(|c| want(Via::Udp(SocketId::MAIN), c));
+            direct.iter().filter(tried).for_each(|c| want(&mut wanted, Via::Udp(SocketId::MAIN), c));
+        }
+        if env.config.methods.member_relay {
+            let usable = |(through, _): &&(PeerId, _)| env.direct.contains(through);
+            for (through, _) in self.offers.iter().filter(usable) {
+                let path = Passage { through: *through, to: self.id }.path();
+                wanted.insert(path, CandidateKind::Relayed);
+            }
         }
         if env.config.relay {
             let mut served = false;
@@ -80,13 +88,13 @@ impl Peer {
                     c.address.is_ipv4() == family
                         && (!is_private(c.address.ip()) || c.kind == CandidateKind::Relayed)
                 };
-                far.iter().filter(outside).for_each(|c| want(Via::Relay(allocation.id), c));
+                far.iter().filter(outside).for_each(|c| want(&mut wanted, Via::Relay(allocation.id), c));
             }
             if !served {
                 relayed
                     .iter()
                     .filter(|c| reachable(c, env.local))
-                    .for_each(|c| want(Via::Udp(SocketId::MAIN), c));
+                    .for_each(|c| want(&mut wanted, Via::Udp(SocketId::MAIN), c));
             }
         }
         wanted
@@ -105,7 +113,7 @@ impl Peer {
             transport = Some(allocation.server.transport);
             allocation.bind(env.now, path.remote, env.out);
             bound = allocation.channel(path.remote).is_some();
-        } else if kind == CandidateKind::Relayed {
+        } else if kind == CandidateKind::Relayed && matches!(path.via, Via::Udp(_)) {
             transport = Some(RelayTransport::Udp);
         }
         let mut pair = Pair::new(path, kind, transport, spread, env.config.direct_timeout);
@@ -145,6 +153,7 @@ pub(crate) fn permitted(config: &Config, path: Path, kind: CandidateKind) -> boo
     let methods = &config.methods;
     match (kind_of(path, kind), kind) {
         (PathKind::Relay, _) => config.relay,
+        (PathKind::MemberRelay, _) => config.methods.member_relay,
         _ if !config.direct => false,
         (PathKind::Lan, _) => methods.lan,
         (PathKind::DirectV6, _) => methods.ipv6,

@@ -1,7 +1,7 @@
 //! One peer: its candidates, the pairs they make, and the checks between.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -25,6 +25,8 @@ pub(crate) struct Env<'a> {
     pub(crate) config: &'a Config,
     pub(crate) local: &'a [Candidate],
     pub(crate) relays: &'a mut Relays,
+    /// Peers with a direct path: those that may pass packets on.
+    pub(crate) direct: &'a BTreeSet<PeerId>,
     pub(crate) pacer: &'a mut Pacer,
     pub(crate) open_checks: &'a mut BTreeMap<TransactionId, PeerId>,
     pub(crate) counter: &'a mut u64,
@@ -36,6 +38,11 @@ pub(crate) struct Env<'a> {
 impl Env<'_> {
     /// Sends a probe along a path. Through a relay it is lost while there is no channel.
     fn send(&mut self, path: Path, mut probe: Vec<u8>) {
+        if let Via::Member(passage) = path.via
+            && !self.direct.contains(&passage.through)
+        {
+            return;
+        }
         let Some(Hop { local, dst, channel }) = hop(self.relays, path) else { return };
         let hop = Hop { local, dst, channel };
         if let Some(header) = hop.header(probe.len()) {
@@ -52,6 +59,7 @@ pub(crate) fn hop(relays: &Relays, path: Path) -> Option<Hop> {
     match path.via {
         Via::Udp(socket) => Some(Hop { local: Local::Udp(socket), dst: path.remote, channel: None }),
         Via::Relay(allocation) => relays.hop(allocation, path.remote),
+        Via::Member(passage) => Some(Hop { local: Local::Member(passage), dst: path.remote, channel: None }),
     }
 }
 
@@ -82,10 +90,14 @@ pub(crate) struct Peer {
     /// The path the controlling side has settled on.
     pub(crate) nominated: Option<Path>,
     pub(crate) history: VecDeque<(Instant, Option<PathKind>)>,
+    /// Peers that would pass packets on to this one, with the round trip through them.
+    pub(crate) offers: Vec<(PeerId, Duration)>,
+    /// Since when it is known.
+    pub(crate) known: Instant,
 }
 
 impl Peer {
-    pub(crate) fn new(id: PeerId, params: PeerParams) -> Self {
+    pub(crate) fn new(now: Instant, id: PeerId, params: PeerParams) -> Self {
         let mut peer = Self {
             id,
             key: ProbeKey::new(&params.probe_key),
@@ -98,6 +110,8 @@ impl Peer {
             selected: None,
             nominated: None,
             history: VecDeque::new(),
+            offers: Vec::new(),
+            known: now,
         };
         peer.candidates.truncate(MAX_REMOTE_CANDIDATES);
         peer
@@ -220,6 +234,7 @@ impl Peer {
                 }
             }
         }
+        self.drop_failed_offers();
         self.choose(env.now, env.events);
         self.doubt_relays(env);
         let mut next: Option<Instant> = None;

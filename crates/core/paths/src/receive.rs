@@ -26,6 +26,9 @@ impl Paths {
             (Kind::WireGuard, Local::Udp(socket)) => {
                 Handled::Tunnel { payload: 0..bytes.len(), path: Path { via: Via::Udp(socket), remote: src } }
             }
+            (Kind::WireGuard, Local::Member(passage)) => {
+                Handled::Tunnel { payload: 0..bytes.len(), path: passage.path() }
+            }
             _ => {
                 self.counters.unknown += 1;
                 Handled::Consumed
@@ -81,6 +84,7 @@ impl Paths {
             }
             Some((_, Input::Foreign)) | None => match local {
                 Local::Udp(socket) => self.probe(now, Path { via: Via::Udp(socket), remote: src }, bytes),
+                Local::Member(passage) => self.probe(now, passage.path(), bytes),
                 Local::Stream(_) => {
                     self.counters.stray += 1;
                     Handled::Consumed
@@ -95,6 +99,10 @@ impl Paths {
                 let Some(id) = self.by_tags.get(&(recipient, sender)).copied() else {
                     return Handled::Foreign;
                 };
+                if !path.leads_to(id) {
+                    self.counters.stray += 1;
+                    return Handled::Consumed;
+                }
                 self.with_peer(now, id, |peer, env| peer.handle_request(env, path, bytes))
             }
             Some(Claim::Response(transaction)) => {

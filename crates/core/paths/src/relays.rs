@@ -190,6 +190,7 @@ impl Relays {
         self.allocations.values_mut().filter(move |a| match local {
             Local::Udp(_) => a.local == local && a.server.address == src,
             Local::Stream(_) => a.local == local,
+            Local::Member(_) => false,
         })
     }
 

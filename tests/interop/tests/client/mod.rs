@@ -189,6 +189,8 @@ impl Member {
                     let _ = sender.send(bytes);
                 }
             }
+            // Nobody passes anything on here.
+            Local::Member(_) => {}
         }
     }
 
