@@ -1,7 +1,8 @@
 //! Which path carries a peer's packets.
 //!
-//! Paths compete by tier first and round trip second. The path in use stays unless it fails, a better tier becomes
-//! valid, or one of its own tier is faster by a clear margin over enough samples; so nothing flaps. One side leads:
+//! Paths compete by tier first, and within a tier by what they cost a player: round trip, jitter, loss. The path in use
+//! stays unless it fails, a better tier becomes valid, or one of its own tier is better by a clear margin and stays so
+//! for some samples; so nothing flaps. While there is traffic, the two best others are measured now and then. One side leads:
 //! it marks its checks on the path it uses, and the other follows as soon as it finds that path valid itself, so that
 //! both use, and one keeps alive, the same one. While the path in use is suspect, packets go out on the next best one
 //! as well; the tunnel drops what arrives twice.
@@ -20,6 +21,10 @@ use crate::{
 
 /// How much faster another path of the same tier must be: this much, and a tenth.
 const CLEAR_GAIN: Duration = Duration::from_millis(5);
+/// Others that are measured while one carries traffic.
+const WATCHED: usize = 2;
+/// Samples, of either path, through which a gain within a tier must hold.
+const HELD: u32 = 3;
 /// How long a path that was only heard on counts, while no path is valid.
 const HEARD: Duration = Duration::from_secs(5);
 /// Earlier paths remembered.
@@ -30,6 +35,7 @@ impl Peer {
     pub(crate) fn choose(&mut self, now: Instant, events: &mut VecDeque<Event>) {
         let old = self.selected;
         self.react(now);
+        self.watch_lead(now);
         self.selected = self.best(now);
         let kind = self.selected.and_then(|path| self.pair(path)).map(Pair::carries);
         let told = self.history.back().and_then(|(_, kind)| *kind);
@@ -78,12 +84,43 @@ impl Peer {
         let rival = self.pairs.iter().filter(|pair| pair.sound(now)).min_by_key(|pair| rank(pair));
         let chosen = match (current, nominated, rival) {
             (_, Some(nominated), _) => Some(nominated),
-            (Some(current), None, Some(rival)) if better(rival, current) || left(current, now) => Some(rival),
+            (Some(current), None, Some(rival)) if self.leads(rival, current) || left(current, now) => {
+                Some(rival)
+            }
             (Some(current), ..) => Some(current),
             (None, None, Some(rival)) => Some(rival),
             (None, None, None) => self.last_resort(now, None),
         };
         chosen.map(|pair| pair.path)
+    }
+
+    /// Notes which path has begun to be better than the one in use, and which no longer is.
+    fn watch_lead(&mut self, now: Instant) {
+        let current = self.selected.and_then(|path| self.pair(path));
+        let rival = self.pairs.iter().filter(|pair| pair.sound(now)).min_by_key(|pair| rank(pair));
+        let ahead = current.zip(rival).filter(|(current, rival)| better(rival, current));
+        self.lead = ahead.map(|(current, rival)| {
+            let seen = current.estimate.samples() + rival.estimate.samples();
+            let since = self.lead.filter(|(path, _)| *path == rival.path).map_or(seen, |(_, since)| since);
+            (rival.path, since)
+        });
+    }
+
+    /// Whether another path takes over: at once from a worse tier, within one when its gain has held.
+    fn leads(&self, rival: &Pair, current: &Pair) -> bool {
+        let seen = current.estimate.samples() + rival.estimate.samples();
+        let held = self.lead.is_some_and(|(path, since)| path == rival.path && seen >= since + HELD);
+        better(rival, current) && (rival.tier() < current.tier() || held)
+    }
+
+    /// Paths that are measured while another carries traffic: the best others of its own tier.
+    pub(crate) fn is_watched(&self, pair: &Pair) -> bool {
+        let Some(current) = self.selected.and_then(|path| self.pair(path)) else { return false };
+        let rival = |other: &&Pair| {
+            other.path != current.path && other.tier() == current.tier() && other.state == State::Valid
+        };
+        rival(&pair)
+            && self.pairs.iter().filter(rival).filter(|other| rank(other) < rank(pair)).count() < WATCHED
     }
 
     /// Where packets go now.
@@ -122,14 +159,14 @@ fn left(pair: &Pair, now: Instant) -> bool {
 }
 
 fn rank(pair: &Pair) -> (u8, Duration, Path) {
-    (pair.tier(), pair.estimate.rtt().unwrap_or(Duration::MAX), pair.path)
+    (pair.tier(), pair.estimate.cost().unwrap_or(Duration::MAX), pair.path)
 }
 
 fn better(rival: &Pair, current: &Pair) -> bool {
     if rival.tier() != current.tier() {
         return rival.tier() < current.tier();
     }
-    let measured = |pair: &Pair| pair.estimate.rtt().filter(|_| pair.estimate.samples() >= SAMPLES);
+    let measured = |pair: &Pair| pair.estimate.cost().filter(|_| pair.estimate.samples() >= SAMPLES);
     match (measured(rival), measured(current)) {
         (Some(new), Some(old)) => new + CLEAR_GAIN <= old && new.mul_f64(1.0 / 0.9) <= old,
         _ => false,
@@ -167,6 +204,15 @@ mod tests {
         let far = measured(CandidateKind::ServerReflexive, 200, 3);
         assert!(!better(&rival(190, 3), &far), "less than a tenth");
         assert!(better(&rival(180, 3), &far));
+    }
+
+    #[test]
+    fn jitter_and_loss_count_beside_the_round_trip() {
+        let steady = measured(CandidateKind::ServerReflexive, 50, 3);
+        let mut lossy = measured(CandidateKind::ServerReflexive, 40, 3);
+        assert!(better(&lossy, &steady));
+        lossy.estimate.lost();
+        assert!(better(&steady, &lossy), "5 per cent of loss cost more than 10 ms");
     }
 
     #[test]

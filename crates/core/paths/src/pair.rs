@@ -39,6 +39,9 @@ pub(crate) const DROP_AFTER: Duration = Duration::from_secs(3);
 pub(crate) const SAMPLES: u32 = 3;
 /// How often a path in use with traffic is measured.
 const MEASURE: Duration = Duration::from_secs(2);
+/// How often the best others are measured meanwhile, and how long after a packet there still is traffic.
+const MEASURE_OTHERS: Duration = Duration::from_secs(10);
+pub(crate) const BUSY: Duration = Duration::from_secs(2);
 /// Checks remembered as unanswered; older ones count as lost.
 const MAX_OPEN: usize = 8;
 
@@ -329,6 +332,7 @@ impl Pair {
             Role::InUse { leading: false } => {
                 Some(self.heard.map_or(out, |at| at.max(out)) + keepalive * 4 / 3)
             }
+            Role::Watched => Some(last + MEASURE_OTHERS),
             Role::Rival | Role::Needed | Role::Spare => None,
         }
     }
@@ -357,6 +361,8 @@ pub(crate) enum Role {
     Rival,
     /// Nothing carries packets.
     Needed,
+    /// Might become better while there is traffic.
+    Watched,
     /// Would be no better.
     Spare,
 }
@@ -367,7 +373,7 @@ impl Role {
         match self {
             Self::Needed => Some(ANXIOUS_PAUSE),
             Self::Rival | Self::InUse { .. } => Some(LONGEST_PAUSE),
-            Self::Spare => None,
+            Self::Watched | Self::Spare => None,
         }
     }
 }

@@ -13,7 +13,7 @@ use rand_core::RngCore;
 use crate::{
     MAX_REMOTE_CANDIDATES,
     api::{Config, Event, Hop, Local, Path, PeerId, PeerParams, Transmit, Via},
-    pair::{Pair, Role, State},
+    pair::{BUSY, Pair, Role, State},
     pairing::{forget, permitted},
     relays::Relays,
     schedule::Pacer,
@@ -92,6 +92,8 @@ pub(crate) struct Peer {
     pub(crate) history: VecDeque<(Instant, Option<PathKind>)>,
     /// Peers that would pass packets on to this one, with the round trip through them.
     pub(crate) offers: Vec<(PeerId, Duration)>,
+    /// The path that is better than the one in use, and the samples there were when that began.
+    pub(crate) lead: Option<(Path, u32)>,
     /// Since when it is known.
     pub(crate) known: Instant,
 }
@@ -111,6 +113,7 @@ impl Peer {
             nominated: None,
             history: VecDeque::new(),
             offers: Vec::new(),
+            lead: None,
             known: now,
         };
         peer.candidates.truncate(MAX_REMOTE_CANDIDATES);
@@ -242,7 +245,7 @@ impl Peer {
             let due = self
                 .pairs
                 .get(at)
-                .and_then(|pair| pair.next_check(env.now, self.role(pair), env.config.keepalive));
+                .and_then(|pair| pair.next_check(env.now, self.role(pair, env.now), env.config.keepalive));
             let mut due = due;
             if due.is_some_and(|at| at <= env.now) {
                 due = match env.pacer.take(env.now) {
@@ -282,17 +285,19 @@ impl Peer {
             env.send(path, bytes);
         }
         let pair = self.pairs.get(at)?;
-        pair.next_check(env.now, self.role(pair), env.config.keepalive)
+        pair.next_check(env.now, self.role(pair, env.now), env.config.keepalive)
     }
 
     /// What a pair is good for.
-    pub(crate) fn role(&self, pair: &Pair) -> Role {
+    pub(crate) fn role(&self, pair: &Pair, now: Instant) -> Role {
         let Some(selected) = self.selected.and_then(|path| self.pair(path)) else { return Role::Needed };
         let has_relay = || self.pairs.iter().any(|other| !other.is_direct() && other.state == State::Valid);
         if selected.path == pair.path {
             Role::InUse { leading: self.controlling }
         } else if (pair.is_direct() && !selected.is_direct()) || (!pair.is_direct() && !has_relay()) {
             Role::Rival
+        } else if self.is_watched(pair) && selected.last_out.is_some_and(|at| now < at + BUSY) {
+            Role::Watched
         } else {
             Role::Spare
         }

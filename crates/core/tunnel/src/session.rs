@@ -74,12 +74,14 @@ pub(crate) struct Session {
     next_attempt: Option<Instant>,
     attempts: usize,
     next_tick: Instant,
+    /// What ticks are counted from, so that those of all sessions fall together and wake the computer once.
+    epoch: Instant,
     waiting: VecDeque<(Instant, Vec<u8>)>,
 }
 
 impl Session {
     pub(crate) fn new(
-        now: Instant,
+        (now, epoch): (Instant, Instant),
         secret: &StaticSecret,
         peer: PublicKey,
         index: u32,
@@ -95,6 +97,7 @@ impl Session {
             next_attempt: None,
             attempts: 0,
             next_tick: now,
+            epoch,
             waiting: VecDeque::new(),
         }
     }
@@ -173,7 +176,8 @@ impl Session {
     }
 
     fn tick(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
-        self.next_tick = now + TICK;
+        let since = now.saturating_duration_since(self.epoch).as_nanos() / TICK.as_nanos();
+        self.next_tick = self.epoch + TICK * u32::try_from(since + 1).unwrap_or(u32::MAX);
         let len = written(self.tunn.update_timers(dst));
         if self.ready && self.tunn.time_since_last_handshake().is_none() {
             self.ready = false;

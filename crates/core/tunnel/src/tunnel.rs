@@ -79,6 +79,7 @@ pub struct Tunnel {
     pub(crate) drops: Drops,
     events: VecDeque<Event>,
     wake: Option<Instant>,
+    epoch: Instant,
 }
 
 impl Tunnel {
@@ -93,6 +94,7 @@ impl Tunnel {
             drops: Drops::default(),
             events: VecDeque::new(),
             wake: None,
+            epoch: now,
         }
     }
 
@@ -136,7 +138,7 @@ impl Tunnel {
         // The random part keeps datagrams for a former holder of the slot from being tried with the wrong keys.
         let index = u32::from(self.rng.next_u32() as u8) << 16 | u32::from(low);
         let key = PublicKey::from(config.key.0);
-        let session = Session::new(now, &party.secret, key, index, party.limiter.clone());
+        let session = Session::new((now, self.epoch), &party.secret, key, index, party.limiter.clone());
         party.insert_peer(device, slot, &config);
         if slot == self.slots.len() {
             self.slots.push(None);
