@@ -1,6 +1,6 @@
 //! Words for members and how they are connected, as players say them.
 
-use partyline_model::{Attempt, AttemptOutcome, Badge, MemberView, Method, PathKind, PathView};
+use partyline_model::{Attempt, AttemptOutcome, Badge, MemberView, Method, PathEvent, PathKind, PathView};
 
 use crate::{
     output::Tone,
@@ -73,6 +73,38 @@ pub const fn network(badge: Badge) -> &'static str {
     }
 }
 
+/// Why a path of this kind is the one in use.
+pub const fn reason(kind: PathKind) -> &'static str {
+    match kind {
+        PathKind::Lan => "nothing is nearer than the same network",
+        PathKind::DirectV6 | PathKind::Mapped | PathKind::Direct => {
+            "the best of the direct paths that answer"
+        }
+        PathKind::MemberRelay => "no direct path answers, and this member reaches both",
+        PathKind::Relay => "no direct path answers; it is looked for again from time to time",
+    }
+}
+
+/// The paths used so far with how long each was, oldest first; nothing if there was only one.
+pub fn history(events: &[PathEvent]) -> Option<String> {
+    if events.len() < 2 {
+        return None;
+    }
+    let ends = events.iter().skip(1).map(|event| Some(event.at)).chain([None]);
+    let words: Vec<String> = events
+        .iter()
+        .zip(ends)
+        .map(|(event, end)| {
+            let kind = event.kind.map_or("unreachable", kind_words);
+            end.map_or_else(
+                || kind.to_owned(),
+                |end| format!("{kind} for {} s", end.saturating_sub(event.at)),
+            )
+        })
+        .collect();
+    Some(format!("So far: {}.", words.join(", ")))
+}
+
 /// One attempt to reach a member.
 pub fn attempt(attempt: &Attempt) -> (String, Tone) {
     let method = match attempt.method {
@@ -95,4 +127,18 @@ pub fn attempt(attempt: &Attempt) -> (String, Tone) {
     };
     let note = if attempt.note.is_empty() { String::new() } else { format!("  {}", clean(&attempt.note)) };
     (format!("{method:<16} {outcome:<10} {:>6} ms{note}", attempt.took_ms), tone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_history_says_how_long_each_path_was_used() {
+        let event = |at, kind| PathEvent { at, kind };
+        let events = [event(10, Some(PathKind::Relay)), event(13, None), event(14, Some(PathKind::Direct))];
+        let line = "So far: relay for 3 s, unreachable for 1 s, direct.";
+        assert_eq!(history(&events).as_deref(), Some(line));
+        assert_eq!(history(&events[..1]), None);
+    }
 }

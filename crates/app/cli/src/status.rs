@@ -133,10 +133,13 @@ fn member_name(member: &MemberView) -> String {
 fn why_lines(output: &Output, member: &MemberView) -> Vec<String> {
     let Some(path) = &member.path else { return Vec::new() };
     let handshake = path.handshake_s.map(|age| format!(", handshake {age} s ago")).unwrap_or_default();
-    let facts = format!("    {} for {} s{handshake}", path.remote, path.age_s);
+    let reason = member::reason(path.kind);
+    let facts = format!("    {} for {} s{handshake}; {reason}", path.remote, path.age_s);
     let attempts =
         path.why.iter().map(member::attempt).map(|(line, tone)| format!("    {}", output.paint(&line, tone)));
-    std::iter::once(output.paint(&facts, Tone::Dim)).chain(attempts).collect()
+    let history =
+        member::history(&member.history).map(|line| output.paint(&format!("    {line}"), Tone::Dim));
+    std::iter::once(output.paint(&facts, Tone::Dim)).chain(attempts).chain(history).collect()
 }
 
 const fn plain(text: String) -> Cell {

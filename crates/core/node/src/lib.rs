@@ -18,6 +18,7 @@ mod io;
 mod known;
 mod link;
 mod local;
+mod mail;
 mod measure;
 mod members;
 mod network;

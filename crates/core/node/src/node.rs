@@ -20,6 +20,7 @@ use crate::{
     known::KnownNetworks,
     link::ServerLink,
     local::LocalParty,
+    mail::Mail,
     measure::Measurements,
     network::NetworkCheck,
     passage::Passages,
@@ -60,6 +61,7 @@ pub struct Node {
     pub(crate) peers: Peers,
     pub(crate) measurements: Measurements,
     pub(crate) passages: Passages,
+    pub(crate) mail: Mail,
     pub(crate) local: LocalNetwork,
     pub(crate) reflexive: Vec<SocketAddr>,
     pub(crate) mapped: Vec<SocketAddr>,
@@ -122,6 +124,7 @@ impl Node {
             peers: Peers::default(),
             measurements: Measurements::new(),
             passages: Passages::new(now.instant),
+            mail: Mail::default(),
             local: LocalNetwork::default(),
             reflexive: Vec::new(),
             mapped: Vec::new(),
@@ -176,6 +179,7 @@ impl Node {
             self.netcheck.poll_timeout(),
             self.tunnel.poll_timeout(),
             self.pings.deadline(),
+            self.mail.deadline(),
         ];
         links.chain(parties).chain(machines.into_iter().flatten()).min()
     }
@@ -187,9 +191,11 @@ impl Node {
         self.open_links(now);
         self.tend_parties(now);
         self.seek_passages(now);
+        self.send_again(now);
         if self.relays_at <= now.instant {
             self.relays_at = now.instant + RELAY_CHECK;
             self.renew_relays(now);
+            self.rank_relays(now);
         }
         self.expire_pings(now.instant);
         self.settle(now);
@@ -305,7 +311,9 @@ impl Node {
                 self.gather(now);
             }
             partyline_netcheck::Event::Profile(profile) => {
+                self.paths.set_keepalive(keepalive(&self.config.paths, profile.lifetime));
                 self.reach.nat = profile;
+                self.rank_relays(now);
                 self.announce_all(now.instant);
                 self.remember_network(now);
             }
@@ -366,6 +374,16 @@ impl Node {
     }
 }
 
+/// How long idle paths may be silent: two thirds of what the NAT's mappings live, once that was measured. The other
+/// side has its own NAT and sees to it itself.
+fn keepalive(usual: &partyline_paths::Config, lifetime: Option<Duration>) -> Duration {
+    lifetime
+        .map_or(usual.keepalive, |lifetime| (lifetime * 2 / 3).clamp(SHORTEST_KEEPALIVE, LONGEST_KEEPALIVE))
+}
+
+/// Bounds of the keepalive: mappings that live shorter are not worth keeping, and a path that died is to be noticed.
+const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(5);
+const LONGEST_KEEPALIVE: Duration = Duration::from_secs(25);
 /// How often relay credentials are looked at.
 const RELAY_CHECK: Duration = Duration::from_secs(20);
 /// How long after a wall-clock deadline at most the node looks again, whatever the clock does.

@@ -21,6 +21,9 @@ use crate::io::ServerId;
 const LIFE_MINIMUM: Duration = Duration::from_secs(60);
 const LIFE_MAXIMUM: Duration = Duration::from_secs(7 * 86_400);
 
+/// How much nearer another relay must be to be preferred: this much, and a tenth.
+const CLEAR_GAIN: Duration = Duration::from_millis(5);
+
 /// A TURN URL taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TurnUrl {
@@ -33,6 +36,8 @@ pub(crate) struct TurnUrl {
 #[derive(Debug, Default)]
 pub struct Relays {
     own: Vec<RelaySetting>,
+    /// Names of relays, best first, as far as they were measured.
+    order: Vec<String>,
     grants: BTreeMap<ServerId, Granted>,
     addresses: BTreeMap<(String, u16), Vec<SocketAddr>>,
 }
@@ -104,6 +109,37 @@ impl Relays {
             .flat_map(|way| self.resolved_ways(way))
             .filter(|relay| known.insert((relay.transport, relay.address)))
             .collect()
+    }
+
+    /// The same, preferred relay first: the user's own, then by what was measured.
+    pub fn ranked(&self) -> Vec<RelayServer> {
+        let mut servers = self.servers();
+        let own: BTreeSet<String> =
+            self.own.iter().filter_map(|relay| Some(TurnUrl::parse(&relay.url)?.host)).collect();
+        let place = |name: &String| self.order.iter().position(|known| known == name);
+        servers.sort_by_key(|relay| {
+            (!own.contains(&relay.host), place(&relay.name).unwrap_or(self.order.len()))
+        });
+        servers
+    }
+
+    /// Takes the round trip to each relay by name, `None` where it does not answer. Another one is preferred only if
+    /// it is clearly nearer, or the one before is silent. True if the order changed.
+    pub fn rank(&mut self, answers: &BTreeMap<String, Option<Duration>>) -> bool {
+        let far = |name: &String| answers.get(name).copied().flatten().unwrap_or(Duration::MAX);
+        let mut order: Vec<String> = answers.keys().cloned().collect();
+        order.sort_by_key(far);
+        if let (Some(old), Some(new)) = (self.order.first(), order.first()) {
+            let (before, now) = (far(old), far(new));
+            let clear = before == Duration::MAX || (now + CLEAR_GAIN <= before && now.mul_f64(1.1) <= before);
+            if !clear && let Some(at) = order.iter().position(|name| name == old) {
+                let kept = order.remove(at);
+                order.insert(0, kept);
+            }
+        }
+        let changed = order != self.order;
+        self.order = order;
+        changed
     }
 
     fn resolved_ways(
@@ -222,6 +258,21 @@ mod tests {
             ]
         );
         assert_eq!(relays.stun().len(), 2);
+    }
+
+    #[test]
+    fn the_nearest_relay_that_answers_is_preferred_and_kept() {
+        let mut relays = Relays::default();
+        let mut rank = |answers: &[(&str, Option<u64>)]| {
+            let answers =
+                answers.iter().map(|(name, ms)| ((*name).to_owned(), ms.map(Duration::from_millis)));
+            let changed = relays.rank(&answers.collect());
+            (changed, relays.order.join(" "))
+        };
+        assert_eq!(rank(&[("a", Some(80)), ("b", Some(30)), ("c", None)]), (true, "b a c".into()));
+        assert_eq!(rank(&[("a", Some(28)), ("b", Some(30)), ("c", None)]), (false, "b a c".into()));
+        assert_eq!(rank(&[("a", Some(20)), ("b", Some(30)), ("c", None)]), (true, "a b c".into()));
+        assert_eq!(rank(&[("a", None), ("b", Some(30)), ("c", Some(31))]), (true, "b c a".into()));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Rendezvous servers: which to be at, which topics to enter there, what they say.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use partyline_model::{AppError, ErrorCode, Now, PartyId, Topic};
 use partyline_wire::rendezvous::{
     ClientFrame, RefusalCode, ServerFrame, TopicMember, VERSION, proof_message,
@@ -109,6 +111,12 @@ impl Node {
                     self.outputs.push_back(Output::Resolve { host, port });
                 }
                 self.apply_relays(now);
+            }
+            // A message: it is sent again, and nothing is wrong with the announcement.
+            ServerFrame::Refused { id: Some(number), code, .. }
+                if matches!(code, RefusalCode::RateLimited | RefusalCode::MailboxFull) =>
+            {
+                self.mail.refused(now.instant, id, number, &mut self.rng);
             }
             ServerFrame::Refused { topic, code, detail, .. } => {
                 self.handle_refusal(now, id, topic, code, detail)
@@ -261,8 +269,21 @@ impl Node {
 
     /// Hands the relays known by now to the path machine and to netcheck.
     pub(crate) fn apply_relays(&mut self, now: Now) {
-        self.paths.set_relays(now.instant, self.relays.servers());
+        self.paths.set_relays(now.instant, self.relays.ranked());
         self.netcheck.set_servers(now.instant, self.stun_servers());
+    }
+
+    /// Prefers relays that answer, and among those the nearest, once that is measured.
+    pub(crate) fn rank_relays(&mut self, now: Now) {
+        let mut answers: BTreeMap<String, Option<Duration>> = BTreeMap::new();
+        for server in self.netcheck.report().servers {
+            let rtt = server.rtt.filter(|_| !server.silent);
+            let best = answers.entry(server.name).or_default();
+            *best = best.iter().copied().chain(rtt).min();
+        }
+        if self.relays.rank(&answers) {
+            self.paths.set_relays(now.instant, self.relays.ranked());
+        }
     }
 
     /// Looks all relays up again: on another network their names may lead elsewhere.

@@ -151,8 +151,10 @@ impl Node {
             let all = room.present.iter().copied().filter(|_| message.to.is_none());
             for to in one.chain(all) {
                 self.next_message = self.next_message.wrapping_add(1);
-                let (topic, message, id_) = (message.topic, message.message.clone(), self.next_message);
-                frames.push((*id, ClientFrame::Send { topic, to, id: id_, message }));
+                let (topic, message, number) = (message.topic, message.message.clone(), self.next_message);
+                let frame = ClientFrame::Send { topic, to, id: number, message };
+                self.mail.sent(*id, number, frame.clone());
+                frames.push((*id, frame));
             }
         }
         frames.into_iter().for_each(|(id, frame)| self.send_frame(id, &frame));
