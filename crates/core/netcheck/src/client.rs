@@ -152,7 +152,9 @@ impl<P: Copy> Client<P> {
             return Some(None);
         }
         let mut elsewhere = None;
-        let answer = match stun::answer(bytes, destination, self.credentials.get(&destination.ip())) {
+        // coturn signs no answer that it sends from elsewhere; such ones are as good as those of servers that sign none.
+        let credentials = self.credentials.get(&destination.ip()).filter(|_| source == destination);
+        let answer = match stun::answer(bytes, destination, credentials) {
             Ok(answer) => Some(answer),
             Err(Flaw::Malformed) => {
                 self.dropped.malformed += 1;
@@ -241,10 +243,8 @@ impl<P: Copy> Client<P> {
     pub(crate) fn forwarded(&self, socket: Socket, source: SocketAddr, bytes: &[u8]) -> Option<P> {
         let query = &self.transactions.get(&stun::answered_id(bytes)?)?.query;
         let wanted = matches!(query.change, Change::ToPort(_)) && query.destination == source;
-        (wanted
-            && query.socket != socket
-            && stun::answer(bytes, source, self.credentials.get(&source.ip())).is_ok())
-        .then_some(query.purpose)
+        (wanted && query.socket != socket && stun::answer(bytes, source, None).is_ok())
+            .then_some(query.purpose)
     }
 
     /// Repeats what is due. Returns who stayed silent for good, and what was asked.
