@@ -11,7 +11,7 @@ use partyline_model::{
     AppError, Command, DoctorFinding, ErrorCode, InviteLifetime, PartyId, Reply, Role, Snapshot, Verdict,
 };
 use partyline_platform::may_create_devices;
-use partyline_service::Place;
+use partyline_service::{Place, Reached, own_name};
 use qrcode::{QrCode, render::unicode};
 
 use crate::{
@@ -25,13 +25,9 @@ use crate::{
     output::{Output, Tone},
     ping,
     progress::{self, Outcome},
-    reach::{self, Reached},
-    select, status,
+    reach, select, status,
     text::clean,
 };
-
-/// Longest display name the engine takes.
-const LONGEST_NAME: usize = 32;
 
 /// Does what was asked.
 pub async fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, AppError> {
@@ -77,7 +73,7 @@ async fn create_party(create: Create, output: &Output) -> Result<(), AppError> {
     let display_name = create.display_name.unwrap_or_else(own_name);
     let command =
         Command::Create { name: create.name, display_name, servers: create.servers, range: create.range };
-    let reply = reached.request(command).await?;
+    let reply = reached.controller.request(command).await?;
     let Reply::Created { link, .. } = &reply else { return Err(unexpected(&reply)) };
     let title = "The party is on. Friends join with this link (valid for a day):".to_owned();
     let mut shown = vec![title, clean(link)];
@@ -89,7 +85,7 @@ async fn create_party(create: Create, output: &Output) -> Result<(), AppError> {
 async fn join_party(join: Join, output: &Output) -> Result<(), AppError> {
     let reached = reach::engine(&join.hosting, join.watch, output).await?;
     let display_name = join.display_name.unwrap_or_else(own_name);
-    let reply = reached.request(Command::Join { link: join.link, display_name }).await?;
+    let reply = reached.controller.request(Command::Join { link: join.link, display_name }).await?;
     let Reply::Joined { party } = reply else { return Err(unexpected(&reply)) };
     output.answer(&reply, || output.say("Joined."));
     if !join.no_wait && !join.watch {
@@ -135,13 +131,13 @@ async fn go_on(
         (false, true) => view.follow_service(&hosting.place, controller).await,
         (true, _) => {
             output.say("Press Ctrl-C to stop.");
-            view.beside(controller, reached.finish()).await?
+            view.beside(controller, reach::finish(reached)).await?
         }
     }
 }
 
 async fn make_invite(invite: Invite, output: &Output) -> Result<(), AppError> {
-    let controller = reach::service(&invite.place).await?;
+    let controller = invite.place.connect().await?;
     let party = the_party(&controller, invite.party.as_deref()).await?;
     let role = if invite.co_owner { Role::CoOwner } else { Role::Member };
     let lifetime = InviteLifetime::from(invite.expires);
@@ -158,7 +154,7 @@ async fn make_invite(invite: Invite, output: &Output) -> Result<(), AppError> {
 }
 
 async fn list_invites(invite: Invite, output: &Output) -> Result<(), AppError> {
-    let snapshot = reach::state(&reach::service(&invite.place).await?).await?;
+    let snapshot = reach::state(&invite.place.connect().await?).await?;
     let party = select::party(&snapshot, invite.party.as_deref())?;
     output.answer(&party.invites, || {
         invites::lines(output, &party.invites, SystemTime::now()).iter().for_each(|line| output.say(line))
@@ -167,7 +163,7 @@ async fn list_invites(invite: Invite, output: &Output) -> Result<(), AppError> {
 }
 
 async fn revoke_invite(revoke: Revoke, output: &Output) -> Result<(), AppError> {
-    let controller = reach::service(&revoke.place).await?;
+    let controller = revoke.place.connect().await?;
     let snapshot = reach::state(&controller).await?;
     let (party, invite) = select::invite(&snapshot, revoke.party.as_deref(), &revoke.invite)?;
     let reply = controller.request(Command::Revoke { party: party.id, invite: invite.id }).await?;
@@ -175,7 +171,7 @@ async fn revoke_invite(revoke: Revoke, output: &Output) -> Result<(), AppError> 
 }
 
 async fn move_party(to: Range, output: &Output) -> Result<(), AppError> {
-    let controller = reach::service(&to.place).await?;
+    let controller = to.place.connect().await?;
     let party = the_party(&controller, to.party.as_deref()).await?;
     let reply = controller.request(Command::SetRange { party, range: to.range }).await?;
     finished(&reply, output, &format!("Moved to {}; members follow as they hear of it", to.range))
@@ -197,7 +193,7 @@ fn code(link: &str) -> Result<Vec<String>, AppError> {
 }
 
 async fn list(place: &Place, output: &Output) -> Result<(), AppError> {
-    let snapshot = reach::state(&reach::service(place).await?).await?;
+    let snapshot = reach::state(&place.connect().await?).await?;
     output.answer(&snapshot.parties, || {
         status::list(output, &snapshot).iter().for_each(|line| output.say(line))
     });
@@ -210,7 +206,7 @@ async fn on_party(
     done: &str,
     command: impl FnOnce(PartyId) -> Command,
 ) -> Result<(), AppError> {
-    let controller = reach::service(&which.place).await?;
+    let controller = which.place.connect().await?;
     let party = the_party(&controller, which.party.as_deref()).await?;
     finished(&controller.request(command(party)).await?, output, done)
 }
@@ -218,12 +214,12 @@ async fn on_party(
 async fn switch_on(up: Up, output: &Output) -> Result<(), AppError> {
     let reached = reach::engine(&up.hosting, false, output).await?;
     let party = the_party(&reached.controller, up.party.as_deref()).await?;
-    finished(&reached.request(Command::Up { party }).await?, output, "Switched on")?;
+    finished(&reached.controller.request(Command::Up { party }).await?, output, "Switched on")?;
     go_on(reached, &up.hosting, false, &[], output).await
 }
 
 async fn kick(which: WhichMember, output: &Output) -> Result<(), AppError> {
-    let controller = reach::service(&which.place).await?;
+    let controller = which.place.connect().await?;
     let snapshot = reach::state(&controller).await?;
     let (party, member) = select::member(&snapshot, which.party.as_deref(), &which.member)?;
     let reply = controller.request(Command::Kick { party: party.id, member: member.id }).await?;
@@ -237,7 +233,7 @@ fn finished(reply: &Reply, output: &Output, done: &str) -> Result<(), AppError> 
 }
 
 async fn show_status(options: Status, output: &Output) -> Result<(), AppError> {
-    let controller = reach::service(&options.place).await?;
+    let controller = options.place.connect().await?;
     let snapshot = reach::state(&controller).await?;
     let word = options.party.as_deref();
     let only = word.map(|word| select::party(&snapshot, Some(word))).transpose()?;
@@ -258,7 +254,7 @@ async fn show_status(options: Status, output: &Output) -> Result<(), AppError> {
 }
 
 async fn ping_member(options: Ping, output: &Output) -> Result<(), AppError> {
-    let controller = reach::service(&options.which.place).await?;
+    let controller = options.which.place.connect().await?;
     let snapshot = reach::state(&controller).await?;
     let target = select::member(&snapshot, options.which.party.as_deref(), &options.which.member)?;
     ping::run(output, &controller, target, options.count, options.interval).await
@@ -266,7 +262,7 @@ async fn ping_member(options: Ping, output: &Output) -> Result<(), AppError> {
 
 /// Ends with 1 if anything is bad.
 async fn doctor(place: &Place, output: &Output) -> Result<ExitCode, AppError> {
-    let findings = match reach::service(place).await {
+    let findings = match place.connect().await {
         Ok(controller) => match controller.request(Command::Doctor).await? {
             Reply::Doctor(findings) => findings,
             other => return Err(unexpected(&other)),
@@ -325,15 +321,4 @@ async fn version(place: &Place, output: &Output) -> Result<(), AppError> {
 async fn the_party(controller: &Controller, word: Option<&str>) -> Result<PartyId, AppError> {
     let snapshot = reach::state(controller).await?;
     select::party(&snapshot, word).map(|party| party.id)
-}
-
-/// What the system calls the user, or the computer.
-fn own_name() -> String {
-    let variables = ["SUDO_USER", "USER", "USERNAME", "LOGNAME", "COMPUTERNAME"];
-    let named = variables.iter().filter_map(|variable| std::env::var(variable).ok());
-    let host = std::fs::read_to_string("/etc/hostname").ok();
-    let names =
-        named.chain(host).map(|name| name.chars().filter(|letter| !letter.is_control()).collect::<String>());
-    let short = |name: String| name.trim().chars().take(LONGEST_NAME).collect::<String>();
-    names.map(short).find(|name| !name.is_empty() && name != "root").unwrap_or_else(|| "player".into())
 }

@@ -35,7 +35,7 @@ const MEANINGS: [(&str, &str); 18] = [
 
 /// Shows or changes settings.
 pub async fn run(options: Config, output: &Output) -> Result<(), AppError> {
-    let controller = reach::service(&options.place).await?;
+    let controller = options.place.connect().await?;
     let mut settings = reach::state(&controller).await?.settings.clone();
     let Some(ConfigChange::Set { key, values }) = options.change else {
         output.answer(&settings, || lines(output, &settings).iter().for_each(|line| output.say(line)));

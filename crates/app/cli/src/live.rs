@@ -7,13 +7,7 @@ use partyline_model::{AppError, PartyPhase, PartyView, Snapshot};
 use partyline_service::Place;
 use tokio::time::sleep;
 
-use crate::{
-    member,
-    output::Output,
-    reach::{service_again, until_interrupted},
-    select, status,
-    text::clean,
-};
+use crate::{member, output::Output, reach::until_interrupted, select, status, text::clean};
 
 /// What to show.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +30,7 @@ impl View<'_> {
             loop {
                 self.follow(controller).await?;
                 self.output.say("The service has stopped; waiting for it…");
-                controller = service_again(place).await?;
+                controller = place.reconnect().await?;
             }
         };
         tokio::select! {

@@ -165,7 +165,7 @@ impl Own {
 
 async fn engine(options: &Netcheck) -> Result<(Controller, Option<Own>), AppError> {
     if !options.here {
-        match reach::service(&options.place).await {
+        match options.place.connect().await {
             Ok(controller) => return Ok((controller, None)),
             Err(error) if error.code == ErrorCode::ServiceUnreachable => {}
             Err(error) => return Err(error),

@@ -1,11 +1,26 @@
 //! Having the system start the service.
 
 #[cfg(target_os = "linux")]
-#[path = "install/systemd.rs"]
-mod platform;
-
+mod consent;
 #[cfg(not(target_os = "linux"))]
-#[path = "install/elsewhere.rs"]
-mod platform;
+mod elsewhere;
+#[cfg(target_os = "linux")]
+mod systemd;
 
-pub use platform::{install, uninstall};
+#[cfg(target_os = "linux")]
+use self::consent::start;
+#[cfg(not(target_os = "linux"))]
+use self::elsewhere::start;
+#[cfg(not(target_os = "linux"))]
+pub use self::elsewhere::{install, uninstall};
+#[cfg(target_os = "linux")]
+pub use self::systemd::{install, uninstall};
+
+/// Starts the service, after the system has asked the user whether it may; installs it first where that is missing.
+/// Returns when the system says that it runs.
+///
+/// # Errors
+/// The user said no, nobody could be asked, or the service did not start.
+pub async fn start_with_consent() -> Result<(), partyline_model::AppError> {
+    start().await
+}

@@ -8,11 +8,16 @@ mod command;
 mod exit;
 mod host;
 mod install;
+mod name;
+mod reach;
 mod settings;
 mod signal;
 
 pub use command::{InstallOptions, ServiceCommand};
 pub use exit::exit_code;
 pub use host::Host;
+pub use install::start_with_consent;
+pub use name::own_name;
+pub use reach::Reached;
 pub use settings::{Place, Settings, Switch};
 pub use signal::interrupted;

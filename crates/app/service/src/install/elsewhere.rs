@@ -12,6 +12,15 @@ pub fn uninstall() -> Result<(), AppError> {
     Err(not_here("uninstall"))
 }
 
+#[expect(clippy::unused_async, reason = "it is asynchronous where it asks")]
+pub async fn start() -> Result<(), AppError> {
+    Err(AppError::new(
+        ErrorCode::Internal,
+        "Partyline cannot start its service by itself on this system.",
+        "Start it in the system's list of services, or restart the computer.",
+    ))
+}
+
 fn not_here(what: &str) -> AppError {
     AppError::new(
         ErrorCode::Internal,

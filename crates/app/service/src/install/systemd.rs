@@ -12,10 +12,10 @@ use partyline_model::{AppError, ErrorCode};
 
 use crate::InstallOptions;
 
-const UNIT: &str = "partyline.service";
+pub(super) const UNIT: &str = "partyline.service";
 
 /// There if systemd runs the system, says sd_booted(3).
-const BOOTED: &str = "/run/systemd/system";
+pub(super) const BOOTED: &str = "/run/systemd/system";
 
 /// The user behind sudo or pkexec.
 const CALLERS: [&str; 2] = ["SUDO_UID", "PKEXEC_UID"];
@@ -97,7 +97,7 @@ impl Systemd {
 }
 
 /// What systemd is to run: `partyline-service` beside this program, else this program itself.
-fn program() -> Result<Vec<String>, AppError> {
+pub(super) fn program() -> Result<Vec<String>, AppError> {
     let this = std::env::current_exe().map_err(|error| {
         AppError::new(
             ErrorCode::Internal,
