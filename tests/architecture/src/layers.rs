@@ -1,4 +1,4 @@
-//! Arrows point down only: `app -> io -> core`, and inside core `node` joins what does not know each other.
+//! Arrows point down only: `shell -> app -> io -> core`, and inside core `node` joins what does not know each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +29,8 @@ pub enum Layer {
     Io,
     /// Programs and their engine.
     App,
+    /// The desktop shell.
+    Shell,
     /// Tests and tasks.
     Outside,
 }
@@ -38,6 +40,9 @@ pub enum Layer {
 pub fn place(package: &Package) -> (Layer, &str) {
     let folder = package.manifest_path.parent();
     let name = folder.and_then(|folder| folder.file_name()).unwrap_or_default();
+    if name == "src-tauri" {
+        return (Layer::Shell, name);
+    }
     let layer = match folder.and_then(|folder| folder.parent()).and_then(|parent| parent.file_name()) {
         Some("core") => Layer::Core,
         Some("io") => Layer::Io,
@@ -59,7 +64,13 @@ pub fn may(from: (Layer, &str), to: (Layer, &str)) -> bool {
         }
         (Layer::Core | Layer::Io, _) => shared,
         (Layer::App, "server") => matches!(to.0, Layer::Core | Layer::Io),
-        (Layer::App, "cli") => to.0 != Layer::Outside && to.1 != "server",
+        (Layer::App, "cli") => matches!(to.0, Layer::Core | Layer::Io | Layer::App) && to.1 != "server",
+        // The shell shows what an engine says; it brings no network logic of its own.
+        (Layer::Shell, _) => {
+            to == (Layer::Core, "model")
+                || to.0 == Layer::Io && matches!(to.1, "ipc" | "platform" | "telemetry")
+                || to.0 == Layer::App && matches!(to.1, "engine" | "service")
+        }
         (Layer::App, _) => matches!(to.0, Layer::Core | Layer::Io) || to == (Layer::App, "engine"),
         (Layer::Outside, _) => true,
     }
@@ -135,6 +146,10 @@ mod tests {
         assert!(may((Layer::Core, "node"), (Layer::Core, "paths")));
         assert!(may((Layer::App, "service"), (Layer::App, "engine")));
         assert!(may((Layer::App, "cli"), (Layer::App, "service")));
+        assert!(may((Layer::Shell, "src-tauri"), (Layer::App, "engine")));
+        assert!(!may((Layer::Shell, "src-tauri"), (Layer::Core, "node")));
+        assert!(!may((Layer::Shell, "src-tauri"), (Layer::Io, "net")));
+        assert!(!may((Layer::App, "cli"), (Layer::Shell, "src-tauri")));
         assert!(!may((Layer::Core, "wire"), (Layer::Core, "party")));
         assert!(!may((Layer::Core, "nat"), (Layer::Core, "wire")));
         assert!(!may((Layer::Core, "paths"), (Layer::Core, "tunnel")));

@@ -33,13 +33,13 @@ pub struct Source {
 }
 
 impl Source {
-    /// Every Rust file under `crates` and `tests`.
+    /// Every Rust file under `crates`, `src-tauri` and `tests`.
     ///
     /// # Errors
     /// When one cannot be read.
     pub fn all(root: &Path) -> Result<Vec<Self>> {
         let mut sources = Vec::new();
-        for folder in ["crates", "tests"] {
+        for folder in ["crates", "src-tauri", "tests"] {
             collect(root, &root.join(folder), &mut sources)?;
         }
         Ok(sources)

@@ -1,0 +1,108 @@
+//! What is announced while the window is not in front: who joined, which connection was lost or came back.
+
+use partyline_model::{PartyPhase, PartyView, Snapshot};
+
+use crate::{
+    preferences::Notifications,
+    words::{Words, fill},
+};
+
+/// A notification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announcement {
+    pub title: String,
+    pub body: String,
+}
+
+/// What is to be said of the way from one state to the next.
+pub fn of(before: &Snapshot, now: &Snapshot, wanted: Notifications, words: &Words) -> Vec<Announcement> {
+    let mut said = Vec::new();
+    for party in &now.parties {
+        // A party that is new here is one that the user has just made or joined.
+        let Some(old) = before.parties.iter().find(|old| old.id == party.id) else { continue };
+        let mut say = |body: String| said.push(Announcement { title: plain(&party.name), body });
+        if wanted.joins {
+            joined(old, party).for_each(|name| say(fill(words.joined, &plain(name))));
+        }
+        match (old.phase, party.phase) {
+            (PartyPhase::Up, PartyPhase::Connecting) if wanted.connection => say(words.lost.to_owned()),
+            (PartyPhase::Connecting, PartyPhase::Up) if wanted.connection && was_up(old) => {
+                say(words.back.to_owned());
+            }
+            _ => {}
+        }
+    }
+    said
+}
+
+fn joined<'a>(before: &'a PartyView, now: &'a PartyView) -> impl Iterator<Item = &'a str> {
+    let known = |id| before.members.iter().any(|member| member.id == id);
+    now.members
+        .iter()
+        .filter(move |member| !member.me && !known(member.id))
+        .map(|member| member.name.as_str())
+}
+
+/// Whether a party that connects was connected before: a member has a history then.
+fn was_up(party: &PartyView) -> bool {
+    party.members.iter().any(|member| !member.history.is_empty())
+}
+
+/// Names come from others; they get no line breaks and no markup.
+fn plain(name: &str) -> String {
+    name.chars().filter(|letter| !letter.is_control() && !matches!(letter, '<' | '>' | '&')).collect()
+}
+
+/// Shows one; where there is nothing that shows them, it is lost.
+pub fn show(announcement: Announcement) {
+    tauri::async_runtime::spawn_blocking(move || {
+        let shown = notify_rust::Notification::new()
+            .appname("Partyline")
+            .icon("app.partyline.desktop")
+            .summary(&announcement.title)
+            .body(&announcement.body)
+            .show();
+        if let Err(error) = shown {
+            tracing::debug!(%error, "a notification was not shown");
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        preferences::Language,
+        tray::tests::{member, party, snapshot},
+        words,
+    };
+
+    fn said(before: Vec<PartyView>, now: Vec<PartyView>, wanted: Notifications) -> Vec<String> {
+        let words = words::of(Language::En);
+        of(&snapshot(before), &snapshot(now), wanted, words).into_iter().map(|one| one.body).collect()
+    }
+
+    #[test]
+    fn who_joined_is_said_unless_muted() {
+        let before = vec![party(PartyPhase::Up, vec![member(1, None)])];
+        let now = vec![party(PartyPhase::Up, vec![member(1, None), member(2, None)])];
+        assert_eq!(said(before.clone(), now.clone(), Notifications::default()), ["friend 2 joined"]);
+        let muted = Notifications { joins: false, connection: true };
+        assert_eq!(said(before, now.clone(), muted), Vec::<String>::new());
+        assert_eq!(said(Vec::new(), now, Notifications::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_lost_connection_is_said_and_its_return() {
+        let up = vec![party(PartyPhase::Up, Vec::new())];
+        let connecting = vec![party(PartyPhase::Connecting, Vec::new())];
+        assert_eq!(said(up.clone(), connecting.clone(), Notifications::default()).len(), 1);
+        // The first connection is no return.
+        assert_eq!(said(connecting, up, Notifications::default()).len(), 0);
+    }
+
+    #[test]
+    fn names_bring_no_markup() {
+        assert_eq!(plain("<b>A\nnna&</b>"), "bAnna/b");
+    }
+}

@@ -1,0 +1,46 @@
+//! The system's clipboard.
+
+use std::sync::{Mutex, PoisonError};
+
+use arboard::Clipboard as System;
+use partyline_model::{AppError, ErrorCode};
+
+use crate::links::is_invite;
+
+/// The clipboard. It stays open, since on X11 what we put there is ours to hand out.
+#[derive(Default)]
+pub struct Clipboard(Mutex<Option<System>>);
+
+impl Clipboard {
+    /// Its text, if that looks like an invite link.
+    pub fn invite(&self) -> Option<String> {
+        let text = self.with(System::get_text).ok()?.trim().to_owned();
+        is_invite(&text).then_some(text)
+    }
+
+    /// Puts a text there.
+    ///
+    /// # Errors
+    /// There is no clipboard, or another program keeps it.
+    pub fn set(&self, text: String) -> Result<(), AppError> {
+        self.with(|clipboard| clipboard.set_text(text)).map_err(|error| {
+            AppError::new(
+                ErrorCode::Internal,
+                format!("The clipboard cannot be used: {error}."),
+                "Select the text and copy it yourself.",
+            )
+        })
+    }
+
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&mut System) -> Result<T, arboard::Error>,
+    ) -> Result<T, arboard::Error> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let clipboard = match open.take() {
+            Some(clipboard) => open.insert(clipboard),
+            None => open.insert(System::new()?),
+        };
+        work(clipboard)
+    }
+}

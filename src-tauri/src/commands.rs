@@ -1,0 +1,143 @@
+//! What the user interface may ask of the app.
+
+use std::sync::Arc;
+
+use partyline_model::{AppError, Command, ErrorCode, Reply, Snapshot};
+use tauri::{AppHandle, Manager as _};
+
+use crate::{diagnostics, preferences::Preferences, shell::Shell, surface::Backing, transfer};
+
+/// Has the engine carry out a command.
+#[tauri::command]
+#[specta::specta]
+pub async fn request(app: AppHandle, command: Command) -> Result<Reply, AppError> {
+    app.state::<Shell>().engine.request(command).await
+}
+
+/// The engine's state, if there is an engine.
+#[tauri::command]
+#[specta::specta]
+pub fn snapshot(app: AppHandle) -> Option<Snapshot> {
+    app.state::<Shell>().engine.snapshot().map(Arc::unwrap_or_clone)
+}
+
+/// Who carries the parties.
+#[tauri::command]
+#[specta::specta]
+pub fn backing(app: AppHandle) -> Backing {
+    app.state::<Shell>().engine.backing()
+}
+
+/// Starts the service, after the system has asked the user whether it may; installs it first where that is missing.
+#[tauri::command]
+#[specta::specta]
+pub async fn start_service(app: AppHandle) -> Result<(), AppError> {
+    partyline_service::start_with_consent().await?;
+    app.state::<Shell>().engine.retry();
+    Ok(())
+}
+
+/// The invite link that was opened last, once.
+#[tauri::command]
+#[specta::specta]
+pub fn take_link(app: AppHandle) -> Option<String> {
+    app.state::<Shell>().arrived.take()
+}
+
+/// The clipboard's text, if it looks like an invite link.
+#[tauri::command]
+#[specta::specta]
+pub fn clipboard_link(app: AppHandle) -> Option<String> {
+    app.state::<Shell>().clipboard.invite()
+}
+
+/// Puts a text on the clipboard.
+#[tauri::command]
+#[specta::specta]
+pub fn copy_text(app: AppHandle, text: String) -> Result<(), AppError> {
+    app.state::<Shell>().clipboard.set(text)
+}
+
+/// What the user chose for the app itself.
+#[tauri::command]
+#[specta::specta]
+pub fn preferences(app: AppHandle) -> Preferences {
+    app.state::<Shell>().preferences()
+}
+
+/// Chooses anew for the app itself.
+#[tauri::command]
+#[specta::specta]
+pub fn set_preferences(app: AppHandle, preferences: Preferences) -> Result<(), AppError> {
+    app.state::<Shell>().prefer(&app, preferences.checked()?)
+}
+
+/// Opens a web page in the user's browser. The user interface has asked first.
+#[tauri::command]
+#[specta::specta]
+pub fn open_external(url: String) -> Result<(), AppError> {
+    let web = url.starts_with("https://") || url.starts_with("http://");
+    if !web || url.chars().any(|letter| letter.is_whitespace() || letter.is_control()) {
+        return Err(AppError::new(
+            ErrorCode::InvalidInput,
+            "Only web pages can be opened.",
+            "Copy the address and open it yourself, if you trust it.",
+        ));
+    }
+    open::that_detached(&url).map_err(|error| {
+        AppError::new(
+            ErrorCode::Internal,
+            format!("The browser could not be started: {error}."),
+            "Copy the address into your browser.",
+        )
+    })
+}
+
+/// Everything the user has set, as a text for a file.
+#[tauri::command]
+#[specta::specta]
+pub fn export_settings(app: AppHandle) -> Result<String, AppError> {
+    transfer::export(&app.state::<Shell>())
+}
+
+/// Sets everything as such a text says.
+#[tauri::command]
+#[specta::specta]
+pub async fn import_settings(app: AppHandle, text: String) -> Result<(), AppError> {
+    transfer::import(&app, &text).await
+}
+
+/// All that helps to find out what is wrong, as a text; it has addresses and names, but no keys.
+#[tauri::command]
+#[specta::specta]
+pub async fn diagnostics(app: AppHandle) -> String {
+    diagnostics::text(&app.state::<Shell>().engine).await
+}
+
+/// A name to suggest to a new user.
+#[tauri::command]
+#[specta::specta]
+pub fn system_name() -> String {
+    partyline_service::own_name()
+}
+
+/// Ends the app. An engine in this process ends with it; the service goes on.
+#[tauri::command]
+#[specta::specta]
+pub fn quit(app: AppHandle) {
+    crate::shell::quit(&app);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_web_pages_are_opened() {
+        for url in
+            ["file:///etc/passwd", "javascript:alert(1)", "partyline://join/x", "https://a b", "", "-x"]
+        {
+            assert_eq!(open_external(url.into()).unwrap_err().code, ErrorCode::InvalidInput, "{url}");
+        }
+    }
+}

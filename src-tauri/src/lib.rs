@@ -1,0 +1,24 @@
+//! The desktop app: a window on the engine, a tray, deep links, notifications. No network logic.
+//!
+//! [`arguments`] says how it is started; [`engine`] keeps the way to the engine, in the service or in this process;
+//! [`surface`] and [`commands`] are what the user interface sees, written down for TypeScript by [`bindings`];
+//! [`shell`] joins them with the [`window`], the [`tray`] and [`announce`]ments.
+
+mod announce;
+mod arguments;
+mod bindings;
+mod clipboard;
+mod commands;
+mod diagnostics;
+mod display;
+mod engine;
+mod links;
+mod preferences;
+mod shell;
+mod surface;
+mod transfer;
+mod tray;
+mod window;
+mod words;
+
+pub use shell::run;

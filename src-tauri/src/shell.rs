@@ -1,0 +1,338 @@
+//! Joins the engine with the window, the tray and the notifications.
+
+use std::{
+    process::ExitCode,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use clap::Parser as _;
+use partyline_model::{
+    AppError, Command, ErrorCode, InviteLifetime, PartyId, PartyPhase, Reply, Role, Snapshot,
+};
+use partyline_service::interrupted;
+use partyline_telemetry::Logging;
+use tauri::{App, AppHandle, Manager as _, RunEvent, async_runtime::spawn};
+use tauri_plugin_autostart::ManagerExt as _;
+use tauri_plugin_window_state::StateFlags;
+
+use crate::{
+    announce::{self, Announcement},
+    arguments::Arguments,
+    bindings,
+    clipboard::Clipboard,
+    display,
+    engine::{Change, Engine},
+    links::Arrived,
+    preferences::{Preferences, Store},
+    surface::{BackingChanged, BackingKind, LinkArrived, Navigate, Route, SnapshotChanged},
+    tray::{self, Action, Tray},
+    window,
+    words::{self, Words},
+};
+
+/// What all parts of the app share.
+pub struct Shell {
+    pub engine: Engine,
+    pub arrived: Arrived,
+    pub clipboard: Clipboard,
+    store: Store,
+    preferences: Mutex<Preferences>,
+    tray: Option<Tray>,
+}
+
+/// Runs the app until the user quits.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let _log = Logging::verbosity(arguments.verbose).start().ok();
+    if cfg!(no_ui) {
+        eprintln!(
+            "This Partyline was built without its user interface. Build and start it with `cargo xtask run`."
+        );
+        return ExitCode::FAILURE;
+    }
+    if let Err(message) = display::open() {
+        eprintln!("{message}");
+        return ExitCode::from(display::NO_DISPLAY);
+    }
+    match build(arguments) {
+        Ok(app) => {
+            app.run(on_event);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("Partyline's window cannot be opened: {error}.");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build(arguments: Arguments) -> tauri::Result<App> {
+    let surface = bindings::builder();
+    tauri::Builder::default()
+        // First, so that a second copy does nothing but hand over its link.
+        .plugin(tauri_plugin_single_instance::init(|app, words, _| second_start(app, &words)))
+        .plugin(tauri_plugin_autostart::Builder::new().app_name("Partyline").arg("--minimised").build())
+        .plugin(
+            tauri_plugin_window_state::Builder::default()
+                .with_state_flags(StateFlags::SIZE | StateFlags::POSITION | StateFlags::MAXIMIZED)
+                .build(),
+        )
+        .plugin(tauri_plugin_deep_link::init())
+        .invoke_handler(surface.invoke_handler())
+        .on_window_event(window::on_event)
+        .setup(move |app| {
+            surface.mount_events(app);
+            set_up(app.handle(), arguments)?;
+            Ok(())
+        })
+        .build(tauri::generate_context!())
+}
+
+fn set_up(app: &AppHandle, arguments: Arguments) -> tauri::Result<()> {
+    let store = Store::in_dir(&app.path().app_config_dir()?);
+    let preferences = store.load();
+    let hidden = arguments.minimised && preferences.start_minimised;
+    let theme = preferences.theme;
+    let shell = Shell {
+        engine: Engine::default(),
+        arrived: Arrived::default(),
+        clipboard: Clipboard::default(),
+        store,
+        preferences: Mutex::new(preferences),
+        tray: Tray::new(app, act),
+    };
+    shell.arrived.keep(arguments.links.iter().map(String::as_str));
+    // Hidden without a tray, nobody could find it.
+    let hidden = hidden && shell.has_tray();
+    app.manage(shell);
+    listen_to_links(app);
+    window::make(app, theme, hidden)?;
+    spawn(carry(app.clone(), arguments));
+    spawn(end_when_told(app.clone()));
+    Ok(())
+}
+
+/// Passes on what the engine shows.
+async fn carry(app: AppHandle, arguments: Arguments) {
+    let shell = app.state::<Shell>();
+    shell.show_tray(&app);
+    let mut before: Option<Arc<Snapshot>> = None;
+    let tell = |change| match change {
+        Change::Snapshot(now) => {
+            shell.announce(&app, before.as_deref(), &now);
+            if before.as_deref() != Some(&*now) && window::is_visible(&app) {
+                emit(SnapshotChanged((*now).clone()), &app);
+            }
+            before = Some(now);
+            shell.show_tray(&app);
+        }
+        Change::Backing(backing) => {
+            let wanted = shell.preferences();
+            if backing.kind == BackingKind::None && before.take().is_some() && wanted.notifications.connection
+            {
+                shell.say(&app, "Partyline", shell.words().engine_gone);
+            }
+            emit(BackingChanged(backing), &app);
+            shell.show_tray(&app);
+        }
+    };
+    shell.engine.run(&arguments.place, &arguments.settings, tell).await;
+}
+
+fn emit(event: impl tauri_specta::Event + serde::Serialize + Clone, app: &AppHandle) {
+    if let Err(error) = event.emit(app) {
+        tracing::warn!(%error, "the window was not told");
+    }
+}
+
+impl Shell {
+    /// What the user chose for the app itself.
+    pub fn preferences(&self) -> Preferences {
+        self.chosen().clone()
+    }
+
+    /// Chooses anew, and acts on it.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Storage`] if it cannot be written down; nothing has changed then.
+    pub fn prefer(&self, app: &AppHandle, preferences: Preferences) -> Result<(), AppError> {
+        let before = self.preferences();
+        if before.autostart != preferences.autostart {
+            set_autostart(app, preferences.autostart)?;
+        }
+        self.store.save(&preferences)?;
+        if let (true, Some(window)) =
+            (before.theme != preferences.theme, app.get_webview_window(window::LABEL))
+            && let Err(error) = window.set_theme(window::shade(preferences.theme))
+        {
+            tracing::debug!(%error, "the window's frame keeps its colours");
+        }
+        *self.chosen() = preferences;
+        self.show_tray(app);
+        Ok(())
+    }
+
+    /// Whether something shows our tray's icon.
+    pub fn has_tray(&self) -> bool {
+        self.tray.is_some() && tray::is_shown()
+    }
+
+    /// Has the window show the newest state; while it is hidden, it gets none.
+    pub fn refresh(&self, app: &AppHandle) {
+        if let Some(snapshot) = self.engine.snapshot() {
+            emit(SnapshotChanged(Arc::unwrap_or_clone(snapshot)), app);
+        }
+    }
+
+    fn chosen(&self) -> MutexGuard<'_, Preferences> {
+        self.preferences.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn words(&self) -> &'static Words {
+        words::of(self.chosen().language)
+    }
+
+    fn announce(&self, app: &AppHandle, before: Option<&Snapshot>, now: &Snapshot) {
+        let Some(before) = before else { return };
+        let wanted = self.preferences().notifications;
+        for Announcement { title, body } in announce::of(before, now, wanted, self.words()) {
+            self.say(app, &title, &body);
+        }
+    }
+
+    fn say(&self, app: &AppHandle, title: &str, body: &str) {
+        if !window::is_focused(app) {
+            announce::show(Announcement { title: title.to_owned(), body: body.to_owned() });
+        }
+    }
+
+    fn show_tray(&self, app: &AppHandle) {
+        if self.tray.is_none() {
+            return;
+        }
+        let snapshot = self.engine.snapshot();
+        let state = tray::State::of(&self.engine.backing(), snapshot.as_deref());
+        let lines = tray::menu(state, snapshot.as_deref(), self.words());
+        let handle = app.clone();
+        let shown = app.run_on_main_thread(move || {
+            let shell = handle.state::<Self>();
+            if let Some(Err(error)) = shell.tray.as_ref().map(|tray| tray.show(&handle, state, lines)) {
+                tracing::warn!(%error, "the tray cannot be changed");
+            }
+        });
+        if let Err(error) = shown {
+            tracing::debug!(%error, "the app is ending");
+        }
+    }
+}
+
+fn set_autostart(app: &AppHandle, on: bool) -> Result<(), AppError> {
+    let autostart = app.autolaunch();
+    let done = if on { autostart.enable() } else { autostart.disable() };
+    done.map_err(|error| {
+        AppError::new(
+            ErrorCode::Storage,
+            format!("Starting with the computer could not be changed: {error}."),
+            "Change it in your system's settings.",
+        )
+    })
+}
+
+/// What a click in the tray's menu does.
+fn act(app: &AppHandle, action: Action) {
+    match action {
+        Action::Open => window::show(app),
+        Action::Show(party) => {
+            emit(Navigate(Route::Party { party }), app);
+            window::show(app);
+        }
+        Action::Connect => switch(app, |party| Command::Up { party }),
+        Action::Disconnect => switch(app, |party| Command::Down { party }),
+        Action::CopyInvite(party) => drop(spawn(copy_invite(app.clone(), party))),
+        Action::Quit => quit(app),
+    }
+}
+
+fn switch(app: &AppHandle, command: fn(PartyId) -> Command) {
+    let app = app.clone();
+    spawn(async move {
+        let shell = app.state::<Shell>();
+        let Some(snapshot) = shell.engine.snapshot() else { return };
+        let to_down = matches!(command(PartyId([0; 32])), Command::Down { .. });
+        for party in snapshot.parties.iter().filter(|party| (party.phase != PartyPhase::Down) == to_down) {
+            if let Err(error) = shell.engine.request(command(party.id)).await {
+                shell.say(&app, &party.name, &error.message);
+            }
+        }
+    });
+}
+
+async fn copy_invite(app: AppHandle, party: PartyId) {
+    let shell = app.state::<Shell>();
+    let command = Command::Invite { party, lifetime: InviteLifetime::Day, role: Role::Member };
+    let copied = match shell.engine.request(command).await {
+        Ok(Reply::Invite { link }) => shell.clipboard.set(link),
+        Ok(_) => return,
+        Err(error) => Err(error),
+    };
+    match copied {
+        Ok(()) => shell.say(&app, "Partyline", shell.words().invite_copied),
+        Err(error) => shell.say(&app, "Partyline", &error.message),
+    }
+}
+
+/// A second copy was started: with a link, or because the window was not found.
+fn second_start(app: &AppHandle, words: &[String]) {
+    arrive(app, words.iter().skip(1).map(String::as_str));
+    window::show(app);
+}
+
+fn arrive<'a>(app: &AppHandle, words: impl IntoIterator<Item = &'a str>) {
+    if let Some(link) = app.state::<Shell>().arrived.keep(words) {
+        emit(LinkArrived(link), app);
+    }
+}
+
+/// macOS hands links over by an event.
+fn listen_to_links(app: &AppHandle) {
+    use tauri_plugin_deep_link::DeepLinkExt as _;
+    let handle = app.clone();
+    app.deep_link().on_open_url(move |event| {
+        let links: Vec<_> = event.urls().iter().map(ToString::to_string).collect();
+        arrive(&handle, links.iter().map(String::as_str));
+        window::show(&handle);
+    });
+}
+
+/// Ends the app; an engine in this process first takes its leave.
+pub fn quit(app: &AppHandle) {
+    let app = app.clone();
+    spawn(async move {
+        if let Some(window) = app.get_webview_window(window::LABEL) {
+            // It may take a while, which nobody wants to watch.
+            let _ = window.hide();
+        }
+        app.state::<Shell>().engine.stop().await;
+        app.exit(0);
+    });
+}
+
+async fn end_when_told(app: AppHandle) {
+    match interrupted().await {
+        Ok(()) => quit(&app),
+        Err(error) => tracing::warn!(%error, "cannot wait for signals"),
+    }
+}
+
+fn on_event(app: &AppHandle, event: RunEvent) {
+    match event {
+        // No window is left; that is no reason to end.
+        RunEvent::ExitRequested { code: None, api, .. } => {
+            api.prevent_exit();
+            quit(app);
+        }
+        #[cfg(target_os = "macos")]
+        RunEvent::Reopen { .. } => window::show(app),
+        _ => {}
+    }
+}

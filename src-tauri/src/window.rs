@@ -1,0 +1,138 @@
+//! The window: made once, shown and hidden.
+
+use tauri::{
+    AppHandle, Manager as _, Theme as Shade, WebviewUrl, WebviewWindow, WebviewWindowBuilder, Window,
+    WindowEvent,
+    utils::config::Color,
+    webview::{NewWindowResponse, PageLoadEvent},
+};
+
+use crate::{
+    preferences::Theme,
+    shell::{self, Shell},
+    surface::BackingKind,
+};
+
+/// Its only window's label.
+pub const LABEL: &str = "main";
+
+const SIZE: (f64, f64) = (1120.0, 760.0);
+const LEAST: (f64, f64) = (720.0, 480.0);
+
+/// Makes the window. It is shown when its page has been loaded, unless `hidden`.
+///
+/// # Errors
+/// What the system says.
+pub fn make(app: &AppHandle, theme: Theme, hidden: bool) -> tauri::Result<WebviewWindow> {
+    WebviewWindowBuilder::new(app, LABEL, WebviewUrl::App("index.html".into()))
+        .title("Partyline")
+        .inner_size(SIZE.0, SIZE.1)
+        .min_inner_size(LEAST.0, LEAST.1)
+        .visible(false)
+        .theme(shade(theme))
+        // What is seen before the page has painted.
+        .background_color(Color(18, 20, 26, 255))
+        .disable_drag_drop_handler()
+        .on_navigation(|url| is_own(url.as_str()))
+        .on_new_window(|_, _| NewWindowResponse::Deny)
+        .on_page_load(move |window, load| {
+            if load.event() == PageLoadEvent::Finished && !hidden {
+                show(window.app_handle());
+            }
+        })
+        .build()
+}
+
+/// Whether an address is one of the app's own pages; no other is ever loaded.
+fn is_own(url: &str) -> bool {
+    ["tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"]
+        .iter()
+        .any(|own| url.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
+/// Brings the window to the front.
+pub fn show(app: &AppHandle) {
+    let Some(window) = app.get_webview_window(LABEL) else { return };
+    let shown = window.show().and_then(|()| window.unminimize()).and_then(|()| window.set_focus());
+    if let Err(error) = shown {
+        tracing::warn!(%error, "the window cannot be shown");
+    }
+    app.state::<Shell>().refresh(app);
+}
+
+/// Whether somebody can see it.
+pub fn is_visible(app: &AppHandle) -> bool {
+    app.get_webview_window(LABEL).is_some_and(|window| window.is_visible().unwrap_or(true))
+}
+
+/// Whether it is in front.
+pub fn is_focused(app: &AppHandle) -> bool {
+    app.get_webview_window(LABEL).is_some_and(|window| window.is_focused().unwrap_or(false))
+}
+
+/// Colours as chosen; `None` follows the system.
+pub const fn shade(theme: Theme) -> Option<Shade> {
+    match theme {
+        Theme::System => None,
+        Theme::Light => Some(Shade::Light),
+        Theme::Dark => Some(Shade::Dark),
+    }
+}
+
+/// Closing the window keeps the connections where that is possible.
+pub fn on_event(window: &Window, event: &WindowEvent) {
+    let WindowEvent::CloseRequested { api, .. } = event else { return };
+    api.prevent_close();
+    let app = window.app_handle();
+    let shell = app.state::<Shell>();
+    let done =
+        match after_close(shell.has_tray(), shell.preferences().close_to_tray, shell.engine.backing().kind) {
+            AfterClose::Hide => window.hide(),
+            AfterClose::Minimise => window.minimize(),
+            AfterClose::Quit => {
+                shell::quit(app);
+                Ok(())
+            }
+        };
+    if let Err(error) = done {
+        tracing::warn!(%error, "the window cannot be put away");
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum AfterClose {
+    Hide,
+    Minimise,
+    Quit,
+}
+
+/// Without a tray, a hidden window could not be had back. An engine in this process would end with it.
+const fn after_close(tray: bool, wanted: bool, engine: BackingKind) -> AfterClose {
+    match (tray && wanted, engine) {
+        (true, _) => AfterClose::Hide,
+        (false, BackingKind::Embedded) if wanted => AfterClose::Minimise,
+        (false, _) => AfterClose::Quit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_never_loses_a_window_that_carries_parties() {
+        assert_eq!(after_close(true, true, BackingKind::Embedded), AfterClose::Hide);
+        assert_eq!(after_close(false, true, BackingKind::Embedded), AfterClose::Minimise);
+        assert_eq!(after_close(false, true, BackingKind::Service), AfterClose::Quit);
+        assert_eq!(after_close(true, false, BackingKind::Embedded), AfterClose::Quit);
+    }
+
+    #[test]
+    fn only_own_pages_are_loaded() {
+        assert!(is_own("tauri://localhost") && is_own("tauri://localhost/index.html"));
+        assert!(is_own("http://tauri.localhost/"));
+        for other in ["https://example.org", "tauri://localhost.evil.example/", "file:///", "about:blank"] {
+            assert!(!is_own(other), "{other}");
+        }
+    }
+}
