@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::{cargo, cross, fuzz, natlab, packages};
+use crate::{app, cargo, cross, fuzz, natlab, packages};
 
 /// What to test.
 #[derive(Args)]
@@ -49,6 +49,10 @@ enum Layer {
     Matrix,
     /// Paths, networks and routers that break under a running game.
     Roam,
+    /// The user interface: types, components, every screen and state in a browser.
+    Ui,
+    /// The desktop app: it builds with its user interface, and its own tests pass.
+    App,
     /// Garbage for every parser.
     Fuzz,
     /// Windows and macOS compile.
@@ -69,14 +73,16 @@ struct Outcome {
 }
 
 /// Packages whose tests have a layer of their own.
-const APART: [&str; 3] = ["partyline-tests-architecture", "partyline-tests-interop", "partyline-natlab"];
+const APART: [&str; 4] =
+    ["partyline-tests-architecture", "partyline-tests-interop", "partyline-natlab", "partyline-app"];
 
 /// What chooses the cases of property tests.
 const SEED: &str = "PROPTEST_RNG_SEED";
 
 /// Runs the layers, and fails if one failed or could not run.
 pub fn run(options: &Options) -> Result<()> {
-    if let Err(error) = packages::install(&packages::FOR_TESTS, options.yes) {
+    let wanted = [&packages::FOR_TESTS[..], &packages::FOR_APP, &packages::FOR_UI_TESTS].concat();
+    if let Err(error) = packages::install(&wanted, options.yes) {
         eprintln!("cargo xtask: {error:#}");
     }
     let outcomes: Vec<_> = Layer::value_variants()
@@ -133,14 +139,14 @@ impl Layer {
         let needs_root = match self {
             Self::Interop | Self::Natlab | Self::Classify | Self::Portmap | Self::Party => true,
             Self::Matrix | Self::Roam => true,
+            Self::Ui | Self::App => false,
             Self::Format | Self::Lint | Self::Architecture | Self::Unit | Self::Fuzz | Self::Cross => false,
         };
         if needs_root && !cargo::is_root() {
             return Some("needs root, for network namespaces and devices".into());
         }
-        let needs_programs = needs_root || self == Self::Fuzz;
-        let missing = packages::missing(&packages::FOR_TESTS);
-        if needs_programs && !missing.is_empty() {
+        let missing = packages::missing(&self.packages());
+        if !missing.is_empty() {
             return Some(format!("not installed: {}", packages::names(&missing)));
         }
         let component = match self {
@@ -150,6 +156,20 @@ impl Layer {
         };
         let there = cargo::succeeds(&mut cargo::command([component, "--version"]));
         (!there).then(|| format!("rustup component add {component}"))
+    }
+
+    /// What has to be installed for it.
+    fn packages(self) -> Vec<packages::Package> {
+        match self {
+            Self::Interop | Self::Natlab | Self::Classify | Self::Portmap | Self::Party => {
+                packages::FOR_TESTS.to_vec()
+            }
+            Self::Matrix | Self::Roam | Self::Fuzz => packages::FOR_TESTS.to_vec(),
+            Self::Lint => packages::FOR_APP.to_vec(),
+            Self::Ui => [&packages::FOR_APP[..], &packages::FOR_UI_TESTS].concat(),
+            Self::App => packages::FOR_APP.to_vec(),
+            Self::Format | Self::Architecture | Self::Unit | Self::Cross => Vec::new(),
+        }
     }
 
     fn run(self, options: &Options) -> Result<()> {
@@ -175,6 +195,11 @@ impl Layer {
                 natlab::run(&["matrix", "--pairs", "40", "--require", "connected"].map(Into::into))
             }
             Self::Roam => natlab::run(&["roam", "--sleep", "10", "--jobs", "3"].map(Into::into)),
+            Self::Ui => app::check_ui(),
+            Self::App => {
+                app::build_ui()?;
+                test(&["-p", APART[3]])
+            }
             Self::Fuzz => fuzz::run(&fuzz::Options::all(options.fuzz_seconds)),
             Self::Cross => cross::run(),
         }

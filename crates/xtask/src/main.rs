@@ -1,9 +1,11 @@
 //! The project's tasks: `cargo xtask --help`.
 
+mod app;
 mod cargo;
 mod check;
 mod cross;
 mod fuzz;
+mod icons;
 mod natlab;
 mod packages;
 mod run;
@@ -39,10 +41,18 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Writes ui/src/bindings.ts anew from the commands and events of the app.
+    Bindings,
     /// Feeds garbage to every parser of bytes from outside.
     Fuzz(fuzz::Options),
     /// Checks that the code compiles for Windows and macOS.
     Cross,
+    /// Draws all sizes of the icons from their sources (it asks before it installs what draws them).
+    Icons {
+        /// Install without asking.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Installs what the tests need (it asks first).
     Setup {
         /// Install without asking.
@@ -67,8 +77,10 @@ fn work(task: Task) -> Result<()> {
         Task::Test(options) => check::run(&options),
         Task::Bench { arguments } => bench(&arguments),
         Task::Natlab { arguments } => natlab::run(&arguments),
+        Task::Bindings => app::write_bindings(),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Cross => cross::run(),
+        Task::Icons { yes } => icons::run(yes),
         Task::Setup { yes } => packages::install(&packages::FOR_TESTS, yes),
     }
 }

@@ -11,22 +11,55 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo;
 
-/// A Debian or Ubuntu package, the program that shows it is there, and why it is wanted.
+/// A Debian or Ubuntu package, what shows that it is there, and why it is wanted.
 #[derive(Clone, Copy)]
 pub struct Package {
     name: &'static str,
-    program: &'static str,
+    sign: Sign,
     why: &'static str,
 }
 
+/// What shows that a package is there.
+#[derive(Clone, Copy)]
+enum Sign {
+    /// A program in the path.
+    Program(&'static str),
+    /// A library, by the name that pkg-config knows.
+    Library(&'static str),
+}
+
 const fn package(name: &'static str, program: &'static str, why: &'static str) -> Package {
-    Package { name, program, why }
+    Package { name, sign: Sign::Program(program), why }
+}
+
+const fn library(name: &'static str, library: &'static str, why: &'static str) -> Package {
+    Package { name, sign: Sign::Library(library), why }
 }
 
 const COMPILER: Package = package("gcc", "cc", "compiles the C parts of cryptography");
 
 /// What building and running needs.
 pub const FOR_RUN: [Package; 1] = [COMPILER];
+
+/// What building the desktop app needs.
+pub const FOR_APP: [Package; 9] = [
+    COMPILER,
+    package("pkg-config", "pkg-config", "finds libraries"),
+    library("libwebkit2gtk-4.1-dev", "webkit2gtk-4.1", "shows the app's window"),
+    library("libgtk-3-dev", "gtk+-3.0", "its frame and menus"),
+    library("libayatana-appindicator3-dev", "ayatana-appindicator3-0.1", "its tray"),
+    library("librsvg2-dev", "librsvg-2.0", "its icons"),
+    library("libdbus-1-dev", "dbus-1", "its notifications"),
+    package("nodejs", "node", "builds the user interface"),
+    package("npm", "npm", "fetches what it is built with"),
+];
+
+/// What drawing the icons needs.
+pub const FOR_ICONS: [Package; 1] = [package("librsvg2-bin", "rsvg-convert", "draws the icons")];
+
+/// What testing the user interface needs besides.
+pub const FOR_UI_TESTS: [Package; 1] =
+    [package("chromium", "chromium", "shows the user interface by itself")];
 
 /// What the tests need besides.
 pub const FOR_TESTS: [Package; 11] = [
@@ -45,7 +78,7 @@ pub const FOR_TESTS: [Package; 11] = [
 
 /// Those of `wanted` whose program is not there.
 pub fn missing(wanted: &[Package]) -> Vec<Package> {
-    wanted.iter().filter(|package| !is_there(package.program)).copied().collect()
+    wanted.iter().filter(|package| !package.is_there()).copied().collect()
 }
 
 /// The names of packages, for messages.
@@ -76,6 +109,15 @@ pub fn install(wanted: &[Package], yes: bool) -> Result<()> {
         eprintln!("{error:#}");
     }
     apt(&["install", "-qy", "--no-install-recommends"], &missing)
+}
+
+impl Package {
+    fn is_there(&self) -> bool {
+        match self.sign {
+            Sign::Program(program) => is_there(program),
+            Sign::Library(name) => cargo::succeeds(Command::new("pkg-config").args(["--exists", name])),
+        }
+    }
 }
 
 fn is_there(program: &str) -> bool {

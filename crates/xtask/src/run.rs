@@ -1,4 +1,5 @@
-//! From a fresh clone to a party: builds, starts what is needed, creates a party, and shows it live.
+//! From a fresh clone to a party: builds, starts what is needed, and opens the app; without a display, creates a party and
+//! shows it live in the terminal.
 
 use std::{
     env, fs,
@@ -13,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::{
-    cargo, natlab,
+    app, cargo, natlab,
     packages::{self, as_root},
 };
 
@@ -41,19 +42,31 @@ pub struct Options {
     /// The party's name.
     #[arg(long, default_value = "Friday night")]
     party: String,
+    /// Stay in the terminal even where there is a display.
+    #[arg(long)]
+    terminal: bool,
 }
 
-/// Runs until the live view is left; what was started for it ends then.
+/// Runs until the app or the live view is left; what was started for it ends then.
 pub fn run(options: &Options) -> Result<()> {
+    let window = !options.terminal && has_display();
     packages::install(&packages::FOR_RUN, options.yes)?;
-    let programs = build(options.release)?;
+    if window {
+        packages::install(&packages::FOR_APP, options.yes)?;
+        app::build_ui()?;
+    }
+    let programs = build(options.release, window)?;
     let place = Place::new(programs)?;
     let (server, _running) = match &options.server {
         Some(url) => (url.clone(), None),
         None => place.start_server(own_address()).map(|(url, running)| (url, Some(running)))?,
     };
-    let _service = place.start_service()?;
+    let _service = place.start_service(&server)?;
     println!("In another terminal, `partyline` is {}", place.shown_partyline());
+    if window {
+        println!("Quit from the tray or by closing the window; the party ends then.");
+        return cargo::run(&mut place.command("partyline-app"));
+    }
     let show = if place.has_party()? {
         vec!["invite", "--watch"]
     } else {
@@ -74,9 +87,18 @@ fn own_address() -> IpAddr {
     asked.map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip())
 }
 
-fn build(release: bool) -> Result<PathBuf> {
+/// Whether there is a display to open a window on.
+fn has_display() -> bool {
+    let set = |variable| env::var_os(variable).is_some_and(|value| !value.is_empty());
+    set("DISPLAY") || set("WAYLAND_DISPLAY")
+}
+
+fn build(release: bool, window: bool) -> Result<PathBuf> {
     let mut command = cargo::command(["build"]);
     command.args(natlab::PROGRAMS).args(release.then_some("--release"));
+    if window {
+        command.args(app::PROGRAM);
+    }
     cargo::run(&mut command)?;
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| cargo::root().join("target"), PathBuf::from);
     Ok(target.join(if release { "release" } else { "debug" }))
@@ -124,7 +146,11 @@ impl Place {
     }
 
     fn partyline(&self) -> Command {
-        let mut command = Command::new(self.program("partyline"));
+        self.command("partyline")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.program(program));
         command.envs(self.variables());
         command
     }
@@ -144,10 +170,11 @@ impl Place {
     }
 
     /// Making network devices takes root; where we are not, sudo is asked for this program alone.
-    fn start_service(&self) -> Result<Running> {
+    fn start_service(&self, server: &str) -> Result<Running> {
         let variables = self.variables().map(|(name, path)| format!("{name}={}", path.display()));
         let mut command = lasting_as_long_as_we(as_root("setpriv"));
         command.arg("env").args(variables).arg(self.program("partyline-service")).arg("run");
+        command.args(["--default-server", server]);
         command.args(["--allow-user", &cargo::output(Command::new("id").arg("-u"))?]);
         self.start("service", command, || cargo::succeeds(self.partyline().args(["status", "--json"])))
     }
