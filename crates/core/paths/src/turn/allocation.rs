@@ -172,20 +172,20 @@ impl Allocation {
     pub(crate) fn bind(&mut self, now: Instant, peer: SocketAddr, out: &mut VecDeque<Transmit>) {
         if let Some(channel) = self.channels.get_mut(&peer) {
             channel.users += 1;
-        } else if let Some(number) = self.free_channel() {
+        } else if let Some(number) = self.former_channel(peer).or_else(|| self.free_channel()) {
             self.numbers.insert(number, peer);
             self.channels.insert(peer, Channel { number, bound: false, users: 1, rebind_at: None });
             self.ask(now, What::Bind(peer), 0, out);
         }
     }
 
-    /// No longer wants a channel. It stays with the server until it expires there, and its number is not given to
-    /// another address before all others were.
+    /// No longer wants a channel. It stays with the server until it expires there, which refuses the address another
+    /// number until then (RFC 8656, section 12.2): so the address keeps its own, and no other gets it before all others
+    /// were given away.
     pub(crate) fn unbind(&mut self, peer: SocketAddr) {
         if let Some(channel) = self.channels.get_mut(&peer) {
             channel.users -= 1;
             if channel.users == 0 {
-                self.numbers.remove(&channel.number);
                 self.channels.remove(&peer);
             }
         }
@@ -210,7 +210,8 @@ impl Allocation {
     /// Where in ChannelData the data lies, and from whom it is.
     pub(crate) fn channel_data(&self, bytes: &[u8]) -> Option<(SocketAddr, Range<usize>)> {
         let (number, payload) = datagram::channel_data(bytes)?;
-        Some((*self.numbers.get(&number)?, payload))
+        let peer = self.numbers.get(&number).filter(|peer| self.channels.contains_key(peer))?;
+        Some((*peer, payload))
     }
 
     /// Takes a STUN message that came from the server.
@@ -393,15 +394,57 @@ impl Allocation {
         })
     }
 
+    fn former_channel(&self, peer: SocketAddr) -> Option<u16> {
+        self.numbers.iter().find(|(_, owner)| **owner == peer).map(|(number, _)| *number)
+    }
+
+    /// A number nobody had, else one whose owner does not want it any more.
     fn free_channel(&mut self) -> Option<u16> {
         let count = LAST_CHANNEL - FIRST_CHANNEL + 1;
-        for _ in 0..count {
-            let number = self.next_channel;
-            self.next_channel = if number == LAST_CHANNEL { FIRST_CHANNEL } else { number + 1 };
-            if !self.numbers.contains_key(&number) {
-                return Some(number);
-            }
-        }
-        None
+        let next = |number| if number == LAST_CHANNEL { FIRST_CHANNEL } else { number + 1 };
+        let order = std::iter::successors(Some(self.next_channel), |number| Some(next(*number)));
+        let mut candidates = order.take(count.into());
+        let owner = |number: &u16| self.numbers.get(number);
+        let unwanted = |number: &u16| owner(number).is_some_and(|peer| !self.channels.contains_key(peer));
+        let number = candidates
+            .clone()
+            .find(|number| owner(number).is_none())
+            .or_else(|| candidates.find(unwanted))?;
+        self.next_channel = next(number);
+        Some(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::SeedableRng;
+
+    use super::*;
+    use crate::api::{RelayTransport, SocketId};
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
+    fn an_address_that_is_wanted_again_has_its_channel_again() {
+        let (now, mut out) = (Instant::now(), VecDeque::new());
+        let server = RelayServer {
+            name: "relay".into(),
+            transport: RelayTransport::Udp,
+            address: ([192, 0, 2, 1], 3478).into(),
+            host: "relay".into(),
+            username: String::new(),
+            password: String::new(),
+        };
+        let (local, rng) = (Local::Udp(SocketId::MAIN), ChaCha20Rng::from_seed([1; 32]));
+        let mut allocation = Allocation::new(AllocationId(1), server, local, rng, Duration::from_secs(15));
+        let [one, other] = [1, 2].map(|port| SocketAddr::from(([192, 0, 2, 2], port)));
+        let number = |allocation: &Allocation, peer| allocation.channels.get(&peer).map(|c| c.number);
+        allocation.bind(now, one, &mut out);
+        let first = number(&allocation, one);
+        allocation.unbind(one);
+        allocation.bind(now, other, &mut out);
+        allocation.bind(now, one, &mut out);
+        assert!(first.is_some());
+        assert_eq!(number(&allocation, one), first);
+        assert_ne!(number(&allocation, other), first);
     }
 }
