@@ -116,7 +116,7 @@ function past(who: string, now: number): Sample[] {
     const age = 3600 - index;
     const relayed = age > 1843;
     const noise = 1 + (chance() - 0.5) * 0.16 + Math.sin(index / 90) * 0.05;
-    const lost = chance() < (entry?.quality.loss ?? 0) + 0.001;
+    const lost = chance() < (entry?.quality.loss ?? 0) * 0.3 + 0.0001;
     return { at_ms: now - age * 1000, rtt_ms: lost ? null : (relayed ? rtt + 38 : rtt) * noise, path: relayed ? 'relay' : kind };
   });
 }

@@ -73,6 +73,11 @@ export class Stage {
   }
 }
 
+/** Waits until what has changed is drawn. */
+export async function settled(page: Page) {
+  await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+}
+
 /** What a screenshot needs besides the first view: where to go from there. */
 export type Step = (page: Page) => Promise<void>;
 

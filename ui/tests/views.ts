@@ -1,11 +1,7 @@
 // Every screen in every state, by name: how to get there from the start.
-import type { Page } from 'playwright-core';
-import { openParty, type Step } from './harness';
+import { openParty, settled, type Step } from './harness';
 
 const click = (name: string): Step => async (page) => page.getByRole('button', { name }).first().click();
-const settled = async (page: Page) => {
-  await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
-};
 const steps = (...list: Step[]): Step => async (page) => {
   for (const step of list) await step(page);
   await settled(page);
@@ -16,6 +12,7 @@ const tab = (index: number): Step => async (page) => page.getByRole('tab').nth(i
 const past: Step = async (page) => {
   await page.getByRole('radio', { name: '1 h' }).click();
   await page.waitForFunction(() => (window as unknown as { mock: { asked: { args: { command?: { command: string } } }[] } }).mock.asked.some((one) => one.args.command?.command === 'samples'));
+  await page.waitForFunction(() => Number(document.querySelector<HTMLElement>('[data-drawn]')?.dataset.drawn) > 1);
 };
 
 export const views: Record<string, { scenario: string; go: Step }> = {

@@ -1,6 +1,12 @@
 // Numbers, sizes and times as people read them, in the language in use.
 import { locale, t } from '../i18n/index.svelte';
 
+/** The locale in use with the system's region, which knows whether hours go to 12 or 24. */
+function region(): string {
+  const tags = typeof navigator === 'undefined' ? [] : navigator.languages;
+  return tags.find((tag) => tag.slice(0, 2) === locale()) ?? locale();
+}
+
 const number = (value: number, digits = 0) =>
   new Intl.NumberFormat(locale(), { maximumFractionDigits: digits, minimumFractionDigits: digits }).format(value);
 
@@ -68,16 +74,21 @@ export function moment(at: number, now: number): string {
   const today = new Date(at).toDateString() === new Date(now).toDateString();
   const near = Math.abs(at - now) < 6 * 86_400_000;
   const day: Intl.DateTimeFormatOptions = near ? { weekday: 'long' } : { day: 'numeric', month: 'long' };
-  return new Intl.DateTimeFormat(locale(), { ...(today ? {} : day), hour: '2-digit', minute: '2-digit' }).format(at);
+  return new Intl.DateTimeFormat(region(), { ...(today ? {} : day), hour: 'numeric', minute: '2-digit' }).format(at);
 }
 
 /** The time of day with seconds. */
 export const clock = (at: number) =>
-  new Intl.DateTimeFormat(locale(), { hour: '2-digit', minute: '2-digit', second: '2-digit' }).format(at);
+  new Intl.DateTimeFormat(region(), { hour: 'numeric', minute: '2-digit', second: '2-digit' }).format(at);
+
+/** The time of day. */
+export const time = (at: number) => new Intl.DateTimeFormat(region(), { hour: 'numeric', minute: '2-digit' }).format(at);
 
 /** Up to two letters for an avatar. */
 export function initials(name: string): string {
-  const words = name.trim().split(/[\s._-]+/u).filter(Boolean);
+  const all = name.trim().split(/[\s._-]+/u).filter(Boolean);
+  const spoken = all.map((word) => word.replace(/^[^\p{L}\p{N}]+/u, '')).filter(Boolean);
+  const words = spoken.length > 0 ? spoken : all;
   const letters = words.length > 1 ? [words[0], words.at(-1)] : [words[0]];
   const first = letters.map((word) => [...(word ?? '?')][0] ?? '?').join('');
   return first.toLocaleUpperCase();
