@@ -1,8 +1,10 @@
 // Stands in for the shell in tests of the interface. Loaded in mode `mock` only.
 import { emit } from '@tauri-apps/api/event';
 import { mockIPC } from '@tauri-apps/api/mocks';
-import type { AppError, Command, Preferences, Reply, Sample, Snapshot } from '../src/model';
+import type { AppError, Command, Preferences, Reply, Sample, Snapshot } from '../src/bindings';
 import { scenarios, LINK, type Scenario } from './scenarios';
+import { app } from '../src/state/app.svelte';
+import { setLanguage } from '../src/i18n/index.svelte';
 import { id, many, member, party, quality, random } from './world';
 
 const query = new URLSearchParams(location.search);
@@ -19,7 +21,7 @@ const refuse = (code: AppError['code'], message: string, hint: string): never =>
 };
 
 /** What was asked of the shell, for tests to look at. */
-export const asked: { name: string; args: unknown }[] = [];
+const asked: { name: string; args: unknown }[] = [];
 
 function change(update: (snapshot: Snapshot) => Snapshot) {
   if (!scenario.snapshot) return;
@@ -122,7 +124,7 @@ function past(who: string, now: number): Sample[] {
 }
 
 /** One more sample for every member, as the engine's next snapshot would bring it. */
-export function tick(snapshot: Snapshot, at = Date.now()): Snapshot {
+function tick(snapshot: Snapshot, at = Date.now()): Snapshot {
   return {
     ...snapshot,
     revision: snapshot.revision + 1,
@@ -180,6 +182,6 @@ export async function install() {
     return answer((args ?? {}) as Record<string, unknown>);
   }, { shouldMockEvents: true });
   const rate = Number(query.get('rate') ?? 1);
-  Object.assign(window, { mock: { asked, emit, change, tick, step: () => change((snapshot) => tick(snapshot)) } });
+  Object.assign(window, { mock: { asked, speak: setLanguage, theme: (theme: Preferences['theme']) => app.prefer({ theme }), step: () => change((snapshot) => tick(snapshot)) } });
   if (rate > 0) setInterval(() => change((snapshot) => tick(snapshot)), 1000 / rate);
 }

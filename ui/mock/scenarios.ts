@@ -1,5 +1,5 @@
 // The states of the interface by name; `?scenario=` in the address chooses.
-import type { Backing, NetworkView, Snapshot } from '../src/model';
+import type { Backing, NetworkView, Snapshot } from '../src/bindings';
 import { errors, hardNames, many, member, network, party, settings, snapshot } from './world';
 
 export interface Scenario {

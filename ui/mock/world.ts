@@ -1,7 +1,8 @@
 // A made-up world for tests of the interface: snapshots as the engine sends them, for every state worth looking at.
 import type {
-  AppError, Attempt, Badge, Grade, MemberView, NetworkView, PartyView, PathKind, PathView, Quality, Role, Settings, Snapshot,
-} from '../src/model';
+  AppError, Attempt, Badge, Grade, MemberView, NetworkView, PartyView, PathKind, PathView, Quality, Role, Snapshot,
+} from '../src/bindings';
+import type { Settings } from '../src/lib/settings';
 
 /** A generator with a seed, so that every run shows the same. */
 export function random(seed: number) {

@@ -15,6 +15,10 @@ export interface View {
   lang?: 'en' | 'de' | 'zh';
   /** Snapshots per second. */
   rate?: number;
+  /** A script that runs before the page's own. */
+  init?: string;
+  /** Size of text, in pixels for one rem. */
+  text?: number;
 }
 
 const programs = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
@@ -47,19 +51,23 @@ export class Stage {
         '--disable-sync', '--force-color-profile=srgb',
       ],
     });
+    // A busy machine is slow, not broken.
+    context.setDefaultTimeout(120_000);
     return new Stage(server, context, profile, url);
   }
 
   /** A page in the given state, shown and settled. What it logs as an error is collected in `problems`. */
-  async show({ scenario, width = 1280, height = 800, theme = 'dark', lang = 'en', rate = 0 }: View): Promise<Page & { problems: string[] }> {
+  async show({ scenario, width = 1280, height = 800, theme = 'dark', lang = 'en', rate = 0, init, text }: View): Promise<Page & { problems: string[] }> {
     const page = Object.assign(await this.context.newPage(), { problems: [] as string[] });
     page.on('pageerror', (error) => page.problems.push(String(error)));
     page.on('console', (message) => {
       if (message.type() === 'error' || message.type() === 'warning') page.problems.push(message.text());
     });
     await page.setViewportSize({ width, height });
+    if (init) await page.addInitScript(init);
     await page.goto(`${this.url}?${new URLSearchParams({ scenario, theme, lang, rate: String(rate) })}`);
     await page.locator('main').waitFor();
+    if (text) await page.addStyleTag({ content: `html { font-size: ${text}px !important }` });
     await page.evaluate(async () => {
       await document.fonts.ready;
     });

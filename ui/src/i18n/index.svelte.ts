@@ -20,7 +20,7 @@ const current = $state<{ locale: Locale }>({ locale: 'en' });
 export const locale = () => current.locale;
 
 /** Switches the language; `system` takes the first of the system's languages that there is. */
-export function setLanguage(wanted: string, system: readonly string[] = navigator.languages) {
+export function setLanguage(wanted: string, system: readonly string[] = globalThis.navigator?.languages ?? []) {
   const known = [wanted, ...(wanted === 'system' ? system : [])].map((tag) => tag.slice(0, 2));
   current.locale = known.find((tag): tag is Locale => tag in messages) ?? 'en';
   if (typeof document !== 'undefined') document.documentElement.lang = current.locale;

@@ -1,6 +1,6 @@
 // The latency chart's data and its drawing options for uPlot.
 import uPlot from 'uplot';
-import type { MemberView, PathEvent } from '../model';
+import type { MemberView, PathEvent } from '../bindings';
 import { seriesDash, SERIES } from './colours';
 import { bucket, type SampleLog } from './samples';
 

@@ -1,5 +1,5 @@
 // One colour per member, the same for its avatar and its line in the chart.
-import type { MemberView } from '../model';
+import type { MemberView } from '../bindings';
 
 export const SERIES = 8;
 /** Dashes for the second and third round of colours, so that lines stay apart without them. */

@@ -1,5 +1,5 @@
 // The only caller of the shell.
-import { commands, events, type AppError, type Command, type Reply } from '../model';
+import { commands, events, type AppError, type Command, type Reply } from '../bindings';
 
 export { events };
 

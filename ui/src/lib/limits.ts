@@ -10,10 +10,6 @@ export function nameProblem(name: string, most: number): string | null {
   return null;
 }
 
-/** Whether a text looks like an invite link. */
-export const looksLikeInvite = (text: string) =>
-  /^(partyline:\/\/join\/|https?:\/\/[^/]+\/join#)\S+$/.test(text.trim());
-
 /** What is wrong with a private IPv4 range of prefix 16 to 28, or null. */
 export function rangeProblem(range: string): string | null {
   const match = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})\/(\d{1,2})$/.exec(range.trim());

@@ -1,5 +1,5 @@
 // Order of the roster, and which of its rows are worth drawing.
-import type { MemberView } from '../model';
+import type { MemberView } from '../bindings';
 
 export type SortKey = 'name' | 'path' | 'network' | 'ping' | 'jitter' | 'loss' | 'quality' | 'traffic';
 export interface Sort {

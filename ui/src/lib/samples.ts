@@ -1,5 +1,5 @@
 // Round trips of the past hour, per member. Live ones come with snapshots, older ones on request.
-import type { PathKind, Sample } from '../model';
+import type { PathKind, Sample } from '../bindings';
 
 /** As long as the engine keeps them: an hour at one a second. */
 export const CAPACITY = 3600;

@@ -1,5 +1,5 @@
 // The engine's words as keys of texts, tones and icons.
-import type { AppError, Badge, Grade, MemberView, Method, PartyView, PathKind, PathView } from '../model';
+import type { AppError, Badge, Grade, MemberView, Method, PartyView, PathKind, PathView } from '../bindings';
 import { locale, t, type Key } from '../i18n/index.svelte';
 
 export type Tone = 'good' | 'fair' | 'poor' | 'cool' | 'plum' | 'quiet' | 'accent';

@@ -1,5 +1,5 @@
 // What a person can do about the network, in words; the engine measures, this only reads.
-import type { NetworkView } from '../model';
+import type { NetworkView } from '../bindings';
 import type { Key } from '../i18n/index.svelte';
 
 export interface Advice {

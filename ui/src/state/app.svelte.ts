@@ -1,9 +1,10 @@
 // All that the interface knows. Snapshots come in, requests go out; components only read and call.
 import { toast } from 'svelte-sonner';
-import type { AppError, Backing, Command, InviteLifetime, PartyView, Preferences, Role, Settings, Snapshot } from '../model';
+import type { AppError, Backing, Command, InviteLifetime, PartyView, Preferences, Role, Snapshot } from '../bindings';
 import { setLanguage, t } from '../i18n/index.svelte';
 import { ask, asError, settle, shell } from '../lib/ipc';
 import { SampleLog } from '../lib/samples';
+import type { Settings } from '../lib/settings';
 import { errorText } from '../lib/words';
 
 export type Screen = { at: 'home' } | { at: 'party'; party: string } | { at: 'network' } | { at: 'settings' };
@@ -16,6 +17,8 @@ export type Dialog =
   | { kind: 'kick'; party: string; member: string }
   | { kind: 'leave'; party: string }
   | { kind: 'range'; party: string }
+  | { kind: 'text'; title: string; name: string; text: string }
+  | { kind: 'import' }
   | { kind: 'shortcuts' };
 
 class App {
@@ -40,7 +43,7 @@ class App {
   private declined: string | null = null;
 
   parties = $derived(this.snapshot?.parties ?? []);
-  settings = $derived(this.snapshot?.settings ?? null);
+  settings = $derived((this.snapshot?.settings ?? null) as Settings | null);
   named = $derived((this.settings?.display_name ?? '') !== '');
   online = $derived(typeof navigator === 'undefined' || navigator.onLine);
 
@@ -178,14 +181,17 @@ class App {
 
   importSettings = (text: string) => this.run('import', async () => void (await settle(shell.importSettings(text))));
 
-  /** The settings as text, or null if that failed and was told. */
-  async exportSettings(): Promise<string | null> {
-    let text: string | null = null;
-    await this.run('export', async () => void (text = await settle(shell.exportSettings())));
-    return text;
-  }
+  exportSettings = () =>
+    this.run('export', async () => {
+      const text = await settle(shell.exportSettings());
+      this.open({ kind: 'text', title: t('data.settings'), name: 'partyline-settings.json', text });
+    });
 
-  diagnostics = () => shell.diagnostics();
+  diagnostics = () =>
+    this.run('diagnostics', async () => {
+      const text = await shell.diagnostics();
+      this.open({ kind: 'text', title: t('data.diagnostics'), name: 'partyline-diagnostics.txt', text });
+    });
 
   async prefer(change: Partial<Preferences>) {
     if (!this.preferences) return;

@@ -1,5 +1,5 @@
 // Connects the store to the shell: first state, then whatever changes.
-import type { Navigate } from '../model';
+import type { Navigate } from '../bindings';
 import { events, shell } from '../lib/ipc';
 import { app } from './app.svelte';
 
