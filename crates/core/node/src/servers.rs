@@ -113,9 +113,11 @@ impl Node {
                 self.apply_relays(now);
             }
             // A message: it is sent again, and nothing is wrong with the announcement.
-            ServerFrame::Refused { id: Some(number), code, .. }
-                if matches!(code, RefusalCode::RateLimited | RefusalCode::MailboxFull) =>
-            {
+            ServerFrame::Refused {
+                id: Some(number),
+                code: RefusalCode::RateLimited | RefusalCode::MailboxFull,
+                ..
+            } => {
                 self.mail.refused(now.instant, id, number, &mut self.rng);
             }
             ServerFrame::Refused { topic, code, detail, .. } => {
