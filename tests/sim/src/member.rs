@@ -106,6 +106,8 @@ impl Egress for Out {
         self.datagrams.extend(bytes.chunks(segment.max(1)).map(|datagram| (destination, datagram.to_vec())));
     }
 
+    fn datagrams_from(&mut self, _: partyline_node::SocketId, _: SocketAddr, _: usize, _: &[u8]) {}
+
     fn stream(&mut self, _: partyline_node::StreamId, _: &[u8]) {}
 
     fn packet(&mut self, party: PartyId, packet: &[u8]) {

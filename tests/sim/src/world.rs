@@ -342,6 +342,11 @@ impl World {
                 let from = member.address;
                 self.send(Datagram { from, to: destination, bytes });
             }
+            // This world has one socket for each member.
+            Output::SocketsOpen { ids } => {
+                let none: Vec<_> = ids.into_iter().map(|id| (id, None)).collect();
+                node.handle_sockets(now, &none);
+            }
             Output::DeviceUp { party, device } => {
                 member.devices.insert(party, device);
                 member.devices_made += 1;

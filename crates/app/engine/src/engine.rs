@@ -15,13 +15,15 @@ use tokio::{
 use crate::{
     Call, Controller, EngineOptions, RunningEngine,
     connections::{ConnectionEvent, Connections},
-    devices::{Batch, DeviceEvent, Devices},
+    devices::{Batch, Devices},
     doctor,
     egress::Ways,
     open, router,
+    sockets::{SocketDatagrams, Sockets},
     spares::{SpareDatagram, Spares},
     store::Store,
-    surroundings::{self, Ports, Surrounding, beacon_interfaces},
+    surroundings::{self, Ports, Surrounding, beacon_interfaces, hear, reachable},
+    wake::{Inbox, Wake},
 };
 
 /// Snapshots are at least this far apart, and at most that far while the engine is up.
@@ -43,6 +45,7 @@ pub struct Engine {
     connections: Connections,
     ports: Ports,
     spares: Spares,
+    sockets: Sockets,
     network: NetworkState,
     calls: mpsc::Receiver<Call>,
     answers: HashMap<RequestId, oneshot::Sender<Result<Reply, AppError>>>,
@@ -57,28 +60,6 @@ pub struct Engine {
 }
 
 type Answer = oneshot::Sender<Result<Reply, AppError>>;
-
-/// What other tasks send to the loop.
-struct Inbox {
-    connections: mpsc::Receiver<ConnectionEvent>,
-    devices: mpsc::Receiver<DeviceEvent>,
-    packets: mpsc::Receiver<Batch>,
-    surroundings: mpsc::Receiver<Surrounding>,
-    spares: mpsc::Receiver<SpareDatagram>,
-}
-
-/// What woke the loop.
-enum Wake {
-    Call(Option<Call>),
-    Datagrams(std::io::Result<()>),
-    Packets(Batch),
-    Connection(ConnectionEvent),
-    Device(DeviceEvent),
-    Surrounding(Surrounding),
-    Spare(SpareDatagram),
-    Beacon(std::io::Result<(Vec<u8>, SocketAddr)>),
-    Time,
-}
 
 impl Engine {
     /// Opens state and sockets and starts the event loop on the current runtime.
@@ -124,6 +105,7 @@ impl Engine {
         let (snapshots, watched) = watch::channel(Arc::new(node.snapshot(now)));
         let seed = rand::rngs::OsRng.next_u64();
         let (spares, spare_datagrams) = Spares::new();
+        let (sockets, socket_datagrams) = Sockets::new();
         let engine = Self {
             devices: Devices::new(&options.state_dir, device_events, batches),
             connections: Connections::new(tls, connection_events),
@@ -132,6 +114,7 @@ impl Engine {
             watchers: surroundings::watch(clock, surrounding_events).into(),
             beacon: open::beacon(),
             spares,
+            sockets,
             clock,
             shown: (node.revision(), now),
             node,
@@ -142,7 +125,14 @@ impl Engine {
             answers: HashMap::new(),
             next_request: 0,
             snapshots,
-            inbox: Inbox { connections, devices, packets, surroundings, spares: spare_datagrams },
+            inbox: Inbox {
+                connections,
+                devices,
+                packets,
+                surroundings,
+                spares: spare_datagrams,
+                sockets: socket_datagrams,
+            },
             packet: vec![0; PACKET],
             received: Some(RecvBatch::new()),
             stopped: false,
@@ -177,6 +167,7 @@ impl Engine {
             Some(event) = self.inbox.devices.recv() => Wake::Device(event),
             Some(event) = self.inbox.surroundings.recv() => Wake::Surrounding(event),
             Some(datagram) = self.inbox.spares.recv() => Wake::Spare(datagram),
+            Some(datagrams) = self.inbox.sockets.recv() => Wake::Socket(datagrams),
             received = hear(self.beacon.as_ref()) => Wake::Beacon(received),
             () = tokio::time::sleep(wait), if wait.is_zero() => Wake::Time,
             received = self.udp.recv(batch) => Wake::Datagrams(received),
@@ -209,6 +200,7 @@ impl Engine {
                     self.node.handle_spare_datagram(now, index, from, &bytes);
                 }
             }
+            Wake::Socket(arrived) => self.receive_punched(now, arrived).await,
             Wake::Beacon(Ok((bytes, source))) => self.node.handle_beacon(now, source, &bytes),
             Wake::Beacon(Err(error)) => {
                 tracing::warn!(%error, "the LAN beacon is lost");
@@ -260,6 +252,18 @@ impl Engine {
                 continue;
             };
             self.devices.write(party, &self.packet[..len]).await;
+        }
+    }
+
+    async fn receive_punched(&mut self, now: Now, arrived: SocketDatagrams) {
+        if !self.sockets.is_current(&arrived) {
+            return;
+        }
+        for (from, bytes) in &arrived.datagrams {
+            let packet = self.node.handle_socket_datagram(now, arrived.id, *from, bytes, &mut self.packet);
+            if let Some((party, len)) = packet {
+                self.devices.write(party, &self.packet[..len]).await;
+            }
         }
     }
 
@@ -329,8 +333,12 @@ impl Engine {
     /// Sends what waits and does what the node asks for, until it asks for nothing.
     async fn pump(&mut self) {
         let now = self.clock.now();
-        let mut egress =
-            Ways { udp: &self.udp, devices: &mut self.devices, connections: &mut self.connections };
+        let mut egress = Ways {
+            udp: &self.udp,
+            sockets: &self.sockets,
+            devices: &mut self.devices,
+            connections: &mut self.connections,
+        };
         self.node.flush(now, &mut egress);
         self.devices.flush().await;
         while let Some(output) = self.node.poll_output() {
@@ -347,6 +355,11 @@ impl Engine {
             Output::Datagram { destination, bytes } => {
                 let _ = self.udp.try_send(&Outgoing::one(destination, &bytes));
             }
+            Output::SocketsOpen { ids } => self.node.handle_sockets(now, &self.sockets.open(&ids)),
+            Output::SocketSend { id, destination, bytes } => {
+                self.sockets.send(id, &Outgoing::one(destination, &bytes))
+            }
+            Output::SocketClose { id } => self.sockets.close(id),
             Output::DeviceUp { party, device } => self.devices.open(party, device),
             Output::DeviceDown { party } => self.devices.close(party),
             Output::ServerOpen { id, url } => self.connections.open_server(id, url),
@@ -426,19 +439,4 @@ const fn changes(reply: &Reply) -> bool {
         reply,
         Reply::Snapshot(_) | Reply::Preview(_) | Reply::Pong(_) | Reply::Samples(_) | Reply::Doctor(_)
     )
-}
-
-async fn hear(beacon: Option<&BeaconSockets>) -> std::io::Result<(Vec<u8>, SocketAddr)> {
-    match beacon {
-        Some(beacon) => beacon.receive().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Link-local IPv6 addresses need a scope that only this computer knows; neighbours find each other by beacon.
-fn reachable(address: &std::net::IpAddr) -> bool {
-    match address {
-        std::net::IpAddr::V4(v4) => !v4.is_link_local(),
-        std::net::IpAddr::V6(v6) => !v6.is_unicast_link_local(),
-    }
 }

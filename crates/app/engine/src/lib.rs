@@ -11,9 +11,11 @@ mod egress;
 mod engine;
 mod open;
 mod router;
+mod sockets;
 mod spares;
 mod store;
 mod surroundings;
+mod wake;
 
 use std::path::PathBuf;
 

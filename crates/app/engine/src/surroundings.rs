@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use partyline_net::{BeaconInterface, UdpEndpoint};
+use partyline_net::{BeaconInterface, BeaconSockets, UdpEndpoint};
 use partyline_platform::{
     Clock, LocalAddress, NetworkState, NetworkWatch, SleepWatch, local_prefixes, read, remove, replace,
 };
@@ -218,4 +218,20 @@ fn place_v6(state: &NetworkState, port: Option<u16>) -> Option<V6Place> {
         })?;
         Some(V6Place { address, port, gateway: Some(router), interface })
     })
+}
+
+/// Waits for a LAN beacon.
+pub(crate) async fn hear(beacon: Option<&BeaconSockets>) -> std::io::Result<(Vec<u8>, SocketAddr)> {
+    match beacon {
+        Some(beacon) => beacon.receive().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Link-local IPv6 addresses need a scope that only this computer knows; neighbours find each other by beacon.
+pub(crate) fn reachable(address: &std::net::IpAddr) -> bool {
+    match address {
+        std::net::IpAddr::V4(v4) => !v4.is_link_local(),
+        std::net::IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+    }
 }

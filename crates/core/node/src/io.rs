@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use partyline_model::{AppError, PartyId};
+use partyline_paths::SocketId;
 
 /// A rendezvous server the node talks to; stable while it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +19,25 @@ pub enum Output {
         destination: SocketAddr,
         /// The datagram.
         bytes: Vec<u8>,
+    },
+    /// Open UDP sockets for IPv4 on ports that the system chooses; answered by `handle_sockets`.
+    SocketsOpen {
+        /// Under which numbers.
+        ids: Vec<SocketId>,
+    },
+    /// Send a datagram from one of those sockets.
+    SocketSend {
+        /// From which.
+        id: SocketId,
+        /// To where.
+        destination: SocketAddr,
+        /// The datagram.
+        bytes: Vec<u8>,
+    },
+    /// Close one of those sockets.
+    SocketClose {
+        /// Which.
+        id: SocketId,
     },
     /// Make sure the party's device exists with these addresses; answered by `handle_device`.
     DeviceUp {

@@ -42,5 +42,5 @@ pub use io::{DeviceConfig, DeviceInput, LocalNetwork, Output, ServerId, ServerIn
 pub use node::{Config, Node};
 pub use packets::{Egress, PACKET_ROOM};
 pub use partyline_netcheck::Config as NetcheckConfig;
-pub use partyline_paths::{Config as PathsConfig, StreamId};
+pub use partyline_paths::{Config as PathsConfig, SocketId, StreamId};
 pub use state::StateError;

@@ -130,6 +130,7 @@ impl Node {
                 their_tag: tag(&probe_key, &device),
                 probe_key,
                 controlling: me < device,
+                nat: member.nat.cloned().unwrap_or_default(),
                 candidates: lan.into_iter().chain(member.candidates.iter().copied()).collect(),
             }
         });

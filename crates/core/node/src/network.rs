@@ -86,6 +86,12 @@ impl Node {
         servers
     }
 
+    /// Tells the path machine what the NAT does, and who can say where a fresh socket is seen.
+    pub(crate) fn tell_nat(&mut self, now: Now) {
+        let observers = self.stun_servers().into_iter().map(|server| server.address).collect();
+        self.paths.set_nat(now.instant, self.netcheck.profile().clone(), observers);
+    }
+
     pub(crate) fn send_netcheck(&mut self, transmit: Transmit) {
         let Transmit { socket, destination, bytes } = transmit;
         self.outputs.push_back(match socket {

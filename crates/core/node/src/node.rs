@@ -297,6 +297,9 @@ impl Node {
                 let tls = transport == RelayTransport::Tls;
                 self.outputs.push_back(Output::StreamOpen { id: stream, tls, address, host });
             }
+            PathEvent::OpenSockets(ids) => self.outputs.push_back(Output::SocketsOpen { ids }),
+            PathEvent::CloseSocket(id) => self.outputs.push_back(Output::SocketClose { id }),
+            PathEvent::Signal { peer, bytes } => self.signal(now, peer, bytes),
             PathEvent::CloseStream(id) => {
                 self.streams.remove(id);
                 self.outputs.push_back(Output::StreamClose { id });
@@ -314,6 +317,7 @@ impl Node {
                 self.paths.set_keepalive(keepalive(&self.config.paths, profile.lifetime));
                 self.reach.nat = profile;
                 self.rank_relays(now);
+                self.tell_nat(now);
                 self.announce_all(now.instant);
                 self.remember_network(now);
             }

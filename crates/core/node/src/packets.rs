@@ -19,6 +19,8 @@ pub const PACKET_ROOM: usize = 2_048;
 pub trait Egress {
     /// Datagrams to one destination, back to back in `bytes`: each `segment` long, the last perhaps shorter.
     fn datagrams(&mut self, destination: SocketAddr, segment: usize, bytes: &[u8]);
+    /// The same from a socket that [`Output::SocketsOpen`] asked for.
+    fn datagrams_from(&mut self, socket: SocketId, destination: SocketAddr, segment: usize, bytes: &[u8]);
     /// A message on a stream to a relay, complete with its framing.
     fn stream(&mut self, stream: StreamId, bytes: &[u8]);
     /// An IP packet for a party's own device.
@@ -42,6 +44,23 @@ impl Node {
         packet: &mut [u8],
     ) -> Option<(PartyId, usize)> {
         self.receive(now, Local::Udp(SocketId::MAIN), source, datagram, packet)
+    }
+
+    /// Takes a datagram from a socket that [`Output::SocketsOpen`] asked for; otherwise like [`Self::handle_datagram`].
+    pub fn handle_socket_datagram(
+        &mut self,
+        now: partyline_model::Now,
+        socket: SocketId,
+        source: SocketAddr,
+        datagram: &[u8],
+        packet: &mut [u8],
+    ) -> Option<(PartyId, usize)> {
+        self.receive(now, Local::Udp(socket), source, datagram, packet)
+    }
+
+    /// Takes the ports of sockets that [`Output::SocketsOpen`] asked for; `None` for one that could not be opened.
+    pub fn handle_sockets(&mut self, now: partyline_model::Now, opened: &[(SocketId, Option<u16>)]) {
+        self.paths.sockets_opened(now.instant, opened);
     }
 
     /// Sends everything that waits, after letting the machines settle.
@@ -81,6 +100,7 @@ impl Node {
     ) -> Option<(PartyId, usize)> {
         match self.paths.handle_datagram(now.instant, local, source, datagram) {
             Handled::Consumed => None,
+            Handled::Foreign if local != Local::Udp(SocketId::MAIN) => None,
             Handled::Foreign => {
                 self.netcheck.handle_datagram(
                     now.instant,
@@ -144,7 +164,8 @@ impl Node {
         bytes.resize(bytes.len() + hop.padding(datagram.len()), 0);
         self.outputs.push_back(match hop.local {
             Local::Member(passage) => return self.passages.push(passage, bytes),
-            Local::Udp(_) => Output::Datagram { destination: hop.dst, bytes },
+            Local::Udp(SocketId::MAIN) => Output::Datagram { destination: hop.dst, bytes },
+            Local::Udp(id) => Output::SocketSend { id, destination: hop.dst, bytes },
             Local::Stream(id) => Output::StreamSend { id, bytes },
         });
     }
@@ -191,7 +212,7 @@ fn send_along(hop: Hop, burst: &mut Burst<'_>, egress: &mut impl Egress) {
             let (header, datagram) = segment.split_at_mut(headroom);
             header.copy_from_slice(&hop.header(datagram.len()).unwrap_or_default());
         }
-        return egress.datagrams(hop.dst, burst.segment, burst.bytes);
+        return send_datagrams(hop.local, hop.dst, burst.segment, burst.bytes, egress);
     }
     // The route changed since the datagrams were written, or a stream frames each of them: one copy.
     let skip = burst.headroom;
@@ -206,9 +227,23 @@ fn send_along(hop: Hop, burst: &mut Burst<'_>, egress: &mut impl Egress) {
 
 fn send_message(local: Local, destination: SocketAddr, bytes: &[u8], egress: &mut impl Egress) {
     match local {
-        Local::Udp(_) => egress.datagrams(destination, bytes.len(), bytes),
+        Local::Udp(_) => send_datagrams(local, destination, bytes.len(), bytes, egress),
         Local::Stream(stream) => egress.stream(stream, bytes),
         // Wrapped before it gets here.
         Local::Member(_) => {}
+    }
+}
+
+fn send_datagrams(
+    local: Local,
+    destination: SocketAddr,
+    segment: usize,
+    bytes: &[u8],
+    egress: &mut impl Egress,
+) {
+    match local {
+        Local::Udp(SocketId::MAIN) => egress.datagrams(destination, segment, bytes),
+        Local::Udp(socket) => egress.datagrams_from(socket, destination, segment, bytes),
+        Local::Stream(_) | Local::Member(_) => {}
     }
 }

@@ -273,6 +273,7 @@ impl Node {
     pub(crate) fn apply_relays(&mut self, now: Now) {
         self.paths.set_relays(now.instant, self.relays.ranked());
         self.netcheck.set_servers(now.instant, self.stun_servers());
+        self.tell_nat(now);
     }
 
     /// Prefers relays that answer, and among those the nearest, once that is measured.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use partyline_model::{AppError, DeviceId, ErrorCode, Now, PartyId, Topic};
 use partyline_party::{Departure, Dismissal, Effect, Outcome, Outgoing};
+use partyline_paths::PeerId;
 use partyline_wire::{beacon, rendezvous::ClientFrame};
 
 use crate::{
@@ -46,7 +47,9 @@ impl Node {
             }
         };
         let from = outcome.from;
-        if let Some(from) = from {
+        // Signals are for us alone, and old in a moment.
+        let lasting = !outcome.effects.iter().any(|effect| matches!(effect, Effect::Signal { .. }));
+        if let Some(from) = from.filter(|_| lasting) {
             self.note_letter(now, party, from, (topic, sealed), channel);
         }
         self.apply(now, party, outcome);
@@ -93,9 +96,20 @@ impl Node {
             }
             Effect::Announce | Effect::Confirmed => self.announce(now.instant, party),
             Effect::Dismissed(dismissal) => self.dismissed(now, party, dismissal),
-            // Path machines of later versions talk to each other here; this one says all it has to say in its
-            // announcement.
-            Effect::Signal { .. } => {}
+            Effect::Signal { from, bytes } => {
+                if let Some(peer) = self.peers.id(party, from) {
+                    self.paths.handle_signal(now.instant, peer, &bytes);
+                }
+            }
+        }
+    }
+
+    /// Carries a signal of the path machine to a member, by every channel.
+    pub(crate) fn signal(&mut self, now: Now, peer: PeerId, bytes: Vec<u8>) {
+        let Some((party, device)) = self.peers.member(peer) else { return };
+        let Some(local) = self.parties.get_mut(&party).filter(|local| local.on) else { return };
+        if let Some(message) = local.membership.signal(now.unix, &mut self.rng, &device, bytes) {
+            self.deliver(now, party, &message);
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use partyline_model::{Attempt, Candidate, Methods, PathKind, Quality};
+use partyline_model::{Attempt, Candidate, Methods, NatProfile, PathKind, Quality};
 use partyline_wire::{datagram, probe::Tag};
 
 /// A peer, numbered by the caller: one device in one party.
@@ -157,6 +157,8 @@ pub struct PeerParams {
     pub their_tag: Tag,
     /// Whether our choice of path binds both; true on exactly one side.
     pub controlling: bool,
+    /// What the peer says its NAT does.
+    pub nat: NatProfile,
     /// Where the peer says it is; the first [`crate::MAX_REMOTE_CANDIDATES`] count.
     pub candidates: Vec<Candidate>,
 }
@@ -261,6 +263,19 @@ pub enum Event {
     },
     /// The stream is no longer needed.
     CloseStream(StreamId),
+    /// Open UDP sockets for IPv4 on ports that the system chooses, then say [`crate::Paths::sockets_opened`]. Numbers
+    /// of closed sockets are used again.
+    OpenSockets(Vec<SocketId>),
+    /// The socket is no longer needed.
+    CloseSocket(SocketId),
+    /// Carry these bytes to the peer, sealed, by every channel there is; there they go into
+    /// [`crate::Paths::handle_signal`].
+    Signal {
+        /// To whom.
+        peer: PeerId,
+        /// What.
+        bytes: Vec<u8>,
+    },
 }
 
 /// What the user may see of a peer's paths.
@@ -297,4 +312,6 @@ pub struct Counters {
     pub stray: u64,
     /// ChannelData and indications from no relay or channel of ours.
     pub unrelayed: u64,
+    /// Signals that are not in their form.
+    pub malformed: u64,
 }

@@ -126,6 +126,7 @@ impl Peer {
     /// Where packets go now.
     pub(crate) fn route(&mut self, now: Instant, relays: &Relays) -> Option<Route> {
         let path = self.selected?;
+        self.traffic.sent(now);
         let pair = self.pair_mut(path)?;
         let doubtful = !pair.sound(now);
         pair.sent(now);

@@ -11,6 +11,7 @@ use crate::{
     api::{Config, RelayTransport},
     pair::{Pair, State},
     peer::Peer,
+    punch::Record,
     relays::{Relays, Standing},
     turn::Ending,
 };
@@ -28,6 +29,16 @@ pub(crate) fn attempts(
         let attempt = of_pair(pair, now);
         attempts
             .entry(attempt.method)
+            .and_modify(|old| {
+                if standing(&attempt) > standing(old) {
+                    *old = attempt.clone();
+                }
+            })
+            .or_insert(attempt);
+    }
+    for (method, attempt) in of_rounds(peer, now) {
+        attempts
+            .entry(method)
             .and_modify(|old| {
                 if standing(&attempt) > standing(old) {
                     *old = attempt.clone();
@@ -68,6 +79,24 @@ fn of_pair(pair: &Pair, now: Instant) -> Attempt {
     Attempt { method: pair.method(), outcome, took_ms: millis(took), note }
 }
 
+/// What rounds of punching came to, or why there are none.
+fn of_rounds(peer: &Peer, now: Instant) -> Vec<(Method, Attempt)> {
+    let records = peer.punch.records(now);
+    let mut attempts: Vec<_> = records
+        .into_iter()
+        .map(|(method, Record { outcome, took, note })| {
+            (method, Attempt { method, outcome, took_ms: millis(took), note })
+        })
+        .collect();
+    if let Some(reason) = peer.punch.hopeless() {
+        let note = reason.text().to_owned();
+        let hopeless =
+            |method| Attempt { method, outcome: AttemptOutcome::Impossible, took_ms: 0, note: note.clone() };
+        attempts.extend([Method::Predict, Method::Spray].map(|method| (method, hopeless(method))));
+    }
+    attempts
+}
+
 fn of_relay(method: Method, name: &str, state: Standing, now: Instant) -> Option<Attempt> {
     let (outcome, took, note) = match state {
         Standing::Idle => return None,
@@ -101,10 +130,13 @@ fn impossible(peer: &Peer, relays: &Relays, config: &Config, local: &[Candidate]
     let mut list = Vec::new();
     if !config.direct {
         list.extend(
-            [Method::Lan, Method::Ipv6, Method::Punch]
+            [Method::Lan, Method::Ipv6, Method::Punch, Method::Predict, Method::Spray]
                 .map(|method| (method, "Direct paths are switched off.".to_owned())),
         );
     } else {
+        let switches = [(Method::Predict, config.methods.predict), (Method::Spray, config.methods.spray)];
+        let off = switches.into_iter().filter(|(_, on)| !on);
+        list.extend(off.map(|(method, _)| (method, "Switched off in the settings.".to_owned())));
         let v6 = |candidates: &[Candidate]| candidates.iter().any(|c| c.address.is_ipv6());
         if !v6(local) {
             list.push((Method::Ipv6, "This computer has no IPv6 address.".into()));

@@ -32,10 +32,12 @@ mod pair;
 mod pairing;
 mod passage;
 mod peer;
+mod punch;
 mod quality;
 mod receive;
 mod relays;
 mod schedule;
+mod strategy;
 mod turn;
 
 pub use api::{

@@ -2,22 +2,27 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use partyline_model::{Candidate, CandidateKind};
-use partyline_wire::probe::{Tag, TransactionId};
+use partyline_model::{Candidate, CandidateKind, NatProfile};
+use partyline_wire::{
+    probe::{Tag, TransactionId},
+    punch::Signal,
+};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
 use crate::{
     api::{
-        Config, Counters, Event, Hop, Path, PeerId, PeerParams, PeerView, RelayServer, Route, StreamId,
-        Transmit, Via,
+        Config, Counters, Event, Hop, Path, PeerId, PeerParams, PeerView, RelayServer, Route, SocketId,
+        StreamId, Transmit, Via,
     },
     explain,
     pair::Pair,
     peer::{self, Env, Peer},
+    punch::{Budget, Sockets},
     relays::{RelayChange, Relays},
     schedule::{Deadlines, Pacer},
 };
@@ -50,6 +55,12 @@ pub(crate) struct Shared {
     pub(crate) open_checks: BTreeMap<TransactionId, PeerId>,
     counter: u64,
     rng: ChaCha20Rng,
+    nat: NatProfile,
+    observers: Vec<SocketAddr>,
+    pub(crate) sockets: Sockets,
+    budget: Budget,
+    /// Packets from one port that stand for a path to another; see [`Peer::handle_response`].
+    pub(crate) aliases: BTreeMap<Path, Path>,
     pub(crate) out: VecDeque<Transmit>,
     pub(crate) events: VecDeque<Event>,
 }
@@ -66,6 +77,11 @@ impl Shared {
             open_checks: &mut self.open_checks,
             counter: &mut self.counter,
             rng: &mut self.rng,
+            nat: &self.nat,
+            observers: &self.observers,
+            sockets: &mut self.sockets,
+            budget: &mut self.budget,
+            aliases: &mut self.aliases,
             out: &mut self.out,
             events: &mut self.events,
         }
@@ -94,6 +110,11 @@ impl Paths {
                 open_checks: BTreeMap::new(),
                 counter: 0,
                 rng,
+                nat: NatProfile::default(),
+                observers: Vec::new(),
+                sockets: Sockets::default(),
+                budget: Budget::default(),
+                aliases: BTreeMap::new(),
                 out: VecDeque::new(),
                 events: VecDeque::new(),
             },
@@ -119,6 +140,34 @@ impl Paths {
         relays.network_changed(now, out, events);
         self.settle(now);
         self.each(now, |peer, env| peer.network_changed(env.now));
+    }
+
+    /// Takes what our own NAT does, as far as it is known, and servers that say where they see a socket (STUN).
+    pub fn set_nat(&mut self, now: Instant, nat: NatProfile, observers: Vec<SocketAddr>) {
+        self.shared.observers = observers;
+        self.shared.observers.retain(SocketAddr::is_ipv4);
+        if self.shared.nat != nat {
+            self.shared.nat = nat;
+            self.each(now, |_, _| ());
+        }
+    }
+
+    /// Sockets that [`Event::OpenSockets`] asked for are open on these ports, or could not be opened.
+    pub fn sockets_opened(&mut self, now: Instant, opened: &[(SocketId, Option<u16>)]) {
+        let owner = opened.iter().find_map(|(id, _)| self.shared.sockets.owner(*id));
+        if let Some(owner) = owner {
+            self.with_peer(now, owner, |peer, env| peer.sockets_opened(env, opened));
+        }
+    }
+
+    /// Takes a signal of a peer's; see [`Event::Signal`].
+    pub fn handle_signal(&mut self, now: Instant, id: PeerId, bytes: &[u8]) {
+        match Signal::decode(bytes) {
+            Ok(signal) => {
+                self.with_peer(now, id, |peer, env| peer.on_signal(env, signal));
+            }
+            Err(_) => self.counters.malformed += 1,
+        }
     }
 
     /// Takes all ways to all relays, preferred relay first. New credentials count from the next allocation on.
@@ -153,6 +202,7 @@ impl Paths {
         match self.peers.get_mut(&id) {
             Some(peer) if peer.is_same_run(&params) => {
                 peer.controlling = params.controlling;
+                peer.nat = params.nat;
                 peer.set_candidates(params.candidates);
             }
             _ => {
@@ -171,6 +221,7 @@ impl Paths {
             self.deadlines.set(Key::Peer(id), None);
             self.shared.direct.remove(&id);
             peer.close(&mut self.shared.env(now));
+            self.shared.budget.note(now, id, false);
         }
     }
 

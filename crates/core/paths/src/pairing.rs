@@ -29,13 +29,13 @@ impl Peer {
                 Via::Relay(id) => (env.relays.get(id).is_some(), env.relays.retires(id)),
             };
             let in_use = selected == Some(pair.path) && pair.state == State::Valid;
-            let learned = pair.kind == CandidateKind::PeerReflexive;
+            let learned = is_learned(pair);
             wanted.contains_key(&pair.path) || (alive && (retiring || in_use || learned))
         };
         let gone: Vec<Pair> = self.pairs.extract_if(.., |pair| !stays(pair)).collect();
         gone.iter().for_each(|pair| forget(pair, env));
         for pair in &mut self.pairs {
-            pair.outdated = !wanted.contains_key(&pair.path) && pair.kind != CandidateKind::PeerReflexive;
+            pair.outdated = !wanted.contains_key(&pair.path) && !is_learned(pair);
         }
         for (path, kind) in wanted {
             match self.pair_mut(path) {
@@ -129,7 +129,8 @@ impl Peer {
             if !permitted(env.config, path, CandidateKind::PeerReflexive) || !self.make_room(env) {
                 return None;
             }
-            self.add(env, path, CandidateKind::PeerReflexive);
+            let kind = self.punch.kind_of(path).unwrap_or(CandidateKind::PeerReflexive);
+            self.add(env, path, kind);
             self.pairs.sort_by_key(|pair| (pair.tier(), pair.kind, pair.path));
         }
         self.pair_mut(path)
@@ -166,8 +167,15 @@ pub(crate) fn permitted(config: &Config, path: Path, kind: CandidateKind) -> boo
     }
 }
 
+/// Whether the peer's packets or answers showed it, rather than an announcement.
+fn is_learned(pair: &Pair) -> bool {
+    use CandidateKind::{PeerReflexive, Predicted, Sprayed};
+    matches!(pair.kind, PeerReflexive | Predicted | Sprayed)
+}
+
 /// Gives back what a pair holds.
 pub(crate) fn forget(pair: &Pair, env: &mut Env<'_>) {
+    env.aliases.retain(|_, path| *path != pair.path);
     for id in pair.open_ids() {
         env.open_checks.remove(&id);
     }

@@ -2,22 +2,29 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use partyline_model::{Candidate, CandidateKind, PathKind};
+use partyline_model::{Candidate, CandidateKind, NatProfile, PathKind};
 use partyline_wire::probe::{ProbeError, ProbeKey, ReplayWindow, Request, Response, Tag, TransactionId};
 use rand_chacha::ChaCha20Rng;
 use rand_core::RngCore;
 
 use crate::{
     MAX_REMOTE_CANDIDATES,
-    api::{Config, Event, Hop, Local, Path, PeerId, PeerParams, Transmit, Via},
+    api::{Config, Event, Hop, Local, Path, PeerId, PeerParams, SocketId, Transmit, Via},
     pair::{BUSY, Pair, Role, State},
     pairing::{forget, permitted},
+    punch::{Budget, Punch, Sockets, Traffic, question},
     relays::Relays,
     schedule::Pacer,
 };
+
+/// Answers that may come from another port than was asked, remembered over all peers.
+const MAX_ALIASES: usize = 1024;
+/// RFC 8445's priority of a peer-reflexive candidate.
+const PROBE_PRIORITY: u32 = (110 << 24) | (0xffff << 8) | 0xff;
 
 /// What all peers share, lent to one of them for the time of a call.
 pub(crate) struct Env<'a> {
@@ -31,6 +38,11 @@ pub(crate) struct Env<'a> {
     pub(crate) open_checks: &'a mut BTreeMap<TransactionId, PeerId>,
     pub(crate) counter: &'a mut u64,
     pub(crate) rng: &'a mut ChaCha20Rng,
+    pub(crate) nat: &'a NatProfile,
+    pub(crate) observers: &'a [SocketAddr],
+    pub(crate) sockets: &'a mut Sockets,
+    pub(crate) budget: &'a mut Budget,
+    pub(crate) aliases: &'a mut BTreeMap<Path, Path>,
     pub(crate) out: &'a mut VecDeque<Transmit>,
     pub(crate) events: &'a mut VecDeque<Event>,
 }
@@ -83,6 +95,8 @@ pub(crate) struct Peer {
     my_tag: Tag,
     their_tag: Tag,
     pub(crate) controlling: bool,
+    pub(crate) nat: NatProfile,
+    pub(crate) punch: Punch,
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) pairs: Vec<Pair>,
     window: ReplayWindow,
@@ -96,6 +110,7 @@ pub(crate) struct Peer {
     pub(crate) lead: Option<(Path, u32)>,
     /// Since when it is known.
     pub(crate) known: Instant,
+    pub(crate) traffic: Traffic,
 }
 
 impl Peer {
@@ -106,6 +121,8 @@ impl Peer {
             my_tag: params.my_tag,
             their_tag: params.their_tag,
             controlling: params.controlling,
+            nat: params.nat,
+            punch: Punch::default(),
             candidates: params.candidates,
             pairs: Vec::new(),
             window: ReplayWindow::default(),
@@ -115,6 +132,7 @@ impl Peer {
             offers: Vec::new(),
             lead: None,
             known: now,
+            traffic: Traffic::default(),
         };
         peer.candidates.truncate(MAX_REMOTE_CANDIDATES);
         peer
@@ -170,6 +188,7 @@ impl Peer {
                 self.nominated = Some(path);
             }
         }
+        self.punch_heard(env, path, request.id);
         let response = Response { id: request.id, mapped: path.remote };
         if let Ok(bytes) = response.encode(&self.key) {
             env.send(path, bytes);
@@ -177,22 +196,70 @@ impl Peer {
         Ok(())
     }
 
-    /// Takes the answer to a check; it must come from where the check went (RFC 8445, section 7.2.5.2.1).
+    /// Takes the answer to a check; it must come from where the check went (RFC 8445, section 7.2.5.2.1), or from another
+    /// port there. A NAT whose mapping depends on the destination answers from one port what it heard at another; if
+    /// it also lets both in, packets go to the one and come from the other, and sending to that would make a third.
     pub(crate) fn handle_response(
         &mut self,
         env: &mut Env<'_>,
         path: Path,
+        id: TransactionId,
         bytes: &[u8],
     ) -> Result<(), Refusal> {
+        if env.observers.contains(&path.remote) && self.punch.sampled(env.now, id, bytes) {
+            return Ok(());
+        }
         let response = Response::open(bytes, &self.key)?;
-        let (peer, in_use) = (self.id, self.selected == Some(path));
-        let pair = self.pair_mut(path).ok_or(Refusal::Stray)?;
+        let asked = self.asked(response.id).ok_or(Refusal::Stray)?;
+        if asked.via != path.via || asked.remote.ip() != path.remote.ip() {
+            return Err(Refusal::Stray);
+        }
+        if self.pair(asked).is_none() {
+            self.promote(env, asked, response.id);
+        }
+        let (peer, in_use) = (self.id, self.selected == Some(asked));
+        let pair = self.pair_mut(asked).ok_or(Refusal::Stray)?;
         let rtt = pair.answered(env.now, response.id).ok_or(Refusal::Stray)?;
         if in_use {
             let kind = pair.carries();
             env.events.push_back(Event::Sampled { peer, rtt: Some(rtt), kind });
         }
+        if asked != path && self.pair(path).is_none() && env.aliases.len() < MAX_ALIASES {
+            env.aliases.insert(path, asked);
+        }
         Ok(())
+    }
+
+    /// Where the check went that has this id.
+    fn asked(&self, id: TransactionId) -> Option<Path> {
+        let checked = self.pairs.iter().find(|pair| pair.open_ids().any(|open| open == id));
+        checked.map(|pair| pair.path).or_else(|| Some(self.punch.probed(id)?.0))
+    }
+
+    /// A probe of a round was answered: it is a path.
+    fn promote(&mut self, env: &mut Env<'_>, path: Path, id: TransactionId) {
+        let Some((_, sent)) = self.punch.probed(id) else { return };
+        if let Some(pair) = self.learn(env, path) {
+            pair.checked(sent, id);
+        }
+    }
+
+    /// Sends a probe of a round; the round keeps its id.
+    pub(crate) fn probe(&self, env: &mut Env<'_>, path: Path) -> Option<TransactionId> {
+        let id = TransactionId::new(*env.counter, env.rng.next_u32());
+        *env.counter += 1;
+        let (recipient, sender) = (self.their_tag, self.my_tag);
+        let request = Request { id, recipient, sender, priority: PROBE_PRIORITY, nominate: false };
+        let bytes = request.encode(&self.key).ok()?;
+        env.open_checks.insert(id, self.id);
+        env.send(path, bytes);
+        Some(id)
+    }
+
+    /// Asks a server where it sees a socket.
+    pub(crate) fn ask(&self, env: &mut Env<'_>, socket: SocketId, server: SocketAddr, id: TransactionId) {
+        env.open_checks.insert(id, self.id);
+        env.out.push_back(Transmit { local: Local::Udp(socket), dst: server, bytes: question(id) });
     }
 
     /// The tunnel authenticated a packet of this peer.
@@ -216,6 +283,7 @@ impl Peer {
 
     /// The network may be another one: nothing that was measured directly counts any more, until it is again.
     pub(crate) fn network_changed(&mut self, now: Instant) {
+        self.punch.start_over();
         for pair in &mut self.pairs {
             if pair.state == State::Valid {
                 pair.trigger();
@@ -256,7 +324,7 @@ impl Peer {
             let turns = self.pairs.get(at).and_then(|pair| pair.turns_at(env.now));
             next = [next, due, turns].into_iter().flatten().min();
         }
-        next
+        [next, self.drive_punch(env)].into_iter().flatten().min()
     }
 
     /// A relayed path in trouble may mean that the server restarted: ask it.
@@ -308,6 +376,7 @@ impl Peer {
         for pair in std::mem::take(&mut self.pairs) {
             forget(&pair, env);
         }
+        env.sockets.of(self.id).into_iter().for_each(|socket| env.sockets.close(socket, env.events));
     }
 
     /// How long the path in use has been in use.

@@ -24,7 +24,8 @@ impl Paths {
             (Kind::ChannelData, _) => self.channel_data(now, local, src, bytes),
             (Kind::Stun, _) => self.stun(now, local, src, bytes),
             (Kind::WireGuard, Local::Udp(socket)) => {
-                Handled::Tunnel { payload: 0..bytes.len(), path: Path { via: Via::Udp(socket), remote: src } }
+                let path = self.stands_for(Path { via: Via::Udp(socket), remote: src });
+                Handled::Tunnel { payload: 0..bytes.len(), path }
             }
             (Kind::WireGuard, Local::Member(passage)) => {
                 Handled::Tunnel { payload: 0..bytes.len(), path: passage.path() }
@@ -34,6 +35,11 @@ impl Paths {
                 Handled::Consumed
             }
         }
+    }
+
+    /// The path that packets from here belong to, where the peer's NAT shows another port than we send to.
+    fn stands_for(&self, path: Path) -> Path {
+        self.shared.aliases.get(&path).copied().unwrap_or(path)
     }
 
     fn channel_data(&mut self, now: Instant, local: Local, src: SocketAddr, bytes: &[u8]) -> Handled {
@@ -103,13 +109,15 @@ impl Paths {
                     self.counters.stray += 1;
                     return Handled::Consumed;
                 }
+                let path = self.stands_for(path);
                 self.with_peer(now, id, |peer, env| peer.handle_request(env, path, bytes))
             }
             Some(Claim::Response(transaction)) => {
                 let Some(id) = self.shared.open_checks.get(&transaction).copied() else {
                     return Handled::Foreign;
                 };
-                let taken = self.with_peer(now, id, |peer, env| peer.handle_response(env, path, bytes));
+                let taken =
+                    self.with_peer(now, id, |peer, env| peer.handle_response(env, path, transaction, bytes));
                 if taken == Some(Ok(())) {
                     self.shared.open_checks.remove(&transaction);
                 }

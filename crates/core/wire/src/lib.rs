@@ -12,5 +12,6 @@ pub mod ipc;
 pub mod membership;
 pub mod name;
 pub mod probe;
+pub mod punch;
 pub mod rendezvous;
 pub mod sealed;

@@ -129,6 +129,15 @@ impl UdpEndpoint {
         Ok(Self { v4, v6, drops: Default::default(), received_errors: AtomicU64::new(0) })
     }
 
+    /// Opens a socket for IPv4 alone, on a port that the system chooses. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// If there is none to be had.
+    pub fn open_v4() -> Result<Self, BindError> {
+        let v4 = bind_v4(0).map_err(|error| BindError::new(0, error))?;
+        Ok(Self { v4: Some(v4), v6: None, drops: Default::default(), received_errors: AtomicU64::new(0) })
+    }
+
     /// Closes the sockets and opens them anew on the same port, or another if that has been taken meanwhile: after
     /// sleep, or when the system has invalidated them.
     ///
@@ -177,6 +186,17 @@ impl UdpEndpoint {
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Waits until something may have arrived, for [`Self::try_recv`].
+    ///
+    /// # Errors
+    /// As for [`Self::recv`].
+    pub async fn readable(&self) -> io::Result<()> {
+        tokio::select! {
+            half = readable(self.v4.as_ref()) => half.map(drop),
+            half = readable(self.v6.as_ref()) => half.map(drop),
         }
     }
 

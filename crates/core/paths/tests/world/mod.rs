@@ -269,7 +269,11 @@ impl World {
                     let works = transport == RelayTransport::Tls && self.server.alive;
                     self.later(2 * LATENCY, Item::Opened(home, stream, works));
                 }
-                Event::CloseStream(_) | Event::Sampled { .. } => {}
+                Event::CloseStream(_)
+                | Event::Sampled { .. }
+                | Event::OpenSockets(_)
+                | Event::CloseSocket(_)
+                | Event::Signal { .. } => {}
             }
         }
     }
@@ -425,6 +429,7 @@ pub fn params(me: usize, other: usize, candidates: Vec<Candidate>) -> PeerParams
         my_tag: tag(me),
         their_tag: tag(other),
         controlling: me < other,
+        nat: partyline_model::NatProfile::default(),
         candidates,
     }
 }

@@ -1,0 +1,38 @@
+//! What wakes the loop.
+
+use std::net::SocketAddr;
+
+use tokio::sync::mpsc;
+
+use crate::{
+    Call,
+    connections::ConnectionEvent,
+    devices::{Batch, DeviceEvent},
+    sockets::SocketDatagrams,
+    spares::SpareDatagram,
+    surroundings::Surrounding,
+};
+
+/// What other tasks send to the loop.
+pub(crate) struct Inbox {
+    pub connections: mpsc::Receiver<ConnectionEvent>,
+    pub devices: mpsc::Receiver<DeviceEvent>,
+    pub packets: mpsc::Receiver<Batch>,
+    pub surroundings: mpsc::Receiver<Surrounding>,
+    pub spares: mpsc::Receiver<SpareDatagram>,
+    pub sockets: mpsc::Receiver<SocketDatagrams>,
+}
+
+/// What woke the loop.
+pub(crate) enum Wake {
+    Call(Option<Call>),
+    Datagrams(std::io::Result<()>),
+    Packets(Batch),
+    Connection(ConnectionEvent),
+    Device(DeviceEvent),
+    Surrounding(Surrounding),
+    Spare(SpareDatagram),
+    Socket(SocketDatagrams),
+    Beacon(std::io::Result<(Vec<u8>, SocketAddr)>),
+    Time,
+}

@@ -1,0 +1,120 @@
+//! All 378 pairs of the 27 types of NAT: whoever can have a direct path gets one, and soon.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod lab;
+
+use std::time::Duration;
+
+use lab::Lab;
+use partyline_model::Method;
+use partyline_nat::{Rules, oracle};
+use partyline_paths::Config;
+
+/// What became of one pair.
+struct Result {
+    one: String,
+    other: String,
+    possible: bool,
+    first: Option<Duration>,
+    direct: Option<Duration>,
+    method: Option<Method>,
+    lost: usize,
+    doubled: usize,
+    sockets: usize,
+    datagrams: usize,
+}
+
+fn play(one: Rules, other: Rules, seed: u64, span: Duration, (loss, jitter): (f64, u64)) -> Result {
+    let mut lab = Lab::new(one, other, &Config::default(), seed);
+    (lab.loss, lab.jitter) = (loss, Duration::from_millis(jitter));
+    lab.go_online();
+    let first = lab.chat(span, Lab::has_path).then(|| lab.now - lab.start);
+    let direct = lab.chat(span, Lab::is_direct).then(|| lab.now - lab.start);
+    let datagrams = lab.homes.iter().map(|home| home.datagrams).sum();
+    let sockets = lab.homes.iter().map(|home| home.most_sockets).max().unwrap();
+    let method = lab.method();
+    // What was found has to carry packets, and to last.
+    lab.chat(Duration::from_secs(2), |_| false);
+    let settled = lab.now + Duration::from_secs(1);
+    lab.run_until(settled, |_| false);
+    let direct = direct.filter(|_| lab.is_direct());
+    let lost = lab.missing();
+    let doubled = lab.homes.iter().map(|home| home.duplicates).sum();
+    Result {
+        one: one.short(),
+        other: other.short(),
+        possible: oracle::direct(&one, &other).is_ok(),
+        first,
+        direct,
+        method,
+        lost,
+        doubled,
+        sockets,
+        datagrams,
+    }
+}
+
+fn pairs() -> Vec<(Rules, Rules)> {
+    let all: Vec<Rules> = Rules::all_types(2).collect();
+    let pair = |one: usize| all[one..].iter().map(move |other| (one, *other));
+    (0..all.len()).flat_map(pair).map(|(one, other)| (all[one], other)).collect()
+}
+
+fn percentile(times: &mut [Duration], share: f64) -> Duration {
+    times.sort();
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    let at = (times.len() as f64 * share).ceil() as usize;
+    times.get(at.saturating_sub(1)).copied().unwrap_or_default()
+}
+
+fn report(title: &str, results: &[Result]) {
+    println!("{title}");
+    let line = |name: &str, mut times: Vec<Duration>, of: usize| {
+        let (p50, p95) = (percentile(&mut times, 0.5), percentile(&mut times, 0.95));
+        let most = times.last().copied().unwrap_or_default();
+        println!("  {name:24} {:4} of {of:4}  p50 {p50:?}  p95 {p95:?}  max {most:?}", times.len());
+    };
+    line("first packet", results.iter().filter_map(|r| r.first).collect(), results.len());
+    let possible: Vec<&Result> = results.iter().filter(|r| r.possible).collect();
+    line("direct", possible.iter().filter_map(|r| r.direct).collect(), possible.len());
+    for method in [Method::Punch, Method::Predict, Method::Spray] {
+        let by: Vec<Duration> =
+            possible.iter().filter(|r| r.method == Some(method)).filter_map(|r| r.direct).collect();
+        let of = by.len();
+        line(&format!("  by {method:?}"), by, of);
+    }
+    for r in results {
+        let wrong = r.possible != r.direct.is_some() || r.lost > 0;
+        if wrong || std::env::var_os("ALL").is_some() {
+            println!(
+                "  {} {} {}: direct {:?} by {:?}, lost {}, doubled {}, {} sockets, {} datagrams",
+                if wrong { "!" } else { " " },
+                r.one,
+                r.other,
+                r.direct,
+                r.method,
+                r.lost,
+                r.doubled,
+                r.sockets,
+                r.datagrams
+            );
+        }
+    }
+}
+
+#[test]
+fn every_possible_pair_gets_a_direct_path() {
+    let only = std::env::var("ONLY").ok();
+    let named = |one: &Rules, other: &Rules| {
+        only.as_ref().is_none_or(|only| *only == format!("{} {}", one.short(), other.short()))
+    };
+    let results: Vec<Result> = pairs()
+        .into_iter()
+        .filter(|(one, other)| named(one, other))
+        .map(|(one, other)| play(one, other, 1, Duration::from_secs(30), (0.0, 0)))
+        .collect();
+    report("378 pairs, 20 ms one way", &results);
+    let failed = results.iter().filter(|r| r.possible && r.direct.is_none()).count();
+    assert_eq!(failed, 0, "pairs that could be direct are not");
+    assert!(results.iter().all(|r| r.lost == 0), "messages were lost");
+}
