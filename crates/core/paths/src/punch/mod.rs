@@ -128,7 +128,7 @@ impl Punch {
     }
 
     fn drive(&mut self, peer: &mut Peer, env: &mut Env<'_>) -> Option<Instant> {
-        if peer.is_direct() {
+        if peer.has_direct() {
             self.end(peer, env, Outcome::Connected);
             return None;
         }
@@ -233,7 +233,7 @@ impl Peer {
     }
 
     /// Whether some direct path carries packets both ways.
-    pub(crate) fn is_direct(&self) -> bool {
+    pub(crate) fn has_direct(&self) -> bool {
         self.pairs.iter().any(|pair| pair.is_direct() && pair.state == State::Valid)
     }
 

@@ -54,7 +54,7 @@ impl Peer {
 
     /// Takes part in a round that the other side proposes, if possible.
     fn consider(&mut self, env: &mut Env<'_>, punch: &mut super::Punch, number: u32, terms: Terms) {
-        if self.is_direct() {
+        if self.has_direct() {
             return signal(self, env, number, Body::End(Ending::Connected));
         }
         if let Some(round) = &punch.round {
