@@ -155,6 +155,7 @@ impl Member {
             my_tag: Tag([self.index; 8]),
             their_tag: Tag([other.index; 8]),
             controlling: self.index < other.index,
+            nat: partyline_model::NatProfile::default(),
             candidates: other.candidates.clone(),
         };
         self.paths.set_peer(std::time::Instant::now(), PEER, params);
@@ -208,7 +209,12 @@ impl Member {
                     tokio::spawn(carry(stream, address, receiver, self.report.clone()));
                 }
                 Event::CloseStream(stream) => drop(self.streams.remove(&stream)),
-                Event::PathChanged { .. } | Event::Sampled { .. } => {}
+                // These members have one socket each, and say no more to each other than their addresses.
+                Event::PathChanged { .. }
+                | Event::Sampled { .. }
+                | Event::OpenSockets(_)
+                | Event::CloseSocket(_)
+                | Event::Signal { .. } => {}
             }
         }
     }
