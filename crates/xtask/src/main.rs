@@ -7,6 +7,7 @@ mod cross;
 mod fuzz;
 mod icons;
 mod natlab;
+mod package;
 mod packages;
 mod run;
 
@@ -53,6 +54,11 @@ enum Task {
         #[arg(long)]
         yes: bool,
     },
+    /// Makes packages to install, and tests them.
+    Package {
+        #[command(subcommand)]
+        task: package::Task,
+    },
     /// Installs what the tests need (it asks first).
     Setup {
         /// Install without asking.
@@ -81,6 +87,7 @@ fn work(task: Task) -> Result<()> {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Cross => cross::run(),
         Task::Icons { yes } => icons::run(yes),
+        Task::Package { task } => package::run(&task),
         Task::Setup { yes } => packages::install(&packages::FOR_TESTS, yes),
     }
 }

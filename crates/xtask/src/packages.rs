@@ -76,6 +76,23 @@ pub const FOR_TESTS: [Package; 11] = [
     package("wireguard-tools", "wg", "configures it"),
 ];
 
+/// What making packages needs besides cargo.
+pub const FOR_PACKAGES: [Package; 4] = [
+    COMPILER,
+    package("dpkg-dev", "dpkg-shlibdeps", "finds out what a deb depends on"),
+    package("rpm", "rpmbuild", "makes rpms"),
+    package("git", "git", "dates the sources"),
+];
+
+/// What testing packages needs besides.
+pub const FOR_PACKAGE_TEST: [Package; 5] = [
+    package("debootstrap", "debootstrap", "a Debian to install packages in"),
+    package("lintian", "lintian", "looks through debs"),
+    package("systemd", "systemd-analyze", "judges the service's rights"),
+    package("iproute2", "ip", "network namespaces"),
+    package("jq", "jq", "reads what programs say"),
+];
+
 /// Those of `wanted` whose program is not there.
 pub fn missing(wanted: &[Package]) -> Vec<Package> {
     wanted.iter().filter(|package| !package.is_there()).copied().collect()

@@ -100,8 +100,7 @@ fn build(release: bool, window: bool) -> Result<PathBuf> {
         command.args(app::PROGRAM);
     }
     cargo::run(&mut command)?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| cargo::root().join("target"), PathBuf::from);
-    Ok(target.join(if release { "release" } else { "debug" }))
+    Ok(cargo::target().join(if release { "release" } else { "debug" }))
 }
 
 /// Programs, and the folder that keeps this clone's parties apart from those of an installed Partyline.

@@ -1,6 +1,6 @@
 //! What can be asked, and the help.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -86,6 +86,12 @@ pub enum Verb {
     Completions {
         /// For which shell.
         shell: Shell,
+    },
+    /// Write the manual pages of all commands into a directory, for packages.
+    #[command(hide = true)]
+    Manual {
+        /// An existing directory.
+        directory: PathBuf,
     },
     /// Print the version of this program, and of the service if it runs.
     Version {
@@ -357,6 +363,8 @@ mod tests {
             "partyline service status",
             "partyline doctor --runtime-dir /tmp/x",
             "partyline completions bash",
+            "partyline manual /tmp",
+            "partyline service stop",
             "partyline netcheck --json --stun 11.0.0.1:3478 --stun 11.0.0.2:3478",
             "partyline netcheck --watch --server stun.example:3478",
             "partyline config --json",

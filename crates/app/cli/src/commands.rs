@@ -1,6 +1,7 @@
 //! What each command does.
 
 use std::{
+    path::Path,
     process::ExitCode,
     time::{Duration, SystemTime},
 };
@@ -53,9 +54,20 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, AppE
             clap_complete::generate(shell, &mut Arguments::command(), "partyline", &mut std::io::stdout());
             Ok(())
         }
+        Verb::Manual { directory } => write_manual(&directory),
         Verb::Version { place } => version(&place, output).await,
     };
     done.map(|()| ExitCode::SUCCESS)
+}
+
+fn write_manual(directory: &Path) -> Result<(), AppError> {
+    clap_mangen::generate_to(Arguments::command(), directory).map_err(|error| {
+        AppError::new(
+            ErrorCode::Storage,
+            format!("Cannot write into {}: {error}.", directory.display()),
+            "Name a directory that exists and that you may write to.",
+        )
+    })
 }
 
 /// An answer that belongs to another question.

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use partyline_model::AppError;
+use partyline_engine::Controller;
+use partyline_model::{AppError, Command};
 use partyline_telemetry::{LogGuard, Logging};
 
 use crate::{Host, Place, Settings, install, signal::interrupted};
@@ -24,6 +25,12 @@ pub enum ServiceCommand {
     Install(InstallOptions),
     /// Stop the service and take it out of the system. Parties and keys stay.
     Uninstall,
+    /// Stop the running service; where the system starts it, it is back at the next start of the computer.
+    Stop {
+        /// Where it is expected.
+        #[command(flatten)]
+        place: Place,
+    },
     /// Tell whether the service runs.
     Status {
         /// Where it is expected.
@@ -77,6 +84,7 @@ impl ServiceCommand {
             Self::Run { place, settings } => run(&place, &settings).await,
             Self::Install(options) => install::install(&options),
             Self::Uninstall => install::uninstall(),
+            Self::Stop { place } => stop(&place).await,
             Self::Status { place } => status(&place).await,
         }
     }
@@ -93,6 +101,16 @@ async fn run(place: &Place, settings: &Settings) -> Result<(), AppError> {
         supervisor::stopping();
     })
     .await
+}
+
+/// Returns once the service has given everything back, or at least let go of its socket.
+async fn stop(place: &Place) -> Result<(), AppError> {
+    let connection = partyline_ipc::connect(&place.endpoint()).await?;
+    let mut snapshots = connection.snapshots;
+    Controller::new(connection.calls, snapshots.clone()).request(Command::Stop).await?;
+    while snapshots.changed().await.is_ok() {}
+    println!("stopped");
+    Ok(())
 }
 
 async fn status(place: &Place) -> Result<(), AppError> {

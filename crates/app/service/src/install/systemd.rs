@@ -1,6 +1,6 @@
 //! Linux: a systemd unit.
 //!
-//! The unit gives the service its three directories and no right beyond making network devices and opening sockets.
+//! It is the unit that packages bring, with another command line.
 
 use std::{
     fs, io,
@@ -13,6 +13,13 @@ use partyline_model::{AppError, ErrorCode};
 use crate::InstallOptions;
 
 pub(super) const UNIT: &str = "partyline.service";
+
+/// The unit of the packages, which gives the service its three directories and no right beyond making network devices and
+/// opening sockets.
+const TEMPLATE: &str = include_str!("../../../../../installers/linux/partyline.service");
+
+/// What a package's service is started with.
+const START: &str = "ExecStart=/usr/bin/partyline-service run\n";
 
 /// There if systemd runs the system, says sd_booted(3).
 pub(super) const BOOTED: &str = "/run/systemd/system";
@@ -72,8 +79,8 @@ impl Systemd {
         if !path.exists() {
             return Err(AppError::new(
                 ErrorCode::InvalidInput,
-                "The service is not installed.",
-                "Nothing is to be done.",
+                "`partyline service install` has installed no service here.",
+                "If it came with a package, remove the package; `sudo systemctl disable --now partyline` only stops it.",
             ));
         }
         self.control(&["disable", "--now", UNIT])?;
@@ -133,51 +140,7 @@ fn unit(program: &[String], options: &InstallOptions) -> String {
     words.extend(options.extra_ca.iter().map(|path| format!("--extra-ca={}", path.display())));
     words.extend(options.servers.iter().map(|url| format!("--default-server={url}")));
     let command = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
-    format!(
-        "[Unit]
-Description=Partyline, a virtual LAN for game parties
-Wants=network.target
-After=network.target
-
-[Service]
-Type=notify
-ExecStart={command}
-Restart=on-failure
-RestartSec=2
-RestartPreventExitStatus=2 4
-StateDirectory=partyline
-StateDirectoryMode=0700
-RuntimeDirectory=partyline
-RuntimeDirectoryMode=0755
-LogsDirectory=partyline
-LogsDirectoryMode=0750
-CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE
-NoNewPrivileges=yes
-ProtectSystem=strict
-ProtectHome=read-only
-PrivateTmp=yes
-PrivateMounts=yes
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-DevicePolicy=closed
-DeviceAllow=/dev/net/tun rw
-RestrictNamespaces=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET
-LockPersonality=yes
-MemoryDenyWriteExecute=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallErrorNumber=EPERM
-
-[Install]
-WantedBy=multi-user.target
-"
-    )
+    TEMPLATE.replace(START, &format!("ExecStart={command}\n"))
 }
 
 /// One word of a command line, with everything that systemd would interpret taken literally.
@@ -241,6 +204,7 @@ mod tests {
         let unit = fs::read_to_string(directory.path().join(UNIT)).unwrap();
         let start = r#"ExecStart="/opt/50%% off/partyline-service" "run" "--allow-user=1000" "--allow-group=100" "--port=51820" "--extra-ca=/etc/ssl/party.pem" "--default-server=wss://play.example""#;
         assert!(unit.contains(start), "{unit}");
+        assert_eq!(unit.matches("ExecStart=").count(), 1, "{unit}");
         systemd.uninstall().unwrap();
         assert!(!directory.path().join(UNIT).exists());
         let told = fs::read_to_string(directory.path().join("told")).unwrap();

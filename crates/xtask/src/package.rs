@@ -1,0 +1,224 @@
+//! Packages of the programs for Linux, made of what cargo has built with Debian's own tools.
+
+mod deb;
+mod rpm;
+mod tree;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::{app, cargo, packages};
+
+/// What to do about packages.
+#[derive(Subcommand)]
+pub enum Task {
+    /// Makes a deb and an rpm of the desktop app, the command line and the service.
+    Linux(Linux),
+    /// Installs, uses, upgrades, removes and purges the packages without the app, in a Debian of their own (needs root).
+    Test(Test),
+}
+
+/// What to make.
+#[derive(Args)]
+pub struct Linux {
+    /// Leave the app out: `partyline-cli`, for computers without a screen.
+    #[arg(long)]
+    without_app: bool,
+    /// Only this format.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Counts packages of one version.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    revision: u32,
+    /// Package a debug build, to try packaging out.
+    #[arg(long)]
+    debug: bool,
+    /// Install what is missing without asking.
+    #[arg(long)]
+    yes: bool,
+}
+
+/// How to test.
+#[derive(Args)]
+pub struct Test {
+    /// Test the release build.
+    #[arg(long)]
+    release: bool,
+    /// Install what is missing without asking.
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Debian, Ubuntu.
+    Deb,
+    /// Fedora, openSUSE.
+    Rpm,
+}
+
+/// One package, in whichever format.
+struct Product {
+    name: &'static str,
+    /// The package that does the same in the other way.
+    other: &'static str,
+    summary: &'static str,
+    app: bool,
+    revision: u32,
+    /// Made quickly rather than small.
+    quick: bool,
+    /// Seconds since 1970 that stand for the time of all that is made, so that the same sources give the same bytes.
+    epoch: String,
+}
+
+const HOMEPAGE: &str = env!("CARGO_PKG_REPOSITORY");
+
+const MAINTAINER: &str = "Partyline contributors <partyline@users.noreply.github.com>";
+
+impl Product {
+    fn new(app: bool, revision: u32, quick: bool) -> Result<Self> {
+        let (name, other, summary) = if app {
+            ("partyline", "partyline-cli", "LAN over the internet for games with friends")
+        } else {
+            ("partyline-cli", "partyline", "LAN over the internet for games with friends (without the app)")
+        };
+        Ok(Self { name, other, summary, app, revision, quick, epoch: epoch()? })
+    }
+
+    /// The version as packages order it: 1.0.0~rc.1 comes before 1.0.0.
+    fn version(&self) -> String {
+        env!("CARGO_PKG_VERSION").replacen('-', "~", 1)
+    }
+
+    /// The day that the sources are of, as `date` writes it.
+    fn date(&self, format: &str) -> Result<String> {
+        let moment = format!("@{}", self.epoch);
+        cargo::output(Command::new("date").args(["--utc", "--date", &moment, format]).env("LC_ALL", "C"))
+    }
+
+    fn make(&self, formats: &[Format], built: &Built) -> Result<Vec<PathBuf>> {
+        let work = work()?.join(self.name);
+        let make = |format: &Format| match format {
+            Format::Deb => deb::make(self, built, &work.join("deb")),
+            Format::Rpm => rpm::make(self, built, &work.join("rpm")),
+        };
+        formats.iter().map(make).collect()
+    }
+}
+
+/// Programs that cargo has built.
+struct Built {
+    /// Where they are.
+    programs: PathBuf,
+    /// Where the app is, if it was asked for.
+    app: Option<PathBuf>,
+}
+
+/// Does it.
+pub fn run(task: &Task) -> Result<()> {
+    match task {
+        Task::Linux(options) => {
+            packages::install(&packages::FOR_PACKAGES, options.yes)?;
+            if !options.without_app {
+                packages::install(&packages::FOR_APP, options.yes)?;
+            }
+            let formats = options.format.map_or(vec![Format::Deb, Format::Rpm], |format| vec![format]);
+            let built = build(!options.without_app, !options.debug)?;
+            let product = Product::new(!options.without_app, options.revision, options.debug)?;
+            for package in product.make(&formats, &built)? {
+                println!("{:9} {}", size(&package)?, package.display());
+            }
+            Ok(())
+        }
+        Task::Test(options) => test(options),
+    }
+}
+
+/// Makes two versions of the package without the app, and tries them out.
+fn test(options: &Test) -> Result<()> {
+    ensure!(cargo::is_root(), "needs root, for a Debian of its own");
+    packages::install(&packages::FOR_PACKAGES, options.yes)?;
+    packages::install(&packages::FOR_PACKAGE_TEST, options.yes)?;
+    let built = build(false, options.release)?;
+    let mut made = Vec::new();
+    for revision in 1..=2 {
+        made.extend(
+            Product::new(false, revision, !options.release)?.make(&[Format::Deb, Format::Rpm], &built)?,
+        );
+    }
+    let again = Product::new(false, 1, !options.release)?;
+    let before = fs::read(&made[0])?;
+    ensure!(
+        fs::read(&again.make(&[Format::Deb], &built)?[0])? == before,
+        "the same sources give another deb"
+    );
+    let script = cargo::root().join("crates/xtask/src/package/test.sh");
+    cargo::run(Command::new("bash").arg(script).arg(work()?).args(made))
+}
+
+/// Builds the programs; those of a release apart from others, since they name no path of this machine.
+fn build(app: bool, release: bool) -> Result<Built> {
+    let target = if release { work()?.join("build") } else { cargo::target() };
+    let programs = target.join(if release { "release" } else { "debug" });
+    let command = |packages: &[&str]| -> Result<()> {
+        let mut command = cargo::command(["build", "--locked"]);
+        packages.iter().for_each(|package| {
+            command.args(["-p", package]);
+        });
+        if release {
+            let flags = remap()?;
+            command.arg("--release").arg("--target-dir").arg(&target).env("CARGO_ENCODED_RUSTFLAGS", flags);
+        }
+        cargo::run(&mut command)
+    };
+    command(&["partyline-cli", "partyline-service"])?;
+    if !app {
+        return Ok(Built { programs, app: None });
+    }
+    // Building the app changes features of crates that the others share, so that they are set aside before.
+    let aside = work()?.join("programs");
+    fs::create_dir_all(&aside)?;
+    for program in ["partyline", "partyline-service"] {
+        fs::copy(programs.join(program), aside.join(program))?;
+    }
+    app::build_ui()?;
+    command(&["partyline-app"])?;
+    Ok(Built { programs: aside, app: Some(programs.join("partyline-app")) })
+}
+
+/// Flags that give paths of this machine other names.
+fn remap() -> Result<String> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
+    let home = home.context("neither CARGO_HOME nor HOME is set")?;
+    let root = cargo::root();
+    let flag = |path: &Path, name| format!("--remap-path-prefix={}={name}", path.display());
+    Ok([flag(&home, "/cargo"), flag(&root, "/partyline")].join("\x1f"))
+}
+
+/// Where packages come to lie.
+fn work() -> Result<PathBuf> {
+    let path = cargo::target().join("package");
+    fs::create_dir_all(&path)?;
+    Ok(path)
+}
+
+/// When the sources were last changed.
+fn epoch() -> Result<String> {
+    if let Ok(given) = env::var("SOURCE_DATE_EPOCH") {
+        return Ok(given);
+    }
+    cargo::output(Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(cargo::root()))
+        .context("without git, SOURCE_DATE_EPOCH has to tell the time of the sources")
+}
+
+fn size(path: &Path) -> Result<String> {
+    let bytes = u32::try_from(fs::metadata(path)?.len()).context("a package of more than 4 GiB")?;
+    Ok(format!("{:.1} MB", f64::from(bytes) / 1e6))
+}
