@@ -6,16 +6,30 @@
 //! next. Everything random comes from the world's seed, so that a run that failed can be played again. (Only WireGuard
 //! draws its own ephemeral keys and reads its own clock; nothing here depends on either.)
 //!
-//! Members have public addresses. What the network does to their datagrams is a test's own function
-//! ([`World::network`]); NATs of all kinds are tried where paths are.
+//! Members have public addresses, or live behind routers and carriers ([`Internet`]) that translate addresses with
+//! `core/nat`. What the network does to datagrams besides is a test's own function ([`World::network`]) and each
+//! member's own [`Line`].
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a world that cannot go on must fail")]
 
+mod arrive;
 mod ask;
+pub mod crowd;
+mod internet;
+pub mod judge;
 mod member;
+pub mod outcome;
 pub mod packet;
+mod perform;
 mod relay;
+pub mod scenario;
 mod server;
+pub mod shrink;
+pub mod stage;
+mod trace;
+mod wires;
 mod world;
 
-pub use member::Member;
+pub use internet::{Internet, Place, address_v6};
+pub use member::{Line, Member};
+pub use trace::Trace;
 pub use world::{Datagram, SERVER, World};

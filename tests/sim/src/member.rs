@@ -1,20 +1,43 @@
 //! A member: a node, and what stands for its sockets, devices and disk.
 
 use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    time::{Duration, Instant},
 };
 
 use partyline_model::{AppError, Now, PartyId, Reply, Settings};
 use partyline_node::{
     Config, DeviceConfig, Egress, LocalNetwork, NetcheckConfig, Node, PathsConfig, RequestId, ServerId,
+    SocketId, StreamId,
 };
 use partyline_rendezvous::ConnectionId;
 
-use crate::world::SERVER;
+use crate::{internet::Place, world::SERVER};
 
 /// The port of everybody's tunnel socket.
 const PORT: u16 = 20_000;
+/// Where sockets lent to the network check begin.
+const FIRST_SPARE: u16 = 50_000;
+
+/// How a member's packets fare on its own line, each way.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Line {
+    /// One way, at least.
+    pub latency: Duration,
+    /// Up to this much longer; more than the distance of two packets reorders them.
+    pub jitter: Duration,
+    /// Share of packets that are lost, 0 to 1.
+    pub loss: f64,
+    /// Share of packets that arrive twice, 0 to 1.
+    pub twice: f64,
+}
+
+impl Line {
+    /// Ten milliseconds, nothing lost.
+    pub const GOOD: Self =
+        Self { latency: Duration::from_millis(10), jitter: Duration::ZERO, loss: 0.0, twice: 0.0 };
+}
 
 /// A member's computer.
 pub struct Member {
@@ -22,8 +45,16 @@ pub struct Member {
     pub node: Option<Node>,
     /// The address of its tunnel socket.
     pub address: SocketAddr,
+    /// The same for IPv6.
+    pub v6: Option<SocketAddr>,
+    /// Behind which router it is.
+    pub home: Place,
+    /// Its line to the internet.
+    pub line: Line,
     /// The LAN it is on; beacons stay there.
     pub lan: u32,
+    /// How far its wall clock is ahead, in milliseconds.
+    pub skew_ms: i64,
     /// Its network devices as they were last asked for.
     pub devices: BTreeMap<PartyId, DeviceConfig>,
     /// How often a device was made.
@@ -40,9 +71,30 @@ pub struct Member {
     pub datagrams: usize,
     /// Frames it sent to servers.
     pub frames: usize,
+    /// Whether its computer sleeps.
+    pub asleep: bool,
+    /// When it was connected to a server for the first time since its program started.
+    pub online: Option<Instant>,
+    /// Fresh sockets it lends to each network check.
+    pub spares: u8,
+    pub(crate) lent: Vec<u16>,
+    /// Sockets opened to cross a NAT, and their ports.
+    pub(crate) opened: BTreeMap<SocketId, u16>,
+    next_spare: u16,
+    /// Connections whose packets go nowhere any more, since the network under them is another one.
+    pub(crate) stale: BTreeSet<ConnectionId>,
+    pub(crate) streams: BTreeMap<StreamId, u32>,
     pub(crate) runs: u32,
     pub(crate) connections: BTreeMap<ServerId, ConnectionId>,
     pub(crate) next_request: RequestId,
+}
+
+/// Which of a member's sockets an address belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Socket {
+    Tunnel,
+    Spare(u8),
+    Opened(SocketId),
 }
 
 impl Member {
@@ -50,7 +102,11 @@ impl Member {
         Self {
             node: None,
             address: SocketAddr::new(ip, PORT),
+            v6: None,
+            home: None,
+            line: Line::GOOD,
             lan,
+            skew_ms: 0,
             devices: BTreeMap::new(),
             devices_made: 0,
             received: Vec::new(),
@@ -59,10 +115,25 @@ impl Member {
             wakes: 0,
             datagrams: 0,
             frames: 0,
+            asleep: false,
+            online: None,
+            spares: 0,
+            lent: Vec::new(),
+            opened: BTreeMap::new(),
+            next_spare: FIRST_SPARE,
+            stale: BTreeSet::new(),
+            streams: BTreeMap::new(),
             runs: 0,
             connections: BTreeMap::new(),
             next_request: 0,
         }
+    }
+
+    /// Moves it to a computer of these addresses.
+    pub(crate) fn set_place(&mut self, home: Place, ip: IpAddr, v6: Option<Ipv6Addr>) {
+        self.home = home;
+        self.address.set_ip(ip);
+        self.v6 = v6.map(|ip| SocketAddr::new(ip.into(), PORT));
     }
 
     pub(crate) fn start(&mut self, now: Now, seed: [u8; 32], server: bool) {
@@ -73,44 +144,104 @@ impl Member {
             },
             version: "test".to_owned(),
             paths: PathsConfig::default(),
-            netcheck: NetcheckConfig::default(),
+            netcheck: NetcheckConfig { spares: self.spares, ..NetcheckConfig::default() },
         };
         let mut node = Node::new(now, seed, config, self.disk.as_deref()).expect("state that can be read");
         node.handle_network(now, self.network());
         self.node = Some(node);
         self.runs += 1;
+        self.online = None;
     }
 
     /// What its system lists.
     #[must_use]
     pub fn network(&self) -> LocalNetwork {
+        let at_home = self.home.is_some() && self.address.is_ipv4();
+        let prefix = || ipnet::IpNet::new(self.address.ip(), 24).expect("a prefix").trunc();
         LocalNetwork {
-            addresses: vec![self.address.ip()],
-            prefixes: Vec::new(),
+            addresses: [Some(self.address), self.v6].into_iter().flatten().map(|a| a.ip()).collect(),
+            prefixes: if at_home { vec![prefix()] } else { Vec::new() },
             routers: Vec::new(),
             port_v4: Some(self.address.port()),
-            port_v6: None,
+            port_v6: self.v6.map(|address| address.port()),
         }
+    }
+
+    /// Opens fresh sockets in place of those lent before.
+    pub(crate) fn lend(&mut self, count: u8) -> Vec<SocketAddr> {
+        self.lent = (0..count).map(|_| self.fresh_port()).collect();
+        self.lent.iter().map(|port| SocketAddr::new(self.address.ip(), *port)).collect()
+    }
+
+    /// Opens sockets to cross a NAT.
+    pub(crate) fn open(&mut self, ids: Vec<SocketId>) -> Vec<(SocketId, Option<u16>)> {
+        let ports: Vec<_> = ids.into_iter().map(|id| (id, self.fresh_port())).collect();
+        self.opened.extend(ports.iter().copied());
+        ports.into_iter().map(|(id, port)| (id, Some(port))).collect()
+    }
+
+    fn fresh_port(&mut self) -> u16 {
+        let port = self.next_spare;
+        self.next_spare = port.checked_add(1).unwrap_or(FIRST_SPARE);
+        port
+    }
+
+    /// The socket at an address, if it is one of this computer's.
+    pub(crate) fn socket(&self, to: SocketAddr) -> Option<Socket> {
+        if to == self.address || Some(to) == self.v6 {
+            return Some(Socket::Tunnel);
+        }
+        if to.ip() != self.address.ip() {
+            return None;
+        }
+        let spare = self.lent.iter().position(|port| *port == to.port());
+        let opened = || self.opened.iter().find(|(_, port)| **port == to.port());
+        spare.map(|index| Socket::Spare(index as u8)).or_else(|| Some(Socket::Opened(*opened()?.0)))
+    }
+
+    /// The address that packets of a socket leave from.
+    pub(crate) fn source(&self, socket: Socket, to: SocketAddr) -> Option<SocketAddr> {
+        match socket {
+            Socket::Tunnel if to.is_ipv6() => self.v6,
+            Socket::Tunnel => Some(self.address),
+            Socket::Spare(index) => self.beside(self.lent.get(usize::from(index))?, to),
+            Socket::Opened(id) => self.beside(self.opened.get(&id)?, to),
+        }
+    }
+
+    fn beside(&self, port: &u16, to: SocketAddr) -> Option<SocketAddr> {
+        to.is_ipv4().then(|| SocketAddr::new(self.address.ip(), *port))
     }
 }
 
 /// What leaves a node in one go.
 #[derive(Default)]
 pub(crate) struct Out {
-    pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    pub datagrams: Vec<(Socket, SocketAddr, Vec<u8>)>,
     pub packets: Vec<(PartyId, Vec<u8>)>,
+    pub streams: Vec<(StreamId, Vec<u8>)>,
 }
 
 impl Egress for Out {
     fn datagrams(&mut self, destination: SocketAddr, segment: usize, bytes: &[u8]) {
-        self.datagrams.extend(bytes.chunks(segment.max(1)).map(|datagram| (destination, datagram.to_vec())));
+        self.put(Socket::Tunnel, destination, segment, bytes);
     }
 
-    fn datagrams_from(&mut self, _: partyline_node::SocketId, _: SocketAddr, _: usize, _: &[u8]) {}
+    fn datagrams_from(&mut self, socket: SocketId, destination: SocketAddr, segment: usize, bytes: &[u8]) {
+        self.put(Socket::Opened(socket), destination, segment, bytes);
+    }
 
-    fn stream(&mut self, _: partyline_node::StreamId, _: &[u8]) {}
+    fn stream(&mut self, stream: StreamId, bytes: &[u8]) {
+        self.streams.push((stream, bytes.to_vec()));
+    }
 
     fn packet(&mut self, party: PartyId, packet: &[u8]) {
         self.packets.push((party, packet.to_vec()));
+    }
+}
+
+impl Out {
+    fn put(&mut self, socket: Socket, to: SocketAddr, segment: usize, bytes: &[u8]) {
+        self.datagrams.extend(bytes.chunks(segment.max(1)).map(|datagram| (socket, to, datagram.to_vec())));
     }
 }

@@ -1,35 +1,35 @@
-//! The world: its queue, its clock, and what happens when something arrives.
+//! The world: its queue, its clock, and what can be done to it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
-use partyline_model::{AppError, ErrorCode, Now, Timestamp, Topic};
-use partyline_node::{DeviceInput, Node, Output, PACKET_ROOM, ServerId, ServerInput, StreamInput};
+use partyline_model::{Now, Timestamp, Topic};
+use partyline_node::{Node, ServerId, StreamId};
 use partyline_rendezvous::{ConnectionId, Limits};
-use partyline_wire::rendezvous::ClientFrame;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 
 use crate::{
-    member::{Member, Out},
+    internet::{Internet, Place, Turned},
+    member::Member,
     relay::{self, RelayHost},
-    server::{Said, Server},
+    server::Server,
+    trace::Trace,
+    wires::Pipe,
 };
 
 /// Where the rendezvous is.
 pub const SERVER: &str = "wss://party.test";
-const BEACON_PORT: u16 = 20_555;
-const LATENCY: Duration = Duration::from_millis(20);
-/// How often a node may be called at one moment before it is taken to spin.
-const SPIN: usize = 200;
+/// One way between a member with a good line and a server.
+pub(crate) const LATENCY: Duration = Duration::from_millis(20);
 
 /// A datagram that is about to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Datagram {
-    /// From where.
+    /// From where, as the public internet sees it.
     pub from: SocketAddr,
     /// To where.
     pub to: SocketAddr,
@@ -40,15 +40,20 @@ pub struct Datagram {
 /// What the network does to a datagram: how long it takes on top of the usual, or `None` if it is lost.
 pub type Network = Box<dyn FnMut(&Datagram, u32) -> Option<Duration>>;
 
-enum Item {
-    Datagram(Datagram),
+pub(crate) enum Item {
+    Datagram(Turned, Vec<u8>),
     Beacon { to: usize, from: SocketAddr, bytes: Vec<u8> },
     Connect(usize, ServerId),
-    ToServer(ConnectionId, Vec<u8>),
+    ToServer(usize, ConnectionId, Vec<u8>),
     Hangup(ConnectionId),
     ToMember(usize, ServerId, ConnectionId, Vec<u8>),
     Closed(usize, ServerId, Option<ConnectionId>),
-    NoStream(usize, partyline_node::StreamId),
+    OpenStream(usize, StreamId),
+    StreamUp(u32, Vec<u8>),
+    StreamDown(usize, StreamId, u32, Option<Vec<u8>>),
+    StreamHangup(u32),
+    Reached(usize, IpAddr),
+    Mapped(usize),
 }
 
 /// A small internet.
@@ -57,6 +62,8 @@ pub struct World {
     pub now: Now,
     /// Everybody.
     pub members: Vec<Member>,
+    /// Routers.
+    pub internet: Internet,
     /// What happens to datagrams; is handed a random number beside each.
     pub network: Network,
     /// The server's limits when it starts next.
@@ -69,20 +76,29 @@ pub struct World {
     pub(crate) relay: Option<RelayHost>,
     /// Whether the server grants the relay.
     pub grants: bool,
+    /// Whether the relay has IPv6 addresses too.
+    pub relay_v6: bool,
     /// Beacons take up to this long, so that they overtake each other.
     pub beacon_jitter: Duration,
-    rng: ChaCha20Rng,
+    /// What went over the wires so far.
+    pub trace: Trace,
+    pub(crate) rng: ChaCha20Rng,
     queue: BTreeMap<(Instant, u64), Item>,
     order: u64,
+    timers: BTreeSet<(Instant, usize)>,
+    due: Vec<Option<Instant>>,
+    pub(crate) pipes: BTreeMap<u32, Pipe>,
 }
 
 impl World {
     /// A world without members and servers.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        let now = Now { instant: Instant::now(), unix: Timestamp(1_790_000_000_000) };
         Self {
-            now: Now { instant: Instant::now(), unix: Timestamp(1_790_000_000_000) },
+            now,
             members: Vec::new(),
+            internet: Internet::default(),
             network: Box::new(|_, _| Some(Duration::ZERO)),
             limits: Limits { connections_per_address: 1_000, ..Limits::default() },
             frozen: false,
@@ -90,10 +106,15 @@ impl World {
             server: None,
             relay: None,
             grants: true,
+            relay_v6: false,
             beacon_jitter: Duration::from_millis(1),
+            trace: Trace::new(now.instant),
             rng: ChaCha20Rng::seed_from_u64(seed),
             queue: BTreeMap::new(),
             order: 0,
+            timers: BTreeSet::new(),
+            due: Vec::new(),
+            pipes: BTreeMap::new(),
         }
     }
 
@@ -105,17 +126,23 @@ impl World {
 
     /// The same on a LAN that it may share.
     pub fn member_on(&mut self, lan: u32) -> usize {
+        let index = self.add(lan);
+        self.start(index);
+        index
+    }
+
+    /// Adds a computer with a public address that does not run yet; returns its number.
+    pub fn add(&mut self, lan: u32) -> usize {
         let index = self.members.len();
         let ip = Ipv4Addr::from_bits(Ipv4Addr::new(11, 0, 1, 0).to_bits() + index as u32);
         self.members.push(Member::new(IpAddr::V4(ip), lan));
-        self.start(index);
         index
     }
 
     /// Starts a member's program with what is on its disk.
     pub fn start(&mut self, who: usize) {
-        let (seed, server) = (self.seed(), self.server.is_some());
-        self.members[who].start(self.now, seed, server);
+        let (seed, server, now) = (self.seed(), self.server.is_some(), self.now_of(who));
+        self.members[who].start(now, seed, server);
         self.settle(who);
     }
 
@@ -124,22 +151,34 @@ impl World {
         let member = &mut self.members[who];
         member.node = None;
         member.devices.clear();
+        member.lent.clear();
+        member.opened.clear();
+        let streams = std::mem::take(&mut member.streams);
         for connection in std::mem::take(&mut member.connections).into_values() {
             self.put(LATENCY, Item::Hangup(connection));
         }
+        streams.into_values().for_each(|number| self.put(LATENCY, Item::StreamHangup(number)));
+        self.note_deadline(who);
     }
 
     /// Starts rendezvous and relay.
     pub fn start_server(&mut self) {
         let offer = self.grants.then(relay::offer);
-        let (server, relay) = (self.seed(), self.seed());
+        let server = self.seed();
         self.server = Some(Server::new(self.now, self.limits.clone(), offer, server));
-        self.relay = Some(RelayHost::new(self.now, relay));
+        self.start_relay();
+    }
+
+    /// Starts the relay alone.
+    pub fn start_relay(&mut self) {
+        let seed = self.seed();
+        self.relay = Some(RelayHost::new(self.now, seed));
     }
 
     /// Kills both: all that they knew is gone, all connections break.
     pub fn kill_server(&mut self) {
-        (self.server, self.relay) = (None, None);
+        self.server = None;
+        self.kill_relay();
         for who in 0..self.members.len() {
             for (link, connection) in std::mem::take(&mut self.members[who].connections) {
                 self.put(LATENCY, Item::Closed(who, link, Some(connection)));
@@ -149,15 +188,49 @@ impl World {
 
     /// Gives a member another address, as another network does. Its connections hang until somebody notices.
     pub fn move_to(&mut self, who: usize, ip: Ipv4Addr) {
-        let port = self.members[who].address.port();
-        self.members[who].address = SocketAddr::from((ip, port));
+        self.members[who].address.set_ip(ip.into());
         let network = self.members[who].network();
         self.with(who, |node, now| node.handle_network(now, network));
     }
 
+    /// Moves a member's computer to another home. Packets of its connections go nowhere from now on.
+    pub fn roam(&mut self, who: usize, home: Place, ip: IpAddr, v6: Option<std::net::Ipv6Addr>) {
+        let member = &mut self.members[who];
+        member.set_place(home, ip, v6);
+        let connections = member.connections.values().copied();
+        member.stale.extend(connections);
+        self.break_pipes(who);
+        let network = self.members[who].network();
+        self.with(who, |node, now| {
+            node.handle_mapped(now, Vec::new());
+            node.handle_network(now, network);
+        });
+    }
+
+    /// Puts a member's computer to sleep, or wakes it.
+    pub fn sleep(&mut self, who: usize, asleep: bool) {
+        self.members[who].asleep = asleep;
+        if asleep {
+            self.note_deadline(who);
+        } else {
+            self.with(who, Node::handle_wake);
+        }
+    }
+
+    /// Has a member's router open the port of its tunnel's sockets, in a second.
+    pub fn map_port(&mut self, who: usize) {
+        self.put(Duration::from_secs(1), Item::Mapped(who));
+    }
+
+    /// The time as a member's own clocks have it.
+    pub(crate) fn now_of(&self, who: usize) -> Now {
+        let unix = self.now.unix.0.saturating_add_signed(self.members[who].skew_ms);
+        Now { instant: self.now.instant, unix: Timestamp(unix) }
+    }
+
     /// Does something with a running node, and then what it asks for.
     pub fn with<R: Default>(&mut self, who: usize, what: impl FnOnce(&mut Node, Now) -> R) -> R {
-        let now = self.now;
+        let now = self.now_of(who);
         let result = self.members[who].node.as_mut().map(|node| what(node, now)).unwrap_or_default();
         self.settle(who);
         result
@@ -183,8 +256,7 @@ impl World {
 
     /// Goes to the next moment at which something happens, if it is not after `end`.
     pub(crate) fn step(&mut self, end: Instant) -> bool {
-        let due = |(who, member): (usize, &Member)| Some((member.node.as_ref()?.poll_timeout()?, who));
-        let timer = self.members.iter().enumerate().filter_map(due).min();
+        let timer = self.timers.first().copied();
         let arrival = self.queue.first_key_value().map(|((at, _), _)| *at);
         match (arrival, timer) {
             (Some(at), timer) if timer.is_none_or(|(due, _)| at <= due) && at <= end => {
@@ -211,204 +283,31 @@ impl World {
             server.core.handle_timeout(now);
         }
         if let Some(relay) = &mut self.relay {
-            relay.core.handle_timeout(now);
-            relay.obey(now);
+            relay.handle_timeout(now);
         }
     }
 
-    fn arrive(&mut self, item: Item) {
-        match item {
-            Item::Datagram(datagram) => self.deliver(datagram),
-            Item::Beacon { to, from, bytes } => {
-                self.with(to, |node, now| node.handle_beacon(now, from, &bytes));
-            }
-            Item::Connect(who, link) => self.connect(who, link),
-            Item::ToServer(..) | Item::ToMember(..) if self.frozen => {}
-            Item::ToServer(connection, bytes) => {
-                let now = self.now;
-                if let Some(server) = &mut self.server {
-                    server.core.handle_frame(now, connection, &bytes);
-                }
-                self.serve();
-            }
-            Item::Hangup(connection) => {
-                let now = self.now;
-                if let Some(server) = &mut self.server {
-                    server.disconnect(now, connection);
-                }
-                self.serve();
-            }
-            Item::ToMember(who, link, connection, bytes) => {
-                if self.members[who].connections.get(&link) == Some(&connection) {
-                    self.with(who, |node, now| node.handle_server(now, link, ServerInput::Frame(bytes)));
-                }
-            }
-            Item::Closed(who, link, connection) => {
-                let known = self.members[who].connections.get(&link).copied();
-                if known.is_none() || known == connection {
-                    self.members[who].connections.remove(&link);
-                    let input = ServerInput::Closed(connection.is_none().then(unreachable_server));
-                    self.with(who, |node, now| node.handle_server(now, link, input));
-                }
-            }
-            Item::NoStream(who, id) => {
-                self.with(who, |node, now| {
-                    node.handle_stream(now, id, StreamInput::Closed);
-                });
-            }
+    /// Takes note of when a member wants to be woken.
+    pub(crate) fn note_deadline(&mut self, who: usize) {
+        self.due.resize(self.members.len(), None);
+        let member = &self.members[who];
+        let node = member.node.as_ref().filter(|_| !member.asleep);
+        let due = node.and_then(Node::poll_timeout);
+        let before = std::mem::replace(&mut self.due[who], due);
+        if before != due {
+            before.map(|at| self.timers.remove(&(at, who)));
+            due.map(|at| self.timers.insert((at, who)));
         }
     }
 
-    fn deliver(&mut self, Datagram { from, to, bytes }: Datagram) {
-        if to.ip() == relay::address().ip() {
-            let now = self.now;
-            let sent = self.relay.as_mut().map(|relay| relay.receive(now, from, to, &bytes));
-            sent.into_iter().flatten().for_each(|(from, to, bytes)| self.send(Datagram { from, to, bytes }));
-        } else if let Some(who) = self.members.iter().position(|member| member.address == to) {
-            let mut packet = vec![0; bytes.len().max(PACKET_ROOM)];
-            let came = self.with(who, |node, now| node.handle_datagram(now, from, &bytes, &mut packet));
-            if let Some((party, len)) = came {
-                packet.truncate(len);
-                self.members[who].received.push((party, packet));
-            }
-        }
-    }
-
-    fn connect(&mut self, who: usize, link: ServerId) {
-        let (now, ip) = (self.now, self.members[who].address.ip());
-        let connection = self.server.as_mut().and_then(|server| server.connect(now, who, link, ip));
-        let Some(connection) = connection else {
-            return self.put(LATENCY, Item::Closed(who, link, None));
-        };
-        self.members[who].connections.insert(link, connection);
-        self.with(who, |node, now| node.handle_server(now, link, ServerInput::Opened));
-        self.serve();
-    }
-
-    fn serve(&mut self) {
-        let said = self.server.as_mut().map(Server::say);
-        for said in said.into_iter().flatten() {
-            self.put(
-                LATENCY,
-                match said {
-                    Said::Frame(who, link, connection, bytes) => Item::ToMember(who, link, connection, bytes),
-                    Said::Closed(who, link, connection) => Item::Closed(who, link, Some(connection)),
-                },
-            );
-        }
-    }
-
-    /// Does what a node asks for, until it asks for nothing.
-    pub(crate) fn settle(&mut self, who: usize) {
-        for _ in 0..SPIN {
-            self.perform_all(who);
-            let now = self.now;
-            let Some(node) = self.members[who].node.as_mut() else { return };
-            if node.poll_timeout().is_none_or(|at| at > now.instant) {
-                return;
-            }
-            node.handle_timeout(now);
-        }
-        panic!("member {who} asks for the same moment for ever");
-    }
-
-    fn perform_all(&mut self, who: usize) {
-        loop {
-            let (now, mut out) = (self.now, Out::default());
-            let member = &mut self.members[who];
-            let Some(node) = member.node.as_mut() else { return };
-            node.flush(now, &mut out);
-            let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
-            member.received.extend(out.packets);
-            let from = member.address;
-            for (to, bytes) in out.datagrams {
-                self.members[who].datagrams += 1;
-                self.send(Datagram { from, to, bytes });
-            }
-            if outputs.is_empty() {
-                return;
-            }
-            outputs.into_iter().for_each(|output| self.perform(who, output));
-        }
-    }
-
-    fn perform(&mut self, who: usize, output: Output) {
-        let now = self.now;
-        let member = &mut self.members[who];
-        let Some(node) = member.node.as_mut() else { return };
-        match output {
-            Output::Datagram { destination, bytes } => {
-                member.datagrams += 1;
-                let from = member.address;
-                self.send(Datagram { from, to: destination, bytes });
-            }
-            // This world has one socket for each member.
-            Output::SocketsOpen { ids } => {
-                let none: Vec<_> = ids.into_iter().map(|id| (id, None)).collect();
-                node.handle_sockets(now, &none);
-            }
-            Output::DeviceUp { party, device } => {
-                member.devices.insert(party, device);
-                member.devices_made += 1;
-                node.handle_device(party, DeviceInput::Up("party0".to_owned()));
-            }
-            Output::DeviceDown { party } => drop(member.devices.remove(&party)),
-            Output::ServerOpen { id, .. } => self.put(LATENCY, Item::Connect(who, id)),
-            Output::ServerSend { id, frame } => {
-                member.frames += 1;
-                if let Ok(ClientFrame::Enter { topic, .. }) = ClientFrame::decode(&frame) {
-                    self.topics.push(topic);
-                }
-                if let Some(connection) = member.connections.get(&id).copied() {
-                    self.put(LATENCY, Item::ToServer(connection, frame));
-                }
-            }
-            Output::ServerClose { id } => {
-                if let Some(connection) = member.connections.get(&id).copied() {
-                    self.put(LATENCY, Item::Hangup(connection));
-                    self.put(LATENCY, Item::Closed(who, id, Some(connection)));
-                }
-            }
-            Output::StreamOpen { id, .. } => self.put(LATENCY, Item::NoStream(who, id)),
-            Output::Resolve { host, port } => {
-                let address = SocketAddr::new(relay::address().ip(), port);
-                let addresses = if host == relay::HOST { vec![address] } else { Vec::new() };
-                node.handle_resolved(now, host, port, addresses);
-            }
-            Output::Beacon { to, bytes } => self.beacon(who, to, &bytes),
-            Output::Save => member.disk = Some(node.save()),
-            Output::Answer { request, result } => drop(member.answers.insert(request, *result)),
-            Output::Spares { .. } | Output::SpareSend { .. } | Output::Reach { .. } => {}
-            Output::Stopped => self.kill(who),
-            // This world has neither streams nor spare sockets.
-            _ => {}
-        }
-    }
-
-    fn beacon(&mut self, from: usize, to: Option<SocketAddr>, bytes: &[u8]) {
-        let (lan, ip) = (self.members[from].lan, self.members[from].address.ip());
-        let hears = |(who, member): (usize, &Member)| {
-            let meant = to.is_none_or(|to| to.ip() == member.address.ip());
-            (who != from && member.lan == lan && meant).then_some(who)
-        };
-        let hearers: Vec<usize> = self.members.iter().enumerate().filter_map(hears).collect();
-        for to in hearers {
-            let from = SocketAddr::new(ip, BEACON_PORT);
-            let delay = self.beacon_jitter.mul_f64(f64::from(self.rng.next_u32()) / f64::from(u32::MAX));
-            self.put(delay, Item::Beacon { to, from, bytes: bytes.to_vec() });
-        }
-    }
-
-    fn send(&mut self, datagram: Datagram) {
-        let chance = self.rng.next_u32();
-        if let Some(delay) = (self.network)(&datagram, chance) {
-            self.put(LATENCY + delay, Item::Datagram(datagram));
-        }
-    }
-
-    fn put(&mut self, after: Duration, item: Item) {
+    pub(crate) fn put(&mut self, after: Duration, item: Item) {
         self.order += 1;
         self.queue.insert((self.now.instant + after, self.order), item);
+    }
+
+    /// A number from 0 to 1.
+    pub(crate) fn chance(&mut self) -> f64 {
+        f64::from(self.rng.next_u32()) / (f64::from(u32::MAX) + 1.0)
     }
 
     /// A seed for one machine.
@@ -417,8 +316,4 @@ impl World {
         self.rng.fill_bytes(&mut seed);
         seed
     }
-}
-
-fn unreachable_server() -> AppError {
-    AppError::new(ErrorCode::ServerUnreachable, "The server cannot be reached.", "Partyline keeps trying.")
 }

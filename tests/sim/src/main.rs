@@ -1,0 +1,147 @@
+//! `cargo xtask sim`: many random parties in virtual time, judged and measured.
+
+use std::{fs, ops::RangeInclusive, path::PathBuf, process::ExitCode, time::Instant};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use partyline_tests_sim::{
+    crowd::{self, Figures, Played, Spread},
+    scenario::Scenario,
+    shrink::{shrink, survive},
+};
+
+/// Plays random parties in virtual time; fails if one of them comes out wrong.
+#[derive(Parser)]
+#[command(name = "cargo xtask sim", bin_name = "cargo xtask sim")]
+struct Arguments {
+    /// How many.
+    #[arg(long, default_value_t = 1000)]
+    parties: u64,
+    /// The first party's seed; the others follow.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The least and the greatest number of members, as `2..32`.
+    #[arg(long, default_value = "2..32", value_parser = range)]
+    members: RangeInclusive<usize>,
+    /// Plays this one scenario, as written down in tests/sim/corpus.
+    #[arg(long)]
+    scenario: Option<PathBuf>,
+    /// Makes the first failing scenario smaller and writes it to this file.
+    #[arg(long)]
+    shrink: Option<PathBuf>,
+    /// Prints figures as JSON only.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match &arguments.scenario {
+        Some(file) => replay(file, &arguments),
+        None => play_many(&arguments),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("cargo xtask sim: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn replay(file: &PathBuf, arguments: &Arguments) -> Result<bool> {
+    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let scenario: Scenario = serde_json::from_str(&text)?;
+    let outcome = survive(&scenario);
+    println!("{outcome:#?}");
+    if !outcome.wrong.is_empty() {
+        keep_smaller(&scenario, arguments)?;
+    }
+    Ok(outcome.wrong.is_empty())
+}
+
+fn play_many(arguments: &Arguments) -> Result<bool> {
+    let begun = Instant::now();
+    let played = crowd::run(arguments.seed, arguments.parties, &arguments.members);
+    let took = begun.elapsed().as_secs_f64();
+    let failed: Vec<&Played> = played.iter().filter(|played| !played.outcome.wrong.is_empty()).collect();
+    for played in failed.iter().take(20) {
+        report(played, &arguments.members);
+    }
+    if let Some(first) = failed.first() {
+        keep_smaller(&crowd::scenario(first.seed, &arguments.members), arguments)?;
+    }
+    let groups = groups(&played);
+    if !arguments.json {
+        groups.iter().for_each(|(name, figures)| print(name, figures));
+        println!("{} parties in {took:.1} s, {} with a wrong outcome", played.len(), failed.len());
+    }
+    let figures: serde_json::Map<_, _> = groups
+        .iter()
+        .map(|(name, figures)| Ok((name.clone(), serde_json::to_value(figures)?)))
+        .collect::<Result<_>>()?;
+    let line = serde_json::json!({
+        "sim": figures, "parties": played.len(), "seed": arguments.seed, "wrong": failed.len(), "took_s": took,
+    });
+    println!("{line}");
+    Ok(failed.is_empty())
+}
+
+/// Parties by what they have to help them, and by size.
+fn groups(played: &[Played]) -> Vec<(String, Figures)> {
+    let mut groups = vec![
+        ("all".to_owned(), Figures::of(played)),
+        ("with IPv6 and open ports".to_owned(), Figures::of(played.iter().filter(|played| played.helped))),
+        ("without".to_owned(), Figures::of(played.iter().filter(|played| !played.helped))),
+    ];
+    for (least, most) in [(2, 2), (3, 4), (5, 8), (9, 16), (17, 32), (33, 1000)] {
+        let fits = |played: &&Played| (least..=most).contains(&played.outcome.members);
+        let figures = Figures::of(played.iter().filter(fits));
+        if figures.parties > 0 {
+            groups.push((format!("{least} to {most} members"), figures));
+        }
+    }
+    groups
+}
+
+fn print(name: &str, figures: &Figures) {
+    let Figures { parties, pairs, direct, possible, hard, .. } = figures;
+    println!("{name}: {parties} parties, {pairs} pairs");
+    let hard = hard.map_or(String::new(), |hard| format!(", {:.1} % of the hard ones", hard * 100.0));
+    println!("  direct {:.1} %, possible {:.1} %{hard}", direct * 100.0, possible * 100.0);
+    for (what, spread) in [
+        ("first packet, ms", figures.first_packet_ms),
+        ("direct, ms", figures.direct_ms),
+        ("rest, ms", figures.rest_ms),
+        ("messages per pair", figures.messages_per_pair),
+    ] {
+        let Spread { p50, p95, p99, max, .. } = spread;
+        println!("  {what:20} p50 {p50:8.0}  p95 {p95:8.0}  p99 {p99:8.0}  max {max:8.0}");
+    }
+}
+
+fn report(played: &Played, members: &RangeInclusive<usize>) {
+    println!("seed {} came out wrong:", played.seed);
+    played.outcome.wrong.iter().take(8).for_each(|wrong| println!("  {wrong}"));
+    let (least, most) = members.clone().into_inner();
+    println!("  cargo xtask sim --parties 1 --seed {} --members {least}..{most}", played.seed);
+}
+
+fn keep_smaller(scenario: &Scenario, arguments: &Arguments) -> Result<()> {
+    let Some(file) = &arguments.shrink else { return Ok(()) };
+    let smaller = shrink(scenario);
+    survive(&smaller).wrong.iter().for_each(|wrong| println!("smaller: {wrong}"));
+    fs::write(file, serde_json::to_string_pretty(&smaller)?)
+        .with_context(|| format!("write {}", file.display()))
+}
+
+fn range(text: &str) -> Result<RangeInclusive<usize>, String> {
+    let (least, most) = text.split_once("..").ok_or("two numbers with .. between them")?;
+    let number = |text: &str| text.parse::<usize>().map_err(|error| error.to_string());
+    let (least, most) = (number(least)?, number(most)?);
+    if least < 2 || most < least || most > 250 {
+        return Err("from 2 to 250".to_owned());
+    }
+    Ok(least..=most)
+}

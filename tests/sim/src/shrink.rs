@@ -1,0 +1,77 @@
+//! Makes a failing scenario smaller while it still fails.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::{
+    judge::Wrong,
+    outcome::Outcome,
+    scenario::{Happening, Scenario},
+    stage::play,
+};
+
+/// Smaller scenarios that are tried at most.
+const TRIES: usize = 200;
+
+/// Plays a scenario; a panic is an outcome too.
+#[must_use]
+pub fn survive(scenario: &Scenario) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| play(scenario))).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));
+        Outcome { wrong: vec![Wrong::Panic(words.unwrap_or_default())], ..Outcome::default() }
+    })
+}
+
+/// Leaves out whatever the failure does not need.
+#[must_use]
+pub fn shrink(scenario: &Scenario) -> Scenario {
+    let mut best = scenario.clone();
+    let mut tries = 0;
+    loop {
+        let smaller = smaller(&best).into_iter().find(|candidate| {
+            tries += 1;
+            tries <= TRIES && !survive(candidate).wrong.is_empty()
+        });
+        let Some(smaller) = smaller else { return best };
+        best = smaller;
+    }
+}
+
+/// The same scenario with one thing less each.
+fn smaller(scenario: &Scenario) -> Vec<Scenario> {
+    let mut all = Vec::new();
+    if scenario.members.len() > 2 {
+        all.extend((1..scenario.members.len()).rev().map(|who| without_member(scenario, who)));
+    }
+    for event in 0..scenario.events.len() {
+        let mut less = scenario.clone();
+        less.events.remove(event);
+        all.push(less);
+    }
+    for home in 0..scenario.homes.len() {
+        let mut calm = scenario.clone();
+        let Some(line) = calm.homes.get_mut(home) else { continue };
+        (line.jitter_ms, line.loss, line.twice, line.latency_ms) = (0, 0, 0, 10);
+        let mut plain = scenario.clone();
+        (plain.homes[home].v6, plain.homes[home].opens_ports) = (None, false);
+        all.extend([calm, plain].into_iter().filter(|less| less != scenario));
+    }
+    for who in 0..scenario.members.len() {
+        let mut exact = scenario.clone();
+        exact.members[who].skew_s = 0;
+        all.extend(Some(exact).filter(|less| less != scenario));
+    }
+    all
+}
+
+fn without_member(scenario: &Scenario, gone: usize) -> Scenario {
+    let mut less = scenario.clone();
+    less.members.remove(gone);
+    less.events.retain(|event| event.what.who() != Some(gone));
+    for event in &mut less.events {
+        if let Some(who) = event.what.who().filter(|who| *who > gone) {
+            event.what = Happening::renumbered(event.what, who - 1);
+        }
+    }
+    less
+}
