@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::{app, cargo, cross, fuzz, natlab, packages};
+use crate::{app, cargo, cross, fuzz, natlab, packages, sim};
 
 /// What to test.
 #[derive(Args)]
@@ -35,6 +35,8 @@ enum Layer {
     Architecture,
     /// Unit and property tests of all crates.
     Unit,
+    /// Random parties in virtual time, every pair judged.
+    Sim,
     /// Against coturn, stun-client and wireguard-go.
     Interop,
     /// The lab of network namespaces itself.
@@ -186,6 +188,7 @@ impl Layer {
                 test(&arguments)?;
                 cargo::run(cargo::command(["test", "--doc"]).args(arguments))
             }
+            Self::Sim => sim::run(&sim::IN_CI),
             Self::Interop => test(&["-p", APART[1]]),
             Self::Natlab => test(&["-p", APART[2]]),
             Self::Classify => natlab::run(&["classify".into(), "--spread".into()]),

@@ -10,6 +10,7 @@ mod natlab;
 mod package;
 mod packages;
 mod run;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,12 @@ enum Task {
     },
     /// Writes ui/src/bindings.ts anew from the commands and events of the app.
     Bindings,
+    /// Plays random parties in virtual time, judges every pair, and prints figures as a table and as JSON.
+    Sim {
+        /// Passed on; `--help` explains them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Feeds garbage to every parser of bytes from outside.
     Fuzz(fuzz::Options),
     /// Checks that the code compiles for Windows and macOS.
@@ -84,6 +91,7 @@ fn work(task: Task) -> Result<()> {
         Task::Bench { arguments } => bench(&arguments),
         Task::Natlab { arguments } => natlab::run(&arguments),
         Task::Bindings => app::write_bindings(),
+        Task::Sim { arguments } => sim::run(&arguments),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Cross => cross::run(),
         Task::Icons { yes } => icons::run(yes),

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How often the members' views are looked at.
-pub(crate) const LOOK: Duration = Duration::from_millis(20);
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
 /// What is to be done at a moment.
 #[derive(Debug, Clone, Copy)]
@@ -164,8 +164,13 @@ impl<'a> Stage<'a> {
             Act::Join(who) => self.join(who),
             Act::Happen(what) => self.happen(what),
             Act::Wake(who) => self.world.sleep(who, false),
-            Act::Start(who) => self.power_on(who),
-            Act::StartServer => self.world.start_server(),
+            Act::Start(who) if self.world.members[who].node.is_none() => self.power_on(who),
+            Act::Start(_) => {}
+            Act::StartServer => {
+                if self.world.server.is_none() {
+                    self.world.start_server();
+                }
+            }
             Act::StartRelay => {
                 if self.world.relay.is_none() {
                     self.world.start_relay();
@@ -189,7 +194,8 @@ impl<'a> Stage<'a> {
             Happening::Sleep { who, .. } => self.world.sleep(who, true),
             Happening::Roam { who, to } => self.roam(who, to),
             Happening::Restart { who, .. } => self.world.kill(who),
-            Happening::Leave { who } => self.leave(who),
+            Happening::Leave { who } if self.all_are_here() => self.leave(who),
+            Happening::Leave { .. } => {}
             Happening::ServerRestart { .. } => self.world.kill_server(),
             Happening::RelayRestart { .. } => self.world.kill_relay(),
             Happening::RouterRestart { home } => {
@@ -208,6 +214,15 @@ impl<'a> Stage<'a> {
         self.note_home(who, to);
         self.world.roam(who, place, ip, v6);
         self.ask_router(who);
+    }
+
+    /// Whether everybody would hear somebody leave: whoever does not must keep them among the members.
+    fn all_are_here(&self) -> bool {
+        let hears = |who: usize| {
+            let member = &self.world.members[who];
+            !self.present[who] || member.node.is_some() && !member.asleep
+        };
+        self.world.server.is_some() && (0..self.present.len()).all(hears)
     }
 
     fn leave(&mut self, who: usize) {

@@ -21,6 +21,7 @@ impl Peer {
     /// Makes the pairs that candidates and allocations ask for, and removes those they no longer do.
     pub(crate) fn sync(&mut self, env: &mut Env<'_>) {
         let wanted = self.wanted(env);
+        self.recognise_relays();
         let selected = self.selected;
         let stays = |pair: &Pair| {
             let (alive, retiring) = match pair.path.via {
@@ -53,6 +54,16 @@ impl Peer {
             self.pairs.extract_if(.., |pair| !permitted(config, pair.path, pair.kind)).collect();
         gone.iter().for_each(|pair| forget(pair, env));
         self.sync(env);
+    }
+
+    /// A path may show itself before the peer says that its end is at a relay; it is none the better for that.
+    fn recognise_relays(&mut self) {
+        let Self { pairs, candidates, .. } = self;
+        for pair in pairs.iter_mut().filter(|pair| pair.kind == CandidateKind::PeerReflexive) {
+            if ends_at_relay(candidates, pair.path) {
+                (pair.kind, pair.transport) = (CandidateKind::Relayed, Some(RelayTransport::Udp));
+            }
+        }
     }
 
     /// Paths worth checking, each with the best of its reasons.
@@ -129,7 +140,8 @@ impl Peer {
             if !permitted(env.config, path, CandidateKind::PeerReflexive) || !self.make_room(env) {
                 return None;
             }
-            let kind = self.punch.kind_of(path).unwrap_or(CandidateKind::PeerReflexive);
+            let relayed = ends_at_relay(&self.candidates, path).then_some(CandidateKind::Relayed);
+            let kind = relayed.or_else(|| self.punch.kind_of(path)).unwrap_or(CandidateKind::PeerReflexive);
             self.add(env, path, kind);
             self.pairs.sort_by_key(|pair| (pair.tier(), pair.kind, pair.path));
         }
@@ -171,6 +183,12 @@ pub(crate) fn permitted(config: &Config, path: Path, kind: CandidateKind) -> boo
 fn is_learned(pair: &Pair) -> bool {
     use CandidateKind::{PeerReflexive, Predicted, Sprayed};
     matches!(pair.kind, PeerReflexive | Predicted | Sprayed)
+}
+
+/// Whether a path goes straight to a relay of the peer's.
+fn ends_at_relay(candidates: &[Candidate], path: Path) -> bool {
+    let relayed = |c: &Candidate| c.kind == CandidateKind::Relayed && c.address == path.remote;
+    matches!(path.via, Via::Udp(_)) && candidates.iter().any(relayed)
 }
 
 /// Gives back what a pair holds.
