@@ -141,8 +141,8 @@ impl Layer {
         let needs_root = match self {
             Self::Interop | Self::Natlab | Self::Classify | Self::Portmap | Self::Party => true,
             Self::Matrix | Self::Roam => true,
-            Self::Ui | Self::App => false,
-            Self::Format | Self::Lint | Self::Architecture | Self::Unit | Self::Fuzz | Self::Cross => false,
+            Self::Ui | Self::App | Self::Sim | Self::Fuzz | Self::Cross => false,
+            Self::Format | Self::Lint | Self::Architecture | Self::Unit => false,
         };
         if needs_root && !cargo::is_root() {
             return Some("needs root, for network namespaces and devices".into());

@@ -33,7 +33,7 @@ pub enum Wrong {
     Twice(usize, usize),
     /// The pair must have such a path, but has another.
     Path(usize, usize, Route, Option<PathKind>),
-    /// The first still has the second among the members, who left.
+    /// The first still takes the second, who left, to be online.
     Ghost(usize, usize),
     /// The program gave up.
     Panic(String),
@@ -46,7 +46,7 @@ impl fmt::Display for Wrong {
             Self::Mute(a, b) => write!(f, "packets from {a} do not reach {b}"),
             Self::Twice(a, b) => write!(f, "a packet from {a} reached {b} twice"),
             Self::Path(a, b, route, kind) => write!(f, "{a} has {b} by {kind:?}, though it is {route:?}"),
-            Self::Ghost(a, b) => write!(f, "{a} still has {b}, who left"),
+            Self::Ghost(a, b) => write!(f, "{a} takes {b} to be online, who left"),
             Self::Panic(what) => write!(f, "panic: {what}"),
         }
     }

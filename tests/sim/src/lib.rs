@@ -21,6 +21,7 @@ pub mod outcome;
 pub mod packet;
 mod perform;
 mod relay;
+pub mod scale;
 pub mod scenario;
 mod server;
 pub mod shrink;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use partyline_tests_sim::{
     crowd::{self, Figures, Played, Spread},
+    scale::measure,
     scenario::Scenario,
     shrink::{shrink, survive},
 };
@@ -29,6 +30,9 @@ struct Arguments {
     /// Makes the first failing scenario smaller and writes it to this file.
     #[arg(long)]
     shrink: Option<PathBuf>,
+    /// Instead: what a member of one party of 8, 16, 32 … up to so many members costs.
+    #[arg(long, num_args = 0..=1, default_missing_value = "250")]
+    scale: Option<usize>,
     /// Prints figures as JSON only.
     #[arg(long)]
     json: bool,
@@ -36,9 +40,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let done = match &arguments.scenario {
-        Some(file) => replay(file, &arguments),
-        None => play_many(&arguments),
+    let done = match (&arguments.scenario, arguments.scale) {
+        (Some(file), _) => replay(file, &arguments),
+        (None, Some(most)) => grow(most, arguments.json),
+        (None, None) => play_many(&arguments),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -48,6 +53,23 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn grow(most: usize, json: bool) -> Result<bool> {
+    let mut all = Vec::new();
+    for members in [8, 16, 32, 64, 128, 250].into_iter().filter(|members| *members <= most) {
+        let scale = measure(members);
+        if !json {
+            println!(
+                "{members:4} members: connected after {:.0} ms; a member costs {:.1} ms of processor time until then, and \
+                 at rest {:.2} ms, {:.1} datagrams and {:.1} wakes a second",
+                scale.mesh_ms, scale.mesh_cpu_ms, scale.rest_cpu_ms, scale.rest_datagrams, scale.rest_wakes,
+            );
+        }
+        all.push(scale);
+    }
+    println!("{}", serde_json::json!({ "scale": all }));
+    Ok(true)
 }
 
 fn replay(file: &PathBuf, arguments: &Arguments) -> Result<bool> {

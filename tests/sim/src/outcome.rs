@@ -15,7 +15,7 @@ const REST: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(400);
 const AGAIN: Duration = Duration::from_secs(2);
 /// How often packets are tried that must arrive.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 30;
 
 /// How long a pair took, from the moment both were online.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -91,7 +91,7 @@ impl Stage<'_> {
         for who in &there {
             let view = self.world.snapshot(*who);
             let members = view.parties.iter().flat_map(|party| &party.members);
-            let ids: Vec<_> = members.map(|member| member.id).collect();
+            let ids: Vec<_> = members.filter(|member| member.online).map(|member| member.id).collect();
             for other in there.iter().filter(|other| *other != who) {
                 faults.extend(self.fault(*who, *other));
             }
@@ -130,6 +130,9 @@ impl Stage<'_> {
         let all = |one: &usize| there.iter().map(move |other| (*one, *other)).collect::<Vec<_>>();
         let mut open: Vec<(usize, usize)> = there.iter().flat_map(all).filter(|(a, b)| a != b).collect();
         for round in 0..ROUNDS {
+            if open.is_empty() {
+                break;
+            }
             let mut sent = Vec::new();
             self.world.members.iter_mut().for_each(|member| member.received.clear());
             for (from, to) in open {

@@ -1,7 +1,7 @@
 //! The relay, with its sockets and streams.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
@@ -168,7 +168,6 @@ impl RelayHost {
     }
 
     fn obey(&mut self, now: Now) {
-        let mut closed = BTreeSet::new();
         while let Some(event) = self.core.poll_event() {
             match event {
                 Event::Open { socket, address } => {
@@ -176,12 +175,11 @@ impl RelayHost {
                     self.open.insert(socket, address);
                     self.core.handle_opened(now, socket, true);
                 }
-                Event::Close { socket } => _ = closed.insert(socket),
-            }
-        }
-        for socket in closed {
-            if let Some(address) = self.open.remove(&socket) {
-                self.sockets.remove(&address);
+                Event::Close { socket } => {
+                    if let Some(address) = self.open.remove(&socket) {
+                        self.sockets.remove(&address);
+                    }
+                }
             }
         }
     }

@@ -213,7 +213,6 @@ impl Scenario {
             60..70 if who > 0 => Happening::Leave { who },
             60..80 => Happening::ServerRestart { after_ms: span },
             80..90 => Happening::RelayRestart { after_ms: span },
-            90..96 => Happening::RouterRestart { home: self.members[who].home },
             _ => Happening::Clock { who, skew_s: dice.below(7_200) as i32 - 3_600 },
         }
     }

@@ -15,6 +15,7 @@ use partyline_tests_sim::{
 fn corpus() -> Vec<(String, Scenario)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = files.filter(|path| path.is_file());
     let read = |path: std::path::PathBuf| {
         let scenario = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         (path.display().to_string(), scenario)
