@@ -170,7 +170,7 @@ impl Layer {
             Self::Lint => packages::FOR_APP.to_vec(),
             Self::Ui => [&packages::FOR_APP[..], &packages::FOR_UI_TESTS].concat(),
             Self::App => packages::FOR_APP.to_vec(),
-            Self::Format | Self::Architecture | Self::Unit | Self::Cross => Vec::new(),
+            Self::Format | Self::Architecture | Self::Unit | Self::Sim | Self::Cross => Vec::new(),
         }
     }
 
