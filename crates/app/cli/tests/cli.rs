@@ -303,10 +303,10 @@ Friday  on  10.80.7.0/24  on partyline0  owner
 MEMBER       ADDRESS    CONNECTION     PING   LOSS  NETWORK    RECEIVED  SENT
 Zoë (owner)  10.80.7.1  this computer  –      –     symmetric  2.0 KiB   10 B
 雪だるま     10.80.7.2  relay fra      31 ms  2%    symmetric  2.0 KiB   10 B
-    192.0.2.7:3478 for 40 s, handshake 12 s ago
+    192.0.2.7:3478 for 40 s, handshake 12 s ago; no direct path answers; it is looked for again from time to time
     hole punching    no answer    1500 ms  both routers change ports
 Bob\u{fffd}[2J      10.80.7.3  relay fra      31 ms  2%    symmetric  2.0 KiB   10 B
-    192.0.2.7:3478 for 40 s, handshake 12 s ago
+    192.0.2.7:3478 for 40 s, handshake 12 s ago; no direct path answers; it is looked for again from time to time
     hole punching    no answer    1500 ms  both routers change ports
 
 This computer's network: full cone

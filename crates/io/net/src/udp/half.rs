@@ -59,7 +59,7 @@ impl Half {
     pub(super) async fn send(&self, outgoing: &Outgoing<'_>) -> io::Result<()> {
         let mut rest = *outgoing;
         loop {
-            match self.send_some(&mut rest) {
+            match self.send_some(&mut rest, Self::send_when_ready) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.writable().await?,
                 result => return result,
             }
@@ -67,16 +67,21 @@ impl Half {
     }
 
     pub(super) fn try_send(&self, outgoing: &Outgoing<'_>) -> io::Result<()> {
-        self.send_some(&mut { *outgoing })
+        // Of a socket opened a moment ago the runtime does not know yet that it can send; the system does.
+        self.send_some(&mut { *outgoing }, Self::send_now)
     }
 
     /// Sends from the front of `rest` until it is empty or an error occurs; what was sent is gone from it.
-    fn send_some(&self, rest: &mut Outgoing<'_>) -> io::Result<()> {
+    fn send_some(
+        &self,
+        rest: &mut Outgoing<'_>,
+        send: impl Fn(&Self, &Outgoing<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut result = Ok(());
         loop {
             let most = self.segments_at_once() * rest.segment.max(1);
             let (now, later) = rest.bytes.split_at(most.min(rest.bytes.len()));
-            match self.send_burst(&Outgoing { bytes: now, ..*rest }) {
+            match send(self, &Outgoing { bytes: now, ..*rest }) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
                 // The network adapter refused segmentation: once more, one by one.
                 Err(_) if most > self.segments_at_once() * rest.segment.max(1) => continue,
@@ -94,7 +99,15 @@ impl Half {
         self.state.as_ref().map_or(1, UdpSocketState::max_gso_segments).max(1)
     }
 
-    fn send_burst(&self, burst: &Outgoing<'_>) -> io::Result<()> {
+    /// Remembers that the buffer is full, so that one can wait until it no longer is.
+    fn send_when_ready(&self, burst: &Outgoing<'_>) -> io::Result<()> {
+        if self.state.is_none() {
+            return self.send_now(burst);
+        }
+        self.socket.try_io(Interest::WRITABLE, || self.send_now(burst))
+    }
+
+    fn send_now(&self, burst: &Outgoing<'_>) -> io::Result<()> {
         let Some(state) = &self.state else {
             return self.socket.try_send_to(burst.bytes, burst.to).map(|_| ());
         };
@@ -105,7 +118,7 @@ impl Half {
             segment_size: (burst.bytes.len() > burst.segment).then_some(burst.segment),
             src_ip: burst.from,
         };
-        self.socket.try_io(Interest::WRITABLE, || state.try_send(UdpSockRef::from(&self.socket), &transmit))
+        state.try_send(UdpSockRef::from(&self.socket), &transmit)
     }
 }
 
