@@ -51,6 +51,8 @@ class App {
 
   /** Takes a snapshot, and from it the samples that are new. */
   take(snapshot: Snapshot) {
+    // A party that was just made may not be in the next snapshot yet; only one that was there can be gone.
+    const shown = this.screen.at === 'party' ? this.party(this.screen.party) : undefined;
     this.snapshot = snapshot;
     const keys = new Set<string>();
     let added = false;
@@ -62,7 +64,7 @@ class App {
     }
     this.samples.keep(keys);
     if (added) this.sampled += 1;
-    if (this.screen.at === 'party' && !this.party(this.screen.party)) this.show({ at: 'home' });
+    if (shown && !this.party(shown.id)) this.show({ at: 'home' });
   }
 
   show(screen: Screen) {

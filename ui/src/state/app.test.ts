@@ -57,6 +57,15 @@ describe('snapshots', () => {
   });
 });
 
+it('stays at a party that no snapshot has yet', async () => {
+  const made = friday();
+  app.take(snapshot([]));
+  answers = { create: { reply: 'created', value: { party: made.id, link: 'partyline://join/x' } } };
+  await app.createParty('Friday');
+  app.take(snapshot([]));
+  expect(app.screen).toEqual({ at: 'party', party: made.id });
+});
+
 it('creates a party and opens its invite with the link that came with it', async () => {
   const made = friday();
   app.take(snapshot([made]));
