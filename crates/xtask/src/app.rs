@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::Result;
 
-use crate::cargo;
+use crate::{cargo, natlab};
 
 /// Arguments of `cargo build` that make the app.
 pub const PROGRAM: [&str; 2] = ["-p", "partyline-app"];
@@ -39,6 +39,14 @@ pub fn check_ui() -> Result<()> {
     fetch()?;
     npm(&["run", "check"])?;
     npm(&["test"])
+}
+
+/// Plays stories in the app. The user interface has to be built before. All is built in one go, so that the programs share
+/// what they are built from.
+pub fn tell(arguments: &[String]) -> Result<()> {
+    let mut build = cargo::command(["build", "-p", "partyline-tests-app"]);
+    cargo::run(build.args(natlab::PROGRAMS).args(PROGRAM))?;
+    cargo::run(Command::new(cargo::target().join("debug/app-test")).args(arguments))
 }
 
 /// Writes ui/src/bindings.ts.

@@ -43,6 +43,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Runs the real app in a real window on a display of its own, with friends in namespaces (needs root).
+    AppTest {
+        /// Passed on to the stories; `--help` explains them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Writes ui/src/bindings.ts anew from the commands and events of the app.
     Bindings,
     /// Plays random parties in virtual time, judges every pair, and prints figures as a table and as JSON.
@@ -90,6 +96,11 @@ fn work(task: Task) -> Result<()> {
         Task::Test(options) => check::run(&options),
         Task::Bench { arguments } => bench(&arguments),
         Task::Natlab { arguments } => natlab::run(&arguments),
+        Task::AppTest { arguments } => {
+            packages::install(&[&packages::FOR_APP[..], &packages::FOR_APP_TESTS].concat(), false)?;
+            app::build_ui()?;
+            app::tell(&arguments)
+        }
         Task::Bindings => app::write_bindings(),
         Task::Sim { arguments } => sim::run(&arguments),
         Task::Fuzz(options) => fuzz::run(&options),

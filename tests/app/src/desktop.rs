@@ -1,0 +1,295 @@
+//! A computer of the lab with a display, a session bus and the app in its window.
+
+use std::{
+    fs,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use natlab::{
+    Host, Process, checked,
+    party::{Member, Server},
+    until,
+};
+use serde_json::{Value, json};
+
+use crate::webdriver::Session;
+
+/// How long the app may take until its window answers, and anything in it until it is seen. Generous, since nothing
+/// here measures time.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The largest window that is looked at has to fit.
+const SCREEN: &str = "2600x1500x24";
+
+/// Finds what a person would: the visible element of a role with a name.
+const FIND: &str = r"
+const [role, name] = arguments;
+const tags = { button: 'button,[role=button]', menuitem: '[role=menuitem]', tab: '[role=tab]', field: 'input,textarea',
+  radio: '[role=radio],input[type=radio]', switch: '[role=switch]', any: '*' };
+const shown = (one) => one.checkVisibility ? one.checkVisibility() : one.offsetParent !== null;
+const text = (one) => {
+  const by = one.getAttribute('aria-labelledby');
+  const label = one.labels && one.labels.length ? one.labels[0].innerText : '';
+  const labelled = by ? by.split(' ').map((id) => document.getElementById(id)?.innerText ?? '').join(' ') : '';
+  return (one.getAttribute('aria-label') || labelled || label || one.innerText || '').replace(/\s+/g, ' ').trim();
+};
+const all = [...document.querySelectorAll(tags[role])].filter(shown);
+return all.find((one) => text(one) === name) ?? all.find((one) => text(one).startsWith(name))
+  ?? all.find((one) => text(one).includes(name)) ?? null;
+";
+
+/// A session of a desktop: display, bus, window management.
+#[derive(Debug)]
+pub struct Desktop {
+    host: Host,
+    home: PathBuf,
+    programs: PathBuf,
+    display: String,
+    service: Vec<(String, PathBuf)>,
+    driver: u16,
+    running: Vec<Process>,
+}
+
+impl Desktop {
+    /// Starts one on the computer of a member, whose service the app is to use. `number` tells desktops apart.
+    ///
+    /// # Errors
+    /// When a program is missing, or does not come up.
+    pub fn start(member: &Member, programs: &Path, number: u16) -> Result<Self> {
+        let home = member.host.directory().join(format!("{}-desktop", member.name()));
+        let run = home.join("run");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&run)?;
+        let mut desktop = Self {
+            host: member.host.clone(),
+            home,
+            programs: programs.to_owned(),
+            display: format!(":{}", 400 + u32::from(number) + std::process::id() % 500 * 4),
+            service: Self::service_of(member),
+            driver: 4444 + number,
+            running: Vec::new(),
+        };
+        desktop.open()?;
+        Ok(desktop)
+    }
+
+    /// Where the member's service keeps its things.
+    fn service_of(member: &Member) -> Vec<(String, PathBuf)> {
+        let place = member.host.directory().join(member.name());
+        let at = |variable: &str, directory: &str| (variable.to_owned(), place.join(directory));
+        let authority = ("PARTYLINE_EXTRA_CA".to_owned(), Server::authority(member.host.directory()));
+        let mut places = vec![at("PARTYLINE_STATE_DIR", "state"), at("PARTYLINE_RUNTIME_DIR", "run")];
+        places.extend(authority.1.exists().then_some(authority));
+        places
+    }
+
+    fn open(&mut self) -> Result<()> {
+        let mut xvfb = self.command("Xvfb");
+        xvfb.args([&self.display, "-screen", "0", SCREEN, "-nolisten", "tcp", "-noreset"]);
+        self.launch("xvfb", xvfb)?;
+        let shown = format!("/tmp/.X11-unix/X{}", &self.display[1..]);
+        until("the display", PATIENCE, || {
+            fs::metadata(&shown).map(drop).with_context(|| format!("there is no {shown}"))
+        })?;
+        let mut bus = self.command("dbus-daemon");
+        bus.args(["--session", "--nofork", "--nopidfile", "--address"]).arg(self.bus());
+        self.launch("bus", bus)?;
+        until("the session bus", PATIENCE, || {
+            fs::metadata(self.home.join("run/bus")).map(drop).context("it has no socket")
+        })?;
+        let openbox = self.command("openbox");
+        self.launch("openbox", openbox)
+    }
+
+    fn launch(&mut self, name: &str, command: Command) -> Result<()> {
+        let process = self.host.spawn(&format!("{}-{name}", self.host.name()), command)?;
+        self.running.push(process);
+        Ok(())
+    }
+
+    fn bus(&self) -> String {
+        format!("unix:path={}", self.home.join("run/bus").display())
+    }
+
+    /// A command in this session.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = self.host.command(program);
+        command
+            .env("HOME", &self.home)
+            .env("XDG_CONFIG_HOME", self.home.join("config"))
+            .env("XDG_DATA_HOME", self.home.join("data"))
+            .env("XDG_CACHE_HOME", self.home.join("cache"))
+            .env("XDG_RUNTIME_DIR", self.home.join("run"))
+            .env("DBUS_SESSION_BUS_ADDRESS", self.bus())
+            .env("DISPLAY", &self.display)
+            .env("GDK_BACKEND", "x11")
+            .env("LIBGL_ALWAYS_SOFTWARE", "1")
+            .env("NO_AT_BRIDGE", "1")
+            .env("LANG", "C.UTF-8")
+            // Root's WebKit would need a sandbox of namespaces within the lab's.
+            .env("WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS", "1")
+            .env("USER", self.host.name())
+            .env_remove("WAYLAND_DISPLAY")
+            .env_remove("SUDO_USER")
+            .envs(self.service.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// The app's program.
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
+        self.programs.join("partyline-app")
+    }
+
+    /// Starts the app and drives its window.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn app(&mut self, arguments: &[&str]) -> Result<App> {
+        self.driver += 100;
+        let mut driver = self.command("setpriv");
+        driver.args(["--bounding-set=-net_admin", "WebKitWebDriver"]);
+        driver.arg(format!("--port={}", self.driver)).env("TAURI_WEBVIEW_AUTOMATION", "true");
+        let mut process = self.host.spawn(&format!("{}-app", self.host.name()), driver)?;
+        let session = until("the app's window", PATIENCE, || {
+            process.alive()?;
+            Session::open(&self.host, self.driver, &self.program(), arguments)
+        })?;
+        let app = App { session, driver: process };
+        until("the app's page", PATIENCE, || app.look(|text| !text.is_empty()))?;
+        Ok(app)
+    }
+
+    /// Starts the app again while it runs, as a click on a link does; it hands over its arguments and ends.
+    ///
+    /// # Errors
+    /// When it does not end well.
+    pub fn open_link(&self, link: &str) -> Result<String> {
+        checked(self.command(&self.program().to_string_lossy()).arg(link))
+    }
+}
+
+/// The app in its window.
+#[derive(Debug)]
+pub struct App {
+    session: Session,
+    driver: Process,
+}
+
+impl App {
+    /// Everything that can be read in the window.
+    ///
+    /// # Errors
+    /// When the window does not answer.
+    pub fn text(&self) -> Result<String> {
+        let said = self.session.run("return document.body.innerText", &[])?;
+        Ok(said.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Whether the window's text is as wanted.
+    ///
+    /// # Errors
+    /// With the text, where it is not.
+    pub fn look(&self, wanted: impl Fn(&str) -> bool) -> Result<()> {
+        let text = self.text()?;
+        if wanted(&text) { Ok(()) } else { bail!("the window says:\n{text}") }
+    }
+
+    /// Waits until the window says something.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn reads(&self, wanted: &str) -> Result<()> {
+        until(&format!("the window to say {wanted:?}"), PATIENCE, || self.look(|text| text.contains(wanted)))
+    }
+
+    /// Waits until the window says something no more.
+    ///
+    /// # Errors
+    /// When it still does.
+    pub fn no_longer_reads(&self, unwanted: &str) -> Result<()> {
+        until(&format!("the window to drop {unwanted:?}"), PATIENCE, || {
+            self.look(|text| !text.contains(unwanted))
+        })
+    }
+
+    /// Clicks what has that role (`button`, `menuitem`, `tab`, `radio`, `switch`) and name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn click(&self, role: &str, name: &str) -> Result<()> {
+        until(&format!("to click {role} {name:?}"), PATIENCE, || self.session.click(&self.find(role, name)?))
+    }
+
+    /// Fills in the field of that name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn fill(&self, name: &str, text: &str) -> Result<()> {
+        until(&format!("to fill in {name:?}"), PATIENCE, || {
+            self.session.write(&self.find("field", name)?, text)
+        })
+    }
+
+    /// What the field of that name holds.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn value(&self, name: &str) -> Result<String> {
+        let value = self.session.run("return arguments[0].value", &[self.find("field", name)?])?;
+        Ok(value.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Whether there is something of that role and name.
+    ///
+    /// # Errors
+    /// When the window does not answer.
+    pub fn has(&self, role: &str, name: &str) -> Result<bool> {
+        Ok(!self.session.run(FIND, &[json!(role), json!(name)])?.is_null())
+    }
+
+    fn find(&self, role: &str, name: &str) -> Result<Value> {
+        let found = self.session.run(FIND, &[json!(role), json!(name)])?;
+        if found.is_null() {
+            bail!("there is no {role} {name:?}; the window says:\n{}", self.text()?);
+        }
+        Ok(found)
+    }
+
+    /// Runs a script in the page.
+    ///
+    /// # Errors
+    /// When it throws.
+    pub fn run(&self, script: &str) -> Result<Value> {
+        self.session.run(script, &[])
+    }
+
+    /// Sets the window's size.
+    ///
+    /// # Errors
+    /// When the window is gone.
+    pub fn resize(&self, width: u32, height: u32) -> Result<()> {
+        self.session.resize(width, height)
+    }
+
+    /// What the window looks like, as PNG.
+    ///
+    /// # Errors
+    /// When it cannot be painted.
+    pub fn screenshot(&self) -> Result<Vec<u8>> {
+        self.session.screenshot()
+    }
+
+    /// Ends the app.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn close(self) -> Result<()> {
+        self.session.close()?;
+        self.driver.stop()
+    }
+}

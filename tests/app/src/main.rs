@@ -1,0 +1,79 @@
+//! `cargo xtask app-test`: stories that people live through with the app, each in an internet of its own.
+
+mod desktop;
+mod pictures;
+mod stories;
+mod webdriver;
+
+use std::{env, path::PathBuf, process::ExitCode, time::Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use natlab::party::World;
+
+use crate::stories::{Story, stories};
+
+/// Runs the app in a window on a display of its own, and looks at what it says.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask app-test")]
+struct Arguments {
+    /// Stories; all if none is named.
+    stories: Vec<String>,
+    /// List them instead.
+    #[arg(long)]
+    list: bool,
+    /// Take pictures of every screen instead, into this directory.
+    #[arg(long, value_name = "DIR")]
+    pictures: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match work(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("app-test: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(arguments: &Arguments) -> Result<()> {
+    if arguments.list {
+        stories().iter().for_each(|story| println!("{:16} {}", story.name, story.about));
+        return Ok(());
+    }
+    if let Some(directory) = &arguments.pictures {
+        return pictures::take(&World::new()?, &programs()?, directory);
+    }
+    let named =
+        |story: &&Story| arguments.stories.is_empty() || arguments.stories.contains(&story.name.into());
+    let chosen: Vec<_> = stories().iter().filter(named).collect();
+    ensure!(!chosen.is_empty(), "no such story; --list shows them");
+    let failed = chosen.iter().filter(|story| !passes(story)).count();
+    println!("{} stories passed, {failed} failed", chosen.len() - failed);
+    ensure!(failed == 0, "{failed} of {} stories failed", chosen.len());
+    Ok(())
+}
+
+fn passes(story: &Story) -> bool {
+    let begun = Instant::now();
+    let told = World::new().and_then(|world| {
+        (story.tell)(&world, &programs()?).with_context(|| world.last_words(&format!("app-{}", story.name)))
+    });
+    let seconds = begun.elapsed().as_secs();
+    match &told {
+        Ok(()) => println!("app {:16} ok      {seconds:4} s  {}", story.name, story.about),
+        Err(error) => println!("app {:16} FAILED  {seconds:4} s\n{error:?}", story.name),
+    }
+    told.is_ok()
+}
+
+/// Where the programs are: beside this one, or in the directory `PARTYLINE_PROGRAMS`.
+fn programs() -> Result<PathBuf> {
+    let programs = match env::var_os("PARTYLINE_PROGRAMS") {
+        Some(directory) => directory.into(),
+        None => env::current_exe()?.parent().context("no directory")?.to_owned(),
+    };
+    ensure!(programs.join("partyline-app").exists(), "partyline-app is not in {}", programs.display());
+    Ok(programs)
+}
