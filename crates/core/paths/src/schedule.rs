@@ -49,30 +49,28 @@ impl<K: Copy + Ord> Deadlines<K> {
     }
 }
 
-/// Lets a burst of checks out at once and further ones at a steady pace (RFC 8445, section 14, whose 50 ms suit
-/// thousands of streams rather than a party).
+/// Lets a burst out at once and further packets at a steady pace.
 #[derive(Debug)]
 pub(crate) struct Pacer {
     gap: Duration,
-    /// When the burst would be whole again.
-    full_at: Instant,
+    burst: u32,
+    /// When the burst will be whole again, if it has been touched.
+    full_at: Option<Instant>,
 }
 
 impl Pacer {
-    const BURST: u32 = 16;
-
-    pub(crate) fn new(now: Instant, gap: Duration) -> Self {
-        Self { gap, full_at: now }
+    pub(crate) const fn new(gap: Duration, burst: u32) -> Self {
+        Self { gap, burst, full_at: None }
     }
 
     /// Takes a turn, or says when there will be one.
     pub(crate) fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        let full_at = self.full_at.max(now) + self.gap;
-        let limit = now + self.gap * Self::BURST;
+        let full_at = self.full_at.map_or(now, |at| at.max(now)) + self.gap;
+        let limit = now + self.gap * self.burst;
         if full_at > limit {
             return Err(now + (full_at - limit));
         }
-        self.full_at = full_at;
+        self.full_at = Some(full_at);
         Ok(())
     }
 }
@@ -90,7 +88,7 @@ mod tests {
     fn a_burst_goes_at_once_and_the_rest_at_a_pace() {
         let gap = Duration::from_millis(5);
         let mut now = start();
-        let mut pacer = Pacer::new(now, gap);
+        let mut pacer = Pacer::new(gap, 16);
         let burst = std::iter::from_fn(|| pacer.take(now).ok()).count();
         assert_eq!(burst, 16);
         for _ in 0..10 {

@@ -107,12 +107,10 @@ fn a_member_without_udp_comes_in_over_tls() {
     );
 }
 
-#[test]
-fn one_allocation_serves_both() {
+/// Two homes of which only the first has a relay.
+fn one_relay(nats: [Nat; 2]) {
     let mut world = World::new();
-    for nat in [Nat::Symmetric, Nat::Cone] {
-        world.home(nat, Config::default());
-    }
+    nats.into_iter().for_each(|nat| _ = world.home(nat, Config::default()));
     world.relays(0, &[RelayTransport::Udp]);
     (0..2).for_each(|home| world.gather(home));
     world.introduce(0, 1);
@@ -123,19 +121,14 @@ fn one_allocation_serves_both() {
 }
 
 #[test]
+fn one_allocation_serves_both() {
+    one_relay([Nat::Symmetric, Nat::Cone]);
+}
+
+#[test]
 fn one_allocation_serves_both_even_where_every_destination_has_its_port() {
-    let mut world = World::new();
-    for _ in 0..2 {
-        world.home(Nat::Symmetric, Config::default());
-    }
-    world.relays(0, &[RelayTransport::Udp]);
-    (0..2).for_each(|home| world.gather(home));
-    world.introduce(0, 1);
     // The relay sees the other at a port that nobody announced, and says so in Data indications.
-    world.run_to(SOON, "the relay", |w| both(w, PathKind::Relay));
-    let sent = world.chat(0, 1, Duration::from_secs(2), TICK);
-    world.run(Duration::from_secs(1));
-    assert_eq!(world.missing(&sent, |from| 1 - from), []);
+    one_relay([Nat::Symmetric, Nat::Symmetric]);
 }
 
 #[test]
@@ -191,16 +184,7 @@ fn a_mapped_port_is_what_carries() {
 fn loss_and_jitter_change_no_outcome() {
     for seed in 0..20u32 {
         let mut world = pair(Nat::Cone, Nat::Cone, Config::default());
-        let mut state = seed.wrapping_mul(2_654_435_761) | 1;
-        let mut random = move || {
-            state ^= state << 13;
-            state ^= state >> 17;
-            state ^= state << 5;
-            state
-        };
-        let mut dice = random;
-        world.lost = Box::new(move |_| dice() % 20 == 0);
-        world.delay = Box::new(move |_| Duration::from_millis(u64::from(random() % 30)));
+        world.roughen(seed);
         let took = world.run_to(SOON, "a direct path", |w| both(w, PathKind::Direct));
         assert!(took <= Duration::from_secs(2), "seed {seed}: {took:?}");
     }

@@ -71,16 +71,7 @@ fn one_way_traffic_is_no_reason_for_doubt() {
 #[test]
 fn loss_and_jitter_do_not_make_paths_flap() {
     let (mut world, _cut) = connected();
-    let mut state = 77u32;
-    let mut random = move || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state
-    };
-    let mut dice = random;
-    world.lost = Box::new(move |_| dice() % 20 == 0);
-    world.delay = Box::new(move |_| Duration::from_millis(u64::from(random() % 30)));
+    world.roughen(77);
     world.chat(0, 1, 6 * SOON, 2 * TICK);
     world.run(30 * SOON);
     world.chat(0, 1, 6 * SOON, 2 * TICK);

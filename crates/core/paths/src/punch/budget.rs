@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::api::PeerId;
+use crate::{api::PeerId, schedule::Pacer};
 
 /// Packets a second.
 const RATE: u32 = 200;
@@ -21,13 +21,19 @@ const STRAIN: Duration = Duration::from_secs(3);
 /// How soon a spray that is held up looks again.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Budget {
-    /// When the bucket is full again.
-    full_at: Option<Instant>,
+    bucket: Pacer,
     last: Option<Instant>,
     /// Peers whose traffic suffers, and until when that holds if nothing more is heard.
     strained: BTreeMap<PeerId, Instant>,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        let bucket = Pacer::new(Duration::from_secs(1) / RATE, BURST);
+        Self { bucket, last: None, strained: BTreeMap::new() }
+    }
 }
 
 impl Budget {
@@ -53,13 +59,8 @@ impl Budget {
         if let Some(next) = self.last.map(|last| last + GAP).filter(|next| *next > now) {
             return Err(next);
         }
-        let cost = Duration::from_secs(1) / RATE;
-        let full_at = self.full_at.map_or(now, |at| at.max(now)) + cost;
-        let limit = now + cost * BURST;
-        if full_at > limit {
-            return Err(now + (full_at - limit));
-        }
-        (self.full_at, self.last) = (Some(full_at), Some(now));
+        self.bucket.take(now)?;
+        self.last = Some(now);
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 #![allow(dead_code, missing_docs, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on must fail")]
 
+mod line;
 pub mod turn;
 
 use std::{
