@@ -23,6 +23,14 @@ export function advice({ nat, badge, report }: NetworkView): Advice[] {
   return list;
 }
 
+/** The network in a sentence. A check that is over and has no word for the network says why, and does not ask for another. */
+export function meaning({ nat, badge, report }: NetworkView): Key {
+  if (badge) return `badge.${badge}.sentence`;
+  if (report.running) return 'network.checking';
+  if (report.measured_at == null) return 'network.unknown.sentence';
+  return nat.public.length > 0 ? 'network.partly.sentence' : 'network.silent.sentence';
+}
+
 /** The report as plain text for a chat with whoever helps. */
 export function report({ nat, badge, port, report }: NetworkView): string {
   const allocation = typeof nat.allocation === 'object' && nat.allocation ? `contiguous ${nat.allocation.contiguous.delta}` : nat.allocation;

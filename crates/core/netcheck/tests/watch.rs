@@ -370,3 +370,23 @@ fn the_same_servers_in_another_order_are_no_reason_to_measure_again() {
     world.netcheck.set_servers(world.now, list);
     assert!(world.netcheck.report().finished);
 }
+
+#[test]
+fn a_check_with_one_plain_server_ends_every_time_and_says_what_it_cannot_tell() {
+    let mut world = World::new(7, Some(home()), vec![Server::new([11, 0, 1, 1], 3478)], Line::GOOD, 7);
+    world.survey();
+    for round in 0u16..3 {
+        let report = world.netcheck.report();
+        assert!(report.finished, "round {round}");
+        assert!(report.steps.iter().all(|step| !matches!(step.state, StepState::Doing | StepState::Waiting)));
+        assert_eq!(world.netcheck.badge(), None, "one address cannot show independence");
+        assert!(
+            report.gaps.iter().any(|gap| gap.contains("two addresses and two ports")),
+            "{:?}",
+            report.gaps
+        );
+        world.netcheck.check(world.now);
+        assert!(!world.netcheck.report().finished);
+        world.survey();
+    }
+}
