@@ -109,7 +109,7 @@ impl Node {
         let netcheck_config =
             partyline_netcheck::Config { enabled: settings.nat_detection, ..config.netcheck };
         let mut node = Self {
-            paths: Paths::new(now.instant, paths, path_config),
+            paths: Paths::new(paths, path_config),
             tunnel: Tunnel::new(now.instant, tunnel),
             netcheck: Netcheck::new(now.instant, netcheck, netcheck_config),
             config,

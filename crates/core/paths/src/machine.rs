@@ -94,7 +94,7 @@ impl Shared {
 impl Paths {
     /// A machine without peers. The seed must not repeat from run to run.
     #[must_use]
-    pub fn new(now: Instant, seed: [u8; 32], config: Config) -> Self {
+    pub fn new(seed: [u8; 32], config: Config) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let relay_rng = ChaCha20Rng::from_rng(&mut rng).unwrap_or_else(|_| ChaCha20Rng::from_seed(seed));
         let relays = Relays::new(relay_rng, config.keepalive);

@@ -1,6 +1,6 @@
 //! Which pairs a peer has: those its candidates and our allocations ask for, and those its packets show.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use partyline_model::{Candidate, CandidateKind, PathKind};
 use rand_core::RngCore;
@@ -23,6 +23,9 @@ impl Peer {
         let wanted = self.wanted(env);
         self.recognise_relays();
         let selected = self.selected;
+        let works = |pair: &Pair| wanted.contains_key(&pair.path) && pair.state == State::Valid;
+        let served = self.pairs.iter().any(works);
+        let announced: BTreeSet<SocketAddr> = self.candidates.iter().map(|c| c.address).collect();
         let stays = |pair: &Pair| {
             let (alive, retiring) = match pair.path.via {
                 Via::Udp(_) => (true, false),
@@ -31,7 +34,9 @@ impl Peer {
             };
             let in_use = selected == Some(pair.path) && pair.state == State::Valid;
             let learned = is_learned(pair);
-            wanted.contains_key(&pair.path) || (alive && (retiring || in_use || learned))
+            // Once a relay of one's own is there, others' are reached through it; but packets are under way as before.
+            let until_better = !served && announced.contains(&pair.path.remote);
+            wanted.contains_key(&pair.path) || (alive && (retiring || in_use || learned || until_better))
         };
         let gone: Vec<Pair> = self.pairs.extract_if(.., |pair| !stays(pair)).collect();
         gone.iter().for_each(|pair| forget(pair, env));

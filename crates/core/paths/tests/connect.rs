@@ -132,6 +132,28 @@ fn one_allocation_serves_both_even_where_every_destination_has_its_port() {
 }
 
 #[test]
+fn nothing_is_lost_while_the_second_relay_comes_up() {
+    // Whoever comes later first reaches the other's relay without one of its own, then through its own.
+    for nats in [[Nat::Cone, Nat::Symmetric], [Nat::Symmetric, Nat::Cone], [Nat::Symmetric, Nat::Symmetric]] {
+        for head_start in (0..200).step_by(10).map(Duration::from_millis) {
+            let mut world = World::new();
+            nats.into_iter().for_each(|nat| _ = world.home(nat, Config::default()));
+            world.signalling = false;
+            world.relays(0, &[RelayTransport::Udp]);
+            (0..2).for_each(|home| world.gather(home));
+            world.run(Duration::from_secs(1));
+            world.signalling = true;
+            world.relays(1, &[RelayTransport::Udp]);
+            world.run(head_start);
+            world.introduce(0, 1);
+            let sent = world.chat(0, 1, Duration::from_secs(2), TICK);
+            world.run(Duration::from_secs(1));
+            assert_eq!(world.missing(&sent, |from| 1 - from), [], "{nats:?}, {head_start:?}");
+        }
+    }
+}
+
+#[test]
 fn old_servers_with_md5_and_sha1_work_too() {
     let mut world = World::new();
     world.server.sha256 = false;
@@ -146,7 +168,7 @@ fn old_servers_with_md5_and_sha1_work_too() {
 fn a_server_that_remembers_an_earlier_run_is_asked_to_forget_it() {
     let mut world = pair(Nat::Symmetric, Nat::Symmetric, Config::default());
     world.run_to(SOON, "the relay", |w| both(w, PathKind::Relay));
-    world.homes[0].paths = Paths::new(world.now, [42; 32], Config::default());
+    world.homes[0].paths = Paths::new([42; 32], Config::default());
     world.homes[0].candidates.clear();
     world.relays(0, &[RelayTransport::Udp]);
     let relayed = |w: &World| w.homes[0].candidates.iter().any(|c| c.kind == CandidateKind::Relayed);

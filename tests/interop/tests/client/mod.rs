@@ -131,7 +131,7 @@ impl Member {
     pub async fn new(index: u8, servers: Vec<RelayServer>) -> Self {
         let udp = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
         let now = std::time::Instant::now();
-        let mut paths = Paths::new(now, [index + 1; 32], Config { direct: false, ..Config::default() });
+        let mut paths = Paths::new([index + 1; 32], Config { direct: false, ..Config::default() });
         paths.set_relays(now, servers);
         let address = udp.local_addr().expect("its address");
         paths.set_local(now, vec![Candidate { kind: CandidateKind::Host, address }]);

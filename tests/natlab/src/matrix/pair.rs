@@ -102,7 +102,7 @@ impl Pair {
         };
         let played = World::new().and_then(|world| {
             let outcome = self.play_in(&world, line, patience, blank.clone());
-            if outcome.as_ref().map_or(true, |outcome| !outcome.is_as_expected()) {
+            if outcome.as_ref().map_or(true, |outcome| !outcome.is_as_expected() || outcome.is_slow()) {
                 let _ = world.last_words(&format!("matrix/{}", blank.name().replace('/', "-")));
             }
             outcome
@@ -137,6 +137,11 @@ impl Outcome {
     /// Whether it connected, and is direct where that is possible.
     pub fn is_as_expected(&self) -> bool {
         self.error.is_none() && self.connected && (self.direct || !self.possible)
+    }
+
+    /// Whether the first datagram took longer than it may in the slowest twentieth of all pairs.
+    fn is_slow(&self) -> bool {
+        self.first_packet_s.is_some_and(|first| first > 1.0)
     }
 
     fn line(&self) -> String {

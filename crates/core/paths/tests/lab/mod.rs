@@ -92,7 +92,7 @@ impl Lab {
             let mut machine_seed = [index + 1; 32];
             machine_seed[..8].copy_from_slice(&seed.to_be_bytes());
             Home {
-                paths: Paths::new(now, machine_seed, config.clone()),
+                paths: Paths::new(machine_seed, config.clone()),
                 nat: Nat::new(seed * 2 + u64::from(index), public, rules),
                 inside: IpAddr::from([192, 168, index + 1, 2]),
                 profile: profile(&rules, public),

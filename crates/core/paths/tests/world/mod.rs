@@ -113,7 +113,7 @@ impl World {
         let public: IpAddr = format!("198.51.100.{number}").parse().unwrap();
         let ip = if nat == Nat::Open { public } else { format!("192.168.{number}.2").parse().unwrap() };
         self.homes.push(Home {
-            paths: Paths::new(self.now, [number; 32], config),
+            paths: Paths::new([number; 32], config),
             nat,
             lan: number,
             host: SocketAddr::new(ip, 20_000),
