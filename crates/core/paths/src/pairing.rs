@@ -34,8 +34,9 @@ impl Peer {
             };
             let in_use = selected == Some(pair.path) && pair.state == State::Valid;
             let learned = is_learned(pair);
-            // Once a relay of one's own is there, others' are reached through it; but packets are under way as before.
-            let until_better = !served && announced.contains(&pair.path.remote);
+            // Once the peer has a relay of its own it is reached there; until that works, packets come as before.
+            let relayed = matches!(pair.path.via, Via::Relay(_));
+            let until_better = relayed && !served && announced.contains(&pair.path.remote);
             wanted.contains_key(&pair.path) || (alive && (retiring || in_use || learned || until_better))
         };
         let gone: Vec<Pair> = self.pairs.extract_if(.., |pair| !stays(pair)).collect();

@@ -16,7 +16,7 @@ use crate::{
     api::{Config, Event, Hop, Local, Path, PeerId, PeerParams, SocketId, Transmit, Via},
     pair::{BUSY, Pair, Role, State},
     pairing::{forget, permitted},
-    punch::{Budget, Punch, Sockets, Traffic, question},
+    punch::{Budget, PortOrder, Punch, Sockets, Traffic, question},
     relays::Relays,
     schedule::Pacer,
 };
@@ -111,6 +111,8 @@ pub(crate) struct Peer {
     /// Since when it is known.
     pub(crate) known: Instant,
     pub(crate) traffic: Traffic,
+    /// Ports to try when they have to be guessed, once some were.
+    pub(crate) ports: Option<PortOrder>,
 }
 
 impl Peer {
@@ -133,6 +135,7 @@ impl Peer {
             lead: None,
             known: now,
             traffic: Traffic::default(),
+            ports: None,
         };
         peer.candidates.truncate(MAX_REMOTE_CANDIDATES);
         peer

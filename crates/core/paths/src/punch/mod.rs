@@ -37,6 +37,7 @@ pub(crate) use budget::Budget;
 use round::{Outcome, Round};
 pub(crate) use sample::question;
 pub(crate) use sockets::Sockets;
+pub(crate) use spray::PortOrder;
 pub(crate) use traffic::Traffic;
 
 /// How long measurements are waited for before everything is tried without them.

@@ -324,7 +324,7 @@ impl Round {
             }
             (Part::Spray { packets }, Part::Open { .. }) => {
                 let via = self.via_of_spray();
-                Stage::Spray(Spraying::new(env, via, first.ip(), packets), Meet::default())
+                Stage::Spray(Spraying::new(env.now, via, first.ip(), packets), Meet::default())
             }
             (Part::Predict, Part::Predict) => Stage::Meeting(self.meet(env.now, &targets, foretold)),
             _ => return Err(Outcome::Refused),

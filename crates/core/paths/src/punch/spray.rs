@@ -84,14 +84,36 @@ impl Opening {
     }
 }
 
+/// The order in which ports of a peer are tried: at random, each of them once before any is tried again. It goes on from
+/// round to round, since a port that was tried has a mapping in our own router already, and would not move a counting
+/// NAT on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PortOrder {
+    place: u32,
+    stride: u32,
+}
+
+impl PortOrder {
+    pub(crate) fn new(rng: &mut impl RngCore) -> Self {
+        let mut stride = rng.next_u32() % PORTS;
+        while !coprime(stride, PORTS) {
+            stride = (stride + 1) % PORTS;
+        }
+        Self { place: rng.next_u32() % PORTS, stride }
+    }
+
+    fn next(&mut self) -> u16 {
+        let port = FIRST_PORT + self.place;
+        self.place = (self.place + self.stride) % PORTS;
+        u16::try_from(port).unwrap_or(u16::MAX)
+    }
+}
+
 /// The side that looks.
 #[derive(Debug)]
 pub(crate) struct Spraying {
     via: Via,
     ip: IpAddr,
-    /// Port numbers are `start`, `start + stride`, and so on.
-    start: u32,
-    stride: u32,
     pub(crate) sent: u16,
     packets: u16,
     next: Instant,
@@ -101,22 +123,8 @@ pub(crate) struct Spraying {
 }
 
 impl Spraying {
-    pub(crate) fn new(env: &mut Env<'_>, via: Via, ip: IpAddr, packets: u16) -> Self {
-        let start = env.rng.next_u32() % PORTS;
-        let mut stride = env.rng.next_u32() % PORTS;
-        while !coprime(stride, PORTS) {
-            stride = (stride + 1) % PORTS;
-        }
-        Self { via, ip, start, stride, sent: 0, packets, next: env.now, until: None, found: None }
-    }
-
-    fn port(&self, number: u16) -> u16 {
-        let place = (u64::from(self.start) + u64::from(number) * u64::from(self.stride)) % u64::from(PORTS);
-        u16::try_from(u64::from(FIRST_PORT) + place).unwrap_or(u16::MAX)
-    }
-
-    pub(crate) fn path(&self, number: u16) -> Path {
-        Path { via: self.via, remote: SocketAddr::new(self.ip, self.port(number)) }
+    pub(crate) const fn new(now: Instant, via: Via, ip: IpAddr, packets: u16) -> Self {
+        Self { via, ip, sent: 0, packets, next: now, until: None, found: None }
     }
 
     /// Stops trying.
@@ -142,7 +150,9 @@ impl Spraying {
             if let Err(later) = env.budget.take(env.now) {
                 return Some(later);
             }
-            probes.send(peer, env, self.path(self.sent));
+            let order = peer.ports.get_or_insert_with(|| PortOrder::new(env.rng));
+            let remote = SocketAddr::new(self.ip, order.next());
+            probes.send(peer, env, Path { via: self.via, remote });
             self.sent += 1;
             // A timer that came late does not slow the whole down.
             let gap = Duration::from_secs(1) / RATE;
