@@ -232,7 +232,8 @@ pub struct Transmit {
 pub enum Event {
     /// All candidates to announce, those given included, as they changed.
     LocalCandidates(Vec<Candidate>),
-    /// Another path carries the peer's packets now, or none does.
+    /// Another path carries the peer's packets now, or none does; or the one that does was only heard on, and is proven
+    /// by an answer now.
     PathChanged {
         /// The peer.
         peer: PeerId,

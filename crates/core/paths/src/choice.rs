@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use partyline_model::PathKind;
+
 use crate::{
     api::{Event, Path, Route},
     pair::{Pair, SAMPLES, State},
@@ -31,26 +33,34 @@ const HEARD: Duration = Duration::from_secs(5);
 const MAX_HISTORY: usize = 32;
 
 impl Peer {
-    /// Chooses anew, and says so if the choice is another one.
+    /// Chooses anew, and says so if the choice is another one, or is known to lead to the peer where it was only heard on.
     pub(crate) fn choose(&mut self, now: Instant, events: &mut VecDeque<Event>) {
         let old = self.selected;
         self.react(now);
         self.watch_lead(now);
         self.selected = self.best(now);
-        let kind = self.selected.and_then(|path| self.pair(path)).map(Pair::carries);
+        let pair = self.selected.and_then(|path| self.pair(path));
+        let (kind, proven) = (pair.map(Pair::carries), pair.is_some_and(|pair| pair.state == State::Valid));
         let told = self.history.back().and_then(|(_, kind)| *kind);
-        if (self.selected, kind) == (old, told) {
+        let newly_proven = !std::mem::replace(&mut self.proven, proven) && proven;
+        if (self.selected, kind) == (old, told) && !newly_proven {
             return;
         }
-        self.history.push_back((now, kind));
-        if self.history.len() > MAX_HISTORY {
-            self.history.pop_front();
+        if self.selected != old || kind != told {
+            self.note_choice(now, kind);
         }
         events.push_back(Event::PathChanged { peer: self.id, kind, path: self.selected });
         if let (true, Some(path)) = (self.controlling, self.selected)
             && let Some(pair) = self.pair_mut(path)
         {
             pair.trigger();
+        }
+    }
+
+    fn note_choice(&mut self, now: Instant, kind: Option<PathKind>) {
+        self.history.push_back((now, kind));
+        if self.history.len() > MAX_HISTORY {
+            self.history.pop_front();
         }
     }
 

@@ -101,6 +101,8 @@ pub(crate) struct Peer {
     pub(crate) pairs: Vec<Pair>,
     window: ReplayWindow,
     pub(crate) selected: Option<Path>,
+    /// Whether a check was answered on it.
+    pub(crate) proven: bool,
     /// The path the controlling side has settled on.
     pub(crate) nominated: Option<Path>,
     pub(crate) history: VecDeque<(Instant, Option<PathKind>)>,
@@ -129,6 +131,7 @@ impl Peer {
             pairs: Vec::new(),
             window: ReplayWindow::default(),
             selected: None,
+            proven: false,
             nominated: None,
             history: VecDeque::new(),
             offers: Vec::new(),

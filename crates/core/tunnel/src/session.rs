@@ -119,11 +119,14 @@ impl Session {
         self.last_handshake
     }
 
-    /// Says whether datagrams can reach the member.
+    /// Says whether datagrams can reach the member, or that they take another way now.
     pub(crate) fn set_path(&mut self, now: Instant, up: bool) {
         if self.path != up {
             self.path = up;
             self.schedule(now);
+        } else if up && !self.ready && self.attempts > 0 {
+            // The way that the first message took may have led nowhere.
+            self.next_attempt = Some(now);
         }
     }
 

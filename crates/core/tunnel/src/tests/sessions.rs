@@ -79,6 +79,22 @@ fn lost_initiations_are_repeated() {
 }
 
 #[test]
+fn an_initiation_that_went_another_way_is_repeated_at_once() {
+    let mut lan = Lan::strangers(2);
+    lan.up = false;
+    lan.set_paths(Some(DIRECT));
+    lan.run();
+    lan.up = true;
+    lan.set_paths(Some(PathShape { headroom: HEADROOM, mtu: None }));
+    lan.run();
+    assert!(lan.session(0, 1).ready);
+    assert_eq!(lan.count(INITIATION), 2);
+    lan.set_paths(Some(DIRECT));
+    lan.run();
+    assert_eq!(lan.count(INITIATION), 2, "a session that stands needs no other");
+}
+
+#[test]
 fn the_one_that_does_not_lead_steps_in() {
     let mut lan = Lan::strangers(2);
     lan.devices[1].tunnel.set_path(lan.now, PARTY, device_id(0), Some(DIRECT));
