@@ -44,8 +44,8 @@ pub fn check_ui() -> Result<()> {
 /// Plays stories in the app. The user interface has to be built before. All is built in one go, so that the programs share
 /// what they are built from.
 pub fn tell(arguments: &[String]) -> Result<()> {
-    let mut build = cargo::command(["build", "-p", "partyline-tests-app"]);
-    cargo::run(build.args(natlab::PROGRAMS).args(PROGRAM))?;
+    let mut build = cargo::command(["build", "--bin", "app-test", "--bin", "partyline-app"]);
+    cargo::run(build.args(cargo::ALIKE).args(natlab::LAB))?;
     cargo::run(Command::new(cargo::target().join("debug/app-test")).args(arguments))
 }
 

@@ -9,6 +9,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+/// Builds with these, and a choice of targets, find what the tests are built from as it is. Cargo gives a crate the features
+/// that the chosen packages ask for, and those that tests add where a test is chosen: chosen otherwise, most libraries
+/// are compiled once more.
+pub const ALIKE: [&str; 3] = ["--workspace", "--test", "workspace"];
+
 /// The workspace's root directory.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new(".")).to_owned()

@@ -20,7 +20,7 @@ pub struct Options {
     #[arg(long, value_enum)]
     only: Vec<Layer>,
     /// Seconds for each fuzz target.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 30)]
     fuzz_seconds: u32,
 }
 
@@ -163,14 +163,13 @@ impl Layer {
     /// What has to be installed for it.
     fn packages(self) -> Vec<packages::Package> {
         match self {
-            Self::Interop | Self::Natlab | Self::Classify | Self::Portmap | Self::Party => {
-                packages::FOR_TESTS.to_vec()
-            }
+            Self::Interop | Self::Natlab => [&packages::FOR_APP[..], &packages::FOR_TESTS].concat(),
+            Self::Classify | Self::Portmap | Self::Party => packages::FOR_TESTS.to_vec(),
             Self::Matrix | Self::Roam | Self::Fuzz => packages::FOR_TESTS.to_vec(),
             Self::Lint => packages::FOR_APP.to_vec(),
             Self::Ui => [&packages::FOR_APP[..], &packages::FOR_UI_TESTS].concat(),
-            Self::App => packages::FOR_APP.to_vec(),
-            Self::Format | Self::Architecture | Self::Unit | Self::Sim | Self::Cross => Vec::new(),
+            Self::Architecture | Self::Unit | Self::App => packages::FOR_APP.to_vec(),
+            Self::Format | Self::Sim | Self::Cross => Vec::new(),
         }
     }
 
@@ -181,16 +180,14 @@ impl Layer {
                 let strict = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
                 cargo::run(&mut cargo::command(strict))
             }
-            Self::Architecture => test(&["-p", APART[0]]),
+            Self::Architecture => test(Tests::Of(APART[0])),
             Self::Unit => {
-                let mut arguments = vec!["--workspace"];
-                APART.iter().for_each(|package| arguments.extend(["--exclude", package]));
-                test(&arguments)?;
-                cargo::run(cargo::command(["test", "--doc"]).args(arguments))
+                test(Tests::OfTheRest)?;
+                cargo::run(&mut cargo::command(["test", "--doc", "--workspace"]))
             }
             Self::Sim => sim::run(&sim::IN_CI),
-            Self::Interop => test(&["-p", APART[1]]),
-            Self::Natlab => test(&["-p", APART[2]]),
+            Self::Interop => test(Tests::Of(APART[1])),
+            Self::Natlab => test(Tests::Of(APART[2])),
             Self::Classify => natlab::run(&["classify".into(), "--spread".into()]),
             Self::Portmap => natlab::run(&["portmap".into()]),
             Self::Party => natlab::run(&["party".into()]),
@@ -206,7 +203,7 @@ impl Layer {
             Self::Ui => app::check_ui(),
             Self::App => {
                 app::build_ui()?;
-                test(&["-p", APART[3]])
+                test(Tests::Of(APART[3]))
             }
             Self::Fuzz => fuzz::run(&fuzz::Options::all(options.fuzz_seconds)),
             Self::Cross => cross::run(),
@@ -214,18 +211,52 @@ impl Layer {
     }
 }
 
+/// Which tests.
+#[derive(Clone, Copy)]
+enum Tests {
+    /// Those of a package.
+    Of(&'static str),
+    /// Those of packages without a layer of their own.
+    OfTheRest,
+}
+
+impl Tests {
+    /// For nextest, which builds the tests of all packages together, whichever it runs: so everything is compiled once.
+    fn filter(self) -> String {
+        match self {
+            Self::Of(package) => format!("package({package})"),
+            Self::OfTheRest => {
+                format!("not ({})", APART.map(|package| format!("package({package})")).join(" + "))
+            }
+        }
+    }
+
+    /// For cargo, which has no such choice.
+    fn packages(self) -> Vec<&'static str> {
+        match self {
+            Self::Of(package) => vec!["-p", package],
+            Self::OfTheRest => {
+                std::iter::once("--workspace").chain(APART.iter().flat_map(|p| ["--exclude", p])).collect()
+            }
+        }
+    }
+}
+
 /// Tests with nextest where it is installed, which runs them in processes of their own, else with cargo.
-fn test(arguments: &[&str]) -> Result<()> {
-    let nextest = cargo::succeeds(&mut cargo::command(["nextest", "--version"]));
-    let runner: &[&str] = if nextest {
-        &["nextest", "run", "--no-fail-fast", "--no-tests=pass"]
+fn test(tests: Tests) -> Result<()> {
+    let mut command = if cargo::succeeds(&mut cargo::command(["nextest", "--version"])) {
+        let runner = ["nextest", "run", "--no-fail-fast", "--no-tests=pass", "--workspace", "-E"];
+        let mut command = cargo::command(runner);
+        command.arg(tests.filter());
+        command
     } else {
-        &["test", "--no-fail-fast", "--lib", "--bins", "--tests"]
+        let mut command = cargo::command(["test", "--no-fail-fast", "--lib", "--bins", "--tests"]);
+        command.args(tests.packages());
+        command
     };
-    let mut command = cargo::command(runner);
     // The same cases every time: what is green stays green. Other cases are a longer run of one's own.
     if env::var_os(SEED).is_none() {
         command.env(SEED, "1");
     }
-    cargo::run(command.args(arguments))
+    cargo::run(&mut command)
 }

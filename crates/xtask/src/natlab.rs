@@ -1,5 +1,7 @@
 //! The lab of network namespaces, with the programs that play in it.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::cargo;
@@ -7,15 +9,12 @@ use crate::cargo;
 /// Arguments of `cargo build` that make the real programs.
 pub const PROGRAMS: [&str; 6] = ["-p", "partyline-cli", "-p", "partyline-service", "-p", "partyline-server"];
 
-/// Builds what the lab's command needs, and runs it.
+/// The lab's own program and those that play in it.
+pub const LAB: [&str; 8] =
+    ["--bin", "natlab", "--bin", "partyline", "--bin", "partyline-service", "--bin", "partyline-server"];
+
+/// Builds what the lab needs, and runs it.
 pub fn run(arguments: &[String]) -> Result<()> {
-    let plays = arguments.first().is_some_and(|command| {
-        matches!(command.as_str(), "run" | "party" | "portmap" | "classify" | "matrix" | "roam" | "shell")
-    });
-    if plays {
-        cargo::run(cargo::command(["build"]).args(PROGRAMS))?;
-    }
-    cargo::run(
-        cargo::command(["run", "-q", "-p", "partyline-natlab", "--bin", "natlab", "--"]).args(arguments),
-    )
+    cargo::run(cargo::command(["build"]).args(cargo::ALIKE).args(LAB))?;
+    cargo::run(Command::new(cargo::target().join("debug/natlab")).args(arguments))
 }
