@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use partyline_model::{Allocation, Badge, Filtering, Mapping};
-use partyline_netcheck::{Config, Login, Netcheck, Socket, StunServer};
+use partyline_netcheck::{Config, Login, Netcheck, Socket, StunServer, Term};
 use partyline_tests_interop::netns::{Netns, Running, Street};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -92,7 +92,8 @@ fn a_server_that_asks_who_we_are_is_told() -> Result<()> {
     let _coturn = Running::start("coturn", "turnserver", &arguments, None)?;
     let bind = (Ipv4Addr::LOCALHOST, 0).into();
     let server = StunServer::new("coturn", (ips[0], port).into());
-    let login = |password: &str| Some(Login { username: "anna".into(), password: password.into() });
+    let login =
+        |password: &str| Some(Login { username: "anna".into(), password: password.into(), term: Term::Long });
     let known = survey_as(bind, StunServer { login: login("secret"), ..server.clone() })?;
     let (profile, report) = (known.profile(), known.report());
     assert_eq!(profile.mapping, Some(Mapping::EndpointIndependent), "{report:?}");

@@ -6,6 +6,7 @@ use std::{
 };
 
 use partyline_model::{CheckStep, Confidence, NatProfile};
+use partyline_wire::credentials::Credentials;
 
 /// How a check is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,13 +54,34 @@ impl StunServer {
     }
 }
 
-/// A user name and a password (RFC 8489, section 9.2).
+/// A user name and a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
     /// The user name.
     pub username: String,
     /// The password.
     pub password: String,
+    /// How they are used.
+    pub term: Term,
+}
+
+/// The two ways of saying who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Term {
+    /// Once the server has asked for it, with its realm and nonce (RFC 8489, section 9.2).
+    Long,
+    /// From the first question on (RFC 8489, section 9.1).
+    Short,
+}
+
+impl Login {
+    /// `None` if the password has characters that short-term credentials cannot have.
+    pub(crate) fn credentials(&self) -> Option<Credentials> {
+        match self.term {
+            Term::Long => Some(Credentials::new(&self.username, &self.password)),
+            Term::Short => Credentials::short_term(&self.username, &self.password),
+        }
+    }
 }
 
 impl std::fmt::Debug for Login {

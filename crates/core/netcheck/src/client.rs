@@ -105,8 +105,10 @@ impl<P: Copy> Client<P> {
     /// What to say to servers that want to know who asks; a challenge that is known already stays so.
     pub(crate) fn add_logins<'a>(&mut self, logins: impl Iterator<Item = (IpAddr, &'a Login)>) {
         for (server, login) in logins {
-            let credentials = || Credentials::new(&login.username, &login.password);
-            self.credentials.entry(server).or_insert_with(credentials);
+            if let (false, Some(credentials)) = (self.credentials.contains_key(&server), login.credentials())
+            {
+                self.credentials.insert(server, credentials);
+            }
         }
     }
 
@@ -153,7 +155,7 @@ impl<P: Copy> Client<P> {
         }
         let mut elsewhere = None;
         // coturn signs no answer that it sends from elsewhere; such ones are as good as those of servers that sign none.
-        let credentials = self.credentials.get(&destination.ip()).filter(|_| source == destination);
+        let credentials = self.credentials.get_mut(&destination.ip()).filter(|_| source == destination);
         let answer = match stun::answer(bytes, destination, credentials) {
             Ok(answer) => Some(answer),
             Err(Flaw::Malformed) => {

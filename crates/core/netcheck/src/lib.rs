@@ -33,5 +33,5 @@ mod survey;
 mod trial;
 mod watch;
 
-pub use api::{Config, Dropped, Event, Login, Report, ServerReport, Socket, StunServer, Transmit};
+pub use api::{Config, Dropped, Event, Login, Report, ServerReport, Socket, StunServer, Term, Transmit};
 pub use netcheck::Netcheck;

@@ -84,7 +84,7 @@ fn id_of(bytes: &[u8], wanted: impl Fn(u16) -> bool) -> Option<Id> {
     ours.then(|| header[8..].try_into().ok()).flatten()
 }
 
-/// A Binding request, signed if the server has challenged us.
+/// A Binding request, signed if there is something to sign it with.
 pub(crate) fn request(id: Id, change: Change, credentials: Option<&Credentials>) -> Vec<u8> {
     let flags = match change {
         Change::Nothing | Change::ToPort(_) => None,
@@ -124,18 +124,19 @@ pub(crate) fn message(bytes: &[u8]) -> Option<StunMessage> {
     (right && length == bytes.len()).then_some(message)
 }
 
-/// Reads the answer of a server of one address family. One that has challenged us must prove that it knows our password.
+/// Reads the answer of a server of one address family. One to whom we say who we are must prove that it
+/// knows our password.
 pub(crate) fn answer(
     bytes: &[u8],
     server: SocketAddr,
-    credentials: Option<&Credentials>,
+    credentials: Option<&mut Credentials>,
 ) -> Result<Answer, Flaw> {
     let message = message(bytes).ok_or(Flaw::Malformed)?;
     let understood = message.attributes().iter().all(|attribute| !unknown_and_required(attribute));
     if message.class() != MessageClass::SuccessResponse || !understood {
         return Err(refusal(&message, server));
     }
-    if credentials.is_some_and(|c| c.is_challenged() && !c.proven(bytes, &message)) {
+    if credentials.is_some_and(|c| c.signs() && !c.proven(bytes, &message)) {
         return Err(Flaw::Malformed);
     }
     let mapped = mapped_address(&message).filter(|a| is_unicast(*a) && a.is_ipv4() == server.is_ipv4());

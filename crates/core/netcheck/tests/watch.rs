@@ -10,8 +10,14 @@ use std::{
 use lab::{INSIDE, Line, Nat, OUTSIDE, Rules, Server, TUNNEL_PORT, UDP, World, full_server, nat};
 use partyline_model::{Allocation, Badge, CheckTopic, Filtering, Mapping, NatProfile, StepState};
 use partyline_nat::Clash;
-use partyline_netcheck::{Config, Event, Netcheck, Socket, StunServer};
+use partyline_netcheck::{Config, Event, Login, Netcheck, Socket, StunServer, Term};
 use proptest::prelude::*;
+use stun_rs::{
+    HMACKey, MessageClass, MessageDecoder, MessageEncoderBuilder, StunMessageBuilder,
+    attributes::stun::{Fingerprint, MessageIntegritySha256, XorMappedAddress},
+    get_input_text,
+    methods::BINDING,
+};
 
 fn home() -> Nat {
     let (mapping, filtering) = (Mapping::EndpointIndependent, Filtering::AddressAndPortDependent);
@@ -389,4 +395,45 @@ fn a_check_with_one_plain_server_ends_every_time_and_says_what_it_cannot_tell() 
         assert!(!world.netcheck.report().finished);
         world.survey();
     }
+}
+
+/// The answer to a question, signed with a password that both share (RFC 8489, section 9.1).
+fn signed_answer(question: &[u8], password: &str) -> Vec<u8> {
+    let (request, _) = MessageDecoder::default().decode(question).expect("well-formed");
+    let key = HMACKey::new_short_term(password).expect("a password");
+    let answer = StunMessageBuilder::new(BINDING, MessageClass::SuccessResponse)
+        .with_transaction_id(*request.transaction_id())
+        .with_attribute(XorMappedAddress::from(SocketAddr::new(OUTSIDE, 4000)))
+        .with_attribute(MessageIntegritySha256::new(key))
+        .with_attribute(Fingerprint::default())
+        .build();
+    let mut buffer = [0; 256];
+    let length = MessageEncoderBuilder::default().build().encode(&mut buffer, &answer).expect("room");
+    buffer[..length].to_vec()
+}
+
+#[test]
+fn with_short_term_credentials_the_first_question_is_signed_and_only_signed_answers_count() {
+    #[allow(clippy::disallowed_methods, reason = "some instant to count from")]
+    let now = std::time::Instant::now();
+    let server = full_server();
+    let mut netcheck = Netcheck::new(now, [1; 32], Config::default());
+    let login = Login { username: "anna".into(), password: "secret".into(), term: Term::Short };
+    let known = StunServer { login: Some(login), ..StunServer::new("one", server.address) };
+    netcheck.set_servers(now, vec![known]);
+    let question = netcheck.poll_transmit().expect("a question").bytes;
+    let (request, _) = MessageDecoder::default().decode(&question).expect("well-formed");
+    let key = HMACKey::new_short_term("secret").expect("a password");
+    let text = get_input_text::<MessageIntegritySha256>(&question).expect("something signed");
+    let proof = request.get::<MessageIntegritySha256>().and_then(|a| a.as_message_integrity_sha256().ok());
+    assert!(proof.expect("a signature").validate(&text, &key));
+
+    let (_, unsigned) = server.answer(server.address, (OUTSIDE, 4000).into(), &question).expect("an answer");
+    for forged in [unsigned, signed_answer(&question, "guess")] {
+        assert!(netcheck.handle_datagram(now, Socket::Tunnel, server.address, &forged));
+        assert!(netcheck.reflexive().is_empty(), "as if it had never come");
+    }
+    assert_eq!(netcheck.report().dropped.malformed, 2);
+    netcheck.handle_datagram(now, Socket::Tunnel, server.address, &signed_answer(&question, "secret"));
+    assert_eq!(netcheck.reflexive(), vec![SocketAddr::new(OUTSIDE, 4000)]);
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use partyline_model::{Now, RelaySetting};
-use partyline_netcheck::{Login, StunServer};
+use partyline_netcheck::{Login, StunServer, Term};
 use partyline_paths::{RelayServer, RelayTransport};
 use partyline_wire::rendezvous::RelayGrant;
 
@@ -165,7 +165,7 @@ impl Relays {
             .map(|RelayServer { name, address, username, password, .. }| StunServer {
                 name,
                 address,
-                login: Some(Login { username, password }),
+                login: Some(Login { username, password, term: Term::Long }),
             })
             .collect()
     }

@@ -1,9 +1,13 @@
-//! Long-term credentials (RFC 8489, section 9.2).
+//! Credentials of clients: of relays, and of STUN servers that want to know who asks.
 //!
-//! A server that offers PASSWORD-ALGORITHMS is answered with SHA-256 throughout; one that does not, like older
+//! Short-term ones (RFC 8489, section 9.1; [`short_term`]) sign the first request. Long-term ones (section 9.2) wait for
+//! the server's challenge. There, a server that offers PASSWORD-ALGORITHMS is answered with SHA-256 throughout; one that does not, like older
 //! coturns, with MD5 and SHA-1. The nonce cookie says which of the two the server meant, so that nobody on the way
-//! can strip the offer. For clients: of relays, and of STUN servers that want to know who asks.
+//! can strip the offer.
 
+mod short_term;
+
+use self::short_term::ShortTerm;
 use stun_rs::{
     Algorithm, AlgorithmId, HMACKey, MessageEncoderBuilder, StunMessage, StunMessageBuilder,
     attributes::stun::{
@@ -22,16 +26,24 @@ const NONCE_COOKIE: &str = "obMatJos2";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unanswerable;
 
-/// User name and password, and the server's latest challenge.
+/// User name and password, and what was agreed on with the server.
 pub struct Credentials {
     username: String,
-    password: String,
-    challenge: Option<Challenge>,
+    mechanism: Mechanism,
+}
+
+enum Mechanism {
+    /// With the server's latest challenge.
+    LongTerm {
+        password: String,
+        challenge: Option<Challenge>,
+    },
+    ShortTerm(ShortTerm),
 }
 
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("challenged", &self.is_challenged()).finish_non_exhaustive()
+        f.debug_struct("Credentials").field("signs", &self.signs()).finish_non_exhaustive()
     }
 }
 
@@ -45,10 +57,19 @@ struct Challenge {
 }
 
 impl Credentials {
-    /// Before any challenge.
+    /// Long-term ones, before any challenge.
     #[must_use]
     pub fn new(username: &str, password: &str) -> Self {
-        Self { username: username.into(), password: password.into(), challenge: None }
+        let mechanism = Mechanism::LongTerm { password: password.into(), challenge: None };
+        Self { username: username.into(), mechanism }
+    }
+
+    /// Short-term ones, which sign from the first request on. `None` if the password has forbidden characters
+    /// (RFC 8265).
+    #[must_use]
+    pub fn short_term(username: &str, password: &str) -> Option<Self> {
+        let mechanism = Mechanism::ShortTerm(ShortTerm::new(password)?);
+        Some(Self { username: username.into(), mechanism })
     }
 
     /// Takes the realm and nonce of an error response (401 or 438). `true` if the nonce is a new one, so that asking
@@ -56,26 +77,30 @@ impl Credentials {
     ///
     /// # Errors
     /// There is no nonce or realm, no algorithm that we know, or somebody on the way took the offer of algorithms out.
+    /// Short-term credentials know no challenge: the server does not take them.
     pub fn challenged(&mut self, message: &StunMessage) -> Result<bool, Unanswerable> {
+        let Mechanism::LongTerm { password, challenge } = &mut self.mechanism else {
+            return Err(Unanswerable);
+        };
         let nonce = message.get::<Nonce>().and_then(|a| a.as_nonce().ok()).ok_or(Unanswerable)?.clone();
         let realm = match message.get::<Realm>().and_then(|a| a.as_realm().ok()) {
             Some(realm) => realm.clone(),
-            None => self.challenge.as_ref().ok_or(Unanswerable)?.realm.clone(),
+            None => challenge.as_ref().ok_or(Unanswerable)?.realm.clone(),
         };
-        let fresh = self.challenge.as_ref().is_none_or(|old| old.nonce.as_str() != nonce.as_str());
+        let fresh = challenge.as_ref().is_none_or(|old| old.nonce.as_str() != nonce.as_str());
         let (wants_algorithms, anonymous) = cookie(nonce.as_str());
         let algorithms = choose(message)?;
         if wants_algorithms && algorithms.is_none() {
             return Err(Unanswerable);
         }
         let id = algorithms.as_ref().map_or(AlgorithmId::MD5, |(_, id)| *id);
-        let key = HMACKey::new_long_term(&self.username, realm.as_str(), &self.password, Algorithm::from(id))
+        let key = HMACKey::new_long_term(&self.username, realm.as_str(), &*password, Algorithm::from(id))
             .map_err(|_| Unanswerable)?;
-        self.challenge = Some(Challenge { realm, nonce, algorithms, anonymous, key });
+        *challenge = Some(Challenge { realm, nonce, algorithms, anonymous, key });
         Ok(fresh)
     }
 
-    /// Encodes a request, signed once there is a challenge. `None` if it cannot be encoded: a user name that is too
+    /// Encodes a request, signed as far as that is possible. `None` if it cannot be encoded: a user name that is too
     /// long or has forbidden characters.
     #[must_use]
     pub fn sign(&self, message: StunMessageBuilder) -> Option<Vec<u8>> {
@@ -86,43 +111,73 @@ impl Credentials {
         Some(bytes)
     }
 
-    /// Adds what a signed request has, once there is a challenge; only a FINGERPRINT may come behind it. `None` as with
+    /// Adds what a signed request has, with long-term credentials once there is a challenge; only a FINGERPRINT may come behind it. `None` as with
     /// [`Self::sign`].
     #[must_use]
     pub fn add_to(&self, message: StunMessageBuilder) -> Option<StunMessageBuilder> {
-        match &self.challenge {
-            Some(challenge) => challenge.add_to(message, &self.username),
-            None => Some(message),
+        match &self.mechanism {
+            Mechanism::LongTerm { challenge: Some(challenge), .. } => {
+                challenge.add_to(message, &self.username)
+            }
+            Mechanism::LongTerm { challenge: None, .. } => Some(message),
+            Mechanism::ShortTerm(term) => term.add_to(message, &self.username),
         }
     }
 
-    /// Whether a server has challenged us, so that its answers must be proven.
+    /// Whether requests are signed, so that answers must be proven.
     #[must_use]
-    pub const fn is_challenged(&self) -> bool {
-        self.challenge.is_some()
+    pub const fn signs(&self) -> bool {
+        !matches!(self.mechanism, Mechanism::LongTerm { challenge: None, .. })
     }
 
     /// Whether a response carries an integrity attribute made with our key, of the kind that was agreed on. What is
     /// compared is no secret of ours but a server's proof, once per transaction that cannot be guessed, so the
-    /// comparison need not take constant time.
+    /// comparison need not take constant time. The first proof of a server settles the kind with short-term credentials.
     #[must_use]
-    pub fn proven(&self, bytes: &[u8], message: &StunMessage) -> bool {
-        let Some(challenge) = &self.challenge else { return false };
-        if challenge.algorithms.is_some() {
-            let (attribute, text) =
-                (message.get::<MessageIntegritySha256>(), get_input_text::<MessageIntegritySha256>(bytes));
-            let attribute = attribute.and_then(|a| a.as_message_integrity_sha256().ok());
-            attribute.zip(text).is_some_and(|(a, text)| a.validate(&text, &challenge.key))
-        } else {
-            let (attribute, text) =
-                (message.get::<MessageIntegrity>(), get_input_text::<MessageIntegrity>(bytes));
-            let attribute = attribute.and_then(|a| a.as_message_integrity().ok());
-            attribute.zip(text).is_some_and(|(a, text)| a.validate(&text, &challenge.key))
+    pub fn proven(&mut self, bytes: &[u8], message: &StunMessage) -> bool {
+        match &mut self.mechanism {
+            Mechanism::LongTerm { challenge: None, .. } => false,
+            Mechanism::LongTerm { challenge: Some(challenge), .. } => {
+                challenge.integrity().proves(bytes, message, &challenge.key)
+            }
+            Mechanism::ShortTerm(term) => term.proven(bytes, message),
+        }
+    }
+}
+
+/// The attribute that proves a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Integrity {
+    Sha1,
+    Sha256,
+}
+
+impl Integrity {
+    fn proves(self, bytes: &[u8], message: &StunMessage, key: &HMACKey) -> bool {
+        match self {
+            Self::Sha256 => {
+                let (attribute, text) = (
+                    message.get::<MessageIntegritySha256>(),
+                    get_input_text::<MessageIntegritySha256>(bytes),
+                );
+                let attribute = attribute.and_then(|a| a.as_message_integrity_sha256().ok());
+                attribute.zip(text).is_some_and(|(a, text)| a.validate(&text, key))
+            }
+            Self::Sha1 => {
+                let (attribute, text) =
+                    (message.get::<MessageIntegrity>(), get_input_text::<MessageIntegrity>(bytes));
+                let attribute = attribute.and_then(|a| a.as_message_integrity().ok());
+                attribute.zip(text).is_some_and(|(a, text)| a.validate(&text, key))
+            }
         }
     }
 }
 
 impl Challenge {
+    const fn integrity(&self) -> Integrity {
+        if self.algorithms.is_some() { Integrity::Sha256 } else { Integrity::Sha1 }
+    }
+
     fn add_to(&self, message: StunMessageBuilder, username: &str) -> Option<StunMessageBuilder> {
         let message = if self.anonymous {
             message.with_attribute(UserHash::new(username, self.realm.as_str()).ok()?)
