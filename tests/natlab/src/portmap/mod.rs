@@ -36,10 +36,11 @@ struct Scenario {
     play: fn(&Lab) -> Result<String>,
 }
 
-const SCENARIOS: [Scenario; 21] = [
+const SCENARIOS: [Scenario; 22] = [
     Scenario { name: "igd1", about: "miniupnpd, UPnP IGD 1", play: real::igd1 },
     Scenario { name: "igd2", about: "miniupnpd, UPnP IGD 2", play: real::igd2 },
     Scenario { name: "pcp", about: "miniupnpd, PCP", play: real::pcp },
+    Scenario { name: "pcp-v6", about: "miniupnpd, PCP for the IPv6 firewall", play: real::pcp_v6 },
     Scenario { name: "nat-pmp", about: "miniupnpd, NAT-PMP", play: real::nat_pmp },
     Scenario { name: "pinhole", about: "miniupnpd, UPnP pinhole", play: real::pinhole },
     Scenario { name: "igd1-conflict", about: "the port is a neighbour's, IGD 1", play: real::conflict_igd1 },

@@ -1,5 +1,7 @@
 //! Against a real miniupnpd.
 
+use std::net::SocketAddr;
+
 use anyhow::{Result, ensure};
 use partyline_portmap::Protocol;
 
@@ -27,6 +29,15 @@ pub(super) fn pcp(lab: &Lab) -> Result<String> {
     whole_life(&Home::with(lab, RouterOptions::HOME, Daemon::Igd2)?, Protocol::Pcp)
 }
 
+/// The router is known by its link-local address only. miniupnpd makes another pinhole at each renewal, and deletes one
+/// of them: the others run out.
+pub(super) fn pcp_v6(lab: &Lab) -> Result<String> {
+    let home = Home::with(lab, RouterOptions::DUAL_STACK, Daemon::Igd2)?;
+    let external = life(&home, Protocol::PcpV6)?;
+    home.wait_until_unmapped(PORT)?;
+    Ok(format!("{external} obtained, packet arrives, renewed, deleted at stop or run out"))
+}
+
 pub(super) fn nat_pmp(lab: &Lab) -> Result<String> {
     whole_life(&Home::with(lab, RouterOptions::HOME, Daemon::Igd2)?, Protocol::NatPmp)
 }
@@ -37,14 +48,19 @@ pub(super) fn pinhole(lab: &Lab) -> Result<String> {
 
 /// Obtained, reached, renewed beyond its lease, reached, deleted at stop.
 fn whole_life(home: &Home<'_>, method: Protocol) -> Result<String> {
+    let external = life(home, method)?;
+    ensure!(!home.maps(PORT)?, "the mapping outlived the stop");
+    Ok(format!("{external} obtained, packet arrives, renewed, deleted at stop"))
+}
+
+fn life(home: &Home<'_>, method: Protocol) -> Result<SocketAddr> {
     let mut client = Client::start(&home.player, PORT, &[method], SHORT, &home.notes())?;
     let external = client.mapping(method)?.external;
     home.arrives(&home.player, PORT, external)?;
     client.renewals()?;
     home.arrives(&home.player, PORT, external)?;
     client.stop()?;
-    ensure!(!home.maps(PORT)?, "the mapping outlived the stop");
-    Ok(format!("{external} obtained, packet arrives, renewed, deleted at stop"))
+    Ok(external)
 }
 
 pub(super) fn conflict_igd1(lab: &Lab) -> Result<String> {
@@ -85,7 +101,7 @@ fn lab_file(home: &Home<'_>, name: &str) -> std::path::PathBuf {
 pub(super) fn crash(lab: &Lab) -> Result<String> {
     let home = Home::with(lab, RouterOptions::DUAL_STACK, Daemon::Igd2)?;
     let mut port = PORT;
-    for method in [Protocol::Pcp, Protocol::NatPmp, Protocol::Upnp, Protocol::Pinhole] {
+    for method in [Protocol::Pcp, Protocol::PcpV6, Protocol::NatPmp, Protocol::Upnp, Protocol::Pinhole] {
         let mut client = Client::start(&home.player, port, &[method], LONG, &home.notes())?;
         client.mapping(method)?;
         client.kill()?;
@@ -99,7 +115,7 @@ pub(super) fn crash(lab: &Lab) -> Result<String> {
         ensure!(!home.maps(successor)?, "{method}: the mapping outlived the stop");
         port += 10;
     }
-    Ok("4 methods: left by kill -9, deleted at the next start".into())
+    Ok("5 methods: left by kill -9, deleted at the next start".into())
 }
 
 /// The router loses its mappings; every method notices and has them back.
