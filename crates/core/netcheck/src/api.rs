@@ -8,6 +8,8 @@ use std::{
 use partyline_model::{CheckStep, Confidence, NatProfile};
 use partyline_wire::credentials::Credentials;
 
+use crate::stun;
+
 /// How a check is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
@@ -111,6 +113,23 @@ pub struct Transmit {
     pub bytes: Vec<u8>,
 }
 
+/// What an observer is asked to do: to send a packet that only it and we know to where one of our lent sockets is seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Errand {
+    /// Where a server sees the socket.
+    pub to: SocketAddr,
+    /// What nobody can guess.
+    pub token: [u8; 12],
+}
+
+impl Errand {
+    /// The packet: a Binding indication (RFC 8489), which asks for no answer.
+    #[must_use]
+    pub fn packet(&self) -> Vec<u8> {
+        stun::indication(self.token)
+    }
+}
+
 /// Something learned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -126,6 +145,8 @@ pub enum Event {
     SparesWanted(u8),
     /// The sockets that were lent are not needed any more.
     SparesDone,
+    /// Somebody elsewhere may show that the NAT lets everybody in, by what it sends for us.
+    ObserverWanted(Errand),
     /// A server does not answer. Whether it does over TCP ([`crate::Netcheck::set_reachable`]) would tell why.
     Silent(SocketAddr),
 }

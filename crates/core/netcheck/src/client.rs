@@ -124,8 +124,7 @@ impl<P: Copy> Client<P> {
         if self.transactions.len() >= MOST_TRANSACTIONS {
             self.forget_oldest();
         }
-        let mut id = Id::default();
-        self.rng.fill_bytes(&mut id);
+        let id = self.token();
         let once = query.patience.is_zero();
         let ends = now + if once { REMEMBERED } else { query.patience };
         let rto = self.round_trips.rto(query.destination.ip());
@@ -274,6 +273,13 @@ impl<P: Copy> Client<P> {
 
     pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
+    }
+
+    /// Twelve bytes that nobody can guess.
+    pub(crate) fn token(&mut self) -> Id {
+        let mut id = Id::default();
+        self.rng.fill_bytes(&mut id);
+        id
     }
 
     /// A span within a tenth of the given one.

@@ -11,10 +11,17 @@ use partyline_model::{Filtering, Mapping};
 
 use crate::{
     client::Client,
+    observer::Watch,
     stun::Change,
     survey::{Meeting, Purpose, Survey},
     trial::{Goal, Reference, Trial, Verdict},
 };
+
+/// What could not be told, and why.
+pub(crate) const NO_REFERENCE: &str = "no STUN server with two addresses: filtering cannot be tested";
+pub(crate) const LOSSY: &str = "too many packets were lost to test filtering";
+pub(crate) const UNFIT: &str = "a STUN server did not answer from where it was asked to";
+pub(crate) const UNPROVEN: &str = "the STUN server's silence could not be told from the NAT's filtering";
 
 /// A test, and what it found so far.
 #[derive(Debug, Default)]
@@ -26,6 +33,8 @@ pub(crate) struct FilteringTest {
     pub(crate) reference: Option<Reference>,
     /// What filtering is if the server's silence can be believed.
     closed: Option<Filtering>,
+    /// Whether a member was asked, or could not be.
+    watched: bool,
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +48,11 @@ enum Stage {
         open: u8,
     },
     Proving(Trial),
+    /// No server can tell, and a first one has to see the socket before a member can send to it.
+    Introducing {
+        open: u8,
+    },
+    Watching(Watch),
     Done,
 }
 
@@ -60,9 +74,26 @@ impl FilteringTest {
         matches!(self.stage, Stage::Opening { .. } | Stage::Proving(_) | Stage::Done)
     }
 
+    /// What a member was asked to send, while it is awaited.
+    pub(crate) const fn watch(&self) -> Option<Watch> {
+        match self.stage {
+            Stage::Watching(watch) => Some(watch),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn is_watched(&self) -> bool {
+        self.watched
+    }
+
+    /// Nothing more is to be found.
+    pub(crate) fn finish(&mut self) {
+        self.stage = Stage::Done;
+    }
+
     /// A question to another address was answered, or never will be.
     pub(crate) fn opened(&mut self) {
-        if let Stage::Opening { open, .. } = &mut self.stage {
+        if let Stage::Opening { open, .. } | Stage::Introducing { open } = &mut self.stage {
             *open = open.saturating_sub(1);
         }
     }
@@ -70,7 +101,8 @@ impl FilteringTest {
     pub(crate) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         match &self.stage {
             Stage::Trying(trial) | Stage::Proving(trial) => trial.poll_timeout(now),
-            Stage::Waiting | Stage::Opening { .. } | Stage::Done => None,
+            Stage::Watching(watch) => Some(watch.until),
+            Stage::Waiting | Stage::Opening { .. } | Stage::Introducing { .. } | Stage::Done => None,
         }
     }
 }
@@ -96,11 +128,32 @@ impl Survey {
                 trial.step(now, number, client);
                 trial.verdict(now).map(|verdict| self.believe(verdict == Verdict::Proven))
             }
-            Stage::Opening { .. } | Stage::Done => None,
+            Stage::Introducing { open: 0 } => {
+                Some(self.watch(now, client).map_or(Stage::Done, Stage::Watching))
+            }
+            Stage::Watching(watch) => (watch.until <= now).then_some(Stage::Done),
+            Stage::Opening { .. } | Stage::Introducing { .. } | Stage::Done => None,
+        };
+        let next = match next {
+            Some(Stage::Done) if self.may_watch() => Some(self.introduce(now, client)),
+            next => next,
         };
         let moved = next.is_some();
         self.filtering.stage = next.unwrap_or_else(|| std::mem::take(&mut self.filtering.stage));
         moved
+    }
+
+    /// Lets a server see the socket, so that a member can be asked to send there; that is all there is left to try.
+    fn introduce(&mut self, now: Instant, client: &mut Client<Purpose>) -> Stage {
+        self.filtering.watched = true;
+        let Some(server) = self.contacts.iter().copied().find(SocketAddr::is_ipv4) else {
+            return Stage::Done;
+        };
+        let unseen = self.seen_of(self.roles.filtering).is_empty();
+        if unseen {
+            self.ask(now, (self.roles.filtering, server), Purpose::Open, client);
+        }
+        Stage::Introducing { open: unseen.into() }
     }
 
     /// A trial with the first server that is left for it. `None` while one may still turn up.
@@ -117,7 +170,7 @@ impl Survey {
             return Some(Stage::Trying(self.trial(now, reference, Goal::Measure)));
         }
         if meeting.met && self.references.is_empty() {
-            self.gaps.push("no STUN server with two addresses: filtering cannot be tested");
+            self.gaps.push(NO_REFERENCE);
         }
         meeting.met.then_some(Stage::Done)
     }
@@ -136,11 +189,11 @@ impl Survey {
                 return Stage::Done;
             }
             Verdict::Lossy => {
-                self.gaps.push("too many packets were lost to test filtering");
+                self.gaps.push(LOSSY);
                 return Stage::Done;
             }
             Verdict::Unfit | Verdict::Proven => {
-                self.gaps.push("a STUN server did not answer from where it was asked to");
+                self.gaps.push(UNFIT);
                 return Stage::Waiting;
             }
         };
@@ -209,7 +262,7 @@ impl Survey {
     fn believe(&mut self, proven: bool) -> Stage {
         self.found.filtering = self.filtering.closed.filter(|_| proven);
         if self.found.filtering.is_none() {
-            self.gaps.push("the STUN server's silence could not be told from the NAT's filtering");
+            self.gaps.push(UNPROVEN);
         }
         Stage::Done
     }

@@ -24,6 +24,7 @@ mod lending;
 mod lifetime;
 mod mapping;
 mod netcheck;
+mod observer;
 mod ports;
 mod profile;
 mod rto;
@@ -33,5 +34,7 @@ mod survey;
 mod trial;
 mod watch;
 
-pub use api::{Config, Dropped, Event, Login, Report, ServerReport, Socket, StunServer, Term, Transmit};
+pub use api::{
+    Config, Dropped, Errand, Event, Login, Report, ServerReport, Socket, StunServer, Term, Transmit,
+};
 pub use netcheck::Netcheck;

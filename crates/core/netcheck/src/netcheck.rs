@@ -37,6 +37,8 @@ pub struct Netcheck {
     /// Addresses where a server answers over TCP.
     pub(crate) reachable: BTreeSet<IpAddr>,
     pub(crate) needed: bool,
+    /// Whether there are members who could send a packet for us.
+    pub(crate) observers: bool,
     /// Over IPv4 and over IPv6.
     pub(crate) surveys: [Survey; 2],
     pub(crate) idle: Idle,
@@ -71,6 +73,7 @@ impl Netcheck {
             online: false,
             reachable: BTreeSet::new(),
             needed: true,
+            observers: false,
             surveys: Family::BOTH.map(|_| Survey::new(Terms::default())),
             idle: Idle::default(),
             lent: false,
@@ -202,6 +205,10 @@ impl Netcheck {
             self.advance(now);
             return true;
         }
+        if self.observed(socket, source, bytes) {
+            self.advance(now);
+            return true;
+        }
         let Some(outcome) = self.client.handle(now, socket, source, bytes) else { return false };
         if let Some(heard) = outcome {
             self.heard(now, &heard);
@@ -264,6 +271,7 @@ impl Netcheck {
             local_port,
             fresh,
             mapped: self.router.is_some(),
+            observers: self.observers,
         };
         self.surveys = Family::BOTH.map(|_| Survey::new(terms.clone()));
         self.idle.stop();
@@ -327,6 +335,8 @@ impl Netcheck {
                 let asked = self.servers.is_asked(family, most);
                 survey.step(now, Meeting { met, asked }, &mut self.client);
             }
+            let errands = self.surveys.iter_mut().filter_map(|survey| survey.errand.take());
+            self.events.extend(errands.map(Event::ObserverWanted));
             self.finish(now);
             self.measure_idle(now);
             self.wake = self.next_step(now);

@@ -73,7 +73,8 @@ impl Survey {
 
     /// The sockets to ask from in turn; that of the filtering test too, where no server was fit for that.
     fn fresh(&self) -> Vec<Socket> {
-        let idle = self.filtering.is_done() && self.filtering.reference.is_none() && !self.roles.is_shared();
+        let unused = self.asked_by(self.roles.filtering).next().is_none();
+        let idle = self.filtering.is_done() && unused && !self.roles.is_shared();
         self.roles.fresh.iter().copied().chain(idle.then_some(self.roles.filtering)).collect()
     }
 

@@ -20,7 +20,8 @@ impl Netcheck {
         &self.profile
     }
 
-    /// The same in one word, once known.
+    /// The same in one word, once known. Over IPv6 everybody has a public address, whatever is in front of it, so only
+    /// an IPv4 address of one's own means that nothing is.
     #[must_use]
     pub fn badge(&self) -> Option<Badge> {
         self.profile.badge(self.profile.public.iter().any(|ip| ip.is_ipv4() && self.is_own(*ip)))

@@ -59,6 +59,7 @@ pub(crate) enum Flaw {
 const LONGEST_REQUEST: usize = 1500;
 const HEADER: usize = 20;
 const REQUEST: u16 = 0x0001;
+const INDICATION: u16 = 0x0011;
 const SUCCESS: u16 = 0x0101;
 const ERROR: u16 = 0x0111;
 
@@ -74,6 +75,19 @@ pub(crate) fn answered_id(bytes: &[u8]) -> Option<Id> {
 /// The transaction that a Binding request begins.
 pub(crate) fn requested_id(bytes: &[u8]) -> Option<Id> {
     id_of(bytes, |kind| kind == REQUEST)
+}
+
+/// The token of a Binding indication.
+pub(crate) fn indicated_id(bytes: &[u8]) -> Option<Id> {
+    id_of(bytes, |kind| kind == INDICATION)
+}
+
+/// A Binding indication with nothing in it.
+pub(crate) fn indication(id: Id) -> Vec<u8> {
+    let mut bytes = [INDICATION.to_be_bytes(), [0; 2]].concat();
+    bytes.extend(MAGIC_COOKIE.as_u32().to_be_bytes());
+    bytes.extend(id);
+    bytes
 }
 
 fn id_of(bytes: &[u8], wanted: impl Fn(u16) -> bool) -> Option<Id> {

@@ -15,7 +15,7 @@ use std::{
 use partyline_model::{Allocation, CheckTopic, Filtering, Mapping};
 
 use crate::{
-    Socket,
+    Errand, Socket,
     client::{Client, Heard, Query},
     filtering::FilteringTest,
     hairpin::HairpinTest,
@@ -72,6 +72,8 @@ pub(crate) struct Terms {
     pub(crate) fresh: bool,
     /// Whether the router opened a port for the tunnel's socket, which then maps like no other.
     pub(crate) mapped: bool,
+    /// Whether there are members who could send a packet for us.
+    pub(crate) observers: bool,
 }
 
 /// Which socket does what.
@@ -140,6 +142,8 @@ pub(crate) struct Survey {
     pub(crate) hairpin: HairpinTest,
     pub(crate) found: Found,
     pub(crate) gaps: Vec<&'static str>,
+    /// What an observer is to be asked.
+    pub(crate) errand: Option<Errand>,
 }
 
 impl Survey {
@@ -160,6 +164,7 @@ impl Survey {
             hairpin: HairpinTest::Waiting,
             found: Found::default(),
             gaps: Vec::new(),
+            errand: None,
         }
     }
 

@@ -244,9 +244,12 @@ proptest! {
 
     #[test]
     fn no_policy_is_ever_wrong(
-        seed: u64, rules in any_rules(), servers in any_servers(), line in any_line(), spares in 0u16..6
+        seed: u64, rules in any_rules(), servers in any_servers(), line in any_line(), spares in 0u16..6,
+        friend: bool
     ) {
         let mut world = World::new(seed, Some(nat(seed, rules)), servers, line, spares);
+        world.observer = friend.then(|| ([11, 0, 7, 1], 41_641).into());
+        world.netcheck.set_observers(world.now, friend);
         world.survey();
         assert_never_wrong(world.netcheck.profile(), rules);
         world.run(Duration::from_secs(60));

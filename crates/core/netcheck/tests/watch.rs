@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use lab::{INSIDE, Line, Nat, OUTSIDE, Rules, Server, TUNNEL_PORT, UDP, World, full_server, nat};
+use lab::{INSIDE, INSIDE_V6, Line, Nat, OUTSIDE, Rules, Server, TUNNEL_PORT, UDP, World, full_server, nat};
 use partyline_model::{Allocation, Badge, CheckTopic, Filtering, Mapping, NatProfile, StepState};
 use partyline_nat::Clash;
 use partyline_netcheck::{Config, Event, Login, Netcheck, Socket, StunServer, Term};
@@ -144,9 +144,37 @@ fn servers_of_both_families_give_an_address_each() {
     let local = ["[2001:db8::7]:41641", "11.0.0.1:41641"].map(|a| a.parse().expect("an address"));
     world.netcheck.set_local(world.now, local.to_vec());
     world.run(Duration::from_millis(100));
-    // The lab sends from one IPv4 address, with which the IPv6 server cannot see us: unusable, not taken.
-    assert_eq!(world.netcheck.reflexive().len(), 1);
-    assert_eq!(world.netcheck.report().dropped.unusable, 1);
+    let seen = [SocketAddr::new(OUTSIDE, TUNNEL_PORT), SocketAddr::new(INSIDE_V6, TUNNEL_PORT)];
+    assert_eq!(world.netcheck.reflexive(), seen);
+    assert_eq!(world.netcheck.profile().ipv6, Some(true));
+}
+
+/// What Happy Eyeballs (RFC 8305) is for: a family that is broken delays nothing of the one that works.
+#[test]
+fn the_first_answer_comes_from_whichever_family_works_without_waiting_for_the_other() {
+    let v6: SocketAddr = "[2001:db8::1]:3478".parse().expect("an address");
+    for broken in [Some(0), Some(1), None] {
+        let both = vec![full_server(), Server { address: v6, other: None, ..full_server() }];
+        let mut world = World::new(7, Some(home()), both, Line::GOOD, 7);
+        broken.into_iter().for_each(|index: usize| world.servers[index].dead = true);
+        // A, AAAA: one name, as a server with both has.
+        let named = |server: &Server| StunServer::new("stun", server.address);
+        let servers: Vec<_> = world.servers.iter().map(named).collect();
+        world.netcheck.set_servers(world.now, servers);
+        let local = [(INSIDE, TUNNEL_PORT).into(), SocketAddr::new(INSIDE_V6, TUNNEL_PORT)];
+        world.netcheck.set_local(world.now, local.to_vec());
+        world.events.clear();
+        world.run(Duration::from_secs(3));
+        let told = world.events.iter().find(|(_, event)| matches!(event, Event::Reflexive(_)));
+        let (at, _) = told.expect("somebody answered");
+        assert_eq!(*at, 2 * Line::GOOD.latency, "one round trip, with {broken:?} broken");
+        assert!(world.netcheck.report().finished, "with {broken:?} broken");
+        let works = |index: usize| broken != Some(index);
+        assert_eq!(world.netcheck.profile().mapping.is_some(), works(0));
+        assert_eq!(world.netcheck.profile().ipv6, works(1).then_some(true));
+        let badge = works(0).then_some(Badge::PortRestricted);
+        assert_eq!(world.netcheck.badge(), badge, "a public IPv6 address does not make an open network");
+    }
 }
 
 #[test]

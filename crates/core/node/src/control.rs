@@ -5,10 +5,12 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use partyline_model::{DeviceId, Now, PartyId, Topic};
+use partyline_netcheck::Errand;
 use rand_core::RngCore as _;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +33,8 @@ pub(crate) enum ControlMessage {
     Pass { to: Mark, message: Vec<u8> },
     /// Passed on for a member. Taken where packets are, since it may hold one.
     Passed { from: Mark, message: Vec<u8> },
+    /// Asks the receiver to send a packet with this token to where a server sees one of the sender's sockets.
+    Observe { to: SocketAddr, token: [u8; 12] },
 }
 
 impl ControlMessage {
@@ -60,6 +64,9 @@ impl Node {
             }
             Ok(ControlMessage::Pass { to, message }) => self.pass_on(now, party, peer, to, message),
             Ok(ControlMessage::Passed { .. }) => {}
+            Ok(ControlMessage::Observe { to, token }) => {
+                self.asked_to_observe(now, party, peer, Errand { to, token });
+            }
             Err(_) => self.refusals.count(&partyline_party::Refusal::Malformed),
         }
     }

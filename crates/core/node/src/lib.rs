@@ -23,6 +23,7 @@ mod measure;
 mod members;
 mod network;
 mod node;
+mod observer;
 mod packets;
 mod passage;
 mod peers;

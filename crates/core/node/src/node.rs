@@ -23,6 +23,7 @@ use crate::{
     mail::Mail,
     measure::Measurements,
     network::NetworkCheck,
+    observer::Errands,
     passage::Passages,
     peers::Peers,
     refusals::Refusals,
@@ -61,6 +62,7 @@ pub struct Node {
     pub(crate) peers: Peers,
     pub(crate) measurements: Measurements,
     pub(crate) passages: Passages,
+    pub(crate) errands: Errands,
     pub(crate) mail: Mail,
     pub(crate) local: LocalNetwork,
     pub(crate) reflexive: Vec<SocketAddr>,
@@ -124,6 +126,7 @@ impl Node {
             peers: Peers::default(),
             measurements: Measurements::new(),
             passages: Passages::new(now.instant),
+            errands: Errands::default(),
             mail: Mail::default(),
             local: LocalNetwork::default(),
             reflexive: Vec::new(),
@@ -330,6 +333,7 @@ impl Node {
                 self.remember_network(now);
                 self.touch();
             }
+            partyline_netcheck::Event::ObserverWanted(errand) => self.ask_observers(now, errand),
             partyline_netcheck::Event::Silent(address) => self.outputs.push_back(Output::Reach { address }),
         }
     }
@@ -339,6 +343,7 @@ impl Node {
             TunnelEvent::Ready(party, device) => self.introduce(now, party, device),
             TunnelEvent::Lost(..) => {}
         }
+        self.tell_observers(now);
         self.touch();
     }
 

@@ -32,13 +32,7 @@ impl Node {
     fn network_view(&self) -> NetworkView {
         let nat = self.netcheck.profile().clone();
         let port = self.local.port_v4.or(self.local.port_v6).unwrap_or_default();
-        NetworkView { badge: nat.badge(self.is_open()), nat, port, report: NetworkReport::default() }
-    }
-
-    /// Whether servers see the tunnel's socket at one of this computer's own addresses.
-    fn is_open(&self) -> bool {
-        let hosts = self.host_addresses();
-        self.reflexive.iter().any(|address| hosts.contains(address))
+        NetworkView { badge: self.netcheck.badge(), nat, port, report: NetworkReport::default() }
     }
 
     fn party_view(&self, now: Now, local: &LocalParty) -> PartyView {
@@ -98,7 +92,9 @@ impl Node {
         let measured = self.measurements.get(&(party, member.device));
         let path = self.peers.id(party, member.device).and_then(|id| self.paths.view(now.instant, id));
         let open = member.nat.is_some_and(|nat| {
-            nat.public.iter().any(|address| member.candidates.iter().any(|known| is_host(known, *address)))
+            // Over IPv6 everybody has a public address, whatever is in front of it.
+            let mut public = nat.public.iter().filter(|address| address.is_ipv4());
+            public.any(|address| member.candidates.iter().any(|known| is_host(known, *address)))
         });
         MemberView {
             id: member.device,
@@ -167,6 +163,7 @@ impl Node {
             findings.extend(self.party_findings(local));
         }
         findings.extend(self.refusals_finding());
+        findings.extend(self.errands.finding());
         findings
     }
 

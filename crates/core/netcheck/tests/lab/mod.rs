@@ -7,12 +7,12 @@ mod server;
 use std::{
     cmp::Reverse,
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use partyline_nat::{Hairpinned, Protocol};
-use partyline_netcheck::{Config, Event, Netcheck, Socket, StunServer};
+use partyline_netcheck::{Config, Errand, Event, Netcheck, Socket, StunServer};
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 
@@ -22,6 +22,8 @@ pub use server::{Manners, Server};
 /// The inside computer's address; the tunnel's socket is at the first port, spares follow.
 pub const INSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 7));
 pub const TUNNEL_PORT: u16 = 41641;
+/// The same computer's IPv6 address, where it has one: no NAT and no firewall is in its way.
+pub const INSIDE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 7));
 /// The NAT's outside address.
 pub const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(11, 0, 0, 1));
 
@@ -66,6 +68,10 @@ pub struct World {
     pub sent: BTreeMap<SocketAddr, u32>,
     /// Whether servers ignore RESPONSE-PORT.
     pub answers_to_who_asked: bool,
+    /// From where a member does what it is asked, if there is one.
+    pub observer: Option<SocketAddr>,
+    /// What members were asked.
+    pub errands: Vec<Errand>,
     pub start: Instant,
     pub now: Instant,
     line: Line,
@@ -98,7 +104,7 @@ impl World {
         netcheck.set_local(now, vec![SocketAddr::new(local_ip(nat.as_ref()), TUNNEL_PORT)]);
         let list = servers.iter().enumerate().map(|(i, s)| StunServer::new(format!("stun{i}"), s.address));
         netcheck.set_servers(now, list.collect());
-        let (events, sent, heap) = Default::default();
+        let (events, sent, heap, errands) = Default::default();
         let (answers_to_who_asked, start, packets) = (false, now, 0);
         Self {
             netcheck,
@@ -107,6 +113,8 @@ impl World {
             events,
             sent,
             answers_to_who_asked,
+            observer: None,
+            errands,
             start,
             now,
             line,
@@ -160,7 +168,9 @@ impl World {
                 Socket::Spare(i) => TUNNEL_PORT + (u16::from(i) + 1) * 7,
             };
             *self.sent.entry(transmit.destination).or_default() += 1;
-            let source = SocketAddr::new(local_ip(self.nat.as_ref()), port);
+            let v6 = transmit.destination.is_ipv6();
+            let own = if v6 { INSIDE_V6 } else { local_ip(self.nat.as_ref()) };
+            let source = SocketAddr::new(own, port);
             self.send(Packet {
                 inwards: false,
                 source,
@@ -169,6 +179,10 @@ impl World {
             });
         }
         while let Some(event) = self.netcheck.poll_event() {
+            if let Event::ObserverWanted(errand) = event {
+                self.errands.push(errand);
+                self.observer.into_iter().for_each(|from| self.inject(from, errand.to, errand.packet()));
+            }
             self.events.push((self.now - self.start, event));
         }
     }
@@ -180,8 +194,8 @@ impl World {
             return;
         }
         let seen = match &mut self.nat {
-            Some(nat) => nat.outbound(self.now, UDP, source, destination),
-            None => Some(source),
+            Some(nat) if source.is_ipv4() => nat.outbound(self.now, UDP, source, destination),
+            _ => Some(source),
         };
         let Some(seen) = seen else { return };
         if let (IpAddr::V4(_), true, Some(nat)) =
@@ -202,8 +216,8 @@ impl World {
 
     fn receive(&mut self, source: SocketAddr, destination: SocketAddr, bytes: &[u8]) {
         let inside = match &mut self.nat {
-            Some(nat) => nat.inbound(self.now, UDP, destination, source),
-            None => Some(destination),
+            Some(nat) if destination.is_ipv4() => nat.inbound(self.now, UDP, destination, source),
+            _ => Some(destination),
         };
         let Some(inside) = inside else { return };
         self.hand_over(inside, source, bytes);
@@ -222,6 +236,7 @@ impl World {
             // A packet lost before the NAT makes no mapping; one lost behind it does.
             if let (false, Some(nat), true) =
                 (packet.inwards, &mut self.nat, self.rng.next_u32().is_multiple_of(2))
+                && packet.source.is_ipv4()
             {
                 nat.outbound(self.now, UDP, packet.source, packet.destination);
             }

@@ -1,0 +1,94 @@
+//! Members of the party as observers of filtering, where no server can answer from elsewhere.
+
+mod lab;
+
+use std::{net::SocketAddr, time::Duration};
+
+use lab::{Line, Manners, OUTSIDE, Rules, Server, World, full_server, nat};
+use partyline_model::Filtering;
+use partyline_netcheck::Errand;
+
+const SPARES: u16 = 7;
+
+/// A member elsewhere.
+fn friend() -> SocketAddr {
+    ([11, 0, 7, 1], 41_641).into()
+}
+
+/// A measurement with one plain server, in which a member at this address does what it is asked.
+fn observed(seed: u64, rules: Rules, servers: Vec<Server>, from: SocketAddr) -> World {
+    let mut world = World::new(seed, Some(nat(seed, rules)), servers, Line::GOOD, SPARES);
+    world.observer = Some(from);
+    world.netcheck.set_observers(world.now, true);
+    world.survey();
+    world
+}
+
+fn plain() -> Vec<Server> {
+    vec![Server::new([11, 0, 1, 1], 3478)]
+}
+
+#[test]
+fn a_member_s_packet_shows_an_open_nat_and_its_absence_shows_nothing() {
+    for (seed, rules) in (0..).zip(Rules::all_types(1)) {
+        let world = observed(seed, rules, plain(), friend());
+        let open = rules.filtering == Filtering::EndpointIndependent;
+        let told = world.netcheck.profile().filtering;
+        assert_eq!(told, open.then_some(Filtering::EndpointIndependent), "{rules:?}");
+        assert_eq!(world.netcheck.profile().allocation, Some(rules.allocation), "{rules:?}");
+        let report = world.netcheck.report();
+        assert!(report.took.expect("over") < Duration::from_secs(3), "{:?}", report.took);
+        assert_eq!(world.errands.len(), 1);
+    }
+}
+
+#[test]
+fn a_server_that_is_unfit_is_made_up_for() {
+    let unfit = vec![full_server().with_manners(Manners::Ignores)];
+    for (seed, rules) in (0..).zip(Rules::all_types(1)) {
+        let told = observed(seed, rules, unfit.clone(), friend()).netcheck.profile().filtering;
+        let open = rules.filtering == Filtering::EndpointIndependent;
+        assert_eq!(told, open.then_some(Filtering::EndpointIndependent), "{rules:?}");
+    }
+}
+
+#[test]
+fn members_where_the_nat_may_turn_packets_around_are_not_believed() {
+    let open = Rules::all_types(1).find(|rules| rules.filtering == Filtering::EndpointIndependent);
+    let near = [SocketAddr::new(OUTSIDE, 9), ([11, 0, 0, 99], 9).into(), ([192, 168, 1, 9], 9).into()];
+    // The server's own address, to which the socket has spoken.
+    for from in near.into_iter().chain([([11, 0, 1, 1], 9).into()]) {
+        let world = observed(1, open.expect("a type"), plain(), from);
+        assert_eq!(world.netcheck.profile().filtering, None, "{from}");
+    }
+}
+
+#[test]
+fn what_nobody_asked_for_shows_nothing() {
+    let rules = Rules::all_types(1).next().expect("a type");
+    let mut world = World::new(1, Some(nat(1, rules)), plain(), Line::GOOD, SPARES);
+    world.netcheck.set_observers(world.now, true);
+    world.run(Duration::from_millis(200));
+    let asked = world.errands.first().copied().expect("a member is asked");
+    for token in [[0; 12], asked.token.map(|byte| !byte)] {
+        let wrong = Errand { token, ..asked };
+        world.inject(friend(), wrong.to, wrong.packet());
+    }
+    world.survey();
+    assert_eq!(world.netcheck.profile().filtering, None);
+    world.inject(friend(), asked.to, asked.packet());
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.netcheck.profile().filtering, None, "too late");
+}
+
+#[test]
+fn without_members_or_with_a_good_server_nobody_is_asked() {
+    for (seed, rules) in (0..).zip(Rules::all_types(1)) {
+        let mut world = World::new(seed, Some(nat(seed, rules)), plain(), Line::GOOD, SPARES);
+        world.survey();
+        assert!(world.errands.is_empty(), "nobody is there");
+        let world = observed(seed, rules, vec![full_server()], friend());
+        assert_eq!(world.netcheck.profile().filtering, Some(rules.filtering));
+        assert!(world.errands.is_empty(), "the server tells");
+    }
+}

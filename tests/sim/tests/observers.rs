@@ -1,0 +1,55 @@
+//! Members as observers of each other's NATs, where no server answers from elsewhere.
+#![allow(missing_docs)]
+
+use std::{net::IpAddr, time::Duration};
+
+use partyline_model::{Command, Filtering, Settings};
+use partyline_tests_sim::World;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// Two members with public addresses far from each other; the relay's second address is cut off, so that nobody learns
+/// from it what is let in.
+fn world(serve_friends: bool) -> World {
+    let mut world = World::new(7);
+    world.start_server();
+    let second = IpAddr::from([11, 0, 255, 2]);
+    world.network = Box::new(move |datagram, _| {
+        (datagram.from.ip() != second && datagram.to.ip() != second).then_some(Duration::ZERO)
+    });
+    for number in 1..=2 {
+        let who = world.add(u32::from(number));
+        world.members[who].spares = 6;
+        world.members[who].address.set_ip([12, 0, number, 1].into());
+        world.start(who);
+    }
+    let settings = Settings { serve_friends, ..world.snapshot(1).settings };
+    world.command(1, Command::Configure { settings: Box::new(settings) }).expect("settings within limits");
+    world
+}
+
+fn filtering(world: &World, who: usize) -> Option<Filtering> {
+    world.snapshot(who).network.nat.filtering
+}
+
+#[test]
+fn a_friend_shows_what_no_server_can() {
+    let mut world = world(true);
+    let (_, link) = world.create(0, None);
+    world.run(SOON);
+    assert_eq!(filtering(&world, 0), None, "alone, nobody can tell");
+    world.join(1, &link);
+    world.until_mesh(SOON);
+    world.until("filtering to be known", SOON, |world| filtering(world, 0).is_some());
+    assert_eq!(filtering(&world, 0), Some(Filtering::EndpointIndependent));
+}
+
+#[test]
+fn who_does_not_serve_friends_observes_nothing() {
+    let mut world = world(false);
+    let (_, link) = world.create(0, None);
+    world.join(1, &link);
+    world.until_mesh(SOON);
+    world.run(SOON);
+    assert_eq!(filtering(&world, 0), None);
+}
