@@ -188,7 +188,10 @@ impl Layer {
             Self::Sim => sim::run(&sim::IN_CI),
             Self::Interop => test(Tests::Of(APART[1])),
             Self::Natlab => test(Tests::Of(APART[2])),
-            Self::Classify => natlab::run(&["classify".into(), "--spread".into()]),
+            Self::Classify => {
+                natlab::run(&["classify", "--spread"].map(Into::into))?;
+                natlab::run(&["classify", "--spread", "--program"].map(Into::into))
+            }
             Self::Portmap => natlab::run(&["portmap".into()]),
             Self::Party => natlab::run(&["party".into()]),
             Self::Matrix => {

@@ -1,22 +1,23 @@
-//! Runs the real check from real sockets on a computer of the lab.
+//! Runs the real check on a computer of the lab: from real sockets, or as the real program.
 
 use std::{
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     os::fd::AsFd,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, ppoll},
     sys::time::TimeSpec,
 };
-use partyline_model::{Badge, NatProfile};
+use partyline_model::{Badge, NatProfile, NetworkView};
 use partyline_netcheck::{Config, Event, Netcheck, Socket, StunServer};
 
-use crate::Host;
+use crate::{Host, checked};
 
 /// Sockets that are lent to the check besides the tunnel's, as the engine does.
 const SPARES: usize = 7;
@@ -34,6 +35,8 @@ pub struct Question {
     pub router: Option<IpAddr>,
     /// The tunnel's port; 0 takes any.
     pub port: u16,
+    /// `partyline`, if that is to ask. It finds router and port by itself.
+    pub program: Option<PathBuf>,
 }
 
 /// What the check said, and how long it took.
@@ -52,7 +55,7 @@ pub struct Measured {
     /// Datagrams sent.
     pub packets: u32,
     /// What it could not tell and why.
-    pub gaps: Vec<&'static str>,
+    pub gaps: Vec<String>,
 }
 
 /// Runs a check on a host.
@@ -60,7 +63,31 @@ pub struct Measured {
 /// # Errors
 /// When sockets cannot be made, or it does not end.
 pub fn measure(host: &Host, question: &Question) -> Result<Measured> {
-    host.enter(|| Check::begin(host, question)?.finish())?
+    match &question.program {
+        Some(program) => run(host, program, question),
+        None => host.enter(|| Check::begin(host, question)?.finish())?,
+    }
+}
+
+/// Lets `partyline netcheck` ask, without party or service, as a player would who looks before installing anything.
+fn run(host: &Host, program: &Path, question: &Question) -> Result<Measured> {
+    let mut command = host.command(&program.to_string_lossy());
+    command.args(["netcheck", "--here", "--json"]);
+    question.servers.iter().for_each(|server| {
+        command.args(["--stun", &server.address.to_string()]);
+    });
+    let said = checked(&mut command)?;
+    let NetworkView { badge, nat, report, .. } =
+        serde_json::from_str(&said).with_context(|| format!("netcheck said {said:?}"))?;
+    Ok(Measured {
+        profile: nat,
+        badge,
+        address: None,
+        mapping: None,
+        whole: Some(Duration::from_millis(report.took_ms.into())),
+        packets: report.packets,
+        gaps: report.gaps,
+    })
 }
 
 struct Check {
@@ -110,7 +137,7 @@ impl Check {
                     mapping: self.mapping,
                     whole: report.took,
                     packets: report.packets,
-                    gaps: report.gaps,
+                    gaps: report.gaps.into_iter().map(str::to_owned).collect(),
                 });
             }
             if self.begun.elapsed() > PATIENCE {

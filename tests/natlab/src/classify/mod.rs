@@ -1,7 +1,7 @@
 //! Whether the check tells every network from inside: all 27 types of NAT, the kernel's own, and what else there is.
 //!
 //! Each network is a home at the end of a line, and the real check runs in it from real sockets, against the real
-//! server. Two kinds of servers are tried: one with two addresses and two ports (RFC 5780), and two that have one
+//! server; with `--program`, the real `partyline netcheck` does. Two kinds of servers are tried: one with two addresses and two ports (RFC 5780), and two that have one
 //! each, as most public STUN servers do.
 
 mod measure;
@@ -53,6 +53,9 @@ pub struct Options {
     /// Only some that have everything once; takes a few seconds.
     #[arg(long)]
     spread: bool,
+    /// Lets `partyline netcheck` ask instead of the library it is made of.
+    #[arg(long)]
+    program: bool,
     /// Servers to ask.
     #[arg(long, value_enum, default_value_t = Servers::Full)]
     servers: Servers,
@@ -95,7 +98,9 @@ pub fn play(options: &Options) -> Result<ExitCode> {
     };
     let world = World::new()?;
     let (_running, servers) = start(&world, options.servers)?;
-    let rows = all(&world.lab, &chosen, line, options.servers, &servers);
+    let program = options.program.then(|| world.program("partyline"));
+    let question = Question { servers, program, ..Question::default() };
+    let rows = all(&world.lab, &chosen, line, options.servers, &question);
     if options.json {
         println!("{}", report::object(&rows, line));
     } else {
@@ -131,7 +136,7 @@ fn start(world: &World, servers: Servers) -> Result<(Vec<Server>, Vec<StunServer
 }
 
 /// A few at a time, in their order.
-fn all(lab: &Lab, chosen: &[Network], line: Line, kind: Servers, servers: &[StunServer]) -> Vec<Row> {
+fn all(lab: &Lab, chosen: &[Network], line: Line, kind: Servers, question: &Question) -> Vec<Row> {
     let next = AtomicUsize::new(0);
     let rows = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -140,7 +145,7 @@ fn all(lab: &Lab, chosen: &[Network], line: Line, kind: Servers, servers: &[Stun
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(network) = chosen.get(number) else { return };
-                    let row = one(lab, network, number, line, kind, servers);
+                    let row = one(lab, network, number, line, kind, question.clone());
                     rows.lock().unwrap_or_else(PoisonError::into_inner).push((number, row));
                 }
             });
@@ -151,17 +156,10 @@ fn all(lab: &Lab, chosen: &[Network], line: Line, kind: Servers, servers: &[Stun
     rows.into_iter().map(|(_, row)| row).collect()
 }
 
-fn one(
-    lab: &Lab,
-    network: &Network,
-    number: usize,
-    line: Line,
-    kind: Servers,
-    servers: &[StunServer],
-) -> Row {
-    let question = Question { servers: servers.to_vec(), ..Question::default() };
+fn one(lab: &Lab, network: &Network, number: usize, line: Line, kind: Servers, question: Question) -> Row {
+    let router = question.program.is_none();
     match network.measure(lab, number, line, question) {
-        Ok(said) => Row::new(network, &said, Verdict::of(&network.truth, &said, kind)),
+        Ok(said) => Row::new(network, &said, Verdict::of(&network.truth, &said, kind, router)),
         Err(error) => Row::failed(network, &error),
     }
 }

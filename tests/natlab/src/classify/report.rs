@@ -25,7 +25,7 @@ pub struct Row {
     mapping_ms: Option<f64>,
     whole_ms: Option<f64>,
     packets: u32,
-    gaps: Vec<&'static str>,
+    gaps: Vec<String>,
 }
 
 impl Row {

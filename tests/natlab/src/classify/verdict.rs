@@ -19,8 +19,9 @@ pub struct Verdict {
 
 impl Verdict {
     /// Judges one check.
+    /// `router`: whether the check was told what port mapping would tell, the router's outside address.
     #[must_use]
-    pub fn of(truth: &Truth, said: &Measured, servers: Servers) -> Self {
+    pub fn of(truth: &Truth, said: &Measured, servers: Servers, router: bool) -> Self {
         let mut verdict = Self::default();
         let (is, told) = (&truth.profile, &said.profile);
         let full = servers == Servers::Full;
@@ -32,8 +33,8 @@ impl Verdict {
         // That nothing comes back proves something only where no new mapping was needed for it.
         verdict.compare("hairpin", is.hairpin, told.hairpin, independent);
         verdict.compare("UDP blocked", is.udp_blocked, told.udp_blocked, true);
-        verdict.compare("double NAT", is.double_nat, told.double_nat, true);
-        verdict.compare("CGNAT", is.carrier_nat, told.carrier_nat, true);
+        verdict.compare("double NAT", is.double_nat, told.double_nat, router);
+        verdict.compare("CGNAT", is.carrier_nat, told.carrier_nat, router);
         verdict.compare("IPv6", is.ipv6, told.ipv6, true);
         verdict.compare("IPv6 firewall", is.firewall_v6, told.firewall_v6, full);
         if truth.badge == Some(Badge::Open) && told.hairpin.is_some() {

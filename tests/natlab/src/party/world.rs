@@ -127,6 +127,12 @@ impl World {
         Ok(member)
     }
 
+    /// Where one of the programs lies.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
     /// Keeps a figure for the report.
     pub fn note(&self, name: &str, value: impl Into<Value>) {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), value.into());
