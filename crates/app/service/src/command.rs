@@ -105,7 +105,7 @@ async fn run(place: &Place, settings: &Settings) -> Result<(), AppError> {
 
 /// Returns once the service has given everything back, or at least let go of its socket.
 async fn stop(place: &Place) -> Result<(), AppError> {
-    let connection = partyline_ipc::connect(&place.endpoint()).await?;
+    let connection = place.connection().await?;
     let mut snapshots = connection.snapshots;
     Controller::new(connection.calls, snapshots.clone()).request(Command::Stop).await?;
     while snapshots.changed().await.is_ok() {}
@@ -114,7 +114,7 @@ async fn stop(place: &Place) -> Result<(), AppError> {
 }
 
 async fn status(place: &Place) -> Result<(), AppError> {
-    let connection = partyline_ipc::connect(&place.endpoint()).await?;
+    let connection = place.connection().await?;
     let snapshot = connection.snapshots.borrow();
     let parties = snapshot.parties.len();
     println!(

@@ -8,7 +8,11 @@ mod elsewhere;
 mod systemd;
 
 #[cfg(target_os = "linux")]
+pub(crate) use self::consent::is_installed;
+#[cfg(target_os = "linux")]
 use self::consent::start;
+#[cfg(not(target_os = "linux"))]
+pub(crate) use self::elsewhere::is_installed;
 #[cfg(not(target_os = "linux"))]
 use self::elsewhere::start;
 #[cfg(not(target_os = "linux"))]

@@ -1,11 +1,15 @@
 //! Finds the engine: in the service, or, where the process may and there is no service, in this process.
 
 use partyline_engine::Controller;
-use partyline_ipc::{connect, reconnect};
+use partyline_ipc::{Connection, connect, reconnect};
 use partyline_model::{AppError, ErrorCode};
 use partyline_platform::may_create_devices;
 
-use crate::{Host, Place, Settings};
+use crate::{Host, Place, Settings, install::is_installed};
+
+/// What to do where the system has the service, but it does not run.
+const START: &str =
+    "Start it with `sudo systemctl start partyline`; `journalctl -u partyline` tells why it has ended.";
 
 /// An engine that was found.
 #[derive(Debug)]
@@ -48,7 +52,15 @@ impl Place {
     /// # Errors
     /// As [`partyline_ipc::connect`].
     pub async fn connect(&self) -> Result<Controller, AppError> {
-        connect(&self.endpoint()).await.map(controller)
+        self.connection().await.map(controller)
+    }
+
+    /// The same with what the service says of itself.
+    pub(crate) async fn connection(&self) -> Result<Connection, AppError> {
+        connect(&self.endpoint()).await.map_err(|error| match error.code {
+            ErrorCode::ServiceUnreachable if is_installed() => AppError { hint: START.into(), ..error },
+            _ => error,
+        })
     }
 
     /// The service's engine, as soon as there is one.
@@ -60,6 +72,6 @@ impl Place {
     }
 }
 
-fn controller(connection: partyline_ipc::Connection) -> Controller {
+fn controller(connection: Connection) -> Controller {
     Controller::new(connection.calls, connection.snapshots)
 }

@@ -21,6 +21,11 @@ pub async fn start() -> Result<(), AppError> {
     ))
 }
 
+/// Installers do it, which there are none of yet.
+pub const fn is_installed() -> bool {
+    false
+}
+
 fn not_here(what: &str) -> AppError {
     AppError::new(
         ErrorCode::Internal,
