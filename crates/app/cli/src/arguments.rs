@@ -123,7 +123,7 @@ pub struct Create {
     #[arg(long = "server", value_name = "URL")]
     pub servers: Vec<String>,
     /// Address range, for example 10.80.7.0/24; by default one that collides with nothing here.
-    #[arg(long, value_name = "NETWORK")]
+    #[arg(long, value_name = "NETWORK", value_parser = network)]
     pub range: Option<Ipv4Net>,
     /// Show the invite as a QR code too.
     #[arg(long)]
@@ -219,7 +219,7 @@ pub struct Revoke {
 #[derive(Debug, Args)]
 pub struct Range {
     /// A private network, for example 10.80.7.0/24.
-    #[arg(value_name = "NETWORK")]
+    #[arg(value_name = "NETWORK", value_parser = network)]
     pub range: Ipv4Net,
     /// Which party.
     #[arg(long)]
@@ -318,6 +318,10 @@ pub struct Ping {
     /// Seconds between them.
     #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub interval: Duration,
+}
+
+fn network(text: &str) -> Result<Ipv4Net, String> {
+    text.parse().map_err(|_| "write it with the length of its prefix, such as 10.80.7.0/24".to_owned())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

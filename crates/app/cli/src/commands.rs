@@ -86,11 +86,15 @@ async fn create_party(create: Create, output: &Output) -> Result<(), AppError> {
     let command =
         Command::Create { name: create.name, display_name, servers: create.servers, range: create.range };
     let reply = reached.controller.request(command).await?;
-    let Reply::Created { link, .. } = &reply else { return Err(unexpected(&reply)) };
+    let Reply::Created { link, party } = &reply else { return Err(unexpected(&reply)) };
     let title = "The party is on. Friends join with this link (valid for a day):".to_owned();
     let mut shown = vec![title, clean(link)];
     shown.extend(create.qr.then(|| code(link)).transpose()?.unwrap_or_default());
     output.answer(&reply, || shown.iter().for_each(|line| output.say(line)));
+    if !create.watch && !output.json {
+        let snapshots = reached.controller.snapshots();
+        progress::obstacles(output, snapshots, *party).await.iter().for_each(|line| output.say(line));
+    }
     go_on(reached, &create.hosting, create.watch, &shown, output).await
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use partyline_engine::Controller;
-use partyline_model::{AppError, Command, ErrorCode, MemberView, PartyView, Reply};
+use partyline_model::{AppError, Command, ErrorCode, MemberView, PartyPhase, PartyView, Reply};
 use serde::Serialize;
 use tokio::time::sleep;
 
@@ -55,6 +55,13 @@ pub async fn run(
             ErrorCode::InvalidInput,
             format!("{} is this computer.", clean(&member.name)),
             "Ping another member; `partyline status` shows them.",
+        ));
+    }
+    if party.phase == PartyPhase::Down {
+        return Err(AppError::new(
+            ErrorCode::InvalidInput,
+            format!("{} is switched off on this computer.", clean(&party.name)),
+            "Switch it on with `partyline up`.",
         ));
     }
     let name = clean(&member.name);

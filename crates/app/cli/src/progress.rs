@@ -2,10 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use partyline_model::{AppError, MemberView, PartyId, PartyPhase, PartyView, Snapshot};
+use partyline_model::{AppError, MemberView, PartyId, PartyPhase, PartyView, ServerView, Snapshot};
 use tokio::{sync::watch, time::timeout};
 
-use crate::{member, output::Output, text::clean};
+use crate::{member, output::Output, status, text::clean};
+
+/// How long a server may take to be heard of after a party was made.
+const SERVER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How far a party is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +84,35 @@ pub async fn follow(
         output.end_progress();
     }
     outcome.unwrap_or(Ok(Outcome::StillConnecting))
+}
+
+/// What keeps friends elsewhere from finding a party that was just made, if anything does.
+pub async fn obstacles(
+    output: &Output,
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    party: PartyId,
+) -> Vec<String> {
+    let servers = |snapshot: &Snapshot| {
+        snapshot.parties.iter().find(|view| view.id == party).map(|view| view.servers.clone())
+    };
+    let decided = |servers: &[ServerView]| {
+        servers.iter().any(|server| server.connected) || servers.iter().all(|server| server.problem.is_some())
+    };
+    let known = |snapshot: &Arc<Snapshot>| servers(snapshot).is_some_and(|servers| decided(&servers));
+    let _ = timeout(SERVER_PATIENCE, snapshots.wait_for(known)).await;
+    let Some(servers) = servers(&snapshots.borrow()) else { return Vec::new() };
+    if servers.is_empty() {
+        return vec![
+            "! The party has no server, so that only friends on this network can join.".to_owned(),
+            "  Name one with --server, or for all new parties: `partyline config set servers wss://host`."
+                .into(),
+        ];
+    }
+    if servers.iter().any(|server| server.connected) {
+        return Vec::new();
+    }
+    let lines = servers.iter().flat_map(|server| status::server_lines(output, server));
+    lines.chain(["  Until it answers, only friends on this network can join.".to_owned()]).collect()
 }
 
 async fn steps(

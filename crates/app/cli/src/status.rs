@@ -95,7 +95,8 @@ fn problem_lines(output: &Output, problem: &AppError) -> [String; 2] {
     ]
 }
 
-fn server_lines(output: &Output, server: &ServerView) -> Vec<String> {
+/// What is wrong with a server that was not reached.
+pub fn server_lines(output: &Output, server: &ServerView) -> Vec<String> {
     let url = clean(&server.url);
     match &server.problem {
         Some(problem) => {

@@ -8,7 +8,7 @@ use crate::{
 /// A cell: its text, already clean, and how it is coloured.
 pub type Cell = (String, Tone);
 
-/// The widest a column gets.
+/// The widest a column gets, but for the last.
 const WIDEST: usize = 40;
 
 /// Rows below a header, each column as wide as its widest cell, without trailing blanks.
@@ -18,8 +18,9 @@ pub fn render(output: &Output, header: &[&str], rows: &[Vec<Cell>]) -> Vec<Strin
     let widest = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|(cell, _)| text::width(cell)).max()
     };
+    let limit = |column: usize| if column + 1 < header.len() { WIDEST } else { usize::MAX };
     let widths: Vec<usize> =
-        (0..header.len()).map(|column| widest(column).unwrap_or(0).min(WIDEST)).collect();
+        (0..header.len()).map(|column| widest(column).unwrap_or(0).min(limit(column))).collect();
     rows.iter().map(|row| line(output, row, &widths)).collect()
 }
 

@@ -170,7 +170,7 @@ fn err(output: &Output) -> String {
 
 #[tokio::test]
 async fn creating_prints_the_link_and_a_code() {
-    let service = Service::start(Vec::new());
+    let service = Service::start(vec![party(7, "Friday")]);
     let made = service.run(&["create", "Friday", "--qr"]).await;
     assert_eq!(code(&made), 0, "{}", err(&made));
     assert!(out(&made).contains(LINK));
@@ -185,6 +185,23 @@ async fn creating_prints_the_link_and_a_code() {
     let json = service.run(&["create", "Friday", "--json"]).await;
     let reply: Reply = serde_json::from_slice(&json.stdout).unwrap();
     assert!(matches!(reply, Reply::Created { .. }));
+}
+
+#[tokio::test]
+async fn creating_says_if_friends_elsewhere_cannot_join() {
+    let problem =
+        AppError::new(ErrorCode::ServerUnreachable, "The server cannot be reached.", "Check its address.");
+    let unreached = ServerView { url: "wss://play.example".into(), connected: false, problem: Some(problem) };
+    for (servers, said) in [(vec![], "has no server"), (vec![unreached], "wss://play.example: The server")] {
+        let service = Service::start(vec![PartyView { servers, ..party(7, "Friday") }]);
+        let made = service.run(&["create", "Friday"]).await;
+        assert_eq!(code(&made), 0, "{}", err(&made));
+        assert!(
+            out(&made).contains(said) && out(&made).contains("on this network can join"),
+            "{}",
+            out(&made)
+        );
+    }
 }
 
 #[tokio::test]

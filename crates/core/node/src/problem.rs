@@ -2,7 +2,7 @@
 
 use partyline_model::{AppError, ErrorCode};
 use partyline_party::{JoinError, PartyError};
-use partyline_wire::invite::InviteError;
+use partyline_wire::{exact::Malformed, invite::InviteError};
 
 /// Turns "what is wrong; what to do" into its two halves, with a capital letter each.
 fn halves(text: &str, fallback: &str) -> (String, String) {
@@ -36,6 +36,14 @@ pub(crate) fn join_error(error: &JoinError) -> AppError {
 }
 
 pub(crate) fn party_error(error: &PartyError) -> AppError {
+    if let PartyError::Invalid(Malformed::Range { what }) = error {
+        let hint = match *what {
+            "address range" => "Give a private network of 14 to 65,534 computers, such as 10.80.7.0/24.",
+            "server address" => "Write it as wss://host, such as wss://party.example.org.",
+            _ => "Change it and try again.",
+        };
+        return AppError::new(ErrorCode::InvalidInput, format!("This {what} cannot be used."), hint);
+    }
     let (code, fallback) = match error {
         PartyError::NotOwner | PartyError::NotCoOwner | PartyError::Protected => {
             (ErrorCode::NotOwner, "ask the party's owner to do it")

@@ -70,18 +70,22 @@ mod platform {
     use super::{Access, AppError, Stream};
 
     pub fn check(access: &Access, stream: &Stream) -> Result<(), AppError> {
-        let peer = stream.peer_creds().map_err(|_| refused("an unknown user"))?;
-        let (Some(uid), Some(gid)) = (peer.euid(), peer.egid()) else {
-            return Err(refused("an unknown user"));
-        };
-        if access.admits(uid, gid) { Ok(()) } else { Err(refused(&format!("user {uid}"))) }
+        let peer = stream.peer_creds().map_err(|_| refused(None))?;
+        let (Some(uid), Some(gid)) = (peer.euid(), peer.egid()) else { return Err(refused(None)) };
+        if access.admits(uid, gid) { Ok(()) } else { Err(refused(Some(uid))) }
     }
 
-    fn refused(who: &str) -> AppError {
+    fn refused(uid: Option<u32>) -> AppError {
+        let (who, id) = match uid {
+            Some(uid) => (format!("user {uid}"), uid.to_string()),
+            None => ("an unknown user".to_owned(), "<user id>".to_owned()),
+        };
         AppError::new(
             ErrorCode::PermissionDenied,
             format!("The Partyline service does not take commands from {who}."),
-            "Run the command with sudo, or let the user in: `sudo partyline service install --allow-user <user id>`.",
+            format!(
+                "Run the command with sudo, or let the user in: `sudo partyline service install --allow-user {id}`."
+            ),
         )
     }
 

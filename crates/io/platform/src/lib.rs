@@ -26,3 +26,23 @@ pub use watch::{NetworkState, NetworkWatch};
 
 /// Every device of ours is named so, with a number behind it, where the system lets us choose.
 pub const DEVICE_PREFIX: &str = "partyline";
+
+/// What went wrong as a sentence, without the system's number for it, which tells people nothing.
+fn sentence(error: &str) -> String {
+    let words = error.split_once(" (os error ").map_or(error, |(words, _)| words);
+    let mut letters = words.chars();
+    letters.next().map(char::to_uppercase).into_iter().flatten().chain(letters).chain(['.']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn errors_become_sentences() {
+        let error = std::io::Error::from_raw_os_error(28);
+        let said = super::sentence(&format!("could not write x: {error}"));
+        assert!(
+            said.starts_with("Could not write x: ") && said.ends_with('.') && !said.contains("28"),
+            "{said}"
+        );
+    }
+}

@@ -7,7 +7,7 @@ use std::{
 
 use partyline_model::{AppError, ErrorCode};
 
-use crate::StorageError;
+use crate::{StorageError, sentence};
 
 const LOCK: &str = "engine.lock";
 /// Apart from the lock, because a locked file cannot be read by others on Windows.
@@ -17,7 +17,7 @@ const PID: &str = "engine.pid";
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another engine runs.
-    #[error("another engine{} already uses this state directory", .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    #[error("Partyline runs already{}, with the same parties", .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
     Held {
         /// Its process, if it said so.
         pid: Option<u32>,
@@ -29,9 +29,11 @@ pub enum LockError {
 
 impl From<LockError> for AppError {
     fn from(error: LockError) -> Self {
-        let hint = "Use the running one, or stop it first.";
+        let hint = "Use the running one, or stop it first: `partyline service stop`.";
         match error {
-            LockError::Held { .. } => Self::new(ErrorCode::AlreadyRunning, error.to_string(), hint),
+            LockError::Held { .. } => {
+                Self::new(ErrorCode::AlreadyRunning, sentence(&error.to_string()), hint)
+            }
             LockError::Storage(error) => error.into(),
         }
     }

@@ -11,6 +11,8 @@ use std::{
 
 use partyline_model::{AppError, ErrorCode};
 
+use crate::sentence;
+
 /// Longest file that [`read`] takes into memory.
 const LIMIT: u64 = 16 << 20;
 
@@ -37,7 +39,7 @@ impl StorageError {
             io::ErrorKind::ReadOnlyFilesystem => {
                 "Make the file system writable, or choose another state directory."
             }
-            io::ErrorKind::PermissionDenied => "Run it as the user who owns the state directory.",
+            io::ErrorKind::PermissionDenied => "Run it with sudo, or as the user who owns the directory.",
             io::ErrorKind::FileTooLarge => "Move the file away; it was not written by Partyline.",
             _ => "Check the disk, and that the directory exists.",
         }
@@ -52,7 +54,7 @@ impl StorageError {
 
 impl From<StorageError> for AppError {
     fn from(error: StorageError) -> Self {
-        Self::new(ErrorCode::Storage, error.to_string(), error.hint())
+        Self::new(ErrorCode::Storage, sentence(&error.to_string()), error.hint())
     }
 }
 

@@ -32,7 +32,7 @@ use partyline_model::{AppError, ErrorCode};
 pub use batch::{TunReads, TunWrites};
 pub use system::TunDevice;
 
-use crate::LocalAddress;
+use crate::{LocalAddress, sentence};
 
 /// How a device is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl From<TunError> for AppError {
             TunError::AddressClash { .. } => ErrorCode::RangeConflict,
             _ => ErrorCode::Device,
         };
-        Self::new(code, error.to_string(), error.hint())
+        Self::new(code, sentence(&error.to_string()), error.hint())
     }
 }
 
