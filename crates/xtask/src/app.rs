@@ -1,20 +1,54 @@
 //! The desktop app and its user interface.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{env, fs, path::PathBuf, process::Command};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::{cargo, natlab};
 
 /// Arguments of `cargo build` that make the app.
 pub const PROGRAM: [&str; 2] = ["-p", "partyline-app"];
 
+/// The Node that is fetched where the system's is too old.
+const NODE: &str = "node@22";
+
 fn ui() -> PathBuf {
     cargo::root().join("ui")
 }
 
 fn npm(arguments: &[&str]) -> Result<()> {
-    cargo::run(Command::new("npm").args(arguments).current_dir(ui()))
+    let mut command = Command::new("npm");
+    if let Some(programs) = newer_node()? {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let path = env::join_paths([programs].into_iter().chain(env::split_paths(&path)))?;
+        command.env("PATH", path);
+    }
+    cargo::run(command.args(arguments).current_dir(ui()))
+}
+
+/// Where a newer Node's programs are, if the system's is too old: Debian 12 has 18, Ubuntu 24.04 too. It comes by npm,
+/// is kept beside what cargo builds, and nothing else sees it.
+fn newer_node() -> Result<Option<PathBuf>> {
+    if is_recent(&cargo::output(Command::new("node").arg("--version"))?) {
+        return Ok(None);
+    }
+    let place = cargo::target().join("node");
+    let programs = place.join("node_modules/.bin");
+    if !cargo::succeeds(Command::new(programs.join("node")).arg("--version")) {
+        fs::create_dir_all(&place)?;
+        let mut command = Command::new("npm");
+        command.args(["install", "--no-audit", "--no-fund", "--no-save", "--prefix"]).arg(&place);
+        cargo::run(command.arg(NODE))
+            .context("this system's Node is too old, and a newer one was not to be had")?;
+    }
+    Ok(Some(programs))
+}
+
+/// Whether the user interface can be built with this Node; the limits are Vite's.
+fn is_recent(version: &str) -> bool {
+    let mut numbers = version.trim_start_matches('v').split('.').map_while(|number| number.parse().ok());
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (22, 12) || (version.0 == 20 && version.1 >= 19)
 }
 
 /// Fetches what the user interface is built with, unless the very same is there.
@@ -53,4 +87,17 @@ pub fn tell(arguments: &[String]) -> Result<()> {
 pub fn write_bindings() -> Result<()> {
     let mut command = cargo::command(["test", "-q"]);
     cargo::run(command.args(PROGRAM).args(["--lib", "bindings"]).env("PARTYLINE_WRITE_BINDINGS", "1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_recent;
+
+    #[test]
+    fn nodes_that_vite_refuses_are_too_old() {
+        assert!(["v20.19.0", "v20.20.2", "v22.12.0", "v24.1.0"].iter().all(|version| is_recent(version)));
+        assert!(
+            !["v12.22.9", "v18.20.4", "v20.18.3", "v22.11.0", ""].iter().any(|version| is_recent(version))
+        );
+    }
 }
