@@ -83,15 +83,13 @@ const SEED: &str = "PROPTEST_RNG_SEED";
 
 /// Runs the layers, and fails if one failed or could not run.
 pub fn run(options: &Options) -> Result<()> {
-    let wanted = [&packages::FOR_TESTS[..], &packages::FOR_APP, &packages::FOR_UI_TESTS].concat();
+    let chosen = |layer: &&Layer| options.only.is_empty() || options.only.contains(layer);
+    let layers: Vec<Layer> = Layer::value_variants().iter().filter(chosen).copied().collect();
+    let wanted: Vec<_> = layers.iter().flat_map(|layer| layer.packages()).collect();
     if let Err(error) = packages::install(&wanted, options.yes) {
         eprintln!("cargo xtask: {error:#}");
     }
-    let outcomes: Vec<_> = Layer::value_variants()
-        .iter()
-        .filter(|layer| options.only.is_empty() || options.only.contains(layer))
-        .map(|layer| one(*layer, options))
-        .collect();
+    let outcomes: Vec<_> = layers.iter().map(|layer| one(*layer, options)).collect();
     conclude(&outcomes)
 }
 
@@ -168,7 +166,8 @@ impl Layer {
             Self::Matrix | Self::Roam | Self::Fuzz => packages::FOR_TESTS.to_vec(),
             Self::Lint => packages::FOR_APP.to_vec(),
             Self::Ui => [&packages::FOR_APP[..], &packages::FOR_UI_TESTS].concat(),
-            Self::Architecture | Self::Unit | Self::App => packages::FOR_APP.to_vec(),
+            Self::Architecture | Self::App => packages::FOR_APP.to_vec(),
+            Self::Unit => [&packages::FOR_APP[..], &packages::FOR_UNIT_TESTS].concat(),
             Self::Format | Self::Sim | Self::Cross => Vec::new(),
         }
     }

@@ -38,6 +38,8 @@ const fn library(name: &'static str, library: &'static str, why: &'static str) -
 
 const COMPILER: Package = package("gcc", "cc", "compiles the C parts of cryptography");
 
+const IP: Package = package("iproute2", "ip", "network namespaces");
+
 /// What building and running needs.
 pub const FOR_RUN: [Package; 1] = [COMPILER];
 
@@ -63,7 +65,7 @@ pub const FOR_UI_TESTS: [Package; 1] =
 
 /// What the stories of the desktop app need besides.
 pub const FOR_APP_TESTS: [Package; 7] = [
-    package("iproute2", "ip", "network namespaces"),
+    IP,
     package("nftables", "nft", "NAT and firewalls in the lab"),
     package("xvfb", "Xvfb", "a display that nobody looks at"),
     package("openbox", "openbox", "manages its windows"),
@@ -72,11 +74,14 @@ pub const FOR_APP_TESTS: [Package; 7] = [
     package("imagemagick", "convert", "makes pictures small"),
 ];
 
+/// What unit tests need besides.
+pub const FOR_UNIT_TESTS: [Package; 1] = [IP];
+
 /// What the tests need besides.
 pub const FOR_TESTS: [Package; 11] = [
     COMPILER,
     package("g++", "c++", "compiles the fuzzer"),
-    package("iproute2", "ip", "network namespaces"),
+    IP,
     package("nftables", "nft", "NAT and firewalls in the lab"),
     package("iputils-ping", "ping", "pings through the tunnel"),
     package("procps", "ps", "looks at processes"),
@@ -100,13 +105,19 @@ pub const FOR_PACKAGE_TEST: [Package; 5] = [
     package("debootstrap", "debootstrap", "a Debian to install packages in"),
     package("lintian", "lintian", "looks through debs"),
     package("systemd", "systemd-analyze", "judges the service's rights"),
-    package("iproute2", "ip", "network namespaces"),
+    IP,
     package("jq", "jq", "reads what programs say"),
 ];
 
-/// Those of `wanted` whose program is not there.
+/// Those of `wanted` that are not there, each once.
 pub fn missing(wanted: &[Package]) -> Vec<Package> {
-    wanted.iter().filter(|package| !package.is_there()).copied().collect()
+    let mut missing: Vec<Package> = Vec::new();
+    for package in wanted {
+        if missing.iter().all(|known| known.name != package.name) && !package.is_there() {
+            missing.push(*package);
+        }
+    }
+    missing
 }
 
 /// The names of packages, for messages.
