@@ -27,7 +27,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Installs what is missing (it asks first), builds, starts a server here, and shows a new party with its invite.
+    /// Installs what is missing (it asks first), builds, starts a server here, and opens the app, or a party in the terminal.
     Run(run::Options),
     /// Installs what is missing (it asks first), and runs everything that CI runs.
     Test(check::Options),

@@ -20,7 +20,7 @@ use crate::{app, cargo, packages};
 pub enum Task {
     /// Makes a deb and an rpm of the desktop app, the command line and the service.
     Linux(Linux),
-    /// Installs, uses, upgrades, removes and purges the packages without the app, in a Debian of their own (needs root).
+    /// Installs, uses, upgrades, removes and purges the packages, in a Debian of their own (needs root).
     Test(Test),
 }
 
@@ -50,9 +50,20 @@ pub struct Test {
     /// Test the release build.
     #[arg(long)]
     release: bool,
+    /// Only one of the packages.
+    #[arg(long, value_enum)]
+    only: Option<Which>,
     /// Install what is missing without asking.
     #[arg(long)]
     yes: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Which {
+    /// `partyline`, with the app.
+    App,
+    /// `partyline-cli`, without.
+    Cli,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -102,22 +113,14 @@ impl Product {
         cargo::output(Command::new("date").args(["--utc", "--date", &moment, format]).env("LC_ALL", "C"))
     }
 
-    fn make(&self, formats: &[Format], built: &Built) -> Result<Vec<PathBuf>> {
+    fn make(&self, formats: &[Format], programs: &Path) -> Result<Vec<PathBuf>> {
         let work = work()?.join(self.name);
         let make = |format: &Format| match format {
-            Format::Deb => deb::make(self, built, &work.join("deb")),
-            Format::Rpm => rpm::make(self, built, &work.join("rpm")),
+            Format::Deb => deb::make(self, programs, &work.join("deb")),
+            Format::Rpm => rpm::make(self, programs, &work.join("rpm")),
         };
         formats.iter().map(make).collect()
     }
-}
-
-/// Programs that cargo has built.
-struct Built {
-    /// Where they are.
-    programs: PathBuf,
-    /// Where the app is, if it was asked for.
-    app: Option<PathBuf>,
 }
 
 /// Does it.
@@ -128,10 +131,10 @@ pub fn run(task: &Task) -> Result<()> {
             if !options.without_app {
                 packages::install(&packages::FOR_APP, options.yes)?;
             }
-            let formats = options.format.map_or(vec![Format::Deb, Format::Rpm], |format| vec![format]);
-            let built = build(!options.without_app, !options.debug)?;
+            let formats = options.format.map_or(Format::value_variants().to_vec(), |format| vec![format]);
+            let programs = build(!options.without_app, !options.debug)?;
             let product = Product::new(!options.without_app, options.revision, options.debug)?;
-            for package in product.make(&formats, &built)? {
+            for package in product.make(&formats, &programs)? {
                 println!("{:9} {}", size(&package)?, package.display());
             }
             Ok(())
@@ -140,56 +143,49 @@ pub fn run(task: &Task) -> Result<()> {
     }
 }
 
-/// Makes two versions of the package without the app, and tries them out.
+/// Makes two versions of each package, and tries them out.
 fn test(options: &Test) -> Result<()> {
     ensure!(cargo::is_root(), "needs root, for a Debian of its own");
-    packages::install(&packages::FOR_PACKAGES, options.yes)?;
-    packages::install(&packages::FOR_PACKAGE_TEST, options.yes)?;
-    let built = build(false, options.release)?;
-    let mut made = Vec::new();
-    for revision in 1..=2 {
-        made.extend(
-            Product::new(false, revision, !options.release)?.make(&[Format::Deb, Format::Rpm], &built)?,
-        );
+    for wanted in [&packages::FOR_PACKAGES[..], &packages::FOR_PACKAGE_TEST, &packages::FOR_APP] {
+        packages::install(wanted, options.yes)?;
     }
-    let again = Product::new(false, 1, !options.release)?;
-    let before = fs::read(&made[0])?;
-    ensure!(
-        fs::read(&again.make(&[Format::Deb], &built)?[0])? == before,
-        "the same sources give another deb"
-    );
+    let programs = build(true, options.release)?;
+    let wanted = |which: &&Which| options.only.is_none_or(|only| only == **which);
+    for which in Which::value_variants().iter().filter(wanted) {
+        try_out(*which == Which::App, !options.release, &programs)?;
+    }
+    Ok(())
+}
+
+fn try_out(app: bool, quick: bool, programs: &Path) -> Result<()> {
+    let make = |app, revision, formats| Product::new(app, revision, quick)?.make(formats, programs);
+    let read = |made: &[PathBuf]| made.iter().map(fs::read).collect::<Result<Vec<_>, _>>();
+    let both = Format::value_variants();
+    let mut made = make(app, 1, both)?;
+    let before = read(&made)?;
+    ensure!(read(&make(app, 1, both)?)? == before, "the same programs give other packages");
+    made.extend(make(app, 2, both)?);
+    made.extend(make(!app, 3, &[Format::Deb])?);
     let script = cargo::root().join("crates/xtask/src/package/test.sh");
     cargo::run(Command::new("bash").arg(script).arg(work()?).args(made))
 }
 
-/// Builds the programs; those of a release apart from others, since they name no path of this machine.
-fn build(app: bool, release: bool) -> Result<Built> {
+/// Builds the programs and tells where they are: in one go, so that all stand on the same crates, compiled once. Those of
+/// a release lie apart from others, since they name no path of this machine, and have no notes for debuggers, which
+/// packages would strip anyway.
+fn build(app: bool, release: bool) -> Result<PathBuf> {
     let target = if release { work()?.join("build") } else { cargo::target() };
-    let programs = target.join(if release { "release" } else { "debug" });
-    let command = |packages: &[&str]| -> Result<()> {
-        let mut command = cargo::command(["build", "--locked"]);
-        packages.iter().for_each(|package| {
-            command.args(["-p", package]);
-        });
-        if release {
-            let flags = remap()?;
-            command.arg("--release").arg("--target-dir").arg(&target).env("CARGO_ENCODED_RUSTFLAGS", flags);
-        }
-        cargo::run(&mut command)
-    };
-    command(&["partyline-cli", "partyline-service"])?;
-    if !app {
-        return Ok(Built { programs, app: None });
+    let mut command = cargo::command(["build", "--locked", "-p", "partyline-cli", "-p", "partyline-service"]);
+    if app {
+        app::build_ui()?;
+        command.args(app::PROGRAM);
     }
-    // Building the app changes features of crates that the others share, so that they are set aside before.
-    let aside = work()?.join("programs");
-    fs::create_dir_all(&aside)?;
-    for program in ["partyline", "partyline-service"] {
-        fs::copy(programs.join(program), aside.join(program))?;
+    if release {
+        command.arg("--release").arg("--target-dir").arg(&target);
+        command.env("CARGO_ENCODED_RUSTFLAGS", remap()?).env("CARGO_PROFILE_RELEASE_DEBUG", "false");
     }
-    app::build_ui()?;
-    command(&["partyline-app"])?;
-    Ok(Built { programs: aside, app: Some(programs.join("partyline-app")) })
+    cargo::run(&mut command)?;
+    Ok(target.join(if release { "release" } else { "debug" }))
 }
 
 /// Flags that give paths of this machine other names.

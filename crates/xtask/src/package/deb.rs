@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    Built, HOMEPAGE, MAINTAINER, Product,
+    HOMEPAGE, MAINTAINER, Product,
     tree::{Places, Tree, installers},
 };
 use crate::cargo;
@@ -22,8 +22,8 @@ const DESCRIPTION: &str = " Friends join with an invite link, and their games fi
 ";
 
 /// Makes the package below `work`, and tells where it is.
-pub fn make(product: &Product, built: &Built, work: &Path) -> Result<PathBuf> {
-    let tree = Tree::of(product, built, work.join("tree"), &PLACES)?;
+pub fn make(product: &Product, programs: &Path, work: &Path) -> Result<PathBuf> {
+    let tree = Tree::of(product, programs, work.join("tree"), &PLACES)?;
     documents(product, &tree)?;
     tree.finish()?;
     let architecture = cargo::output(Command::new("dpkg").arg("--print-architecture"))?;
@@ -50,7 +50,7 @@ fn control(product: &Product, tree: &Tree, work: &Path, architecture: &str) -> R
     if product.app {
         // Loaded while the app runs, so that the program itself does not tell.
         depends += ", libayatana-appindicator3-1";
-        recommends += ", xdg-utils";
+        recommends += ", desktop-file-utils, xdg-utils";
     }
     let (name, other, summary, version) = (product.name, product.other, product.summary, product.version());
     // The app's package does all that the other does.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    Built, HOMEPAGE, Product,
+    HOMEPAGE, Product,
     tree::{Places, Tree, installers},
 };
 use crate::cargo;
@@ -17,8 +17,8 @@ use crate::cargo;
 const PLACES: Places = Places { zsh: "usr/share/zsh/site-functions/_partyline" };
 
 /// Makes the package below `work`, and tells where it is.
-pub fn make(product: &Product, built: &Built, work: &Path) -> Result<PathBuf> {
-    let tree = Tree::of(product, built, work.join("tree"), &PLACES)?;
+pub fn make(product: &Product, programs: &Path, work: &Path) -> Result<PathBuf> {
+    let tree = Tree::of(product, programs, work.join("tree"), &PLACES)?;
     for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
         let text = fs::read(cargo::root().join(licence))?;
         tree.write(&format!("usr/share/licenses/{}/{licence}", product.name), text)?;

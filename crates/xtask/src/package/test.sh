@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# test.sh WORK DEB RPM NEWER-DEB NEWER-RPM: tries packages out in a Debian of their own, which systemd runs in namespaces of
-# its own, so that the service lives under its real unit. Needs root, and once the network, to fetch that Debian.
+# test.sh WORK DEB RPM NEWER-DEB NEWER-RPM OTHER-DEB: tries packages out in a Debian of their own, which systemd runs in
+# namespaces of its own, so that the service lives under its real unit. OTHER-DEB is the one that they replace. Needs root,
+# and once the network, to fetch that Debian.
 set -euo pipefail
 
-work=$1 deb=$2 rpm=$3 newer_deb=$4 newer_rpm=$5
+work=$1 deb=$2 rpm=$3 newer_deb=$4 newer_rpm=$5 other_deb=$6
 package=$(dpkg-deb --field "$deb" Package)
-base=$work/bookworm
+minimal=$work/bookworm base=$work/bookworm-$package
 place=$(mktemp -d "$work/test.XXXXXX")
 group=$(findmnt --noheadings --raw --output TARGET --types cgroup2 | head -n 1)/partyline-package-$$
 table=()
@@ -57,18 +58,44 @@ fail() {
 }
 
 debian() {
-  [ ! -e "$base/.complete" ] || return 0
-  rm -rf "$base"
+  [ ! -e "$minimal/.complete" ] || return 0
+  rm -rf "$minimal"
   debootstrap --variant=minbase \
-    --include=systemd-sysv,libpam-systemd,dbus,polkitd,iproute2,procps bookworm "$base" >"$work/debootstrap.log"
-  rm -f "$base/usr/sbin/policy-rc.d"
-  touch "$base/.complete"
+    --include=systemd-sysv,libpam-systemd,dbus,polkitd,iproute2,procps bookworm "$minimal" >"$work/debootstrap.log"
+  rm -f "$minimal/usr/sbin/policy-rc.d"
+  touch "$minimal/.complete"
+}
+
+# Over it, what the package says it depends on, and what the tests need; other libraries are not there.
+dependencies() {
+  local wanted
+  wanted=$(dpkg-deb --field "$deb" Depends)
+  [ "$(cat "$base/.complete" 2>/dev/null)" != "$wanted" ] || return 0
+  rm -rf "$base" "$base.work"
+  mkdir -p "$base" "$base.work" "$place/dependencies"
+  unshare --mount bash -euc '
+    mount --make-rprivate /
+    mount -t overlay -o "lowerdir=$1,upperdir=$2,workdir=$2.work" overlay "$3"
+    mount -t proc proc "$3/proc"
+    cp /etc/resolv.conf "$3/etc/resolv.conf"
+    in="chroot $3 env DEBIAN_FRONTEND=noninteractive"
+    $in apt-get update -q
+    $in apt-get satisfy -qy --no-install-recommends "$4"
+    [ -z "$5" ] || $in apt-get install -qy --no-install-recommends $5
+    $in apt-get clean
+  ' -- "$minimal" "$base" "$place/dependencies" "$wanted" "$(has_app && echo "${seat_packages[*]}")" \
+    >"$work/dependencies.log" 2>&1 || { tail -n 20 "$work/dependencies.log"; return 1; }
+  echo "$wanted" >"$base/.complete"
+}
+
+has_app() {
+  [ "$package" = partyline ]
 }
 
 # A copy of the Debian that costs nothing: what is written goes to a directory of its own.
 copy() {
   mkdir -p "$place/$1/written" "$place/$1/work" "$place/$1/root"
-  echo "lowerdir=$base,upperdir=$place/$1/written,workdir=$place/$1/work"
+  echo "lowerdir=$base:$minimal,upperdir=$place/$1/written,workdir=$place/$1/work"
 }
 
 boot() {
@@ -83,6 +110,8 @@ boot() {
       cd "$2"
       mount -t proc proc proc
       mount -t sysfs sys sys
+      # Without virtual terminals the first to log in at the seat is in front at once.
+      mount -t tmpfs tmpfs sys/class/tty
       mount -t cgroup2 cgroup sys/fs/cgroup
       mount -t tmpfs tmpfs run
       mount -t tmpfs tmpfs tmp
@@ -122,8 +151,9 @@ as_user() {
   inside setpriv --reuid=1000 --regid=1000 --clear-groups "$@"
 }
 
+# Whether both ends of the LAN have the addresses that they give themselves.
 settled() {
-  ! inside ip -6 address show tentative | grep -q .
+  [ "$(inside ip -6 -oneline address show scope link | grep ' lan[01] ' | grep -vc tentative)" = 2 ]
 }
 
 network() {
@@ -160,6 +190,8 @@ install_deb() {
   inside dpkg --install /tmp/package.deb
 }
 
+source "$(dirname "$0")/seat.sh"
+
 begin "no errors by lintian"
 lintian --allow-root --fail-on error --suppress-tags bad-distribution-in-changes-file "$deb"
 passed
@@ -177,6 +209,7 @@ passed
 
 begin "a Debian of its own boots"
 debian
+dependencies
 boot
 network >"$place/network"
 passed
@@ -216,6 +249,33 @@ identity >"$place/identity"
 cat "$place/identity"
 passed
 
+if has_app; then
+  begin "whoever sits at the computer may start and stop the service, and opens the app from the menu"
+  sit_down
+  as_ben systemctl --no-ask-password restart partyline
+  eventually as_ben partyline status
+  as_ben desktop-file-validate /usr/share/applications/partyline.desktop
+  inside appstreamcli validate --no-net /usr/share/metainfo/app.partyline.desktop.metainfo.xml
+  open_app
+  eventually reads 'What do friends call you?'
+  press 'Let’s go'
+  eventually reads Friday
+  no_alert
+  passed
+
+  begin "links open the app, and a stopped service is started by its button"
+  [ "$(as_ben xdg-mime query default x-scheme-handler/partyline)" = partyline.desktop ]
+  as_ben gio mime x-scheme-handler/partyline | grep -q partyline.desktop
+  as_ben xdg-open partyline://join/AAAA
+  eventually reads 'This invite link is damaged.'
+  as_ben systemctl --no-ask-password stop partyline
+  eventually reads 'Start the service'
+  press 'Start the service'
+  eventually runs
+  eventually lacks 'Start the service'
+  passed
+fi
+
 begin "an upgrade restarts the service, and keeps identity and party"
 before=$(pid)
 install_deb "$newer_deb"
@@ -224,6 +284,14 @@ eventually runs
 eventually has_device
 identity | diff "$place/identity" -
 passed
+
+if has_app; then
+  begin "the open window has followed the upgrade"
+  eventually lacks 'Start the service'
+  reads Friday
+  close_app
+  passed
+fi
 
 begin "a killed service comes back"
 before=$(pid)
@@ -249,6 +317,18 @@ eventually has_device
 identity | diff "$place/identity" -
 passed
 
+if has_app; then
+  begin "the package without the app takes its place, and the other way round"
+  for next in "$other_deb" "$newer_deb"; do
+    install_deb "$next"
+    eventually status
+    eventually has_device
+    identity | diff "$place/identity" -
+    inside systemctl is-enabled --quiet partyline
+  done
+  passed
+fi
+
 begin "who has disabled the service keeps it so"
 inside systemctl disable --quiet --now partyline
 install_deb "$newer_deb"
@@ -259,10 +339,11 @@ passed
 begin "a service run by hand ends with its package, and a purge leaves nothing"
 inside systemd-run --quiet --unit by-hand partyline-service run
 eventually status
-inside dpkg --purge "$package"
+inside dpkg --purge partyline partyline-cli
 if inside pgrep --list-name partyline; then fail "it runs"; fi
 network | diff "$place/network" -
-left=$(inside find / -xdev -name '*partyline*' -not -path '/proc/*')
+# What people keep in their homes is theirs.
+left=$(inside find / -xdev -name '*partyline*' -not -path '/proc/*' -not -path '/home/*')
 [ -z "$left" ] || fail "left: $left"
 inside test ! -e /run/partyline
 passed

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{Built, Product};
+use super::Product;
 use crate::cargo;
 
 /// A directory that stands for `/`.
@@ -26,20 +26,20 @@ pub struct Places {
 
 impl Tree {
     /// All that a package of either format has.
-    pub fn of(product: &Product, built: &Built, root: PathBuf, places: &Places) -> Result<Self> {
+    pub fn of(product: &Product, programs: &Path, root: PathBuf, places: &Places) -> Result<Self> {
         if root.exists() {
             fs::remove_dir_all(&root)?;
         }
         let mut tree = Self { root, programs: Vec::new() };
         for program in ["partyline", "partyline-service"] {
-            tree.program(&built.programs.join(program))?;
+            tree.program(&programs.join(program))?;
         }
         tree.file("partyline.service", "usr/lib/systemd/system/partyline.service")?;
         tree.file("partyline.rules", "usr/share/polkit-1/rules.d/60-partyline.rules")?;
-        tree.completions(&built.programs.join("partyline"), places)?;
-        tree.manual(&built.programs.join("partyline"))?;
-        if let Some(app) = &built.app {
-            tree.app(product, app)?;
+        tree.completions(&programs.join("partyline"), places)?;
+        tree.manual(&programs.join("partyline"))?;
+        if product.app {
+            tree.app(product, &programs.join("partyline-app"))?;
         }
         Ok(tree)
     }
@@ -85,7 +85,12 @@ impl Tree {
     fn manual(&self, partyline: &Path) -> Result<()> {
         let pages = self.root.join("usr/share/man/man1");
         fs::create_dir_all(&pages)?;
-        cargo::output(Command::new(partyline).arg("manual").arg(&pages)).map(drop)
+        let mut command = Command::new(partyline);
+        // Else the pages would name the directories of whoever makes packages.
+        for variable in ["PARTYLINE_STATE_DIR", "PARTYLINE_RUNTIME_DIR"] {
+            command.env_remove(variable);
+        }
+        cargo::output(command.arg("manual").arg(&pages)).map(drop)
     }
 
     fn program(&mut self, from: &Path) -> Result<()> {
