@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 use partyline_model::{AppError, Command, ErrorCode, Now, Reply, Settings, Snapshot};
 use partyline_net::{BeaconSockets, Outgoing, RecvBatch, Roots, TlsClient, UdpEndpoint};
 use partyline_node::{LocalNetwork, Node, Output, RequestId};
-use partyline_platform::{Clock, NetworkState, sweep};
+use partyline_platform::{Clock, NetworkState, SleepWatch, sweep};
 use rand::RngCore as _;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -18,11 +18,13 @@ use crate::{
     devices::{Batch, Devices},
     doctor,
     egress::Ways,
-    open, router,
+    open,
+    ports::Ports,
+    router,
     sockets::{SocketDatagrams, Sockets},
     spares::{SpareDatagram, Spares},
     store::Store,
-    surroundings::{self, Ports, Surrounding, beacon_interfaces, hear, reachable},
+    surroundings::{self, Surrounding, beacon_interfaces, hear, reachable},
     wake::{Inbox, Wake},
 };
 
@@ -53,7 +55,8 @@ pub struct Engine {
     snapshots: watch::Sender<Arc<Snapshot>>,
     shown: (u32, Now),
     inbox: Inbox,
-    watchers: Vec<JoinHandle<()>>,
+    watcher: JoinHandle<()>,
+    sleep: SleepWatch,
     packet: Vec<u8>,
     received: Option<RecvBatch>,
     stopped: bool,
@@ -111,7 +114,8 @@ impl Engine {
             connections: Connections::new(tls, connection_events),
             ports: Ports::new(&udp, seed, &options.state_dir, surrounding_events.clone())
                 .enabled(node.settings().port_mapping),
-            watchers: surroundings::watch(clock, surrounding_events).into(),
+            watcher: surroundings::watch(surrounding_events),
+            sleep: SleepWatch::new(clock),
             beacon: open::beacon(),
             spares,
             sockets,
@@ -151,7 +155,7 @@ impl Engine {
             self.handle(wake, &batch).await;
             self.received = Some(batch);
         }
-        self.watchers.iter().for_each(JoinHandle::abort);
+        self.watcher.abort();
         self.ports.stop().await;
         Ok(())
     }
@@ -178,6 +182,11 @@ impl Engine {
 
     async fn handle(&mut self, wake: Wake, received: &RecvBatch) {
         let now = self.clock.now();
+        // Somebody looks at least once a second, since snapshots are due; a game's packets come sooner.
+        if let Some(slept) = self.sleep.woke() {
+            tracing::info!(seconds = slept.as_secs(), "the computer slept");
+            self.node.handle_wake(now);
+        }
         match wake {
             Wake::Call(Some((command, answer))) => {
                 self.call(now, command, answer).await;
@@ -226,7 +235,7 @@ impl Engine {
         self.answers.insert(self.next_request, answer);
         self.node.handle_command(now, self.next_request, command);
         if configures && self.ports.enable(self.node.settings().port_mapping) {
-            self.ports.follow(&self.network).await;
+            self.ports.follow(&self.network);
         }
     }
 
@@ -238,8 +247,8 @@ impl Engine {
         }
         self.udp = open::bind(settings.port)?;
         tracing::info!(port = self.udp.port(), "moved to another UDP port");
-        self.ports.move_to(&self.udp).await;
-        self.ports.follow(&self.network).await;
+        self.ports.move_to(&self.udp);
+        self.ports.follow(&self.network);
         self.tell_network(now).await;
         Ok(())
     }
@@ -292,7 +301,7 @@ impl Engine {
     async fn on_surrounding(&mut self, now: Now, surrounding: Surrounding) {
         match surrounding {
             Surrounding::Network { state, prefixes } => {
-                self.ports.follow(&state).await;
+                self.ports.follow(&state);
                 if let Some(beacon) = &mut self.beacon {
                     beacon.set_interfaces(beacon_interfaces(&state.addresses));
                 }
@@ -300,7 +309,6 @@ impl Engine {
                 self.network = state;
                 self.node.handle_network(now, local);
             }
-            Surrounding::Woke => self.node.handle_wake(now),
             Surrounding::Mapped { addresses } => self.node.handle_mapped(now, addresses),
         }
     }

@@ -10,6 +10,7 @@ mod doctor;
 mod egress;
 mod engine;
 mod open;
+mod ports;
 mod router;
 mod sockets;
 mod spares;

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use partyline_model::{Now, Timestamp};
 
-/// How often the two clocks are compared, and how far they must be apart to call it sleep.
-const PERIOD: Duration = Duration::from_secs(2);
+/// How far the two clocks must be apart to call it sleep.
 const NOTICEABLE: Duration = Duration::from_secs(1);
 
 /// Reads both clocks.
@@ -61,7 +60,7 @@ impl Default for Clock {
     }
 }
 
-/// Notices that the computer has slept.
+/// Notices that the computer has slept, by the jump of the boot clock against the other.
 #[derive(Debug)]
 pub struct SleepWatch {
     clock: Clock,
@@ -75,18 +74,13 @@ impl SleepWatch {
         Self { known: clock.slept(), clock }
     }
 
-    /// Waits until the computer has woken from sleep; returns how long it slept. Noticed within two seconds. On Windows,
-    /// where both clocks go on, it never returns: the service is told of power events there.
-    pub async fn woke(&mut self) -> Duration {
-        loop {
-            tokio::time::sleep(PERIOD).await;
-            let slept = self.clock.slept();
-            let gone = slept.saturating_sub(self.known);
-            self.known = slept;
-            if gone >= NOTICEABLE {
-                return gone;
-            }
-        }
+    /// How long the computer slept since this was asked last, if it did. Cheap enough to be asked whenever anything
+    /// happens. On Windows, where both clocks go on, it never did: the service is told of power events there.
+    pub fn woke(&mut self) -> Option<Duration> {
+        let slept = self.clock.slept();
+        let gone = slept.saturating_sub(self.known);
+        self.known = slept;
+        (gone >= NOTICEABLE).then_some(gone)
     }
 }
 
@@ -122,6 +116,21 @@ mod tests {
 
     #[test]
     fn a_computer_that_did_not_sleep_did_not_sleep() {
-        assert!(Clock::new().slept() < NOTICEABLE);
+        let mut watch = SleepWatch::new(Clock::new());
+        assert_eq!(watch.woke(), None);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_jump_of_the_boot_clock_is_sleep_and_told_once() {
+        let mut watch = SleepWatch::new(Clock::new());
+        // As if the boot clock had stood an hour less when all began.
+        let hour = Duration::from_secs(3600);
+        watch.clock.boot_at_start = since_boot().and_then(|boot| boot.checked_sub(hour));
+        if watch.clock.boot_at_start.is_some() {
+            let slept = watch.woke();
+            assert!(slept.is_some_and(|slept| slept.abs_diff(hour) < NOTICEABLE), "{slept:?}");
+            assert_eq!(watch.woke(), None);
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Tells when the computer's place in the network has changed: other addresses, or another router.
 //!
 //! The system's notices (netlink on Linux, the routing socket on macOS, IP Helper on Windows) only say that *something*
-//! happened, often many times in a row. So after a notice and a short silence the state is read again, and reported if
-//! it is really different. Our own devices do not count.
+//! happened, often many times in a row. So after a notice and a moment of silence the state is read again, and reported
+//! if it is really different; people who play wait for it, and what is not yet final is soon reported again. Our own
+//! devices do not count.
 
 #[cfg(target_os = "linux")]
 #[path = "watch/linux.rs"]
@@ -16,8 +17,8 @@ use std::{io, time::Duration};
 use crate::{Gateway, LocalAddress, default_gateways, local_addresses};
 
 /// Silence that ends a flurry of notices, and the longest flurry that is waited out.
-const SILENCE: Duration = Duration::from_millis(250);
-const FLURRY: Duration = Duration::from_secs(2);
+const SILENCE: Duration = Duration::from_millis(30);
+const FLURRY: Duration = Duration::from_millis(150);
 
 /// Where the computer is in the network.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
