@@ -196,12 +196,7 @@ impl Layer {
             Self::Matrix => {
                 natlab::run(&["matrix", "--pairs", "40", "--require", "connected"].map(Into::into))
             }
-            Self::Roam => {
-                // The death of a relay takes its time and is measured by hand.
-                let stories = ["upgrade", "cut", "switch", "reboot", "sleep", "forgotten"];
-                let options = ["roam", "--sleep", "10", "--jobs", "3"];
-                natlab::run(&options.iter().chain(&stories).map(|word| (*word).into()).collect::<Vec<_>>())
-            }
+            Self::Roam => natlab::run(&["roam", "--sleep", "10", "--jobs", "3"].map(Into::into)),
             Self::Ui => app::check_ui(),
             Self::App => {
                 app::build_ui()?;

@@ -31,7 +31,9 @@ impl World {
                 }
                 self.serve();
             }
-            Item::ToMember(who, ..) | Item::StreamDown(who, ..) if self.members[who].asleep => {
+            Item::ToMember(who, ..) | Item::StreamDown(who, ..) | Item::Closed(who, ..)
+                if self.members[who].asleep =>
+            {
                 // TCP tries again until the computer wakes.
                 self.put(LATENCY * 10, item);
             }

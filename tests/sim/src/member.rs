@@ -130,7 +130,7 @@ impl Member {
     }
 
     /// Moves it to a computer of these addresses.
-    pub(crate) fn set_place(&mut self, home: Place, ip: IpAddr, v6: Option<Ipv6Addr>) {
+    pub fn set_place(&mut self, home: Place, ip: IpAddr, v6: Option<Ipv6Addr>) {
         self.home = home;
         self.address.set_ip(ip);
         self.v6 = v6.map(|ip| SocketAddr::new(ip.into(), PORT));

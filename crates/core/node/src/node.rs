@@ -230,6 +230,16 @@ impl Node {
         self.look_up_relays();
     }
 
+    /// The router has another address, or lost its table: to whoever is outside that is another network.
+    fn router_moved(&mut self, now: Now) {
+        self.reflexive.clear();
+        self.passages.network_changed(now.instant);
+        self.netcheck.restart(now.instant);
+        self.gather(now);
+        self.paths.network_changed(now.instant);
+        self.check_links(now);
+    }
+
     /// The computer slept: every deadline may be long past, and the network another one.
     pub fn handle_wake(&mut self, now: Now) {
         self.paths.network_changed(now.instant);
@@ -281,6 +291,7 @@ impl Node {
                 self.reach.candidates.truncate(partyline_wire::announcement::MAX_CANDIDATES);
                 self.announce_all(now.instant);
             }
+            PathEvent::Moved => self.router_moved(now),
             PathEvent::PathChanged { peer, path, .. } => {
                 let Some((party, device)) = self.peers.member(peer) else { return };
                 let shape = path.map(|path| PathShape {

@@ -232,6 +232,9 @@ pub struct Transmit {
 pub enum Event {
     /// All candidates to announce, those given included, as they changed.
     LocalCandidates(Vec<Candidate>),
+    /// A relay that had forgotten us sees us at another address than before: the router has another one, or has lost
+    /// its table. If that is news to the caller, what it knows of the network is out of date.
+    Moved,
     /// Another path carries the peer's packets now, or none does; or the one that does was only heard on, and is proven
     /// by an answer now.
     PathChanged {

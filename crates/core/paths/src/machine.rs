@@ -369,6 +369,7 @@ impl Paths {
                     self.announce();
                     self.sync_all(now);
                 }
+                RelayChange::Moved => self.shared.events.push_back(Event::Moved),
                 RelayChange::Bound(id, remote) => {
                     let path = Path { via: Via::Relay(id), remote };
                     let concerned = self.peers.values().filter(|peer| peer.pair(path).is_some());

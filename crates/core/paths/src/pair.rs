@@ -6,6 +6,7 @@
 //! come back in time (RFC 7675's consent, only stricter), and checks go out to provoke it where the traffic does not.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -42,6 +43,8 @@ const MEASURE: Duration = Duration::from_secs(2);
 /// How often the best others are measured meanwhile, and how long after a packet there still is traffic.
 const MEASURE_OTHERS: Duration = Duration::from_secs(10);
 pub(crate) const BUSY: Duration = Duration::from_secs(2);
+/// How often at most something goes out by other mappings that a path depends on; the shortest live 30 s.
+const KEEP_OTHERS: Duration = Duration::from_secs(4);
 /// Checks remembered as unanswered; older ones count as lost.
 const MAX_OPEN: usize = 8;
 
@@ -73,6 +76,11 @@ pub(crate) struct Pair {
     /// How our relay is reached, if it is used.
     pub(crate) transport: Option<RelayTransport>,
     pub(crate) state: State,
+    /// Other ports of the peer's to which packets went when it was found: the mapping in our router by which the peer's
+    /// packets come in may be one of those.
+    pub(crate) openings: BTreeSet<SocketAddr>,
+    /// When those got something last.
+    pub(crate) kept: Option<Instant>,
     /// Kept only because it is in use or until another one is: one of its ends is no longer announced.
     pub(crate) outdated: bool,
     pub(crate) estimate: Estimate,
@@ -111,6 +119,8 @@ impl Pair {
             kind,
             transport,
             state,
+            openings: BTreeSet::new(),
+            kept: None,
             outdated: false,
             estimate: Estimate::default(),
             began: None,
@@ -261,6 +271,11 @@ impl Pair {
         gone.into_iter().map(|open| (open.id, open.counts)).collect()
     }
 
+    /// Whether it is time to keep the other mappings that the path depends on.
+    pub(crate) fn asymmetry_due(&self, now: Instant) -> bool {
+        self.kept.or(self.began).is_some_and(|at| at + KEEP_OTHERS <= now)
+    }
+
     /// No check went out since then.
     pub(crate) fn unchecked_since(&self, since: Instant) -> bool {
         self.last_check.is_none_or(|at| at < since)
@@ -333,7 +348,9 @@ impl Pair {
                 Some(self.heard.map_or(out, |at| at.max(out)) + keepalive * 4 / 3)
             }
             Role::Watched => Some(last + MEASURE_OTHERS),
-            Role::Rival | Role::Needed | Role::Spare => None,
+            // The peer leads, and does not use what is better: perhaps it has lost it without our knowing.
+            Role::Rival => Some(last + MEASURE),
+            Role::Needed | Role::Spare => None,
         }
     }
 }

@@ -7,7 +7,7 @@ use rand_core::RngCore;
 use std::net::SocketAddr;
 
 use crate::{
-    api::{Config, Passage, Path, PeerId, RelayTransport, SocketId, Via},
+    api::{AllocationId, Config, Passage, Path, PeerId, RelayTransport, SocketId, Via},
     pair::{Pair, State, is_private, kind_of},
     peer::{Env, Peer},
 };
@@ -96,18 +96,21 @@ impl Peer {
             }
         }
         if env.config.relay {
-            let mut served = false;
-            for allocation in env.relays.offered() {
-                served = true;
-                let family = allocation.relayed().is_some_and(|address| address.is_ipv4());
-                let far = if relayed.is_empty() { &direct } else { &relayed };
-                let outside = |c: &&Candidate| {
-                    c.address.is_ipv4() == family
-                        && (!is_private(c.address.ip()) || c.kind == CandidateKind::Relayed)
-                };
-                far.iter().filter(outside).for_each(|c| want(&mut wanted, Via::Relay(allocation.id), c));
+            let ours: Vec<(AllocationId, SocketAddr)> =
+                env.relays.offered().filter_map(|a| Some((a.id, a.relayed()?))).collect();
+            let theirs: Vec<SocketAddr> = relayed.iter().map(|c| c.address).collect();
+            let near: Vec<SocketAddr> = ours.iter().map(|(_, address)| *address).collect();
+            for (at, remote) in meetings(&near, &theirs) {
+                if let (Some((id, _)), Some(far)) = (ours.get(at), relayed.get(remote)) {
+                    want(&mut wanted, Via::Relay(*id), far);
+                }
             }
-            if !served {
+            for (id, address) in ours.iter().filter(|_| relayed.is_empty()) {
+                let outside =
+                    |c: &&Candidate| c.address.is_ipv4() == address.is_ipv4() && !is_private(c.address.ip());
+                direct.iter().filter(outside).for_each(|c| want(&mut wanted, Via::Relay(*id), c));
+            }
+            if ours.is_empty() {
                 relayed
                     .iter()
                     .filter(|c| reachable(c, env.local))
@@ -151,7 +154,10 @@ impl Peer {
             self.add(env, path, kind);
             self.pairs.sort_by_key(|pair| (pair.tier(), pair.kind, pair.path));
         }
-        self.pair_mut(path)
+        let openings = self.punch.opened_to(path);
+        let pair = self.pair_mut(path)?;
+        pair.openings.extend(openings.into_iter().filter(|remote| *remote != path.remote));
+        Some(pair)
     }
 
     /// Gives up a learned address that has failed, if there are too many to learn another.
@@ -165,6 +171,25 @@ impl Peer {
         forget(&self.pairs.remove(at), env);
         true
     }
+}
+
+/// Which of our relayed addresses exchange packets with which of theirs, by their places in both lists, best first:
+/// the two that a relay gave to both, so that packets cross one relay only; those that are left over on both sides;
+/// and the best of both. Both sides come to the same result, so that the channels on both ends fit.
+fn meetings(ours: &[SocketAddr], theirs: &[SocketAddr]) -> Vec<(usize, usize)> {
+    let shares = |one: &SocketAddr, others: &[SocketAddr]| others.iter().any(|other| one.ip() == other.ip());
+    let best = |list: &[SocketAddr], v4| list.iter().position(|address| address.is_ipv4() == v4);
+    let mut meetings = Vec::new();
+    for (at, near) in ours.iter().enumerate() {
+        for (remote, far) in theirs.iter().enumerate().filter(|(_, far)| far.is_ipv4() == near.is_ipv4()) {
+            let v4 = near.is_ipv4();
+            let bests = best(ours, v4) == Some(at) && best(theirs, v4) == Some(remote);
+            if near.ip() == far.ip() || bests || (!shares(near, theirs) && !shares(far, ours)) {
+                meetings.push((at, remote));
+            }
+        }
+    }
+    meetings
 }
 
 /// Whether the way of connecting that a path stands for is switched on.
@@ -222,4 +247,44 @@ fn reachable(candidate: &Candidate, local: &[Candidate]) -> bool {
         && (ip.is_ipv4() || local.iter().any(same_family))
         && (!ip.is_loopback() || local.iter().any(|c| c.address.ip().is_loopback()))
         && (!link_local || candidate.kind == CandidateKind::Lan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::meetings;
+
+    /// Relays by letter; equal letters are one relay.
+    fn meet(ours: &str, theirs: &str) -> String {
+        let addresses = |letters: &str, port: u16| -> Vec<_> {
+            letters.bytes().map(|letter| ([203, 0, 113, letter], port).into()).collect()
+        };
+        let (near, far) = (addresses(ours, 1), addresses(theirs, 2));
+        let name = |(at, remote): (usize, usize)| {
+            [ours.as_bytes()[at], theirs.as_bytes()[remote]].map(char::from).iter().collect::<String>()
+        };
+        meetings(&near, &far).into_iter().map(name).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn members_meet_at_the_relays_they_share_and_otherwise_across() {
+        assert_eq!(meet("ab", "ab"), "aa bb");
+        assert_eq!(meet("ab", "ba"), "ab aa bb");
+        assert_eq!(meet("ab", "cd"), "ac ad bc bd");
+        assert_eq!(meet("ab", "bc"), "ab ac bb");
+        assert_eq!(meet("a", "ab"), "aa");
+        assert_eq!(meet("", "ab"), "");
+    }
+
+    #[test]
+    fn both_sides_agree() {
+        let lists = ["a", "b", "ab", "ba", "bc", "cb", "cd"];
+        for (ours, theirs) in lists.iter().flat_map(|ours| lists.map(|theirs| (*ours, theirs))) {
+            let mirrored = |pair: &str| pair.chars().rev().collect::<String>();
+            let mut there: Vec<_> = meet(theirs, ours).split(' ').map(mirrored).collect();
+            there.sort_unstable();
+            let mut here: Vec<_> = meet(ours, theirs).split(' ').map(str::to_owned).collect();
+            here.sort_unstable();
+            assert_eq!(here, there, "{ours} {theirs}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::{Candidate, CandidateKind, NatProfile, PathKind};
+use partyline_model::{Candidate, CandidateKind, Mapping, NatProfile, PathKind};
 use partyline_wire::probe::{ProbeError, ProbeKey, ReplayWindow, Request, Response, Tag, TransactionId};
 use rand_chacha::ChaCha20Rng;
 use rand_core::RngCore;
@@ -23,6 +23,9 @@ use crate::{
 
 /// Answers that may come from another port than was asked, remembered over all peers.
 const MAX_ALIASES: usize = 1024;
+/// Relayed paths that are looked for although they would not be used: one for the case that a direct path dies, and one
+/// for the case that its relay does.
+const RELAYS: usize = 2;
 /// RFC 8445's priority of a peer-reflexive candidate.
 const PROBE_PRIORITY: u32 = (110 << 24) | (0xffff << 8) | 0xff;
 
@@ -64,6 +67,13 @@ impl Env<'_> {
         }
         self.out.push_back(Transmit { local, dst, bytes: probe });
     }
+}
+
+/// A STUN Binding indication (RFC 8489, section 5), which nobody answers.
+fn indication(counter: u64) -> Vec<u8> {
+    let mut bytes = vec![0x00, 0x11, 0, 0, 0x21, 0x12, 0xa4, 0x42, 0, 0, 0, 0];
+    bytes.extend(counter.to_be_bytes());
+    bytes
 }
 
 /// The way out along a path, if there is one now.
@@ -199,7 +209,32 @@ impl Peer {
         if let Ok(bytes) = response.encode(&self.key) {
             env.send(path, bytes);
         }
+        if self.selected == Some(path) {
+            self.keep_asymmetric(env, path);
+        }
         Ok(())
+    }
+
+    /// Where the peer's packets come from another port than ours go to, or by another mapping in our router than ours
+    /// leave by, those get something too (RFC 8445, section 11): nothing else would go out by the mapping that lets
+    /// them in, and it would lapse.
+    fn keep_asymmetric(&mut self, env: &mut Env<'_>, path: Path) {
+        let Some(pair) = self.pair_mut(path).filter(|pair| pair.asymmetry_due(env.now)) else { return };
+        pair.kept = Some(env.now);
+        let changes =
+            !matches!(env.nat.mapping, Some(Mapping::EndpointIndependent | Mapping::AddressDependent));
+        let heard = self.pairs.iter().filter(|pair| changes || pair.heard.is_some()).map(|pair| pair.path);
+        let beside = |other: &Path| other.via == path.via && other.remote.ip() == path.remote.ip();
+        let aliases = env.aliases.iter().filter(|(_, asked)| **asked == path).map(|(source, _)| *source);
+        let openings = self.pair(path).into_iter().flat_map(|pair| &pair.openings);
+        let openings = openings.map(|remote| Path { remote: *remote, ..path });
+        let mut others: BTreeSet<Path> = heard.filter(beside).chain(aliases).chain(openings).collect();
+        others.remove(&path);
+        for other in others {
+            *env.counter += 1;
+            let bytes = indication(*env.counter);
+            env.send(other, bytes);
+        }
     }
 
     /// Takes the answer to a check; it must come from where the check went (RFC 8445, section 7.2.5.2.1), or from another
@@ -358,6 +393,9 @@ impl Peer {
             env.open_checks.insert(id, self.id);
             env.send(path, bytes);
         }
+        if self.selected == Some(path) {
+            self.keep_asymmetric(env, path);
+        }
         let pair = self.pairs.get(at)?;
         pair.next_check(env.now, self.role(pair, env.now), env.config.keepalive)
     }
@@ -365,10 +403,14 @@ impl Peer {
     /// What a pair is good for.
     pub(crate) fn role(&self, pair: &Pair, now: Instant) -> Role {
         let Some(selected) = self.selected.and_then(|path| self.pair(path)) else { return Role::Needed };
-        let has_relay = || self.pairs.iter().any(|other| !other.is_direct() && other.state == State::Valid);
+        let relays = || {
+            let works = |other: &&Pair| !other.is_direct() && other.state == State::Valid;
+            self.pairs.iter().filter(works).count()
+        };
+        let relay_wanted = !pair.is_direct() && pair.state != State::Valid && relays() < RELAYS;
         if selected.path == pair.path {
             Role::InUse { leading: self.controlling }
-        } else if (pair.is_direct() && !selected.is_direct()) || (!pair.is_direct() && !has_relay()) {
+        } else if (pair.is_direct() && !selected.is_direct()) || relay_wanted {
             Role::Rival
         } else if self.is_watched(pair) && selected.last_out.is_some_and(|at| now < at + BUSY) {
             Role::Watched

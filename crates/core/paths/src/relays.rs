@@ -5,6 +5,12 @@
 //! second later for TCP and TLS together, so that networks without UDP are served soon after, and four seconds later
 //! for the next relay. A way that failed waits with jittered, doubling pauses; so a better one is found again some
 //! time after it came back, and what a worse one carries is moved over before that is given up.
+//!
+//! Once one relay works, the best way to another is opened as well and kept. It stands by: its relayed address is
+//! announced and its channels are bound, so that packets take it at once when the first falls silent. And since
+//! both are measured through, from end to end, each pair of members uses the one that is nearer to the two of them.
+
+mod way;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,48 +26,21 @@ use crate::{
     turn::{Allocation, Change, Ending},
 };
 
-/// How long UDP is given before TCP and TLS are tried beside it.
-const STREAM_DELAY: Duration = Duration::from_secs(1);
-/// How long one relay is given before the next is tried beside it.
-const NEXT_RELAY_DELAY: Duration = Duration::from_secs(4);
+pub(crate) use way::Standing;
+use way::{Kept, Way, hasten};
+
 /// How long an allocation is kept after a better one came.
 const GRACE: Duration = Duration::from_secs(30);
-/// The pause after a first failure.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// Ways that are considered at all.
 const MAX_WAYS: usize = 24;
-
-/// How far a way of reaching a relay is, for explanations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// Not tried, because a better one works or its time has not come.
-    Idle,
-    /// Being tried since then, perhaps after a failure.
-    Trying(Instant, Option<Ending>),
-    /// Works; it took that long.
-    Live(Duration),
-    /// Failed; it took that long.
-    Failed(Duration, Ending),
-}
-
-struct Way {
-    server: RelayServer,
-    /// Time after a start at which it is tried.
-    stagger: Duration,
-    not_before: Instant,
-    failures: u32,
-    allocation: Option<AllocationId>,
-    retire_at: Option<Instant>,
-    standing: Standing,
-}
 
 /// A change that concerns peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RelayChange {
     /// A relayed address was won or lost.
     Allocations,
+    /// A server sees us at another address than before.
+    Moved,
     /// Packets can be exchanged with this address through this allocation.
     Bound(AllocationId, SocketAddr),
 }
@@ -107,29 +86,16 @@ impl Relays {
         servers.truncate(MAX_WAYS);
         let mut old = std::mem::take(&mut self.ways);
         for server in servers {
-            let same = |way: &Way| {
-                (&way.server.name, way.server.transport, way.server.address)
-                    == (&server.name, server.transport, server.address)
-            };
-            let relay = u32::try_from(group(&server)).unwrap_or(u32::MAX);
-            let stagger = NEXT_RELAY_DELAY * relay
-                + if server.transport == RelayTransport::Udp { Duration::ZERO } else { STREAM_DELAY };
-            self.ways.push(match old.iter().position(same) {
-                Some(at) => Way { server, stagger, ..old.swap_remove(at) },
-                None => Way {
-                    server,
-                    stagger,
-                    not_before: now + stagger,
-                    failures: 0,
-                    allocation: None,
-                    retire_at: None,
-                    standing: Standing::Idle,
-                },
+            let rank = group(&server);
+            self.ways.push(match old.iter().position(|way| way.is(&server)) {
+                Some(at) => old.swap_remove(at).renewed(server, rank),
+                None => Way::new(now, server, rank),
             });
         }
         for id in old.into_iter().filter_map(|way| way.allocation) {
             self.close(now, id, out, events);
         }
+        self.arrange(now);
     }
 
     /// The network may be another one: streams are opened anew, and servers are asked whether they still know us.
@@ -141,20 +107,21 @@ impl Relays {
     ) {
         for at in 0..self.ways.len() {
             let Some(way) = self.ways.get_mut(at) else { continue };
-            (way.failures, way.not_before) = (0, now + way.stagger);
+            way.start_over(now);
             let Some(id) = way.allocation else { continue };
             let asked = self
                 .allocations
                 .get_mut(&id)
                 .filter(|a| a.relayed().is_some() && matches!(a.local, Local::Udp(_)));
             if let Some(allocation) = asked {
-                allocation.verify(now, out);
+                allocation.doubt(now, out);
             } else {
                 way.allocation = None;
                 way.standing = Standing::Idle;
                 self.close(now, id, out, events);
             }
         }
+        self.arrange(now);
     }
 
     pub(crate) fn get(&self, id: AllocationId) -> Option<&Allocation> {
@@ -235,9 +202,9 @@ impl Relays {
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let best = self.best();
-        let start =
-            self.ways.iter().take(best).filter(|way| way.allocation.is_none()).map(|way| way.not_before);
+        let kept = Kept::of(&self.ways);
+        let waits = |(rank, way): &(usize, &Way)| way.allocation.is_none() && kept.wants(&self.ways, *rank);
+        let start = self.ways.iter().enumerate().filter(waits).map(|(_, way)| way.not_before);
         let retire = self.ways.iter().filter_map(|way| way.retire_at);
         start.chain(retire).chain(self.allocations.values().filter_map(Allocation::deadline)).min()
     }
@@ -259,18 +226,13 @@ impl Relays {
             self.changed(now, id, change, Some(events));
         }
         self.retire(now, out, events);
-        let best = self.best();
-        for at in 0..best {
-            if self.ways.get(at).is_some_and(|way| way.allocation.is_none() && way.not_before <= now) {
+        let kept = Kept::of(&self.ways);
+        for at in 0..self.ways.len() {
+            let due = |way: &Way| way.allocation.is_none() && way.not_before <= now;
+            if kept.wants(&self.ways, at) && self.ways.get(at).is_some_and(due) {
                 self.open(now, at, out, events);
             }
         }
-    }
-
-    /// Rank of the best way that works; ways before it may be tried.
-    fn best(&self) -> usize {
-        let live = |way: &Way| matches!(way.standing, Standing::Live(_));
-        self.ways.iter().position(live).unwrap_or(self.ways.len())
     }
 
     fn open(&mut self, now: Instant, at: usize, out: &mut VecDeque<Transmit>, events: &mut VecDeque<Event>) {
@@ -287,7 +249,8 @@ impl Relays {
         } else {
             Local::Stream(stream)
         };
-        let mut allocation = Allocation::new(id, server, local, rng, self.keepalive);
+        let known = way.credentials.take();
+        let mut allocation = Allocation::new(id, server, local, rng, self.keepalive).challenged_before(known);
         if let Local::Stream(stream) = local {
             let RelayServer { transport, address, host, .. } = way.server.clone();
             events.push_back(Event::OpenStream { stream, transport, address, host });
@@ -298,19 +261,12 @@ impl Relays {
     }
 
     fn became_live(&mut self, now: Instant, id: AllocationId) {
-        for way in &mut self.ways {
-            if way.allocation == Some(id) {
-                let took =
-                    if let Standing::Trying(since, _) = way.standing { now - since } else { Duration::ZERO };
-                (way.standing, way.failures) = (Standing::Live(took), 0);
-            }
+        let seen = self.allocations.get(&id).and_then(Allocation::mapped);
+        let way = self.ways.iter_mut().find(|way| way.allocation == Some(id));
+        if way.is_some_and(|way| way.became_live(now, seen)) {
+            self.changes.push(RelayChange::Moved);
         }
-        let best = self.best();
-        for (rank, way) in self.ways.iter_mut().enumerate() {
-            let grace = if matches!(way.standing, Standing::Live(_)) { GRACE } else { Duration::ZERO };
-            way.retire_at = (rank > best && way.allocation.is_some()).then_some(now + grace);
-        }
-        self.changes.push(RelayChange::Allocations);
+        self.arrange(now);
     }
 
     fn ended(
@@ -325,31 +281,35 @@ impl Relays {
             events.push_back(Event::CloseStream(*stream));
         }
         let Some(at) = self.ways.iter().position(|way| way.allocation == Some(id)) else { return };
-        let was_live = gone.is_some_and(|a| a.relayed().is_some());
-        let jitter = f64::from(self.rng.next_u32()) / f64::from(u32::MAX);
+        let was_live = gone.as_ref().is_some_and(|allocation| allocation.relayed().is_some());
+        let spread = f64::from(self.rng.next_u32()) / f64::from(u32::MAX);
+        let others = self.ways.iter().enumerate().filter(|(rank, way)| *rank != at && way.is_live());
+        let alone = others.count() == 0;
         if let Some(way) = self.ways.get_mut(at) {
-            let took =
-                if let Standing::Trying(since, _) = way.standing { now - since } else { Duration::ZERO };
-            let pause = (FIRST_PAUSE * (1 << way.failures.min(12))).min(LONGEST_PAUSE);
-            way.not_before = now + pause.mul_f64(0.5 + jitter / 2.0);
-            way.failures += 1;
-            (way.allocation, way.retire_at, way.standing) = (None, None, Standing::Failed(took, ending));
+            way.ended(now, ending, alone, spread);
+            way.credentials = gone.and_then(Allocation::into_challenge);
         }
         if was_live {
-            self.stay(now, at);
-            self.changes.push(RelayChange::Allocations);
+            // The lost one has the first turn.
+            for way in self.ways.iter_mut().skip(at + 1) {
+                way.not_before = way.not_before.max(now + way.stagger);
+            }
+            self.arrange(now);
         }
     }
 
-    /// After the best way was lost: those about to retire stay, the others get their turn behind it.
-    fn stay(&mut self, now: Instant, lost: usize) {
-        let best = self.best();
-        if let Some(way) = self.ways.get_mut(best) {
-            way.retire_at = None;
+    /// Something changed about which ways work: those that are not wanted any more give what they carry time to move
+    /// over, and the others stay or get their turn.
+    fn arrange(&mut self, now: Instant) {
+        let kept = Kept::of(&self.ways);
+        let wanted: Vec<bool> = (0..self.ways.len()).map(|rank| kept.wants(&self.ways, rank)).collect();
+        for (way, wanted) in self.ways.iter_mut().zip(wanted) {
+            let grace = if way.is_live() { GRACE } else { Duration::ZERO };
+            let retires = !wanted && way.allocation.is_some();
+            way.retire_at = retires.then(|| way.retire_at.unwrap_or(now + grace));
         }
-        for way in self.ways.iter_mut().skip(lost + 1) {
-            way.not_before = way.not_before.max(now + way.stagger);
-        }
+        hasten(now, &mut self.ways);
+        self.changes.push(RelayChange::Allocations);
     }
 
     fn retire(&mut self, now: Instant, out: &mut VecDeque<Transmit>, events: &mut VecDeque<Event>) {

@@ -58,7 +58,7 @@ fn symmetric_nats_stay_on_the_relay_and_say_why() {
     assert!(both(&world, PathKind::Relay));
     assert_eq!(world.missing(&sent, |from| 1 - from), []);
     let view = world.homes[0].paths.view(world.now, PeerId(1)).unwrap();
-    assert_eq!(view.relay.as_deref(), Some("relay"));
+    assert_eq!(view.relay.as_deref(), Some("relay 0"));
     let outcome = |method| view.why.iter().find(|a| a.method == method).map(|a| a.outcome);
     assert_eq!(outcome(Method::RelayUdp), Some(AttemptOutcome::Worked));
     assert_eq!(outcome(Method::Punch), Some(AttemptOutcome::NoAnswer));
@@ -156,7 +156,7 @@ fn nothing_is_lost_while_the_second_relay_comes_up() {
 #[test]
 fn old_servers_with_md5_and_sha1_work_too() {
     let mut world = World::new();
-    world.server.sha256 = false;
+    world.servers[0].sha256 = false;
     world.home(Nat::Symmetric, Config::default());
     world.relays(0, &[RelayTransport::Udp]);
     world.run_to(SOON, "an allocation", |w| {
@@ -173,7 +173,7 @@ fn a_server_that_remembers_an_earlier_run_is_asked_to_forget_it() {
     world.relays(0, &[RelayTransport::Udp]);
     let relayed = |w: &World| w.homes[0].candidates.iter().any(|c| c.kind == CandidateKind::Relayed);
     world.run_to(Duration::from_secs(1), "an allocation", relayed);
-    assert_eq!(world.server.count(), 2);
+    assert_eq!(world.servers[0].count(), 2);
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn tunnel_messages_are_handed_over_wherever_they_come_from() {
 
 fn machine() -> (World, Vec<SocketAddr>) {
     let world = connected();
-    let sources = vec![world.server.address, world.homes[0].host, stranger()];
+    let sources = vec![world.servers[0].address, world.homes[0].host, stranger()];
     (world, sources)
 }
 

@@ -113,6 +113,11 @@ fn play_all(line: (f64, u64), span: Duration) -> Vec<Result> {
     all.map(|(seed, (one, other))| play(one, other, seed, span, line)).collect()
 }
 
+fn is_named(one: &Rules, other: &Rules) -> bool {
+    let only = std::env::var("ONLY").ok();
+    only.is_none_or(|only| only == format!("{} {}", one.short(), other.short()))
+}
+
 fn missed(results: &[Result]) -> usize {
     results.iter().filter(|r| r.possible && r.direct.is_none()).count()
 }
@@ -131,4 +136,28 @@ fn every_possible_pair_gets_a_direct_path_on_a_rough_line() {
     report("378 pairs, 20 ms one way, 5 % lost, up to 30 ms later", &results);
     assert!(results.iter().all(|r| r.first.is_some()), "somebody is not reached at all");
     assert_eq!(missed(&results), 0, "pairs that could be direct are not");
+}
+
+#[test]
+fn what_was_found_lasts_while_nobody_speaks() {
+    let possible = |(one, other): &(Rules, Rules)| is_named(one, other) && oracle::direct(one, other).is_ok();
+    let mut lost = Vec::new();
+    for (one, other) in pairs().into_iter().filter(possible) {
+        let mut lab = Lab::new(one, other, &Config::default(), 2);
+        lab.go_online();
+        lab.chat(Duration::from_secs(30), Lab::is_direct);
+        lab.chat(Duration::from_secs(2), |_| false);
+        let changes = |lab: &Lab| lab.homes.iter().map(|home| home.kinds.len()).sum::<usize>();
+        let before = changes(&lab);
+        // Five times what an idle mapping lives; the network check keeps those that servers have seen.
+        for _ in 0..40 {
+            lab.refresh();
+            let later = lab.now + Duration::from_secs(15);
+            lab.run_until(later, |_| false);
+        }
+        if changes(&lab) != before || !lab.is_direct() {
+            lost.push(format!("{} {}", one.short(), other.short()));
+        }
+    }
+    assert_eq!(lost, Vec::<String>::new(), "paths did not last");
 }

@@ -72,6 +72,12 @@ impl Credentials {
         Some(Self { username: username.into(), mechanism })
     }
 
+    /// Whether these are the credentials of that user.
+    #[must_use]
+    pub fn are(&self, username: &str, password: &str) -> bool {
+        (self.username.as_str(), self.password.as_str()) == (username, password)
+    }
+
     /// Takes the realm and nonce of an error response (401 or 438). `true` if the nonce is a new one, so that asking
     /// again makes sense.
     ///

@@ -17,7 +17,8 @@ mod talk;
 mod traffic;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -75,6 +76,11 @@ impl Punch {
         let round = self.round.as_ref()?;
         let extra = path.via != Via::Udp(SocketId::MAIN) && matches!(path.via, Via::Udp(_));
         (extra || round.is_target(path)).then(|| round.kind())
+    }
+
+    /// Where the mapping by which a path was found was opened to, while the round runs in which that happens.
+    pub(crate) fn opened_to(&self, path: Path) -> BTreeSet<SocketAddr> {
+        self.round.as_ref().map(|round| round.opened_to(path)).unwrap_or_default()
     }
 
     /// Where a probe of the running round went.

@@ -34,6 +34,8 @@ const ONE_WAY: Duration = Duration::from_millis(40);
 const LONGEST_WAY: Duration = Duration::from_millis(250);
 /// The longest an opened socket is waited for.
 const OPENING: Duration = Duration::from_secs(2);
+/// More ports than this were tried, not chosen.
+const MOST_OPENED: usize = 8;
 
 /// How a round ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,6 +174,14 @@ impl Round {
             }
             _ => false,
         }
+    }
+
+    /// Ports of the peer to which probes went by the near end of a path, if they were chosen and not merely tried.
+    pub(crate) fn opened_to(&self, path: Path) -> BTreeSet<SocketAddr> {
+        let beside = |sent: &Path| sent.via == path.via && sent.remote.ip() == path.remote.ip();
+        let sent = self.probes.sent.values().map(|(sent, _)| sent).filter(|sent| beside(sent));
+        let ports: BTreeSet<SocketAddr> = sent.map(|sent| sent.remote).collect();
+        if ports.len() > MOST_OPENED { BTreeSet::new() } else { ports }
     }
 
     pub(crate) fn probed(&self, id: TransactionId) -> Option<(Path, Instant)> {

@@ -1,16 +1,13 @@
 //! One allocation: asking, keeping, binding channels, losing.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     net::SocketAddr,
     ops::Range,
     time::{Duration, Instant},
 };
 
-use partyline_wire::{
-    credentials::Credentials,
-    datagram::{self, FIRST_CHANNEL, LAST_CHANNEL},
-};
+use partyline_wire::{credentials::Credentials, datagram};
 use rand_chacha::ChaCha20Rng;
 use rand_core::RngCore;
 use stun_rs::{
@@ -23,13 +20,17 @@ use stun_rs::{
     protocols::UDP,
 };
 
-use super::indication;
+use super::{channels::Channels, indication};
 use crate::api::{AllocationId, Local, RelayServer, RelayTransport, Transmit};
 
 /// Gap before the first repetition of a request over UDP; each further one doubles.
 const FIRST_GAP: Duration = Duration::from_millis(250);
-/// How often a request is sent over UDP before it counts as unanswered, about 8 s in all.
+/// How often a channel is asked for before the request counts as unanswered, about 8 s in all.
 const MAX_TRIES: u8 = 5;
+/// The longest gap between repetitions of questions about the allocation itself, and how many there are in 8 s. There
+/// is one such question at a time, and people who play wait for the answer when the network is back.
+const STEADY_GAP: Duration = Duration::from_millis(500);
+const STEADY_TRIES: u8 = 17;
 /// How long a request over a stream may stay unanswered.
 const STREAM_PATIENCE: Duration = Duration::from_secs(8);
 /// Over a stream nothing needs keeping alive but the allocation itself, which lasts ten minutes.
@@ -87,6 +88,16 @@ enum What {
     Bind(SocketAddr),
 }
 
+impl What {
+    /// How often it is asked over UDP, and the longest gap between two times.
+    const fn patience(self) -> (u8, Duration) {
+        match self {
+            Self::Bind(_) => (MAX_TRIES, Duration::MAX),
+            Self::Allocate | Self::Refresh | Self::Release => (STEADY_TRIES, STEADY_GAP),
+        }
+    }
+}
+
 struct Ask {
     id: [u8; 12],
     what: What,
@@ -94,13 +105,6 @@ struct Ask {
     tries: u8,
     challenges: u8,
     next: Instant,
-}
-
-struct Channel {
-    number: u16,
-    bound: bool,
-    users: u32,
-    rebind_at: Option<Instant>,
 }
 
 pub(crate) struct Allocation {
@@ -112,9 +116,7 @@ pub(crate) struct Allocation {
     relayed: Option<SocketAddr>,
     mapped: Option<SocketAddr>,
     asks: Vec<Ask>,
-    channels: BTreeMap<SocketAddr, Channel>,
-    numbers: BTreeMap<u16, SocketAddr>,
-    next_channel: u16,
+    channels: Channels,
     keepalive: Duration,
     refresh_at: Option<Instant>,
     /// When the server was last asked whether it still knows this allocation.
@@ -139,13 +141,21 @@ impl Allocation {
             relayed: None,
             mapped: None,
             asks: Vec::new(),
-            channels: BTreeMap::new(),
-            numbers: BTreeMap::new(),
-            next_channel: FIRST_CHANNEL,
+            channels: Channels::new(),
             keepalive,
             refresh_at: None,
             verified_at: None,
         }
+    }
+
+    /// The same, with the challenge that an allocation before had.
+    pub(crate) fn challenged_before(self, known: Option<Credentials>) -> Self {
+        Self { credentials: known.unwrap_or(self.credentials), ..self }
+    }
+
+    /// What the next allocation at this server need not ask for again.
+    pub(crate) fn into_challenge(self) -> Option<Credentials> {
+        Some(self.credentials).filter(Credentials::is_challenged)
     }
 
     /// Asks for the allocation; over a stream once that is open.
@@ -165,30 +175,19 @@ impl Allocation {
 
     /// The channel to an address, once bound.
     pub(crate) fn channel(&self, peer: SocketAddr) -> Option<u16> {
-        self.channels.get(&peer).filter(|c| c.bound).map(|c| c.number)
+        self.channels.get(peer).filter(|c| c.bound).map(|c| c.number)
     }
 
     /// Wants a channel to an address. Every call needs an [`Self::unbind`].
     pub(crate) fn bind(&mut self, now: Instant, peer: SocketAddr, out: &mut VecDeque<Transmit>) {
-        if let Some(channel) = self.channels.get_mut(&peer) {
-            channel.users += 1;
-        } else if let Some(number) = self.former_channel(peer).or_else(|| self.free_channel()) {
-            self.numbers.insert(number, peer);
-            self.channels.insert(peer, Channel { number, bound: false, users: 1, rebind_at: None });
+        if self.channels.want(peer) {
             self.ask(now, What::Bind(peer), 0, out);
         }
     }
 
-    /// No longer wants a channel. It stays with the server until it expires there, which refuses the address another
-    /// number until then (RFC 8656, section 12.2): so the address keeps its own, and no other gets it before all others
-    /// were given away.
+    /// No longer wants a channel.
     pub(crate) fn unbind(&mut self, peer: SocketAddr) {
-        if let Some(channel) = self.channels.get_mut(&peer) {
-            channel.users -= 1;
-            if channel.users == 0 {
-                self.channels.remove(&peer);
-            }
-        }
+        self.channels.leave(peer);
     }
 
     /// Makes sure that the server still knows this allocation; asks at most once a second.
@@ -198,6 +197,13 @@ impl Allocation {
             self.verified_at = Some(now);
             self.ask(now, What::Refresh, 0, out);
         }
+    }
+
+    /// On another network: asks at once, whatever is being asked already.
+    pub(crate) fn doubt(&mut self, now: Instant, out: &mut VecDeque<Transmit>) {
+        self.verified_at = None;
+        self.asks.retain(|ask| ask.what != What::Refresh);
+        self.verify(now, out);
     }
 
     /// Gives the allocation back, without waiting for an answer.
@@ -210,8 +216,7 @@ impl Allocation {
     /// Where in ChannelData the data lies, and from whom it is.
     pub(crate) fn channel_data(&self, bytes: &[u8]) -> Option<(SocketAddr, Range<usize>)> {
         let (number, payload) = datagram::channel_data(bytes)?;
-        let peer = self.numbers.get(&number).filter(|peer| self.channels.contains_key(peer))?;
-        Some((*peer, payload))
+        Some((self.channels.owner(number)?, payload))
     }
 
     /// Takes a STUN message that came from the server.
@@ -243,7 +248,7 @@ impl Allocation {
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let rebind = self.channels.values().filter_map(|c| c.rebind_at).min();
+        let rebind = self.channels.rebind_at();
         self.asks.iter().map(|ask| ask.next).chain(rebind).chain(self.refresh_at).min()
     }
 
@@ -252,10 +257,7 @@ impl Allocation {
             self.refresh_at = None;
             self.verify(now, out);
         }
-        let due = |c: &Channel| c.rebind_at.is_some_and(|at| at <= now);
-        let peers: Vec<SocketAddr> =
-            self.channels.iter().filter(|(_, c)| due(c)).map(|(peer, _)| *peer).collect();
-        for peer in peers {
+        for peer in self.channels.due(now) {
             self.ask(now, What::Bind(peer), 0, out);
         }
         self.repeat(now, out)
@@ -270,15 +272,16 @@ impl Allocation {
             if ask.next > now {
                 return true;
             }
-            if ask.tries < MAX_TRIES && matches!(local, Local::Udp(_)) {
-                ask.next = now + FIRST_GAP * (1 << ask.tries);
+            let (tries, longest) = ask.what.patience();
+            if ask.tries < tries && matches!(local, Local::Udp(_)) {
+                ask.next = now + (FIRST_GAP * (1 << ask.tries.min(MAX_TRIES))).min(longest);
                 ask.tries += 1;
                 out.push_back(Transmit { local, dst, bytes: ask.bytes.clone() });
                 return true;
             }
             match ask.what {
                 What::Bind(peer) => {
-                    if let Some(channel) = channels.get_mut(&peer) {
+                    if let Some(channel) = channels.get_mut(peer) {
                         channel.rebind_at = Some(now + REFUSED);
                     }
                 }
@@ -316,7 +319,7 @@ impl Allocation {
                 None
             }
             What::Bind(peer) => {
-                let channel = self.channels.get_mut(&peer)?;
+                let channel = self.channels.get_mut(peer)?;
                 channel.rebind_at = Some(now + REBIND);
                 let first = !std::mem::replace(&mut channel.bound, true);
                 first.then_some(Change::Bound(peer))
@@ -353,7 +356,7 @@ impl Allocation {
             }
             (437, _) => Some(Change::Over(Ending::Forgotten)),
             (_, What::Bind(peer)) => {
-                let channel = self.channels.get_mut(&peer)?;
+                let channel = self.channels.get_mut(peer)?;
                 channel.rebind_at = Some(now + REFUSED);
                 None
             }
@@ -368,7 +371,7 @@ impl Allocation {
             return;
         };
         if let What::Bind(peer) = what
-            && let Some(channel) = self.channels.get_mut(&peer)
+            && let Some(channel) = self.channels.get_mut(peer)
         {
             channel.rebind_at = None;
         }
@@ -386,65 +389,11 @@ impl Allocation {
             What::Refresh => message(REFRESH),
             What::Release => message(REFRESH).with_attribute(LifeTime::from(0)),
             What::Bind(peer) => {
-                let number = self.channels.get(&peer)?.number;
+                let number = self.channels.get(peer)?.number;
                 message(CHANNEL_BIND)
                     .with_attribute(ChannelNumber::new(number))
                     .with_attribute(XorPeerAddress::from(peer))
             }
         })
-    }
-
-    fn former_channel(&self, peer: SocketAddr) -> Option<u16> {
-        self.numbers.iter().find(|(_, owner)| **owner == peer).map(|(number, _)| *number)
-    }
-
-    /// A number nobody had, else one whose owner does not want it any more.
-    fn free_channel(&mut self) -> Option<u16> {
-        let count = LAST_CHANNEL - FIRST_CHANNEL + 1;
-        let next = |number| if number == LAST_CHANNEL { FIRST_CHANNEL } else { number + 1 };
-        let order = std::iter::successors(Some(self.next_channel), |number| Some(next(*number)));
-        let mut candidates = order.take(count.into());
-        let owner = |number: &u16| self.numbers.get(number);
-        let unwanted = |number: &u16| owner(number).is_some_and(|peer| !self.channels.contains_key(peer));
-        let number = candidates
-            .clone()
-            .find(|number| owner(number).is_none())
-            .or_else(|| candidates.find(unwanted))?;
-        self.next_channel = next(number);
-        Some(number)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rand_core::SeedableRng;
-
-    use super::*;
-    use crate::api::{RelayTransport, SocketId};
-
-    #[test]
-    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
-    fn an_address_that_is_wanted_again_has_its_channel_again() {
-        let (now, mut out) = (Instant::now(), VecDeque::new());
-        let server = RelayServer {
-            name: "relay".into(),
-            transport: RelayTransport::Udp,
-            address: ([192, 0, 2, 1], 3478).into(),
-            host: "relay".into(),
-            username: String::new(),
-            password: String::new(),
-        };
-        let (local, rng) = (Local::Udp(SocketId::MAIN), ChaCha20Rng::from_seed([1; 32]));
-        let mut allocation = Allocation::new(AllocationId(1), server, local, rng, Duration::from_secs(15));
-        let [one, other] = [1, 2].map(|port| SocketAddr::from(([192, 0, 2, 2], port)));
-        let number = |allocation: &Allocation, peer| allocation.channels.get(&peer).map(|c| c.number);
-        allocation.bind(now, one, &mut out);
-        let first = number(&allocation, one);
-        allocation.unbind(one);
-        allocation.bind(now, other, &mut out);
-        allocation.bind(now, one, &mut out);
-        assert!(first.is_some());
-        assert_eq!(number(&allocation, one), first);
-        assert_ne!(number(&allocation, other), first);
     }
 }

@@ -8,6 +8,7 @@
 //! ends this allocation so that its owner can ask for another one.
 
 mod allocation;
+mod channels;
 mod indication;
 
 pub(crate) use allocation::{Allocation, Change, Ending, Input};

@@ -146,6 +146,14 @@ impl Lab {
         }
     }
 
+    /// Keeps the mappings that the STUN server has seen.
+    pub fn refresh(&mut self) {
+        for home in &mut self.homes {
+            let main = SocketAddr::new(home.inside, 20_000);
+            assert!(home.nat.outbound(self.now, UDP, main, self.stun).is_some());
+        }
+    }
+
     fn later(&mut self, delay: Duration, item: Item) {
         self.order += 1;
         self.queue.insert((self.now + delay, self.order), item);

@@ -64,6 +64,8 @@ pub struct Home {
     pub events: Vec<(Instant, PeerId, Option<PathKind>)>,
     pub received: BTreeSet<(usize, u64)>,
     pub duplicates: usize,
+    /// How often its machine said that the router has another address.
+    pub moves: usize,
     pub sent_packets: usize,
     pub candidates: Vec<Candidate>,
     mappings: BTreeMap<Option<SocketAddr>, u16>,
@@ -74,7 +76,8 @@ pub struct World {
     pub now: Instant,
     pub start: Instant,
     pub homes: Vec<Home>,
-    pub server: TurnServer,
+    /// TURN servers; the first also serves streams.
+    pub servers: Vec<TurnServer>,
     /// What does not arrive.
     pub lost: Box<dyn FnMut(&Packet) -> bool>,
     /// What arrives later than usual.
@@ -95,7 +98,7 @@ impl World {
             now,
             start: now,
             homes: Vec::new(),
-            server: TurnServer::new("203.0.113.1:3478".parse().unwrap()),
+            servers: vec![TurnServer::new("203.0.113.1:3478".parse().unwrap())],
             lost: Box::new(|_| false),
             delay: Box::new(|_| Duration::ZERO),
             record: None,
@@ -122,6 +125,7 @@ impl World {
             events: Vec::new(),
             received: BTreeSet::new(),
             duplicates: 0,
+            moves: 0,
             sent_packets: 0,
             candidates: Vec::new(),
             mappings: BTreeMap::new(),
@@ -146,17 +150,27 @@ impl World {
         self.drain(home);
     }
 
-    /// Tells the home's machine of the TURN server.
+    /// Another TURN server, on its own address.
+    pub fn another_server(&mut self) {
+        let number = self.servers.len() + 1;
+        self.servers.push(TurnServer::new(format!("203.0.113.{number}:3478").parse().unwrap()));
+    }
+
+    /// Tells the home's machine of the TURN servers, in their order.
     pub fn relays(&mut self, home: usize, transports: &[RelayTransport]) {
-        let server = |transport: &RelayTransport| RelayServer {
-            name: "relay".into(),
-            transport: *transport,
-            address: self.server.address,
+        let way = |number: usize, address: SocketAddr, transport: RelayTransport| RelayServer {
+            name: format!("relay {number}"),
+            transport,
+            address,
             host: "relay.test".into(),
             username: "user".into(),
             password: "secret".into(),
         };
-        let servers = transports.iter().map(server).collect();
+        let ways = |(number, server): (usize, &TurnServer)| {
+            let address = server.address;
+            transports.iter().map(move |transport| way(number, address, *transport)).collect::<Vec<_>>()
+        };
+        let servers = self.servers.iter().enumerate().flat_map(ways).collect();
         let now = self.now;
         self.homes[home].paths.set_relays(now, servers);
         self.drain(home);
@@ -266,10 +280,12 @@ impl World {
                     let now = self.now;
                     self.homes[home].events.push((now, peer, kind));
                 }
-                Event::OpenStream { stream, transport, .. } => {
-                    let works = transport == RelayTransport::Tls && self.server.alive;
+                Event::OpenStream { stream, transport, address, .. } => {
+                    let server = &self.servers[0];
+                    let works = transport == RelayTransport::Tls && server.alive && server.address == address;
                     self.later(2 * LATENCY, Item::Opened(home, stream, works));
                 }
+                Event::Moved => self.homes[home].moves += 1,
                 Event::CloseStream(_)
                 | Event::Sampled { .. }
                 | Event::OpenSockets(_)
@@ -325,25 +341,19 @@ impl World {
     fn arrive(&mut self, item: Item) {
         let now = self.now;
         match item {
-            Item::Udp(packet) if packet.to == self.server.address => {
-                let outputs = self.server.handle(Client::Udp(packet.from), &packet.bytes);
-                self.serve(outputs);
-            }
-            Item::Udp(packet) if self.server.owns(packet.to) => {
-                let outputs = self.server.handle_relayed(packet.from, packet.to, &packet.bytes);
-                self.serve(outputs.into_iter().collect());
-            }
             Item::Udp(packet) => {
-                if let Some(home) = self.homes.iter().position(|home| home.lets_in(&packet)) {
+                if let Some(at) = self.server_at(packet.to) {
+                    self.reach(at, &packet);
+                } else if let Some(home) = self.homes.iter().position(|home| home.lets_in(&packet)) {
                     self.receive(home, Local::Udp(SocketId::MAIN), packet.from, &packet.bytes);
                 }
             }
             Item::ToServer(client, bytes) => {
-                let outputs = self.server.handle(client, &bytes);
-                self.serve(outputs);
+                let outputs = self.servers[0].handle(client, &bytes);
+                self.serve(0, outputs);
             }
             Item::ToStream(home, stream, bytes) => {
-                let address = self.server.address;
+                let address = self.servers[0].address;
                 self.receive(home, Local::Stream(stream), address, &bytes);
             }
             Item::Opened(home, stream, true) => self.homes[home].paths.stream_opened(now, stream),
@@ -353,19 +363,34 @@ impl World {
         (0..self.homes.len()).for_each(|home| self.drain(home));
     }
 
-    fn serve(&mut self, outputs: Vec<Output>) {
+    /// The server that an address, or a relayed address, belongs to.
+    fn server_at(&self, address: SocketAddr) -> Option<usize> {
+        self.servers.iter().position(|server| server.address == address || server.owns(address))
+    }
+
+    fn reach(&mut self, at: usize, packet: &Packet) {
+        let server = &mut self.servers[at];
+        let outputs = if packet.to == server.address {
+            server.handle(Client::Udp(packet.from), &packet.bytes)
+        } else {
+            server.handle_relayed(packet.from, packet.to, &packet.bytes).into_iter().collect()
+        };
+        self.serve(at, outputs);
+    }
+
+    fn serve(&mut self, at: usize, outputs: Vec<Output>) {
         for output in outputs {
             match output {
                 Output::ToClient(Client::Udp(to), bytes) => {
-                    let from = self.server.address;
+                    let from = self.servers[at].address;
                     self.launch(Packet { from, to, bytes, sender: None });
                 }
                 Output::ToClient(Client::Stream(home, stream), bytes) => {
                     self.later(LATENCY, Item::ToStream(home, StreamId(stream), bytes));
                 }
-                Output::FromRelayed(from, to, bytes) if self.server.owns(to) => {
-                    let outputs = self.server.handle_relayed(from, to, &bytes);
-                    self.serve(outputs.into_iter().collect());
+                Output::FromRelayed(from, to, bytes) if self.servers[at].owns(to) => {
+                    let outputs = self.servers[at].handle_relayed(from, to, &bytes);
+                    self.serve(at, outputs.into_iter().collect());
                 }
                 Output::FromRelayed(from, to, bytes) => self.launch(Packet { from, to, bytes, sender: None }),
             }
@@ -412,6 +437,11 @@ impl Home {
         let open = self.nat == Nat::Open || packet.from.ip().to_string().starts_with("192.168.");
         (packet.to == self.host && open)
             || (packet.to.ip() == self.public && self.contacted.contains(&(packet.to.port(), packet.from)))
+    }
+
+    /// Its router forgets all that it had let out, and goes on with the same ports.
+    pub fn forget(&mut self) {
+        self.contacted.clear();
     }
 
     /// Moves the home to another network, with another address inside and outside.

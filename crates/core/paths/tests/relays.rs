@@ -1,0 +1,163 @@
+//! Which relay carries packets, and what happens when it or the way to it dies.
+
+mod world;
+
+use std::time::Duration;
+
+use partyline_model::PathKind;
+use partyline_paths::{Config, PeerId, RelayTransport};
+
+use self::world::{Nat, Packet, World};
+
+const SOON: Duration = Duration::from_secs(10);
+const TICK: Duration = Duration::from_millis(10);
+const SECOND: Duration = Duration::from_secs(1);
+const HALF: Duration = Duration::from_millis(500);
+
+/// Two members who can only be relayed, and so many servers.
+fn relayed(servers: usize) -> World {
+    let mut world = World::new();
+    (1..servers).for_each(|_| world.another_server());
+    for home in 0..2 {
+        world.home(Nat::Symmetric, Config::default());
+        world.relays(home, &[RelayTransport::Udp, RelayTransport::Tls]);
+        world.gather(home);
+    }
+    world.introduce(0, 1);
+    world.run_to(SOON, "the relay", is_relayed);
+    world.chat(0, 1, 2 * SECOND, TICK);
+    world
+}
+
+fn is_relayed(world: &World) -> bool {
+    [(0, 1), (1, 0)].iter().all(|(one, other)| world.kind(*one, *other) == Some(PathKind::Relay))
+}
+
+/// The number of the server whose relay a member uses.
+fn used(world: &World, home: u32) -> usize {
+    let view = world.homes[home as usize].paths.view(world.now, PeerId(1 - home)).unwrap();
+    view.relay.unwrap().strip_prefix("relay ").unwrap().parse().unwrap()
+}
+
+/// Whether a packet passes between a home and a server, or from one server to the other.
+fn between(packet: &Packet, one: &str, other: &str) -> bool {
+    let [from, to] = [packet.from.ip().to_string(), packet.to.ip().to_string()];
+    [(&from, &to), (&to, &from)].iter().any(|(a, b)| *a == one && *b == other)
+}
+
+#[test]
+fn another_relay_carries_on_as_soon_as_the_one_in_use_is_suspect() {
+    for again in [false, true] {
+        let mut world = relayed(2);
+        let dead = used(&world, 0);
+        world.servers[dead].alive = false;
+        world.chat(0, 1, HALF + 5 * TICK, TICK);
+        let sent = world.chat(0, 1, 20 * SECOND, TICK);
+        world.run(SECOND);
+        assert_eq!(world.missing(&sent, |from| 1 - from), []);
+        assert_eq!((used(&world, 0), used(&world, 1)), (1 - dead, 1 - dead));
+        assert!(is_relayed(&world));
+        if again {
+            world.servers[dead].alive = true;
+            let sent = world.chat(0, 1, 60 * SECOND, 5 * TICK);
+            world.servers[1 - dead].alive = false;
+            world.chat(0, 1, HALF + 5 * TICK, TICK);
+            let more = world.chat(0, 1, 5 * SECOND, TICK);
+            world.run(SECOND);
+            assert_eq!(world.missing(&sent, |from| 1 - from), []);
+            assert_eq!(world.missing(&more, |from| 1 - from), []);
+        }
+    }
+}
+
+#[test]
+fn the_relay_that_is_nearer_to_both_together_is_used() {
+    let mut world = relayed(2);
+    assert_eq!((used(&world, 0), used(&world, 1)), (0, 0));
+    let before = world.homes.iter().map(|home| home.duplicates).sum::<usize>();
+    world.delay = Box::new(|packet| {
+        let far = between(packet, "203.0.113.1", "198.51.100.2");
+        let middling =
+            packet.from.ip().to_string() == "203.0.113.2" || packet.to.ip().to_string() == "203.0.113.2";
+        if far {
+            6 * TICK
+        } else if middling {
+            TICK
+        } else {
+            Duration::ZERO
+        }
+    });
+    let sent = world.chat(0, 1, 60 * SECOND, 2 * TICK);
+    world.run(SECOND);
+    assert_eq!(world.missing(&sent, |from| 1 - from), []);
+    assert_eq!((used(&world, 0), used(&world, 1)), (1, 1));
+    assert_eq!(world.homes.iter().map(|home| home.duplicates).sum::<usize>(), before);
+    let view = world.homes[0].paths.view(world.now, PeerId(1)).unwrap();
+    assert!(view.history.len() <= 3, "{:?}", view.history);
+}
+
+#[test]
+fn a_relay_that_loses_packets_is_left_for_one_that_does_not() {
+    let mut world = relayed(2);
+    let lossy = format!("203.0.113.{}", used(&world, 0) + 1);
+    let mut count = 0_u32;
+    world.lost = Box::new(move |packet| {
+        count += 1;
+        count % 8 == 0 && [packet.from, packet.to].iter().any(|a| a.ip().to_string() == lossy)
+    });
+    world.chat(0, 1, 120 * SECOND, 2 * TICK);
+    assert_eq!((used(&world, 0), used(&world, 1)), (1, 1));
+}
+
+#[test]
+fn idle_members_keep_the_second_relay_ready() {
+    let mut world = relayed(2);
+    world.run(600 * SECOND);
+    let dead = used(&world, 0);
+    world.servers[dead].alive = false;
+    world.chat(0, 1, HALF + 10 * TICK, TICK);
+    let sent = world.chat(0, 1, 5 * SECOND, TICK);
+    world.run(SECOND);
+    assert_eq!(world.missing(&sent, |from| 1 - from), []);
+}
+
+#[test]
+fn a_third_relay_is_left_alone_while_two_work() {
+    let mut world = relayed(3);
+    world.run(SOON);
+    assert_eq!(world.servers.iter().map(|server| server.count()).collect::<Vec<_>>(), [2, 2, 0]);
+    world.servers[0].alive = false;
+    world.chat(0, 1, 3 * SOON, TICK);
+    assert_eq!(world.servers[2].count(), 2, "the next one stands by");
+}
+
+#[test]
+fn another_network_costs_a_relayed_member_a_few_round_trips() {
+    let mut world = relayed(1);
+    world.homes[0].roam("10.9.9.9:20000", "198.51.100.77");
+    world.gather(0);
+    world.chat(0, 1, HALF, TICK);
+    let sent = world.chat(0, 1, SECOND, TICK);
+    world.run(SECOND);
+    assert!(sent.len() > 150);
+    assert_eq!(world.missing(&sent, |from| 1 - from), []);
+}
+
+#[test]
+fn a_router_that_was_away_and_has_another_address_is_noticed_at_once() {
+    for away in [2, 5, 40] {
+        let mut world = relayed(1);
+        world.homes[0].udp_blocked = true;
+        world.chat(0, 1, away * SECOND, TICK);
+        world.homes[0].roam("192.168.1.2:20000", "198.51.100.77");
+        world.homes[0].udp_blocked = false;
+        // The longest pause before the relay is asked again grows with the time that it was silent.
+        let asked = if away < 10 { HALF } else { 5 * SECOND };
+        world.chat(0, 1, asked + HALF, TICK);
+        let sent = world.chat(0, 1, SECOND, TICK);
+        world.run(SECOND);
+        assert!(sent.len() > 150, "{away}: {}", sent.len());
+        assert_eq!(world.missing(&sent, |from| 1 - from), [], "{away}");
+        assert_eq!(world.homes[0].moves, 1, "{away}");
+    }
+}
