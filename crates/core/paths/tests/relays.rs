@@ -1,5 +1,7 @@
 //! Which relay carries packets, and what happens when it or the way to it dies.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use std::time::Duration;
@@ -103,7 +105,7 @@ fn a_relay_that_loses_packets_is_left_for_one_that_does_not() {
     let mut count = 0_u32;
     world.lost = Box::new(move |packet| {
         count += 1;
-        count % 8 == 0 && [packet.from, packet.to].iter().any(|a| a.ip().to_string() == lossy)
+        count.is_multiple_of(8) && [packet.from, packet.to].iter().any(|a| a.ip().to_string() == lossy)
     });
     world.chat(0, 1, 120 * SECOND, 2 * TICK);
     assert_eq!((used(&world, 0), used(&world, 1)), (1, 1));

@@ -72,10 +72,11 @@ impl Credentials {
         Some(Self { username: username.into(), mechanism })
     }
 
-    /// Whether these are the credentials of that user.
+    /// Whether these are that user's long-term credentials.
     #[must_use]
     pub fn are(&self, username: &str, password: &str) -> bool {
-        (self.username.as_str(), self.password.as_str()) == (username, password)
+        let own = matches!(&self.mechanism, Mechanism::LongTerm { password: own, .. } if own == password);
+        own && self.username == username
     }
 
     /// Takes the realm and nonce of an error response (401 or 438). `true` if the nonce is a new one, so that asking

@@ -155,7 +155,7 @@ impl Allocation {
 
     /// What the next allocation at this server need not ask for again.
     pub(crate) fn into_challenge(self) -> Option<Credentials> {
-        Some(self.credentials).filter(Credentials::is_challenged)
+        Some(self.credentials).filter(Credentials::signs)
     }
 
     /// Asks for the allocation; over a stream once that is open.
