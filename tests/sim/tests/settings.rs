@@ -41,6 +41,29 @@ fn settings_survive_the_program() {
 }
 
 #[test]
+fn another_name_is_heard_by_everybody_in_every_party() {
+    let mut world = World::new(4);
+    world.start_server();
+    world.party(3);
+    let called = |world: &World, by: usize, who: usize| {
+        let id = world.snapshot(who).parties[0].members.iter().find(|member| member.me).expect("me").id;
+        let party = &world.snapshot(by).parties[0];
+        party.members.iter().find(|member| member.id == id).map(|member| member.name.clone())
+    };
+    let usual = world.snapshot(1).settings;
+    world.until("everybody to meet", SOON, |world| [0, 2].iter().all(|by| called(world, *by, 1).is_some()));
+    configure(&mut world, 1, &Settings { display_name: "Zoë".into(), ..usual.clone() });
+    let zoe = |world: &World, by: usize| called(world, by, 1).as_deref() == Some("Zoë");
+    world.until("the new name", SOON, |world| (0..3).all(|by| zoe(world, by)));
+    // Those who slept through it hear it when they come back, and so does it survive the program.
+    world.kill(1);
+    world.start(1);
+    world.until("the name after a restart", SOON, |world| (0..3).all(|by| zoe(world, by)));
+    let hidden = Settings { display_name: "a\u{202e}b".into(), ..usual };
+    world.command(1, Command::Configure { settings: Box::new(hidden) }).expect_err("letters that hide");
+}
+
+#[test]
 fn switching_direct_paths_off_and_on_counts_at_once() {
     let mut world = World::new(2);
     world.start_server();

@@ -116,7 +116,7 @@ pub struct Hosting {
 pub struct Create {
     /// The party's name.
     pub name: String,
-    /// The name friends will see; by default your user name.
+    /// The name friends will see; by default the one in your settings, or your user name.
     #[arg(long = "name", value_name = "NAME")]
     pub display_name: Option<String>,
     /// Rendezvous server (`wss://host`); can be given several times.
@@ -139,7 +139,7 @@ pub struct Create {
 pub struct Join {
     /// The invite link.
     pub link: String,
-    /// The name friends will see; by default your user name.
+    /// The name friends will see; by default the one in your settings, or your user name.
     #[arg(long = "name", value_name = "NAME")]
     pub display_name: Option<String>,
     /// Return once joined, without waiting until the party is connected.

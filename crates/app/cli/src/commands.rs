@@ -80,9 +80,15 @@ pub fn unexpected(reply: &Reply) -> AppError {
     )
 }
 
+/// The name that was given, else the one in the settings, else the user's.
+fn name_to_go_by(given: Option<String>, reached: &Reached) -> String {
+    let set = || reached.controller.snapshots().borrow().settings.display_name.clone();
+    given.or_else(|| Some(set()).filter(|name| !name.is_empty())).unwrap_or_else(own_name)
+}
+
 async fn create_party(create: Create, output: &Output) -> Result<(), AppError> {
     let reached = reach::engine(&create.hosting, create.watch, output).await?;
-    let display_name = create.display_name.unwrap_or_else(own_name);
+    let display_name = name_to_go_by(create.display_name, &reached);
     let command =
         Command::Create { name: create.name, display_name, servers: create.servers, range: create.range };
     let reply = reached.controller.request(command).await?;
@@ -100,7 +106,7 @@ async fn create_party(create: Create, output: &Output) -> Result<(), AppError> {
 
 async fn join_party(join: Join, output: &Output) -> Result<(), AppError> {
     let reached = reach::engine(&join.hosting, join.watch, output).await?;
-    let display_name = join.display_name.unwrap_or_else(own_name);
+    let display_name = name_to_go_by(join.display_name, &reached);
     let reply = reached.controller.request(Command::Join { link: join.link, display_name }).await?;
     let Reply::Joined { party } = reply else { return Err(unexpected(&reply)) };
     output.answer(&reply, || output.say("Joined."));

@@ -13,7 +13,7 @@ use crate::{
 
 /// What each setting means, in the order shown.
 const MEANINGS: [(&str, &str); 18] = [
-    ("display_name", "the name friends see in parties made or joined from now on"),
+    ("display_name", "the name friends see, in all parties"),
     ("servers", "rendezvous servers for new parties"),
     ("relays", "relays of your own, each as URL,USER,PASSWORD"),
     ("nat_detection", "measure what the network does to connections"),

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use partyline_model::{AppError, ErrorCode, Now, PartyId, Reply, Settings};
+use partyline_wire::name::check_display_name;
 use serde_json::{Map, Value};
 
-use crate::{Node, io::Output, relays::TurnUrl};
+use crate::{Node, io::Output, problem::party_error, relays::TurnUrl};
 
 /// What was set, by the names in [`Settings`]. What is not in here follows the defaults of whoever starts the node.
 pub(crate) type Chosen = Map<String, Value>;
@@ -51,6 +52,9 @@ impl Node {
     /// Takes other settings, or refuses them all.
     pub(crate) fn configure(&mut self, now: Now, mut settings: Settings) -> Result<Reply, AppError> {
         settings.check()?;
+        if !settings.display_name.is_empty() {
+            check_display_name(&settings.display_name).map_err(|error| party_error(&error.into()))?;
+        }
         if let Some(relay) = settings.relays.iter().find(|relay| TurnUrl::parse(&relay.url).is_none()) {
             return Err(AppError::new(
                 ErrorCode::InvalidInput,
@@ -60,11 +64,26 @@ impl Node {
         }
         settings.keep_secrets(&self.settings);
         if settings != self.settings {
+            let renamed = settings.display_name != self.settings.display_name;
             self.settings = settings;
+            if renamed {
+                self.rename(now);
+            }
             self.apply_settings(now);
             self.outputs.push_back(Output::Save);
         }
         Ok(Reply::Done)
+    }
+
+    /// Goes by the name that is set, in all parties. None set keeps what each party knows.
+    fn rename(&mut self, now: Now) {
+        let name = self.settings.display_name.as_str();
+        for local in self.parties.values_mut().filter(|_| !name.is_empty()) {
+            if local.membership.set_display_name(name) == Ok(true) {
+                local.announce_soon(now.instant);
+                local.beacon_soon(now.instant);
+            }
+        }
     }
 
     fn apply_settings(&mut self, now: Now) {

@@ -174,6 +174,7 @@ impl Membership {
             authority: None,
             tunnel,
             certificate: chain::certify(claims, invite, device),
+            name: None,
             confirmation: None,
             charter: None,
             secret,
@@ -224,6 +225,22 @@ impl Membership {
         };
         membership.start_session(rng);
         membership
+    }
+
+    /// Goes by another name from now on; says whether that is news, which the caller then announces. The certificate keeps
+    /// the name it was signed with: an invite's key, and the owner's confirmation, would be needed for another one.
+    ///
+    /// # Errors
+    /// When the name breaks the rules.
+    pub fn set_display_name(&mut self, name: &str) -> Result<bool, PartyError> {
+        check_display_name(name)?;
+        if name == self.display_name() {
+            return Ok(false);
+        }
+        let signed = self.state.certificate.claims().name == name;
+        self.state.name = (!signed).then(|| name.to_owned());
+        self.changed = true;
+        Ok(true)
     }
 
     /// Draws a new session nonce, which makes all probe keys new. Making, joining and restoring do it too.

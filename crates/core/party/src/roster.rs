@@ -30,7 +30,7 @@ pub struct Member<'a> {
     pub device: DeviceId,
     /// Its WireGuard key.
     pub tunnel_key: TunnelPublicKey,
-    /// The name its user chose.
+    /// The name its user goes by: that of the certificate, or one that was announced since.
     pub name: &'a str,
     /// What it may do.
     pub role: Role,
@@ -91,6 +91,12 @@ impl Record {
 
     pub(crate) fn tunnel(&self) -> &TunnelPublicKey {
         &self.certificate.claims().tunnel
+    }
+
+    /// What was announced last goes before what the certificate says, which cannot change.
+    pub(crate) fn name(&self) -> &str {
+        let announced = self.presence.as_ref().and_then(|presence| presence.name.as_ref());
+        announced.unwrap_or(&self.certificate.claims().name)
     }
 
     pub(crate) fn host(&self) -> Option<u16> {

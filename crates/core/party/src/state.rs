@@ -26,6 +26,8 @@ pub struct MembershipState {
     pub(crate) authority: Option<Secret>,
     pub(crate) tunnel: Secret,
     pub(crate) certificate: Certificate,
+    /// What the user is called now, where that is not what the certificate says.
+    pub(crate) name: Option<String>,
     pub(crate) confirmation: Option<Confirmation>,
     pub(crate) charter: Option<Charter>,
     pub(crate) secret: Secret,

@@ -103,7 +103,7 @@ impl Membership {
         let mut reach = reach.clone();
         reach.candidates.truncate(limit);
         reach.nat.public.truncate(MAX_PUBLIC);
-        Presence { session: self.session, host: self.state.host, reach }
+        Presence { session: self.session, host: self.state.host, name: self.state.name.clone(), reach }
     }
 
     /// Who this device is, and what it knows.

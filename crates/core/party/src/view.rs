@@ -55,10 +55,10 @@ impl Membership {
         self.state.certificate.claims().joined_at
     }
 
-    /// The name this device's user chose.
+    /// The name this device's user goes by.
     #[must_use]
     pub fn display_name(&self) -> &str {
-        &self.state.certificate.claims().name
+        self.state.name.as_ref().unwrap_or(&self.state.certificate.claims().name)
     }
 
     /// This device's role.
@@ -231,7 +231,7 @@ impl Membership {
         Member {
             device: *device,
             tunnel_key: *record.tunnel(),
-            name: &record.certificate.claims().name,
+            name: record.name(),
             role: self.rules().role_of(&record.certificate),
             confirmed: record.is_confirmed(),
             address_v4: host.and_then(|host| address::v4(self.range()?, host)),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     exact::{Malformed, at_most},
     membership::{Certificate, Confirmation, Stamp},
+    name::check_display_name,
 };
 
 /// Most candidates a member may announce.
@@ -40,6 +41,8 @@ pub struct Presence {
     pub session: SessionNonce,
     /// The host number it claims in the party's range; `None` while it does not know the range.
     pub host: Option<u16>,
+    /// What its user is called now, where that is not what the certificate says.
+    pub name: Option<String>,
     /// Addresses and NAT.
     pub reach: Reachability,
 }
@@ -55,7 +58,8 @@ pub struct Reachability {
 
 impl Announcement {
     pub(crate) fn check(&self) -> Result<(), Malformed> {
-        let Some(Presence { reach, .. }) = &self.presence else { return Ok(()) };
+        let Some(Presence { reach, name, .. }) = &self.presence else { return Ok(()) };
+        name.as_deref().map_or(Ok(()), check_display_name)?;
         at_most(&reach.candidates, MAX_CANDIDATES, "candidates")?;
         at_most(&reach.nat.public, MAX_PUBLIC, "public addresses")
     }

@@ -256,6 +256,9 @@ fn an_announcement_with_twelve_long_candidates_fits_a_beacon() {
     assert!(beacon.len() <= partyline_wire::beacon::MAX_BEACON - 300, "{}", beacon.len());
     let full = friends[1].announcement(*now, rng, &topic, &reach).unwrap();
     assert!(full.len() <= partyline_wire::rendezvous::MAX_RECORD);
+    // And once more with another name, of the longest letters.
+    assert_eq!(friends[1].set_display_name(&"\u{1f600}".repeat(32)), Ok(true));
+    assert!(friends[1].beacon(*now, rng, &topic, &reach).is_some());
 }
 
 proptest! {

@@ -32,6 +32,28 @@ fn a_membership_survives_a_restart_and_knows_everybody() {
 }
 
 #[test]
+fn another_name_reaches_everybody_and_survives_a_restart() {
+    let mut world = World::of(3);
+    let who = world.id(1);
+    let called = |world: &World, by: usize| world.friends[by].member(&who).unwrap().name.to_owned();
+    assert_eq!(world.friends[1].set_display_name("Zoë"), Ok(true));
+    assert_eq!(world.friends[1].set_display_name("Zoë"), Ok(false), "no news");
+    assert!(world.friends[1].set_display_name("a\u{202e}b").is_err());
+    world.meet();
+    assert_eq!([called(&world, 0), called(&world, 2)], ["Zoë", "Zoë"]);
+    assert!(world.effects[0].contains(&Effect::MemberChanged(who)));
+
+    let state: MembershipState =
+        serde_json::from_str(&serde_json::to_string(world.friends[1].state()).unwrap()).unwrap();
+    let device = world.friends[1].device.clone();
+    world.friends[1] = Membership::restore(world.now, &mut world.rng, &device, state).unwrap();
+    assert_eq!(world.friends[1].display_name(), "Zoë");
+    assert_eq!(world.friends[1].set_display_name("Friend 1"), Ok(true), "as the certificate says");
+    world.meet();
+    assert_eq!([called(&world, 0), called(&world, 2)], ["Friend 1", "Friend 1"]);
+}
+
+#[test]
 fn a_restart_goes_on_with_higher_sequence_numbers_even_from_an_old_copy() {
     let mut world = World::of(2);
     let copy = world.friends[1].state().clone();

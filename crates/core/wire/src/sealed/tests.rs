@@ -60,7 +60,12 @@ fn announcement(addresses: Vec<std::net::SocketAddr>) -> Announcement {
         confirmation: Some(Confirmation(Signature([9; 64]))),
         charter: Some(largest_charter().stamp()),
         secret: [10; 8],
-        presence: Some(Presence { session: SessionNonce([11; 16]), host: Some(7), reach }),
+        presence: Some(Presence {
+            session: SessionNonce([11; 16]),
+            host: Some(7),
+            name: Some("Anya".into()),
+            reach,
+        }),
     }
 }
 
@@ -89,6 +94,9 @@ fn limits_of_bodies_are_kept() {
     let mut named = announcement(Vec::new());
     named.certificate = certificate("a\u{202e}b");
     assert!(refused(Body::Announce(Box::new(named))));
+    let mut renamed = announcement(Vec::new());
+    renamed.presence.as_mut().unwrap().name = Some("a\u{202e}b".into());
+    assert!(refused(Body::Announce(Box::new(renamed))));
 }
 
 #[test]
