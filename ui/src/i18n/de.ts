@@ -367,7 +367,7 @@ export const de = {
   'settings.about': 'Über',
   'settings.you': 'Du',
   'settings.name': 'Name',
-  'settings.name.help': 'Den sehen Freunde. Gilt für Partys, denen du ab jetzt beitrittst.',
+  'settings.name.help': 'Den sehen Freunde, in allen deinen Partys.',
   'settings.look': 'Aussehen',
   'settings.theme': 'Farben',
   'theme.system': 'System',

@@ -365,7 +365,7 @@ export const en = {
   'settings.about': 'About',
   'settings.you': 'You',
   'settings.name': 'Name',
-  'settings.name.help': 'What friends see. Applies to parties you join from now on.',
+  'settings.name.help': 'What friends see, in all your parties.',
   'settings.look': 'Appearance',
   'settings.theme': 'Theme',
   'theme.system': 'System',

@@ -367,7 +367,7 @@ export const zh = {
   'settings.about': '关于',
   'settings.you': '你',
   'settings.name': '名字',
-  'settings.name.help': '好友看到的名字。对今后加入的派对生效。',
+  'settings.name.help': '好友看到的名字，在所有派对中。',
   'settings.look': '外观',
   'settings.theme': '主题',
   'theme.system': '跟随系统',
