@@ -48,6 +48,10 @@ impl Connections {
         Self { tls, events, servers: HashMap::new(), streams: HashMap::new() }
     }
 
+    pub(crate) fn tls(&self) -> TlsClient {
+        self.tls.clone()
+    }
+
     pub(crate) fn open_server(&mut self, id: ServerId, url: String) {
         let (frames, queue) = mpsc::channel(QUEUE);
         self.servers.insert(id, frames);
@@ -201,7 +205,7 @@ fn lost(why: &str) -> AppError {
     )
 }
 
-fn server_error(url: &str, error: &ConnectError) -> AppError {
+pub(crate) fn server_error(url: &str, error: &ConnectError) -> AppError {
     let code = match error {
         ConnectError::Certificate { .. } | ConnectError::Tls { .. } | ConnectError::Roots { .. } => {
             ErrorCode::ServerCertificate

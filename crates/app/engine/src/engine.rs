@@ -25,6 +25,7 @@ use crate::{
     spares::{SpareDatagram, Spares},
     store::Store,
     surroundings::{self, Surrounding, beacon_interfaces, hear, reachable},
+    trial,
     wake::{Inbox, Wake},
 };
 
@@ -229,6 +230,9 @@ impl Engine {
             // The caller may have given up.
             let _ = answer.send(Err(error));
             return;
+        }
+        if let Command::Try { what } = command {
+            return trial::answer(what, self.node.settings(), self.connections.tls(), answer);
         }
         let configures = matches!(command, Command::Configure { .. });
         self.next_request += 1;

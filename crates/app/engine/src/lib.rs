@@ -16,6 +16,7 @@ mod sockets;
 mod spares;
 mod store;
 mod surroundings;
+mod trial;
 mod wake;
 
 use std::path::PathBuf;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::{DeviceId, InviteId, PartyId, Role, Sample, Settings, Snapshot, Timestamp};
+use crate::{DeviceId, InviteId, PartyId, RelaySetting, Role, Sample, Settings, Snapshot, Timestamp};
 
 /// How long an invite can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -138,10 +138,33 @@ pub enum Command {
         /// Whose.
         member: DeviceId,
     },
+    /// Connect to a server or a relay now, whether it is in the settings or not. Answered by [`Reply::Pong`] with the
+    /// round trip to it, or by an error that says what is wrong.
+    Try {
+        /// To which.
+        what: Trial,
+    },
     /// Check everything that commonly goes wrong. Answered by [`Reply::Doctor`].
     Doctor,
     /// End the engine cleanly. Answered by [`Reply::Done`].
     Stop,
+}
+
+/// What can be tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+#[serde(tag = "kind", rename_all = "snake_case", rename_all_fields = "snake_case")]
+pub enum Trial {
+    /// A rendezvous server.
+    Server {
+        /// `wss://host`, or `ws://` where allowed.
+        url: String,
+    },
+    /// A relay; without a password it is used with the one that is known.
+    Relay {
+        /// Which, and with what credentials.
+        relay: RelaySetting,
+    },
 }
 
 /// The answer to a [`Command`].

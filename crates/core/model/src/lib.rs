@@ -16,7 +16,7 @@ mod time;
 mod view;
 
 pub use candidate::{Candidate, CandidateKind};
-pub use control::{Command, DoctorFinding, InviteLifetime, InvitePreview, PingSample, Reply, Verdict};
+pub use control::{Command, DoctorFinding, InviteLifetime, InvitePreview, PingSample, Reply, Trial, Verdict};
 pub use error::{AppError, ErrorCode};
 pub use id::{DeviceId, Handle, IdError, InviteId, PartyId, SessionNonce, Topic, TunnelPublicKey};
 pub use nat::{Allocation, Badge, Filtering, Mapping, NatProfile};

@@ -171,11 +171,14 @@ impl Settings {
 
     /// Puts the passwords that `known` has where a relay comes back without.
     pub fn keep_secrets(&mut self, known: &Self) {
-        for relay in self.relays.iter_mut().filter(|relay| relay.password.is_empty()) {
-            let same = |old: &&RelaySetting| (&old.url, &old.username) == (&relay.url, &relay.username);
-            if let Some(old) = known.relays.iter().find(same) {
-                relay.password.clone_from(&old.password);
-            }
+        self.relays.iter_mut().for_each(|relay| known.lend_password(relay));
+    }
+
+    /// Gives a relay without a password the one that is known for it.
+    pub fn lend_password(&self, relay: &mut RelaySetting) {
+        let same = |old: &&RelaySetting| (&old.url, &old.username) == (&relay.url, &relay.username);
+        if let Some(known) = self.relays.iter().find(same).filter(|_| relay.password.is_empty()) {
+            relay.password.clone_from(&known.password);
         }
     }
 }

@@ -43,5 +43,8 @@ pub use io::{DeviceConfig, DeviceInput, LocalNetwork, Output, ServerId, ServerIn
 pub use node::{Config, Node};
 pub use packets::{Egress, PACKET_ROOM};
 pub use partyline_netcheck::Config as NetcheckConfig;
-pub use partyline_paths::{Config as PathsConfig, SocketId, StreamId};
+pub use partyline_paths::{
+    Config as PathsConfig, RelayServer, RelayTransport, RelayTrial, SocketId, StreamId, TrialEnd,
+};
+pub use relays::TurnUrl;
 pub use state::StateError;

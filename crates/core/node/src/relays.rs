@@ -26,10 +26,13 @@ const CLEAR_GAIN: Duration = Duration::from_millis(5);
 
 /// A TURN URL taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TurnUrl {
-    transport: RelayTransport,
-    host: String,
-    port: u16,
+pub struct TurnUrl {
+    /// How to speak to the relay.
+    pub transport: RelayTransport,
+    /// Its name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
 }
 
 /// Everything granted so far.
@@ -181,7 +184,8 @@ fn urls(grant: &RelayGrant) -> impl Iterator<Item = (TurnUrl, &str)> {
 
 impl TurnUrl {
     /// `turn:host[:port][?transport=udp|tcp]` or `turns:…` (RFC 7065).
-    pub(crate) fn parse(url: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(url: &str) -> Option<Self> {
         let (scheme, rest) = url.split_once(':')?;
         let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
         let secure = match scheme {

@@ -45,6 +45,7 @@ pub use api::{
     RelayServer, RelayTransport, Route, SocketId, StreamId, Transmit, Via,
 };
 pub use machine::Paths;
+pub use turn::{RelayTrial, TrialEnd};
 
 /// How many candidates of one peer are tried.
 pub const MAX_REMOTE_CANDIDATES: usize = 32;

@@ -10,5 +10,7 @@
 mod allocation;
 mod channels;
 mod indication;
+mod trial;
 
 pub(crate) use allocation::{Allocation, Change, Ending, Input};
+pub use trial::{RelayTrial, TrialEnd};

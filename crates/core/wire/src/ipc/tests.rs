@@ -1,6 +1,6 @@
 use partyline_model::{
     DeviceId, DeviceView, DoctorFinding, ErrorCode, InviteLifetime, NetworkView, PartyId, Phase, PingSample,
-    Role, Verdict,
+    Role, Trial, Verdict,
 };
 use proptest::prelude::*;
 
@@ -23,6 +23,7 @@ fn commands() -> impl Strategy<Value = Command> {
         Just(Command::Snapshot),
         Just(Command::Doctor),
         Just(Command::Stop),
+        "wss://[a-z.]{1,20}".prop_map(|url| Command::Try { what: Trial::Server { url } }),
         (".{0,40}", ".{0,32}", prop::collection::vec("wss://[a-z.]{1,20}", 0..3)).prop_map(
             |(name, display_name, servers)| Command::Create {
                 name,
