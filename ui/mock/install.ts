@@ -82,6 +82,11 @@ function request(command: Command): Reply {
       return done;
     }
     case 'ping': return { reply: 'pong', value: { rtt_ms: 31.4 } };
+    case 'try': {
+      const url = command.what.kind === 'server' ? command.what.url : (command.what.relay.url ?? '');
+      if (url.includes('gone')) refuse('server_unreachable', `The server ${url} cannot be used: gone.example.org refused the connection on port 443.`, 'The server may not be running.');
+      return { reply: 'pong', value: { rtt_ms: 23.4 } };
+    }
     case 'samples': return { reply: 'samples', value: past(command.member, now) };
     case 'doctor':
       return {

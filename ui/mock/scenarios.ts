@@ -56,6 +56,13 @@ export const scenarios: Record<string, () => Scenario> = {
   service_gone: () => world(null, { backing: { kind: 'none', problem: errors.service } }),
   service_lost: () => world(snapshot([friday(), ...others()]), { backing: { kind: 'none', problem: errors.service } }),
   party8: () => world(snapshot([friday(), ...others()])),
+  servers: () =>
+    world(snapshot([friday()], {
+      settings: {
+        ...settings, servers: ['wss://play.example.org', 'wss://gone.example.org'],
+        relays: [{ url: 'turn:relay.example.org:3478', username: 'mira', password: '' }],
+      },
+    })),
   alone: () => world(snapshot([party(1, 'Friday Night', many(1))])),
   connecting: () => world(snapshot([party(1, 'Friday Night', [], { phase: 'connecting', range: null, role: 'member' })])),
   reaching: () =>

@@ -242,6 +242,13 @@ settings: Settings } |
 party: PartyId; 
 /**  Whose. */
 member: DeviceId } | 
+/**
+ *  Connect to a server or a relay now, whether it is in the settings or not. Answered by [`Reply::Pong`] with the
+ *  round trip to it, or by an error that says what is wrong.
+ */
+{ command: "try"; 
+/**  To which. */
+what: Trial } | 
 /**  Check everything that commonly goes wrong. Answered by [`Reply::Doctor`]. */
 { command: "doctor" } | 
 /**  End the engine cleanly. Answered by [`Reply::Done`]. */
@@ -905,6 +912,17 @@ export type Trend =
 "steady" | 
 /**  At least 5 points less. */
 "worse";
+
+/**  What can be tried. */
+export type Trial = 
+/**  A rendezvous server. */
+{ kind: "server"; 
+/**  `wss://host`, or `ws://` where allowed. */
+url: string } | 
+/**  A relay; without a password it is used with the one that is known. */
+{ kind: "relay"; 
+/**  Which, and with what credentials. */
+relay: RelaySetting };
 
 /**  How a thing is. */
 export type Verdict = 

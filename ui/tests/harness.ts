@@ -17,11 +17,18 @@ export interface View {
   rate?: number;
   /** A script that runs before the page's own. */
   init?: string;
+  /** A system whose habits count instead of this one's. */
+  system?: 'mac' | 'windows';
   /** Size of text, in pixels for one rem. */
   text?: number;
 }
 
 const programs = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
+
+const agents = {
+  mac: 'Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko)',
+  windows: 'Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36 Edg/142.0.0.0',
+};
 
 /** Chromium and a server for `dist-mock`. */
 export class Stage {
@@ -57,13 +64,16 @@ export class Stage {
   }
 
   /** A page in the given state, shown and settled. What it logs as an error is collected in `problems`. */
-  async show({ scenario, width = 1280, height = 800, theme = 'dark', lang = 'en', rate = 0, init, text }: View): Promise<Page & { problems: string[] }> {
+  async show({ scenario, width = 1280, height = 800, theme = 'dark', lang = 'en', rate = 0, init, text, system }: View): Promise<Page & { problems: string[] }> {
     const page = Object.assign(await this.context.newPage(), { problems: [] as string[] });
     page.on('pageerror', (error) => page.problems.push(String(error)));
     page.on('console', (message) => {
       if (message.type() === 'error' || message.type() === 'warning') page.problems.push(message.text());
     });
     await page.setViewportSize({ width, height });
+    if (system) {
+      await page.addInitScript(`Object.defineProperty(navigator, 'userAgent', { value: ${JSON.stringify(agents[system])} })`);
+    }
     if (init) await page.addInitScript(init);
     await page.goto(`${this.url}?${new URLSearchParams({ scenario, theme, lang, rate: String(rate) })}`);
     await page.locator('main').waitFor();

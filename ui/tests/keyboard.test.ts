@@ -114,6 +114,16 @@ it('walks through the members and removes one', async () => {
   await page.close();
 });
 
+it('goes by ⌘ on a Mac, where Ctrl is for other things', async () => {
+  const page = await stage.show({ scenario: 'party8', system: 'mac' });
+  await page.keyboard.press('Control+n');
+  await page.keyboard.press('Meta+,');
+  await page.getByRole('heading', { name: 'Settings' }).waitFor();
+  await page.keyboard.press('Meta+n');
+  await page.getByRole('dialog').waitFor();
+  await page.close();
+});
+
 it('reads values of the chart', async () => {
   const page = await stage.show({ scenario: 'party8', rate: 5 });
   await page.keyboard.press('Control+1');

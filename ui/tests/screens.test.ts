@@ -68,6 +68,23 @@ describe.each(names)('%s', (name) => {
   });
 });
 
+describe('other systems', () => {
+  const some = ['party8', 'shortcuts', 'settings-general'].filter((name) => names.includes(name));
+  it.each(['mac', 'windows'] as const)('%s', async (system) => {
+    for (const name of some) {
+      const view = views[name];
+      const page = await stage.show({ scenario: view?.scenario ?? '', system });
+      await view?.go(page);
+      await page.screenshot({ path: join(OUT, `${name}-${system}.png`) });
+      const read = await page.locator('body').innerText();
+      if (name === 'shortcuts') expect.soft(read.includes('⇧⌘N') && !read.includes('Ctrl')).toBe(system === 'mac');
+      if (name === 'settings-general') expect.soft(read.includes('menu bar')).toBe(system === 'mac');
+      expect.soft(page.problems).toEqual([]);
+      await page.close();
+    }
+  });
+});
+
 describe('other languages and sizes of text', () => {
   const some = ['home', 'party-member', 'invite', 'network-strict', 'settings-general'].filter((name) => names.includes(name));
   // Steps find their buttons by English names, so the language is changed at the end.

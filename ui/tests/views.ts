@@ -54,6 +54,7 @@ export const views: Record<string, { scenario: string; go: Step }> = {
   'settings-general': { scenario: 'party8', go: steps(nav(/^Settings/)) },
   'settings-connection': { scenario: 'party8', go: steps(nav(/^Settings/), tab(1)) },
   'settings-servers': { scenario: 'party8', go: steps(nav(/^Settings/), tab(2)) },
+  'settings-servers-tried': { scenario: 'servers', go: steps(nav(/^Settings/), tab(2), click('Test wss://play'), click('Test wss://gone'), async (page) => page.getByText('refused the connection').waitFor()) },
   'settings-data': { scenario: 'party8', go: steps(nav(/^Settings/), tab(3), click('Run check-up'), async (page) => page.getByText('Network device.').waitFor()) },
   'settings-export': { scenario: 'party8', go: steps(nav(/^Settings/), tab(3), click('Export'), async (page) => page.getByRole('dialog').waitFor()) },
   'settings-import': { scenario: 'party8', go: steps(nav(/^Settings/), tab(3), click('Import'), async (page) => page.getByRole('dialog').waitFor()) },

@@ -2,10 +2,13 @@
 const agent = typeof navigator === 'undefined' ? '' : navigator.userAgent;
 export const mac = /Mac/.test(agent);
 
+/** Keys as a Mac writes them; ⌘ comes last, next to the letter. */
+const symbols: [string, string][] = [['Mod+Shift+', '⇧⌘'], ['Mod+', '⌘'], ['Enter', '↩'], ['Esc', '⎋']];
+
 /** A shortcut as this system writes it: `Mod+N` is ⌘N on a Mac and Ctrl+N elsewhere. */
 export function keys(shortcut: string): string {
   if (!mac) return shortcut.replace('Mod', 'Ctrl');
-  return shortcut.replace('Mod+', '⌘').replace('Shift+', '⇧');
+  return symbols.reduce((text, [key, symbol]) => text.replace(key, symbol), shortcut);
 }
 
 /** Whether an event is the shortcut's. */

@@ -22,7 +22,7 @@ export const shortcuts: Shortcut[] = [
       if (id) app.open({ kind: 'invite', party: id });
     },
   },
-  { keys: 'Mod+H', what: 'home', run: () => app.show({ at: 'home' }) },
+  { keys: 'Mod+0', what: 'home', run: () => app.show({ at: 'home' }) },
   { keys: 'Mod+Shift+N', what: 'network.title', run: () => app.show({ at: 'network' }) },
   { keys: 'Mod+,', what: 'settings.title', run: () => app.show({ at: 'settings' }) },
 ];

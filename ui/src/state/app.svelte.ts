@@ -1,6 +1,6 @@
 // All that the interface knows. Snapshots come in, requests go out; components only read and call.
 import { toast } from 'svelte-sonner';
-import type { AppError, Backing, Command, InviteLifetime, PartyView, Preferences, Role, Snapshot } from '../bindings';
+import type { AppError, Backing, Command, InviteLifetime, PartyView, Preferences, Role, Snapshot, Trial } from '../bindings';
 import { setLanguage, t } from '../i18n/index.svelte';
 import { ask, asError, settle, shell } from '../lib/ipc';
 import { SampleLog } from '../lib/samples';
@@ -45,6 +45,8 @@ class App {
   parties = $derived(this.snapshot?.parties ?? []);
   settings = $derived((this.snapshot?.settings ?? null) as Settings | null);
   named = $derived((this.settings?.display_name ?? '') !== '');
+  /** Whether what is shown is from before the engine was lost. */
+  adrift = $derived(this.backing?.kind === 'none' && this.snapshot !== null);
   online = $derived(typeof navigator === 'undefined' || navigator.onLine);
 
   party = (id: string): PartyView | undefined => this.parties.find((party) => party.id === id);
@@ -142,6 +144,8 @@ class App {
   setRange = (party: string, range: string) => this.done('range', { command: 'set_range', party, range });
   connect = (party: string, on: boolean) => this.done(`switch ${party}`, { command: on ? 'up' : 'down', party });
   netcheck = () => this.done('netcheck', { command: 'netcheck', stun: [] });
+  /** The round trip to a server or relay, tried now. */
+  tryOut = async (what: Trial) => (await ask({ command: 'try', what }, 'pong')).rtt_ms;
   doctor = () => ask({ command: 'doctor' }, 'doctor');
 
   configure = (change: Partial<Settings>) =>
