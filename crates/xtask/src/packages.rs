@@ -64,12 +64,13 @@ pub const FOR_UI_TESTS: [Package; 1] =
     [package("chromium", "chromium", "shows the user interface by itself")];
 
 /// What the stories of the desktop app need besides.
-pub const FOR_APP_TESTS: [Package; 7] = [
+pub const FOR_APP_TESTS: [Package; 8] = [
     IP,
     package("nftables", "nft", "NAT and firewalls in the lab"),
     package("xvfb", "Xvfb", "a display that nobody looks at"),
     package("openbox", "openbox", "manages its windows"),
     package("dbus-daemon", "dbus-daemon", "a session bus of its own"),
+    package("xdotool", "xdotool", "closes windows as people do"),
     package("webkit2gtk-driver", "WebKitWebDriver", "drives the app's window"),
     package("imagemagick", "convert", "makes pictures small"),
 ];

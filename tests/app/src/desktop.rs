@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use natlab::{
     Host, Process, checked,
     party::{Member, Server},
@@ -16,7 +16,7 @@ use natlab::{
 };
 use serde_json::{Value, json};
 
-use crate::webdriver::Session;
+use crate::{bench::field, panel::Panel, webdriver::Session};
 
 /// How long the app may take until its window answers, and anything in it until it is seen. Generous, since nothing
 /// here measures time.
@@ -42,6 +42,9 @@ return all.find((one) => text(one) === name) ?? all.find((one) => text(one).star
   ?? all.find((one) => text(one).includes(name)) ?? null;
 ";
 
+/// The key that ends what is typed, as WebDriver names it.
+pub const ENTER: char = '\u{e007}';
+
 /// A session of a desktop: display, bus, window management.
 #[derive(Debug)]
 pub struct Desktop {
@@ -50,6 +53,8 @@ pub struct Desktop {
     programs: PathBuf,
     display: String,
     service: Vec<(String, PathBuf)>,
+    /// Whether the app may make network devices itself.
+    rights: bool,
     driver: u16,
     running: Vec<Process>,
 }
@@ -69,6 +74,7 @@ impl Desktop {
             programs: programs.to_owned(),
             display: format!(":{}", 400 + u32::from(number) + std::process::id() % 500 * 4),
             service: Self::service_of(member),
+            rights: false,
             driver: 4444 + number,
             running: Vec::new(),
         };
@@ -110,6 +116,43 @@ impl Desktop {
         Ok(())
     }
 
+    /// Lets the app make network devices itself from now on, as on a computer without a service.
+    pub const fn grant(&mut self) {
+        self.rights = true;
+    }
+
+    /// A panel on this session's bus, with a tray and notifications.
+    ///
+    /// # Errors
+    /// When the bus does not let it in.
+    pub fn panel(&self) -> Result<Panel> {
+        Panel::new(&self.bus())
+    }
+
+    /// A file below where the app's settings are kept.
+    #[must_use]
+    pub fn config(&self, file: &str) -> PathBuf {
+        self.home.join(".config").join(file)
+    }
+
+    /// Whether the app's window can be seen.
+    ///
+    /// # Errors
+    /// When the display does not answer.
+    pub fn shows_window(&self) -> Result<bool> {
+        let mut search = self.command("xdotool");
+        let found = search.args(["search", "--onlyvisible", "--name", "^Partyline$"]).output()?;
+        Ok(!found.stdout.is_empty())
+    }
+
+    /// Closes the window in front as its user would, by the window manager's key.
+    ///
+    /// # Errors
+    /// When the display does not answer.
+    pub fn close_window(&self) -> Result<()> {
+        checked(self.command("xdotool").args(["key", "alt+F4"])).map(drop)
+    }
+
     fn bus(&self) -> String {
         format!("unix:path={}", self.home.join("run/bus").display())
     }
@@ -120,7 +163,7 @@ impl Desktop {
         let mut command = self.host.command(program);
         command
             .env("HOME", &self.home)
-            .env("XDG_CONFIG_HOME", self.home.join("config"))
+            .env("XDG_CONFIG_HOME", self.config(""))
             .env("XDG_DATA_HOME", self.home.join("data"))
             .env("XDG_CACHE_HOME", self.home.join("cache"))
             .env("XDG_RUNTIME_DIR", self.home.join("run"))
@@ -152,7 +195,7 @@ impl Desktop {
     pub fn app(&mut self, arguments: &[&str]) -> Result<App> {
         self.driver += 100;
         let mut driver = self.command("setpriv");
-        driver.args(["--bounding-set=-net_admin", "WebKitWebDriver"]);
+        driver.args((!self.rights).then_some("--bounding-set=-net_admin")).arg("WebKitWebDriver");
         driver.arg(format!("--port={}", self.driver)).env("TAURI_WEBVIEW_AUTOMATION", "true");
         let mut process = self.host.spawn(&format!("{}-app", self.host.name()), driver)?;
         let session = until("the app's window", PATIENCE, || {
@@ -168,8 +211,8 @@ impl Desktop {
     ///
     /// # Errors
     /// When it does not end well.
-    pub fn open_link(&self, link: &str) -> Result<String> {
-        checked(self.command(&self.program().to_string_lossy()).arg(link))
+    pub fn start_again(&self, link: Option<&str>) -> Result<String> {
+        checked(self.command(&self.program().to_string_lossy()).args(link))
     }
 }
 
@@ -235,6 +278,18 @@ impl App {
         })
     }
 
+    /// Writes over what the field of that name holds, as people do: it is never empty in between.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn replace(&self, name: &str, text: &str) -> Result<()> {
+        until(&format!("to write into {name:?}"), PATIENCE, || {
+            let field = self.find("field", name)?;
+            self.session.run("arguments[0].focus(); arguments[0].select()", &[field.clone()])?;
+            self.session.keys(&field, text)
+        })
+    }
+
     /// What the field of that name holds.
     ///
     /// # Errors
@@ -268,6 +323,25 @@ impl App {
         self.session.run(script, &[])
     }
 
+    /// The app's process, and those it has started.
+    ///
+    /// # Errors
+    /// When processes cannot be listed.
+    pub fn processes(&self) -> Result<Vec<u32>> {
+        let parents: Vec<(u32, u32)> = fs::read_dir("/proc")?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter_map(|pid| Some((pid, field(pid, 3).ok()?.parse().ok()?)))
+            .collect();
+        let children = |of: u32| parents.iter().filter(move |(_, parent)| *parent == of).map(|(pid, _)| *pid);
+        let mut family: Vec<u32> = children(self.driver.id()).collect();
+        let mut next = 0;
+        while let Some(pid) = family.get(next) {
+            family.extend(children(*pid).collect::<Vec<_>>());
+            next += 1;
+        }
+        Ok(family)
+    }
+
     /// Sets the window's size.
     ///
     /// # Errors
@@ -284,12 +358,18 @@ impl App {
         self.session.screenshot()
     }
 
-    /// Ends the app.
+    /// Ends the app. It has ended when this returns, so that the next start is no second one.
     ///
     /// # Errors
     /// When it does not end.
     pub fn close(self) -> Result<()> {
+        let family = self.processes()?;
         self.session.close()?;
-        self.driver.stop()
+        self.driver.stop()?;
+        until("the app to end", PATIENCE, || {
+            let left = family.iter().find(|pid| field(**pid, 2).is_ok_and(|state| state != "Z"));
+            ensure!(left.is_none(), "process {left:?} goes on");
+            Ok(())
+        })
     }
 }

@@ -1,6 +1,8 @@
 //! `cargo xtask app-test`: stories that people live through with the app, each in an internet of its own.
 
+mod bench;
 mod desktop;
+mod panel;
 mod pictures;
 mod stories;
 mod webdriver;
@@ -25,6 +27,9 @@ struct Arguments {
     /// Take pictures of every screen instead, into this directory.
     #[arg(long, value_name = "DIR")]
     pictures: Option<PathBuf>,
+    /// Measure starts and idleness instead.
+    #[arg(long)]
+    bench: bool,
 }
 
 fn main() -> ExitCode {
@@ -44,6 +49,9 @@ fn work(arguments: &Arguments) -> Result<()> {
     }
     if let Some(directory) = &arguments.pictures {
         return pictures::take(&World::new()?, &programs()?, directory);
+    }
+    if arguments.bench {
+        return bench::measure(&World::new()?, &programs()?);
     }
     let named =
         |story: &&Story| arguments.stories.is_empty() || arguments.stories.contains(&story.name.into());

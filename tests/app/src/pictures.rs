@@ -1,57 +1,155 @@
-//! Pictures of every screen, in light and dark.
+//! Pictures of every screen, in light and dark, small and large.
 
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use natlab::{party::World, until};
+use natlab::{
+    Line, RouterOptions,
+    party::{Member, Server, World},
+    until,
+};
 use partyline_model::PathKind;
 
 use crate::{
     desktop::{App, Desktop, PATIENCE},
-    stories::{create, player, welcome},
+    stories::{create, deep, player, welcome},
 };
 
-/// Of the page, without the window's frame.
-const SIZE: (u32, u32) = (1280, 800);
+/// Of the page, without the window's frame: the least, a laptop's, a large screen's.
+const SIZES: [(u32, u32); 3] = [(720, 480), (1280, 800), (2560, 1440)];
+
+/// Friends, how far away each is in milliseconds one way, and the router there.
+const FRIENDS: [(&str, u64, RouterOptions); 5] = [
+    ("Ben", 9, RouterOptions::HOME),
+    ("Cleo", 14, RouterOptions::HOME),
+    ("Dimitri", 27, RouterOptions::SYMMETRIC),
+    ("Eva", 21, RouterOptions::HOME),
+    ("Farid", 6, RouterOptions::HOME),
+];
+/// To whom no direct packet passes.
+const FAR_FROM: &str = "Eva";
 
 /// Plays an evening and takes the pictures into `directory`.
 pub fn take(world: &World, programs: &Path, directory: &Path) -> Result<()> {
     let album = Album { directory: directory.to_owned() };
     fs::create_dir_all(directory)?;
     let server = world.server()?;
-    let anna = player(world, &server, "anna")?;
+    let mut anna = player(world, &server, "anna")?;
     let mut desktop = Desktop::start(&anna, programs, 1)?;
     let app = desktop.app(&[])?;
     app.reads("What do friends call you?")?;
-    resize(&app)?;
     album.add(&app, "welcome")?;
     welcome(&app, "Anna")?;
-    album.add(&app, "home")?;
+    album.add(&app, "home-first")?;
+    app.click("button", "Join with a link")?;
+    album.add(&app, "join-paste")?;
+    app.click("button", "Cancel")?;
+    app.click("button", "Create a party")?;
+    album.add(&app, "create")?;
+    app.click("button", "Cancel")?;
     let link = create(&app, "Friday night")?;
     album.add(&app, "alone")?;
-    let mut friends = Vec::new();
-    for name in ["ben", "cleo", "dimitri"] {
-        let friend = player(world, &server, name)?;
-        friend.join(&link)?;
-        anna.wait_for_path(&friend, PathKind::Direct)?;
-        friends.push(friend);
-    }
-    app.reads("dimitri")?;
-    album.add(&app, "party")?;
+    let friends = gather(world, &server, &anna, &link)?;
+    party(&album, &app, &anna)?;
+    invites(&album, &app)?;
+    let other = friends.first().context("no friends")?.create(Some(&server))?;
+    desktop.start_again(Some(&deep(&other)?))?;
+    app.reads("Join Friday night as Anna?")?;
+    album.add(&app, "join")?;
+    app.click("button", "Not now")?;
+    pages(&album, &app)?;
+    anna.stop()?;
+    app.reads("Start the service")?;
+    app.click("button", "Home")?;
+    album.add(&app, "service-stopped")?;
+    app.close()
+}
+
+/// Friends join one after another, each by a line of its own.
+fn gather(world: &World, server: &Server, anna: &Member, link: &str) -> Result<Vec<Member>> {
+    FRIENDS
+        .iter()
+        .map(|(name, far, router)| {
+            let latency = Duration::from_millis(*far);
+            let line = Line { latency, jitter: latency / 12, loss: u16::from(*name == "Dimitri") * 12 };
+            let options = RouterOptions { line: Some(line), ..*router };
+            let friend = world.member(world.lab.home(&name.to_lowercase(), options)?)?;
+            friend.partyline(&["config", "set", "servers", &server.url()])?;
+            if *name == FAR_FROM {
+                world.lab.block_udp(&anna.host, &friend.host)?;
+            }
+            friend.partyline(&["join", link, "--name", name])?;
+            until("a path", PATIENCE, || anna.sees(name)?.path.map(drop).context("no path yet"))?;
+            Ok(friend)
+        })
+        .collect()
+}
+
+fn party(album: &Album, app: &App, anna: &Member) -> Result<()> {
+    let settled = |name: &str| {
+        let path = anna.sees(name)?.path.context("no path")?.kind;
+        let relayed = path >= PathKind::MemberRelay;
+        // A strict router may take longer than anybody wants to wait for pictures.
+        ensure!(relayed == (name == FAR_FROM) || name == "Dimitri", "{name} by {path:?}");
+        Ok(())
+    };
+    let everybody = || FRIENDS.iter().try_for_each(|(name, ..)| settled(name));
+    until("paths as they come to rest", PATIENCE, everybody)?;
+    // A chart worth a look, in which somebody's path changes.
+    let lines = "return Number(document.querySelector('[data-drawn]')?.dataset.drawn ?? 0)";
+    let drawn = app.run(lines)?.as_u64().unwrap_or_default();
+    until("the chart to fill", PATIENCE, || {
+        ensure!(app.run(lines)?.as_u64() >= Some(drawn + 40), "too few samples");
+        Ok(())
+    })?;
+    album.add(app, "party")?;
+    open_row(app, FAR_FROM)?;
+    app.reads("Why this connection?")?;
+    album.add(app, "member")?;
+    app.click("button", "Remove")?;
+    app.reads("Remove Eva?")?;
+    album.add(app, "remove")?;
+    app.click("button", "Cancel")?;
+    open_row(app, FAR_FROM)
+}
+
+fn open_row(app: &App, name: &str) -> Result<()> {
+    let script = format!(
+        "[...document.querySelectorAll('[data-row]')].find((one) => one.innerText.includes({name:?}))?.click()"
+    );
+    app.run(&script).map(drop)
+}
+
+fn invites(album: &Album, app: &App) -> Result<()> {
     app.click("button", "Invite")?;
     app.reads("The link is on your clipboard.")?;
-    album.add(&app, "invite")?;
+    album.add(app, "invite")?;
     app.click("button", "Close")?;
+    app.click("button", "Home")?;
+    app.reads("Pick a party")?;
+    album.add(app, "home")
+}
+
+fn pages(album: &Album, app: &App) -> Result<()> {
     app.click("button", "Your network")?;
     app.reads("Measured")?;
-    album.add(&app, "network")?;
+    album.add(app, "network")?;
     app.click("button", "Settings")?;
-    album.add(&app, "settings")?;
-    app.close()
+    for tab in ["General", "Connection", "Servers", "Data and help", "About"] {
+        app.click("tab", tab)?;
+        if tab == "Servers" {
+            app.click("button", "Test ")?;
+            app.reads("Works.")?;
+        }
+        let name = tab.split(' ').next().unwrap_or(tab).to_lowercase();
+        album.add(app, &format!("settings-{name}"))?;
+    }
+    Ok(())
 }
 
 struct Album {
@@ -59,32 +157,38 @@ struct Album {
 }
 
 impl Album {
-    /// One screen in both shades.
+    /// One screen in both shades and all sizes. The size comes last, since what is painted by hand is painted anew then.
     fn add(&self, app: &App, name: &str) -> Result<()> {
-        let (width, height) = SIZE;
         for shade in ["dark", "light"] {
             app.run(&format!("document.documentElement.dataset.theme = {shade:?}"))?;
-            let path = self.directory.join(format!("{name}-{shade}-{width}x{height}.png"));
-            fs::write(&path, app.screenshot()?)?;
-            shrink(&path)?;
+            for (width, height) in SIZES {
+                resize(app, (width, height))?;
+                app.run(PAINTED)?;
+                let path = self.directory.join(format!("{name}-{shade}-{width}x{height}.png"));
+                fs::write(&path, app.screenshot()?)?;
+                shrink(&path)?;
+            }
         }
         println!("{name}");
         Ok(())
     }
 }
 
+/// Waits until what was changed has been painted.
+const PAINTED: &str = "return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => \
+                       setTimeout(() => requestAnimationFrame(() => done(true)), 250))))";
+
 /// Makes the window so large that its page is as large as wanted.
-fn resize(app: &App) -> Result<()> {
-    let (width, height) = SIZE;
-    let (mut outer_width, mut outer_height) = SIZE;
+fn resize(app: &App, size: (u32, u32)) -> Result<()> {
+    let (mut outer_width, mut outer_height) = size;
     until("the window's size", PATIENCE, || {
         app.resize(outer_width, outer_height)?;
         let inner = app.run("return [innerWidth, innerHeight]")?;
         let side = |index: usize| inner[index].as_u64().and_then(|side| u32::try_from(side).ok());
         let (has_width, has_height) = (side(0).context("no width")?, side(1).context("no height")?);
-        outer_width = (outer_width + width).saturating_sub(has_width);
-        outer_height = (outer_height + height).saturating_sub(has_height);
-        ensure!((has_width, has_height) == SIZE, "its page is {has_width} x {has_height}");
+        outer_width = (outer_width + size.0).saturating_sub(has_width);
+        outer_height = (outer_height + size.1).saturating_sub(has_height);
+        ensure!((has_width, has_height) == size, "its page is {has_width} x {has_height}");
         Ok(())
     })
 }
@@ -93,7 +197,7 @@ fn resize(app: &App) -> Result<()> {
 fn shrink(path: &Path) -> Result<()> {
     let status = Command::new("convert")
         .arg(path)
-        .args(["-strip", "-dither", "None", "-colors", "128", "-define", "png:compression-level=9"])
+        .args(["-strip", "-dither", "None", "-colors", "96", "-define", "png:compression-level=9"])
         .arg(format!("PNG8:{}", path.display()))
         .status()
         .context("start convert")?;

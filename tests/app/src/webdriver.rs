@@ -62,6 +62,14 @@ impl Session {
     /// When it cannot be written to.
     pub fn write(&self, element: &Value, text: &str) -> Result<()> {
         self.post(&format!("element/{}/clear", id(element)?), &json!({}))?;
+        self.keys(element, text)
+    }
+
+    /// Presses keys in a field.
+    ///
+    /// # Errors
+    /// When it cannot be written to.
+    pub fn keys(&self, element: &Value, text: &str) -> Result<()> {
         self.post(&format!("element/{}/value", id(element)?), &json!({ "text": text })).map(drop)
     }
 

@@ -1,0 +1,98 @@
+//! How long the app takes to show something, and what it costs while nobody looks.
+
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use natlab::{party::World, until};
+use partyline_model::PathKind;
+use serde_json::json;
+
+use crate::{
+    desktop::{App, Desktop, PATIENCE},
+    stories::player,
+};
+
+/// Starts that count; one more before them warms what is read from disk.
+const STARTS: usize = 5;
+/// How long the processor is watched.
+const WATCH: Duration = Duration::from_secs(30);
+/// `/proc` counts in hundredths of a second (`USER_HZ`).
+const TICK: Duration = Duration::from_millis(10);
+
+/// Measures, with a party of three at rest in view, and prints one JSON object.
+pub fn measure(world: &World, programs: &Path) -> Result<()> {
+    let server = world.server()?;
+    let anna = player(world, &server, "anna")?;
+    anna.partyline(&["config", "set", "display_name", "Anna"])?;
+    let link = anna.create(Some(&server))?;
+    let mut friends = Vec::new();
+    for name in ["ben", "cleo"] {
+        let friend = player(world, &server, name)?;
+        friend.join(&link)?;
+        anna.wait_for_path(&friend, PathKind::Direct)?;
+        friends.push(friend);
+    }
+    let mut desktop = Desktop::start(&anna, programs, 1)?;
+    desktop.app(&[])?.close()?;
+    let mut starts = Vec::new();
+    for _ in 0..STARTS {
+        let app = desktop.app(&[])?;
+        starts.push(first_paint(&app)?);
+        app.close()?;
+    }
+    starts.sort_by(f64::total_cmp);
+    let app = desktop.app(&[])?;
+    app.click("button", "Friday night")?;
+    app.reads("3 of 3 online")?;
+    let busy = idle(&app)?;
+    app.close()?;
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let median = starts[STARTS / 2];
+    println!("first paint {median:.2} s warm (median of {STARTS}); at rest {busy:.2} % of one core");
+    println!("{}", json!({ "profile": profile, "first_paint_s": starts, "idle_cpu_percent": busy }));
+    Ok(())
+}
+
+/// From the start of the process to the first contents painted, in seconds.
+fn first_paint(app: &App) -> Result<f64> {
+    let script = "const [paint] = performance.getEntriesByName('first-contentful-paint'); \
+                  return paint ? performance.timeOrigin + paint.startTime : null";
+    let painted =
+        until("the first paint", PATIENCE, || app.run(script)?.as_f64().context("nothing is painted"))?;
+    let pid = *app.processes()?.first().context("the app runs not")?;
+    let ticks: u32 = field(pid, 21)?.parse()?;
+    let uptime = fs::read_to_string("/proc/uptime")?;
+    let uptime: f64 = uptime.split(' ').next().context("no uptime")?.parse()?;
+    let age = uptime - f64::from(ticks) * TICK.as_secs_f64();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+    Ok(painted / 1000.0 - (now - age))
+}
+
+/// What the app's processes take of one core, in percent.
+fn idle(app: &App) -> Result<f64> {
+    let pids = app.processes()?;
+    ensure!(pids.len() > 1, "the page has no process of its own");
+    let used = || -> Result<u32> {
+        let of = |pid: &u32| {
+            Ok::<u32, anyhow::Error>(field(*pid, 13)?.parse::<u32>()? + field(*pid, 14)?.parse::<u32>()?)
+        };
+        pids.iter().map(of).sum()
+    };
+    let before = used()?;
+    thread::sleep(WATCH);
+    let ticks = used()? - before;
+    Ok(100.0 * f64::from(ticks) * TICK.as_secs_f64() / WATCH.as_secs_f64())
+}
+
+/// A field of a process's stat, counted from zero.
+pub fn field(pid: u32, index: usize) -> Result<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The second one is the program's name, in brackets, and may hold anything.
+    let (_, rest) = stat.rsplit_once(") ").context("no stat")?;
+    Ok(rest.split(' ').nth(index - 2).context("too few fields")?.to_owned())
+}
