@@ -285,7 +285,7 @@ impl App {
     pub fn replace(&self, name: &str, text: &str) -> Result<()> {
         until(&format!("to write into {name:?}"), PATIENCE, || {
             let field = self.find("field", name)?;
-            self.session.run("arguments[0].focus(); arguments[0].select()", &[field.clone()])?;
+            self.session.run("arguments[0].focus(); arguments[0].select()", std::slice::from_ref(&field))?;
             self.session.keys(&field, text)
         })
     }
@@ -366,6 +366,10 @@ impl App {
         let family = self.processes()?;
         self.session.close()?;
         self.driver.stop()?;
+        // The driver may leave the app alone when its session ends.
+        for pid in family.iter().filter(|pid| field(**pid, 2).is_ok()) {
+            Command::new("kill").arg(pid.to_string()).output()?;
+        }
         until("the app to end", PATIENCE, || {
             let left = family.iter().find(|pid| field(**pid, 2).is_ok_and(|state| state != "Z"));
             ensure!(left.is_none(), "process {left:?} goes on");
