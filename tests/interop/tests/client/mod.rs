@@ -214,6 +214,7 @@ impl Member {
                 | Event::Sampled { .. }
                 | Event::OpenSockets(_)
                 | Event::CloseSocket(_)
+                | Event::Moved
                 | Event::Signal { .. } => {}
             }
         }
