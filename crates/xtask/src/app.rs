@@ -17,13 +17,18 @@ fn ui() -> PathBuf {
 }
 
 fn npm(arguments: &[&str]) -> Result<()> {
+    cargo::run(&mut npm_command(arguments)?)
+}
+
+fn npm_command(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new("npm");
     if let Some(programs) = newer_node()? {
         let path = env::var_os("PATH").unwrap_or_default();
         let path = env::join_paths([programs].into_iter().chain(env::split_paths(&path)))?;
         command.env("PATH", path);
     }
-    cargo::run(command.args(arguments).current_dir(ui()))
+    command.args(arguments).current_dir(ui());
+    Ok(command)
 }
 
 /// Where a newer Node's programs are, if the system's is too old: Debian 12 has 18, Ubuntu 24.04 too. It comes by npm,
@@ -73,6 +78,16 @@ pub fn check_ui() -> Result<()> {
     fetch()?;
     npm(&["run", "check"])?;
     npm(&["test"])
+}
+
+/// Draws screens in a browser, each dark and light and at three sizes, and gives the directory they are in.
+pub fn draw(views: &[&str]) -> Result<PathBuf> {
+    fetch()?;
+    npm(&["run", "build:mock"])?;
+    let mut draw =
+        npm_command(&["exec", "--", "vitest", "run", "--project", "screens", "tests/screens.test.ts"])?;
+    cargo::run(draw.env("VIEWS", views.join(",")))?;
+    Ok(ui().join("tests/out"))
 }
 
 /// Plays stories in the app. The user interface has to be built before. All is built in one go, so that the programs share

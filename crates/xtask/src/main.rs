@@ -10,6 +10,7 @@ mod natlab;
 mod package;
 mod packages;
 mod run;
+mod screenshots;
 mod sim;
 
 use std::process::ExitCode;
@@ -67,6 +68,12 @@ enum Task {
         #[arg(long)]
         yes: bool,
     },
+    /// Draws the pictures of docs/screenshots anew (it asks before it installs what draws them).
+    Screenshots {
+        /// Install without asking.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Makes packages to install, and tests them.
     Package {
         #[command(subcommand)]
@@ -106,6 +113,7 @@ fn work(task: Task) -> Result<()> {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Cross => cross::run(),
         Task::Icons { yes } => icons::run(yes),
+        Task::Screenshots { yes } => screenshots::run(yes),
         Task::Package { task } => package::run(&task),
         Task::Setup { yes } => packages::install(&packages::FOR_TESTS, yes),
     }

@@ -40,6 +40,8 @@ const COMPILER: Package = package("gcc", "cc", "compiles the C parts of cryptogr
 
 const IP: Package = package("iproute2", "ip", "network namespaces");
 
+const CONVERT: Package = package("imagemagick", "convert", "makes pictures small");
+
 /// What building and running needs.
 pub const FOR_RUN: [Package; 1] = [COMPILER];
 
@@ -63,6 +65,9 @@ pub const FOR_ICONS: [Package; 1] = [package("librsvg2-bin", "rsvg-convert", "dr
 pub const FOR_UI_TESTS: [Package; 1] =
     [package("chromium", "chromium", "shows the user interface by itself")];
 
+/// What keeping its pictures needs besides.
+pub const FOR_SCREENSHOTS: [Package; 1] = [CONVERT];
+
 /// What the stories of the desktop app need besides.
 pub const FOR_APP_TESTS: [Package; 8] = [
     IP,
@@ -72,7 +77,7 @@ pub const FOR_APP_TESTS: [Package; 8] = [
     package("dbus-daemon", "dbus-daemon", "a session bus of its own"),
     package("xdotool", "xdotool", "closes windows as people do"),
     package("webkit2gtk-driver", "WebKitWebDriver", "drives the app's window"),
-    package("imagemagick", "convert", "makes pictures small"),
+    CONVERT,
 ];
 
 /// What unit tests need besides.
