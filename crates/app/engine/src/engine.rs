@@ -1,5 +1,7 @@
 //! The loop.
 
+mod answers;
+
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use partyline_model::{AppError, Command, ErrorCode, Now, Reply, Settings, Snapshot};
@@ -16,7 +18,6 @@ use crate::{
     Call, Controller, EngineOptions, RunningEngine,
     connections::{ConnectionEvent, Connections},
     devices::{Batch, Devices},
-    doctor,
     egress::Ways,
     open,
     ports::Ports,
@@ -407,28 +408,6 @@ impl Engine {
         }
     }
 
-    /// Answers a command, once what it changed is written down.
-    async fn answer(&mut self, now: Now, request: RequestId, result: Result<Reply, AppError>) {
-        let Some(answer) = self.answers.remove(&request) else { return };
-        let result = match result {
-            Ok(Reply::Doctor(findings)) => {
-                Ok(Reply::Doctor(doctor::complete(findings, &self.store, &self.ports.states())))
-            }
-            Ok(reply) if self.store.is_dirty() && changes(&reply) => self.secure(now, reply).await,
-            other => other,
-        };
-        // The caller may have given up.
-        let _ = answer.send(result);
-    }
-
-    async fn secure(&mut self, now: Now, reply: Reply) -> Result<Reply, AppError> {
-        let written = self.store.write(now.instant, self.node.save()).await;
-        if let (Err(_), Reply::Created { party, .. } | Reply::Joined { party }) = (&written, &reply) {
-            self.node.abandon(now, *party);
-        }
-        written.map(|()| reply)
-    }
-
     fn snapshot_due(&self, now: Now) -> std::time::Instant {
         let changed = self.node.revision() != self.shown.0;
         let gap = if changed { SNAPSHOT_GAP } else { SNAPSHOT_AGE };
@@ -443,12 +422,4 @@ impl Engine {
             self.snapshots.send_replace(Arc::new(self.node.snapshot(now)));
         }
     }
-}
-
-/// Whether an answer says that something was done, rather than how things are.
-const fn changes(reply: &Reply) -> bool {
-    !matches!(
-        reply,
-        Reply::Snapshot(_) | Reply::Preview(_) | Reply::Pong(_) | Reply::Samples(_) | Reply::Doctor(_)
-    )
 }
