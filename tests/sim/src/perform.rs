@@ -13,6 +13,8 @@ use crate::{
 };
 
 const BEACON_PORT: u16 = 20_555;
+/// How long at most the disk may be behind.
+const CALM: Duration = Duration::from_secs(1);
 /// How often a node may be called at one moment before it is taken to spin.
 const SPIN: usize = 200;
 
@@ -94,8 +96,11 @@ impl World {
             }
             Output::Resolve { host, port } => self.resolve(who, host, port),
             Output::Beacon { to, bytes } => self.beacon(who, to, &bytes),
-            Output::Save => member.disk = Some(node.save()),
-            Output::Answer { request, result } => drop(member.answers.insert(request, *result)),
+            Output::Save => self.save_soon(who),
+            Output::Answer { request, result } => {
+                self.save(who);
+                self.members[who].answers.insert(request, *result);
+            }
             Output::Spares { count } => {
                 let lent = member.lend(count);
                 self.with_node(who, |node, now| node.handle_spares(now, lent));
@@ -105,7 +110,31 @@ impl World {
                     self.put(LATENCY * 2, Item::Reached(who, address.ip()));
                 }
             }
-            Output::Stopped => self.kill(who),
+            Output::Tried { .. } => {}
+            Output::Stopped => {
+                member.unsaved = true;
+                self.save(who);
+                self.kill(who);
+            }
+        }
+    }
+
+    /// The engine writes at most once a second what nobody waits for.
+    fn save_soon(&mut self, who: usize) {
+        let member = &mut self.members[who];
+        if !member.unsaved {
+            member.unsaved = true;
+            // The first state at once, since nobody may hear of a device that could be lost.
+            let calm = if member.disk.is_some() { CALM } else { Duration::ZERO };
+            self.put(calm, Item::Save(who));
+        }
+    }
+
+    pub(crate) fn save(&mut self, who: usize) {
+        let member = &mut self.members[who];
+        if let Some(node) = member.node.as_ref().filter(|_| member.unsaved) {
+            member.disk = Some(node.save());
+            member.unsaved = false;
         }
     }
 

@@ -1,6 +1,7 @@
 //! The loop.
 
 mod answers;
+mod attempts;
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -391,6 +392,7 @@ impl Engine {
             }
             Output::SpareSend { index, destination, bytes } => self.spares.send(index, destination, &bytes),
             Output::Reach { address } => self.connections.reach(address),
+            Output::Tried { method, worked, took } => attempts::count(method, worked, took),
             Output::Save => self.store.mark(now.instant),
             Output::Answer { request, result } => self.answer(now, request, *result).await,
             Output::Stopped => {

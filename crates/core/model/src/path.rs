@@ -48,6 +48,25 @@ pub enum Method {
     RelayTls,
 }
 
+impl Method {
+    /// As it is written in reports and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lan => "lan",
+            Self::Ipv6 => "ipv6",
+            Self::Mapped => "mapped",
+            Self::Punch => "punch",
+            Self::Predict => "predict",
+            Self::Spray => "spray",
+            Self::MemberRelay => "member_relay",
+            Self::RelayUdp => "relay_udp",
+            Self::RelayTcp => "relay_tcp",
+            Self::RelayTls => "relay_tls",
+        }
+    }
+}
+
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]

@@ -152,6 +152,7 @@ impl Node {
 
     fn admit(&mut self, now: Now, mut membership: Membership) -> PartyId {
         let party = membership.id();
+        self.farewells.forget(party);
         membership.take_changed();
         self.parties.insert(party, LocalParty::new(now.instant, membership, true));
         self.outputs.push_back(Output::Save);
@@ -203,11 +204,13 @@ impl Node {
         let local = self.parties.get_mut(&party).ok_or_else(unknown_party)?;
         let goodbyes = local.membership.leave(now.unix, &mut self.rng);
         for goodbye in goodbyes {
-            self.deliver(now, party, &goodbye);
+            self.deliver_without(now, party, &goodbye);
         }
-        self.switch_off(now, party);
-        self.parties.remove(&party);
-        self.sync_links(now);
+        self.flush_to_outputs(now);
+        self.take_down(now, party);
+        if let Some(local) = self.parties.remove(&party) {
+            self.begin_farewell(now, local.membership);
+        }
         self.outputs.push_back(Output::Save);
         Ok(Reply::Done)
     }

@@ -140,6 +140,7 @@ impl Node {
         if !self.share_a_server(party, &topic, &[device]) {
             self.tell(now, party, device, &topic);
         }
+        self.repeat_goodbyes(now, party, device);
         for (from, sealed) in letters {
             if !self.share_a_server(party, &topic, &[from, device]) {
                 self.send_control(now.instant, party, device, &ControlMessage::Sealed { topic, sealed });

@@ -1,9 +1,12 @@
 //! What goes in and out of the node besides packets.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use partyline_model::{AppError, PartyId};
+use partyline_model::{AppError, Method, PartyId};
 use partyline_paths::SocketId;
 
 /// A rendezvous server the node talks to; stable while it is used.
@@ -38,6 +41,15 @@ pub enum Output {
     SocketClose {
         /// Which.
         id: SocketId,
+    },
+    /// A way of reaching a member was tried; for metrics.
+    Tried {
+        /// How.
+        method: Method,
+        /// Whether it works.
+        worked: bool,
+        /// How long that took to find out.
+        took: Duration,
     },
     /// Make sure the party's device exists with these addresses; answered by `handle_device`.
     DeviceUp {

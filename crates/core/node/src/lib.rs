@@ -14,6 +14,7 @@
 
 mod commands;
 mod control;
+mod farewell;
 mod io;
 mod known;
 mod link;
@@ -21,6 +22,7 @@ mod local;
 mod mail;
 mod measure;
 mod members;
+mod methods;
 mod network;
 mod node;
 mod observer;

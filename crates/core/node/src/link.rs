@@ -47,12 +47,21 @@ pub struct ServerLink {
     pub problem: Option<AppError>,
     phase: Phase,
     failures: u32,
+    /// The network that the connection is on is gone: the next one is made at once.
+    moved: bool,
 }
 
 impl ServerLink {
     /// A link that wants to open at once.
     pub fn new(now: Instant, url: String) -> Self {
-        Self { url, rooms: BTreeMap::new(), problem: None, phase: Phase::Waiting { until: now }, failures: 0 }
+        Self {
+            url,
+            rooms: BTreeMap::new(),
+            problem: None,
+            phase: Phase::Waiting { until: now },
+            failures: 0,
+            moved: false,
+        }
     }
 
     /// Whether the server has greeted us.
@@ -92,6 +101,12 @@ impl ServerLink {
             *until = now;
             self.failures = 0;
         }
+    }
+
+    /// The network under the connection is gone; returns whether there is one to be ended.
+    pub fn moved(&mut self) -> bool {
+        self.moved = matches!(self.phase, Phase::Open { .. } | Phase::Opening);
+        self.moved
     }
 
     /// Whether the connection stands but has to show it now, by any word of the server's.
@@ -143,7 +158,9 @@ impl ServerLink {
         self.failures = if settled { 0 } else { self.failures.saturating_add(1) };
         self.rooms.clear();
         self.problem = problem.or(self.problem.take());
-        self.phase = Phase::Waiting { until: now + retry_after(self.failures, rng) };
+        let pause = retry_after(self.failures, rng);
+        let at_once = std::mem::take(&mut self.moved);
+        self.phase = Phase::Waiting { until: if at_once { now } else { now + pause } };
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use partyline_model::{AppError, DeviceId, Now, PartyPhase, SessionNonce, Topic};
 use partyline_party::{Membership, Standing};
 
-use crate::{io::DeviceConfig, node::CLOCK_CHECK};
+use crate::{farewell::Goodbyes, io::DeviceConfig, node::CLOCK_CHECK};
 
 /// Beacons while somebody is still being looked for, and once everybody heard is connected.
 pub(crate) const BEACON_BUSY: Duration = Duration::from_secs(5);
@@ -35,6 +35,8 @@ pub struct LocalParty {
     pub problem: Option<AppError>,
     /// What is known of members beside their certificates.
     pub contacts: BTreeMap<DeviceId, Contact>,
+    /// Of members who left lately.
+    pub goodbyes: Goodbyes,
     /// Counts changes of the own announcement.
     pub revision: u64,
     announce_at: Option<Instant>,
@@ -59,7 +61,7 @@ pub struct Contact {
 }
 
 impl LocalParty {
-    pub(crate) const fn new(now: Instant, membership: Membership, on: bool) -> Self {
+    pub(crate) fn new(now: Instant, membership: Membership, on: bool) -> Self {
         Self {
             membership,
             on,
@@ -67,6 +69,7 @@ impl LocalParty {
             interface: None,
             problem: None,
             contacts: BTreeMap::new(),
+            goodbyes: Goodbyes::default(),
             revision: 1,
             announce_at: None,
             beacon_at: now,

@@ -16,12 +16,14 @@ use rand_core::{RngCore as _, SeedableRng as _};
 
 use crate::{
     commands::Pings,
+    farewell::Farewells,
     io::{LocalNetwork, Output, ServerId},
     known::KnownNetworks,
     link::ServerLink,
     local::LocalParty,
     mail::Mail,
     measure::Measurements,
+    methods::Methods,
     network::NetworkCheck,
     observer::Errands,
     passage::Passages,
@@ -75,6 +77,8 @@ pub struct Node {
     pub(crate) next_server: u32,
     pub(crate) next_message: u32,
     pub(crate) refusals: Refusals,
+    pub(crate) methods: Methods,
+    pub(crate) farewells: Farewells,
     relays_at: Instant,
     pub(crate) stopping: bool,
     pub(crate) streams: Streams,
@@ -139,6 +143,8 @@ impl Node {
             next_server: 0,
             next_message: 0,
             refusals: Refusals::default(),
+            methods: Methods::default(),
+            farewells: Farewells::default(),
             relays_at: now.instant,
             stopping: false,
             streams: Streams::default(),
@@ -183,6 +189,7 @@ impl Node {
             self.tunnel.poll_timeout(),
             self.pings.deadline(),
             self.mail.deadline(),
+            self.farewells.deadline(),
         ];
         links.chain(parties).chain(machines.into_iter().flatten()).min()
     }
@@ -195,6 +202,7 @@ impl Node {
         self.tend_parties(now);
         self.seek_passages(now);
         self.send_again(now);
+        self.end_farewells(now);
         if self.relays_at <= now.instant {
             self.relays_at = now.instant + RELAY_CHECK;
             self.renew_relays(now);
@@ -211,8 +219,12 @@ impl Node {
         }
         let before = self.host_addresses();
         self.local = local;
-        if self.host_addresses() != before {
+        let after = self.host_addresses();
+        if after != before {
             self.move_to_network(now);
+        }
+        if before.iter().any(|address| !after.contains(address)) {
+            self.leave_links();
         }
         self.parties.values_mut().for_each(|party| party.beacon_soon(now.instant));
         self.check_ranges();
@@ -305,6 +317,10 @@ impl Node {
                 if let Some(member) = self.peers.member(peer) {
                     self.measurements.entry(member).or_default().sampled(now, rtt, kind);
                 }
+            }
+            PathEvent::Tried { method, worked, took } => {
+                self.methods.count(method, worked, took);
+                self.outputs.push_back(Output::Tried { method, worked, took });
             }
             PathEvent::OpenStream { stream, transport, address, host } => {
                 self.streams.add(stream, address);

@@ -27,6 +27,28 @@ pub trait Egress {
     fn packet(&mut self, party: PartyId, packet: &[u8]);
 }
 
+/// Datagrams as outputs.
+struct Queue(Vec<Output>);
+
+impl Egress for Queue {
+    fn datagrams(&mut self, destination: SocketAddr, segment: usize, bytes: &[u8]) {
+        let each = bytes.chunks(segment.max(1)).map(<[u8]>::to_vec);
+        self.0.extend(each.map(|bytes| Output::Datagram { destination, bytes }));
+    }
+
+    fn datagrams_from(&mut self, id: SocketId, destination: SocketAddr, segment: usize, bytes: &[u8]) {
+        let each = bytes.chunks(segment.max(1)).map(<[u8]>::to_vec);
+        self.0.extend(each.map(|bytes| Output::SocketSend { id, destination, bytes }));
+    }
+
+    fn stream(&mut self, id: StreamId, bytes: &[u8]) {
+        self.0.push(Output::StreamSend { id, bytes: bytes.to_vec() });
+    }
+
+    /// None: what comes back for a device is an answer to its packets.
+    fn packet(&mut self, _: PartyId, _: &[u8]) {}
+}
+
 impl Node {
     /// Takes an IP packet from a party's device; what it becomes leaves with [`Self::flush`].
     pub fn handle_packet(&mut self, now: Instant, party: PartyId, packet: &mut [u8]) {
@@ -76,6 +98,13 @@ impl Node {
         if !self.passages.is_empty() {
             self.send_passed(now, egress);
         }
+    }
+
+    /// Sends what waits before the way to whom it is for is forgotten.
+    pub(crate) fn flush_to_outputs(&mut self, now: partyline_model::Now) {
+        let mut queue = Queue(Vec::new());
+        self.send_outbox(now, &mut queue);
+        self.outputs.extend(queue.0);
     }
 
     pub(crate) fn send_outbox(&mut self, now: partyline_model::Now, egress: &mut impl Egress) {

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use partyline_model::{AppError, ErrorCode, Now, PartyId, Topic};
+use partyline_model::{AppError, DeviceId, ErrorCode, Now, PartyId, Topic};
+use partyline_party::{Membership, TopicAccess};
 use partyline_wire::rendezvous::{
     ClientFrame, RefusalCode, ServerFrame, TopicMember, VERSION, proof_message,
 };
@@ -21,7 +22,9 @@ impl Node {
             .parties
             .values()
             .filter(|local| local.on)
-            .flat_map(|local| local.membership.servers().iter().cloned())
+            .flat_map(|local| local.membership.servers())
+            .chain(self.farewells.servers())
+            .cloned()
             .collect();
         let unwanted: Vec<ServerId> =
             self.links.iter().filter(|(_, link)| !wanted.contains(&link.url)).map(|(id, _)| *id).collect();
@@ -61,6 +64,15 @@ impl Node {
         doubted.into_iter().for_each(|id| self.send_frame(id, &ClientFrame::Time { echo: 0 }));
     }
 
+    /// The address that connections were made from is gone, and with it whatever they would still carry.
+    pub(crate) fn leave_links(&mut self) {
+        for (id, link) in &mut self.links {
+            if link.moved() {
+                self.outputs.push_back(Output::ServerClose { id: *id });
+            }
+        }
+    }
+
     /// Takes what became of a rendezvous connection.
     pub fn handle_server(&mut self, now: Now, id: ServerId, input: ServerInput) {
         let Some(link) = self.links.get_mut(&id) else { return };
@@ -94,6 +106,7 @@ impl Node {
                     local.membership.note_server_time(now.unix, time);
                 }
                 self.sync_rooms(now);
+                self.say_farewells(now, id);
             }
             ServerFrame::Roster { topic, members, more } => self.handle_roster(now, id, topic, members, more),
             ServerFrame::Present { topic, handle, record } => {
@@ -104,8 +117,10 @@ impl Node {
                     room.present.remove(&handle);
                 }
             }
-            ServerFrame::Message { topic, message, .. } => self.receive_for(now, &topic, &message),
-            ServerFrame::TimeReply { .. } => {}
+            ServerFrame::Message { topic, message, .. } => {
+                self.receive_for(now, &topic, &message);
+            }
+            ServerFrame::TimeReply { echo, .. } => self.farewell_taken(now, id, echo),
             ServerFrame::RelayGrant(grant) => {
                 for (host, port) in self.relays.granted(id, grant, now) {
                     self.outputs.push_back(Output::Resolve { host, port });
@@ -141,6 +156,7 @@ impl Node {
         if first {
             self.send_frame(id, &ClientFrame::Relays { topic });
         }
+        self.say_farewells(now, id);
     }
 
     fn handle_present(&mut self, now: Now, id: ServerId, topic: Topic, member: TopicMember) {
@@ -148,13 +164,15 @@ impl Node {
         if room.present.len() < MAX_PRESENT {
             room.present.insert(member.handle);
         }
-        self.receive_for(now, &topic, &member.record);
+        if let Some((party, device)) = self.receive_for(now, &topic, &member.record) {
+            self.repeat_goodbyes(now, party, device);
+        }
     }
 
-    fn receive_for(&mut self, now: Now, topic: &Topic, sealed: &[u8]) {
-        if let Some(party) = self.party_of(topic) {
-            self.receive_sealed(now, party, topic, Channel::Server, sealed);
-        }
+    /// Takes a sealed message of a server's; says of which member it is, if it is new.
+    fn receive_for(&mut self, now: Now, topic: &Topic, sealed: &[u8]) -> Option<(PartyId, DeviceId)> {
+        let party = self.party_of(topic)?;
+        Some((party, self.receive_sealed(now, party, topic, Channel::Server, sealed)?))
     }
 
     fn party_of(&self, topic: &Topic) -> Option<PartyId> {
@@ -212,6 +230,7 @@ impl Node {
             .filter(|local| local.on)
             .flat_map(|local| local.membership.topics())
             .map(|access| access.topic)
+            .chain(self.farewells.topics())
             .collect();
         let Some(link) = self.links.get_mut(&id) else { return };
         let gone: Vec<Topic> = link.rooms.keys().filter(|topic| !wanted.contains(topic)).copied().collect();
@@ -229,7 +248,7 @@ impl Node {
         };
         let mut frames = Vec::new();
         for access in local.membership.topics() {
-            let (topic, handle) = (access.topic, access.handle);
+            let topic = access.topic;
             if link.rooms.get(&topic).is_some_and(|room| room.announced == local.revision) {
                 continue;
             }
@@ -239,10 +258,9 @@ impl Node {
                 room.announced = local.revision;
                 frames.push(ClientFrame::Announce { topic, record });
             } else {
-                let message = proof_message(&challenge, &topic, &handle);
-                let Some(proof) = local.membership.prove(&topic, &message) else { continue };
+                let Some(frame) = enter(&local.membership, (&challenge, &access), record) else { continue };
                 link.rooms.insert(topic, Room { announced: local.revision, ..Room::default() });
-                frames.push(ClientFrame::Enter { topic, handle, proof, record });
+                frames.push(frame);
             }
         }
         frames.iter().for_each(|frame| self.send_frame(id, frame));
@@ -295,6 +313,17 @@ impl Node {
             self.outputs.push_back(Output::Resolve { host, port });
         }
     }
+}
+
+/// Asks to be let in on a topic.
+pub(crate) fn enter(
+    membership: &Membership,
+    (challenge, access): (&[u8; 32], &TopicAccess),
+    record: Vec<u8>,
+) -> Option<ClientFrame> {
+    let (topic, handle) = (access.topic, access.handle);
+    let proof = membership.prove(&topic, &proof_message(challenge, &topic, &handle))?;
+    Some(ClientFrame::Enter { topic, handle, proof, record })
 }
 
 /// More than any party has members; a server that lists more is not believed.

@@ -47,6 +47,9 @@ impl Node {
             }
         };
         let from = outcome.from;
+        if outcome.effects.iter().any(|effect| matches!(effect, Effect::MemberGone(_, Departure::Left))) {
+            local.goodbyes.note(now.instant, *topic, sealed);
+        }
         // Signals are for us alone, and old in a moment.
         let lasting = !outcome.effects.iter().any(|effect| matches!(effect, Effect::Signal { .. }));
         if let Some(from) = from.filter(|_| lasting) {
@@ -128,6 +131,11 @@ impl Node {
     /// Sends a sealed message over every channel that may reach whom it is for.
     pub(crate) fn deliver(&mut self, now: Now, party: PartyId, message: &Outgoing) {
         self.deliver_by_servers(message);
+        self.deliver_without(now, party, message);
+    }
+
+    /// The same without servers.
+    pub(crate) fn deliver_without(&mut self, now: Now, party: PartyId, message: &Outgoing) {
         let control = ControlMessage::Sealed { topic: message.topic, sealed: message.message.clone() };
         match message.to {
             Some(to) => self.send_control(now.instant, party, to, &control),

@@ -162,6 +162,7 @@ impl Node {
         for local in self.parties.values().filter(|local| local.on) {
             findings.extend(self.party_findings(local));
         }
+        findings.extend(self.methods.finding());
         findings.extend(self.refusals_finding());
         findings.extend(self.errands.finding());
         findings

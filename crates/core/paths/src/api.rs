@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use partyline_model::{Attempt, Candidate, Methods, NatProfile, PathKind, Quality};
+use partyline_model::{Attempt, Candidate, Method, Methods, NatProfile, PathKind, Quality};
 use partyline_wire::{datagram, probe::Tag};
 
 /// A peer, numbered by the caller: one device in one party.
@@ -253,6 +253,15 @@ pub enum Event {
         rtt: Option<Duration>,
         /// What carries the peer's packets.
         kind: PathKind,
+    },
+    /// A way of reaching a peer was tried.
+    Tried {
+        /// How.
+        method: Method,
+        /// Whether packets can go that way.
+        worked: bool,
+        /// How long it took to work, or to be given up.
+        took: Duration,
     },
     /// Connect to a TURN server, then say [`crate::Paths::stream_opened`] or [`crate::Paths::stream_closed`].
     OpenStream {

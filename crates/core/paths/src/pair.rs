@@ -15,7 +15,7 @@ use partyline_model::{CandidateKind, Method, PathKind};
 use partyline_wire::probe::TransactionId;
 
 use crate::{
-    api::{Path, RelayTransport, Via},
+    api::{Event, Path, RelayTransport, Via},
     quality::Estimate,
 };
 
@@ -102,6 +102,8 @@ pub(crate) struct Pair {
     /// Checks in the first round.
     first_round: u32,
     urgent: bool,
+    /// When the check that is due may go out.
+    pub(crate) turn: Option<Instant>,
     open: Vec<Open>,
 }
 
@@ -134,6 +136,7 @@ impl Pair {
             spread,
             first_round: round_of(patience),
             urgent: false,
+            turn: None,
             open: Vec::new(),
         }
     }
@@ -274,6 +277,17 @@ impl Pair {
     /// Whether it is time to keep the other mappings that the path depends on.
     pub(crate) fn asymmetry_due(&self, now: Instant) -> bool {
         self.kept.or(self.began).is_some_and(|at| at + KEEP_OTHERS <= now)
+    }
+
+    /// What has just come of being checked for the first time, or again after it had failed. Rounds tell for themselves
+    /// what comes of the paths that they find.
+    pub(crate) fn tried(&self, before: State) -> Option<Event> {
+        let method = self.method();
+        let worked = self.state == State::Valid && before != State::Valid;
+        let failed = self.state == State::Failed && matches!(before, State::Checking(_)) && self.rounds == 1;
+        let by_round = matches!(method, Method::Predict | Method::Spray);
+        let took = self.took.unwrap_or_default();
+        ((worked || failed) && !by_round).then_some(Event::Tried { method, worked, took })
     }
 
     /// No check went out since then.

@@ -260,7 +260,9 @@ impl Peer {
         }
         let (peer, in_use) = (self.id, self.selected == Some(asked));
         let pair = self.pair_mut(asked).ok_or(Refusal::Stray)?;
+        let before = pair.state;
         let rtt = pair.answered(env.now, response.id).ok_or(Refusal::Stray)?;
+        env.events.extend(pair.tried(before));
         if in_use {
             let kind = pair.carries();
             env.events.push_back(Event::Sampled { peer, rtt: Some(rtt), kind });
@@ -338,7 +340,10 @@ impl Peer {
     /// Does what is due, and says when the next thing will be.
     pub(crate) fn drive(&mut self, env: &mut Env<'_>) -> Option<Instant> {
         for pair in &mut self.pairs {
-            for (id, lost) in pair.expire(env.now) {
+            let before = pair.state;
+            let gone = pair.expire(env.now);
+            env.events.extend(pair.tried(before));
+            for (id, lost) in gone {
                 env.open_checks.remove(&id);
                 if lost && self.selected == Some(pair.path) {
                     let kind = pair.carries();
@@ -357,15 +362,19 @@ impl Peer {
                 .and_then(|pair| pair.next_check(env.now, self.role(pair, env.now), env.config.keepalive));
             let mut due = due;
             if due.is_some_and(|at| at <= env.now) {
-                due = match env.pacer.take(env.now) {
-                    Ok(()) => self.check(env, at),
-                    Err(later) => Some(later),
-                };
+                due = self.take_turn(env, at);
             }
             let turns = self.pairs.get(at).and_then(|pair| pair.turns_at(env.now));
             next = [next, due, turns].into_iter().flatten().min();
         }
         [next, self.drive_punch(env)].into_iter().flatten().min()
+    }
+
+    /// Checks a pair if it is its turn; returns when to look again.
+    fn take_turn(&mut self, env: &mut Env<'_>, at: usize) -> Option<Instant> {
+        let pair = self.pairs.get_mut(at)?;
+        pair.turn = pair.turn.filter(|turn| *turn > env.now).or_else(|| env.pacer.queue(env.now).err());
+        if pair.turn.is_none() { self.check(env, at) } else { pair.turn }
     }
 
     /// A relayed path in trouble may mean that the server restarted: ask it.

@@ -56,11 +56,23 @@ pub(crate) struct Pacer {
     burst: u32,
     /// When the burst will be whole again, if it has been touched.
     full_at: Option<Instant>,
+    /// The last turn that was promised.
+    promised: Option<Instant>,
 }
 
 impl Pacer {
     pub(crate) const fn new(gap: Duration, burst: u32) -> Self {
-        Self { gap, burst, full_at: None }
+        Self { gap, burst, full_at: None, promised: None }
+    }
+
+    /// Takes a turn, or promises one: to each who asks another one, so that not all of many come back at one moment of
+    /// which one can make use.
+    pub(crate) fn queue(&mut self, now: Instant) -> Result<(), Instant> {
+        self.take(now).map_err(|next| {
+            let promised = self.promised.map_or(next, |last| next.max(last + self.gap));
+            self.promised = Some(promised);
+            promised
+        })
     }
 
     /// Takes a turn, or says when there will be one.
@@ -97,6 +109,19 @@ mod tests {
             now = next;
             assert_eq!(pacer.take(now), Ok(()));
         }
+    }
+
+    #[test]
+    fn everybody_is_promised_another_turn() {
+        let (gap, now) = (Duration::from_millis(5), start());
+        let mut pacer = Pacer::new(gap, 1);
+        assert_eq!(pacer.queue(now), Ok(()));
+        let promised: Vec<Instant> = (0..3).map(|_| pacer.queue(now).unwrap_err()).collect();
+        assert_eq!(promised, [now + gap, now + gap * 2, now + gap * 3]);
+        for at in promised {
+            assert_eq!(pacer.queue(at), Ok(()));
+        }
+        assert_eq!(pacer.queue(now + gap * 3), Err(now + gap * 4));
     }
 
     #[test]

@@ -77,13 +77,11 @@ impl Reason {
 impl Side {
     pub(crate) fn of(profile: &NatProfile, candidates: &[Candidate]) -> Self {
         let NatProfile { mapping, filtering, allocation, .. } = *profile;
-        let v4 = |c: &&Candidate| c.address.is_ipv4();
-        let seen = |c: &&Candidate| c.kind == CandidateKind::ServerReflexive && v4(c);
-        let public = profile.public.iter().copied().find(IpAddr::is_ipv4);
-        let public = public.or_else(|| candidates.iter().find(seen).map(|c| c.address.ip()));
-        let open = |c: &Candidate| {
-            (c.kind == CandidateKind::Mapped && c.address.is_ipv4())
-                || (c.kind == CandidateKind::Host && Some(c.address.ip()) == public)
+        let public = profile.public.iter().copied().find(IpAddr::is_ipv4).or_else(|| seen(candidates));
+        let open = |c: &Candidate| match c.kind {
+            CandidateKind::Mapped => c.address.is_ipv4() && is_outermost(c, public),
+            CandidateKind::Host => Some(c.address.ip()) == public,
+            _ => false,
         };
         Self {
             nat: Policies { mapping, filtering, allocation },
@@ -146,6 +144,18 @@ struct Traits {
     open: bool,
     /// Lets in everybody.
     anybody: bool,
+}
+
+/// Where servers see a side over IPv4.
+pub(crate) fn seen(candidates: &[Candidate]) -> Option<IpAddr> {
+    let seen = |c: &&Candidate| c.kind == CandidateKind::ServerReflexive && c.address.is_ipv4();
+    candidates.iter().find(seen).map(|c| c.address.ip())
+}
+
+/// Whether a port that a router opened is at the public address, as far as that is known. Behind a carrier it is not,
+/// and nobody elsewhere reaches it.
+pub(crate) fn is_outermost(mapped: &Candidate, public: Option<IpAddr>) -> bool {
+    public.is_none_or(|public| mapped.address.ip() == public)
 }
 
 /// What is worth trying. Both sides come to the same result, seen from their own side.
@@ -293,6 +303,14 @@ mod tests {
         assert_eq!(plan(&shared, &shared), Plan::Relay(Reason::NoHairpin));
         let turning = Side { hairpin: Some(true), ..shared };
         assert_eq!(plan(&turning, &turning), Plan::Checks);
+    }
+
+    #[test]
+    fn a_port_opened_below_a_carrier_reaches_nobody() {
+        let seen = |kind, ip: [u8; 4]| Candidate { kind, address: (ip, 2000).into() };
+        let public = seen(CandidateKind::ServerReflexive, [198, 51, 100, 1]);
+        let of = |ip| Side::of(&NatProfile::default(), &[public, seen(CandidateKind::Mapped, ip)]);
+        assert!(of([198, 51, 100, 1]).reachable && !of([100, 64, 0, 1]).reachable);
     }
 
     #[test]

@@ -67,7 +67,7 @@ fn percentile(times: &mut [Duration], share: f64) -> Duration {
     times.get(at.saturating_sub(1)).copied().unwrap_or_default()
 }
 
-fn report(title: &str, results: &[Result]) {
+fn report(title: &str, results: &[Result], loses: bool) {
     println!("{title}");
     let line = |name: &str, mut times: Vec<Duration>, of: usize| {
         let (p50, p95) = (percentile(&mut times, 0.5), percentile(&mut times, 0.95));
@@ -84,7 +84,7 @@ fn report(title: &str, results: &[Result]) {
         line(&format!("  by {method:?}"), by, of);
     }
     for r in results {
-        let wrong = r.possible != r.direct.is_some() || r.lost > 0;
+        let wrong = r.possible != r.direct.is_some() || (r.lost > 0 && !loses);
         if wrong || std::env::var_os("ALL").is_some() {
             println!(
                 "  {} {} {}: direct {:?} by {:?}, lost {}, doubled {}, {} sockets, {} datagrams",
@@ -125,7 +125,7 @@ fn missed(results: &[Result]) -> usize {
 #[test]
 fn every_possible_pair_gets_a_direct_path() {
     let results = play_all((0.0, 0), Duration::from_secs(30));
-    report("378 pairs, 20 ms one way", &results);
+    report("378 pairs, 20 ms one way", &results, false);
     assert_eq!(missed(&results), 0, "pairs that could be direct are not");
     assert!(results.iter().all(|r| r.lost == 0), "messages were lost");
 }
@@ -133,7 +133,7 @@ fn every_possible_pair_gets_a_direct_path() {
 #[test]
 fn every_possible_pair_gets_a_direct_path_on_a_rough_line() {
     let results = play_all((0.05, 30), Duration::from_secs(60));
-    report("378 pairs, 20 ms one way, 5 % lost, up to 30 ms later", &results);
+    report("378 pairs, 20 ms one way, 5 % lost, up to 30 ms later", &results, true);
     assert!(results.iter().all(|r| r.first.is_some()), "somebody is not reached at all");
     assert_eq!(missed(&results), 0, "pairs that could be direct are not");
 }

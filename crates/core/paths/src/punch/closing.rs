@@ -28,7 +28,7 @@ impl Round {
         let ending = match outcome {
             Outcome::Connected => Ending::Connected,
             Outcome::Failed => Ending::Failed,
-            Outcome::Refused | Outcome::Superseded => return,
+            Outcome::Refused | Outcome::Busy | Outcome::Superseded => return,
         };
         signal(peer, env, self.number, Body::End(ending));
     }

@@ -27,7 +27,7 @@ use partyline_wire::{probe::TransactionId, punch::Part};
 use rand_core::RngCore;
 
 use crate::{
-    api::{Config, Path, SocketId, Via},
+    api::{Config, Event, Path, SocketId, Via},
     pair::{Pair, State},
     peer::{Env, Peer},
     strategy::{self, Plan, Reason, Side, Who},
@@ -45,6 +45,8 @@ pub(crate) use traffic::Traffic;
 const GRACE: Duration = Duration::from_millis(2500);
 /// How much later the side that does not lead proposes, should the other not.
 const SECOND: Duration = Duration::from_secs(4);
+/// How long a round waits for sockets that others use, half or half as long again.
+const BUSY: Duration = Duration::from_secs(2);
 /// How long a path by an extra socket stays beside a better one.
 const KEEP_SPARE: Duration = Duration::from_secs(10);
 
@@ -60,6 +62,8 @@ pub(crate) struct Punch {
     since: Option<Instant>,
     /// When the last round ended.
     ended: Option<Instant>,
+    /// When there may be another one, after one that had to wait for others.
+    resumes: Option<Instant>,
 }
 
 /// What one attempt came to.
@@ -156,8 +160,16 @@ impl Punch {
         let result = match outcome {
             Outcome::Connected => AttemptOutcome::Worked,
             Outcome::Failed | Outcome::Refused => AttemptOutcome::NoAnswer,
+            Outcome::Busy => return self.rest(env),
             Outcome::Superseded => return,
         };
+        let found = |pair: &Pair| pair.kind == round.kind() && pair.state == State::Valid;
+        let worked = peer.pairs.iter().any(found);
+        // What checks of the announced addresses found meanwhile is no success of the round, and no failure either.
+        if worked || outcome != Outcome::Connected {
+            let took = env.now.saturating_duration_since(round.began);
+            env.events.push_back(Event::Tried { method, worked, took });
+        }
         if outcome == Outcome::Connected {
             self.breakers.remove(&method);
         } else {
@@ -166,6 +178,12 @@ impl Punch {
         }
         self.ended = Some(env.now);
         self.log.insert(method, round.record(env.now, result));
+    }
+
+    /// Waits a little before the next round, because one of the two has no sockets left for it.
+    fn rest(&mut self, env: &mut Env<'_>) {
+        let spread = f64::from(env.rng.next_u32()) / f64::from(u32::MAX);
+        self.resumes = Some(env.now + BUSY.mul_f64(0.5 + spread));
     }
 
     /// Proposes a round if it is time for one; says when to look again.
@@ -192,7 +210,8 @@ impl Punch {
         let mut next: Option<Instant> = None;
         for (method, opener) in methods.into_iter().filter(|(method, _)| permits(env.config, *method)) {
             let pause = self.breakers.get(&method).and_then(|breaker| breaker.pause(env.now));
-            let at = ready.max(pause.unwrap_or(ready)).max(self.ended.unwrap_or(ready)) + delay;
+            let at =
+                [pause, self.ended, self.resumes].into_iter().flatten().fold(ready, Instant::max) + delay;
             if at <= env.now {
                 return self.propose(peer, env, me, (method, opener));
             }
@@ -214,7 +233,10 @@ impl Punch {
             _ => Part::Predict,
         };
         let number = env.rng.next_u32();
-        let round = Round::prepare(peer, env, me, part, (number, None))?;
+        let Some(round) = Round::prepare(peer, env, me, part, (number, None)) else {
+            self.rest(env);
+            return self.resumes;
+        };
         self.round = Some(round);
         self.drive(peer, env)
     }

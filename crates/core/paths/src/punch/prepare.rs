@@ -9,7 +9,7 @@ use partyline_model::{Allocation, Candidate, CandidateKind, Mapping};
 use partyline_wire::punch::{MAX_PACKETS, MAX_SOCKETS, Part};
 
 use super::{sample::Findings, sockets::Fresh};
-use crate::strategy::Side;
+use crate::strategy::{Side, is_outermost, seen};
 
 /// Opens as many sockets as the other side must find one of.
 pub(crate) const OPEN: Part = Part::Open { sockets: MAX_SOCKETS };
@@ -139,7 +139,11 @@ pub(crate) fn port_after(port: u16, delta: i16, steps: i32) -> Option<u16> {
 pub(crate) fn main(candidates: &[Candidate]) -> Option<SocketAddr> {
     let of = |kind: CandidateKind| {
         let mut fitting = candidates.iter().filter(move |c| c.kind == kind && c.address.is_ipv4());
-        fitting.find(|c| kind != CandidateKind::Host || !crate::pair::is_private(c.address.ip()))
+        fitting.find(|c| match kind {
+            CandidateKind::Mapped => is_outermost(c, seen(candidates)),
+            CandidateKind::Host => !crate::pair::is_private(c.address.ip()),
+            _ => true,
+        })
     };
     let kinds = [CandidateKind::Mapped, CandidateKind::ServerReflexive, CandidateKind::Host];
     kinds.into_iter().find_map(of).map(|c| c.address)

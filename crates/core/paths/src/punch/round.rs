@@ -46,6 +46,8 @@ pub(crate) enum Outcome {
     Failed,
     /// The other side would not, or did not answer.
     Refused,
+    /// The other side is busy with other members: says nothing about the method.
+    Busy,
     /// The other side's round takes its place.
     Superseded,
 }

@@ -44,9 +44,8 @@ impl Peer {
                 }
             }
             // That the other side is connected shows by its packets.
-            Body::End(Ending::Failed | Ending::Unavailable) if ours => {
-                punch.end(self, env, Outcome::Refused);
-            }
+            Body::End(Ending::Failed) if ours => punch.end(self, env, Outcome::Refused),
+            Body::End(Ending::Unavailable) if ours => punch.end(self, env, Outcome::Busy),
             Body::Answer(_) | Body::Heard(_) | Body::End(_) => {}
         }
         self.punch = punch;
@@ -76,9 +75,10 @@ impl Peer {
         } else {
             partyline_model::Method::Spray
         };
-        let round = (permits(env.config, method) && !soon)
-            .then(|| Round::prepare(self, env, me, part, (number, Some(terms))))
-            .flatten();
+        if !permits(env.config, method) {
+            return signal(self, env, number, Body::End(Ending::Failed));
+        }
+        let round = (!soon).then(|| Round::prepare(self, env, me, part, (number, Some(terms)))).flatten();
         match round {
             Some(round) => punch.round = Some(round),
             None => signal(self, env, number, Body::End(Ending::Unavailable)),
