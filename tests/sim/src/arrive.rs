@@ -51,6 +51,7 @@ impl World {
             Item::StreamHangup(number) => self.stream_hangup(number),
             Item::Reached(who, ip) => self.with(who, |node, now| node.handle_reached(now, ip)),
             Item::Mapped(who) => self.mapped(who),
+            Item::Save(who) => self.save(who),
         }
     }
 
@@ -74,10 +75,16 @@ impl World {
         }
     }
 
-    pub(crate) fn hears(&self, place: Place, to: SocketAddr) -> Option<(usize, Socket)> {
-        let here = |(_, member): &(usize, &crate::Member)| member.home == place && !member.asleep;
-        let mut members = self.members.iter().enumerate().filter(here);
-        members.find_map(|(who, member)| Some((who, member.socket(to)?)))
+    /// Who listens at an address within a place, and by which socket.
+    pub(crate) fn hears(&mut self, place: Place, to: SocketAddr) -> Option<(usize, Socket)> {
+        let at = |who: usize| {
+            let member = self.members.get(who).filter(|member| member.home == place && !member.asleep)?;
+            Some((who, member.socket(to)?))
+        };
+        let known = self.found.inside.get(&(place, to.ip())).and_then(|who| at(*who));
+        let found = known.or_else(|| (0..self.members.len()).find_map(at))?;
+        self.found.inside.insert((place, to.ip()), found.0);
+        Some(found)
     }
 
     fn hand_over(&mut self, who: usize, opened: Option<SocketId>, from: SocketAddr, bytes: &[u8]) {

@@ -14,6 +14,7 @@
 mod arrive;
 mod ask;
 pub mod crowd;
+pub mod figures;
 mod internet;
 pub mod judge;
 mod member;
@@ -21,12 +22,14 @@ pub mod outcome;
 pub mod packet;
 mod perform;
 mod relay;
+pub mod report;
 pub mod scale;
 pub mod scenario;
 mod server;
 pub mod shrink;
 pub mod stage;
 mod trace;
+pub mod watch;
 mod wires;
 mod world;
 

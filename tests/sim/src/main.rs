@@ -5,8 +5,10 @@ use std::{fs, ops::RangeInclusive, path::PathBuf, process::ExitCode, time::Insta
 use anyhow::{Context, Result};
 use clap::Parser;
 use partyline_tests_sim::{
-    crowd::{self, Figures, Played, Spread},
-    scale::measure,
+    crowd::{self, Played},
+    figures::Figures,
+    report,
+    scale::{Scale, measure},
     scenario::Scenario,
     shrink::{shrink, survive},
 };
@@ -30,7 +32,7 @@ struct Arguments {
     /// Makes the first failing scenario smaller and writes it to this file.
     #[arg(long)]
     shrink: Option<PathBuf>,
-    /// Instead: what a member of one party of 8, 16, 32 … up to so many members costs.
+    /// Instead: what a pair of members costs in parties of 8, 16, 32 … up to so many members, and in several parties.
     #[arg(long, num_args = 0..=1, default_missing_value = "250")]
     scale: Option<usize>,
     /// Prints figures as JSON only.
@@ -56,18 +58,18 @@ fn main() -> ExitCode {
 }
 
 fn grow(most: usize, json: bool) -> Result<bool> {
-    let mut all = Vec::new();
-    for members in [8, 16, 32, 64, 128, 250].into_iter().filter(|members| *members <= most) {
-        let scale = measure(members);
-        if !json {
-            println!(
-                "{members:4} members: connected after {:.0} ms; a member costs {:.1} ms of processor time until then, and \
-                 at rest {:.2} ms, {:.1} datagrams and {:.1} wakes a second",
-                scale.mesh_ms, scale.mesh_cpu_ms, scale.rest_cpu_ms, scale.rest_datagrams, scale.rest_wakes,
-            );
-        }
-        all.push(scale);
-    }
+    let sizes = [8, 16, 32, 64, 128, 250].into_iter().filter(|members| *members <= most);
+    let all: Vec<Scale> = sizes
+        .map(|members| (members, 1))
+        .chain([(8, 2), (8, 4), (8, 8)])
+        .map(|(members, parties)| {
+            let scale = measure(members, parties);
+            if !json {
+                report::print_scale(&scale);
+            }
+            scale
+        })
+        .collect();
     println!("{}", serde_json::json!({ "scale": all }));
     Ok(true)
 }
@@ -89,14 +91,14 @@ fn play_many(arguments: &Arguments) -> Result<bool> {
     let took = begun.elapsed().as_secs_f64();
     let failed: Vec<&Played> = played.iter().filter(|played| !played.outcome.wrong.is_empty()).collect();
     for played in failed.iter().take(20) {
-        report(played, &arguments.members);
+        tell(played, &arguments.members);
     }
     if let Some(first) = failed.first() {
         keep_smaller(&crowd::scenario(first.seed, &arguments.members), arguments)?;
     }
     let groups = groups(&played);
     if !arguments.json {
-        groups.iter().for_each(|(name, figures)| print(name, figures));
+        groups.iter().for_each(|(name, figures)| report::print(name, figures));
         println!("{} parties in {took:.1} s, {} with a wrong outcome", played.len(), failed.len());
     }
     let figures: serde_json::Map<_, _> = groups
@@ -127,23 +129,7 @@ fn groups(played: &[Played]) -> Vec<(String, Figures)> {
     groups
 }
 
-fn print(name: &str, figures: &Figures) {
-    let Figures { parties, pairs, direct, possible, hard, .. } = figures;
-    println!("{name}: {parties} parties, {pairs} pairs");
-    let hard = hard.map_or(String::new(), |hard| format!(", {:.1} % of the hard ones", hard * 100.0));
-    println!("  direct {:.1} %, possible {:.1} %{hard}", direct * 100.0, possible * 100.0);
-    for (what, spread) in [
-        ("first packet, ms", figures.first_packet_ms),
-        ("direct, ms", figures.direct_ms),
-        ("rest, ms", figures.rest_ms),
-        ("messages per pair", figures.messages_per_pair),
-    ] {
-        let Spread { p50, p95, p99, max, .. } = spread;
-        println!("  {what:20} p50 {p50:8.0}  p95 {p95:8.0}  p99 {p99:8.0}  max {max:8.0}");
-    }
-}
-
-fn report(played: &Played, members: &RangeInclusive<usize>) {
+fn tell(played: &Played, members: &RangeInclusive<usize>) {
     println!("seed {} came out wrong:", played.seed);
     played.outcome.wrong.iter().take(8).for_each(|wrong| println!("  {wrong}"));
     let (least, most) = members.clone().into_inner();

@@ -63,6 +63,8 @@ pub struct Member {
     pub received: Vec<(PartyId, Vec<u8>)>,
     /// What is on its disk.
     pub disk: Option<Vec<u8>>,
+    /// Whether its disk is behind.
+    pub(crate) unsaved: bool,
     /// Answers to its commands.
     pub answers: BTreeMap<RequestId, Result<Reply, AppError>>,
     /// How often it was woken by nothing but time.
@@ -111,6 +113,7 @@ impl Member {
             devices_made: 0,
             received: Vec::new(),
             disk: None,
+            unsaved: false,
             answers: BTreeMap::new(),
             wakes: 0,
             datagrams: 0,

@@ -5,9 +5,10 @@ use std::time::Duration;
 use partyline_model::PathKind;
 
 use crate::{
-    judge::{Route, Wrong, allows, route},
+    judge::{Route, Wrong, allows, is_relayed, route},
     packet,
     stage::Stage,
+    watch::Trouble,
 };
 
 /// What is waited at least, and at most, after the last thing happened.
@@ -54,16 +55,21 @@ pub struct Outcome {
     pub trace: u64,
     /// How many took part.
     pub members: usize,
+    /// How long packets did not arrive after trouble, one number for each direction.
+    pub outages: Vec<(Trouble, Duration)>,
+}
+
+impl Pair {
+    /// Whether packets go directly.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.kind.is_some_and(|kind| !is_relayed(kind))
+    }
 }
 
 impl Stage<'_> {
     pub(crate) fn conclude(mut self) -> Outcome {
-        let since = self.world.now.instant;
-        self.run_until(since + REST);
-        while !self.faults().is_empty() && self.world.now.instant - since < PATIENCE {
-            self.run_until(self.world.now.instant + AGAIN);
-        }
-        let rest = self.world.now.instant - since;
+        let rest = self.come_to_rest();
         let (messages, lasted) = (self.world.trace.messages, self.world.now.instant - self.start);
         self.wrong = self.faults();
         if self.wrong.is_empty() {
@@ -76,7 +82,24 @@ impl Stage<'_> {
             lasted,
             trace: self.world.trace.hash(),
             members: self.present.len(),
+            outages: self.outages,
             wrong: self.wrong,
+        }
+    }
+
+    /// Waits until nothing is wrong any more and everything was watched; says how long the former took.
+    fn come_to_rest(&mut self) -> Duration {
+        let since = self.world.now.instant;
+        self.run_until(since + REST);
+        let mut right = None;
+        loop {
+            let waited = self.world.now.instant - since;
+            right = self.faults().is_empty().then(|| right.unwrap_or(waited));
+            if waited >= PATIENCE || right.is_some() && self.watch.is_none() {
+                self.watch = None;
+                return right.unwrap_or(waited);
+            }
+            self.run_until(self.world.now.instant + AGAIN);
         }
     }
 
@@ -87,20 +110,11 @@ impl Stage<'_> {
     /// What is wrong as the members show it.
     fn faults(&self) -> Vec<Wrong> {
         let there = self.there();
-        let mut faults = Vec::new();
-        for who in &there {
-            let view = self.world.snapshot(*who);
-            let members = view.parties.iter().flat_map(|party| &party.members);
-            let ids: Vec<_> = members.filter(|member| member.online).map(|member| member.id).collect();
-            for other in there.iter().filter(|other| *other != who) {
-                faults.extend(self.fault(*who, *other));
-            }
-            let gone = (0..self.left.len()).filter(|other| self.left[*other]);
-            let gone =
-                gone.filter_map(|other| Some((other, self.world.members[other].node.as_ref()?.device())));
-            faults
-                .extend(gone.filter(|(_, id)| ids.contains(id)).map(|(other, _)| Wrong::Ghost(*who, other)));
-        }
+        let others = |who: &usize| there.iter().map(move |other| (*who, *other)).collect::<Vec<_>>();
+        let pairs = there.iter().flat_map(others).filter(|(who, other)| who != other);
+        let mut faults: Vec<Wrong> = pairs.filter_map(|(who, other)| self.fault(who, other)).collect();
+        let ghosts = self.ghosts().into_iter().filter(|ghost| !self.excused.contains(ghost));
+        faults.extend(ghosts.map(|(who, other)| Wrong::Ghost(who, other)));
         faults
     }
 

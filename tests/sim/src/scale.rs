@@ -1,4 +1,4 @@
-//! One party of many members: what each of them costs.
+//! Large parties, and many of them: what each pair of members costs, which must not grow with either.
 
 use std::{fs, time::Duration};
 
@@ -8,29 +8,34 @@ use crate::World;
 
 /// How long everybody may take to find everybody.
 const LIMIT: Duration = Duration::from_secs(120);
-/// How long the party is watched once it is at rest.
-const WATCHED: Duration = Duration::from_secs(10);
+/// How long the party is watched once it is at rest: some rounds of keepalives.
+const WATCHED: Duration = Duration::from_secs(60);
 
-/// What a member of a party of this size costs. The processor times are those of the simulation, servers included.
+/// What members of so many parties of this size cost. Processor times are those of the simulation, servers included;
+/// peers are a member's others, over all its parties.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Scale {
-    /// Members of the party.
+    /// Members of each party.
     pub members: usize,
+    /// Parties that all of them are in.
+    pub parties: usize,
     /// Virtual time until everybody was connected to everybody, in milliseconds.
     pub mesh_ms: f64,
-    /// Processor time of a member until then, in milliseconds.
+    /// Processor time of a member for each peer until then, in milliseconds.
     pub mesh_cpu_ms: f64,
-    /// Processor time of a member in a second of rest, in milliseconds.
+    /// Datagrams and frames to servers that a member sends for each peer until then.
+    pub mesh_messages: f64,
+    /// Processor time of a member for each peer in a minute of rest, in milliseconds.
     pub rest_cpu_ms: f64,
-    /// Datagrams that a member sends in a second of rest.
+    /// Datagrams that a member sends to each peer in 15 seconds of rest.
     pub rest_datagrams: f64,
     /// How often time alone wakes a member in a second of rest.
     pub rest_wakes: f64,
 }
 
-/// Has so many members meet at once, and rest.
+/// Has so many members meet at once in so many parties, and rest.
 #[must_use]
-pub fn measure(members: usize) -> Scale {
+pub fn measure(members: usize, parties: usize) -> Scale {
     let mut world = World::new(members as u64);
     let rate = Rate { burst: 1_000_000, per_second: 1_000_000 };
     world.limits =
@@ -38,35 +43,37 @@ pub fn measure(members: usize) -> Scale {
     world.start_server();
     let begun = cpu_ms();
     (0..members).for_each(|_| _ = world.member());
-    let (_, link) = world.create(0, None);
-    (1..members).for_each(|who| world.join(who, &link));
-    let met = meet(&mut world);
-    let each = members as f64;
-    let mesh_cpu_ms = (cpu_ms() - begun) / each;
-    world.run(Duration::from_secs(20));
+    for _ in 0..parties {
+        let (_, link) = world.create(0, None);
+        (1..members).for_each(|who| world.join(who, &link));
+    }
+    let met = meet(&mut world, parties);
+    let peers = (members * parties * (members - 1)) as f64;
+    let (mesh_cpu_ms, mesh) = ((cpu_ms() - begun) / peers, counts(&world));
+    world.run(Duration::from_secs(30));
     let (begun, before) = (cpu_ms(), counts(&world));
     world.run(WATCHED);
     let after = counts(&world);
-    let per_second = |count: f64| count / each / WATCHED.as_secs_f64();
+    let minutes = WATCHED.as_secs_f64() / 60.0;
     Scale {
         members,
+        parties,
         mesh_ms: met.as_secs_f64() * 1000.0,
         mesh_cpu_ms,
-        rest_cpu_ms: per_second(cpu_ms() - begun),
-        rest_datagrams: per_second((after.0 - before.0) as f64),
-        rest_wakes: per_second((after.1 - before.1) as f64),
+        mesh_messages: mesh.messages as f64 / peers,
+        rest_cpu_ms: (cpu_ms() - begun) / peers / minutes,
+        rest_datagrams: (after.datagrams - before.datagrams) as f64 / peers / minutes / 4.0,
+        rest_wakes: (after.wakes - before.wakes) as f64 / members as f64 / WATCHED.as_secs_f64(),
     }
 }
 
 /// Waits until everybody is connected to everybody.
-fn meet(world: &mut World) -> Duration {
+fn meet(world: &mut World, parties: usize) -> Duration {
     let start = world.now.instant;
     let all = world.members.len();
     let mut who = 0;
     while who < all {
-        let members = world.view(who).members;
-        let ready = |path: &partyline_model::PathView| path.handshake_s.is_some();
-        if members.iter().filter(|member| member.path.as_ref().is_some_and(ready)).count() + 1 >= all {
+        if connected(world, who) >= (all - 1) * parties {
             who += 1;
             continue;
         }
@@ -76,9 +83,23 @@ fn meet(world: &mut World) -> Duration {
     world.now.instant - start
 }
 
-fn counts(world: &World) -> (usize, usize) {
+fn connected(world: &World, who: usize) -> usize {
+    let ready = |path: &partyline_model::PathView| path.handshake_s.is_some();
+    let members = world.snapshot(who).parties.into_iter().flat_map(|party| party.members);
+    members.filter(|member| member.path.as_ref().is_some_and(ready)).count()
+}
+
+struct Counts {
+    datagrams: usize,
+    messages: usize,
+    wakes: usize,
+}
+
+fn counts(world: &World) -> Counts {
     let sum = |of: fn(&crate::Member) -> usize| world.members.iter().map(of).sum();
-    (sum(|member| member.datagrams), sum(|member| member.wakes))
+    let datagrams: usize = sum(|member| member.datagrams);
+    let frames: usize = sum(|member| member.frames);
+    Counts { datagrams, messages: datagrams + frames, wakes: sum(|member| member.wakes) }
 }
 
 /// Processor time of this thread so far, where the system tells it.

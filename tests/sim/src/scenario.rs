@@ -1,7 +1,7 @@
 //! A party as it might happen: who lives where, who comes when, and what goes wrong. Made from a seed, and written down
 //! so that it can be played again after the dice have changed.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{cmp::Ordering, ops::RangeInclusive, time::Duration};
 
 use partyline_model::{Allocation, Filtering, Mapping};
 use partyline_nat::Rules;
@@ -103,6 +103,8 @@ pub enum Happening {
     RelayRestart { after_ms: u32 },
     /// A home's router forgets all mappings.
     RouterRestart { home: usize },
+    /// The way between the networks of two members is cut for a while; both reach everybody else.
+    Cut { who: usize, other: usize, for_ms: u32 },
     /// Somebody's clock is set.
     Clock { who: usize, skew_s: i32 },
 }
@@ -116,23 +118,32 @@ impl Happening {
             | Self::Roam { who, .. }
             | Self::Restart { who, .. }
             | Self::Leave { who }
+            | Self::Cut { who, .. }
             | Self::Clock { who, .. } => Some(*who),
             Self::ServerRestart { .. } | Self::RelayRestart { .. } | Self::RouterRestart { .. } => None,
         }
     }
 
-    /// The same for whom it happens to under another number.
+    /// The same where a member is missing and those after it have moved up; `None` if it happens to that member.
     #[must_use]
-    pub const fn renumbered(mut self, number: usize) -> Self {
-        match &mut self {
+    pub fn without(mut self, gone: usize) -> Option<Self> {
+        let people = match &mut self {
             Self::Sleep { who, .. }
             | Self::Roam { who, .. }
             | Self::Restart { who, .. }
             | Self::Leave { who }
-            | Self::Clock { who, .. } => *who = number,
-            Self::ServerRestart { .. } | Self::RelayRestart { .. } | Self::RouterRestart { .. } => {}
+            | Self::Clock { who, .. } => vec![who],
+            Self::Cut { who, other, .. } => vec![who, other],
+            Self::ServerRestart { .. } | Self::RelayRestart { .. } | Self::RouterRestart { .. } => Vec::new(),
+        };
+        for who in people {
+            match gone.cmp(who) {
+                Ordering::Less => *who -= 1,
+                Ordering::Equal => return None,
+                Ordering::Greater => {}
+            }
         }
-        self
+        Some(self)
     }
 }
 
@@ -211,8 +222,12 @@ impl Scenario {
             20..45 => Happening::Roam { who, to: self.move_in(dice, helped) },
             45..60 => Happening::Restart { who, after_ms: span },
             60..70 if who > 0 => Happening::Leave { who },
-            60..80 => Happening::ServerRestart { after_ms: span },
-            80..90 => Happening::RelayRestart { after_ms: span },
+            60..75 => Happening::ServerRestart { after_ms: span },
+            75..83 => Happening::RelayRestart { after_ms: span },
+            83..93 => {
+                let other = (who + 1 + dice.below(self.members.len() - 1)) % self.members.len();
+                Happening::Cut { who, other, for_ms: span }
+            }
             _ => Happening::Clock { who, skew_s: dice.below(7_200) as i32 - 3_600 },
         }
     }

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::{
     judge::Wrong,
     outcome::Outcome,
-    scenario::{Happening, Scenario},
+    scenario::{Event, Scenario},
     stage::play,
 };
 
@@ -67,11 +67,7 @@ fn smaller(scenario: &Scenario) -> Vec<Scenario> {
 fn without_member(scenario: &Scenario, gone: usize) -> Scenario {
     let mut less = scenario.clone();
     less.members.remove(gone);
-    less.events.retain(|event| event.what.who() != Some(gone));
-    for event in &mut less.events {
-        if let Some(who) = event.what.who().filter(|who| *who > gone) {
-            event.what = Happening::renumbered(event.what, who - 1);
-        }
-    }
+    let stays = |event: Event| Some(Event { what: event.what.without(gone)?, ..event });
+    less.events = less.events.into_iter().filter_map(stays).collect();
     less
 }

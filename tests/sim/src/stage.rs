@@ -1,7 +1,7 @@
 //! Plays a scenario: puts everybody in place, lets things happen in their order, watches, and has it judged.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::{Duration, Instant},
 };
@@ -11,9 +11,10 @@ use partyline_nat::{Nat, Rules};
 
 use crate::{
     World, address_v6,
-    judge::Wrong,
+    judge::{Wrong, is_relayed},
     outcome::{Outcome, PairTimes},
     scenario::{Happening, Scenario},
+    watch::{Trouble, Watch},
 };
 
 /// How often the members' views are looked at.
@@ -28,6 +29,7 @@ enum Act {
     Start(usize),
     StartServer,
     StartRelay,
+    Mend,
 }
 
 /// A scenario under way.
@@ -50,6 +52,13 @@ pub struct Stage<'a> {
     seen: BTreeMap<(usize, usize), (bool, Option<PathKind>)>,
     pub(crate) times: BTreeMap<(usize, usize), PairTimes>,
     pub(crate) wrong: Vec<Wrong>,
+    /// Who cannot know that somebody left, since the goodbye was forgotten: by the server that kept it, or by the member's
+    /// own program, killed before it was written down.
+    pub(crate) excused: BTreeSet<(usize, usize)>,
+    /// Two whose packets are watched.
+    pub(crate) watch: Option<Watch>,
+    /// How long packets did not arrive after trouble.
+    pub(crate) outages: Vec<(Trouble, Duration)>,
     places: Vec<Option<usize>>,
     hosts: u16,
 }
@@ -84,6 +93,9 @@ impl<'a> Stage<'a> {
             seen: BTreeMap::new(),
             times: BTreeMap::new(),
             wrong: Vec::new(),
+            excused: BTreeSet::new(),
+            watch: None,
+            outages: Vec::new(),
             places,
             hosts: 1,
         };
@@ -162,10 +174,20 @@ impl<'a> Stage<'a> {
     fn act(&mut self, act: Act) {
         match act {
             Act::Join(who) => self.join(who),
-            Act::Happen(what) => self.happen(what),
-            Act::Wake(who) => self.world.sleep(who, false),
-            Act::Start(who) if self.world.members[who].node.is_none() => self.power_on(who),
+            Act::Happen(what) => {
+                self.happen(what);
+                self.watch_after(what);
+            }
+            Act::Wake(who) => {
+                self.world.sleep(who, false);
+                self.watch(Trouble::Woke, who, None);
+            }
+            Act::Start(who) if self.world.members[who].node.is_none() => {
+                self.power_on(who);
+                self.watch(Trouble::Restarted, who, None);
+            }
             Act::Start(_) => {}
+            Act::Mend => self.world.mend(),
             Act::StartServer => {
                 if self.world.server.is_none() {
                     self.world.start_server();
@@ -193,19 +215,50 @@ impl<'a> Stage<'a> {
         match what {
             Happening::Sleep { who, .. } => self.world.sleep(who, true),
             Happening::Roam { who, to } => self.roam(who, to),
-            Happening::Restart { who, .. } => self.world.kill(who),
-            Happening::Leave { who } if self.all_are_here() => self.leave(who),
+            Happening::Restart { who, .. } => {
+                if self.world.members[who].unsaved {
+                    // Of who has left it has perhaps heard, but not written it down.
+                    let gone = (0..self.left.len()).filter(|other| self.left[*other]);
+                    self.excused.extend(gone.map(|other| (who, other)));
+                }
+                self.world.kill(who);
+            }
+            Happening::Leave { who } if self.runs(who) => self.leave(who),
             Happening::Leave { .. } => {}
-            Happening::ServerRestart { .. } => self.world.kill_server(),
+            Happening::ServerRestart { .. } => {
+                self.excused.extend(self.ghosts());
+                self.world.kill_server();
+            }
             Happening::RelayRestart { .. } => self.world.kill_relay(),
             Happening::RouterRestart { home } => {
                 if let Some(place) = self.places[home] {
                     self.world.internet.routers[place].nat.reset();
                 }
             }
+            Happening::Cut { who, other, .. } => self.world.cut(who, other),
             Happening::Clock { who, skew_s } => {
                 self.world.members[who].skew_ms = i64::from(skew_s) * 1000;
             }
+        }
+    }
+
+    /// Watches somebody whom it concerns; what happened before is not measured any more.
+    fn watch_after(&mut self, what: Happening) {
+        self.watch = None;
+        match (Trouble::of(&what), what) {
+            (Some(trouble), Happening::Cut { who, other, .. }) => {
+                // In one network nothing is cut, and packets that are relayed do not go that way.
+                let direct = self.view(who, other).is_some_and(|kind| !is_relayed(kind));
+                if direct && self.world.public_ip(who) != self.world.public_ip(other) {
+                    self.watch(trouble, who, Some(other));
+                }
+            }
+            (Some(trouble), Happening::RouterRestart { home }) => {
+                let inside = (0..self.homes.len()).find(|who| self.homes[*who] == home);
+                inside.into_iter().for_each(|who| self.watch(trouble, who, None));
+            }
+            (Some(trouble), what) => what.who().into_iter().for_each(|who| self.watch(trouble, who, None)),
+            (None, _) => {}
         }
     }
 
@@ -216,13 +269,25 @@ impl<'a> Stage<'a> {
         self.ask_router(who);
     }
 
-    /// Whether everybody would hear somebody leave: whoever does not must keep them among the members.
-    fn all_are_here(&self) -> bool {
-        let hears = |who: usize| {
-            let member = &self.world.members[who];
-            !self.present[who] || member.node.is_some() && !member.asleep
-        };
-        self.world.server.is_some() && (0..self.present.len()).all(hears)
+    fn runs(&self, who: usize) -> bool {
+        let member = &self.world.members[who];
+        member.node.is_some() && !member.asleep
+    }
+
+    /// Members, and those who left but are still among the members to them.
+    pub(crate) fn ghosts(&self) -> Vec<(usize, usize)> {
+        let gone = |who: &usize| self.left[*who];
+        let there = (0..self.present.len()).filter(|who| self.present[*who]);
+        let pairs = there.flat_map(|who| (0..self.left.len()).filter(gone).map(move |other| (who, other)));
+        pairs.filter(|(who, other)| self.lists(*who, *other)).collect()
+    }
+
+    fn lists(&self, who: usize, other: usize) -> bool {
+        match &self.world.members[who].node {
+            Some(_) => self.world.sees(who, other).is_some(),
+            // Whoever does not run cannot have heard.
+            None => true,
+        }
     }
 
     fn leave(&mut self, who: usize) {
@@ -237,6 +302,7 @@ impl<'a> Stage<'a> {
             let span = (end - self.world.now.instant).min(LOOK);
             self.world.run(span);
             self.look();
+            self.keep_watching();
         }
     }
 
@@ -263,9 +329,7 @@ impl<'a> Stage<'a> {
     fn note_times(&mut self, who: usize, other: usize) {
         let (one, two) = (self.seen.get(&(who, other)), self.seen.get(&(other, who)));
         let Some(((true, one), (true, two))) = one.zip(two) else { return };
-        let direct = |kind: &Option<PathKind>| {
-            kind.is_some_and(|kind| !matches!(kind, PathKind::Relay | PathKind::MemberRelay))
-        };
+        let direct = |kind: &Option<PathKind>| kind.is_some_and(|kind| !is_relayed(kind));
         let both_direct = direct(one) && direct(two);
         let now = self.world.now.instant;
         let since = |who: usize| Some(self.joined[who]?.max(self.world.members[who].online?));
@@ -280,6 +344,7 @@ impl<'a> Stage<'a> {
 
     /// What a member shows of another: whether packets can flow, and by what.
     pub(crate) fn view(&self, who: usize, other: usize) -> Option<PathKind> {
+        self.world.members[who].node.as_ref()?;
         let view = self.world.sees(who, other)?;
         let path = view.path.filter(|path| path.handshake_s.is_some() && view.address.is_some())?;
         Some(path.kind)
@@ -292,6 +357,7 @@ fn acts(at: u32, what: Happening) -> Vec<(u32, Act)> {
         Happening::Restart { who, after_ms } => Some((at + after_ms, Act::Start(who))),
         Happening::ServerRestart { after_ms } => Some((at + after_ms, Act::StartServer)),
         Happening::RelayRestart { after_ms } => Some((at + after_ms, Act::StartRelay)),
+        Happening::Cut { for_ms, .. } => Some((at + for_ms, Act::Mend)),
         _ => None,
     };
     [(at, Act::Happen(what))].into_iter().chain(end).collect()

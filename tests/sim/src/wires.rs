@@ -1,14 +1,15 @@
 //! How datagrams and streams get from one end to the other: what is lost, late, doubled or translated on the way.
 
 use std::{
-    net::SocketAddr,
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use partyline_node::StreamId;
 
 use crate::{
-    internet::Turned,
+    internet::{Place, Turned},
     member::{Line, Socket},
     relay::{self, Sent},
     world::{Datagram, Item, World},
@@ -18,6 +19,15 @@ use crate::{
 const AT_HOME: Duration = Duration::from_millis(1);
 /// What it costs TCP to send a lost segment again.
 const AGAIN: Duration = Duration::from_millis(200);
+
+/// Which member was found at an address last; to be looked at again, since members move.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// By public addresses.
+    outside: BTreeMap<IpAddr, usize>,
+    /// By addresses within a place.
+    pub(crate) inside: BTreeMap<(Place, IpAddr), usize>,
+}
 
 /// A stream to the relay.
 pub(crate) struct Pipe {
@@ -62,7 +72,10 @@ impl World {
     fn cast(&mut self, who: Option<usize>, turned: Turned, bytes: Vec<u8>) {
         let chance = rand_core::RngCore::next_u32(&mut self.rng);
         let datagram = Datagram { from: turned.from, to: turned.to, bytes };
-        let Some(extra) = (self.network)(&datagram, chance) else { return };
+        let Some(extra) = (self.network)(&datagram, chance).filter(|_| !self.is_cut(turned.from, turned.to))
+        else {
+            return;
+        };
         let near = who.map_or(Line::GOOD, |who| self.members[who].line);
         let far = self.far_line(turned);
         let Some(delay) = self.ride(near).zip(self.ride(far)).map(|(a, b)| a + b + extra) else { return };
@@ -74,16 +87,19 @@ impl World {
     }
 
     /// The line of whom a datagram goes to, as far as can be seen from outside.
-    fn far_line(&self, turned: Turned) -> Line {
-        if relay::owns(turned.to.ip()) {
+    fn far_line(&mut self, turned: Turned) -> Line {
+        let ip = turned.to.ip();
+        if relay::owns(ip) {
             return Line::GOOD;
         }
-        let ip = turned.to.ip();
-        let at = |who: &usize| {
-            let member = &self.members[*who];
-            self.public_ip(*who) == ip || member.v6.is_some_and(|v6| v6.ip() == ip)
+        let at =
+            |who: usize| self.public_ip(who) == ip || self.members[who].v6.is_some_and(|v6| v6.ip() == ip);
+        let known = self.found.outside.get(&ip).copied().filter(|who| at(*who));
+        let Some(who) = known.or_else(|| (0..self.members.len()).find(|who| at(*who))) else {
+            return Line::GOOD;
         };
-        (0..self.members.len()).find(at).map_or(Line::GOOD, |who| self.members[who].line)
+        self.found.outside.insert(ip, who);
+        self.members[who].line
     }
 
     /// How long a packet takes on a line; `None` if it is lost.

@@ -18,7 +18,7 @@ use crate::{
     relay::{self, RelayHost},
     server::Server,
     trace::Trace,
-    wires::Pipe,
+    wires::{Found, Pipe},
 };
 
 /// Where the rendezvous is.
@@ -54,6 +54,7 @@ pub(crate) enum Item {
     StreamHangup(u32),
     Reached(usize, IpAddr),
     Mapped(usize),
+    Save(usize),
 }
 
 /// A small internet.
@@ -88,6 +89,10 @@ pub struct World {
     timers: BTreeSet<(Instant, usize)>,
     due: Vec<Option<Instant>>,
     pub(crate) pipes: BTreeMap<u32, Pipe>,
+    /// Networks that no datagrams go between, by their public addresses.
+    cuts: BTreeSet<(IpAddr, IpAddr)>,
+    /// Where members were found last, so that finding one takes no longer in a large party.
+    pub(crate) found: Found,
 }
 
 impl World {
@@ -115,6 +120,8 @@ impl World {
             timers: BTreeSet::new(),
             due: Vec::new(),
             pipes: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+            found: Found::default(),
         }
     }
 
@@ -149,7 +156,7 @@ impl World {
     /// Kills a member's program: its sockets and devices are gone, its disk stays.
     pub fn kill(&mut self, who: usize) {
         let member = &mut self.members[who];
-        member.node = None;
+        (member.node, member.unsaved) = (None, false);
         member.devices.clear();
         member.lent.clear();
         member.opened.clear();
@@ -220,6 +227,28 @@ impl World {
     /// Has a member's router open the port of its tunnel's sockets, in a second.
     pub fn map_port(&mut self, who: usize) {
         self.put(Duration::from_secs(1), Item::Mapped(who));
+    }
+
+    /// Cuts the way between the networks that two members are in now, until [`Self::mend`].
+    pub fn cut(&mut self, one: usize, other: usize) {
+        for (a, b) in self.ways(one, other) {
+            self.cuts.extend([(a, b), (b, a)]);
+        }
+    }
+
+    /// All ways are open again.
+    pub fn mend(&mut self) {
+        self.cuts.clear();
+    }
+
+    fn ways(&self, one: usize, other: usize) -> Vec<(IpAddr, IpAddr)> {
+        let v4 = (self.public_ip(one), self.public_ip(other));
+        let v6 = self.members[one].v6.zip(self.members[other].v6).map(|(a, b)| (a.ip(), b.ip()));
+        [Some(v4), v6].into_iter().flatten().filter(|(a, b)| a != b).collect()
+    }
+
+    pub(crate) fn is_cut(&self, from: SocketAddr, to: SocketAddr) -> bool {
+        self.cuts.contains(&(from.ip(), to.ip()))
     }
 
     /// The time as a member's own clocks have it.

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use partyline_model::PathKind;
 use partyline_tests_sim::{
     crowd,
-    judge::{Route, allows},
+    judge::{Obstacle, Route, allows},
     scenario::Scenario,
     shrink::survive,
     stage::play,
@@ -60,7 +60,8 @@ fn wrong_paths_are_told_from_right_ones() {
         (Route::Lan, PathKind::Lan, PathKind::Direct),
         (Route::Direct, PathKind::Mapped, PathKind::Relay),
         (Route::Direct, PathKind::DirectV6, PathKind::MemberRelay),
-        (Route::Relay, PathKind::Relay, PathKind::Direct),
+        (Route::Hard, PathKind::Direct, PathKind::Relay),
+        (Route::Relay(Obstacle::NoUdp), PathKind::Relay, PathKind::Direct),
     ] {
         assert!(allows(route, right) && !allows(route, wrong), "{route:?}");
     }

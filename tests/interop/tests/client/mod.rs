@@ -215,6 +215,7 @@ impl Member {
                 | Event::OpenSockets(_)
                 | Event::CloseSocket(_)
                 | Event::Moved
+                | Event::Tried { .. }
                 | Event::Signal { .. } => {}
             }
         }

@@ -290,6 +290,7 @@ impl World {
                 | Event::Sampled { .. }
                 | Event::OpenSockets(_)
                 | Event::CloseSocket(_)
+                | Event::Tried { .. }
                 | Event::Signal { .. } => {}
             }
         }

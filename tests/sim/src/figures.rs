@@ -1,0 +1,155 @@
+//! What many parties come to, in figures.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    crowd::Played,
+    judge::{Obstacle, Route},
+    outcome::{Outcome, Pair},
+    watch::Trouble,
+};
+
+/// The middle and the tail of some times or counts.
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
+pub struct Spread {
+    /// How many there are.
+    pub count: usize,
+    /// Half are at most this.
+    pub p50: f64,
+    /// 95 % are at most this.
+    pub p95: f64,
+    /// 99 % are at most this.
+    pub p99: f64,
+    /// The greatest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of any numbers.
+    #[must_use]
+    pub fn of(numbers: impl IntoIterator<Item = f64>) -> Self {
+        let mut numbers: Vec<f64> = numbers.into_iter().collect();
+        numbers.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            let place = (numbers.len() as f64 * share).ceil() as usize;
+            numbers.get(place.saturating_sub(1)).copied().unwrap_or(0.0)
+        };
+        Self { count: numbers.len(), p50: at(0.5), p95: at(0.95), p99: at(0.99), max: at(1.0) }
+    }
+
+    /// Of times, in milliseconds.
+    #[must_use]
+    pub fn of_times(times: impl IntoIterator<Item = Duration>) -> Self {
+        Self::of(times.into_iter().map(|time| time.as_secs_f64() * 1000.0))
+    }
+}
+
+/// Pairs that must be direct, and how many of them are, and how soon.
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
+pub struct Reached {
+    /// Pairs.
+    pub pairs: usize,
+    /// Those with a direct path.
+    pub direct: usize,
+    /// Until packets went directly, in milliseconds.
+    pub direct_ms: Spread,
+}
+
+/// Some parties in figures. Times are milliseconds.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
+pub struct Figures {
+    /// Parties.
+    pub parties: usize,
+    /// Pairs at the end.
+    pub pairs: usize,
+    /// Share of all pairs with a direct path, 0 to 1.
+    pub direct: f64,
+    /// Share of all pairs that the model allows a direct path.
+    pub possible: f64,
+    /// Why the others can have none, and how many of them there are.
+    pub impossible: BTreeMap<String, usize>,
+    /// Pairs on one LAN.
+    pub lan: Reached,
+    /// Pairs that need no more than checks at the same time.
+    pub checked: Reached,
+    /// Pairs whose ports have to be foretold or tried.
+    pub hard: Reached,
+    /// Until packets could flow.
+    pub first_packet_ms: Spread,
+    /// The longest time that no packets arrived after trouble.
+    pub outage_ms: BTreeMap<&'static str, Spread>,
+    /// Until all was at rest after the last thing happened.
+    pub rest_ms: Spread,
+    /// Messages per pair, over the whole time, servers' included.
+    pub messages_per_pair: Spread,
+}
+
+impl Figures {
+    /// Counts and sorts.
+    #[must_use]
+    pub fn of<'a>(played: impl IntoIterator<Item = &'a Played>) -> Self {
+        let outcomes: Vec<&Outcome> = played.into_iter().map(|played| &played.outcome).collect();
+        let pairs: Vec<&Pair> = outcomes.iter().flat_map(|outcome| &outcome.pairs).collect();
+        let per_pair = |outcome: &&Outcome| {
+            let pairs = outcome.members * (outcome.members - 1) / 2;
+            (pairs > 0).then(|| outcome.messages as f64 / pairs as f64)
+        };
+        let whole = outcomes.iter().filter(|outcome| outcome.members > 1);
+        Self {
+            parties: outcomes.len(),
+            pairs: pairs.len(),
+            direct: share(&pairs, |pair| pair.is_direct()),
+            possible: share(&pairs, |pair| obstacle(pair).is_none()),
+            impossible: obstacles(&pairs),
+            lan: Reached::of(&pairs, Route::Lan),
+            checked: Reached::of(&pairs, Route::Direct),
+            hard: Reached::of(&pairs, Route::Hard),
+            first_packet_ms: Spread::of_times(pairs.iter().filter_map(|pair| pair.times.first)),
+            outage_ms: outages(&outcomes),
+            rest_ms: Spread::of_times(outcomes.iter().map(|outcome| outcome.rest)),
+            messages_per_pair: Spread::of(whole.filter_map(per_pair)),
+        }
+    }
+
+    /// Share of the pairs that could be direct which are.
+    #[must_use]
+    pub fn direct_of_possible(&self) -> f64 {
+        if self.possible > 0.0 { self.direct / self.possible } else { 0.0 }
+    }
+}
+
+impl Reached {
+    fn of(pairs: &[&Pair], route: Route) -> Self {
+        let pairs: Vec<&&Pair> = pairs.iter().filter(|pair| pair.route == route).collect();
+        Self {
+            pairs: pairs.len(),
+            direct: pairs.iter().filter(|pair| pair.is_direct()).count(),
+            direct_ms: Spread::of_times(pairs.iter().filter_map(|pair| pair.times.direct)),
+        }
+    }
+}
+
+fn obstacle(pair: &Pair) -> Option<Obstacle> {
+    if let Route::Relay(obstacle) = pair.route { Some(obstacle) } else { None }
+}
+
+fn obstacles(pairs: &[&Pair]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for obstacle in pairs.iter().filter_map(|pair| obstacle(pair)) {
+        *counts.entry(obstacle.to_string()).or_default() += 1;
+    }
+    counts
+}
+
+fn outages(outcomes: &[&Outcome]) -> BTreeMap<&'static str, Spread> {
+    let of = |trouble: Trouble| {
+        let all = outcomes.iter().flat_map(|outcome| &outcome.outages);
+        Spread::of_times(all.filter(|(what, _)| *what == trouble).map(|(_, span)| *span))
+    };
+    let all = Trouble::ALL.into_iter().map(|trouble| (trouble.name(), of(trouble)));
+    all.filter(|(_, spread)| spread.count > 0).collect()
+}
+
+fn share<T>(all: &[T], is: impl Fn(&T) -> bool) -> f64 {
+    if all.is_empty() { 0.0 } else { all.iter().filter(|one| is(one)).count() as f64 / all.len() as f64 }
+}

@@ -1,0 +1,80 @@
+//! Figures for people: each beside its bar.
+
+use crate::{
+    figures::{Figures, Reached, Spread},
+    scale::Scale,
+};
+
+/// What has to be met on lines without loss, 20 ms one way; random lines are worse, and here for comparison.
+struct Bar {
+    p50: Option<f64>,
+    p95: f64,
+}
+
+const FIRST_PACKET: Option<Bar> = Some(Bar { p50: Some(400.0), p95: 1000.0 });
+const CHECKED: Option<Bar> = Some(Bar { p50: Some(400.0), p95: 1000.0 });
+const HARD: Option<Bar> = Some(Bar { p50: Some(4000.0), p95: 12_000.0 });
+
+/// Prints what some parties came to.
+pub fn print(name: &str, figures: &Figures) {
+    let Figures { parties, pairs, .. } = figures;
+    println!("{name}: {parties} parties, {pairs} pairs");
+    println!(
+        "  direct {:.2} % of all (bar 95), {:.2} % of the {:.2} % that can be",
+        figures.direct * 100.0,
+        figures.direct_of_possible() * 100.0,
+        figures.possible * 100.0,
+    );
+    for (why, count) in &figures.impossible {
+        println!("    {:5.2} % cannot: {why}", *count as f64 * 100.0 / (*pairs).max(1) as f64);
+    }
+    line("first packet, ms", &figures.first_packet_ms, FIRST_PACKET);
+    reached("direct on one LAN, ms", &figures.lan, None);
+    reached("direct by checks, ms", &figures.checked, CHECKED);
+    reached("direct, hard pairs, ms", &figures.hard, HARD);
+    for (trouble, spread) in &figures.outage_ms {
+        line(&format!("outage, {trouble}, ms"), spread, bar_of(trouble));
+    }
+    line("rest, ms", &figures.rest_ms, None);
+    line("messages per pair", &figures.messages_per_pair, None);
+}
+
+fn reached(what: &str, reached: &Reached, bar: Option<Bar>) {
+    let Reached { pairs, direct, direct_ms } = reached;
+    if *pairs > 0 {
+        line(&format!("{what}: {direct} of {pairs}"), direct_ms, bar);
+    }
+}
+
+fn bar_of(trouble: &str) -> Option<Bar> {
+    let most = match trouble {
+        "direct path cut" => 1000.0,
+        "another network" | "woke" => 2000.0,
+        _ => return None,
+    };
+    Some(Bar { p50: None, p95: most })
+}
+
+fn line(what: &str, spread: &Spread, bar: Option<Bar>) {
+    let Spread { count, p50, p95, p99, max } = spread;
+    let bar = bar.map_or(String::new(), |Bar { p50, p95 }| match p50 {
+        Some(p50) => format!("   bar p50 {p50:.0}, p95 {p95:.0}"),
+        None => format!("   bar {p95:.0}"),
+    });
+    println!("  {what:48} p50 {p50:7.0}  p95 {p95:7.0}  p99 {p99:7.0}  max {max:7.0}  of {count}{bar}");
+}
+
+/// Prints what members of large parties cost.
+pub fn print_scale(scale: &Scale) {
+    let Scale { members, parties, mesh_ms, mesh_cpu_ms, mesh_messages, .. } = scale;
+    println!(
+        "{members:4} members, {parties} parties: connected after {mesh_ms:.0} ms; for each peer a member"
+    );
+    println!(
+        "       spends {mesh_cpu_ms:.2} ms of processor time and {mesh_messages:.1} messages until then,"
+    );
+    println!(
+        "       and at rest {:.2} ms a minute, {:.2} datagrams in 15 s (bar 1 and its answer); woken {:.1} times a second",
+        scale.rest_cpu_ms, scale.rest_datagrams, scale.rest_wakes,
+    );
+}
