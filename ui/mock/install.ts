@@ -106,7 +106,7 @@ function preview(link: string, now: number): Reply {
   if (link.includes('expired')) refuse('invite_expired', 'This invite ended yesterday at 18:00.', 'Ask Jonas for a new one.');
   if (link.includes('revoked')) refuse('invite_revoked', 'The owner took this invite back.', 'Ask for a new one.');
   if (!link.includes('/join')) refuse('invite_malformed', 'This is not an invite link.', 'Copy the whole link and paste it again.');
-  const value = { party: id(4097), name: 'Friday Night', expires: now + 79_000_000, role: 'member' as const, servers: ['wss://play.example.org'], member: link.includes('member') };
+  const value = { party: id(4097), name: 'Friday Night', inviter: 'Jonas', members: 4, expires: now + 79_000_000, role: 'member' as const, servers: ['wss://play.example.org'], member: link.includes('member') };
   return { reply: 'preview', value };
 }
 

@@ -375,6 +375,10 @@ export type InvitePreview = {
 	party: PartyId,
 	/**  The party's name when the invite was made. */
 	name: string,
+	/**  What the inviter was called then. */
+	inviter: string,
+	/**  How many members there were then. */
+	members: number,
 	/**  Past which it cannot be used; `None` for ever. */
 	expires: Timestamp | null,
 	/**  What the joiner becomes. */

@@ -55,6 +55,8 @@ enum Layer {
     Ui,
     /// The desktop app: it builds with its user interface, and its own tests pass.
     App,
+    /// What people do with the app: the real one, in windows on displays of the lab.
+    Stories,
     /// Garbage for every parser.
     Fuzz,
     /// Windows and macOS compile.
@@ -138,7 +140,7 @@ impl Layer {
     fn obstacle(self) -> Option<String> {
         let needs_root = match self {
             Self::Interop | Self::Natlab | Self::Classify | Self::Portmap | Self::Party => true,
-            Self::Matrix | Self::Roam => true,
+            Self::Matrix | Self::Roam | Self::Stories => true,
             Self::Ui | Self::App | Self::Sim | Self::Fuzz | Self::Cross => false,
             Self::Format | Self::Lint | Self::Architecture | Self::Unit => false,
         };
@@ -166,6 +168,7 @@ impl Layer {
             Self::Matrix | Self::Roam | Self::Fuzz => packages::FOR_TESTS.to_vec(),
             Self::Lint => packages::FOR_APP.to_vec(),
             Self::Ui => [&packages::FOR_APP[..], &packages::FOR_UI_TESTS].concat(),
+            Self::Stories => [&packages::FOR_APP[..], &packages::FOR_APP_TESTS].concat(),
             Self::Architecture | Self::App => packages::FOR_APP.to_vec(),
             Self::Unit => [&packages::FOR_APP[..], &packages::FOR_UNIT_TESTS].concat(),
             Self::Format | Self::Sim | Self::Cross => Vec::new(),
@@ -201,6 +204,10 @@ impl Layer {
             Self::App => {
                 app::build_ui()?;
                 test(Tests::Of(APART[3]))
+            }
+            Self::Stories => {
+                app::build_ui()?;
+                app::tell(&[])
             }
             Self::Fuzz => fuzz::run(&fuzz::Options::all(options.fuzz_seconds)),
             Self::Cross => cross::run(),

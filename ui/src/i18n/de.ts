@@ -245,6 +245,7 @@ export const de = {
   'join.looking': 'Die Einladung wird gelesen',
   'join.other': 'Anderer Link',
   'join.question': '{party} als {name} beitreten?',
+  'join.from': { one: '{name} lädt dich ein und ist bisher allein dort.', other: '{name} lädt dich ein; {n} waren dabei, als der Link entstand.' },
   'join.until': 'Die Einladung gilt bis {when}, also noch {span}.',
   'join.for_ever': 'Die Einladung gilt unbegrenzt.',
   'join.late': 'Die Einladung endete {when}. Bitte um eine neue.',

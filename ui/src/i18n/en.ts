@@ -243,6 +243,7 @@ export const en = {
   'join.looking': 'Reading the invite',
   'join.other': 'Use another link',
   'join.question': 'Join {party} as {name}?',
+  'join.from': { one: '{name} invites you, and is alone in there so far.', other: '{name} invites you; {n} were in when the link was made.' },
   'join.until': 'The invite is good until {when}, for another {span}.',
   'join.for_ever': 'The invite has no end date.',
   'join.late': 'The invite ended {when}. Ask for a new one.',

@@ -245,6 +245,7 @@ export const zh = {
   'join.looking': '正在读取邀请',
   'join.other': '换一个链接',
   'join.question': '以 {name} 的身份加入 {party}？',
+  'join.from': { one: '{name} 邀请你加入，目前只有对方一人。', other: '{name} 邀请你加入；生成链接时已有 {n} 名成员。' },
   'join.until': '邀请有效至 {when}，还剩 {span}。',
   'join.for_ever': '邀请没有截止日期。',
   'join.late': '邀请已于 {when} 结束，请索取新的邀请。',

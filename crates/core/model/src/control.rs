@@ -211,6 +211,10 @@ pub struct InvitePreview {
     pub party: PartyId,
     /// The party's name when the invite was made.
     pub name: String,
+    /// What the inviter was called then.
+    pub inviter: String,
+    /// How many members there were then.
+    pub members: u8,
     /// Past which it cannot be used; `None` for ever.
     pub expires: Option<Timestamp>,
     /// What the joiner becomes.

@@ -128,6 +128,8 @@ impl Node {
             expires: invite.not_after.time(),
             role: invite.role,
             name: invite.name,
+            inviter: invite.inviter,
+            members: invite.members,
             servers: invite.servers,
         })
     }

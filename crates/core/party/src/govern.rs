@@ -61,6 +61,8 @@ impl Membership {
         Ok(Invite {
             party: self.state.party,
             name: self.name().to_owned(),
+            inviter: self.display_name().to_owned(),
+            members: u8::try_from(1 + self.members().count()).unwrap_or(u8::MAX),
             secret: *self.state.secret.expose(),
             servers: self.servers().to_vec(),
             seed: *seed.expose(),

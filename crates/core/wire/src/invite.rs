@@ -11,7 +11,8 @@
 //! ```text
 //! version 1 | PartyId 32 | party secret 32 | invite key seed 32 | grant signature 64 | not_after 4 (seconds, 0 never)
 //! role 1 (1 co-owner, 2 member; +128: issued by a co-owner, whose DeviceId 32 follows)
-//! length 1, party name | number of servers 1, each: length 1, URL without a leading `wss://`
+//! length 1, party name | length 1, inviter's name | members 1 | number of servers 1, each: length 1, URL without a
+//! leading `wss://`
 //! ```
 
 use std::fmt;
@@ -26,7 +27,7 @@ use subtle::ConstantTimeEq as _;
 use crate::{
     exact::Signature,
     membership::{Expiry, Issuer, check_servers},
-    name::check_party_name,
+    name::{check_display_name, check_party_name},
 };
 
 /// The version this module writes and reads.
@@ -79,6 +80,10 @@ pub struct Invite {
     pub party: PartyId,
     /// The party's name when the invite was made.
     pub name: String,
+    /// What the inviter was called then. Like the party's name it is nobody's signed word, only what the link says.
+    pub inviter: String,
+    /// How many members there were then.
+    pub members: u8,
     /// The party secret when the invite was made.
     pub secret: [u8; 32],
     /// Rendezvous servers.
@@ -161,6 +166,8 @@ impl Invite {
         out.push(role | issuer_flag);
         out.extend(issuer);
         push_text(&mut out, &self.name);
+        push_text(&mut out, &self.inviter);
+        out.push(self.members);
         out.push(u8::try_from(self.servers.len()).unwrap_or(u8::MAX));
         for server in &self.servers {
             push_text(&mut out, server.strip_prefix(DEFAULT_SCHEME).unwrap_or(server));
@@ -178,12 +185,14 @@ impl Invite {
         let (party, secret, seed) = (PartyId(reader.array()?), reader.array()?, reader.array()?);
         let (signature, not_after) = (Signature(reader.array()?), u32::from_be_bytes(reader.array()?));
         let (role, issuer) = reader.role_and_issuer()?;
-        let name = reader.text()?;
+        let (name, inviter, members) = (reader.text()?, reader.text()?, reader.byte()?);
         let servers = (0..reader.byte()?).map(|_| reader.server()).collect::<Result<Vec<_>, _>>()?;
-        let sound = reader.0.is_empty() && check_party_name(&name).is_ok() && check_servers(&servers).is_ok();
+        let named = check_party_name(&name).is_ok() && check_display_name(&inviter).is_ok();
+        if !reader.0.is_empty() || !named || check_servers(&servers).is_err() {
+            return Err(InviteError::Damaged);
+        }
         let not_after = Expiry::from_wire(not_after);
-        let invite = Self { party, name, secret, servers, seed, not_after, role, issuer, signature };
-        if sound { Ok(invite) } else { Err(InviteError::Damaged) }
+        Ok(Self { party, name, inviter, members, secret, servers, seed, not_after, role, issuer, signature })
     }
 }
 

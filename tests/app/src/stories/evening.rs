@@ -24,6 +24,7 @@ pub fn first_evening(world: &World, programs: &Path) -> Result<()> {
     let his = bens.app(&[&deep(&link)?])?;
     welcome(&his, "Ben")?;
     his.reads("Join Friday night as Ben?")?;
+    his.reads("Anna invites you, and is alone in there so far.")?;
     his.click("button", "Join")?;
     his.reads("Anna")?;
     let cleo = player(world, &server, "cleo")?;

@@ -6,6 +6,8 @@ fn invite(name: &str, servers: &[&str]) -> Invite {
     Invite {
         party: PartyId([1; 32]),
         name: name.into(),
+        inviter: "Anna".into(),
+        members: 3,
         secret: [2; 32],
         servers: servers.iter().map(|&server| server.into()).collect(),
         seed: [3; 32],
@@ -21,9 +23,9 @@ fn typical() -> Invite {
 }
 
 #[test]
-fn a_typical_link_has_280_characters_and_293_as_a_page() {
-    assert_eq!(typical().app_link().len(), 280);
-    assert_eq!(typical().web_link().unwrap().len(), 293);
+fn a_typical_link_has_288_characters_and_301_as_a_page() {
+    assert_eq!(typical().app_link().len(), 288);
+    assert_eq!(typical().web_link().unwrap().len(), 301);
 }
 
 #[test]
@@ -79,10 +81,11 @@ prop_compose! {
     fn any_invite()(
         party: [u8; 32], secret: [u8; 32], seed: [u8; 32], not_after: u32, co_owned: bool, issuer: Option<[u8; 32]>,
         half: [u8; 32], name in "[a-zA-Z0-9é田]{1,40}",
+        inviter in "[a-zA-Z0-9é田]{1,32}", members: u8,
         servers in prop::collection::vec("wss?://[a-z0-9.]{1,60}(:[0-9]{2,5})?(/[a-z]{0,8})?", 0..=4),
     ) -> Invite {
         Invite {
-            party: PartyId(party), name, secret, servers, seed,
+            party: PartyId(party), name, inviter, members, secret, servers, seed,
             not_after: Expiry::from_wire(not_after),
             role: if co_owned { Role::CoOwner } else { Role::Member },
             issuer: issuer.map_or(Issuer::Authority, |id| Issuer::CoOwner(DeviceId(id))),
