@@ -119,10 +119,11 @@ function past(who: string, now: number): Sample[] {
   const entry = find(who);
   const rtt = entry?.quality.rtt_ms ?? 30;
   const kind = entry?.path?.kind ?? 'direct';
-  return Array.from({ length: 3600 }, (_, index) => {
-    const age = 3600 - index;
+  // Whoever is looked at is measured every other second.
+  return Array.from({ length: 1800 }, (_, index) => {
+    const age = 3600 - 2 * index;
     const relayed = age > 1843;
-    const noise = 1 + (chance() - 0.5) * 0.16 + Math.sin(index / 90) * 0.05;
+    const noise = 1 + (chance() - 0.5) * 0.16 + Math.sin(index / 45) * 0.05;
     const lost = chance() < (entry?.quality.loss ?? 0) * 0.3 + 0.0001;
     return { at_ms: now - age * 1000, rtt_ms: lost ? null : (relayed ? rtt + 38 : rtt) * noise, path: relayed ? 'relay' : kind };
   });

@@ -223,6 +223,15 @@ party: PartyId;
 /**  Whom. */
 member: DeviceId } | 
 /**
+ *  Measure the paths to members now, for whoever looks at them: at rest that is done every 15 s only. Beyond 32 members
+ *  none is measured, nor one that was measured within a second. Answered by [`Reply::Done`].
+ */
+{ command: "look"; 
+/**  In which party. */
+party: PartyId; 
+/**  Whose paths. */
+members: DeviceId[] } | 
+/**
  *  Measure the network again; how it goes is in the snapshots' [`crate::NetworkReport`]. Answered by
  *  [`Reply::Done`].
  */

@@ -44,9 +44,15 @@ export class Series {
   }
 }
 
-/** A window of a series in equal steps: the mean of each step, and the steps in which something was lost. */
+/** Longest time between two measurements that a line bridges, in milliseconds: at rest they come every 15 to 25 s. */
+const BRIDGED = 40_000;
+
+/**
+ * A window of a series in equal steps: the mean of each step, and the steps in which something was lost. A step that was
+ * not measured is `undefined` where the line goes on across it, and `null` where it has a gap.
+ */
 export interface Buckets {
-  mean: (number | null)[];
+  mean: (number | null | undefined)[];
   lost: boolean[];
 }
 
@@ -66,7 +72,34 @@ export function bucket(series: Series, end: number, step: number, count: number)
       seen[slot] = (seen[slot] ?? 0) + 1;
     }
   }
-  return { mean: Array.from(sum, (total, slot) => (seen[slot] ? total / seen[slot] : null)), lost };
+  const mean = Array.from(sum, (total, slot) => (seen[slot] ? total / seen[slot] : null));
+  return { mean: bridged(mean, lost, BRIDGED / step), lost };
+}
+
+/** Lets the line go on across at most `most` steps in which at most one packet was lost. */
+function bridged(mean: (number | null)[], lost: boolean[], most: number): Buckets['mean'] {
+  const line: Buckets['mean'] = [...mean];
+  let last = -1;
+  let missed = 0;
+  mean.forEach((value, slot) => {
+    if (lost[slot]) missed += 1;
+    if (value === null) return;
+    if (last >= 0 && slot - last <= Math.max(most, 1) && missed <= 1) line.fill(undefined, last + 1, slot);
+    last = slot;
+    missed = 0;
+  });
+  return line;
+}
+
+/** The step nearest to `index` that has a value, as far as the line goes on from there. */
+export function nearest(line: ArrayLike<number | null | undefined>, index: number): number | null {
+  for (let far = 0; far < line.length; far += 1) {
+    const [before, after] = [line[index - far], line[index + far]];
+    if (before != null) return before;
+    if (after != null) return after;
+    if (before === null || after === null) return null;
+  }
+  return null;
 }
 
 /** The first index whose time is not before `time`. */

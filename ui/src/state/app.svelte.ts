@@ -160,6 +160,11 @@ class App {
       toast.success(t('member.pong', { ms: rtt_ms < 10 ? rtt_ms.toFixed(1) : Math.round(rtt_ms) }));
     });
 
+  /** Has those measured whom somebody looks at; whatever keeps the engine from it is told elsewhere. */
+  async look(party: string, members: string[]) {
+    if (members.length) await ask({ command: 'look', party, members }, 'done').catch(() => {});
+  }
+
   /** Fetches a member's past hour, once. */
   async loadPast(party: string, member: string) {
     const series = this.samples.of(party, member);

@@ -119,6 +119,14 @@ pub enum Command {
         /// Whom.
         member: DeviceId,
     },
+    /// Measure the paths to members now, for whoever looks at them: at rest that is done every 15 s only. Beyond 32 members
+    /// none is measured, nor one that was measured within a second. Answered by [`Reply::Done`].
+    Look {
+        /// In which party.
+        party: PartyId,
+        /// Whose paths.
+        members: Vec<DeviceId>,
+    },
     /// Measure the network again; how it goes is in the snapshots' [`crate::NetworkReport`]. Answered by
     /// [`Reply::Done`].
     Netcheck {

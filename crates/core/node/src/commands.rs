@@ -63,6 +63,7 @@ impl Node {
                 Ok(Reply::Snapshot(Box::new(self.snapshot(now))))
             }
             Command::Configure { settings } => self.configure(now, *settings),
+            Command::Look { party, members } => Ok(self.look(now, party, &members)),
             Command::Samples { party, member } => self.samples(now, party, member),
             Command::Create { name, display_name, servers, range } => {
                 self.create(now, name, display_name, servers, range)

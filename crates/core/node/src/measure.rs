@@ -24,6 +24,8 @@ const WINDOW: Duration = Duration::from_secs(60);
 const TREND: usize = 6;
 /// Points between the two halves of the window that make a trend.
 const TREND_POINTS: f32 = 5.0;
+/// How many members can be looked at.
+const LOOKED_AT: usize = 32;
 /// Over how long rates are smoothed, and how often at most they are looked at.
 const SMOOTH: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(90);
@@ -135,6 +137,16 @@ impl Node {
                 measurement.count(now.instant, &session);
             }
         }
+    }
+
+    /// Measures the paths to members whom somebody looks at.
+    pub(crate) fn look(&mut self, now: Now, party: PartyId, members: &[DeviceId]) -> Reply {
+        for member in members.iter().take(LOOKED_AT) {
+            if let Some(id) = self.peers.id(party, *member) {
+                self.paths.measure(now.instant, id);
+            }
+        }
+        Reply::Done
     }
 
     pub(crate) fn samples(&self, now: Now, party: PartyId, member: DeviceId) -> Result<Reply, AppError> {

@@ -241,6 +241,11 @@ impl Paths {
         }
     }
 
+    /// Measures the path in use to a peer now, unless that was done within a second.
+    pub fn measure(&mut self, now: Instant, id: PeerId) {
+        self.with_peer(now, id, |peer, _| peer.measure(now));
+    }
+
     /// Where a tunnel message goes that is about to be sent. To be asked for each message, or for each batch of
     /// messages sent at one time, since this is how the machine learns that packets go out.
     pub fn route(&mut self, now: Instant, id: PeerId) -> Option<Route> {

@@ -40,6 +40,8 @@ pub(crate) const DROP_AFTER: Duration = Duration::from_secs(3);
 pub(crate) const SAMPLES: u32 = 3;
 /// How often a path in use with traffic is measured.
 const MEASURE: Duration = Duration::from_secs(2);
+/// How often at most it is measured for whoever looks at it.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often the best others are measured meanwhile, and how long after a packet there still is traffic.
 const MEASURE_OTHERS: Duration = Duration::from_secs(10);
 pub(crate) const BUSY: Duration = Duration::from_secs(2);
@@ -199,6 +201,14 @@ impl Pair {
             State::Waiting => {}
             State::Failed => self.restart(),
             State::Checking(_) | State::Valid => self.urgent = true,
+        }
+    }
+
+    /// Checks a path that is in order, for whoever looks at it; not again within a second.
+    pub(crate) fn measure(&mut self, now: Instant) {
+        let lately = self.last_check.is_some_and(|at| now < at + LOOK);
+        if self.state == State::Valid && self.unanswered.is_none() && !lately {
+            self.urgent = true;
         }
     }
 

@@ -317,6 +317,13 @@ impl Peer {
         }
     }
 
+    /// Checks the path in use for whoever looks at it.
+    pub(crate) fn measure(&mut self, now: Instant) {
+        if let Some(pair) = self.selected.and_then(|path| self.pair_mut(path)) {
+            pair.measure(now);
+        }
+    }
+
     /// The relay is ready to exchange packets with this address.
     pub(crate) fn bound(&mut self, path: Path) {
         if let Some(pair) = self.pair_mut(path) {

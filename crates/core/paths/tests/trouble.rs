@@ -214,6 +214,22 @@ fn idle_peers_cost_one_packet_in_fifteen_seconds_each_way() {
 }
 
 #[test]
+fn a_path_that_is_looked_at_is_measured_but_not_twice_a_second() {
+    let (mut world, _cut) = connected();
+    world.run(SOON);
+    let seconds = 20;
+    let before = world.homes[0].sent_packets;
+    for _ in 0..seconds * 10 {
+        let now = world.now;
+        world.homes[0].paths.measure(now, PeerId(1));
+        world.drain(0);
+        world.run(Duration::from_millis(100));
+    }
+    let packets = world.homes[0].sent_packets - before;
+    assert!((seconds - 3..=seconds + 3).contains(&packets), "{packets} packets in {seconds} seconds");
+}
+
+#[test]
 fn two_hundred_and_fifty_idle_peers_wake_nobody_but_for_their_keepalives() {
     let mut world = World::new();
     world.home(Nat::Open, Config::default());
