@@ -23,6 +23,8 @@ use crate::{
 /// Of the page, without the window's frame: the least, a laptop's, a large screen's.
 const SIZES: [(u32, u32); 3] = [(720, 480), (1280, 800), (2560, 1440)];
 
+/// How far away the server is.
+const SERVER: Line = Line { latency: Duration::from_millis(7), jitter: Duration::from_millis(1), loss: 0 };
 /// Friends, how far away each is in milliseconds one way, and the router there.
 const FRIENDS: [(&str, u64, RouterOptions); 5] = [
     ("Ben", 9, RouterOptions::HOME),
@@ -38,7 +40,7 @@ const FAR_FROM: &str = "Eva";
 pub fn take(world: &World, programs: &Path, directory: &Path) -> Result<()> {
     let album = Album { directory: directory.to_owned() };
     fs::create_dir_all(directory)?;
-    let server = world.server()?;
+    let server = world.far_server("server", SERVER)?;
     let mut anna = player(world, &server, "anna")?;
     let mut desktop = Desktop::start(&anna, programs, 1)?;
     let app = desktop.app(&[])?;

@@ -8,7 +8,7 @@ use std::{
 use partyline_model::{Attempt, AttemptOutcome, Candidate, Method};
 
 use crate::{
-    api::{Config, RelayTransport},
+    api::{Config, RelayTransport, Via},
     pair::{Pair, State},
     peer::Peer,
     punch::Record,
@@ -74,6 +74,7 @@ fn of_pair(pair: &Pair, now: Instant) -> Attempt {
     let took = pair.took.filter(|_| outcome != AttemptOutcome::Trying).unwrap_or(running);
     let note = match pair.state {
         State::Waiting => "The relay is preparing a channel.".into(),
+        _ if matches!(pair.path.via, Via::Member(_)) => "Checked from end to end.".into(),
         _ => format!("Checked {}.", pair.path.remote),
     };
     Attempt { method: pair.method(), outcome, took_ms: millis(took), note }
