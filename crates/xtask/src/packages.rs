@@ -40,6 +40,8 @@ const COMPILER: Package = package("gcc", "cc", "compiles the C parts of cryptogr
 
 const IP: Package = package("iproute2", "ip", "network namespaces");
 
+const COTURN: Package = package("coturn", "turnserver", "relay to compare ours with");
+
 const CONVERT: Package = package("imagemagick", "convert", "makes pictures small");
 
 /// What building and running needs.
@@ -69,8 +71,9 @@ pub const FOR_UI_TESTS: [Package; 1] =
 pub const FOR_SCREENSHOTS: [Package; 1] = [CONVERT];
 
 /// What the stories of the desktop app need besides.
-pub const FOR_APP_TESTS: [Package; 8] = [
+pub const FOR_APP_TESTS: [Package; 9] = [
     IP,
+    COTURN,
     package("nftables", "nft", "NAT and firewalls in the lab"),
     package("xvfb", "Xvfb", "a display that nobody looks at"),
     package("openbox", "openbox", "manages its windows"),
@@ -91,7 +94,7 @@ pub const FOR_TESTS: [Package; 11] = [
     package("nftables", "nft", "NAT and firewalls in the lab"),
     package("iputils-ping", "ping", "pings through the tunnel"),
     package("procps", "ps", "looks at processes"),
-    package("coturn", "turnserver", "relay to compare ours with"),
+    COTURN,
     package("stun-client", "stun", "asks our STUN server"),
     package("miniupnpd-nftables", "miniupnpd", "router that opens ports on request"),
     package("wireguard-go", "wireguard-go", "tunnel to talk to ours"),

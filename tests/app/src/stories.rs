@@ -46,7 +46,7 @@ pub const fn stories() -> &'static [Story] {
         },
         Story {
             name: "settings",
-            about: "settings count at once and survive a restart; another name reaches friends; a server is tried",
+            about: "settings count at once and survive a restart; another name reaches friends; servers and relays are tried",
             tell: engine::settings,
         },
         Story {

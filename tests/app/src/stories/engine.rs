@@ -3,11 +3,15 @@
 use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
-use natlab::{checked, party::World, until};
+use natlab::{
+    checked,
+    party::{Server, World},
+    until,
+};
 use partyline_model::PathKind;
 
 use super::{player, welcome};
-use crate::desktop::{Desktop, ENTER, PATIENCE};
+use crate::desktop::{App, Desktop, ENTER, PATIENCE};
 
 pub fn service(world: &World, programs: &Path) -> Result<()> {
     let server = world.server()?;
@@ -47,13 +51,8 @@ pub fn settings(world: &World, programs: &Path) -> Result<()> {
     app.click("radio", "Light")?;
     app.click("switch", "Somebody joins a party")?;
     app.click("tab", "Servers")?;
-    app.click("button", &format!("Test {}", server.url()))?;
-    app.reads("Works. The round trip takes")?;
-    app.fill("Address of the server", &format!("wss://nowhere.example{ENTER}"))?;
-    app.click("button", "Test wss://nowhere.example")?;
-    until("what is wrong with it", PATIENCE, || {
-        app.look(|text| text.contains("cannot be used") || text.contains("did not answer"))
-    })?;
+    try_servers(&app, &server)?;
+    try_relays(&app, world)?;
     app.close()?;
 
     let again = desktop.app(&[])?;
@@ -65,7 +64,59 @@ pub fn settings(world: &World, programs: &Path) -> Result<()> {
     ensure!(again.run(muted)? == "false", "joins are announced again");
     again.click("tab", "Servers")?;
     again.reads("wss://nowhere.example")?;
+    again.reads("turn:")?;
     again.close()
+}
+
+fn try_servers(app: &App, server: &Server) -> Result<()> {
+    app.click("button", &format!("Test {}", server.url()))?;
+    app.reads("Works. The round trip takes")?;
+    app.fill("Address of the server", &format!("wss://nowhere.example{ENTER}"))?;
+    app.click("button", "Test wss://nowhere.example")?;
+    until("what is wrong with it", PATIENCE, || {
+        app.look(|text| text.contains("cannot be used") || text.contains("did not answer"))
+    })
+}
+
+/// A relay of somebody else's, first with a password that it does not know.
+fn try_relays(app: &App, world: &World) -> Result<()> {
+    let host = world.lab.server("coturn")?;
+    let url = format!("turn:{}:3478", host.v4());
+    let mut coturn = host.command("turnserver");
+    coturn.args([
+        "-n",
+        "--lt-cred-mech",
+        "--user=anna:secret",
+        "--realm=example",
+        "--no-cli",
+        "--no-tls",
+        "--no-dtls",
+    ]);
+    coturn.arg(format!("--listening-ip={}", host.v4())).arg("--log-file=stdout");
+    coturn.arg(format!("--pidfile={}", host.directory().join("coturn.pid").display()));
+    let _running = host.spawn("coturn", coturn)?;
+    until("coturn", PATIENCE, || {
+        ensure!(checked(host.command("ss").arg("-lun"))?.contains(":3478"), "it does not listen");
+        Ok(())
+    })?;
+    for (password, said) in
+        [("wrong", "does not accept the user name"), ("secret", "Works. The round trip takes")]
+    {
+        app.fill("Address of the relay", &url)?;
+        app.fill("User name", "anna")?;
+        app.fill("Password", &format!("{password}{ENTER}"))?;
+        app.click("button", &format!("Test {url}"))?;
+        until("the relay's verdict", PATIENCE, || app.look(|text| relays(text).contains(said)))?;
+        app.click("button", &format!("Remove {url}"))?;
+        app.no_longer_reads(&url)?;
+    }
+    app.fill("Address of the relay", &format!("{url}{ENTER}"))?;
+    app.reads(&url)
+}
+
+/// What the window says below the servers.
+fn relays(text: &str) -> &str {
+    text.rsplit_once("TURN servers").map_or(text, |(_, below)| below)
 }
 
 pub fn embedded(world: &World, programs: &Path) -> Result<()> {
