@@ -36,6 +36,7 @@ mod punch;
 mod quality;
 mod receive;
 mod relays;
+mod role;
 mod schedule;
 mod strategy;
 mod turn;

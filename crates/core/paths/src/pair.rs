@@ -17,6 +17,7 @@ use partyline_wire::probe::TransactionId;
 use crate::{
     api::{Event, Path, RelayTransport, Via},
     quality::Estimate,
+    role::Role,
 };
 
 /// Gap after the first check of a round; each further one doubles.
@@ -27,9 +28,6 @@ const LONGEST_GAP: Duration = Duration::from_millis(1600);
 const LATER_ROUND: u32 = 3;
 /// Pause after the first failed round; each further one doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
-/// Longest pause while the peer is not reached at all.
-const ANXIOUS_PAUSE: Duration = Duration::from_secs(10);
 /// How soon after a packet without answer a check goes out.
 const NUDGE: Duration = Duration::from_millis(200);
 /// The least time without an answer that makes a path suspect.
@@ -390,32 +388,6 @@ pub(crate) fn kind_of(path: Path, kind: CandidateKind) -> PathKind {
         _ if is_private(ip) => PathKind::Lan,
         _ if ip.is_ipv6() => PathKind::DirectV6,
         _ => PathKind::Direct,
-    }
-}
-
-/// What a pair is to its peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Carries the packets; the leading side keeps it alive.
-    InUse { leading: bool },
-    /// Would be better than what carries the packets.
-    Rival,
-    /// Nothing carries packets.
-    Needed,
-    /// Might become better while there is traffic.
-    Watched,
-    /// Would be no better.
-    Spare,
-}
-
-impl Role {
-    /// The longest pause between rounds, if there are to be more rounds.
-    fn retries(self) -> Option<Duration> {
-        match self {
-            Self::Needed => Some(ANXIOUS_PAUSE),
-            Self::Rival | Self::InUse { .. } => Some(LONGEST_PAUSE),
-            Self::Watched | Self::Spare => None,
-        }
     }
 }
 

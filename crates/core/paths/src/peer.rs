@@ -14,7 +14,7 @@ use rand_core::RngCore;
 use crate::{
     MAX_REMOTE_CANDIDATES,
     api::{Config, Event, Hop, Local, Path, PeerId, PeerParams, SocketId, Transmit, Via},
-    pair::{BUSY, Pair, Role, State},
+    pair::{Pair, State},
     pairing::{forget, permitted},
     punch::{Budget, PortOrder, Punch, Sockets, Traffic, question},
     relays::Relays,
@@ -23,9 +23,6 @@ use crate::{
 
 /// Answers that may come from another port than was asked, remembered over all peers.
 const MAX_ALIASES: usize = 1024;
-/// Relayed paths that are looked for although they would not be used: one for the case that a direct path dies, and one
-/// for the case that its relay does.
-const RELAYS: usize = 2;
 /// RFC 8445's priority of a peer-reflexive candidate.
 const PROBE_PRIORITY: u32 = (110 << 24) | (0xffff << 8) | 0xff;
 
@@ -317,13 +314,6 @@ impl Peer {
         }
     }
 
-    /// Checks the path in use for whoever looks at it.
-    pub(crate) fn measure(&mut self, now: Instant) {
-        if let Some(pair) = self.selected.and_then(|path| self.pair_mut(path)) {
-            pair.measure(now);
-        }
-    }
-
     /// The relay is ready to exchange packets with this address.
     pub(crate) fn bound(&mut self, path: Path) {
         if let Some(pair) = self.pair_mut(path) {
@@ -414,25 +404,6 @@ impl Peer {
         }
         let pair = self.pairs.get(at)?;
         pair.next_check(env.now, self.role(pair, env.now), env.config.keepalive)
-    }
-
-    /// What a pair is good for.
-    pub(crate) fn role(&self, pair: &Pair, now: Instant) -> Role {
-        let Some(selected) = self.selected.and_then(|path| self.pair(path)) else { return Role::Needed };
-        let relays = || {
-            let works = |other: &&Pair| !other.is_direct() && other.state == State::Valid;
-            self.pairs.iter().filter(works).count()
-        };
-        let relay_wanted = !pair.is_direct() && pair.state != State::Valid && relays() < RELAYS;
-        if selected.path == pair.path {
-            Role::InUse { leading: self.controlling }
-        } else if (pair.is_direct() && !selected.is_direct()) || relay_wanted {
-            Role::Rival
-        } else if self.is_watched(pair) && selected.last_out.is_some_and(|at| now < at + BUSY) {
-            Role::Watched
-        } else {
-            Role::Spare
-        }
     }
 
     /// Gives back what the pairs hold.
