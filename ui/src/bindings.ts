@@ -260,6 +260,8 @@ member: DeviceId } |
 what: Trial } | 
 /**  Check everything that commonly goes wrong. Answered by [`Reply::Doctor`]. */
 { command: "doctor" } | 
+/**  What the process that has the engine has counted since its start. Answered by [`Reply::Metrics`]. */
+{ command: "metrics" } | 
 /**  End the engine cleanly. Answered by [`Reply::Done`]. */
 { command: "stop" };
 
@@ -751,6 +753,11 @@ export type Reply =
 { reply: "samples"; value: Sample[] } | 
 /**  What the check-up found. */
 { reply: "doctor"; value: DoctorFinding[] } | 
+/**  What was counted. */
+{ reply: "metrics"; value: {
+	/**  In the Prometheus text format. */
+	text: string,
+} } | 
 /**  It is done. */
 { reply: "done" };
 

@@ -77,6 +77,9 @@ pub enum Verb {
     Doctor {
         #[command(flatten)]
         place: Place,
+        /// Instead: what was counted since the service started, as text for Prometheus.
+        #[arg(long)]
+        metrics: bool,
     },
     /// Measure what the network does to connections, and say what could be better; works without the service too.
     Netcheck(Netcheck),
@@ -366,6 +369,7 @@ mod tests {
             "partyline service install --allow-user 1000 --allow-group 100 --port 51820 --extra-ca ca.pem",
             "partyline service status",
             "partyline doctor --runtime-dir /tmp/x",
+            "partyline doctor --metrics",
             "partyline completions bash",
             "partyline manual /tmp",
             "partyline service stop",

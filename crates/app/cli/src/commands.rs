@@ -48,7 +48,8 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, AppE
         Verb::Ping(ping) => ping_member(ping, output).await,
         Verb::Service { command } => command.execute().await,
         Verb::Netcheck(options) => netcheck::run(options, output).await,
-        Verb::Doctor { place } => return doctor(&place, output).await,
+        Verb::Doctor { place, metrics: true } => metrics(&place, output).await,
+        Verb::Doctor { place, .. } => return doctor(&place, output).await,
         Verb::Config(options) => config::run(options, output).await,
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "partyline", &mut std::io::stdout());
@@ -295,6 +296,16 @@ async fn doctor(place: &Place, output: &Output) -> Result<ExitCode, AppError> {
         .answer(&findings, || findings.iter().for_each(|finding| output.say(&finding_line(output, finding))));
     let bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn metrics(place: &Place, output: &Output) -> Result<(), AppError> {
+    match place.connect().await?.request(Command::Metrics).await? {
+        Reply::Metrics { text } => {
+            output.answer(&serde_json::json!({ "metrics": text }), || output.say(text.trim_end()));
+            Ok(())
+        }
+        other => Err(unexpected(&other)),
+    }
 }
 
 /// What can be found out from here when the service does not answer.

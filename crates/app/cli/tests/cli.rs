@@ -22,6 +22,7 @@ use tokio::{
 };
 
 const LINK: &str = "https://play.example/join#AAECAwQFBgcICQ";
+const METRICS: &str = "# TYPE partyline_path_attempts_total counter\npartyline_path_attempts_total 1\n";
 
 fn member(number: u8, name: &str) -> MemberView {
     MemberView {
@@ -102,6 +103,7 @@ fn usual(command: &Command) -> Result<Reply, AppError> {
             verdict: Verdict::Good,
             note: "can be made".into(),
         }]),
+        Command::Metrics => Reply::Metrics { text: METRICS.into() },
         _ => Reply::Done,
     })
 }
@@ -253,6 +255,14 @@ async fn exit_codes_tell_what_went_wrong() {
         err(&result)
     );
     assert_eq!(code(&run(nobody.path(), &["doctor"]).await), 1);
+}
+
+#[tokio::test]
+async fn metrics_are_printed_as_the_service_counted_them() {
+    let service = Service::start(Vec::new());
+    let printed = service.run(&["doctor", "--metrics"]).await;
+    assert_eq!((code(&printed), out(&printed)), (0, METRICS.to_owned()), "{}", err(&printed));
+    assert_eq!(service.asked(), [Command::Metrics]);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use partyline_model::{AppError, Command, ErrorCode, Now, Reply, Settings, Snapsh
 use partyline_net::{BeaconSockets, Outgoing, RecvBatch, Roots, TlsClient, UdpEndpoint};
 use partyline_node::{LocalNetwork, Node, Output, RequestId};
 use partyline_platform::{Clock, NetworkState, SleepWatch, sweep};
+use partyline_telemetry::Metrics;
 use rand::RngCore as _;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -60,6 +61,7 @@ pub struct Engine {
     inbox: Inbox,
     watcher: JoinHandle<()>,
     sleep: SleepWatch,
+    metrics: Metrics,
     packet: Vec<u8>,
     received: Option<RecvBatch>,
     stopped: bool,
@@ -119,6 +121,7 @@ impl Engine {
                 .enabled(node.settings().port_mapping),
             watcher: surroundings::watch(surrounding_events),
             sleep: SleepWatch::new(clock),
+            metrics: Metrics::install(),
             beacon: open::beacon(),
             spares,
             sockets,
@@ -235,6 +238,10 @@ impl Engine {
         }
         if let Command::Try { what } = command {
             return trial::answer(what, self.node.settings(), self.connections.tls(), answer);
+        }
+        if command == Command::Metrics {
+            let _ = answer.send(Ok(Reply::Metrics { text: self.metrics.render() }));
+            return;
         }
         let configures = matches!(command, Command::Configure { .. });
         self.next_request += 1;
@@ -392,7 +399,7 @@ impl Engine {
             }
             Output::SpareSend { index, destination, bytes } => self.spares.send(index, destination, &bytes),
             Output::Reach { address } => self.connections.reach(address),
-            Output::Tried { method, worked, took } => attempts::count(method, worked, took),
+            Output::Tried { method, worked, took } => attempts::count(&self.metrics, method, worked, took),
             Output::Save => self.store.mark(now.instant),
             Output::Answer { request, result } => self.answer(now, request, *result).await,
             Output::Stopped => {

@@ -154,6 +154,8 @@ pub enum Command {
     },
     /// Check everything that commonly goes wrong. Answered by [`Reply::Doctor`].
     Doctor,
+    /// What the process that has the engine has counted since its start. Answered by [`Reply::Metrics`].
+    Metrics,
     /// End the engine cleanly. Answered by [`Reply::Done`].
     Stop,
 }
@@ -207,6 +209,11 @@ pub enum Reply {
     Samples(Vec<Sample>),
     /// What the check-up found.
     Doctor(Vec<DoctorFinding>),
+    /// What was counted.
+    Metrics {
+        /// In the Prometheus text format.
+        text: String,
+    },
     /// It is done.
     Done,
 }

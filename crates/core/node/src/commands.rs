@@ -86,8 +86,8 @@ impl Node {
             Command::Netcheck { stun } => self.check_network(now, &stun),
             Command::Doctor => Ok(Reply::Doctor(self.findings())),
             Command::Stop => self.stop(),
-            // Answered by its pong, and by whoever has the sockets for it.
-            Command::Ping { .. } | Command::Try { .. } => Ok(Reply::Done),
+            // Answered by its pong, and by whoever has the sockets and the registry for it.
+            Command::Ping { .. } | Command::Try { .. } | Command::Metrics => Ok(Reply::Done),
         }
     }
 

@@ -26,12 +26,17 @@ impl Metrics {
         Self(handle.clone())
     }
 
-    /// Everything counted so far, in the Prometheus text format. Call it at least every few minutes: it also tidies up
-    /// histograms.
+    /// Everything counted so far, in the Prometheus text format; [tidies up](Self::tidy), too.
     #[must_use]
     pub fn render(&self) -> String {
-        self.0.run_upkeep();
+        self.tidy();
         self.0.render()
+    }
+
+    /// Puts what histograms have recorded into their buckets. Until then each record takes memory, so this or
+    /// [`Self::render`] has to be called now and then.
+    pub fn tidy(&self) {
+        self.0.run_upkeep();
     }
 }
 

@@ -120,7 +120,18 @@ fn two_homes(world: &World) -> Result<()> {
     anna.wait_for_path(ben, PathKind::Direct)?;
     ben.wait_for_path(anna, PathKind::Direct)?;
     anna.partyline(&["ping", "ben"])?;
+    counted(anna)?;
     play_both_ways(anna, ben)
+}
+
+/// The service has counted the way that it found, and how long that took.
+fn counted(member: &Member) -> Result<()> {
+    let text = member.partyline(&["doctor", "--metrics"])?;
+    for name in ["partyline_path_attempts_total", "partyline_path_attempt_seconds_count"] {
+        let line = format!("{name}{{method=\"punch\",outcome=\"worked\"}} 1");
+        ensure!(text.lines().any(|found| found == line), "no {line} in {text}");
+    }
+    Ok(())
 }
 
 fn mesh_of_8(world: &World) -> Result<()> {

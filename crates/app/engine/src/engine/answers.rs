@@ -34,6 +34,11 @@ impl Engine {
 const fn changes(reply: &Reply) -> bool {
     !matches!(
         reply,
-        Reply::Snapshot(_) | Reply::Preview(_) | Reply::Pong(_) | Reply::Samples(_) | Reply::Doctor(_)
+        Reply::Snapshot(_)
+            | Reply::Preview(_)
+            | Reply::Pong(_)
+            | Reply::Samples(_)
+            | Reply::Doctor(_)
+            | Reply::Metrics { .. }
     )
 }

@@ -22,6 +22,7 @@ fn commands() -> impl Strategy<Value = Command> {
     prop_oneof![
         Just(Command::Snapshot),
         Just(Command::Doctor),
+        Just(Command::Metrics),
         Just(Command::Stop),
         "wss://[a-z.]{1,20}".prop_map(|url| Command::Try { what: Trial::Server { url } }),
         (".{0,40}", ".{0,32}", prop::collection::vec("wss://[a-z.]{1,20}", 0..3)).prop_map(
