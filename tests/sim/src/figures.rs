@@ -6,7 +6,7 @@ use crate::{
     crowd::Played,
     judge::{Obstacle, Route},
     outcome::{Outcome, Pair},
-    watch::Trouble,
+    watch::{Outage, Trouble},
 };
 
 /// The middle and the tail of some times or counts.
@@ -78,6 +78,8 @@ pub struct Figures {
     pub first_packet_ms: Spread,
     /// The longest time that no packets arrived after trouble.
     pub outage_ms: BTreeMap<&'static str, Spread>,
+    /// The same where that was all that went wrong.
+    pub outage_alone_ms: BTreeMap<&'static str, Spread>,
     /// Until all was at rest after the last thing happened.
     pub rest_ms: Spread,
     /// Messages per pair, over the whole time, servers' included.
@@ -105,7 +107,8 @@ impl Figures {
             checked: Reached::of(&pairs, Route::Direct),
             hard: Reached::of(&pairs, Route::Hard),
             first_packet_ms: Spread::of_times(pairs.iter().filter_map(|pair| pair.times.first)),
-            outage_ms: outages(&outcomes),
+            outage_ms: outages(&outcomes, false),
+            outage_alone_ms: outages(&outcomes, true),
             rest_ms: Spread::of_times(outcomes.iter().map(|outcome| outcome.rest)),
             messages_per_pair: Spread::of(whole.filter_map(per_pair)),
         }
@@ -141,10 +144,11 @@ fn obstacles(pairs: &[&Pair]) -> BTreeMap<String, usize> {
     counts
 }
 
-fn outages(outcomes: &[&Outcome]) -> BTreeMap<&'static str, Spread> {
+fn outages(outcomes: &[&Outcome], alone: bool) -> BTreeMap<&'static str, Spread> {
     let of = |trouble: Trouble| {
         let all = outcomes.iter().flat_map(|outcome| &outcome.outages);
-        Spread::of_times(all.filter(|(what, _)| *what == trouble).map(|(_, span)| *span))
+        let counts = |outage: &&Outage| outage.trouble == trouble && (outage.alone || !alone);
+        Spread::of_times(all.filter(counts).map(|outage| outage.span))
     };
     let all = Trouble::ALL.into_iter().map(|trouble| (trouble.name(), of(trouble)));
     all.filter(|(_, spread)| spread.count > 0).collect()

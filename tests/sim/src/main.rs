@@ -99,6 +99,7 @@ fn play_many(arguments: &Arguments) -> Result<bool> {
     let groups = groups(&played);
     if !arguments.json {
         groups.iter().for_each(|(name, figures)| report::print(name, figures));
+        report::print_worst(&played);
         println!("{} parties in {took:.1} s, {} with a wrong outcome", played.len(), failed.len());
     }
     let figures: serde_json::Map<_, _> = groups

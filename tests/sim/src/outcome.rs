@@ -8,7 +8,7 @@ use crate::{
     judge::{Route, Wrong, allows, is_relayed, route},
     packet,
     stage::Stage,
-    watch::Trouble,
+    watch::Outage,
 };
 
 /// What is waited at least, and at most, after the last thing happened.
@@ -55,8 +55,8 @@ pub struct Outcome {
     pub trace: u64,
     /// How many took part.
     pub members: usize,
-    /// How long packets did not arrive after trouble, one number for each direction.
-    pub outages: Vec<(Trouble, Duration)>,
+    /// How long packets did not arrive after trouble, one for each direction.
+    pub outages: Vec<Outage>,
 }
 
 impl Pair {

@@ -1,9 +1,16 @@
 //! Figures for people: each beside its bar.
 
+use std::cmp::Reverse;
+
 use crate::{
+    crowd::Played,
     figures::{Figures, Reached, Spread},
     scale::Scale,
+    watch::{Outage, Trouble},
 };
+
+/// So many of the longest outages are named.
+const WORST: usize = 8;
 
 /// What has to be met on lines without loss, 20 ms one way; random lines are worse, and here for comparison.
 struct Bar {
@@ -34,9 +41,28 @@ pub fn print(name: &str, figures: &Figures) {
     reached("direct, hard pairs, ms", &figures.hard, HARD);
     for (trouble, spread) in &figures.outage_ms {
         line(&format!("outage, {trouble}, ms"), spread, bar_of(trouble));
+        if let Some(alone) = figures.outage_alone_ms.get(trouble) {
+            line(&format!("outage, {trouble} and nothing else, ms"), alone, bar_of(trouble));
+        }
     }
     line("rest, ms", &figures.rest_ms, None);
     line("messages per pair", &figures.messages_per_pair, None);
+}
+
+/// Prints the seeds of the longest outages that nothing else explains.
+pub fn print_worst(played: &[Played]) {
+    for trouble in Trouble::ALL {
+        let outages = played
+            .iter()
+            .flat_map(|played| played.outcome.outages.iter().map(|outage| (played.seed, outage)));
+        let mut longest: Vec<_> =
+            outages.filter(|(_, outage)| outage.trouble == trouble && outage.alone).collect();
+        longest.sort_by_key(|(_, outage)| Reverse(outage.span));
+        longest.dedup_by_key(|(seed, _)| *seed);
+        let tell = |(seed, outage): &(u64, &Outage)| format!("{seed} ({} ms)", outage.span.as_millis());
+        let seeds: Vec<String> = longest.iter().take(WORST).map(tell).collect();
+        println!("longest outages, {} and nothing else: seeds {}", trouble.name(), seeds.join(", "));
+    }
 }
 
 fn reached(what: &str, reached: &Reached, bar: Option<Bar>) {
@@ -71,7 +97,7 @@ pub fn print_scale(scale: &Scale) {
         "{members:4} members, {parties} parties: connected after {mesh_ms:.0} ms; for each peer a member"
     );
     println!(
-        "       spends {mesh_cpu_ms:.2} ms of processor time and {mesh_messages:.1} messages until then,"
+        "       spends {mesh_cpu_ms:.2} ms of processor time and {mesh_messages:.1} messages in the first 30 s,"
     );
     println!(
         "       and at rest {:.2} ms a minute, {:.2} datagrams in 15 s (bar 1 and its answer); woken {:.1} times a second",

@@ -124,6 +124,18 @@ impl Happening {
         }
     }
 
+    /// How long it lasts, in milliseconds.
+    #[must_use]
+    pub const fn lasts_ms(&self) -> u32 {
+        match self {
+            Self::Sleep { for_ms, .. } | Self::Cut { for_ms, .. } => *for_ms,
+            Self::Restart { after_ms, .. }
+            | Self::ServerRestart { after_ms }
+            | Self::RelayRestart { after_ms } => *after_ms,
+            Self::Roam { .. } | Self::Leave { .. } | Self::RouterRestart { .. } | Self::Clock { .. } => 0,
+        }
+    }
+
     /// The same where a member is missing and those after it have moved up; `None` if it happens to that member.
     #[must_use]
     pub fn without(mut self, gone: usize) -> Option<Self> {
@@ -174,6 +186,9 @@ impl Home {
     }
 }
 
+/// After so long a party has come to rest, as a rule.
+const REST_MS: u32 = 5_000;
+
 const EI: Mapping = Mapping::EndpointIndependent;
 const PD: Filtering = Filtering::AddressAndPortDependent;
 
@@ -209,6 +224,16 @@ impl Scenario {
         scenario
     }
 
+    /// Whether an event finds a party at rest: nothing else goes on, and whatever happened before, joins too, was over
+    /// some time ago.
+    #[must_use]
+    pub fn is_alone(&self, event: usize) -> bool {
+        let Some(at) = self.events.get(event).map(|event| event.at_ms) else { return false };
+        let before = self.events.iter().take(event).map(|other| other.at_ms + other.what.lasts_ms());
+        let joins = self.members.iter().map(|person| person.joins_ms);
+        before.chain(joins).all(|end| end + REST_MS <= at)
+    }
+
     fn move_in(&mut self, dice: &mut Dice, helped: bool) -> usize {
         self.homes.push(dice.home(helped));
         self.homes.len() - 1
@@ -228,6 +253,7 @@ impl Scenario {
                 let other = (who + 1 + dice.below(self.members.len() - 1)) % self.members.len();
                 Happening::Cut { who, other, for_ms: span }
             }
+            93..97 => Happening::RouterRestart { home: self.members[who].home },
             _ => Happening::Clock { who, skew_s: dice.below(7_200) as i32 - 3_600 },
         }
     }

@@ -14,7 +14,7 @@ use crate::{
     judge::{Wrong, is_relayed},
     outcome::{Outcome, PairTimes},
     scenario::{Happening, Scenario},
-    watch::{Trouble, Watch},
+    watch::{Outage, Trouble, Watch},
 };
 
 /// How often the members' views are looked at.
@@ -24,9 +24,10 @@ pub(crate) const LOOK: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Copy)]
 enum Act {
     Join(usize),
-    Happen(Happening),
-    Wake(usize),
-    Start(usize),
+    /// Whether nothing else goes on.
+    Happen(Happening, bool),
+    Wake(usize, bool),
+    Start(usize, bool),
     StartServer,
     StartRelay,
     Mend,
@@ -58,7 +59,7 @@ pub struct Stage<'a> {
     /// Two whose packets are watched.
     pub(crate) watch: Option<Watch>,
     /// How long packets did not arrive after trouble.
-    pub(crate) outages: Vec<(Trouble, Duration)>,
+    pub(crate) outages: Vec<Outage>,
     places: Vec<Option<usize>>,
     hosts: u16,
 }
@@ -163,7 +164,9 @@ impl<'a> Stage<'a> {
         let mut agenda: Vec<(u32, Act)> = Vec::new();
         let people = self.scenario.members.iter().enumerate().skip(1);
         agenda.extend(people.map(|(who, person)| (person.joins_ms, Act::Join(who))));
-        agenda.extend(self.scenario.events.iter().flat_map(|event| acts(event.at_ms, event.what)));
+        let events = self.scenario.events.iter().enumerate();
+        agenda
+            .extend(events.flat_map(|(at, event)| acts(event.at_ms, event.what, self.scenario.is_alone(at))));
         agenda.sort_by_key(|(at, _)| *at);
         for (at, act) in agenda {
             self.run_until(self.start + Duration::from_millis(at.into()));
@@ -174,19 +177,19 @@ impl<'a> Stage<'a> {
     fn act(&mut self, act: Act) {
         match act {
             Act::Join(who) => self.join(who),
-            Act::Happen(what) => {
+            Act::Happen(what, alone) => {
                 self.happen(what);
-                self.watch_after(what);
+                self.watch_after(what, alone);
             }
-            Act::Wake(who) => {
+            Act::Wake(who, alone) => {
                 self.world.sleep(who, false);
-                self.watch(Trouble::Woke, who, None);
+                self.watch((Trouble::Woke, alone), who, None);
             }
-            Act::Start(who) if self.world.members[who].node.is_none() => {
+            Act::Start(who, alone) if self.world.members[who].node.is_none() => {
                 self.power_on(who);
-                self.watch(Trouble::Restarted, who, None);
+                self.watch((Trouble::Restarted, alone), who, None);
             }
-            Act::Start(_) => {}
+            Act::Start(..) => {}
             Act::Mend => self.world.mend(),
             Act::StartServer => {
                 if self.world.server.is_none() {
@@ -233,6 +236,11 @@ impl<'a> Stage<'a> {
             Happening::RouterRestart { home } => {
                 if let Some(place) = self.places[home] {
                     self.world.internet.routers[place].nat.reset();
+                    // It says that it has forgotten what it was asked for.
+                    let inside: Vec<usize> = (0..self.homes.len())
+                        .filter(|who| self.homes[*who] == home && self.runs(*who))
+                        .collect();
+                    inside.into_iter().for_each(|who| self.ask_router(who));
                 }
             }
             Happening::Cut { who, other, .. } => self.world.cut(who, other),
@@ -243,9 +251,9 @@ impl<'a> Stage<'a> {
     }
 
     /// Watches somebody whom it concerns; what happened before is not measured any more.
-    fn watch_after(&mut self, what: Happening) {
+    fn watch_after(&mut self, what: Happening, alone: bool) {
         self.watch = None;
-        match (Trouble::of(&what), what) {
+        match (Trouble::of(&what).map(|trouble| (trouble, alone)), what) {
             (Some(trouble), Happening::Cut { who, other, .. }) => {
                 // In one network nothing is cut, and packets that are relayed do not go that way.
                 let direct = self.view(who, other).is_some_and(|kind| !is_relayed(kind));
@@ -351,16 +359,17 @@ impl<'a> Stage<'a> {
     }
 }
 
-fn acts(at: u32, what: Happening) -> Vec<(u32, Act)> {
+fn acts(at: u32, what: Happening, alone: bool) -> Vec<(u32, Act)> {
     let end = match what {
-        Happening::Sleep { who, for_ms } => Some((at + for_ms, Act::Wake(who))),
-        Happening::Restart { who, after_ms } => Some((at + after_ms, Act::Start(who))),
-        Happening::ServerRestart { after_ms } => Some((at + after_ms, Act::StartServer)),
-        Happening::RelayRestart { after_ms } => Some((at + after_ms, Act::StartRelay)),
-        Happening::Cut { for_ms, .. } => Some((at + for_ms, Act::Mend)),
+        Happening::Sleep { who, .. } => Some(Act::Wake(who, alone)),
+        Happening::Restart { who, .. } => Some(Act::Start(who, alone)),
+        Happening::ServerRestart { .. } => Some(Act::StartServer),
+        Happening::RelayRestart { .. } => Some(Act::StartRelay),
+        Happening::Cut { .. } => Some(Act::Mend),
         _ => None,
     };
-    [(at, Act::Happen(what))].into_iter().chain(end).collect()
+    let end = end.map(|act| (at + what.lasts_ms(), act));
+    [(at, Act::Happen(what, alone))].into_iter().chain(end).collect()
 }
 
 /// Builds carriers and homes; returns the place of each home.

@@ -26,10 +26,22 @@ pub enum Trouble {
     RouterRestarted,
 }
 
+/// The longest time that packets did not arrive, from one member to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outage {
+    /// After what.
+    pub trouble: Trouble,
+    /// Whether it was all that went wrong.
+    pub alone: bool,
+    /// How long.
+    pub span: Duration,
+}
+
 /// Two members who send each other packets, and the longest time that none arrived.
 #[derive(Debug)]
 pub(crate) struct Watch {
     trouble: Trouble,
+    alone: bool,
     pair: [usize; 2],
     began: Instant,
     sent: u32,
@@ -65,8 +77,9 @@ impl Trouble {
 }
 
 impl Stage<'_> {
-    /// Begins to watch somebody and a friend; `None` is anybody it is connected to.
-    pub(crate) fn watch(&mut self, trouble: Trouble, who: usize, friend: Option<usize>) {
+    /// Begins to watch somebody and a friend; `None` is anybody it is connected to. Beside the trouble it is told whether
+    /// that is all that goes wrong.
+    pub(crate) fn watch(&mut self, (trouble, alone): (Trouble, bool), who: usize, friend: Option<usize>) {
         let met = |other: usize| self.times.contains_key(&(who.min(other), who.max(other)));
         let fits = |other: &usize| self.can_send(*other) && met(*other);
         let friends: Vec<usize> = (0..self.present.len()).filter(fits).collect();
@@ -74,6 +87,7 @@ impl Stage<'_> {
         let friend = friend.filter(|friend| friends.contains(friend)).or(any);
         self.watch = friend.filter(|_| self.can_send(who)).map(|friend| Watch {
             trouble,
+            alone,
             pair: [who, friend],
             began: self.world.now.instant,
             sent: 0,
@@ -102,7 +116,8 @@ impl Stage<'_> {
             }
         }
         if now >= watch.began + WATCHED {
-            return self.outages.extend(watch.longest.map(|longest| (watch.trouble, longest)));
+            let Watch { trouble, alone, longest, .. } = watch;
+            return self.outages.extend(longest.map(|span| Outage { trouble, alone, span }));
         }
         if watch.pair.iter().all(|who| self.can_send(*who)) {
             self.send_watched(&mut watch);
