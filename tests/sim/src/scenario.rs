@@ -224,14 +224,18 @@ impl Scenario {
         scenario
     }
 
-    /// Whether an event finds a party at rest: nothing else goes on, and whatever happened before, joins too, was over
-    /// some time ago.
+    /// Whether an event finds a party at rest, and is over before anything else happens. Whatever was before, joins too,
+    /// must have ended some time ago.
     #[must_use]
     pub fn is_alone(&self, event: usize) -> bool {
-        let Some(at) = self.events.get(event).map(|event| event.at_ms) else { return false };
-        let before = self.events.iter().take(event).map(|other| other.at_ms + other.what.lasts_ms());
+        let end = |event: &Event| event.at_ms + event.what.lasts_ms();
+        let Some((this, later)) = self.events.get(event..).and_then(<[Event]>::split_first) else {
+            return false;
+        };
         let joins = self.members.iter().map(|person| person.joins_ms);
-        before.chain(joins).all(|end| end + REST_MS <= at)
+        let before = self.events.iter().take(event).map(end).chain(joins);
+        before.into_iter().all(|end| end + REST_MS <= this.at_ms)
+            && later.iter().all(|other| other.at_ms > end(this))
     }
 
     fn move_in(&mut self, dice: &mut Dice, helped: bool) -> usize {
