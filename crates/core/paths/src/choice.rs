@@ -138,19 +138,24 @@ impl Peer {
         let path = self.selected?;
         self.traffic.sent(now);
         let pair = self.pair_mut(path)?;
-        let doubtful = !pair.sound(now);
+        let doubt = (!pair.sound(now)).then(|| pair.unanswered.unwrap_or(now));
         pair.sent(now);
         let primary = hop(relays, path)?;
-        let other = if doubtful { self.next_best(now, path) } else { None };
+        let other = doubt.and_then(|since| self.next_best(now, path, since));
         if let Some(pair) = other.and_then(|path| self.pair_mut(path)) {
             pair.sent(now);
         }
         Some(Route { primary, secondary: other.and_then(|path| hop(relays, path)) })
     }
 
-    fn next_best(&self, now: Instant, except: Path) -> Option<Path> {
+    /// What else to send on while a path has been in doubt: the peer is in the same trouble, so the path by which it is
+    /// heard since then is the one that works.
+    fn next_best(&self, now: Instant, except: Path, since: Instant) -> Option<Path> {
         let others = self.pairs.iter().filter(|pair| pair.path != except && pair.sound(now));
-        let best = others.min_by_key(|pair| rank(pair)).or_else(|| self.last_resort(now, Some(except)));
+        let unheard = |pair: &Pair| pair.heard.is_none_or(|at| at < since);
+        let best = others
+            .min_by_key(|pair| (unheard(pair), rank(pair)))
+            .or_else(|| self.last_resort(now, Some(except)));
         best.map(|pair| pair.path)
     }
 

@@ -30,6 +30,9 @@ use crate::{
 /// Checks that go out at once; further ones follow at the configured pace (RFC 8445, section 14, whose 50 ms suit
 /// thousands of streams rather than a party).
 const BURST: u32 = 16;
+/// So many times slower is the pace of checks that only measure, and have one of their own: where many peers come at once,
+/// those that are found do not hold up those that are not.
+const MEASURING: u32 = 2;
 /// How soon a packet that went out makes the machine look whether one came back.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -55,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) relays: Relays,
     pub(crate) direct: BTreeSet<PeerId>,
     pacer: Pacer,
+    /// For checks that only measure.
+    measuring: Pacer,
     pub(crate) open_checks: BTreeMap<TransactionId, PeerId>,
     counter: u64,
     rng: ChaCha20Rng,
@@ -77,6 +82,7 @@ impl Shared {
             relays: &mut self.relays,
             direct: &self.direct,
             pacer: &mut self.pacer,
+            measuring: &mut self.measuring,
             open_checks: &mut self.open_checks,
             counter: &mut self.counter,
             rng: &mut self.rng,
@@ -106,6 +112,7 @@ impl Paths {
             counters: Counters::default(),
             shared: Shared {
                 pacer: Pacer::new(config.pace, BURST),
+                measuring: Pacer::new(config.pace * MEASURING, BURST),
                 config,
                 local: Vec::new(),
                 relays,

@@ -198,7 +198,17 @@ impl Pair {
         match self.state {
             State::Waiting => {}
             State::Failed => self.restart(),
-            State::Checking(_) | State::Valid => self.urgent = true,
+            State::Checking(_) | State::Valid => {
+                self.hasten();
+                self.urgent = true;
+            }
+        }
+    }
+
+    /// A turn that was promised for measuring is too late for what comes now.
+    fn hasten(&mut self) {
+        if self.only_measures() {
+            self.turn = None;
         }
     }
 
@@ -212,6 +222,7 @@ impl Pair {
 
     /// A packet goes out that wants an answer.
     pub(crate) fn sent(&mut self, now: Instant) {
+        self.hasten();
         self.last_out = Some(now);
         self.unanswered.get_or_insert(now);
     }
@@ -296,6 +307,11 @@ impl Pair {
         let by_round = matches!(method, Method::Predict | Method::Spray);
         let took = self.took.unwrap_or_default();
         ((worked || failed) && !by_round).then_some(Event::Tried { method, worked, took })
+    }
+
+    /// Nothing waits for what its next check says: it works, as far as is known.
+    pub(crate) const fn only_measures(&self) -> bool {
+        matches!(self.state, State::Valid) && self.unanswered.is_none() && !self.urgent
     }
 
     /// No check went out since then.

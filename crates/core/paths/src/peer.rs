@@ -35,6 +35,7 @@ pub(crate) struct Env<'a> {
     /// Peers with a direct path: those that may pass packets on.
     pub(crate) direct: &'a BTreeSet<PeerId>,
     pub(crate) pacer: &'a mut Pacer,
+    pub(crate) measuring: &'a mut Pacer,
     pub(crate) open_checks: &'a mut BTreeMap<TransactionId, PeerId>,
     pub(crate) counter: &'a mut u64,
     pub(crate) rng: &'a mut ChaCha20Rng,
@@ -370,7 +371,8 @@ impl Peer {
     /// Checks a pair if it is its turn; returns when to look again.
     fn take_turn(&mut self, env: &mut Env<'_>, at: usize) -> Option<Instant> {
         let pair = self.pairs.get_mut(at)?;
-        pair.turn = pair.turn.filter(|turn| *turn > env.now).or_else(|| env.pacer.queue(env.now).err());
+        let pacer = if pair.only_measures() { &mut *env.measuring } else { &mut *env.pacer };
+        pair.turn = pair.turn.filter(|turn| *turn > env.now).or_else(|| pacer.queue(env.now).err());
         if pair.turn.is_none() { self.check(env, at) } else { pair.turn }
     }
 
