@@ -147,7 +147,7 @@ impl Node {
         let Some(local) = self.parties.get(&party) else { return };
         let goodbyes: Vec<_> = local.goodbyes.fresh(now.instant).collect();
         if goodbyes.is_empty()
-            || self.rng.next_u32() as usize % local.membership.members().count().max(1) >= SPEAKERS
+            || self.rng.next_u32() as usize % local.membership.devices().count().max(1) >= SPEAKERS
         {
             return;
         }
@@ -161,7 +161,7 @@ impl Node {
 /// A goodbye to every member, and to whoever is there besides.
 fn letters(membership: &Membership, room: &Room, goodbye: &Outgoing, number: &mut u32) -> Vec<ClientFrame> {
     let topic = goodbye.topic;
-    let members = membership.members().filter_map(|member| membership.handle_of(&topic, &member.device));
+    let members = membership.devices().filter_map(|device| membership.handle_of(&topic, &device));
     let all: BTreeSet<Handle> = members.chain(room.present.iter().copied()).collect();
     let letter = |to| {
         *number = number.wrapping_add(1);

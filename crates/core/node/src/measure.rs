@@ -131,9 +131,9 @@ impl Node {
     /// Looks how fast bytes flow; to be called before [`Self::snapshot`], some times a second while somebody looks.
     pub fn measure(&mut self, now: Now) {
         for (party, local) in &self.parties {
-            for member in local.membership.members() {
-                let Some(session) = self.tunnel.session(*party, member.device) else { continue };
-                let measurement = self.measurements.entry((*party, member.device)).or_default();
+            for device in local.membership.devices() {
+                let Some(session) = self.tunnel.session(*party, device) else { continue };
+                let measurement = self.measurements.entry((*party, device)).or_default();
                 measurement.count(now.instant, &session);
             }
         }

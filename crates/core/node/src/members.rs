@@ -72,7 +72,7 @@ impl Node {
         local.interface = None;
         local.problem = local.problem.take().filter(|problem| problem.code != ErrorCode::InviteExpired);
         let secret = local.membership.tunnel_secret();
-        let members: Vec<DeviceId> = local.membership.members().map(|member| member.device).collect();
+        let members: Vec<DeviceId> = local.membership.devices().collect();
         self.tunnel.add_party(now.instant, party, secret, PartyNet { v4, v6, mtu });
         self.outputs.push_back(Output::DeviceUp { party, device });
         members.into_iter().for_each(|device| self.sync_member(now.instant, party, device));
@@ -119,7 +119,7 @@ impl Node {
         let Some(member) = local.membership.member(&device) else {
             return self.drop_peer(now, party, device);
         };
-        let config = PeerConfig { key: member.tunnel_key, v4: member.address_v4, v6: member.address_v6 };
+        let config = PeerConfig { key: member.tunnel_key, v4: member.address_v4, v6: member.address_v6() };
         let session = member.session;
         let params = local.membership.probe_key(&device).map(|probe_key| {
             let me = local.membership.me();

@@ -248,7 +248,7 @@ impl Node {
 
     fn marked(&self, party: PartyId, mark_: Mark) -> Option<DeviceId> {
         let local = self.parties.get(&party)?;
-        let mut found = local.membership.members().map(|member| member.device).filter(|id| mark(id) == mark_);
+        let mut found = local.membership.devices().filter(|id| mark(id) == mark_);
         found.next().filter(|_| found.next().is_none())
     }
 

@@ -187,7 +187,7 @@ impl Node {
         let Some(local) = self.parties.get(&party) else { return Vec::new() };
         let ready =
             |device: &DeviceId| self.tunnel.session(party, *device).is_some_and(|session| session.ready);
-        local.membership.members().map(|member| member.device).filter(ready).collect()
+        local.membership.devices().filter(ready).collect()
     }
 
     /// The own announcement changed in every party.
@@ -239,10 +239,9 @@ impl Node {
     fn is_complete(&self, now: Instant, party: PartyId) -> bool {
         let Some(local) = self.parties.get(&party) else { return false };
         let mut heard =
-            local.membership.members().filter(|member| local.heard_lately(now, &member.device)).peekable();
+            local.membership.devices().filter(|device| local.heard_lately(now, device)).peekable();
         heard.peek().is_some()
-            && heard
-                .all(|member| self.tunnel.session(party, member.device).is_some_and(|session| session.ready))
+            && heard.all(|device| self.tunnel.session(party, device).is_some_and(|session| session.ready))
     }
 
     pub(crate) fn send_beacon(&mut self, now: Now, party: PartyId, to: Option<std::net::SocketAddr>) {

@@ -104,7 +104,7 @@ impl Node {
             confirmed: member.confirmed,
             online: self.is_online(now.instant, local, &member.device, path.as_ref(), session.as_ref()),
             address: member.address_v4,
-            address_v6: Some(member.address_v6),
+            address_v6: Some(member.address_v6()),
             badge: member.nat.and_then(|nat| nat.badge(open)),
             quality: quality(now.instant, path.as_ref(), measured),
             history: path.as_ref().map(|path| history(now, path)).unwrap_or_default(),

@@ -9,12 +9,16 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use partyline_model::{Candidate, DeviceId, NatProfile, Role, SessionNonce, Timestamp, TunnelPublicKey};
+use partyline_model::{
+    Candidate, DeviceId, NatProfile, PartyId, Role, SessionNonce, Timestamp, TunnelPublicKey,
+};
 use partyline_wire::{
     announcement::{Announcement, Presence},
     membership::{Certificate, Confirmation},
 };
 use serde::{Deserialize, Serialize};
+
+use crate::address;
 
 /// Most members of a party, this device included.
 pub const MAX_MEMBERS: usize = 250;
@@ -26,6 +30,7 @@ const WINDOW: usize = 32;
 /// What is known of a member.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Member<'a> {
+    pub(crate) party: PartyId,
     /// Whose device.
     pub device: DeviceId,
     /// Its WireGuard key.
@@ -38,8 +43,6 @@ pub struct Member<'a> {
     pub confirmed: bool,
     /// Its address in the party's range, once claimed and undisputed.
     pub address_v4: Option<Ipv4Addr>,
-    /// Its IPv6 address.
-    pub address_v6: Ipv6Addr,
     /// Names the run of its engine; `None` until heard on the current topic.
     pub session: Option<SessionNonce>,
     /// Where it says it may be reached.
@@ -48,6 +51,14 @@ pub struct Member<'a> {
     pub nat: Option<&'a NatProfile>,
     /// When it was last heard, by this device's clock.
     pub last_heard: Timestamp,
+}
+
+impl Member<'_> {
+    /// Its IPv6 address.
+    #[must_use]
+    pub fn address_v6(&self) -> Ipv6Addr {
+        address::v6(&self.party, &self.device)
+    }
 }
 
 /// One device's record.

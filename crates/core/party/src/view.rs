@@ -150,14 +150,22 @@ impl Membership {
     /// The other members, in order of their ids.
     pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
         let holders = self.holders();
-        self.counted().map(move |(device, record)| self.describe(device, record, &holders))
+        self.counted().map(move |(device, record)| {
+            let holds = |host: &u16| holders.get(host).is_some_and(|(_, holder)| holder == device);
+            self.describe(device, record, record.host().filter(holds))
+        })
+    }
+
+    /// Their devices, in the same order.
+    pub fn devices(&self) -> impl Iterator<Item = DeviceId> {
+        self.counted().map(|(device, _)| *device)
     }
 
     /// One other member.
     #[must_use]
     pub fn member(&self, device: &DeviceId) -> Option<Member<'_>> {
         let record = self.state.roster.get(device).filter(|_| self.listed.contains(device))?;
-        Some(self.describe(device, record, &self.holders()))
+        Some(self.describe(device, record, record.host().filter(|host| self.holds(device, record, *host))))
     }
 
     /// The key for connectivity checks with a member in both sides' present runs.
@@ -220,22 +228,26 @@ impl Membership {
         holders
     }
 
-    fn describe<'a>(
-        &self,
-        device: &DeviceId,
-        record: &'a Record,
-        holders: &BTreeMap<u16, ([u8; 32], DeviceId)>,
-    ) -> Member<'a> {
-        let host = record.host().filter(|host| holders.get(host).is_some_and(|(_, holder)| holder == device));
+    /// Whether this device holds a host number that it claims: what [`Self::holders`] says, for one alone.
+    fn holds(&self, device: &DeviceId, record: &Record, host: u16) -> bool {
+        let claim = (record.digest, *device);
+        let wins = |(other, rival): (&DeviceId, &Record)| {
+            rival.host() == Some(host) && (rival.digest, *other) < claim && self.listed.contains(other)
+        };
+        let ours = self.state.host == Some(host) && (self.state.certificate.digest(), self.me()) < claim;
+        !ours && !self.state.roster.iter().any(wins)
+    }
+
+    fn describe<'a>(&self, device: &DeviceId, record: &'a Record, host: Option<u16>) -> Member<'a> {
         let reach = record.presence.as_ref().map(|presence| &presence.reach);
         Member {
+            party: self.state.party,
             device: *device,
             tunnel_key: *record.tunnel(),
             name: record.name(),
             role: self.rules().role_of(&record.certificate),
             confirmed: record.is_confirmed(),
             address_v4: host.and_then(|host| address::v4(self.range()?, host)),
-            address_v6: address::v6(&self.state.party, device),
             session: record.presence.as_ref().map(|presence| presence.session),
             candidates: reach.map_or(&[], |reach| &reach.candidates),
             nat: reach.map(|reach| &reach.nat),
