@@ -151,7 +151,7 @@ impl Relays {
     ) -> Vec<RelayServer> {
         let addresses = self.addresses.get(&(url.host.clone(), url.port)).into_iter().flatten();
         let way = |address: &SocketAddr| RelayServer {
-            name: relay_name(&url.host, region),
+            name: self.name(&url.host, region),
             transport: url.transport,
             address: *address,
             host: url.host.clone(),
@@ -159,6 +159,18 @@ impl Relays {
             password: password.to_owned(),
         };
         addresses.map(way).collect()
+    }
+
+    /// What a relay is called: its region, with its host where that has several.
+    fn name(&self, host: &str, region: &str) -> String {
+        let mut granted = self.grants.values().flat_map(|granted| urls(&granted.grant));
+        if region.is_empty() {
+            host.to_owned()
+        } else if granted.any(|(url, other)| other == region && url.host != host) {
+            format!("{region} ({host})")
+        } else {
+            region.to_owned()
+        }
     }
 
     /// The same hosts as STUN servers.
@@ -172,10 +184,6 @@ impl Relays {
             })
             .collect()
     }
-}
-
-fn relay_name(host: &str, region: &str) -> String {
-    if region.is_empty() { host.to_owned() } else { region.to_owned() }
 }
 
 fn urls(grant: &RelayGrant) -> impl Iterator<Item = (TurnUrl, &str)> {
@@ -262,6 +270,27 @@ mod tests {
             ]
         );
         assert_eq!(relays.stun().len(), 2);
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
+    fn two_relays_of_one_region_are_two() {
+        let (mut relays, now) = (Relays::default(), Now { instant: Instant::now(), unix: Timestamp(0) });
+        let mut grant = grant("one", &["turn:192.0.2.1:1", "turn:192.0.2.2:1", "turn:192.0.2.3:1"]);
+        for (server, region) in grant.servers.iter_mut().zip(["fra", "fra", "waw"]) {
+            region.clone_into(&mut server.region);
+        }
+        for (host, port) in relays.granted(ServerId(1), grant, now) {
+            let address = SocketAddr::new(host.parse().unwrap(), port);
+            relays.resolved(host, port, vec![address]);
+        }
+        let names: Vec<_> = relays.servers().into_iter().map(|relay| relay.name).collect();
+        assert_eq!(names, ["fra (192.0.2.1)", "fra (192.0.2.2)", "waw"]);
+        let answers = names.iter().zip([40, 20, 30]);
+        relays.rank(&answers.map(|(name, ms)| (name.clone(), Some(Duration::from_millis(ms)))).collect());
+        let ranked: Vec<_> =
+            relays.ranked().into_iter().map(|relay| relay.address.ip().to_string()).collect();
+        assert_eq!(ranked, ["192.0.2.2", "192.0.2.3", "192.0.2.1"]);
     }
 
     #[test]
