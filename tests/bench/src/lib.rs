@@ -1,4 +1,5 @@
 //! Benchmarks side by side with the field's other programs.
 
 pub mod members;
+pub mod mesh;
 pub mod relay;

@@ -17,6 +17,8 @@ enum Benchmark {
     Server,
     /// Memory of the rendezvous per idle member.
     Members(partyline_tests_bench::members::Options),
+    /// What a member of a large party costs its computer: real nodes on real sockets of the loopback.
+    Mesh(partyline_tests_bench::mesh::Options),
     /// The relay beside coturn.
     Relay(partyline_tests_bench::relay::Options),
 }
@@ -40,6 +42,7 @@ fn main() -> Result<()> {
             json!({ "server": [relay, members] })
         }
         Benchmark::Members(options) => partyline_tests_bench::members::run(&options)?,
+        Benchmark::Mesh(options) => partyline_tests_bench::mesh::run(&options)?,
         Benchmark::Relay(options) => partyline_tests_bench::relay::run(&options)?,
     };
     println!("{result}");

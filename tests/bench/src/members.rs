@@ -5,7 +5,7 @@
 //! memory beside that, which is the same for every program.
 
 mod crowd;
-mod server;
+pub(crate) mod server;
 
 use std::path::PathBuf;
 
@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use tokio::runtime::Builder;
 
 use self::{crowd::Crowd, server::Server};
+
+const WITHOUT_RELAY: &str = "[relay]\nenabled = false\n";
 
 /// Options of the members benchmark.
 #[derive(Debug, Clone, Args)]
@@ -90,7 +92,7 @@ pub fn run(options: &Options) -> Result<Value> {
 }
 
 async fn measure(options: &Options, secure: bool) -> Result<Sample> {
-    let server = Server::start(&options.server, secure)?;
+    let server = Server::start(&options.server, secure, WITHOUT_RELAY)?;
     // One member comes and goes, so that what is made once is not counted.
     drop(Crowd::gather(&server, 1, options.party, options.record).await?);
     let empty = server.resident()?;

@@ -12,26 +12,26 @@ use partyline_net::{Roots, TlsClient};
 use tempfile::TempDir;
 
 /// A running server without the limits that keep one address from having all members.
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
-    pub(super) url: String,
-    pub(super) client: TlsClient,
+    pub(crate) url: String,
+    pub(crate) client: TlsClient,
     _folder: TempDir,
 }
 
 const LIMITS: &str = "
 listen = [\"127.0.0.1:0\"]
-[relay]
-enabled = false
 [limits]
 connections_per_address = 1000000
 frames_per_address = { burst = 10000000, per_second = 1000000 }
+frames_per_topic = { burst = 10000000, per_second = 1000000 }
 ";
 
 impl Server {
-    pub(super) fn start(program: &Path, secure: bool) -> Result<Self> {
+    /// Starts it; `relay` is that section of its configuration.
+    pub(crate) fn start(program: &Path, secure: bool, relay: &str) -> Result<Self> {
         let folder = TempDir::new()?;
-        let mut config = LIMITS.to_owned();
+        let mut config = format!("{LIMITS}{relay}");
         let mut roots = Roots::default();
         if secure {
             let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;

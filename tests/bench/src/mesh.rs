@@ -1,0 +1,158 @@
+//! What each member of a large party costs its computer, while all meet and then at rest.
+//!
+//! Every member is the real node with a real UDP socket on an address of its own in 127.0.0.0/8, and a WebSocket to the real
+//! server, which has a relay too. Nothing stands for the network: datagrams go through the kernel. Devices are left out,
+//! since nobody plays. All run in this process, whose processor time is divided by the members; it includes the
+//! kernel's for their packets, but not the server's.
+
+mod member;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use serde_json::{Value, json};
+use tokio::{
+    runtime::Builder,
+    time::{sleep, timeout},
+};
+
+use self::member::{Counts, Member};
+use crate::members::server::Server;
+
+/// So many come before the next ones do, since one computer has to do all that they do to meet.
+const TOGETHER: usize = 16;
+/// How long these may take to find everybody.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often it is looked whether they have.
+const LOOK: Duration = Duration::from_millis(100);
+const RELAY: &str = "[relay]
+listen = [\"127.0.0.1\"]
+port = 0
+alternate_port = 0
+allow_private_peers = true
+allocations_per_address = 10000
+";
+
+/// Options of the mesh benchmark.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Our server, built in release mode.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/partyline-server"))]
+    server: PathBuf,
+    /// Sizes of the parties, one after the other.
+    #[arg(long, value_delimiter = ',', default_values_t = [16, 64, 250])]
+    members: Vec<usize>,
+    /// Seconds of rest that are measured, after as many that are not.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+}
+
+/// What one member costs.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    members: usize,
+    /// Until everybody had come and was connected to everybody.
+    met: Duration,
+    /// Processor time of a member until then.
+    meeting: Duration,
+    /// Datagrams that a member sent until then.
+    meeting_datagrams: f64,
+    /// Processor time of a member in a second of rest.
+    rest: Duration,
+    /// Datagrams that a member sends in a second of rest.
+    rest_datagrams: f64,
+}
+
+/// Runs the benchmark, prints a table and returns `{"mesh": …}`.
+///
+/// # Errors
+/// The server does not start, or members do not find each other.
+pub fn run(options: &Options) -> Result<Value> {
+    ensure!(options.server.exists(), "build it first: cargo build --release -p partyline-server");
+    println!("{:>7} {:>8} | {:^31} | {:^47}", "", "all", "for each peer, until then", "at rest, each member");
+    println!(
+        "{:>7} {:>8} | {:>15} {:>15} | {:>10} {:>17} {:>18}",
+        "members", "met, s", "processor, ms", "datagrams", "us/s", "us/s a peer", "datagrams/15 s a peer"
+    );
+    let mut results = Vec::new();
+    for members in &options.members {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let sample = runtime.block_on(measure(options, *members))?;
+        results.push(sample.show());
+    }
+    Ok(json!({ "mesh": results }))
+}
+
+impl Sample {
+    /// Prints it, and gives it as JSON.
+    fn show(self) -> Value {
+        let Self { members, met, meeting, meeting_datagrams, rest, rest_datagrams } = self;
+        let peers = (members - 1) as f64;
+        let (met, meeting) = (met.as_secs_f64(), meeting.as_secs_f64() * 1e3 / peers);
+        let (meeting_datagrams, rest) = (meeting_datagrams / peers, rest.as_secs_f64() * 1e6);
+        let (rest_a_peer, datagrams) = (rest / peers, rest_datagrams * 15.0 / peers);
+        println!(
+            "{members:>7} {met:>8.1} | {meeting:>15.2} {meeting_datagrams:>15.1} | {rest:>10.0} {rest_a_peer:>17.1} {datagrams:>18.2}"
+        );
+        json!({
+            "members": members, "met_s": met, "meeting_ms_a_peer": meeting,
+            "meeting_datagrams_a_peer": meeting_datagrams, "rest_us_per_s": rest,
+            "rest_us_per_s_a_peer": rest_a_peer, "rest_datagrams_in_15_s_a_peer": datagrams,
+        })
+    }
+}
+
+async fn measure(options: &Options, members: usize) -> Result<Sample> {
+    let server = Server::start(&options.server, false, RELAY)?;
+    let counts = Arc::new(Counts::default());
+    let (start, begun) = (Instant::now(), processor_time()?);
+    let host = Member::host(&server, &counts).await?;
+    let mut all = vec![host];
+    for number in 1..members {
+        all.push(Member::guest(&server, &counts, number, &all[0].link).await?);
+        if number % TOGETHER == 0 || number + 1 == members {
+            timeout(PATIENCE, meet(&all)).await.context("not everybody found everybody")?;
+        }
+    }
+    let (met, meeting) = (start.elapsed(), processor_time()? - begun);
+    let sent = counts.datagrams.load(Ordering::Relaxed);
+    let span = Duration::from_secs(options.seconds);
+    sleep(span).await;
+    let (start, begun, before) =
+        (Instant::now(), processor_time()?, counts.datagrams.load(Ordering::Relaxed));
+    sleep(span).await;
+    let (lasted, used) = (start.elapsed().as_secs_f64(), processor_time()? - begun);
+    let rested = counts.datagrams.load(Ordering::Relaxed) - before;
+    let each = members as f64;
+    Ok(Sample {
+        members,
+        met,
+        meeting: meeting.div_f64(each),
+        meeting_datagrams: sent as f64 / each,
+        rest: used.div_f64(each * lasted),
+        rest_datagrams: rested as f64 / each / lasted,
+    })
+}
+
+async fn meet(all: &[Member]) {
+    for member in all {
+        while member.connected() < all.len() - 1 {
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// Of this process so far, in its own code and in the kernel's.
+fn processor_time() -> Result<Duration> {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF)?;
+    let span = |time: nix::sys::time::TimeVal| {
+        Duration::from_secs(time.tv_sec().unsigned_abs())
+            + Duration::from_micros(time.tv_usec().unsigned_abs())
+    };
+    Ok(span(usage.user_time()) + span(usage.system_time()))
+}

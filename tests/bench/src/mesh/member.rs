@@ -1,0 +1,279 @@
+//! A member: the node, its socket and its connection to the server, in a task of their own.
+
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, bail};
+use partyline_model::{Command, Now, PartyId, Reply, Settings, Timestamp};
+use partyline_net::{TlsClient, WebSocket, connect_ws};
+use partyline_node::{
+    Config, DeviceInput, Egress, LocalNetwork, NetcheckConfig, Node, Output, PACKET_ROOM, PathsConfig,
+    ServerId, ServerInput, SocketId, StreamId,
+};
+use tokio::{
+    net::UdpSocket,
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
+
+use crate::members::server::Server;
+
+/// As often as the engine tells how things are.
+const SHOW: Duration = Duration::from_secs(1);
+const QUEUE: usize = 4096;
+const LARGEST: usize = 2048;
+
+/// What all members have done.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// Datagrams sent.
+    pub(super) datagrams: AtomicUsize,
+}
+
+/// A running member; dropping it ends nothing, the runtime does.
+#[derive(Debug)]
+pub(super) struct Member {
+    /// The invite that it made, if it is the first.
+    pub(super) link: String,
+    connected: Arc<AtomicUsize>,
+}
+
+/// What its task holds.
+struct Task {
+    node: Node,
+    socket: UdpSocket,
+    tls: TlsClient,
+    server: Option<(ServerId, mpsc::Sender<Vec<u8>>)>,
+    events: (mpsc::Sender<(ServerId, ServerInput)>, mpsc::Receiver<(ServerId, ServerInput)>),
+    answer: Option<oneshot::Sender<Reply>>,
+    counts: Arc<Counts>,
+    connected: Arc<AtomicUsize>,
+    shown: Instant,
+}
+
+impl Member {
+    /// The one that makes the party.
+    pub(super) async fn host(server: &Server, counts: &Arc<Counts>) -> Result<Self> {
+        let create = Command::Create {
+            name: "Mesh".to_owned(),
+            display_name: "member 0".to_owned(),
+            servers: vec![server.url.clone()],
+            range: None,
+        };
+        match Self::start(server, counts, 0, create).await? {
+            (connected, Reply::Created { link, .. }) => Ok(Self { link, connected }),
+            (_, other) => bail!("no party: {other:?}"),
+        }
+    }
+
+    /// One that joins it.
+    pub(super) async fn guest(
+        server: &Server,
+        counts: &Arc<Counts>,
+        number: usize,
+        link: &str,
+    ) -> Result<Self> {
+        let display_name = format!("member {number}");
+        let join = Command::Join { link: link.to_owned(), display_name };
+        let (connected, _) = Self::start(server, counts, number, join).await?;
+        Ok(Self { link: String::new(), connected })
+    }
+
+    /// How many others it is connected to.
+    pub(super) fn connected(&self) -> usize {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    async fn start(
+        server: &Server,
+        counts: &Arc<Counts>,
+        number: usize,
+        command: Command,
+    ) -> Result<(Arc<AtomicUsize>, Reply)> {
+        let ip = Ipv4Addr::from_bits(Ipv4Addr::new(127, 0, 1, 1).to_bits() + u32::try_from(number)?);
+        let socket = UdpSocket::bind((ip, 0)).await?;
+        let port = socket.local_addr()?.port();
+        let (connected, (answer, answered)) = (Arc::default(), oneshot::channel());
+        let mut task = Task {
+            node: node(number)?,
+            socket,
+            tls: server.client.clone(),
+            server: None,
+            events: mpsc::channel(QUEUE),
+            answer: Some(answer),
+            counts: counts.clone(),
+            connected: Arc::clone(&connected),
+            shown: Instant::now(),
+        };
+        let local =
+            LocalNetwork { addresses: vec![IpAddr::V4(ip)], port_v4: Some(port), ..LocalNetwork::default() };
+        task.node.handle_network(now(), local);
+        task.node.handle_command(now(), 1, command);
+        tokio::spawn(task.run());
+        Ok((connected, answered.await.context("the command failed")?))
+    }
+}
+
+/// A new device's node. Its keys protect nothing, so anything will do for a seed.
+fn node(number: usize) -> Result<Node> {
+    let now = now();
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&number.to_le_bytes());
+    seed[8..16].copy_from_slice(&now.unix.0.to_le_bytes());
+    let config = Config {
+        settings: Settings::default(),
+        version: "bench".to_owned(),
+        paths: PathsConfig::default(),
+        netcheck: NetcheckConfig::default(),
+    };
+    Ok(Node::new(now, seed, config, None)?)
+}
+
+fn now() -> Now {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { instant: Instant::now(), unix: Timestamp(0).plus(unix) }
+}
+
+impl Task {
+    async fn run(mut self) {
+        let (mut datagram, mut packet) = ([0; LARGEST], vec![0; PACKET_ROOM + LARGEST]);
+        loop {
+            self.pump();
+            let due = self.node.poll_timeout().into_iter().chain([self.shown + SHOW]).min();
+            let wait = due.map_or(SHOW, |at| at.saturating_duration_since(Instant::now()));
+            tokio::select! {
+                received = self.socket.recv_from(&mut datagram) => {
+                    if let Ok((len, from)) = received {
+                        let _ = self.node.handle_datagram(now(), from, &mut datagram[..len], &mut packet);
+                    }
+                }
+                Some((id, input)) = self.events.1.recv() => self.node.handle_server(now(), id, input),
+                () = sleep(wait) => {}
+            }
+            let now = now();
+            if self.node.poll_timeout().is_some_and(|at| at <= now.instant) {
+                self.node.handle_timeout(now);
+            }
+            self.show(now);
+        }
+    }
+
+    /// Does what the engine does once a second.
+    fn show(&mut self, now: Now) {
+        if now.instant < self.shown + SHOW {
+            return;
+        }
+        self.shown = now.instant;
+        self.node.measure(now);
+        let members = self.node.snapshot(now).parties.into_iter().flat_map(|party| party.members);
+        let shaken =
+            members.filter(|member| member.path.as_ref().is_some_and(|path| path.handshake_s.is_some()));
+        self.connected.store(shaken.count(), Ordering::Relaxed);
+    }
+
+    fn pump(&mut self) {
+        let mut out = Out::default();
+        self.node.flush(now(), &mut out);
+        out.0.into_iter().for_each(|(to, bytes)| self.send(to, &bytes));
+        while let Some(output) = self.node.poll_output() {
+            self.perform(output);
+        }
+    }
+
+    fn send(&self, to: SocketAddr, bytes: &[u8]) {
+        self.counts.datagrams.fetch_add(1, Ordering::Relaxed);
+        // A full buffer drops it, as a full network would.
+        let _ = self.socket.try_send_to(bytes, to);
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Datagram { destination, bytes } => self.send(destination, &bytes),
+            Output::DeviceUp { party, .. } => {
+                self.node.handle_device(party, DeviceInput::Up("mesh0".to_owned()));
+            }
+            Output::ServerOpen { id, url } => self.open(id, url),
+            Output::ServerSend { id, frame } => {
+                if let Some((_, frames)) = self.server.as_ref().filter(|(open, _)| *open == id) {
+                    let _ = frames.try_send(frame);
+                }
+            }
+            Output::ServerClose { .. } => self.server = None,
+            Output::Resolve { host, port } => {
+                let address = host.parse::<IpAddr>().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                self.node.handle_resolved(now(), host, port, vec![SocketAddr::new(address, port)]);
+            }
+            Output::Answer { result, .. } => {
+                if let (Ok(reply), Some(answer)) = (*result, self.answer.take()) {
+                    let _ = answer.send(reply);
+                }
+            }
+            Output::Spares { .. } => self.node.handle_spares(now(), Vec::new()),
+            Output::SocketsOpen { ids } => {
+                let none: Vec<(SocketId, Option<u16>)> = ids.into_iter().map(|id| (id, None)).collect();
+                self.node.handle_sockets(now(), &none);
+            }
+            // Nobody's router, disk or LAN is here, and the relay is reached by UDP.
+            _ => {}
+        }
+    }
+
+    fn open(&mut self, id: ServerId, url: String) {
+        let (frames, queue) = mpsc::channel(QUEUE);
+        self.server = Some((id, frames));
+        let (tls, events) = (self.tls.clone(), self.events.0.clone());
+        tokio::spawn(async move {
+            if let Ok(socket) = connect_ws(&url, &tls).await {
+                carry(id, socket, queue, &events).await;
+            }
+            let _ = events.send((id, ServerInput::Closed(None))).await;
+        });
+    }
+}
+
+/// Carries frames both ways until the connection ends or nobody wants it any more.
+async fn carry(
+    id: ServerId,
+    mut socket: WebSocket,
+    mut queue: mpsc::Receiver<Vec<u8>>,
+    events: &mpsc::Sender<(ServerId, ServerInput)>,
+) {
+    let _ = events.send((id, ServerInput::Opened)).await;
+    loop {
+        tokio::select! {
+            frame = queue.recv() => {
+                let Some(frame) = frame else { return };
+                if socket.send(frame).await.is_err() {
+                    return;
+                }
+            }
+            message = socket.next() => match message {
+                Some(Ok(frame)) => drop(events.send((id, ServerInput::Frame(frame))).await),
+                _ => return,
+            },
+        }
+    }
+}
+
+/// Datagrams that leave the node in one go.
+#[derive(Default)]
+struct Out(VecDeque<(SocketAddr, Vec<u8>)>);
+
+impl Egress for Out {
+    fn datagrams(&mut self, destination: SocketAddr, segment: usize, bytes: &[u8]) {
+        self.0.extend(bytes.chunks(segment.max(1)).map(|datagram| (destination, datagram.to_vec())));
+    }
+
+    fn datagrams_from(&mut self, _: SocketId, _: SocketAddr, _: usize, _: &[u8]) {}
+
+    fn stream(&mut self, _: StreamId, _: &[u8]) {}
+
+    fn packet(&mut self, _: PartyId, _: &[u8]) {}
+}
