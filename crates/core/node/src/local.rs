@@ -15,7 +15,7 @@ use crate::{farewell::Goodbyes, io::DeviceConfig, node::CLOCK_CHECK};
 pub(crate) const BEACON_BUSY: Duration = Duration::from_secs(5);
 pub(crate) const BEACON_IDLE: Duration = Duration::from_secs(30);
 /// Changes of the own announcement are gathered this long, so that candidates learned together go out together.
-const ANNOUNCE_DELAY: Duration = Duration::from_millis(30);
+const ANNOUNCE_DELAY: Duration = Duration::from_millis(10);
 const ANNOUNCE_PATIENCE: Duration = Duration::from_secs(3);
 const JUDGE_PAUSE: Duration = Duration::from_secs(1);
 /// Without a path or a server that lists it, a member not heard for this long is offline.

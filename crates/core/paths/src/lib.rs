@@ -24,6 +24,7 @@
 
 #![allow(rustdoc::private_intra_doc_links)]
 
+mod address;
 mod api;
 mod choice;
 mod explain;

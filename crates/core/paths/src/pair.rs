@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -15,6 +15,7 @@ use partyline_model::{CandidateKind, Method, PathKind};
 use partyline_wire::probe::TransactionId;
 
 use crate::{
+    address::is_private,
     api::{Event, Path, RelayTransport, Via},
     quality::Estimate,
     role::Role,
@@ -418,22 +419,4 @@ fn round_of(patience: Duration) -> u32 {
         Some(*end)
     });
     u32::try_from(ends.take_while(|end| *end <= patience).count()).unwrap_or(u32::MAX).max(LATER_ROUND)
-}
-
-/// Whether an address only means something on a local network.
-pub(crate) fn is_private(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local() || ip.is_loopback(),
-        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_loopback(),
-    }
-}
-
-/// IPv4 addresses that a dual-stack socket shows as IPv6 ones, as IPv4.
-pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => {
-            SocketAddr::new(address.ip().to_canonical(), address.port())
-        }
-        _ => address,
-    }
 }

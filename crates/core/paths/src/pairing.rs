@@ -7,8 +7,9 @@ use rand_core::RngCore;
 use std::net::SocketAddr;
 
 use crate::{
+    address::is_private,
     api::{AllocationId, Config, Passage, Path, PeerId, RelayTransport, SocketId, Via},
-    pair::{Pair, State, is_private, kind_of},
+    pair::{Pair, State, kind_of},
     peer::{Env, Peer},
 };
 

@@ -16,7 +16,7 @@ use crate::{
     api::{Config, Event, Hop, Local, Path, PeerId, PeerParams, SocketId, Transmit, Via},
     pair::{Pair, State},
     pairing::{forget, permitted},
-    punch::{Budget, PortOrder, Punch, Sockets, Traffic, question},
+    punch::{Budget, PortOrder, Punch, Sockets, Traffic, indication, question},
     relays::Relays,
     schedule::Pacer,
 };
@@ -65,13 +65,6 @@ impl Env<'_> {
         }
         self.out.push_back(Transmit { local, dst, bytes: probe });
     }
-}
-
-/// A STUN Binding indication (RFC 8489, section 5), which nobody answers.
-fn indication(counter: u64) -> Vec<u8> {
-    let mut bytes = vec![0x00, 0x11, 0, 0, 0x21, 0x12, 0xa4, 0x42, 0, 0, 0, 0];
-    bytes.extend(counter.to_be_bytes());
-    bytes
 }
 
 /// The way out along a path, if there is one now.

@@ -9,9 +9,9 @@ use partyline_wire::{
 
 use crate::{
     Paths,
+    address::canonical,
     api::{Handled, Local, Path, Via},
     machine::Shared,
-    pair::canonical,
     peer::Refusal,
     turn::Input,
 };

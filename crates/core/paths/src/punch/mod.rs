@@ -36,7 +36,7 @@ use crate::{
 use breaker::Breaker;
 pub(crate) use budget::Budget;
 use round::{Outcome, Round};
-pub(crate) use sample::question;
+pub(crate) use sample::{indication, question};
 pub(crate) use sockets::Sockets;
 pub(crate) use spray::PortOrder;
 pub(crate) use traffic::Traffic;

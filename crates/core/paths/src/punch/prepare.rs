@@ -141,7 +141,7 @@ pub(crate) fn main(candidates: &[Candidate]) -> Option<SocketAddr> {
         let mut fitting = candidates.iter().filter(move |c| c.kind == kind && c.address.is_ipv4());
         fitting.find(|c| match kind {
             CandidateKind::Mapped => is_outermost(c, seen(candidates)),
-            CandidateKind::Host => !crate::pair::is_private(c.address.ip()),
+            CandidateKind::Host => !crate::address::is_private(c.address.ip()),
             _ => true,
         })
     };

@@ -178,6 +178,13 @@ pub(crate) fn question(id: TransactionId) -> Vec<u8> {
     bytes
 }
 
+/// A STUN Binding indication (RFC 8489, section 5), which nobody answers.
+pub(crate) fn indication(counter: u64) -> Vec<u8> {
+    let mut bytes = vec![0x00, 0x11, 0, 0, 0x21, 0x12, 0xa4, 0x42, 0, 0, 0, 0];
+    bytes.extend(counter.to_be_bytes());
+    bytes
+}
+
 /// Where a server saw us.
 fn mapped(bytes: &[u8]) -> Option<SocketAddr> {
     let (message, _) = MessageDecoderBuilder::default().build().decode(bytes).ok()?;
