@@ -13,13 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use serde_json::{Value, json};
-use tokio::{
-    runtime::Builder,
-    time::{sleep, timeout},
-};
+use tokio::{runtime::Builder, time::sleep};
 
 use self::member::{Counts, Member};
 use crate::members::server::Server;
@@ -116,7 +113,7 @@ async fn measure(options: &Options, members: usize) -> Result<Sample> {
     for number in 1..members {
         all.push(Member::guest(&server, &counts, number, &all[0].link).await?);
         if number % TOGETHER == 0 || number + 1 == members {
-            timeout(PATIENCE, meet(&all)).await.context("not everybody found everybody")?;
+            meet(&all).await?;
         }
     }
     let (met, meeting) = (start.elapsed(), processor_time()? - begun);
@@ -139,12 +136,15 @@ async fn measure(options: &Options, members: usize) -> Result<Sample> {
     })
 }
 
-async fn meet(all: &[Member]) {
-    for member in all {
-        while member.connected() < all.len() - 1 {
-            sleep(LOOK).await;
-        }
+async fn meet(all: &[Member]) -> Result<()> {
+    let lacking = || all.iter().filter(|member| member.connected() < all.len() - 1).count();
+    let begun = Instant::now();
+    while lacking() > 0 {
+        let (some, all) = (lacking(), all.len());
+        ensure!(begun.elapsed() < PATIENCE, "{some} of {all} members did not find all others");
+        sleep(LOOK).await;
     }
+    Ok(())
 }
 
 /// Of this process so far, in its own code and in the kernel's.

@@ -51,7 +51,8 @@ struct Task {
     socket: UdpSocket,
     tls: TlsClient,
     server: Option<(ServerId, mpsc::Sender<Vec<u8>>)>,
-    events: (mpsc::Sender<(ServerId, ServerInput)>, mpsc::Receiver<(ServerId, ServerInput)>),
+    events: mpsc::Receiver<(ServerId, ServerInput)>,
+    happens: mpsc::Sender<(ServerId, ServerInput)>,
     answer: Option<oneshot::Sender<Reply>>,
     counts: Arc<Counts>,
     connected: Arc<AtomicUsize>,
@@ -101,12 +102,14 @@ impl Member {
         let socket = UdpSocket::bind((ip, 0)).await?;
         let port = socket.local_addr()?.port();
         let (connected, (answer, answered)) = (Arc::default(), oneshot::channel());
+        let (happens, events) = mpsc::channel(QUEUE);
         let mut task = Task {
             node: node(number)?,
             socket,
             tls: server.client.clone(),
             server: None,
-            events: mpsc::channel(QUEUE),
+            events,
+            happens,
             answer: Some(answer),
             counts: counts.clone(),
             connected: Arc::clone(&connected),
@@ -151,10 +154,10 @@ impl Task {
             tokio::select! {
                 received = self.socket.recv_from(&mut datagram) => {
                     if let Ok((len, from)) = received {
-                        let _ = self.node.handle_datagram(now(), from, &mut datagram[..len], &mut packet);
+                        let _ = self.node.handle_datagram(now(), from, &datagram[..len], &mut packet);
                     }
                 }
-                Some((id, input)) = self.events.1.recv() => self.node.handle_server(now(), id, input),
+                Some((id, input)) = self.events.recv() => self.node.handle_server(now(), id, input),
                 () = sleep(wait) => {}
             }
             let now = now();
@@ -228,7 +231,7 @@ impl Task {
     fn open(&mut self, id: ServerId, url: String) {
         let (frames, queue) = mpsc::channel(QUEUE);
         self.server = Some((id, frames));
-        let (tls, events) = (self.tls.clone(), self.events.0.clone());
+        let (tls, events) = (self.tls.clone(), self.happens.clone());
         tokio::spawn(async move {
             if let Ok(socket) = connect_ws(&url, &tls).await {
                 carry(id, socket, queue, &events).await;
