@@ -390,17 +390,18 @@ impl Site<'_> {
         self.namespace.ip("link set wan0 down\naddr flush dev wan0")
     }
 
-    /// Gives it back with the second public address of this customer.
+    /// Gives it back with the second public address of this customer, and says which that is.
     ///
     /// # Errors
     /// When it has no line.
-    pub fn come_up_elsewhere(&self) -> Result<()> {
+    pub fn come_up_elsewhere(&self) -> Result<Ipv4Addr> {
         let customer = self.customer.context("no internet")?;
         let v4 = Ipv4Addr::new(11, 0, 1, customer);
         self.lab.inet.ip(&format!("route replace {v4}/32 dev c{customer}"))?;
         self.namespace.up("wan0")?;
         self.namespace
-            .ip(&format!("addr add {v4}/32 dev wan0\nroute add default via 169.254.0.1 dev wan0 onlink"))
+            .ip(&format!("addr add {v4}/32 dev wan0\nroute add default via 169.254.0.1 dev wan0 onlink"))?;
+        Ok(v4)
     }
 
     /// The outside address of its router, if it has one.

@@ -46,9 +46,10 @@ pub async fn run(options: Netcheck, output: &Output) -> Result<(), AppError> {
 async fn check(controller: &Controller, options: &Netcheck, output: &Output) -> Result<(), AppError> {
     let stun = servers(options);
     controller.request(Command::Netcheck { stun: stun.clone() }).await?;
-    let network = follow(controller, stun.len(), Duration::from_secs(options.timeout.into()), output).await?;
+    let patience = Duration::from_secs(options.timeout.into());
+    let network = follow(controller, stun.len(), patience, output).await?;
     show(&network, output);
-    if options.watch { watch(controller, network, output).await } else { Ok(()) }
+    if options.watch { watch(controller, network, patience, output).await } else { Ok(()) }
 }
 
 /// The servers named, else those of the service's settings that this process is given.
@@ -115,17 +116,38 @@ fn tell(network: &NetworkView, told: &mut BTreeSet<CheckTopic>, output: &Output)
     }
 }
 
-/// Shows the report again whenever it says something else.
-async fn watch(controller: &Controller, mut shown: NetworkView, output: &Output) -> Result<(), AppError> {
+/// Shows the report again whenever the network is another, or does something else: once that is measured, or cannot be
+/// in time.
+async fn watch(
+    controller: &Controller,
+    mut shown: NetworkView,
+    patience: Duration,
+    output: &Output,
+) -> Result<(), AppError> {
+    let mut changed: Option<Instant> = None;
     loop {
         tokio::time::sleep(WATCH).await;
         let network = look(controller).await?;
-        if network.nat != shown.nat || network.badge != shown.badge {
+        if is_same(&network, &shown) {
+            changed = None;
+            continue;
+        }
+        let since = *changed.get_or_insert_with(Instant::now);
+        if !network.report.running || since.elapsed() > patience {
             output.say("");
             show(&network, output);
-            shown = network;
+            (shown, changed) = (network, None);
         }
     }
+}
+
+/// Whether two reports say the same about a network. Times, counts and what is tried again all the time do not matter.
+fn is_same(one: &NetworkView, other: &NetworkView) -> bool {
+    let opened = |network: &NetworkView| -> Vec<String> {
+        let works = network.report.router.iter().filter(|check| check.works);
+        works.map(|check| check.protocol.clone()).collect()
+    };
+    one.nat == other.nat && one.badge == other.badge && opened(one) == opened(other)
 }
 
 /// An engine in this process that keeps nothing.

@@ -1,9 +1,12 @@
 //! What a router grants, and why it grants nothing.
 
 use std::{
+    io::{self, ErrorKind},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
+
+use crate::Protocol;
 
 /// What a router granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,9 @@ impl Grant {
 pub(crate) enum Problem {
     #[error("no router answered")]
     Silent,
+    /// It says so, or that nobody listens where it would be spoken.
+    #[error("the router does not speak {0}")]
+    Unspoken(Protocol),
     #[error("no default gateway is known")]
     NoGateway,
     #[error("this network has no global IPv6 address")]
@@ -57,8 +63,8 @@ pub(crate) enum Problem {
     Refused(String),
     #[error("the router's answer makes no sense: {0}")]
     Nonsense(String),
-    #[error("the network failed: {0}")]
-    Network(#[from] std::io::Error),
+    #[error("{}", plain(.0))]
+    Network(#[from] io::Error),
 }
 
 impl Problem {
@@ -68,6 +74,23 @@ impl Problem {
             self.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
         text.trim_end().to_owned()
     }
+}
+
+/// The system's error, as a person would say it.
+fn plain(error: &io::Error) -> String {
+    use ErrorKind as E;
+    let words = match error.kind() {
+        E::ConnectionRefused => "the router does not answer where it said that it would",
+        E::ConnectionReset | E::ConnectionAborted | E::BrokenPipe | E::UnexpectedEof => {
+            "the router broke off in the middle"
+        }
+        E::NetworkUnreachable | E::HostUnreachable | E::NetworkDown => "there is no way to the router",
+        E::AddrNotAvailable => "this computer does not have its address on that network any more",
+        E::TimedOut => "no router answered",
+        E::PermissionDenied => "this computer's firewall does not let the router be asked",
+        _ => return format!("the network failed: {error}"),
+    };
+    words.into()
 }
 
 /// What a look at a standing mapping showed.
@@ -109,6 +132,17 @@ mod tests {
             assert!(grant(address).sensible().is_err(), "{address}");
         }
         assert!(grant("11.0.0.1:1").sensible().is_ok());
+    }
+
+    #[test]
+    fn no_number_of_an_error_reaches_a_person() {
+        for kind in [ErrorKind::ConnectionRefused, ErrorKind::NetworkUnreachable, ErrorKind::AddrNotAvailable]
+        {
+            let said = Problem::from(io::Error::from(kind)).line();
+            assert!(said.contains("router") || said.contains("this computer"), "{said}");
+        }
+        assert_eq!(Problem::from(io::Error::from_raw_os_error(111)).line().find("os error"), None);
+        assert_eq!(Problem::Unspoken(Protocol::Pcp).line(), "the router does not speak PCP");
     }
 
     #[test]

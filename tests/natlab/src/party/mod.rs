@@ -9,6 +9,7 @@ mod remote;
 mod report;
 mod scenarios;
 mod server;
+mod watch;
 mod world;
 
 pub use remote::Remote;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use partyline_model::{AttemptOutcome, Method, PathKind};
 
 use super::{
-    Member, Server, World, faults, ipv6,
+    Member, Server, World, faults, ipv6, watch,
     world::{CONNECT, connected, pairs},
 };
 use crate::{
@@ -108,6 +108,11 @@ pub const fn scenarios() -> &'static [Scenario] {
             name: "ipv6-and-ipv4",
             about: "who has no IPv4 and who has no IPv6 meet at the relay",
             play: ipv6::apart,
+        },
+        Scenario {
+            name: "netcheck-watch",
+            about: "the network check says anew what a laptop's next networks are like",
+            play: watch::other_networks,
         },
         Scenario { name: "leave", about: "who leaves is gone from every list at once", play: leave },
     ]

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::problem::Problem;
+use crate::{Protocol, problem::Problem};
 
 /// Shows the router that renewals and the deletion come from who made the mapping.
 pub(super) type Nonce = [u32; 3];
@@ -32,6 +32,9 @@ const LONGEST: usize = 1100;
 /// Waits after each transmission: four in under eight seconds; the keeper's own pauses do the rest.
 const WAITS: [Duration; 4] =
     [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+
+/// A router that has just started may not listen yet, so that nobody listens counts the second time.
+const REFUSALS: usize = 2;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -58,18 +61,35 @@ pub(super) async fn ask(router: SocketAddr, client: IpAddr, wish: Wish) -> Resul
     let socket = UdpSocket::bind((client, 0)).await?;
     socket.connect(router).await?;
     let request = encode(client, wish);
+    let mut refusals = 0;
     for wait in WAITS {
-        // It fails only with the ICMP error to the one before: nobody listens, or not yet.
-        let _ = socket.send(&request).await;
+        // It fails only with the ICMP error to the one before, as receiving does.
+        refusals += usize::from(socket.send(&request).await.is_err_and(|error| is_closed(&error)));
         let deadline = Instant::now() + wait;
         while let Ok(received) = timeout_at(deadline, receive(&socket, wish)).await {
             match received {
                 Ok(Some(answer)) => return answer,
-                Ok(None) | Err(_) => tokio::task::yield_now().await,
+                Ok(None) => tokio::task::yield_now().await,
+                Err(error) => {
+                    refusals += usize::from(is_closed(&error));
+                    tokio::task::yield_now().await;
+                }
             }
+        }
+        if refusals >= REFUSALS {
+            return Err(Problem::Unspoken(spoken(client)));
         }
     }
     Err(Problem::Silent)
+}
+
+/// An ICMP error says that nobody listens at the router's port.
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
+}
+
+const fn spoken(client: IpAddr) -> Protocol {
+    if client.is_ipv6() { Protocol::PcpV6 } else { Protocol::Pcp }
 }
 
 async fn receive(socket: &UdpSocket, wish: Wish) -> io::Result<Option<Result<Mapped, Problem>>> {
@@ -213,5 +233,12 @@ mod tests {
             assert_eq!(mapped.external, SocketAddr::new(external, 5000));
             assert_eq!(serving.await.unwrap(), client);
         }
+    }
+
+    #[tokio::test]
+    async fn a_router_that_listens_to_nobody_does_not_speak_pcp() {
+        let closed = UdpSocket::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
+        let problem = ask(closed, [127, 0, 0, 1].into(), WISH).await.unwrap_err();
+        assert!(matches!(problem, Problem::Unspoken(Protocol::Pcp)), "{problem}");
     }
 }

@@ -2,11 +2,15 @@
 
 use std::{
     collections::VecDeque,
+    error::Error,
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
-use igd_next::{AddAnyPortError, AddPortError, PortMappingProtocol, RemovePortError, RequestError};
+use igd_next::{
+    AddAnyPortError, AddPortError, GetExternalIpError, PortMappingProtocol, RemovePortError, RequestError,
+};
 use tokio::time::timeout;
 
 use super::{Router, Source, discover, soap};
@@ -215,9 +219,7 @@ impl Client {
                 self.note(router, port).await;
                 Ok(self.granted(ip, port, self.lifetime()))
             }
-            Ok(Err(AddAnyPortError::RequestError(error @ RequestError::InvalidResponse(_)))) => {
-                Err(Problem::Nonsense(error.to_string()))
-            }
+            Ok(Err(AddAnyPortError::RequestError(error))) => Err(failed(&error)),
             Ok(Err(error)) => Err(Problem::Refused(error.to_string())),
             Err(_) => Err(Problem::Silent),
         }
@@ -287,8 +289,33 @@ impl Client {
 async fn external_ip(router: &Router) -> Result<IpAddr, Problem> {
     match timeout(REQUEST, router.gateway.get_external_ip()).await {
         Ok(Ok(ip)) => Ok(ip),
+        Ok(Err(GetExternalIpError::RequestError(error))) => Err(failed(&error)),
         Ok(Err(error)) => Err(Problem::Refused(error.to_string())),
         Err(_) => Err(Problem::Silent),
+    }
+}
+
+/// A request that came to nothing.
+fn failed(error: &RequestError) -> Problem {
+    match (error, system_error(error)) {
+        (_, Some(cause)) => Problem::Network(cause.kind().into()),
+        (RequestError::InvalidResponse(_) | RequestError::Utf8Error(_), _) => {
+            Problem::Nonsense(error.to_string())
+        }
+        (RequestError::HyperError(_) | RequestError::HyperClientError(_), _) => {
+            Problem::Nonsense("its web server failed".into())
+        }
+        _ => Problem::Refused(error.to_string()),
+    }
+}
+
+/// The system's word, below those of the layers above it.
+fn system_error<'a>(mut error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    loop {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        error = error.source()?;
     }
 }
 
@@ -311,7 +338,8 @@ const fn is_conflict(error: &AddPortError) -> bool {
 
 fn problem(error: &AddPortError) -> Problem {
     match error {
-        AddPortError::RequestError(RequestError::InvalidResponse(_)) => Problem::Nonsense(explain(error)),
+        AddPortError::RequestError(RequestError::ErrorCode(..)) => Problem::Refused(explain(error)),
+        AddPortError::RequestError(error) => failed(error),
         _ => Problem::Refused(explain(error)),
     }
 }

@@ -1,0 +1,93 @@
+//! `partyline netcheck --watch`, while the network under it becomes another one.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use partyline_model::{Allocation, Badge, Filtering, Mapping, NetworkView};
+use partyline_nat::Rules;
+
+use super::World;
+use crate::{Host, Line, Nat, Process, RouterOptions, until, wait::that};
+
+/// How long a network may take to be told, from the change on.
+const TOLD: Duration = Duration::from_secs(60);
+/// How long the program may take to give back what it opened and to end.
+const END: Duration = Duration::from_secs(10);
+
+/// The router at home; the café's is the kernel's, which forgets when its line goes down.
+const HOME: RouterOptions = RouterOptions {
+    nat: Nat::Modelled(Rules::new(
+        Mapping::EndpointIndependent,
+        Filtering::AddressDependent,
+        Allocation::Preserving,
+    )),
+    ..RouterOptions::HOME
+};
+
+/// A laptop goes from home to a café, whose router gets another address then. One program tells it in JSON, another one
+/// to a person.
+pub(super) fn other_networks(world: &World) -> Result<()> {
+    let server = world.far_server("server", Line::FAR)?;
+    let (home, cafe) = (world.lab.site("home", HOME)?, world.lab.site("cafe", RouterOptions::SYMMETRIC)?);
+    let laptop = home.host("laptop")?;
+    let stun = format!("{}:3478", server.name());
+    let mut programs = [watch(world, &laptop, &stun, true)?, watch(world, &laptop, &stun, false)?];
+    let first = home.public_v4().context("no internet")?;
+    all_told(&mut programs, Badge::Restricted, first)?;
+    cafe.adopt(&laptop)?;
+    all_told(&mut programs, Badge::Symmetric, cafe.public_v4().context("no internet")?)?;
+    cafe.go_down()?;
+    let second = cafe.come_up_elsewhere()?;
+    all_told(&mut programs, Badge::Symmetric, second)?;
+    let [program, person] = programs;
+    let reports = reports(&program.log())?;
+    ensure!(reports.iter().all(|report| !report.report.running), "a report of half a measurement");
+    ends_well(program, Signal::SIGTERM)?;
+    ends_well(person, Signal::SIGINT)
+}
+
+fn watch(world: &World, host: &Host, stun: &str, json: bool) -> Result<Process> {
+    let mut command = host.command(&world.program("partyline").to_string_lossy());
+    command.args(["netcheck", "--here", "--watch", "--stun", stun]);
+    if json {
+        command.arg("--json");
+    }
+    host.spawn(if json { "watch-json" } else { "watch" }, command)
+}
+
+/// Waits until the last report of both says so.
+fn all_told([program, person]: &mut [Process; 2], badge: Badge, public: Ipv4Addr) -> Result<()> {
+    until(&format!("a report of {badge:?} at {public}"), TOLD, || {
+        program.alive()?;
+        let said = reports(&program.log())?.pop().context("no report yet")?;
+        that(said.nat.public.contains(&public.into()) && said.badge == Some(badge), || {
+            format!("{:?}: {:?}", said.badge, said.nat)
+        })
+    })?;
+    let word = if badge == Badge::Symmetric { "symmetric" } else { "restricted" };
+    until(&format!("a person to be told of {word} at {public}"), TOLD, || {
+        person.alive()?;
+        let log = person.log();
+        let last = log.rsplit("Your network: ").next().unwrap_or_default();
+        that(last.starts_with(word) && last.contains(&format!(" {public}\n")), || last.to_owned())
+    })
+}
+
+/// Every whole line is one report, and nothing else is said.
+fn reports(log: &str) -> Result<Vec<NetworkView>> {
+    let whole = log.rsplit_once('\n').map_or("", |(lines, _)| lines);
+    let report = |line| serde_json::from_str(line).with_context(|| format!("no report: {line}"));
+    whole.lines().map(report).collect()
+}
+
+/// Asked to end, it does, with exit code 0 and without leaving its files behind.
+fn ends_well(mut process: Process, signal: Signal) -> Result<()> {
+    let files = std::env::temp_dir().join(format!("partyline-netcheck-{}", process.id()));
+    ensure!(files.exists(), "it keeps its files elsewhere than in {}", files.display());
+    process.signal(signal)?;
+    let status = process.wait(END)?;
+    ensure!(status.success(), "{signal} ended {} with {status}", process.name());
+    ensure!(!files.exists(), "{} was left behind", files.display());
+    Ok(())
+}
