@@ -4,12 +4,12 @@ use partyline_model::{DoctorFinding, Verdict};
 use partyline_platform::may_create_devices;
 use partyline_portmap::{Health, MethodState};
 
-use crate::store::Store;
+use crate::{router, store::Store};
 
 /// Adds the engine's findings to the node's, the most basic first.
 pub(crate) fn complete(node: Vec<DoctorFinding>, store: &Store, ports: &[MethodState]) -> Vec<DoctorFinding> {
     let mut findings = vec![rights(), saved(store)];
-    findings.extend(router(ports));
+    findings.extend(port_mapping(ports));
     findings.extend(node);
     findings
 }
@@ -30,7 +30,7 @@ fn saved(store: &Store) -> DoctorFinding {
     DoctorFinding { what: "Disk".to_owned(), verdict, note }
 }
 
-fn router(ports: &[MethodState]) -> Option<DoctorFinding> {
+fn port_mapping(ports: &[MethodState]) -> Option<DoctorFinding> {
     let with = |health: Health| ports.iter().find(|state| state.health == health);
     let finding = |verdict, note| Some(DoctorFinding { what: "Router".to_owned(), verdict, note });
     if ports.is_empty() {
@@ -55,7 +55,7 @@ fn router(ports: &[MethodState]) -> Option<DoctorFinding> {
 
 /// One method with its circuit breaker's state.
 fn explain(state: &MethodState) -> String {
-    let problem = state.problem.as_deref().unwrap_or("no problem");
+    let problem = router::explain(state).unwrap_or_else(|| "no problem".into());
     let pause =
         state.pause.map(|pause| format!(", next try after {} s", pause.as_secs())).unwrap_or_default();
     format!("{}: {problem} ({} failures{pause})", state.method, state.failures)

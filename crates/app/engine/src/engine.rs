@@ -425,7 +425,10 @@ impl Engine {
 
     fn show(&mut self, now: Now) {
         if self.snapshot_due(now) <= now.instant {
-            self.node.handle_router(router::checks(&self.ports.states()));
+            let states = self.ports.states();
+            self.node.handle_router(router::checks(&states));
+            self.node.handle_promises(now, router::promises(&states));
+            self.ports.talk_to(self.node.kept_servers());
             self.node.measure(now);
             self.shown = (self.node.revision(), now);
             self.snapshots.send_replace(Arc::new(self.node.snapshot(now)));

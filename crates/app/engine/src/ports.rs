@@ -36,6 +36,7 @@ pub(crate) struct Ports {
     /// Whether the router is asked at all.
     on: bool,
     place: watch::Sender<Option<Place>>,
+    remotes: watch::Sender<Vec<SocketAddr>>,
     states: watch::Receiver<Vec<MethodState>>,
     task: Option<JoinHandle<()>>,
 }
@@ -45,9 +46,10 @@ impl Ports {
     pub(crate) fn new(udp: &UdpEndpoint, seed: u64, state: &Path, events: mpsc::Sender<Surrounding>) -> Self {
         let (place, places) = watch::channel(None);
         let (told, states) = watch::channel(Vec::new());
-        let keeper = Keeper { seed, notes: state.join("mappings.json"), events, told };
+        let (remotes, talks_to) = watch::channel(Vec::new());
+        let keeper = Keeper { seed, notes: state.join("mappings.json"), events, told, talks_to };
         let task = Some(tokio::spawn(keeper.follow(places)));
-        Self { port: udp.port(), port_v6: udp.port_v6(), on: true, place, states, task }
+        Self { port: udp.port(), port_v6: udp.port_v6(), on: true, place, remotes, states, task }
     }
 
     /// The same, asking or not.
@@ -78,6 +80,15 @@ impl Ports {
         });
     }
 
+    /// The servers that the socket talks to: a router that opens no ports is asked to keep the way to them.
+    pub(crate) fn talk_to(&self, servers: Vec<SocketAddr>) {
+        self.remotes.send_if_modified(|known| {
+            let news = *known != servers;
+            *known = servers;
+            news
+        });
+    }
+
     /// How each method fares.
     pub(crate) fn states(&self) -> Vec<MethodState> {
         self.states.borrow().clone()
@@ -100,11 +111,12 @@ struct Keeper {
     notes: PathBuf,
     events: mpsc::Sender<Surrounding>,
     told: watch::Sender<Vec<MethodState>>,
+    talks_to: watch::Receiver<Vec<SocketAddr>>,
 }
 
 impl Keeper {
     /// Keeps a mapping at one place after the other, until nobody says any more where that is.
-    async fn follow(self, mut places: watch::Receiver<Option<Place>>) {
+    async fn follow(mut self, mut places: watch::Receiver<Option<Place>>) {
         loop {
             let place = places.borrow_and_update().clone();
             let mapper = place.map(|place| self.start(&place));
@@ -124,13 +136,15 @@ impl Keeper {
     }
 
     /// Passes on what a mapper says until the place is another one; false at the end of all.
-    async fn tell(&self, mapper: &PortMapper, places: &mut watch::Receiver<Option<Place>>) -> bool {
+    async fn tell(&mut self, mapper: &PortMapper, places: &mut watch::Receiver<Option<Place>>) -> bool {
         let (mut mappings, mut states) = (mapper.mappings(), mapper.states());
         loop {
+            mapper.set_remotes(self.talks_to.borrow_and_update().clone());
             self.told.send_replace(states.borrow_and_update().clone());
             tokio::select! {
                 place = places.changed() => return place.is_ok(),
                 Ok(()) = states.changed() => {}
+                Ok(()) = self.talks_to.changed() => {}
                 Ok(()) = mappings.changed() => {
                     self.say(mappings.borrow_and_update().iter().map(|mapping| mapping.external).collect());
                 }

@@ -1,11 +1,20 @@
 //! How the router was asked for a port, for people.
 
 use partyline_model::RouterCheck;
+use partyline_node::Promise;
 use partyline_portmap::{Health, MethodState};
 
 /// Every way, with what came of it.
 pub(crate) fn checks(states: &[MethodState]) -> Vec<RouterCheck> {
     states.iter().map(check).collect()
+}
+
+/// What it promises for single flows where it opens no port.
+pub(crate) fn promises(states: &[MethodState]) -> Vec<Promise> {
+    let flows = states.iter().flat_map(|state| &state.flows);
+    flows
+        .map(|flow| Promise { remote: flow.remote, external: flow.external, lifetime: flow.lifetime })
+        .collect()
 }
 
 fn check(state: &MethodState) -> RouterCheck {
@@ -14,6 +23,46 @@ fn check(state: &MethodState) -> RouterCheck {
     RouterCheck {
         protocol: state.method.to_string(),
         works,
-        problem: state.problem.clone().or(waiting).filter(|_| !works),
+        problem: explain(state).or(waiting).filter(|_| !works),
+    }
+}
+
+/// Why a way does not work, and what the router does instead.
+pub(crate) fn explain(state: &MethodState) -> Option<String> {
+    let kept = state.flows.iter().map(|flow| {
+        let seconds = flow.lifetime.as_secs();
+        format!(
+            "; but keeps the way to {} open for {seconds} s at a time, from {}",
+            flow.remote, flow.external
+        )
+    });
+    state.problem.as_ref().map(|problem| problem.clone() + &kept.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use partyline_portmap::{Flow, Protocol};
+
+    use super::*;
+
+    #[test]
+    fn a_router_that_opens_nothing_says_what_it_keeps() {
+        let (remote, external) = (([11, 0, 0, 9], 3478).into(), ([11, 0, 0, 1], 41_641).into());
+        let lifetime = Duration::from_secs(600);
+        let state = MethodState {
+            method: Protocol::Pcp,
+            health: Health::Broken,
+            failures: 3,
+            problem: Some("the router refused: it opens no ports".into()),
+            pause: None,
+            flows: vec![Flow { remote, external, lifetime }],
+        };
+        let [check] = &checks(std::slice::from_ref(&state))[..] else { panic!("one check") };
+        let said = "the router refused: it opens no ports; but keeps the way to 11.0.0.9:3478 open for 600 s at a \
+                    time, from 11.0.0.1:41641";
+        assert_eq!((check.works, check.problem.as_deref()), (false, Some(said)));
+        assert_eq!(promises(&[state]), [Promise { remote, external, lifetime }]);
     }
 }

@@ -113,6 +113,17 @@ pub struct Transmit {
     pub bytes: Vec<u8>,
 }
 
+/// What the router has promised for a flow of the tunnel's socket (PCP's PEER, RFC 6887 section 12).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Promise {
+    /// The server that the flow goes to.
+    pub remote: SocketAddr,
+    /// Where the server sees the socket, as the router says.
+    pub external: SocketAddr,
+    /// How long an idle mapping lives, as the router says.
+    pub lifetime: Duration,
+}
+
 /// What an observer is asked to do: to send a packet that only it and we know to where one of our lent sockets is seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Errand {

@@ -20,6 +20,7 @@ mod filtering;
 mod hairpin;
 mod history;
 mod infer;
+mod kept;
 mod lending;
 mod lifetime;
 mod mapping;
@@ -35,6 +36,6 @@ mod trial;
 mod watch;
 
 pub use api::{
-    Config, Dropped, Errand, Event, Login, Report, ServerReport, Socket, StunServer, Term, Transmit,
+    Config, Dropped, Errand, Event, Login, Promise, Report, ServerReport, Socket, StunServer, Term, Transmit,
 };
 pub use netcheck::Netcheck;

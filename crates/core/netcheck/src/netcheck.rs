@@ -12,6 +12,7 @@ use crate::{
     Config, Event, Socket, StunServer, Transmit,
     client::{Client, Heard},
     history::History,
+    kept::Kept,
     lending::Idle,
     servers::{Family, Servers, State},
     survey::{Continuity, Meeting, Purpose, Survey, Terms},
@@ -33,6 +34,7 @@ pub struct Netcheck {
     pub(crate) local: Vec<SocketAddr>,
     pub(crate) spares: Vec<SocketAddr>,
     pub(crate) router: Option<IpAddr>,
+    pub(crate) kept: Kept,
     pub(crate) online: bool,
     /// Addresses where a server answers over TCP.
     pub(crate) reachable: BTreeSet<IpAddr>,
@@ -70,6 +72,7 @@ impl Netcheck {
             local: Vec::new(),
             spares: Vec::new(),
             router: None,
+            kept: Kept::default(),
             online: false,
             reachable: BTreeSet::new(),
             needed: true,
@@ -121,6 +124,7 @@ impl Netcheck {
         self.resurveys = 0;
         self.profile = NatProfile::default();
         self.idle = Idle::default();
+        self.kept = Kept::default();
         self.servers.forget();
         self.measure(now);
     }
@@ -176,8 +180,18 @@ impl Netcheck {
     /// Tells the router's external address as port mapping learned it; `None` while no port is mapped.
     pub fn set_router(&mut self, now: Instant, external: Option<IpAddr>) {
         self.router = external;
-        self.surveys.iter_mut().for_each(|survey| survey.terms.mapped = external.is_some());
+        self.note_mapped();
         self.advance(now);
+    }
+
+    /// A socket that the router treats in a way of its own shows nothing of how it treats others.
+    pub(crate) fn note_mapped(&mut self) {
+        let mapped = self.is_mapped();
+        self.surveys.iter_mut().for_each(|survey| survey.terms.mapped = mapped);
+    }
+
+    fn is_mapped(&self) -> bool {
+        self.router.is_some() || self.kept.any()
     }
 
     /// Whether the mapping must be kept alive (default: yes).
@@ -270,7 +284,7 @@ impl Netcheck {
             local: self.local.iter().map(SocketAddr::ip).collect(),
             local_port,
             fresh,
-            mapped: self.router.is_some(),
+            mapped: self.is_mapped(),
             observers: self.observers,
         };
         self.surveys = Family::BOTH.map(|_| Survey::new(terms.clone()));
@@ -292,6 +306,7 @@ impl Netcheck {
             _ => self.survey(heard.destination).heard(now, heard),
         };
         if continuity == Continuity::Changed {
+            self.kept.changed(heard.destination, heard.answer.map(|answer| answer.mapped));
             self.resurvey(now);
         }
     }

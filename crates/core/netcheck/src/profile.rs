@@ -132,7 +132,7 @@ impl Netcheck {
             lifetime: self.idle.found.map_or(before.lifetime.filter(|_| keep), |(found, _)| found),
             udp_blocked: self.udp_blocked(),
             double_nat: self.double_nat(&public),
-            carrier_nat: self.router.map(is_carrier),
+            carrier_nat: self.outside().map(is_carrier),
             ipv6: self.ipv6(&public),
             firewall_v6: v6.found.filtering.or(before.firewall_v6.filter(|_| keep)),
             public: if public.is_empty() { before.public } else { public },
@@ -151,9 +151,14 @@ impl Netcheck {
         (proven && self.servers.all_silent(self.most())).then_some(true)
     }
 
+    /// The router's own outside address, by the port it opened or the flow it keeps.
+    fn outside(&self) -> Option<IpAddr> {
+        self.router.or_else(|| self.kept.outside())
+    }
+
     /// The router's outside address is not the one that servers see.
     fn double_nat(&self, public: &[IpAddr]) -> Option<bool> {
-        let router = self.router?;
+        let router = self.outside()?;
         if !stun::is_public(SocketAddr::new(router, 0)) {
             return Some(true);
         }

@@ -75,6 +75,7 @@ impl Netcheck {
 
     pub(crate) fn schedule_refresh(&mut self, now: Instant) {
         let wanted = self.needed && !self.servers.list.is_empty();
-        self.refresh = wanted.then(|| now + self.client.jittered(self.config.refresh));
+        let pause = self.pause();
+        self.refresh = wanted.then(|| now + self.client.jittered(pause));
     }
 }

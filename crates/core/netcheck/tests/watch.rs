@@ -10,7 +10,7 @@ use std::{
 use lab::{INSIDE, INSIDE_V6, Line, Nat, OUTSIDE, Rules, Server, TUNNEL_PORT, UDP, World, full_server, nat};
 use partyline_model::{Allocation, Badge, CheckTopic, Filtering, Mapping, NatProfile, StepState};
 use partyline_nat::Clash;
-use partyline_netcheck::{Config, Event, Login, Netcheck, Socket, StunServer, Term};
+use partyline_netcheck::{Config, Event, Login, Netcheck, Promise, Socket, StunServer, Term};
 use proptest::prelude::*;
 use stun_rs::{
     HMACKey, MessageClass, MessageDecoder, MessageEncoderBuilder, StunMessageBuilder,
@@ -42,6 +42,47 @@ fn an_idle_mapping_costs_one_question_per_refresh() {
     world.run(Duration::from_secs(220));
     assert_eq!(world.sent.values().sum::<u32>(), before);
     assert_eq!(world.netcheck.poll_timeout(), None);
+}
+
+#[test]
+fn a_promise_of_the_router_saves_questions_until_it_is_broken() {
+    let mut world = measured();
+    let server = world.netcheck.kept_servers()[0];
+    let external = world.netcheck.reflexive()[0];
+    let questions = |world: &mut World| {
+        let before = world.sent[&server];
+        world.run(Duration::from_secs(600));
+        world.sent[&server] - before
+    };
+    let usual = questions(&mut world);
+    let promise = Promise { remote: server, external, lifetime: Duration::from_secs(1200) };
+    let elsewhere = Promise { external: SocketAddr::new(external.ip(), external.port() ^ 1), ..promise };
+    let short = Promise { lifetime: Duration::from_secs(4), ..promise };
+    for (promise, fewer) in [(elsewhere, false), (short, false), (promise, true)] {
+        world.netcheck.set_promises(world.now, vec![promise]);
+        let now = questions(&mut world);
+        assert_eq!(now * 2 < usual, fewer, "{now} instead of {usual} questions for {promise:?}");
+    }
+    assert_eq!(world.netcheck.profile().double_nat, Some(false), "the router says where the flow is seen");
+    let (mapping, filtering) = (Mapping::EndpointIndependent, Filtering::AddressAndPortDependent);
+    world.nat =
+        Some(Nat::new(9, [11, 0, 0, 9].into(), Rules::new(mapping, filtering, Allocation::Preserving)));
+    world.run(Duration::from_secs(120));
+    assert!(questions(&mut world) * 2 > usual, "a router that did not keep its word");
+}
+
+#[test]
+fn a_promise_from_below_another_nat_tells_of_it_and_makes_no_policy() {
+    let mut world = World::new(7, Some(home()), vec![full_server()], Line::GOOD, 0);
+    let promise = |remote| Promise {
+        remote,
+        external: ([100, 64, 0, 9], 7).into(),
+        lifetime: Duration::from_secs(600),
+    };
+    world.netcheck.set_promises(world.now, vec![promise(world.servers[0].address)]);
+    world.survey();
+    let profile = world.netcheck.profile();
+    assert_eq!((profile.double_nat, profile.carrier_nat), (Some(true), Some(true)));
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub use commands::RequestId;
 pub use io::{DeviceConfig, DeviceInput, LocalNetwork, Output, ServerId, ServerInput, StreamInput};
 pub use node::{Config, Node};
 pub use packets::{Egress, PACKET_ROOM};
-pub use partyline_netcheck::Config as NetcheckConfig;
+pub use partyline_netcheck::{Config as NetcheckConfig, Promise};
 pub use partyline_paths::{
     Config as PathsConfig, RelayServer, RelayTransport, RelayTrial, SocketId, StreamId, TrialEnd,
 };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use partyline_model::{AppError, ErrorCode, NetworkReport, Now, Reply, RouterCheck, ServerCheck, Timestamp};
-use partyline_netcheck::{Socket, StunServer, Transmit};
+use partyline_netcheck::{Promise, Socket, StunServer, Transmit};
 
 use crate::{Node, io::Output};
 
@@ -44,6 +44,17 @@ impl Node {
             self.network.router = checks;
             self.touch();
         }
+    }
+
+    /// Takes what the router promises for the tunnel socket's flows to servers; the whole list every time.
+    pub fn handle_promises(&mut self, now: Now, promises: Vec<Promise>) {
+        self.netcheck.set_promises(now.instant, promises);
+    }
+
+    /// The servers by which the tunnel's socket wants to be heard at any time.
+    #[must_use]
+    pub fn kept_servers(&self) -> Vec<SocketAddr> {
+        self.netcheck.kept_servers()
     }
 
     /// Takes the address of a server that answers over TCP, as [`Output::Reach`] asked.

@@ -157,6 +157,17 @@ pub struct Mapping {
     pub double_nat: bool,
 }
 
+/// A flow of the socket that the router has promised to keep (PCP's PEER), where it opens no port for everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// Whom the socket talks to.
+    pub remote: SocketAddr,
+    /// Where the remote sees the socket, as the router says.
+    pub external: SocketAddr,
+    /// For how long from when it was last asked; never longer than was asked for.
+    pub lifetime: Duration,
+}
+
 /// How far a method is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -184,4 +195,6 @@ pub struct MethodState {
     pub problem: Option<String>,
     /// How long after that failure it is tried again.
     pub pause: Option<Duration>,
+    /// What it promises for single flows while it opens no port.
+    pub flows: Vec<Flow>,
 }

@@ -1,6 +1,6 @@
 //! Keeps one mapping by one method: asks, looks after it, renews, tries again, deletes.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    Health, Mapping, MethodState, Options, Protocol, Record,
+    Flow, Health, Mapping, MethodState, Options, Protocol, Record,
     backoff::{Backoff, PATIENCE},
     natpmp,
     notebook::Notebook,
@@ -82,6 +82,14 @@ impl Client {
         timeout(FAREWELL, deleting).await.unwrap_or(Err(Problem::Silent))
     }
 
+    /// What the router promises for single flows; nothing, where the method has no words for that.
+    async fn promises(&mut self, remotes: &[SocketAddr]) -> Vec<Flow> {
+        match self {
+            Self::Pcp(client) => timeout(ATTEMPT, client.promises(remotes)).await.unwrap_or_default(),
+            Self::NatPmp(_) | Self::Upnp(_) | Self::Pinhole(_) => Vec::new(),
+        }
+    }
+
     /// What it has mapped, or may have by an attempt that was cut short.
     fn standing(&self) -> Option<Record> {
         match self {
@@ -114,18 +122,29 @@ impl Board {
     }
 
     fn works(&self, method: Protocol) {
-        self.note(MethodState { method, health: Health::Works, failures: 0, problem: None, pause: None });
+        let (health, failures, problem, pause, flows) = (Health::Works, 0, None, None, Vec::new());
+        self.note(MethodState { method, health, failures, problem, pause, flows });
     }
 
+    /// The flows stay until the router was asked about them.
     fn fails(&self, method: Protocol, failures: u32, problem: &Problem, pause: Duration) {
         let health = if failures < PATIENCE { Health::Fails } else { Health::Broken };
-        self.note(MethodState {
-            method,
-            health,
-            failures,
-            problem: Some(problem.line()),
-            pause: Some(pause),
-        });
+        let (problem, pause, flows) = (Some(problem.line()), Some(pause), self.flows(method));
+        self.note(MethodState { method, health, failures, problem, pause, flows });
+    }
+
+    fn flows(&self, method: Protocol) -> Vec<Flow> {
+        let states = self.states.borrow();
+        states
+            .iter()
+            .find(|state| state.method == method)
+            .map(|state| state.flows.clone())
+            .unwrap_or_default()
+    }
+
+    fn promises(&self, method: Protocol, flows: Vec<Flow>) {
+        let known = self.states.borrow().iter().find(|state| state.method == method).cloned();
+        known.into_iter().for_each(|known| self.note(MethodState { flows: flows.clone(), ..known }));
     }
 
     fn note(&self, new: MethodState) {
@@ -147,6 +166,8 @@ pub(crate) struct Keeper {
     pub(crate) notebook: Notebook,
     /// Changes when the router announces that it has restarted.
     pub(crate) restarts: watch::Receiver<u64>,
+    /// Whom the socket talks to.
+    pub(crate) remotes: watch::Receiver<Vec<SocketAddr>>,
 }
 
 impl Keeper {
@@ -186,8 +207,33 @@ impl Keeper {
                     if expires.is_none_or(|at| at <= Instant::now()) {
                         self.board.post(method, None);
                     }
-                    self.pause_until(Instant::now() + pause).await;
+                    let end = Instant::now() + pause;
+                    match problem {
+                        Problem::Declined(_) => self.keep_flows(client, end).await,
+                        _ => {
+                            self.board.promises(method, Vec::new());
+                            self.pause_until(end).await;
+                        }
+                    }
                 }
+            }
+        }
+    }
+
+    /// Waits. Until then a router that opens no ports is asked to keep the flows that there are, again at half of the
+    /// shortest time that it promises, and when there are others.
+    async fn keep_flows(&mut self, client: &mut Client, end: Instant) {
+        loop {
+            let remotes = self.remotes.borrow_and_update().clone();
+            let asked = Instant::now();
+            let flows = client.promises(&remotes).await;
+            let shortest = flows.iter().map(|flow| flow.lifetime).min();
+            self.board.promises(self.method, flows);
+            let again = shortest.map_or(end, |lifetime| asked + (lifetime / 2).max(SOONEST)).min(end);
+            tokio::select! {
+                () = sleep_until(again) => if again == end { return },
+                Ok(()) = self.restarts.changed() => return,
+                Ok(()) = self.remotes.changed() => sleep_until(asked + SOONEST).await,
             }
         }
     }

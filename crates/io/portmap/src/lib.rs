@@ -9,6 +9,10 @@
 //! looked after every minute, by the clock in the router's answers where there is one, and the announcements that
 //! routers may send (RFC 6886 section 3.2.1, RFC 6887 section 14.1) are listened to.
 //!
+//! A router may speak PCP and yet open no ports: its owner or the provider forbids it, or there is no room. Then it is
+//! asked (PEER, RFC 6887 section 12) to keep the socket's flows to the remotes of [`PortMapper::set_remotes`], and says
+//! where those see the socket.
+//!
 //! A method that fails three times in a row is broken: it is tried again after pauses that grow from one second to a
 //! minute, and says so in its [`MethodState`].
 
@@ -25,5 +29,5 @@ mod pinhole;
 mod problem;
 mod upnp;
 
-pub use api::{Health, Mapping, MethodState, Note, Options, Protocol, Record, V6Place};
+pub use api::{Flow, Health, Mapping, MethodState, Note, Options, Protocol, Record, V6Place};
 pub use mapper::PortMapper;

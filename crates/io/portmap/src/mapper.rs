@@ -1,6 +1,6 @@
 //! The handle to the tasks that keep the mappings.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
@@ -16,6 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub struct PortMapper {
     board: Board,
+    remotes: watch::Sender<Vec<SocketAddr>>,
     stop: watch::Sender<()>,
     keepers: JoinSet<()>,
 }
@@ -31,21 +32,37 @@ impl PortMapper {
         methods.retain(|method| options.v6.is_some() || !method.is_ipv6());
         methods.sort_unstable();
         methods.dedup();
-        let state =
-            |&method| MethodState { method, health: Health::Trying, failures: 0, problem: None, pause: None };
+        let state = |&method| MethodState {
+            method,
+            health: Health::Trying,
+            failures: 0,
+            problem: None,
+            pause: None,
+            flows: Vec::new(),
+        };
         let states = methods.iter().map(state).collect();
         let board = Board { mappings: watch::Sender::new(Vec::new()), states: watch::Sender::new(states) };
-        let stop = watch::Sender::new(());
+        let (stop, remotes) = (watch::Sender::new(()), watch::Sender::new(Vec::new()));
         let notebook = Notebook::new(&options);
         let mut keepers = JoinSet::new();
         let restarts = listen(options.gateway, options.local_ip, &mut keepers, stop.subscribe());
         for method in methods {
             let (options, board) = (options.clone(), board.clone());
             let (notebook, restarts) = (notebook.clone(), restarts.clone());
-            let keeper = Keeper { method, options, board, notebook, restarts };
+            let keeper = Keeper { method, options, board, notebook, restarts, remotes: remotes.subscribe() };
             keepers.spawn(keeper.keep(stop.subscribe()));
         }
-        Self { board, stop, keepers }
+        Self { board, remotes, stop, keepers }
+    }
+
+    /// Says whom the socket talks to and wants to be reached by at any time, its servers above all; the whole list every
+    /// time, the first 4 of each address family count.
+    pub fn set_remotes(&self, remotes: Vec<SocketAddr>) {
+        self.remotes.send_if_modified(|known| {
+            let news = *known != remotes;
+            *known = remotes;
+            news
+        });
     }
 
     /// The mappings that stand, best first; changes and renewals are announced.

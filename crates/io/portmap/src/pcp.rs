@@ -11,11 +11,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 
-use self::exchange::{Nonce, Wish, ask};
+use self::exchange::{Mapped, Nonce, Wish, ask};
 use crate::{
-    Options, Protocol, Record,
+    Flow, Options, Protocol, Record,
     epoch::Epoch,
     keeper::network,
     notebook::Notebook,
@@ -23,6 +23,8 @@ use crate::{
 };
 
 const PORT: u16 = 5351;
+/// Flows that are asked for at a time.
+const MOST_FLOWS: usize = 4;
 
 pub(crate) struct Client {
     method: Protocol,
@@ -73,6 +75,7 @@ impl Client {
             internal_port: internal.port(),
             external_port: self.external_port,
             lifetime: self.options.lease(),
+            remote: None,
         };
         self.asked = true;
         self.notebook.add(&self.record()).await;
@@ -101,8 +104,49 @@ impl Client {
         if record.internal.ip() != own || internal_port == 0 {
             return Ok(());
         }
-        let wish = Wish { nonce: record.nonce, internal_port, external_port: 0, lifetime: 0 };
+        let wish = Wish { nonce: record.nonce, internal_port, external_port: 0, lifetime: 0, remote: None };
         ask(self.router()?, own, wish).await.map(drop)
+    }
+
+    /// Asks for the socket's flows to these remotes, all at once. What is refused, or answered with nonsense, is left out:
+    /// it goes on as the NAT treats it. A flow needs no note for the case of a crash: it ends with its lease.
+    pub(crate) async fn promises(&mut self, remotes: &[SocketAddr]) -> Vec<Flow> {
+        let (Ok(router), internal) = (self.router(), self.internal()) else { return Vec::new() };
+        let mut asking = JoinSet::new();
+        let ours = remotes.iter().filter(|remote| remote.is_ipv6() == self.method.is_ipv6());
+        for remote in ours.take(MOST_FLOWS).copied() {
+            let wish = Wish {
+                nonce: self.nonce,
+                internal_port: internal.port(),
+                external_port: 0,
+                lifetime: self.options.lease(),
+                remote: Some(remote),
+            };
+            asking.spawn(async move { (remote, ask(router, internal.ip(), wish).await) });
+        }
+        let mut flows = Vec::new();
+        while let Some(answered) = asking.join_next().await {
+            let Ok((remote, answer)) = answered else { continue };
+            match answer.and_then(|mapped| self.promised(remote, mapped)) {
+                Ok(flow) => flows.push(flow),
+                Err(problem) => tracing::debug!(method = %self.method, %remote, %problem, "no promise"),
+            }
+        }
+        flows.sort_by_key(|flow| flow.remote);
+        flows
+    }
+
+    fn promised(&mut self, remote: SocketAddr, mapped: Mapped) -> Result<Flow, Problem> {
+        let lifetime = Duration::from_secs(mapped.lifetime.min(self.options.lease()).into());
+        let external = mapped.external;
+        Grant { external, lifetime: Some(lifetime) }.sensible()?;
+        if external.is_ipv6() != remote.is_ipv6() {
+            return Err(Problem::Nonsense(format!("{external} is of the other IP version")));
+        }
+        if self.epoch.has_restarted(mapped.epoch, Instant::now()) {
+            tracing::info!(method = %self.method, "the router has lost its state; the flow was promised anew");
+        }
+        Ok(Flow { remote, external, lifetime })
     }
 
     pub(crate) fn standing(&self) -> Option<Record> {

@@ -61,6 +61,9 @@ pub(crate) enum Problem {
     NoIpv6,
     #[error("the router refused: {0}")]
     Refused(String),
+    /// It understood, and opens no ports, at least not for us.
+    #[error("the router refused: {0}")]
+    Declined(&'static str),
     #[error("the router's answer makes no sense: {0}")]
     Nonsense(String),
     #[error("{}", plain(.0))]

@@ -40,6 +40,9 @@ pub struct ClientArguments {
     /// The methods, by name; none means all.
     #[arg(long)]
     method: Vec<String>,
+    /// Whom the port talks to.
+    #[arg(long)]
+    remote: Vec<SocketAddr>,
     /// Seconds.
     #[arg(long, default_value_t = 1200)]
     lease: u64,
@@ -74,6 +77,15 @@ pub(super) struct SaidState {
     pub(super) broken: bool,
     pub(super) failures: u32,
     pub(super) problem: Option<String>,
+    pub(super) flows: Vec<SaidFlow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SaidFlow {
+    pub(super) remote: SocketAddr,
+    pub(super) external: SocketAddr,
+    /// Seconds.
+    pub(super) lifetime: u64,
 }
 
 /// Runs as the player's process, until it is told to end.
@@ -110,6 +122,7 @@ async fn keep(arguments: &ClientArguments) -> Result<()> {
         })),
         ..wanted
     });
+    mapper.set_remotes(arguments.remote.clone());
     let (mut mappings, mut states) = (mapper.mappings(), mapper.states());
     let (mut end, mut changes) = (signal(SignalKind::terminate())?, 0);
     loop {
@@ -135,11 +148,17 @@ fn tell(
         permanent: mapping.lifetime.is_none(),
         double_nat: mapping.double_nat,
     };
+    let flow = |flow: &partyline_portmap::Flow| SaidFlow {
+        remote: flow.remote,
+        external: flow.external,
+        lifetime: flow.lifetime.as_secs(),
+    };
     let state = |state: &partyline_portmap::MethodState| SaidState {
         method: state.method,
         broken: state.health == Health::Broken,
         failures: state.failures,
         problem: state.problem.clone(),
+        flows: state.flows.iter().map(flow).collect(),
     };
     let said = Said {
         mappings: mappings.iter().map(mapping).collect(),
@@ -164,6 +183,18 @@ impl Client {
         lease: u64,
         notes: &Path,
     ) -> Result<Self> {
+        Self::talking(host, port, methods, lease, notes, &[])
+    }
+
+    /// The same, with remotes that the port talks to.
+    pub(super) fn talking(
+        host: &Host,
+        port: u16,
+        methods: &[Protocol],
+        lease: u64,
+        notes: &Path,
+        remotes: &[SocketAddr],
+    ) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let [a, b, c, _] = host.v4().octets();
         let (local, gateway) = (host.v4().to_string(), Ipv4Addr::new(a, b, c, 1).to_string());
@@ -173,6 +204,9 @@ impl Client {
         if let Some(v6) = host.v6() {
             command.args(["--local-v6", &v6.to_string()]);
         }
+        remotes.iter().for_each(|remote| {
+            command.args(["--remote", &remote.to_string()]);
+        });
         for method in methods {
             command.args(["--method", serde_json::to_value(method)?.as_str().unwrap_or_default()]);
         }
@@ -192,6 +226,17 @@ impl Client {
         self.wait(&format!("a mapping by {method}"), |said| {
             let found = said.mappings.iter().find(|mapping| mapping.method == method).cloned();
             found.with_context(|| format!("there is none: {said:?}"))
+        })
+    }
+
+    /// Waits until the router has promised to keep a flow; gives what.
+    pub(super) fn flow(&mut self, remote: SocketAddr) -> Result<SaidFlow> {
+        self.wait(&format!("a promise for {remote}"), |said| {
+            let mut flows = said.states.iter().flat_map(|state| &state.flows);
+            flows
+                .find(|flow| flow.remote == remote)
+                .cloned()
+                .with_context(|| format!("there is none: {said:?}"))
         })
     }
 

@@ -331,3 +331,14 @@ pub(super) fn nat_pmp(request: &[u8], external: [u8; 4], epoch: u32) -> Vec<Vec<
     }
     vec![answer]
 }
+
+/// A decent PCP answer with that result and clock: what was asked for, at the router's own address outside.
+pub(super) fn pcp(request: &[u8], result: u8, epoch: u32) -> Vec<u8> {
+    let mut answer = request.to_vec();
+    (answer[1], answer[3]) = (answer[1] | 0x80, result);
+    answer[8..24].fill(0);
+    answer[8..12].copy_from_slice(&epoch.to_be_bytes());
+    answer.copy_within(40..42, 42);
+    answer[44..60].copy_from_slice(&Ipv4Addr::new(11, 0, 0, 9).to_ipv6_mapped().octets());
+    answer
+}

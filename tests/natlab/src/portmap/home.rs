@@ -118,6 +118,11 @@ pub(super) fn install(site: &Site<'_>) -> Result<()> {
     site.router().nft(CHAINS)
 }
 
+/// From now on there is no room for ports that lead to somebody inside, only for flows that somebody inside began.
+pub(super) fn open_no_ports(site: &Site<'_>) -> Result<()> {
+    site.router().nft("flush chain inet router upnp\ndelete chain inet router prerouting_miniupnpd")
+}
+
 /// Starts miniupnpd on a site's router, and waits until it listens.
 pub(super) fn start(site: &Site<'_>, host: &Host, daemon: Daemon) -> Result<Process> {
     let (path, pid) = (host.directory().join("miniupnpd.conf"), host.directory().join("miniupnpd.pid"));

@@ -8,6 +8,7 @@ mod client;
 mod fake;
 mod home;
 mod party;
+mod peer;
 mod quirks;
 mod real;
 
@@ -36,7 +37,7 @@ struct Scenario {
     play: fn(&Lab) -> Result<String>,
 }
 
-const SCENARIOS: [Scenario; 22] = [
+const SCENARIOS: [Scenario; 25] = [
     Scenario { name: "igd1", about: "miniupnpd, UPnP IGD 1", play: real::igd1 },
     Scenario { name: "igd2", about: "miniupnpd, UPnP IGD 2", play: real::igd2 },
     Scenario { name: "pcp", about: "miniupnpd, PCP", play: real::pcp },
@@ -57,6 +58,9 @@ const SCENARIOS: [Scenario; 22] = [
     Scenario { name: "hostile-3", about: "hostile answers to the wish", play: quirks::hostile_mapping },
     Scenario { name: "misleading", about: "places and addresses that are lies", play: quirks::misleading },
     Scenario { name: "epoch", about: "a clock that jumps, answers by others", play: quirks::epoch },
+    Scenario { name: "peer", about: "miniupnpd opens nothing: PCP PEER", play: peer::kept },
+    Scenario { name: "peer-told", about: "the same, told by the real netcheck", play: peer::told },
+    Scenario { name: "hostile-peer", about: "hostile answers to PCP PEER", play: peer::hostile },
     Scenario { name: "two-routers", about: "one router refuses, another grants", play: quirks::two_routers },
     Scenario { name: "party", about: "symmetric NAT with UPnP: friends use the port", play: party::play },
 ];

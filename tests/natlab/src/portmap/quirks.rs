@@ -21,7 +21,7 @@ const LONG: u64 = 600;
 const MEMORY: u64 = 64 << 10;
 const UPNP: [Protocol; 1] = [Protocol::Upnp];
 
-fn gateway(home: &Home<'_>) -> Ipv4Addr {
+pub(super) fn gateway(home: &Home<'_>) -> Ipv4Addr {
     let [a, b, c, _] = home.player.v4().octets();
     Ipv4Addr::new(a, b, c, 1)
 }

@@ -1,4 +1,6 @@
-//! MAP requests of the Port Control Protocol and the answers to them (RFC 6887, sections 7, 8.1 and 11).
+//! MAP and PEER requests of the Port Control Protocol and the answers to them (RFC 6887, sections 7, 8.1, 11 and 12).
+//!
+//! The two are laid out alike; PEER also names whom the port talks to, and so asks for one flow only.
 //!
 //! A request names the address of whoever asks, and the router refuses it where that is not its source
 //! (ADDRESS_MISMATCH). So the socket is bound to that address: an IPv6 router is known by a link-local address, to
@@ -22,11 +24,14 @@ pub(super) type Nonce = [u32; 3];
 
 const VERSION: u8 = 2;
 const MAP: u8 = 1;
+const PEER: u8 = 2;
 const RESPONSE: u8 = 0x80;
 const UDP: u8 = 17;
 const UNSUPPORTED_VERSION: u8 = 1;
 /// Header and MAP's own part, of requests and answers alike.
 const LENGTH: usize = 60;
+/// PEER's part after that.
+const REMOTE: usize = 20;
 /// The longest message (section 7).
 const LONGEST: usize = 1100;
 /// Waits after each transmission: four in under eight seconds; the keeper's own pauses do the rest.
@@ -45,6 +50,14 @@ pub(super) struct Wish {
     pub(super) external_port: u16,
     /// In seconds; 0 deletes the mapping.
     pub(super) lifetime: u32,
+    /// Whom it is for (PEER); `None`: everybody (MAP).
+    pub(super) remote: Option<SocketAddr>,
+}
+
+impl Wish {
+    const fn opcode(self) -> u8 {
+        if self.remote.is_some() { PEER } else { MAP }
+    }
 }
 
 /// What the router says it did.
@@ -99,7 +112,7 @@ async fn receive(socket: &UdpSocket, wish: Wish) -> io::Result<Option<Result<Map
 }
 
 fn encode(client: IpAddr, wish: Wish) -> Vec<u8> {
-    let mut bytes = vec![VERSION, MAP, 0, 0];
+    let mut bytes = vec![VERSION, wish.opcode(), 0, 0];
     bytes.extend(wish.lifetime.to_be_bytes());
     bytes.extend(mapped(client).octets());
     bytes.extend(wish.nonce.iter().flat_map(|word| word.to_be_bytes()));
@@ -109,6 +122,14 @@ fn encode(client: IpAddr, wish: Wish) -> Vec<u8> {
     // No address is preferred: all zeros, in the family that is asked for.
     let none: IpAddr = if client.is_ipv4() { [0; 4].into() } else { Ipv6Addr::UNSPECIFIED.into() };
     bytes.extend(mapped(none).octets());
+    bytes.extend(wish.remote.into_iter().flat_map(remote));
+    bytes
+}
+
+fn remote(remote: SocketAddr) -> [u8; REMOTE] {
+    let mut bytes = [0; REMOTE];
+    bytes[..2].copy_from_slice(&remote.port().to_be_bytes());
+    bytes[4..].copy_from_slice(&mapped(remote.ip()).octets());
     bytes
 }
 
@@ -127,14 +148,16 @@ fn decode(bytes: &[u8], wish: Wish) -> Option<Result<Mapped, Problem>> {
         let refused = || Err(Problem::Refused("it does not speak this version of PCP".into()));
         return (bytes[1] & RESPONSE != 0 && result == UNSUPPORTED_VERSION).then(refused);
     }
-    let bytes: &[u8; LENGTH] = bytes.first_chunk()?;
+    let (bytes, rest): (&[u8; LENGTH], _) = bytes.split_first_chunk()?;
     let request = encode(Ipv6Addr::UNSPECIFIED.into(), wish);
-    // Nonce, protocol and internal port come back as they went out.
-    if bytes[1] != MAP | RESPONSE || bytes[24..37] != request[24..37] || bytes[40..42] != request[40..42] {
+    // Nonce, protocol, internal port and whom it is for come back as they went out.
+    let same = |part: std::ops::Range<usize>| bytes[part.clone()] == request[part];
+    let for_whom = wish.remote.is_none_or(|to| rest.first_chunk() == Some(&remote(to)));
+    if bytes[1] != wish.opcode() | RESPONSE || !same(24..37) || !same(40..42) || !for_whom {
         return None;
     }
     if result != 0 {
-        return Some(Err(Problem::Refused(reason(result))));
+        return Some(Err(refusal(result)));
     }
     let word = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     let address: [u8; 16] = *bytes[44..].first_chunk()?;
@@ -144,30 +167,36 @@ fn decode(bytes: &[u8], wish: Wish) -> Option<Result<Mapped, Problem>> {
 }
 
 /// The result codes of section 7.4.
-fn reason(code: u8) -> String {
+fn refusal(code: u8) -> Problem {
+    let declined = |words| Problem::Declined(words);
     let words = match code {
+        2 => return declined("this computer may not open ports"),
+        4 => return declined("it opens no ports"),
+        8 => return declined("it has no room"),
+        10 => return declined("this computer has too many mappings"),
+        11 => return declined("it cannot give such a port outside"),
         1 => "it does not speak this version of PCP",
-        2 => "this computer may not",
         3 => "it cannot read the request",
-        4 => "it makes no mappings",
         5 | 6 => "it does not know an option",
         7 => "its network is out of order",
-        8 => "it has no room",
         9 => "it maps no UDP",
-        10 => "this computer has too many mappings",
-        11 => "it cannot give such a port outside",
         12 => "there is a NAT between it and this computer",
         13 => "too many peers",
-        other => return format!("code {other}"),
+        other => return Problem::Refused(format!("code {other}")),
     };
-    words.into()
+    Problem::Refused(words.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const WISH: Wish = Wish { nonce: [1, 2, 3], internal_port: 41_641, external_port: 41_641, lifetime: 600 };
+    const WISH: Wish =
+        Wish { nonce: [1, 2, 3], internal_port: 41_641, external_port: 41_641, lifetime: 600, remote: None };
+
+    fn peer() -> Wish {
+        Wish { external_port: 0, remote: Some(([11, 0, 0, 9], 3478).into()), ..WISH }
+    }
 
     /// What a router answers that grants a port outside.
     fn grant(request: &[u8], external: IpAddr, port: u16) -> Vec<u8> {
@@ -176,7 +205,7 @@ mod tests {
         answer[8..24].fill(0);
         answer[8..12].copy_from_slice(&77_u32.to_be_bytes());
         answer[42..44].copy_from_slice(&port.to_be_bytes());
-        answer[44..].copy_from_slice(&mapped(external).octets());
+        answer[44..60].copy_from_slice(&mapped(external).octets());
         answer
     }
 
@@ -200,7 +229,12 @@ mod tests {
         for code in 1..=20 {
             let mut refusal = answer.clone();
             refusal[3] = code;
-            assert!(matches!(decode(&refusal, WISH), Some(Err(Problem::Refused(_)))), "code {code}");
+            let declined = [2, 4, 8, 10, 11].contains(&code);
+            match decode(&refusal, WISH) {
+                Some(Err(Problem::Declined(_))) => assert!(declined, "code {code}"),
+                Some(Err(Problem::Refused(_))) => assert!(!declined, "code {code}"),
+                other => panic!("code {code}: {other:?}"),
+            }
         }
         assert!(matches!(decode(&[0, 129, 0, 1], WISH), Some(Err(Problem::Refused(_)))), "NAT-PMP only");
         for at in [1, 24, 35, 36, 40, 41] {
@@ -210,6 +244,23 @@ mod tests {
         }
         assert!(decode(&request, WISH).is_none(), "our own request");
         (0..answer.len()).for_each(|length| assert!(decode(&answer[..length], WISH).is_none(), "{length}"));
+    }
+
+    #[test]
+    fn peer_names_the_remote_and_takes_no_answer_about_another() {
+        let request = encode([192, 168, 1, 7].into(), peer());
+        assert_eq!((request.len(), request[1]), (LENGTH + REMOTE, PEER));
+        assert_eq!(request[40..44], [0xa2, 0xa9, 0, 0]);
+        assert_eq!(request[60..], [0x0d, 0x96, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 11, 0, 0, 9]);
+        let answer = grant(&request, [11, 0, 0, 1].into(), 5000);
+        let external = ([11, 0, 0, 1], 5000).into();
+        assert_eq!(decode(&answer, peer()).unwrap().unwrap(), Mapped { external, lifetime: 600, epoch: 77 });
+        assert!(decode(&answer, WISH).is_none() && decode(&answer[..60], peer()).is_none());
+        for at in [1, 24, 35, 36, 40, 41, 60, 61, 76, 79] {
+            let mut other = answer.clone();
+            other[at] ^= 1;
+            assert!(decode(&other, peer()).is_none(), "byte {at}");
+        }
     }
 
     #[tokio::test]
