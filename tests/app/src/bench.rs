@@ -51,10 +51,9 @@ pub fn measure(world: &World, programs: &Path) -> Result<()> {
     app.reads("3 of 3 online")?;
     let busy = idle(&app)?;
     app.close()?;
-    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     let median = starts[STARTS / 2];
     println!("first paint {median:.2} s warm (median of {STARTS}); at rest {busy:.2} % of one core");
-    println!("{}", json!({ "profile": profile, "first_paint_s": starts, "idle_cpu_percent": busy }));
+    println!("{}", json!({ "app": programs, "first_paint_s": starts, "idle_cpu_percent": busy }));
     Ok(())
 }
 

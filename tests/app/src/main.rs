@@ -7,7 +7,12 @@ mod pictures;
 mod stories;
 mod webdriver;
 
-use std::{env, path::PathBuf, process::ExitCode, time::Instant};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
@@ -30,6 +35,9 @@ struct Arguments {
     /// Measure starts and idleness instead.
     #[arg(long)]
     bench: bool,
+    /// Use the app from this directory, such as a release build; else from beside this program.
+    #[arg(long, value_name = "DIR")]
+    app: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -47,26 +55,27 @@ fn work(arguments: &Arguments) -> Result<()> {
         stories().iter().for_each(|story| println!("{:16} {}", story.name, story.about));
         return Ok(());
     }
+    let programs = programs(arguments)?;
     if let Some(directory) = &arguments.pictures {
-        return pictures::take(&World::new()?, &programs()?, directory);
+        return pictures::take(&World::new()?, &programs, directory);
     }
     if arguments.bench {
-        return bench::measure(&World::new()?, &programs()?);
+        return bench::measure(&World::new()?, &programs);
     }
     let named =
         |story: &&Story| arguments.stories.is_empty() || arguments.stories.contains(&story.name.into());
     let chosen: Vec<_> = stories().iter().filter(named).collect();
     ensure!(!chosen.is_empty(), "no such story; --list shows them");
-    let failed = chosen.iter().filter(|story| !passes(story)).count();
+    let failed = chosen.iter().filter(|story| !passes(story, &programs)).count();
     println!("{} stories passed, {failed} failed", chosen.len() - failed);
     ensure!(failed == 0, "{failed} of {} stories failed", chosen.len());
     Ok(())
 }
 
-fn passes(story: &Story) -> bool {
+fn passes(story: &Story, programs: &Path) -> bool {
     let begun = Instant::now();
     let told = World::new().and_then(|world| {
-        (story.tell)(&world, &programs()?).with_context(|| world.last_words(&format!("app-{}", story.name)))
+        (story.tell)(&world, programs).with_context(|| world.last_words(&format!("app-{}", story.name)))
     });
     let seconds = begun.elapsed().as_secs();
     match &told {
@@ -76,10 +85,10 @@ fn passes(story: &Story) -> bool {
     told.is_ok()
 }
 
-/// Where the programs are: beside this one, or in the directory `PARTYLINE_PROGRAMS`.
-fn programs() -> Result<PathBuf> {
-    let programs = match env::var_os("PARTYLINE_PROGRAMS") {
-        Some(directory) => directory.into(),
+/// Where the app is.
+fn programs(arguments: &Arguments) -> Result<PathBuf> {
+    let programs = match &arguments.app {
+        Some(directory) => directory.canonicalize().context("the app's directory")?,
         None => env::current_exe()?.parent().context("no directory")?.to_owned(),
     };
     ensure!(programs.join("partyline-app").exists(), "partyline-app is not in {}", programs.display());
