@@ -141,6 +141,32 @@ impl Errand {
     }
 }
 
+/// Two UDP ports of one address that a member lends: where servers see two sockets of its.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair {
+    /// The port that our NAT is opened for.
+    pub first: SocketAddr,
+    /// The other.
+    pub second: SocketAddr,
+}
+
+/// What a member who lends two ports is asked to do: to send one packet from each to each of two of our sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Round {
+    /// Where a server sees them.
+    pub to: [SocketAddr; 2],
+    /// What nobody can guess.
+    pub token: [u8; 12],
+}
+
+impl Round {
+    /// The packet, as that of [`Errand::packet`].
+    #[must_use]
+    pub fn packet(&self) -> Vec<u8> {
+        stun::indication(self.token)
+    }
+}
+
 /// Something learned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -156,8 +182,11 @@ pub enum Event {
     SparesWanted(u8),
     /// The sockets that were lent are not needed any more.
     SparesDone,
-    /// Somebody elsewhere may show that the NAT lets everybody in, by what it sends for us.
+    /// Somebody elsewhere may show that the NAT lets everybody in, by what it sends for us; or lend two ports, to show
+    /// whom it lets in ([`crate::Netcheck::set_pair`]).
     ObserverWanted(Errand),
+    /// The member whose ports [`crate::Netcheck::set_pair`] took is to send.
+    RoundWanted(Round),
     /// A server does not answer. Whether it does over TCP ([`crate::Netcheck::set_reachable`]) would tell why.
     Silent(SocketAddr),
 }

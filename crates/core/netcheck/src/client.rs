@@ -282,6 +282,13 @@ impl<P: Copy> Client<P> {
         id
     }
 
+    /// Sends something that only opens the NAT.
+    pub(crate) fn indicate(&mut self, socket: Socket, destination: SocketAddr) {
+        let bytes = stun::indication(self.token());
+        self.sent = self.sent.saturating_add(1);
+        self.transmits.push_back(Transmit { socket, destination, bytes });
+    }
+
     /// A span within a tenth of the given one.
     pub(crate) fn jittered(&mut self, span: Duration) -> Duration {
         let share = f64::from(self.rng.next_u32()) / f64::from(u32::MAX);

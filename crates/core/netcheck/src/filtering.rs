@@ -10,8 +10,10 @@ use std::{net::SocketAddr, time::Instant};
 use partyline_model::{Filtering, Mapping};
 
 use crate::{
+    Pair,
     client::Client,
     observer::Watch,
+    pair::{PairTest, Step},
     stun::Change,
     survey::{Meeting, Purpose, Survey},
     trial::{Goal, Reference, Trial, Verdict},
@@ -35,6 +37,8 @@ pub(crate) struct FilteringTest {
     closed: Option<Filtering>,
     /// Whether a member was asked, or could not be.
     watched: bool,
+    /// What a member lends.
+    pub(crate) pair: Option<Pair>,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +57,8 @@ enum Stage {
         open: u8,
     },
     Watching(Watch),
+    /// A member lends two ports.
+    Judging(Box<PairTest>),
     Done,
 }
 
@@ -86,6 +92,18 @@ impl FilteringTest {
         self.watched
     }
 
+    pub(crate) const fn pair_test(&mut self) -> Option<&mut PairTest> {
+        match &mut self.stage {
+            Stage::Judging(test) => Some(test),
+            _ => None,
+        }
+    }
+
+    /// A server was to see a mapping that a member judges by.
+    pub(crate) fn seen(&mut self, answered: bool) {
+        self.pair_test().into_iter().for_each(|test| test.seen(answered));
+    }
+
     /// Nothing more is to be found.
     pub(crate) fn finish(&mut self) {
         self.stage = Stage::Done;
@@ -101,7 +119,8 @@ impl FilteringTest {
     pub(crate) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         match &self.stage {
             Stage::Trying(trial) | Stage::Proving(trial) => trial.poll_timeout(now),
-            Stage::Watching(watch) => Some(watch.until),
+            Stage::Watching(watch) => Some(watch.until).filter(|until| *until > now),
+            Stage::Judging(test) => test.poll_timeout(now),
             Stage::Waiting | Stage::Opening { .. } | Stage::Introducing { .. } | Stage::Done => None,
         }
     }
@@ -131,7 +150,8 @@ impl Survey {
             Stage::Introducing { open: 0 } => {
                 Some(self.watch(now, client).map_or(Stage::Done, Stage::Watching))
             }
-            Stage::Watching(watch) => (watch.until <= now).then_some(Stage::Done),
+            &mut Stage::Watching(watch) => self.after_watch(now, watch, client),
+            Stage::Judging(_) => self.judge(now, client),
             Stage::Opening { .. } | Stage::Introducing { .. } | Stage::Done => None,
         };
         let next = match next {
@@ -141,6 +161,29 @@ impl Survey {
         let moved = next.is_some();
         self.filtering.stage = next.unwrap_or_else(|| std::mem::take(&mut self.filtering.stage));
         moved
+    }
+
+    /// A member's packet did not come yet. Once somebody lends two ports, and the other tests are over, they tell more.
+    fn after_watch(&mut self, now: Instant, watch: Watch, client: &mut Client<Purpose>) -> Option<Stage> {
+        if let Some(test) = self.pair_test(now, client) {
+            return Some(Stage::Judging(Box::new(test)));
+        }
+        (watch.until <= now && !self.awaits_pair()).then_some(Stage::Done)
+    }
+
+    fn judge(&mut self, now: Instant, client: &mut Client<Purpose>) -> Option<Stage> {
+        let Stage::Judging(mut test) = std::mem::take(&mut self.filtering.stage) else { return None };
+        match self.step_pair(now, &mut test, client) {
+            Step::Over(found) => {
+                found.into_iter().for_each(|filtering| self.told_by_member(filtering));
+                Some(Stage::Done)
+            }
+            Step::Moved => Some(Stage::Judging(test)),
+            Step::Waits => {
+                self.filtering.stage = Stage::Judging(test);
+                None
+            }
+        }
     }
 
     /// Lets a server see the socket, so that a member can be asked to send there; that is all there is left to try.

@@ -26,6 +26,7 @@ mod lifetime;
 mod mapping;
 mod netcheck;
 mod observer;
+mod pair;
 mod ports;
 mod profile;
 mod rto;
@@ -36,6 +37,8 @@ mod trial;
 mod watch;
 
 pub use api::{
-    Config, Dropped, Errand, Event, Login, Promise, Report, ServerReport, Socket, StunServer, Term, Transmit,
+    Config, Dropped, Errand, Event, Login, Pair, Promise, Report, Round, ServerReport, Socket, StunServer,
+    Term, Transmit,
 };
 pub use netcheck::Netcheck;
+pub use observer::{question, seen_at};

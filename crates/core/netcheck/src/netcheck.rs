@@ -219,7 +219,7 @@ impl Netcheck {
             self.advance(now);
             return true;
         }
-        if self.observed(socket, source, bytes) {
+        if self.observed(now, socket, source, bytes) {
             self.advance(now);
             return true;
         }
@@ -352,6 +352,8 @@ impl Netcheck {
             }
             let errands = self.surveys.iter_mut().filter_map(|survey| survey.errand.take());
             self.events.extend(errands.map(Event::ObserverWanted));
+            let rounds = self.surveys.iter_mut().filter_map(|survey| survey.round.take());
+            self.events.extend(rounds.map(Event::RoundWanted));
             self.finish(now);
             self.measure_idle(now);
             self.wake = self.next_step(now);

@@ -2,8 +2,8 @@
 //!
 //! A lent socket that has talked to servers only is seen by one of them at some port of the NAT. A member with another
 //! address sends a packet to that port. What arrives proves that the NAT lets everybody in. What does not arrive
-//! proves nothing, since nobody knows what the member's own network did to it, and leaves filtering as unknown as it
-//! was.
+//! proves nothing, since nobody knows what the member's own network did to it. A member who can lend two ports is
+//! asked further then ([`crate::pair`]).
 //!
 //! Behind one carrier's NAT the packet may be turned around inside, past the filter; so members at addresses near our
 //! own are not believed.
@@ -56,9 +56,18 @@ impl Netcheck {
     }
 
     /// Takes a packet that a member may have sent for us.
-    pub(crate) fn observed(&mut self, socket: Socket, source: SocketAddr, bytes: &[u8]) -> bool {
+    pub(crate) fn observed(
+        &mut self,
+        now: Instant,
+        socket: Socket,
+        source: SocketAddr,
+        bytes: &[u8],
+    ) -> bool {
+        let survey = &mut self.surveys[Family::V4 as usize];
         let token = stun::indicated_id(bytes);
-        token.is_some_and(|token| self.surveys[Family::V4 as usize].observed(socket, source, token))
+        token.is_some_and(|token| {
+            survey.observed(socket, source, token) || survey.arrived(now, socket, source, token)
+        })
     }
 }
 
@@ -83,15 +92,38 @@ impl Survey {
             return false;
         };
         let stranger = self.asked_by(socket).all(|asked| asked.ip() != source.ip());
-        let far =
-            stun::is_public(source) == stun::is_public(errand.to) && !are_near(source.ip(), errand.to.ip());
-        if socket == self.roles.filtering && stranger && far {
-            self.found.filtering = Some(Filtering::EndpointIndependent);
-            self.gaps.retain(|gap| !UNTOLD.contains(gap));
+        if socket == self.roles.filtering && stranger && is_far(source, errand.to) {
+            self.told_by_member(Filtering::EndpointIndependent);
             self.filtering.finish();
         }
         true
     }
+
+    /// A member made up for what servers could not do.
+    pub(crate) fn told_by_member(&mut self, filtering: Filtering) {
+        self.found.filtering = Some(filtering);
+        self.gaps.retain(|gap| !UNTOLD.contains(gap));
+    }
+}
+
+/// The question by which one who lends a socket learns where a server sees it.
+#[must_use]
+pub fn question(token: [u8; 12]) -> Vec<u8> {
+    stun::request(token, stun::Change::Nothing, None)
+}
+
+/// The answer to it.
+#[must_use]
+pub fn seen_at(server: SocketAddr, token: [u8; 12], bytes: &[u8]) -> Option<SocketAddr> {
+    let answer = stun::answered_id(bytes)
+        .filter(|id| *id == token)
+        .and_then(|_| stun::answer(bytes, server, None).ok());
+    answer.map(|answer| answer.mapped)
+}
+
+/// Whether packets from there to us surely pass all of our NAT.
+pub(crate) fn is_far(source: SocketAddr, own: SocketAddr) -> bool {
+    stun::is_public(source) == stun::is_public(own) && !are_near(source.ip(), own.ip())
 }
 
 /// Whether two addresses may belong to one carrier's NAT, as far as that shows: in one /24.

@@ -15,7 +15,7 @@ use std::{
 use partyline_model::{Allocation, CheckTopic, Filtering, Mapping};
 
 use crate::{
-    Errand, Socket,
+    Errand, Round, Socket,
     client::{Client, Heard, Query},
     filtering::FilteringTest,
     hairpin::HairpinTest,
@@ -40,6 +40,8 @@ pub(crate) enum Purpose {
     Compare,
     /// To open the NAT for a server's other addresses.
     Open,
+    /// To see that a mapping is still there.
+    Alive,
     /// To see a fresh mapping.
     Fresh,
     /// A filtering test.
@@ -144,6 +146,8 @@ pub(crate) struct Survey {
     pub(crate) gaps: Vec<&'static str>,
     /// What an observer is to be asked.
     pub(crate) errand: Option<Errand>,
+    /// What the one who lends two ports is to send.
+    pub(crate) round: Option<Round>,
 }
 
 impl Survey {
@@ -165,6 +169,7 @@ impl Survey {
             found: Found::default(),
             gaps: Vec::new(),
             errand: None,
+            round: None,
         }
     }
 
@@ -278,6 +283,7 @@ impl Survey {
             }
             Purpose::Compare => self.mapping.settled(heard.answer.is_some()),
             Purpose::Open => self.filtering.opened(),
+            Purpose::Alive => self.filtering.seen(heard.answer.is_some()),
             Purpose::Fresh => self.ports.answered(),
             Purpose::Contact(_)
             | Purpose::Refresh(_)
@@ -295,6 +301,7 @@ impl Survey {
         match purpose {
             Purpose::Compare => self.mapping.settled(false),
             Purpose::Open => self.filtering.opened(),
+            Purpose::Alive => self.filtering.seen(false),
             Purpose::Fresh => self.ports.answered(),
             _ => {}
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use partyline_model::{DeviceId, Now, PartyId, Topic};
-use partyline_netcheck::Errand;
+use partyline_netcheck::{Errand, Pair, Round};
 use rand_core::RngCore as _;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,12 @@ pub(crate) enum ControlMessage {
     Passed { from: Mark, message: Vec<u8> },
     /// Asks the receiver to send a packet with this token to where a server sees one of the sender's sockets.
     Observe { to: SocketAddr, token: [u8; 12] },
+    /// Asks the receiver to lend a second port of its for a while.
+    AskPort,
+    /// It does: where a server sees its first and the second.
+    LendPort { first: SocketAddr, second: SocketAddr },
+    /// Asks for a packet with this token from both ports to where a server sees two of the sender's sockets.
+    SendFromBoth { to: [SocketAddr; 2], token: [u8; 12] },
 }
 
 impl ControlMessage {
@@ -66,6 +72,13 @@ impl Node {
             Ok(ControlMessage::Passed { .. }) => {}
             Ok(ControlMessage::Observe { to, token }) => {
                 self.asked_to_observe(now, party, peer, Errand { to, token });
+            }
+            Ok(ControlMessage::AskPort) => self.asked_for_port(now, party, peer),
+            Ok(ControlMessage::LendPort { first, second }) => {
+                self.lent_port(now, peer, Pair { first, second });
+            }
+            Ok(ControlMessage::SendFromBoth { to, token }) => {
+                self.asked_to_send_from_both(now, party, peer, &Round { to, token });
             }
             Err(_) => self.refusals.count(&partyline_party::Refusal::Malformed),
         }

@@ -17,6 +17,7 @@ mod control;
 mod farewell;
 mod io;
 mod known;
+mod lent_port;
 mod link;
 mod local;
 mod mail;

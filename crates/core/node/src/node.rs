@@ -19,6 +19,7 @@ use crate::{
     farewell::Farewells,
     io::{LocalNetwork, Output, ServerId},
     known::KnownNetworks,
+    lent_port::Ports,
     link::ServerLink,
     local::LocalParty,
     mail::Mail,
@@ -65,6 +66,7 @@ pub struct Node {
     pub(crate) measurements: Measurements,
     pub(crate) passages: Passages,
     pub(crate) errands: Errands,
+    pub(crate) ports: Ports,
     pub(crate) mail: Mail,
     pub(crate) local: LocalNetwork,
     pub(crate) reflexive: Vec<SocketAddr>,
@@ -131,6 +133,7 @@ impl Node {
             measurements: Measurements::new(),
             passages: Passages::new(now.instant),
             errands: Errands::default(),
+            ports: Ports::default(),
             mail: Mail::default(),
             local: LocalNetwork::default(),
             reflexive: Vec::new(),
@@ -190,6 +193,7 @@ impl Node {
             self.pings.deadline(),
             self.mail.deadline(),
             self.farewells.deadline(),
+            self.ports.deadline(),
         ];
         links.chain(parties).chain(machines.into_iter().flatten()).min()
     }
@@ -203,6 +207,7 @@ impl Node {
         self.seek_passages(now);
         self.send_again(now);
         self.end_farewells(now);
+        self.take_ports_back(now.instant);
         if self.relays_at <= now.instant {
             self.relays_at = now.instant + RELAY_CHECK;
             self.renew_relays(now);
@@ -361,6 +366,7 @@ impl Node {
                 self.touch();
             }
             partyline_netcheck::Event::ObserverWanted(errand) => self.ask_observers(now, errand),
+            partyline_netcheck::Event::RoundWanted(round) => self.ask_for_round(now, round),
             partyline_netcheck::Event::Silent(address) => self.outputs.push_back(Output::Reach { address }),
         }
     }

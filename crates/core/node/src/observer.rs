@@ -63,9 +63,11 @@ impl Node {
 
     pub(crate) fn ask_observers(&mut self, now: Now, errand: Errand) {
         let message = ControlMessage::Observe { to: errand.to, token: errand.token };
-        for (party, member) in self.observers().into_iter().take(ASKED) {
-            self.send_control(now.instant, party, member, &message);
+        let observers = self.observers();
+        for (party, member) in observers.iter().take(ASKED) {
+            self.send_control(now.instant, *party, *member, &message);
         }
+        self.ask_for_port(now, &observers);
     }
 
     /// Connected members, each device once.
@@ -84,15 +86,21 @@ impl Node {
         from: DeviceId,
         Errand { to, token }: Errand,
     ) {
-        let member = self.parties.get(&party).and_then(|local| local.membership.member(&from));
-        let fair = self.settings.serve_friends
-            && member.is_some_and(|member| is_at(member.nat, member.candidates, to));
+        let fair = self.settings.serve_friends && self.is_at(party, from, to);
         if !self.errands.admit(now.instant, from, fair) {
             return;
         }
         let packet = Errand { to, token }.packet();
         let datagram = || Output::Datagram { destination: to, bytes: packet.clone() };
         self.outputs.extend(std::iter::repeat_with(datagram).take(PACKETS));
+    }
+}
+
+impl Node {
+    /// Whether a member has announced that servers see it at this address.
+    pub(crate) fn is_at(&self, party: PartyId, member: DeviceId, address: SocketAddr) -> bool {
+        let member = self.parties.get(&party).and_then(|local| local.membership.member(&member));
+        member.is_some_and(|member| is_at(member.nat, member.candidates, address))
     }
 }
 

@@ -77,12 +77,17 @@ impl Node {
         datagram: &[u8],
         packet: &mut [u8],
     ) -> Option<(PartyId, usize)> {
+        if self.heard_by_lent_socket(now, socket, source, datagram) {
+            return None;
+        }
         self.receive(now, Local::Udp(socket), source, datagram, packet)
     }
 
     /// Takes the ports of sockets that [`Output::SocketsOpen`] asked for; `None` for one that could not be opened.
     pub fn handle_sockets(&mut self, now: partyline_model::Now, opened: &[(SocketId, Option<u16>)]) {
-        self.paths.sockets_opened(now.instant, opened);
+        if !self.lent_socket_opened(opened) {
+            self.paths.sockets_opened(now.instant, opened);
+        }
     }
 
     /// Sends everything that waits, after letting the machines settle.

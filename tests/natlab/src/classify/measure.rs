@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     os::fd::AsFd,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use nix::{
 use partyline_model::{Badge, NatProfile, NetworkView};
 use partyline_netcheck::{Config, Event, Netcheck, Socket, StunServer};
 
+use super::friend::Friend;
 use crate::{Host, checked};
 
 /// Sockets that are lent to the check besides the tunnel's, as the engine does.
@@ -35,6 +36,8 @@ pub struct Question {
     pub router: Option<IpAddr>,
     /// The tunnel's port; 0 takes any.
     pub port: u16,
+    /// Where a member is who lends two ports.
+    pub friend: Option<(Host, Ipv4Addr)>,
     /// `partyline`, if that is to ask. It finds router and port by itself.
     pub program: Option<PathBuf>,
 }
@@ -93,6 +96,7 @@ fn run(host: &Host, program: &Path, question: &Question) -> Result<Measured> {
 struct Check {
     netcheck: Netcheck,
     sockets: Vec<UdpSocket>,
+    friend: Option<Friend>,
     begun: Instant,
     address: Option<Duration>,
     mapping: Option<Duration>,
@@ -119,8 +123,16 @@ impl Check {
         netcheck.set_local(begun, [local[0]].into_iter().chain(own).collect());
         netcheck.set_router(begun, question.router);
         netcheck.set_spares(begun, local[1..].to_vec());
+        let server = question.servers.iter().map(|server| server.address).find(SocketAddr::is_ipv4);
+        let friend = question
+            .friend
+            .as_ref()
+            .zip(server)
+            .map(|((host, own), server)| Friend::new(host, *own, server))
+            .transpose()?;
+        netcheck.set_observers(begun, friend.is_some());
         netcheck.set_servers(begun, question.servers.clone());
-        Ok(Self { netcheck, sockets, begun, address: None, mapping: None })
+        Ok(Self { netcheck, sockets, friend, begun, address: None, mapping: None })
     }
 
     fn finish(mut self) -> Result<Measured> {
@@ -178,14 +190,21 @@ impl Check {
                 Event::Profile(profile) if profile.mapping.is_some() => {
                     self.mapping.get_or_insert(passed);
                 }
+                Event::ObserverWanted(errand) => self.friend.iter().for_each(|friend| friend.lend(errand)),
+                Event::RoundWanted(round) => self.friend.iter().for_each(|friend| friend.play(round)),
                 _ => {}
             }
         }
     }
 
     fn wait(&self) -> Result<()> {
-        let mut polled: Vec<_> =
-            self.sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
+        let friends = self.friend.iter().flat_map(Friend::sockets);
+        let mut polled: Vec<_> = self
+            .sockets
+            .iter()
+            .chain(friends)
+            .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
+            .collect();
         let until = self.netcheck.poll_timeout().unwrap_or(self.begun + PATIENCE);
         let left = until.saturating_duration_since(Instant::now()).min(PATIENCE);
         match ppoll(&mut polled, Some(TimeSpec::from_duration(left)), None) {
@@ -203,6 +222,9 @@ impl Check {
             while let Ok((length, from)) = socket.recv_from(buffer) {
                 self.netcheck.handle_datagram(Instant::now(), name, from, &buffer[..length]);
             }
+        }
+        if let Some(pair) = self.friend.as_mut().and_then(|friend| friend.receive(buffer)) {
+            self.netcheck.set_pair(Instant::now(), pair);
         }
     }
 }

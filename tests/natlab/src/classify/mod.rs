@@ -1,16 +1,17 @@
 //! Whether the check tells every network from inside: all 27 types of NAT, the kernel's own, and what else there is.
 //!
 //! Each network is a home at the end of a line, and the real check runs in it from real sockets, against the real
-//! server; with `--program`, the real `partyline netcheck` does. Two kinds of servers are tried: one with two addresses and two ports (RFC 5780), and two that have one
-//! each, as most public STUN servers do.
+//! server; with `--program`, the real `partyline netcheck` does. Servers are one with two addresses and two ports (RFC 5780), or
+//! two that have one each, as most public STUN servers do; then a member of the party elsewhere may lend its ports.
 
+mod friend;
 mod measure;
 mod networks;
 mod report;
 mod verdict;
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     process::ExitCode,
     sync::{
         Mutex, PoisonError,
@@ -31,7 +32,7 @@ use self::{
     verdict::Verdict,
 };
 use crate::{
-    Lab, Line,
+    Host, Lab, Line,
     party::{Server, World},
     sweep::sweep,
 };
@@ -77,6 +78,8 @@ pub enum Servers {
     Full,
     /// Two with one address and one port each.
     Plain,
+    /// The same, and a member elsewhere who lends two ports.
+    Friend,
 }
 
 /// Classifies networks and prints how that went.
@@ -99,7 +102,12 @@ pub fn play(options: &Options) -> Result<ExitCode> {
     let world = World::new()?;
     let (_running, servers) = start(&world, options.servers)?;
     let program = options.program.then(|| world.program("partyline"));
-    let question = Question { servers, program, ..Question::default() };
+    ensure!(
+        program.is_none() || options.servers != Servers::Friend,
+        "the program meets friends in parties only"
+    );
+    let friend = (options.servers == Servers::Friend).then(|| far_host(&world.lab, line)).transpose()?;
+    let question = Question { servers, program, friend, ..Question::default() };
     let rows = all(&world.lab, &chosen, line, options.servers, &question);
     if options.json {
         println!("{}", report::object(&rows, line));
@@ -109,12 +117,19 @@ pub fn play(options: &Options) -> Result<ExitCode> {
     Ok(if rows.iter().all(Row::is_right) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// A computer with an address that no carrier would give to one of the homes too.
+fn far_host(lab: &Lab, line: Line) -> Result<(Host, Ipv4Addr)> {
+    let host = lab.open_host("friend", line)?;
+    let (v4, _) = lab.second_addresses(&host)?;
+    Ok((host, v4))
+}
+
 /// The servers, and how the check knows them.
 fn start(world: &World, servers: Servers) -> Result<(Vec<Server>, Vec<StunServer>)> {
     let (mut running, mut known) = (Vec::new(), Vec::new());
     let names: &[&str] = match servers {
         Servers::Full => &["server"],
-        Servers::Plain => &["server", "other"],
+        Servers::Plain | Servers::Friend => &["server", "other"],
     };
     for name in names {
         let host = world.lab.server(name)?;
@@ -127,7 +142,9 @@ fn start(world: &World, servers: Servers) -> Result<(Vec<Server>, Vec<StunServer
                 let (v4, v6) = world.lab.second_addresses(&host)?;
                 listen.extend([IpAddr::V4(v4), IpAddr::V6(v6)]);
             }
-            Servers::Plain => arguments.extend(["--relay-alternate-port".to_owned(), "0".to_owned()]),
+            Servers::Plain | Servers::Friend => {
+                arguments.extend(["--relay-alternate-port".to_owned(), "0".to_owned()])
+            }
         }
         arguments.extend(listen.iter().flat_map(|ip| ["--relay-listen".to_owned(), ip.to_string()]));
         running.push(world.server_on(host, arguments)?);

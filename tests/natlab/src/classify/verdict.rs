@@ -26,9 +26,11 @@ impl Verdict {
         let (is, told) = (&truth.profile, &said.profile);
         let full = servers == Servers::Full;
         let independent = is.mapping == Some(Mapping::EndpointIndependent);
+        // A member judges a NAT only that has one port for everybody.
+        let judged = full || (servers == Servers::Friend && independent);
         // Servers on one port each cannot tell address from port, nor can they answer from elsewhere.
         verdict.compare("mapping", is.mapping, told.mapping, full || independent);
-        verdict.compare("filtering", is.filtering, told.filtering, full);
+        verdict.compare("filtering", is.filtering, told.filtering, judged);
         verdict.compare("allocation", is.allocation, told.allocation, !truth.disturbed);
         // That nothing comes back proves something only where no new mapping was needed for it.
         verdict.compare("hairpin", is.hairpin, told.hairpin, independent);
@@ -41,7 +43,7 @@ impl Verdict {
             verdict.wrong.push("hairpin: nothing turns packets around where there is no NAT".to_owned());
         }
         let (badge, named) = (truth.badge, said.badge);
-        verdict.compare("badge", badge, named, full);
+        verdict.compare("badge", badge, named, judged);
         verdict
     }
 

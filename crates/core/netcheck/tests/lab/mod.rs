@@ -12,7 +12,7 @@ use std::{
 };
 
 use partyline_nat::{Hairpinned, Protocol};
-use partyline_netcheck::{Config, Errand, Event, Netcheck, Socket, StunServer};
+use partyline_netcheck::{Config, Errand, Event, Netcheck, Pair, Round, Socket, StunServer};
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 
@@ -58,6 +58,35 @@ struct Packet {
     bytes: Vec<u8>,
 }
 
+/// A member elsewhere who lends two ports.
+pub struct Friend {
+    /// What is between it and the internet.
+    pub nat: Option<Nat>,
+    /// Its sockets; the public addresses where it has no NAT.
+    pub sockets: [SocketAddr; 2],
+    /// Which of its sockets can send.
+    pub works: [bool; 2],
+}
+
+impl Friend {
+    /// One with a public address.
+    pub fn open() -> Self {
+        let sockets = [41_641, 50_000].map(|port| ([11, 0, 7, 1], port).into());
+        Self { nat: None, sockets, works: [true; 2] }
+    }
+
+    /// One behind a NAT of its own.
+    pub fn behind(seed: u64, rules: Rules) -> Self {
+        let sockets = [41_641, 50_000].map(|port| ([192, 168, 7, 7], port).into());
+        Self { nat: Some(Nat::new(seed, [11, 0, 7, 1].into(), rules)), sockets, works: [true; 2] }
+    }
+
+    fn seen_from(&mut self, now: Instant, index: usize, remote: SocketAddr) -> Option<SocketAddr> {
+        let socket = self.sockets[index];
+        self.nat.as_mut().map_or(Some(socket), |nat| nat.outbound(now, UDP, socket, remote))
+    }
+}
+
 /// Everything, driven until nothing is left to do.
 pub struct World {
     pub netcheck: Netcheck,
@@ -70,6 +99,8 @@ pub struct World {
     pub answers_to_who_asked: bool,
     /// From where a member does what it is asked, if there is one.
     pub observer: Option<SocketAddr>,
+    /// A member that lends two ports, if there is one.
+    pub friend: Option<Friend>,
     /// What members were asked.
     pub errands: Vec<Errand>,
     pub start: Instant,
@@ -114,6 +145,7 @@ impl World {
             sent,
             answers_to_who_asked,
             observer: None,
+            friend: None,
             errands,
             start,
             now,
@@ -182,8 +214,38 @@ impl World {
             if let Event::ObserverWanted(errand) = event {
                 self.errands.push(errand);
                 self.observer.into_iter().for_each(|from| self.inject(from, errand.to, errand.packet()));
+                self.lend_ports();
+            }
+            if let Event::RoundWanted(round) = event {
+                self.play_round(round);
             }
             self.events.push((self.now - self.start, event));
+        }
+    }
+
+    /// The friend asks a server where its sockets are seen.
+    fn lend_ports(&mut self) {
+        let (now, server) = (self.now, self.servers[0].address);
+        let Some(friend) = &mut self.friend else { return };
+        if let [Some(first), Some(second)] = [0, 1].map(|index| friend.seen_from(now, index, server)) {
+            self.netcheck.set_pair(now, Pair { first, second });
+        }
+    }
+
+    /// The friend sends from both to both, if it hears of it.
+    fn play_round(&mut self, round: Round) {
+        if self.chance() < self.line.loss {
+            return;
+        }
+        for to in round.to {
+            for index in [0, 1] {
+                let Some(friend) = self.friend.as_mut().filter(|friend| friend.works[index]) else {
+                    continue;
+                };
+                if let Some(source) = friend.seen_from(self.now, index, to) {
+                    self.inject(source, to, round.packet());
+                }
+            }
         }
     }
 

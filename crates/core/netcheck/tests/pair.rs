@@ -1,0 +1,182 @@
+//! A member who lends two ports, as the judge of filtering where no server can answer from elsewhere.
+
+mod lab;
+
+use std::time::Duration;
+
+use lab::{Friend, Line, OUTSIDE, Rules, Server, World, full_server, nat};
+use partyline_model::{Filtering, Mapping};
+use partyline_nat::Clash;
+use partyline_netcheck::Pair;
+use proptest::prelude::*;
+
+const SPARES: u16 = 7;
+
+/// Two servers of one address each, which show that mappings are the same for everybody, but not who is let in.
+fn plain() -> Vec<Server> {
+    vec![Server::new([11, 0, 1, 1], 3478), Server::new([11, 0, 2, 1], 3478)]
+}
+
+/// A measurement in which a friend lends two ports. It sends to the socket first as any member does.
+fn judged(seed: u64, rules: Rules, friend: Friend, line: Line) -> World {
+    let mut world = World::new(seed, Some(nat(seed, rules)), plain(), line, SPARES);
+    world.observer = Some(friend.sockets[0]).filter(|_| friend.nat.is_none());
+    world.friend = Some(friend);
+    world.netcheck.set_observers(world.now, true);
+    world.survey();
+    world
+}
+
+fn told(world: &World) -> Option<Filtering> {
+    world.netcheck.profile().filtering
+}
+
+fn independent() -> impl Iterator<Item = Rules> {
+    Rules::all_types(1).filter(|rules| rules.mapping == Mapping::EndpointIndependent)
+}
+
+#[test]
+fn a_friend_with_two_ports_tells_every_filter_of_a_nat_with_one_port_for_everybody() {
+    for (seed, rules) in (0..).zip(independent()) {
+        let world = judged(seed, rules, Friend::open(), Line::GOOD);
+        assert_eq!(told(&world), Some(rules.filtering), "{rules:?}");
+        let report = world.netcheck.report();
+        assert!(report.took.expect("over") < Duration::from_secs(3), "{:?}", report.took);
+        assert_eq!(report.gaps, Vec::<&str>::new());
+    }
+}
+
+#[test]
+fn a_nat_that_tells_destinations_apart_is_not_judged() {
+    for (seed, rules) in
+        (0..).zip(Rules::all_types(1)).filter(|(_, r)| r.mapping != Mapping::EndpointIndependent)
+    {
+        let open = rules.filtering == Filtering::EndpointIndependent;
+        let world = judged(seed, rules, Friend::open(), Line::GOOD);
+        assert_eq!(told(&world), open.then_some(Filtering::EndpointIndependent), "{rules:?}");
+    }
+}
+
+#[test]
+fn a_friend_behind_a_nat_of_its_own_tells_the_truth_or_nothing() {
+    for (seed, rules) in (0..).zip(independent()) {
+        for own in Rules::all_types(1) {
+            let world = judged(seed, rules, Friend::behind(seed, own), Line::GOOD);
+            let closed = rules.filtering != Filtering::EndpointIndependent;
+            // Without a packet to an untouched socket before, an open NAT is not told by ports.
+            let expected =
+                Some(rules.filtering).filter(|_| closed && own.mapping == Mapping::EndpointIndependent);
+            if own.mapping == Mapping::EndpointIndependent {
+                assert_eq!(told(&world), expected, "{rules:?} by a friend behind {own:?}");
+            } else {
+                assert!(told(&world).is_none_or(|told| told == rules.filtering), "{rules:?} by {own:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_friend_who_cannot_send_from_a_port_tells_nothing() {
+    for works in [[false, true], [true, false], [false; 2]] {
+        for (seed, rules) in (0..).zip(independent()) {
+            let mut world = World::new(seed, Some(nat(seed, rules)), plain(), Line::GOOD, SPARES);
+            world.friend = Some(Friend { works, ..Friend::open() });
+            world.netcheck.set_observers(world.now, true);
+            world.survey();
+            assert_eq!(told(&world), None, "{works:?}: {rules:?}");
+            assert!(world.netcheck.report().finished);
+        }
+    }
+}
+
+#[test]
+fn ports_that_can_show_nothing_are_not_used() {
+    let rules = independent().last().expect("a type");
+    let pair = |ip: [u8; 4], first, second| Pair { first: (ip, first).into(), second: (ip, second).into() };
+    let other = ([11, 0, 8, 1], 2).into();
+    let useless = [
+        pair([11, 0, 0, 9], 1, 2),
+        pair([192, 168, 7, 7], 1, 2),
+        pair([11, 0, 1, 1], 1, 2),
+        pair([11, 0, 7, 1], 1, 1),
+        Pair { second: other, ..pair([11, 0, 7, 1], 1, 2) },
+        Pair { first: (OUTSIDE, 1).into(), second: (OUTSIDE, 2).into() },
+    ];
+    for pair in useless {
+        let mut world = World::new(1, Some(nat(1, rules)), plain(), Line::GOOD, SPARES);
+        world.netcheck.set_observers(world.now, true);
+        world.run(Duration::from_millis(600));
+        assert!(!world.errands.is_empty());
+        world.netcheck.set_pair(world.now, pair);
+        world.survey();
+        assert!(!world.sent.contains_key(&pair.first) && !world.sent.contains_key(&pair.second), "{pair:?}");
+    }
+}
+
+#[test]
+fn a_server_that_can_tell_is_believed_without_a_friend() {
+    let rules = independent().last().expect("a type");
+    let mut world = World::new(1, Some(nat(1, rules)), vec![full_server()], Line::GOOD, SPARES);
+    world.friend = Some(Friend::open());
+    world.netcheck.set_observers(world.now, true);
+    world.survey();
+    assert_eq!((told(&world), world.errands.len()), (Some(rules.filtering), 0));
+}
+
+fn any_rules() -> impl Strategy<Value = Rules> {
+    let types: Vec<_> = Rules::all_types(1).chain(Rules::all_types(-3)).collect();
+    let clash = prop_oneof![Just(Clash::Next), Just(Clash::Random)];
+    let lifetime = prop_oneof![3 => Just(120_000_u64), 1 => 100..4000_u64];
+    let table = prop_oneof![4 => Just(1000_usize), 1 => 1..12_usize];
+    (prop::sample::select(types), clash, lifetime, table, any::<bool>(), any::<bool>()).prop_map(
+        |(rules, clash, lifetime, table, hairpin, filters_by_socket)| Rules {
+            clash,
+            hairpin,
+            table,
+            filters_by_socket,
+            lifetime: Duration::from_millis(lifetime),
+            ..rules
+        },
+    )
+}
+
+fn any_friend() -> impl Strategy<Value = (Option<(u64, Rules)>, [bool; 2])> {
+    let works = prop_oneof![8 => Just([true; 2]), 1 => Just([true, false]), 1 => Just([false, true])];
+    (prop::option::of((any::<u64>(), any_rules())), works)
+}
+
+fn any_line() -> impl Strategy<Value = Line> {
+    (0..40_u32, 1..150_u64, 0..120_u64).prop_map(|(loss, latency, jitter)| Line {
+        loss: f64::from(loss) / 100.0,
+        latency: Duration::from_millis(latency),
+        jitter: Duration::from_millis(jitter),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever NATs there are at both ends, and whatever is lost, late or overtaken: the truth or nothing.
+    #[test]
+    fn a_friend_never_makes_a_filter_wrong(
+        seed: u64,
+        rules in any_rules(),
+        (own, works) in any_friend(),
+        line in any_line(),
+    ) {
+        let friend = own.map_or_else(Friend::open, |(seed, own)| Friend::behind(seed, own));
+        let world = judged(seed, rules, Friend { works, ..friend }, line);
+        prop_assert!(told(&world).is_none_or(|told| told == rules.filtering), "{:?} for {rules:?}", told(&world));
+    }
+}
+
+#[test]
+fn five_percent_loss_and_jitter_hide_no_filter() {
+    let line = Line { loss: 0.05, jitter: Duration::from_millis(30), ..Line::GOOD };
+    for (seed, rules) in (0..).zip((0..5).flat_map(|_| independent())) {
+        let world = judged(seed, rules, Friend::open(), line);
+        if world.netcheck.profile().mapping.is_some() {
+            assert_eq!(told(&world), Some(rules.filtering), "seed {seed}: {rules:?}");
+        }
+    }
+}
