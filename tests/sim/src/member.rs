@@ -132,6 +132,12 @@ impl Member {
         }
     }
 
+    /// How many sockets it has open besides the tunnel's and those lent to its own check.
+    #[must_use]
+    pub fn opened_sockets(&self) -> usize {
+        self.opened.len()
+    }
+
     /// Moves it to a computer of these addresses.
     pub fn set_place(&mut self, home: Place, ip: IpAddr, v6: Option<Ipv6Addr>) {
         self.home = home;

@@ -3,7 +3,8 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use partyline_model::{Command, Filtering, Settings};
+use partyline_model::{Allocation, Command, Filtering, Mapping, Settings};
+use partyline_nat::{Nat, Rules};
 use partyline_tests_sim::World;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -47,6 +48,57 @@ fn a_friend_shows_what_no_server_can() {
 #[test]
 fn who_does_not_serve_friends_observes_nothing() {
     let mut world = world(false);
+    let (_, link) = world.create(0, None);
+    world.join(1, &link);
+    world.until_mesh(SOON);
+    world.run(SOON);
+    assert_eq!(filtering(&world, 0), None);
+}
+
+/// Whoever measures is behind a NAT; the relay's second ports are cut off, so that mapping can be told and filtering cannot.
+fn behind(filtering: Filtering, serve_friends: bool) -> World {
+    let mut world = World::new(7);
+    world.start_server();
+    world.network = Box::new(|datagram, _| {
+        let second =
+            |at: std::net::SocketAddr| at.ip().to_string().starts_with("11.0.255.") && at.port() == 3479;
+        (!second(datagram.from) && !second(datagram.to)).then_some(Duration::ZERO)
+    });
+    let rules = Rules::new(Mapping::EndpointIndependent, filtering, Allocation::Preserving);
+    let home = world.internet.add(None, Nat::new(1, [12, 0, 1, 1].into(), rules), rules, true);
+    for number in 1..=2 {
+        let who = world.add(u32::from(number));
+        world.members[who].spares = 7;
+        match number {
+            1 => world.members[who].set_place(Some(home), [192, 168, 1, 7].into(), None),
+            _ => world.members[who].address.set_ip([12, 0, number, 1].into()),
+        }
+        world.start(who);
+    }
+    let settings = Settings { serve_friends, ..world.snapshot(1).settings };
+    world.command(1, Command::Configure { settings: Box::new(settings) }).expect("settings within limits");
+    world
+}
+
+#[test]
+fn a_friend_lends_a_port_and_shows_whom_a_nat_lets_in() {
+    for closed in [Filtering::AddressDependent, Filtering::AddressAndPortDependent] {
+        let mut world = behind(closed, true);
+        let (_, link) = world.create(0, None);
+        world.run(SOON);
+        assert_eq!(filtering(&world, 0), None, "alone, nobody can tell");
+        world.join(1, &link);
+        world.until_mesh(SOON);
+        world.until("filtering to be known", SOON, |world| filtering(world, 0).is_some());
+        assert_eq!(filtering(&world, 0), Some(closed));
+        world.run(SOON);
+        assert!(world.members[1].opened_sockets() == 0, "the port is taken back");
+    }
+}
+
+#[test]
+fn who_does_not_serve_friends_lends_no_port() {
+    let mut world = behind(Filtering::AddressDependent, false);
     let (_, link) = world.create(0, None);
     world.join(1, &link);
     world.until_mesh(SOON);

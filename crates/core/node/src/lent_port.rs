@@ -17,8 +17,7 @@ use rand_core::RngCore as _;
 
 use crate::{Node, control::ControlMessage, io::Output};
 
-/// The socket, beyond all that punching opens.
-const SOCKET: SocketId = SocketId(u16::MAX);
+const SOCKET: SocketId = SocketId::HOSTS_OWN;
 /// How long it is lent at most.
 const TERM: Duration = Duration::from_secs(12);
 /// Rounds that are sent for one who borrows.

@@ -24,6 +24,8 @@ pub struct SocketId(pub u16);
 impl SocketId {
     /// The socket that all parties share.
     pub const MAIN: Self = Self(0);
+    /// One that the machine never asks for, so that its host may.
+    pub const HOSTS_OWN: Self = Self(u16::MAX);
 }
 
 /// What a datagram leaves or came by.
