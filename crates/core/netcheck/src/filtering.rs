@@ -154,10 +154,13 @@ impl Survey {
             Stage::Judging(_) => self.judge(now, client),
             Stage::Opening { .. } | Stage::Introducing { .. } | Stage::Done => None,
         };
-        let next = match next {
-            Some(Stage::Done) if self.may_watch() => Some(self.introduce(now, client)),
-            next => next,
+        let over = match next {
+            Some(Stage::Done) => true,
+            // Members may come while the other tests still go on.
+            None => self.filtering.is_done() && !self.is_done(),
+            Some(_) => false,
         };
+        let next = if over && self.may_watch() { Some(self.introduce(now, client)) } else { next };
         let moved = next.is_some();
         self.filtering.stage = next.unwrap_or_else(|| std::mem::take(&mut self.filtering.stage));
         moved

@@ -47,7 +47,9 @@ impl Netcheck {
         self.observers = there;
         self.surveys.iter_mut().for_each(|survey| survey.terms.observers = there);
         if there && self.finished.is_some() && self.lacks_filtering() {
-            self.resurvey(now);
+            // The first need not wait for the lifetime of idle mappings, which takes minutes.
+            let first = !self.surveys[Family::V4 as usize].filtering.is_watched();
+            if first { self.measure_again(now) } else { self.resurvey(now) }
         }
     }
 

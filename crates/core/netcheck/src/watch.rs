@@ -36,11 +36,18 @@ impl Netcheck {
     }
 
     pub(crate) fn resurvey(&mut self, now: Instant) {
+        // A mapping that dies between two refreshes is what the lifetime's measurement is about to show.
+        if !self.idle.is_running() {
+            self.measure_again(now);
+        }
+    }
+
+    /// The same, whatever else is being measured, which begins again then.
+    pub(crate) fn measure_again(&mut self, now: Instant) {
         if now.saturating_duration_since(self.surveyed) >= RESURVEY {
             self.resurveys = 0;
         }
-        // A mapping that dies between two refreshes is what the lifetime's measurement is about to show.
-        if self.resurveys < MOST_RESURVEYS && !self.idle.is_running() {
+        if self.resurveys < MOST_RESURVEYS {
             self.resurveys += 1;
             self.measure(now);
         }

@@ -5,8 +5,8 @@ mod lab;
 use std::{net::SocketAddr, time::Duration};
 
 use lab::{Line, Manners, OUTSIDE, Rules, Server, World, full_server, nat};
-use partyline_model::Filtering;
-use partyline_netcheck::Errand;
+use partyline_model::{CheckTopic, Filtering, StepState};
+use partyline_netcheck::{Config, Errand};
 
 const SPARES: u16 = 7;
 
@@ -50,6 +50,65 @@ fn a_server_that_is_unfit_is_made_up_for() {
         let open = rules.filtering == Filtering::EndpointIndependent;
         assert_eq!(told, open.then_some(Filtering::EndpointIndependent), "{rules:?}");
     }
+}
+
+#[test]
+fn members_who_come_during_the_measurement_are_asked() {
+    for (seed, rules) in (0..).zip(Rules::all_types(1)) {
+        let mut world = World::new(seed, Some(nat(seed, rules)), plain(), Line::GOOD, SPARES);
+        world.observer = Some(friend());
+        world.run(Duration::from_millis(300));
+        world.netcheck.set_observers(world.now, true);
+        assert!(!world.netcheck.report().finished);
+        world.survey();
+        let open = rules.filtering == Filtering::EndpointIndependent;
+        let told = world.netcheck.profile().filtering;
+        assert_eq!(told, open.then_some(Filtering::EndpointIndependent), "{rules:?}");
+        assert_eq!((world.errands.len(), world.netcheck.report().packets < 60), (1, true));
+    }
+}
+
+/// A network whose filtering no server tells, but how long idle mappings live, and a host that lends sockets.
+fn with_an_unfit_server(rules: Rules) -> World {
+    let nat = nat(1, Rules { lifetime: Duration::from_secs(900), ..rules });
+    let unfit = vec![full_server().with_manners(Manners::Ignores)];
+    let config = Config { spares: 7, ..Config::default() };
+    World::with_config(1, Some(nat), unfit, Line::GOOD, SPARES, config)
+}
+
+fn lifetime(world: &World) -> Option<StepState> {
+    let steps = world.netcheck.report().steps;
+    steps.iter().find(|step| step.what == CheckTopic::Lifetime).map(|step| step.state)
+}
+
+#[test]
+fn the_first_member_is_asked_at_once_and_the_lifetime_of_idle_mappings_measured_afterwards() {
+    let open = Rules::all_types(1).find(|rules| rules.filtering == Filtering::EndpointIndependent);
+    let mut world = with_an_unfit_server(open.expect("a type"));
+    world.survey();
+    world.run(Duration::from_secs(60));
+    assert_eq!((world.netcheck.profile().filtering, lifetime(&world)), (None, Some(StepState::Doing)));
+    world.observer = Some(friend());
+    world.lend(SPARES);
+    world.netcheck.set_observers(world.now, true);
+    world.survey();
+    assert_eq!(world.netcheck.profile().filtering, Some(Filtering::EndpointIndependent));
+    world.run(Duration::from_secs(310));
+    assert_eq!(world.netcheck.profile().lifetime, Some(Duration::from_secs(298)));
+}
+
+#[test]
+fn members_who_could_not_help_and_come_again_leave_that_measurement_alone() {
+    let closed = Rules::all_types(1).last().expect("a type");
+    let mut world = with_an_unfit_server(closed);
+    world.netcheck.set_observers(world.now, true);
+    world.survey();
+    for _ in 0..10 {
+        world.run(Duration::from_secs(31));
+        world.netcheck.set_observers(world.now, false);
+        world.netcheck.set_observers(world.now, true);
+    }
+    assert_eq!(world.netcheck.profile().lifetime, Some(Duration::from_secs(298)));
 }
 
 #[test]

@@ -245,10 +245,11 @@ proptest! {
     #[test]
     fn no_policy_is_ever_wrong(
         seed: u64, rules in any_rules(), servers in any_servers(), line in any_line(), spares in 0u16..6,
-        friend: bool
+        friend: bool, after in prop_oneof![Just(0), 0u64..1500]
     ) {
         let mut world = World::new(seed, Some(nat(seed, rules)), servers, line, spares);
         world.observer = friend.then(|| ([11, 0, 7, 1], 41_641).into());
+        world.run(Duration::from_millis(after));
         world.netcheck.set_observers(world.now, friend);
         world.survey();
         assert_never_wrong(world.netcheck.profile(), rules);

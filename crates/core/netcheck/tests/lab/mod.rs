@@ -130,8 +130,7 @@ impl World {
         let mut own = [0; 32];
         rng.fill_bytes(&mut own);
         let mut netcheck = Netcheck::new(now, own, config);
-        netcheck
-            .set_spares(now, (1..=spares).map(|i| SocketAddr::new(INSIDE, TUNNEL_PORT + i * 7)).collect());
+        netcheck.set_spares(now, lent(spares));
         netcheck.set_local(now, vec![SocketAddr::new(local_ip(nat.as_ref()), TUNNEL_PORT)]);
         let list = servers.iter().enumerate().map(|(i, s)| StunServer::new(format!("stun{i}"), s.address));
         netcheck.set_servers(now, list.collect());
@@ -154,6 +153,11 @@ impl World {
             heap,
             packets,
         }
+    }
+
+    /// Lends so many sockets to the next measurement.
+    pub fn lend(&mut self, spares: u16) {
+        self.netcheck.set_spares(self.now, lent(spares));
     }
 
     /// Runs for a span of virtual time.
@@ -312,6 +316,10 @@ impl World {
     fn chance(&mut self) -> f64 {
         f64::from(self.rng.next_u32()) / (f64::from(u32::MAX) + 1.0)
     }
+}
+
+fn lent(spares: u16) -> Vec<SocketAddr> {
+    (1..=spares).map(|i| SocketAddr::new(INSIDE, TUNNEL_PORT + i * 7)).collect()
 }
 
 fn local_ip(nat: Option<&Nat>) -> IpAddr {
