@@ -12,6 +12,8 @@ mod commands;
 mod diagnostics;
 mod display;
 mod engine;
+#[cfg(target_os = "linux")]
+mod graphics;
 mod links;
 mod preferences;
 mod shell;

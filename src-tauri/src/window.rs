@@ -7,6 +7,8 @@ use tauri::{
     webview::{NewWindowResponse, PageLoadEvent},
 };
 
+#[cfg(target_os = "linux")]
+use crate::graphics;
 use crate::{
     preferences::Theme,
     shell::{self, Shell},
@@ -24,7 +26,7 @@ const LEAST: (f64, f64) = (720.0, 480.0);
 /// # Errors
 /// What the system says.
 pub fn make(app: &AppHandle, theme: Theme, hidden: bool) -> tauri::Result<WebviewWindow> {
-    WebviewWindowBuilder::new(app, LABEL, WebviewUrl::App("index.html".into()))
+    let window = WebviewWindowBuilder::new(app, LABEL, WebviewUrl::App("index.html".into()))
         .title("Partyline")
         .inner_size(SIZE.0, SIZE.1)
         .min_inner_size(LEAST.0, LEAST.1)
@@ -40,7 +42,10 @@ pub fn make(app: &AppHandle, theme: Theme, hidden: bool) -> tauri::Result<Webvie
                 show(window.app_handle());
             }
         })
-        .build()
+        .build()?;
+    #[cfg(target_os = "linux")]
+    graphics::suit(&window)?;
+    Ok(window)
 }
 
 /// Whether an address is one of the app's own pages; no other is ever loaded.
