@@ -24,7 +24,7 @@ use crate::members::server::Server;
 /// So many come before the next ones do, since one computer has to do all that they do to meet.
 const TOGETHER: usize = 16;
 /// How long these may take to find everybody.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 /// How often it is looked whether they have.
 const LOOK: Duration = Duration::from_millis(100);
 const RELAY: &str = "[relay]
@@ -117,6 +117,7 @@ async fn measure(options: &Options, members: usize) -> Result<Sample> {
         }
     }
     let (met, meeting) = (start.elapsed(), processor_time()? - begun);
+    counts.rests.store(true, Ordering::Relaxed);
     let sent = counts.datagrams.load(Ordering::Relaxed);
     let span = Duration::from_secs(options.seconds);
     sleep(span).await;

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -25,8 +25,11 @@ use tokio::{
 
 use crate::members::server::Server;
 
-/// As often as the engine tells how things are.
-const SHOW: Duration = Duration::from_secs(1);
+/// So often a member looks whom it is connected to, for each member that there is: rarely enough in a large party that
+/// looking leaves this one computer to those who meet.
+const SHOW: Duration = Duration::from_millis(30);
+/// Without anything to do, a look at the clock.
+const IDLE: Duration = Duration::from_secs(1);
 const QUEUE: usize = 4096;
 const LARGEST: usize = 2048;
 
@@ -35,6 +38,10 @@ const LARGEST: usize = 2048;
 pub(super) struct Counts {
     /// Datagrams sent.
     pub(super) datagrams: AtomicUsize,
+    /// How many have come.
+    pub(super) members: AtomicUsize,
+    /// Whether all have met, so that nobody needs to look any more.
+    pub(super) rests: AtomicBool,
 }
 
 /// A running member; dropping it ends nothing, the runtime does.
@@ -98,6 +105,7 @@ impl Member {
         number: usize,
         command: Command,
     ) -> Result<(Arc<AtomicUsize>, Reply)> {
+        counts.members.store(number + 1, Ordering::Relaxed);
         let ip = Ipv4Addr::from_bits(Ipv4Addr::new(127, 0, 1, 1).to_bits() + u32::try_from(number)?);
         let socket = UdpSocket::bind((ip, 0)).await?;
         let port = socket.local_addr()?.port();
@@ -149,8 +157,8 @@ impl Task {
         let (mut datagram, mut packet) = ([0; LARGEST], vec![0; PACKET_ROOM + LARGEST]);
         loop {
             self.pump();
-            let due = self.node.poll_timeout().into_iter().chain([self.shown + SHOW]).min();
-            let wait = due.map_or(SHOW, |at| at.saturating_duration_since(Instant::now()));
+            let due = self.node.poll_timeout().into_iter().chain(self.looks_at()).min();
+            let wait = due.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()));
             tokio::select! {
                 received = self.socket.recv_from(&mut datagram) => {
                     if let Ok((len, from)) = received {
@@ -168,13 +176,18 @@ impl Task {
         }
     }
 
-    /// Does what the engine does once a second.
+    /// When it looks next.
+    fn looks_at(&self) -> Option<Instant> {
+        let members = u32::try_from(self.counts.members.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        (!self.counts.rests.load(Ordering::Relaxed)).then(|| self.shown + SHOW * members)
+    }
+
+    /// Looks whom it is connected to.
     fn show(&mut self, now: Now) {
-        if now.instant < self.shown + SHOW {
+        if self.looks_at().is_none_or(|at| now.instant < at) {
             return;
         }
         self.shown = now.instant;
-        self.node.measure(now);
         let members = self.node.snapshot(now).parties.into_iter().flat_map(|party| party.members);
         let shaken =
             members.filter(|member| member.path.as_ref().is_some_and(|path| path.handshake_s.is_some()));
