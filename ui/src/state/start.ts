@@ -3,27 +3,32 @@ import type { Navigate } from '../bindings';
 import { events, shell } from '../lib/ipc';
 import { app } from './app.svelte';
 
-/** Fills the store and keeps it filled. */
+/** Fills the store and keeps it filled. Questions go out together: each answer takes its time before anything is seen. */
 export async function start() {
-  app.apply(await shell.preferences());
+  const preferences = shell.preferences();
+  await Promise.all([
+    events.snapshotChanged.listen(({ payload }) => app.take(payload)),
+    events.backingChanged.listen(({ payload }) => {
+      app.backing = payload;
+      void refresh();
+    }),
+    events.linkArrived.listen(() => void takeLink()),
+    events.navigate.listen(({ payload }) => navigate(payload)),
+  ]);
+  const [chosen, backing] = await Promise.all([preferences, shell.backing(), refresh()]);
+  app.apply(chosen);
+  app.backing = backing;
   matchMedia('(prefers-color-scheme: light)').addEventListener('change', () => {
     if (app.preferences) app.apply(app.preferences);
   });
   setInterval(() => (app.now = Date.now()), 1000);
+}
 
-  await events.snapshotChanged.listen(({ payload }) => app.take(payload));
-  await events.backingChanged.listen(({ payload }) => {
-    app.backing = payload;
-    void refresh();
-  });
-  await events.linkArrived.listen(() => void takeLink());
-  await events.navigate.listen(({ payload }) => navigate(payload));
-
-  app.backing = await shell.backing();
-  await refresh();
+/** Sees to what may lie here for us, once the app is shown. */
+export async function welcome() {
+  addEventListener('focus', () => void lookAtClipboard());
   await takeLink();
   await lookAtClipboard();
-  addEventListener('focus', () => void lookAtClipboard());
 }
 
 async function refresh() {
