@@ -42,7 +42,7 @@ pub struct Options {
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/partyline-server"))]
     server: PathBuf,
     /// Sizes of the parties, one after the other.
-    #[arg(long, value_delimiter = ',', default_values_t = [16, 64, 250])]
+    #[arg(long, value_delimiter = ',', default_values_t = [16, 64, 128])]
     members: Vec<usize>,
     /// Seconds of rest that are measured, after as many that are not.
     #[arg(long, default_value_t = 60)]
