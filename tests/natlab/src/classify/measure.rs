@@ -24,8 +24,8 @@ use crate::{Host, checked};
 const SPARES: usize = 7;
 /// How long a check may take at most.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a server gets to accept a TCP connection.
-const CONNECT: Duration = Duration::from_secs(1);
+/// How long a server gets to accept a TCP connection: a lost SYN is repeated after 1 and 3 s, and the line may be rough.
+const CONNECT: Duration = Duration::from_secs(6);
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
