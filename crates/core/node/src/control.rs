@@ -187,7 +187,7 @@ impl Node {
         let Some(local) = self.parties.get(&party) else { return false };
         self.links.values().filter_map(|link| link.rooms.get(topic)).any(|room| {
             members.iter().all(|member| {
-                local.membership.handle_of(topic, member).is_some_and(|handle| room.present.contains(&handle))
+                local.handle_of(topic, member).is_some_and(|handle| room.present.contains(&handle))
             })
         })
     }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::{AppError, DeviceId, Now, PartyPhase, SessionNonce, Topic};
+use partyline_model::{AppError, DeviceId, Handle, Now, PartyPhase, SessionNonce, Topic, TunnelPublicKey};
 use partyline_party::{Membership, Standing};
 
 use crate::{farewell::Goodbyes, io::DeviceConfig, node::CLOCK_CHECK};
@@ -58,6 +58,10 @@ pub struct Contact {
     pub session: Option<SessionNonce>,
     /// The address that the tunnel was last told of.
     pub address: Option<Ipv4Addr>,
+    /// Its handle on a topic, as it was last asked for.
+    handle: Option<(Topic, Handle)>,
+    /// The key for checks with it, and what that was made of.
+    probe_key: Option<((TunnelPublicKey, SessionNonce), [u8; 32])>,
 }
 
 impl LocalParty {
@@ -141,6 +145,29 @@ impl LocalParty {
     /// Whether the moment to look which memberships have lapsed has come.
     pub(crate) fn judgement_due(&self, now: Instant) -> bool {
         self.judge_at.is_some_and(|at| at <= now)
+    }
+
+    /// A member's handle on a topic; quick to say for whom [`Self::keep_keys`] was called.
+    pub(crate) fn handle_of(&self, topic: &Topic, device: &DeviceId) -> Option<Handle> {
+        let kept = self.contacts.get(device).and_then(|contact| contact.handle);
+        let kept = kept.filter(|(on, _)| on == topic).map(|(_, handle)| handle);
+        kept.or_else(|| self.membership.handle_of(topic, device))
+    }
+
+    /// Derives what members are called by and checked with, which takes too long to do for every message. Returns the
+    /// key for checks with this one.
+    pub(crate) fn keep_keys(&mut self, device: DeviceId) -> Option<[u8; 32]> {
+        let topic = self.membership.topic();
+        let contact = self.contacts.entry(device).or_default();
+        if contact.handle.is_none_or(|(on, _)| on != topic) {
+            contact.handle = self.membership.handle_of(&topic, &device).map(|handle| (topic, handle));
+        }
+        let member = self.membership.member(&device)?;
+        let made_of = (member.tunnel_key, member.session?);
+        if contact.probe_key.is_none_or(|(of, _)| of != made_of) {
+            contact.probe_key = self.membership.probe_key(&device).map(|key| (made_of, key));
+        }
+        contact.probe_key.map(|(_, key)| key)
     }
 
     /// Notes that a member was heard.

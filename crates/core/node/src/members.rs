@@ -113,15 +113,15 @@ impl Node {
     /// Tells the tunnel and the path machine what is known of a member now.
     pub(crate) fn sync_member(&mut self, now: Instant, party: PartyId, device: DeviceId) {
         // Without an address of our own the tunnel does not know the party yet, and would not hear of the path.
-        let Some(local) = self.parties.get(&party).filter(|local| local.on && local.device.is_some()) else {
-            return;
-        };
+        let wanted = |local: &&mut LocalParty| local.on && local.device.is_some();
+        let Some(local) = self.parties.get_mut(&party).filter(wanted) else { return };
+        let probe_key = local.keep_keys(device);
         let Some(member) = local.membership.member(&device) else {
             return self.drop_peer(now, party, device);
         };
         let config = PeerConfig { key: member.tunnel_key, v4: member.address_v4, v6: member.address_v6() };
         let session = member.session;
-        let params = local.membership.probe_key(&device).map(|probe_key| {
+        let params = probe_key.map(|probe_key| {
             let me = local.membership.me();
             let lan = local.lan_address(&device, member.candidates);
             let lan = lan.map(|address| Candidate { kind: CandidateKind::Lan, address });

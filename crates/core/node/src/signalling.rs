@@ -183,7 +183,8 @@ impl Node {
     }
 
     /// Members with whom a session stands.
-    pub(crate) fn connected(&self, party: PartyId) -> Vec<DeviceId> {
+    #[must_use]
+    pub fn connected(&self, party: PartyId) -> Vec<DeviceId> {
         let Some(local) = self.parties.get(&party) else { return Vec::new() };
         let ready =
             |device: &DeviceId| self.tunnel.session(party, *device).is_some_and(|session| session.ready);

@@ -148,7 +148,7 @@ impl Node {
             path.is_some_and(|path| path.kind.is_some()) && session.is_some_and(|session| session.ready);
         let listed = || {
             local.membership.topics().iter().filter(|access| access.current).any(|access| {
-                let handle = local.membership.handle_of(&access.topic, device);
+                let handle = local.handle_of(&access.topic, device);
                 let rooms = self.links.values().filter_map(|link| link.rooms.get(&access.topic));
                 rooms.into_iter().any(|room| handle.is_some_and(|handle| room.present.contains(&handle)))
             })

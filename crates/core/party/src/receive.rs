@@ -67,7 +67,11 @@ impl Membership {
             self.clock.note_message(now, sender, sent_at);
         }
         self.catch_up(now, rng, &mut out);
-        self.refresh(now, &mut out);
+        if out.effects.iter().any(|effect| matches!(effect, Effect::CharterChanged | Effect::Rekeyed)) {
+            self.refresh(now, &mut out);
+        } else {
+            self.refresh_one(now, sender, &mut out);
+        }
         out.say_once();
         Ok(out)
     }
@@ -180,6 +184,7 @@ impl Membership {
             Some((_, false)) if !confirmed => Err(Refusal::TunnelKeyTaken),
             Some((device, false)) => {
                 self.state.roster.remove(&device);
+                self.listed.remove(&device);
                 Ok(())
             }
             None => Ok(()),

@@ -1,7 +1,5 @@
 //! What this device says, and what time alone changes.
 
-use std::collections::BTreeSet;
-
 use partyline_model::{DeviceId, Timestamp, Topic};
 use partyline_wire::{
     announcement::{Announcement, MAX_BEACON_CANDIDATES, MAX_CANDIDATES, MAX_PUBLIC, Presence, Reachability},
@@ -181,34 +179,38 @@ impl Membership {
         self.changed |= self.old.len() != before;
     }
 
-    /// Judges everybody anew and says what changed.
+    /// Judges everybody anew and says what changed: after another charter, and when time has passed.
     pub(crate) fn refresh(&mut self, now: Timestamp, out: &mut Outcome) {
-        self.refresh_members(now, out);
+        let everybody: Vec<DeviceId> = self.state.roster.iter().map(|(device, _)| *device).collect();
+        everybody.into_iter().for_each(|device| self.refresh_member(now, device, out));
+        self.refresh_own(now, out);
+    }
+
+    /// The same where nothing but one member's record may have changed.
+    pub(crate) fn refresh_one(&mut self, now: Timestamp, device: DeviceId, out: &mut Outcome) {
+        self.refresh_member(now, device, out);
+        self.refresh_own(now, out);
+    }
+
+    fn refresh_own(&mut self, now: Timestamp, out: &mut Outcome) {
         self.refresh_standing(now, out);
         self.refresh_address(out);
     }
 
-    fn refresh_members(&mut self, now: Timestamp, out: &mut Outcome) {
-        let rules = self.rules();
-        let mut listed = BTreeSet::new();
-        for (device, record) in self.state.roster.iter() {
-            let departure = match rules.judge(&record.certificate, record.is_confirmed(), now) {
-                Err(why) => Departure::Dismissed(why),
-                Ok(()) if record.has_left() => Departure::Left,
-                Ok(()) => {
-                    if !self.listed.contains(device) {
-                        out.effects.push(Effect::MemberChanged(*device));
-                    }
-                    listed.insert(*device);
-                    continue;
-                }
-            };
-            if self.listed.contains(device) {
-                out.effects.push(Effect::MemberGone(*device, departure));
-            }
+    fn refresh_member(&mut self, now: Timestamp, device: DeviceId, out: &mut Outcome) {
+        let Some(record) = self.state.roster.get(&device) else { return };
+        let departure = match self.rules().judge(&record.certificate, record.is_confirmed(), now) {
+            Err(why) => Some(Departure::Dismissed(why)),
+            Ok(()) => record.has_left().then_some(Departure::Left),
+        };
+        let (moved, effect) = match departure {
+            None => (self.listed.insert(device), Effect::MemberChanged(device)),
+            Some(departure) => (self.listed.remove(&device), Effect::MemberGone(device, departure)),
+        };
+        if moved {
+            self.changed = true;
+            out.effects.push(effect);
         }
-        self.changed |= self.listed != listed;
-        self.listed = listed;
     }
 
     fn refresh_standing(&mut self, now: Timestamp, out: &mut Outcome) {
@@ -235,15 +237,11 @@ impl Membership {
     /// Claims a host number, or another one if this one is another's.
     fn refresh_address(&mut self, out: &mut Outcome) {
         let Some(range) = self.range() else { return };
-        let (me, holders) = (self.me(), self.holders());
-        let mine = |host: &u16| {
-            address::v4(range, *host).is_some() && holders.get(host).is_some_and(|(_, holder)| *holder == me)
-        };
-        if self.state.host.as_ref().is_some_and(mine) {
+        if self.state.host.is_some_and(|host| address::v4(range, host).is_some() && self.is_mine(host)) {
             return;
         }
         let taken = self.counted().filter_map(|(_, record)| record.host()).collect();
-        let host = address::choose(&me, range, &taken);
+        let host = address::choose(&self.me(), range, &taken);
         if host != self.state.host {
             self.state.host = host;
             self.changed = true;

@@ -115,6 +115,12 @@ impl Membership {
         address::v6(&self.state.party, &self.me())
     }
 
+    /// The current topic.
+    #[must_use]
+    pub const fn topic(&self) -> Topic {
+        self.epoch.topic
+    }
+
     /// Where to meet the others: the current topic first. Empty once this device was removed.
     #[must_use]
     pub fn topics(&self) -> Vec<TopicAccess> {
@@ -236,6 +242,13 @@ impl Membership {
         };
         let ours = self.state.host == Some(host) && (self.state.certificate.digest(), self.me()) < claim;
         !ours && !self.state.roster.iter().any(wins)
+    }
+
+    /// The same for this device and the number that it claims.
+    pub(crate) fn is_mine(&self, host: u16) -> bool {
+        let claim = || (self.state.certificate.digest(), self.me());
+        let mut rivals = self.state.roster.iter().filter(|(_, rival)| rival.host() == Some(host));
+        !rivals.any(|(other, rival)| (rival.digest, *other) < claim() && self.listed.contains(other))
     }
 
     fn describe<'a>(&self, device: &DeviceId, record: &'a Record, host: Option<u16>) -> Member<'a> {

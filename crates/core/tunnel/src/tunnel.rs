@@ -120,10 +120,13 @@ impl Tunnel {
     /// an address the one set last gets its packets. Ignored if the party is unknown.
     pub fn set_peer(&mut self, now: Instant, party: PartyId, id: DeviceId, config: PeerConfig) {
         let Some(slot) = self.find(party, id) else { return self.insert_peer(now, party, id, config) };
-        let same_key = self.slots[slot].as_ref().is_some_and(|peer| peer.config.key == config.key);
-        if !same_key {
+        let before = self.slots[slot].as_ref().map(|peer| peer.config);
+        if before.is_none_or(|before| before.key != config.key) {
             self.remove_peer(party, id);
             return self.insert_peer(now, party, id, config);
+        }
+        if before == Some(config) {
+            return;
         }
         if let (Some(party), Some(peer)) = (self.parties.get_mut(&party), &mut self.slots[slot]) {
             peer.config = config;

@@ -257,7 +257,7 @@ impl Allocation {
             self.refresh_at = None;
             self.verify(now, out);
         }
-        for peer in self.channels.due(now) {
+        while let Some(peer) = self.channels.pop_due(now) {
             self.ask(now, What::Bind(peer), 0, out);
         }
         self.repeat(now, out)
@@ -281,9 +281,7 @@ impl Allocation {
             }
             match ask.what {
                 What::Bind(peer) => {
-                    if let Some(channel) = channels.get_mut(peer) {
-                        channel.rebind_at = Some(now + REFUSED);
-                    }
+                    channels.rebind(peer, Some(now + REFUSED));
                 }
                 _ => over = Some(Change::Over(Ending::NoAnswer)),
             }
@@ -320,8 +318,8 @@ impl Allocation {
             }
             What::Bind(peer) => {
                 let channel = self.channels.get_mut(peer)?;
-                channel.rebind_at = Some(now + REBIND);
                 let first = !std::mem::replace(&mut channel.bound, true);
+                self.channels.rebind(peer, Some(now + REBIND));
                 first.then_some(Change::Bound(peer))
             }
         }
@@ -356,8 +354,7 @@ impl Allocation {
             }
             (437, _) => Some(Change::Over(Ending::Forgotten)),
             (_, What::Bind(peer)) => {
-                let channel = self.channels.get_mut(peer)?;
-                channel.rebind_at = Some(now + REFUSED);
+                self.channels.rebind(peer, Some(now + REFUSED));
                 None
             }
             _ => Some(Change::Over(Ending::Refused(code))),
@@ -370,10 +367,8 @@ impl Allocation {
         let Some(bytes) = self.request(what, id).and_then(|message| self.credentials.sign(message)) else {
             return;
         };
-        if let What::Bind(peer) = what
-            && let Some(channel) = self.channels.get_mut(peer)
-        {
-            channel.rebind_at = None;
+        if let What::Bind(peer) = what {
+            self.channels.rebind(peer, None);
         }
         let wait = if matches!(self.local, Local::Udp(_)) { FIRST_GAP } else { STREAM_PATIENCE };
         out.push_back(Transmit { local: self.local, dst: self.server.address, bytes: bytes.clone() });

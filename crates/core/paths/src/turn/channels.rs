@@ -4,23 +4,31 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use partyline_wire::datagram::{FIRST_CHANNEL, LAST_CHANNEL};
 
+use crate::schedule::Deadlines;
+
 pub(super) struct Channel {
     pub(super) number: u16,
     pub(super) bound: bool,
     users: u32,
-    pub(super) rebind_at: Option<Instant>,
 }
 
 /// Channels that somebody wants, and the numbers of those that somebody wanted.
 pub(super) struct Channels {
     wanted: BTreeMap<SocketAddr, Channel>,
     numbers: BTreeMap<u16, SocketAddr>,
+    /// When the wanted ones have to be bound again.
+    rebinds: Deadlines<SocketAddr>,
     next: u16,
 }
 
 impl Channels {
-    pub(super) const fn new() -> Self {
-        Self { wanted: BTreeMap::new(), numbers: BTreeMap::new(), next: FIRST_CHANNEL }
+    pub(super) fn new() -> Self {
+        Self {
+            wanted: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            rebinds: Deadlines::new(),
+            next: FIRST_CHANNEL,
+        }
     }
 
     pub(super) fn get(&self, peer: SocketAddr) -> Option<&Channel> {
@@ -38,13 +46,17 @@ impl Channels {
 
     /// When the next channel has to be bound again.
     pub(super) fn rebind_at(&self) -> Option<Instant> {
-        self.wanted.values().filter_map(|channel| channel.rebind_at).min()
+        self.rebinds.next()
     }
 
-    /// Addresses whose channels have to be bound again now.
-    pub(super) fn due(&self, now: Instant) -> Vec<SocketAddr> {
-        let due = |channel: &Channel| channel.rebind_at.is_some_and(|at| at <= now);
-        self.wanted.iter().filter(|(_, channel)| due(channel)).map(|(peer, _)| *peer).collect()
+    /// Plans when to bind an address's channel again, if somebody wants it.
+    pub(super) fn rebind(&mut self, peer: SocketAddr, at: Option<Instant>) {
+        self.rebinds.set(peer, at.filter(|_| self.wanted.contains_key(&peer)));
+    }
+
+    /// Takes an address whose channel has to be bound again now.
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<SocketAddr> {
+        self.rebinds.pop_due(now)
     }
 
     /// One more wants a channel to an address; true if it must be asked for.
@@ -55,7 +67,7 @@ impl Channels {
         }
         let Some(number) = self.former(peer).or_else(|| self.free()) else { return false };
         self.numbers.insert(number, peer);
-        self.wanted.insert(peer, Channel { number, bound: false, users: 1, rebind_at: None });
+        self.wanted.insert(peer, Channel { number, bound: false, users: 1 });
         true
     }
 
@@ -66,6 +78,7 @@ impl Channels {
             channel.users -= 1;
             if channel.users == 0 {
                 self.wanted.remove(&peer);
+                self.rebinds.set(peer, None);
             }
         }
     }
