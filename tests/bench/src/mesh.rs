@@ -8,6 +8,8 @@
 mod member;
 
 use std::{
+    cmp::Reverse,
+    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -15,18 +17,21 @@ use std::{
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use partyline_model::DeviceId;
 use serde_json::{Value, json};
 use tokio::{runtime::Builder, time::sleep};
 
 use self::member::{Counts, Member};
 use crate::members::server::Server;
 
-/// So many come before the next ones do, since one computer has to do all that they do to meet.
-const TOGETHER: usize = 16;
+/// So many pairs meet before the next members come, since one computer has to do all that they do for it.
+const TOGETHER: usize = 512;
 /// How long these may take to find everybody.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// How often it is looked whether they have.
 const LOOK: Duration = Duration::from_millis(100);
+/// So many members are named if some are not found.
+const WORST: usize = 12;
 const RELAY: &str = "[relay]
 listen = [\"127.0.0.1\"]
 port = 0
@@ -42,7 +47,7 @@ pub struct Options {
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/partyline-server"))]
     server: PathBuf,
     /// Sizes of the parties, one after the other.
-    #[arg(long, value_delimiter = ',', default_values_t = [16, 64, 128])]
+    #[arg(long, value_delimiter = ',', default_values_t = [16, 64, 128, 250])]
     members: Vec<usize>,
     /// Seconds of rest that are measured, after as many that are not.
     #[arg(long, default_value_t = 60)]
@@ -78,7 +83,7 @@ pub fn run(options: &Options) -> Result<Value> {
     );
     let mut results = Vec::new();
     for members in &options.members {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = Builder::new_multi_thread().enable_all().build()?;
         let sample = runtime.block_on(measure(options, *members))?;
         results.push(sample.show());
     }
@@ -110,10 +115,13 @@ async fn measure(options: &Options, members: usize) -> Result<Sample> {
     let (start, begun) = (Instant::now(), processor_time()?);
     let host = Member::host(&server, &counts).await?;
     let mut all = vec![host];
+    let mut pairs = 0;
     for number in 1..members {
         all.push(Member::guest(&server, &counts, number, &all[0].link).await?);
-        if number % TOGETHER == 0 || number + 1 == members {
+        pairs += number;
+        if pairs >= TOGETHER || number + 1 == members {
             meet(&all).await?;
+            pairs = 0;
         }
     }
     let (met, meeting) = (start.elapsed(), processor_time()? - begun);
@@ -138,14 +146,30 @@ async fn measure(options: &Options, members: usize) -> Result<Sample> {
 }
 
 async fn meet(all: &[Member]) -> Result<()> {
-    let lacking = || all.iter().filter(|member| member.connected() < all.len() - 1).count();
     let begun = Instant::now();
-    while lacking() > 0 {
-        let (some, all) = (lacking(), all.len());
-        ensure!(begun.elapsed() < PATIENCE, "{some} of {all} members did not find all others");
+    loop {
+        let found: Vec<_> = all.iter().map(Member::found).collect();
+        if found.iter().all(|found| found.len() == all.len() - 1) {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < PATIENCE, "{}", lacking(all, &found));
         sleep(LOOK).await;
     }
-    Ok(())
+}
+
+/// Whom the others lack most, and how many others each of those has found.
+fn lacking(all: &[Member], found: &[BTreeSet<DeviceId>]) -> String {
+    let others = all.len() - 1;
+    let unseen = |device| others - found.iter().filter(|found| found.contains(&device)).count();
+    let mut members: Vec<_> = all.iter().zip(found).enumerate().collect();
+    let count = members.iter().filter(|(_, (member, _))| unseen(member.device) > 0).count();
+    members.sort_by_cached_key(|(_, (member, _))| Reverse(unseen(member.device)));
+    let worst: Vec<_> = members
+        .iter()
+        .take(WORST)
+        .map(|(number, (member, own))| format!("{number} by {} (found {})", unseen(member.device), own.len()))
+        .collect();
+    format!("{count} of {} members were not found by all others: {}", all.len(), worst.join(", "))
 }
 
 /// Of this process so far, in its own code and in the kernel's.

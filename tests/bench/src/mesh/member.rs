@@ -1,17 +1,21 @@
 //! A member: the node, its socket and its connection to the server, in a task of their own.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, bail};
-use partyline_model::{Command, Now, PartyId, Reply, Settings, Timestamp};
+use nix::sys::socket::{
+    setsockopt,
+    sockopt::{RcvBuf, RcvBufForce},
+};
+use partyline_model::{Command, DeviceId, Now, PartyId, Reply, Settings, Timestamp};
 use partyline_net::{TlsClient, WebSocket, connect_ws};
 use partyline_node::{
     Config, DeviceInput, Egress, LocalNetwork, NetcheckConfig, Node, Output, PACKET_ROOM, PathsConfig,
@@ -25,21 +29,21 @@ use tokio::{
 
 use crate::members::server::Server;
 
-/// So often a member looks whom it is connected to, for each member that there is: rarely enough in a large party that
-/// looking leaves this one computer to those who meet.
-const SHOW: Duration = Duration::from_millis(30);
+/// So often a member looks whom it is connected to.
+const SHOW: Duration = Duration::from_millis(500);
 /// Without anything to do, a look at the clock.
 const IDLE: Duration = Duration::from_secs(1);
 const QUEUE: usize = 4096;
 const LARGEST: usize = 2048;
+/// Bytes that wait while others have their turn, and datagrams that are taken in one; as the engine's socket does.
+const BUFFER: usize = 4 << 20;
+const BATCH: usize = 64;
 
 /// What all members have done.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     /// Datagrams sent.
     pub(super) datagrams: AtomicUsize,
-    /// How many have come.
-    pub(super) members: AtomicUsize,
     /// Whether all have met, so that nobody needs to look any more.
     pub(super) rests: AtomicBool,
 }
@@ -49,8 +53,12 @@ pub(super) struct Counts {
 pub(super) struct Member {
     /// The invite that it made, if it is the first.
     pub(super) link: String,
-    connected: Arc<AtomicUsize>,
+    pub(super) device: DeviceId,
+    found: Found,
 }
+
+/// Those whom a member is connected to.
+type Found = Arc<Mutex<BTreeSet<DeviceId>>>;
 
 /// What its task holds.
 struct Task {
@@ -62,7 +70,8 @@ struct Task {
     happens: mpsc::Sender<(ServerId, ServerInput)>,
     answer: Option<oneshot::Sender<Reply>>,
     counts: Arc<Counts>,
-    connected: Arc<AtomicUsize>,
+    found: Found,
+    party: Option<PartyId>,
     shown: Instant,
 }
 
@@ -75,10 +84,10 @@ impl Member {
             servers: vec![server.url.clone()],
             range: None,
         };
-        match Self::start(server, counts, 0, create).await? {
-            (connected, Reply::Created { link, .. }) => Ok(Self { link, connected }),
-            (_, other) => bail!("no party: {other:?}"),
-        }
+        let (mut host, reply) = Self::start(server, counts, 0, create).await?;
+        let Reply::Created { link, .. } = reply else { bail!("no party: {reply:?}") };
+        host.link = link;
+        Ok(host)
     }
 
     /// One that joins it.
@@ -88,15 +97,13 @@ impl Member {
         number: usize,
         link: &str,
     ) -> Result<Self> {
-        let display_name = format!("member {number}");
-        let join = Command::Join { link: link.to_owned(), display_name };
-        let (connected, _) = Self::start(server, counts, number, join).await?;
-        Ok(Self { link: String::new(), connected })
+        let join = Command::Join { link: link.to_owned(), display_name: format!("member {number}") };
+        Ok(Self::start(server, counts, number, join).await?.0)
     }
 
-    /// How many others it is connected to.
-    pub(super) fn connected(&self) -> usize {
-        self.connected.load(Ordering::Relaxed)
+    /// The others that it is connected to.
+    pub(super) fn found(&self) -> BTreeSet<DeviceId> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn start(
@@ -104,15 +111,18 @@ impl Member {
         counts: &Arc<Counts>,
         number: usize,
         command: Command,
-    ) -> Result<(Arc<AtomicUsize>, Reply)> {
-        counts.members.store(number + 1, Ordering::Relaxed);
+    ) -> Result<(Self, Reply)> {
         let ip = Ipv4Addr::from_bits(Ipv4Addr::new(127, 0, 1, 1).to_bits() + u32::try_from(number)?);
         let socket = UdpSocket::bind((ip, 0)).await?;
+        // Who is not root has to do with what the system allows.
+        let _ = setsockopt(&socket, RcvBufForce, &BUFFER).or_else(|_| setsockopt(&socket, RcvBuf, &BUFFER));
         let port = socket.local_addr()?.port();
-        let (connected, (answer, answered)) = (Arc::default(), oneshot::channel());
+        let (found, (answer, answered)) = (Found::default(), oneshot::channel());
         let (happens, events) = mpsc::channel(QUEUE);
+        let node = node(number)?;
+        let device = node.device();
         let mut task = Task {
-            node: node(number)?,
+            node,
             socket,
             tls: server.client.clone(),
             server: None,
@@ -120,7 +130,8 @@ impl Member {
             happens,
             answer: Some(answer),
             counts: counts.clone(),
-            connected: Arc::clone(&connected),
+            found: Arc::clone(&found),
+            party: None,
             shown: Instant::now(),
         };
         let local =
@@ -128,7 +139,8 @@ impl Member {
         task.node.handle_network(now(), local);
         task.node.handle_command(now(), 1, command);
         tokio::spawn(task.run());
-        Ok((connected, answered.await.context("the command failed")?))
+        let member = Self { link: String::new(), device, found };
+        Ok((member, answered.await.context("the command failed")?))
     }
 }
 
@@ -160,8 +172,9 @@ impl Task {
             let due = self.node.poll_timeout().into_iter().chain(self.looks_at()).min();
             let wait = due.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()));
             tokio::select! {
-                received = self.socket.recv_from(&mut datagram) => {
-                    if let Ok((len, from)) = received {
+                _ = self.socket.readable() => {
+                    for _ in 0..BATCH {
+                        let Ok((len, from)) = self.socket.try_recv_from(&mut datagram) else { break };
                         let _ = self.node.handle_datagram(now(), from, &datagram[..len], &mut packet);
                     }
                 }
@@ -178,8 +191,7 @@ impl Task {
 
     /// When it looks next.
     fn looks_at(&self) -> Option<Instant> {
-        let members = u32::try_from(self.counts.members.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        (!self.counts.rests.load(Ordering::Relaxed)).then(|| self.shown + SHOW * members)
+        (!self.counts.rests.load(Ordering::Relaxed)).then(|| self.shown + SHOW)
     }
 
     /// Looks whom it is connected to.
@@ -188,10 +200,8 @@ impl Task {
             return;
         }
         self.shown = now.instant;
-        let members = self.node.snapshot(now).parties.into_iter().flat_map(|party| party.members);
-        let shaken =
-            members.filter(|member| member.path.as_ref().is_some_and(|path| path.handshake_s.is_some()));
-        self.connected.store(shaken.count(), Ordering::Relaxed);
+        let found = self.party.into_iter().flat_map(|party| self.node.connected(party)).collect();
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 
     fn pump(&mut self) {
@@ -213,6 +223,7 @@ impl Task {
         match output {
             Output::Datagram { destination, bytes } => self.send(destination, &bytes),
             Output::DeviceUp { party, .. } => {
+                self.party = Some(party);
                 self.node.handle_device(party, DeviceInput::Up("mesh0".to_owned()));
             }
             Output::ServerOpen { id, url } => self.open(id, url),
