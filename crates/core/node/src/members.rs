@@ -145,7 +145,8 @@ impl Node {
         self.note_session(now, party, device, session);
     }
 
-    /// Tells the tunnel whose addresses are others now.
+    /// Tells the tunnel whose addresses are others now: in a clash, whoever gives way leaves the address to another, of
+    /// whom nothing new is heard.
     pub(crate) fn sync_addresses(&mut self, now: Instant, party: PartyId) {
         let Some(local) = self.parties.get(&party) else { return };
         let told = |device: &DeviceId| local.contacts.get(device).and_then(|contact| contact.address);

@@ -61,11 +61,10 @@ impl Node {
 
     /// Acts on what a membership says changed.
     pub(crate) fn apply(&mut self, now: Now, party: PartyId, outcome: Outcome) {
-        let moved = outcome.effects.iter().any(may_move_addresses);
         for effect in outcome.effects {
             self.act(now, party, effect);
         }
-        if moved {
+        if self.parties.get_mut(&party).is_some_and(|local| local.membership.take_claims_changed()) {
             self.sync_addresses(now.instant, party);
         }
         for message in outcome.messages {
@@ -185,10 +184,7 @@ impl Node {
     /// Members with whom a session stands.
     #[must_use]
     pub fn connected(&self, party: PartyId) -> Vec<DeviceId> {
-        let Some(local) = self.parties.get(&party) else { return Vec::new() };
-        let ready =
-            |device: &DeviceId| self.tunnel.session(party, *device).is_some_and(|session| session.ready);
-        local.membership.devices().filter(ready).collect()
+        self.tunnel.ready(party).collect()
     }
 
     /// The own announcement changed in every party.
@@ -271,15 +267,6 @@ impl Node {
             self.send_beacon(now, party, Some(source));
         }
     }
-}
-
-/// Whether an effect may have given an address to somebody else than the member it names: in a clash, whoever gives
-/// way leaves the address to another, of whom nothing new is heard.
-const fn may_move_addresses(effect: &Effect) -> bool {
-    matches!(
-        effect,
-        Effect::MemberChanged(_) | Effect::MemberGone(..) | Effect::CharterChanged | Effect::AddressChanged
-    )
 }
 
 fn dismissal_error(dismissal: Dismissal, party: &str) -> AppError {

@@ -270,7 +270,7 @@ impl Membership {
             self.rotate(now, epoch);
             out.effects.push(Effect::Rekeyed);
         }
-        self.changed = true;
+        (self.changed, self.claims_changed) = (true, true);
         self.refresh(now, &mut out);
         for device in audience {
             let stays = self.listed.contains(&device);

@@ -61,6 +61,8 @@ pub struct Membership {
     pub(crate) standing: Standing,
     pub(crate) clock: ClockWatch,
     pub(crate) changed: bool,
+    /// Host numbers that are claimed, who counts among the claimants, or the range they are in.
+    pub(crate) claims_changed: bool,
     /// The last sequence number that the caller was asked to store.
     pub(crate) stored_sequence: u64,
 }
@@ -221,6 +223,7 @@ impl Membership {
             standing: Standing::Unconfirmed { until: None },
             clock: ClockWatch::default(),
             changed: true,
+            claims_changed: true,
             stored_sequence: 0,
         };
         membership.start_session(rng);

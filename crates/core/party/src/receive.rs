@@ -125,7 +125,10 @@ impl Membership {
         let knows_confirmation = announcement.confirmation.is_some();
         let listed = &self.listed;
         let admitted = self.state.roster.admit(&announcement.certificate, |device| listed.contains(device));
-        let changed = admitted.ok_or(Refusal::Full)?.update(announcement, sequence, now);
+        let record = admitted.ok_or(Refusal::Full)?;
+        let claim = (record.digest, record.host());
+        let changed = record.update(announcement, sequence, now);
+        self.claims_changed |= claim != (record.digest, record.host());
         if changed && self.listed.contains(&sender) {
             out.effects.push(Effect::MemberChanged(sender));
         }
@@ -185,6 +188,7 @@ impl Membership {
             Some((device, false)) => {
                 self.state.roster.remove(&device);
                 self.listed.remove(&device);
+                self.claims_changed = true;
                 Ok(())
             }
             None => Ok(()),
@@ -340,6 +344,7 @@ impl Membership {
         self.state.confirmation = tidings.confirmation.or(self.state.confirmation);
         if self.state.charter.as_ref() != Some(&tidings.charter) {
             self.state.charter = Some(tidings.charter);
+            self.claims_changed = true;
             out.effects.extend([Effect::CharterChanged, Effect::Announce]);
         }
         self.changed = true;

@@ -75,7 +75,8 @@ impl Membership {
     /// The next moment at which time alone changes something.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let unconfirmed = self.counted().filter(|(_, record)| !record.is_confirmed());
+        let unconfirmed = self.state.roster.iter().filter(|(_, record)| !record.is_confirmed());
+        let unconfirmed = unconfirmed.filter(|(device, _)| self.listed.contains(device));
         let lapses = unconfirmed.filter_map(|(_, record)| lapses_at(&record.certificate));
         let own =
             matches!(self.standing, Standing::Unconfirmed { .. }).then(|| lapses_at(&self.state.certificate));
@@ -208,7 +209,7 @@ impl Membership {
             Some(departure) => (self.listed.remove(&device), Effect::MemberGone(device, departure)),
         };
         if moved {
-            self.changed = true;
+            (self.changed, self.claims_changed) = (true, true);
             out.effects.push(effect);
         }
     }
@@ -236,6 +237,9 @@ impl Membership {
 
     /// Claims a host number, or another one if this one is another's.
     fn refresh_address(&mut self, out: &mut Outcome) {
+        if !self.claims_changed {
+            return;
+        }
         let Some(range) = self.range() else { return };
         if self.state.host.is_some_and(|host| address::v4(range, host).is_some() && self.is_mine(host)) {
             return;

@@ -194,6 +194,11 @@ impl Membership {
         self.clock.skew()
     }
 
+    /// Whether anything changed, since this was last asked, that decides who holds which address.
+    pub const fn take_claims_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.claims_changed, false)
+    }
+
     pub(crate) const fn rules(&self) -> Rules<'_> {
         Rules(self.state.charter.as_ref())
     }

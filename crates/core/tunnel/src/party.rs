@@ -153,11 +153,17 @@ impl Party {
         self.routes.extend(config.addresses().map(|address| (address, slot)));
     }
 
-    pub(crate) fn remove_peer(&mut self, id: DeviceId) -> Option<usize> {
-        let slot = self.peers.remove(&id)?;
-        self.keys.retain(|_, other| *other != slot);
-        self.routes.retain(|_, other| *other != slot);
-        Some(slot)
+    /// Forgets what [`Self::insert_peer`] noted, but for what another member has claimed since.
+    pub(crate) fn remove_peer(&mut self, id: DeviceId, config: &PeerConfig) {
+        let Some(slot) = self.peers.remove(&id) else { return };
+        if self.keys.get(&config.key.0) == Some(&slot) {
+            self.keys.remove(&config.key.0);
+        }
+        for address in config.addresses() {
+            if self.routes.get(&address) == Some(&slot) {
+                self.routes.remove(&address);
+            }
+        }
     }
 }
 

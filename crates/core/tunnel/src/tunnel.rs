@@ -120,17 +120,15 @@ impl Tunnel {
     /// an address the one set last gets its packets. Ignored if the party is unknown.
     pub fn set_peer(&mut self, now: Instant, party: PartyId, id: DeviceId, config: PeerConfig) {
         let Some(slot) = self.find(party, id) else { return self.insert_peer(now, party, id, config) };
-        let before = self.slots[slot].as_ref().map(|peer| peer.config);
-        if before.is_none_or(|before| before.key != config.key) {
+        let same_key = self.slots[slot].as_ref().is_some_and(|peer| peer.config.key == config.key);
+        if !same_key {
             self.remove_peer(party, id);
             return self.insert_peer(now, party, id, config);
         }
-        if before == Some(config) {
-            return;
-        }
-        if let (Some(party), Some(peer)) = (self.parties.get_mut(&party), &mut self.slots[slot]) {
-            peer.config = config;
-            party.remove_peer(id);
+        if let (Some(party), Some(peer)) = (self.parties.get_mut(&party), &mut self.slots[slot])
+            && peer.config != config
+        {
+            party.remove_peer(id, &std::mem::replace(&mut peer.config, config));
             party.insert_peer(id, slot, &config);
         }
     }
@@ -151,8 +149,9 @@ impl Tunnel {
 
     /// Forgets a member, its session and its keys.
     pub fn remove_peer(&mut self, party: PartyId, id: DeviceId) {
-        if let Some(slot) = self.parties.get_mut(&party).and_then(|party| party.remove_peer(id)) {
-            self.slots[slot] = None;
+        let Some(peer) = self.find(party, id).and_then(|slot| self.slots[slot].take()) else { return };
+        if let Some(party) = self.parties.get_mut(&party) {
+            party.remove_peer(id, &peer.config);
         }
     }
 
@@ -204,6 +203,13 @@ impl Tunnel {
     pub fn session(&self, party: PartyId, id: DeviceId) -> Option<SessionView> {
         let peer = self.slots[self.find(party, id)?].as_ref()?;
         Some(peer.view())
+    }
+
+    /// The members of a party to whom data can flow, in order of their ids.
+    pub fn ready(&self, party: PartyId) -> impl Iterator<Item = DeviceId> {
+        let peers = self.parties.get(&party).into_iter().flat_map(|party| &party.peers);
+        let ready = |slot: usize| self.slots[slot].as_ref().is_some_and(|peer| peer.session.is_ready());
+        peers.filter(move |(_, slot)| ready(**slot)).map(|(id, _)| *id)
     }
 
     /// Everything that was dropped, whoever sent it.
