@@ -2,7 +2,7 @@
 
 use std::{
     process::ExitCode,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use clap::Parser as _;
@@ -37,7 +37,8 @@ pub struct Shell {
     pub clipboard: Clipboard,
     store: Store,
     preferences: Mutex<Preferences>,
-    tray: Option<Tray>,
+    /// None where the system has none.
+    tray: OnceLock<Option<Tray>>,
 }
 
 /// Runs the app until the user quits.
@@ -99,14 +100,14 @@ fn set_up(app: &AppHandle, arguments: Arguments) -> tauri::Result<()> {
         clipboard: Clipboard::default(),
         store,
         preferences: Mutex::new(preferences),
-        tray: Tray::new(app, act),
+        tray: OnceLock::new(),
     };
     shell.arrived.keep(arguments.links.iter().map(String::as_str));
-    // Hidden without a tray, nobody could find it.
-    let hidden = hidden && shell.has_tray();
     app.manage(shell);
-    listen_to_links(app);
+    // First, since people wait for it, and its page starts meanwhile in a process of its own.
     window::make(app, theme, hidden)?;
+    app.state::<Shell>().tray.get_or_init(|| Tray::new(app, act));
+    listen_to_links(app);
     spawn(carry(app.clone(), arguments));
     spawn(end_when_told(app.clone()));
     Ok(())
@@ -174,7 +175,11 @@ impl Shell {
 
     /// Whether something shows our tray's icon.
     pub fn has_tray(&self) -> bool {
-        self.tray.is_some() && tray::is_shown()
+        self.tray().is_some() && tray::is_shown()
+    }
+
+    fn tray(&self) -> Option<&Tray> {
+        self.tray.get()?.as_ref()
     }
 
     /// Has the window show the newest state; while it is hidden, it gets none.
@@ -207,7 +212,7 @@ impl Shell {
     }
 
     fn show_tray(&self, app: &AppHandle) {
-        if self.tray.is_none() {
+        if self.tray().is_none() {
             return;
         }
         let snapshot = self.engine.snapshot();
@@ -216,7 +221,7 @@ impl Shell {
         let handle = app.clone();
         let shown = app.run_on_main_thread(move || {
             let shell = handle.state::<Self>();
-            if let Some(Err(error)) = shell.tray.as_ref().map(|tray| tray.show(&handle, state, lines)) {
+            if let Some(Err(error)) = shell.tray().map(|tray| tray.show(&handle, state, lines)) {
                 tracing::warn!(%error, "the tray cannot be changed");
             }
         });

@@ -21,7 +21,8 @@ pub const LABEL: &str = "main";
 const SIZE: (f64, f64) = (1120.0, 760.0);
 const LEAST: (f64, f64) = (720.0, 480.0);
 
-/// Makes the window. It is shown when its page has been loaded, unless `hidden`.
+/// Makes the window. It is shown when its page begins to load, unless `hidden`: not later, since what is hidden is not
+/// painted, and not sooner, since then a page that is painted by the processor crashes.
 ///
 /// # Errors
 /// What the system says.
@@ -33,19 +34,43 @@ pub fn make(app: &AppHandle, theme: Theme, hidden: bool) -> tauri::Result<Webvie
         .visible(false)
         .theme(shade(theme))
         // What is seen before the page has painted.
-        .background_color(Color(18, 20, 26, 255))
+        .background_color(canvas(theme))
+        .initialization_script(paint(theme))
         .disable_drag_drop_handler()
-        .on_navigation(|url| is_own(url.as_str()))
-        .on_new_window(|_, _| NewWindowResponse::Deny)
         .on_page_load(move |window, load| {
-            if load.event() == PageLoadEvent::Finished && !hidden {
-                show(window.app_handle());
+            let app = window.app_handle();
+            // Hidden without a tray, nobody could find it.
+            if load.event() == PageLoadEvent::Started && !(hidden && app.state::<Shell>().has_tray()) {
+                show(app);
             }
         })
+        .on_navigation(|url| is_own(url.as_str()))
+        .on_new_window(|_, _| NewWindowResponse::Deny)
         .build()?;
+    if theme == Theme::System && window.theme()? == Shade::Light {
+        window.set_background_color(Some(canvas(Theme::Light)))?;
+    }
     #[cfg(target_os = "linux")]
     graphics::suit(&window)?;
     Ok(window)
+}
+
+/// The ground that the page paints on, in its own colours (`ui/src/styles/tokens.css`).
+const fn canvas(theme: Theme) -> Color {
+    match theme {
+        Theme::Light => Color(0xf5, 0xf7, 0xf7, 255),
+        Theme::Dark | Theme::System => Color(0x10, 0x16, 0x1b, 255),
+    }
+}
+
+/// Has the page begin in its colours: the window is there before the page has asked for them.
+fn paint(theme: Theme) -> String {
+    let light = match theme {
+        Theme::Light => "true",
+        Theme::Dark => "false",
+        Theme::System => "matchMedia('(prefers-color-scheme: light)').matches",
+    };
+    format!("document.documentElement.dataset.theme = {light} ? 'light' : 'dark'")
 }
 
 /// Whether an address is one of the app's own pages; no other is ever loaded.
