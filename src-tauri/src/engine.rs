@@ -3,11 +3,11 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use partyline_engine::Controller;
-use partyline_model::{AppError, Command, ErrorCode, Reply, Snapshot};
+use partyline_model::{AppError, Command, ErrorCode, MemberView, Quality, Reply, Snapshot, TrafficView};
 use partyline_service::{Place, Reached, Settings};
 use tokio::{
     sync::{Notify, watch},
@@ -19,6 +19,9 @@ use crate::surface::{Backing, BackingKind};
 
 /// Snapshots are passed on at most this often.
 const PACE: Duration = Duration::from_millis(100);
+/// Snapshots that bring nothing but other figures, at most this often: friends are measured every two seconds, each in
+/// their own, and the engine shows its state every second.
+const FIGURES_PACE: Duration = Duration::from_millis(1500);
 /// Waits before the engine is looked for again: the first and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// How long an engine in this process may take to say goodbye.
@@ -163,11 +166,16 @@ impl Engine {
     }
 }
 
-/// Tells of every state, though not too often, until the engine ends.
+/// Tells of the states that are news, until the engine ends. The engine shows its state once a second at least, so what has
+/// to wait is told with a later one.
 async fn follow(mut snapshots: watch::Receiver<Arc<Snapshot>>, tell: &mut impl FnMut(Change)) {
+    let mut told: Option<(Instant, Arc<Snapshot>)> = None;
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
-        tell(Change::Snapshot(snapshot));
+        if told.as_ref().is_none_or(|(at, before)| at.elapsed() >= patience(before, &snapshot)) {
+            told = Some((Instant::now(), Arc::clone(&snapshot)));
+            tell(Change::Snapshot(snapshot));
+        }
         sleep(PACE).await;
         if snapshots.changed().await.is_err() {
             return;
@@ -175,6 +183,66 @@ async fn follow(mut snapshots: watch::Receiver<Arc<Snapshot>>, tell: &mut impl F
     }
 }
 
+/// How long after another state one may be told. What has happened counts at once, figures less often, since each telling
+/// has the page painted, and the mere passing of time never.
+fn patience(before: &Snapshot, now: &Snapshot) -> Duration {
+    let (before, now) = (timeless(before), timeless(now));
+    if before == now {
+        Duration::MAX
+    } else if without_figures(before) == without_figures(now) {
+        FIGURES_PACE
+    } else {
+        Duration::ZERO
+    }
+}
+
+/// A state without its number, and without ages, which whoever shows them counts on.
+fn timeless(snapshot: &Snapshot) -> Snapshot {
+    let mut snapshot = Snapshot { revision: 0, ..snapshot.clone() };
+    for path in members(&mut snapshot).filter_map(|member| member.path.as_mut()) {
+        path.age_s = 0;
+        path.handshake_s = path.handshake_s.map(|_| 0);
+    }
+    snapshot
+}
+
+fn without_figures(mut snapshot: Snapshot) -> Snapshot {
+    for member in members(&mut snapshot) {
+        member.quality = Quality::default();
+        member.traffic = TrafficView::default();
+    }
+    snapshot
+}
+
+fn members(snapshot: &mut Snapshot) -> impl Iterator<Item = &mut MemberView> {
+    snapshot.parties.iter_mut().flat_map(|party| &mut party.members)
+}
+
 fn not_yet() -> AppError {
     AppError::new(ErrorCode::ServiceUnreachable, "Partyline is still starting.", "Try again in a moment.")
+}
+
+#[cfg(test)]
+mod tests {
+    use partyline_model::{PartyPhase, PathKind};
+
+    use super::*;
+    use crate::tray::tests::{member, party, snapshot};
+
+    #[test]
+    fn events_are_told_at_once_figures_later_and_time_never() {
+        let state = |change: fn(&mut MemberView)| {
+            let mut friend = member(1, Some(PathKind::Direct));
+            change(&mut friend);
+            snapshot(vec![party(PartyPhase::Up, vec![friend])])
+        };
+        let before = state(|_| {});
+        let older = state(|friend| friend.path.iter_mut().for_each(|path| path.age_s += 1));
+        let measured = state(|friend| friend.quality.rtt_ms = Some(12.5));
+        let busy = state(|friend| friend.traffic.receiving = 9000.0);
+        let gone = state(|friend| friend.online = !friend.online);
+        assert_eq!(patience(&before, &Snapshot { revision: 9, ..older }), Duration::MAX);
+        assert_eq!([measured, busy].map(|now| patience(&before, &now)), [FIGURES_PACE; 2]);
+        assert_eq!(patience(&before, &gone), Duration::ZERO);
+    }
 }

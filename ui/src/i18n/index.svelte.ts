@@ -1,4 +1,5 @@
 // Strings of the interface: one file per language, the English one is the reference.
+import { kept } from '../lib/kept';
 import { de } from './de';
 import { en } from './en';
 import { zh } from './zh';
@@ -31,10 +32,12 @@ export function t(key: Key, values: Values = {}): string {
   return fill(messages[current.locale][key] ?? en[key], values, current.locale);
 }
 
+const plurals = kept((locale: string) => new Intl.PluralRules(locale));
+
 /** A message with its values put in. */
 export function fill(message: Message, values: Values, locale: string): string {
   let text = typeof message === 'string' ? message : message.other;
-  if (typeof message !== 'string' && message.one && new Intl.PluralRules(locale).select(Number(values.n)) === 'one') {
+  if (typeof message !== 'string' && message.one && plurals(locale).select(Number(values.n)) === 'one') {
     text = message.one;
   }
   return text.replace(/\{(\w+)\}/g, (whole, name: string) => String(values[name] ?? whole));

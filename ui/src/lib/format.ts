@@ -1,5 +1,6 @@
 // Numbers, sizes and times as people read them, in the language in use.
 import { locale, t } from '../i18n/index.svelte';
+import { kept } from './kept';
 
 /** The locale in use with the system's region, which knows whether hours go to 12 or 24. */
 function region(): string {
@@ -7,8 +8,11 @@ function region(): string {
   return tags.find((tag) => tag.slice(0, 2) === locale()) ?? locale();
 }
 
-const number = (value: number, digits = 0) =>
-  new Intl.NumberFormat(locale(), { maximumFractionDigits: digits, minimumFractionDigits: digits }).format(value);
+const numbers = kept(
+  (language: string, digits: number) =>
+    new Intl.NumberFormat(language, { maximumFractionDigits: digits, minimumFractionDigits: digits }),
+);
+const number = (value: number, digits = 0) => numbers(locale(), digits).format(value);
 
 /** Shown where a value is not known. */
 export const unknown = '–';
@@ -69,20 +73,27 @@ export function span(seconds: number): string {
     .join(' ');
 }
 
+const hour = { hour: 'numeric', minute: '2-digit' } as const;
+const styles = {
+  time: hour,
+  clock: { ...hour, second: '2-digit' },
+  weekday: { ...hour, weekday: 'long' },
+  day: { ...hour, day: 'numeric', month: 'long' },
+} as const;
+const dates = kept((place: string, style: keyof typeof styles) => new Intl.DateTimeFormat(place, styles[style]));
+
 /** A moment (milliseconds since 1970) with its day, unless that is today. */
 export function moment(at: number, now: number): string {
   const today = new Date(at).toDateString() === new Date(now).toDateString();
   const near = Math.abs(at - now) < 6 * 86_400_000;
-  const day: Intl.DateTimeFormatOptions = near ? { weekday: 'long' } : { day: 'numeric', month: 'long' };
-  return new Intl.DateTimeFormat(region(), { ...(today ? {} : day), hour: 'numeric', minute: '2-digit' }).format(at);
+  return dates(region(), today ? 'time' : near ? 'weekday' : 'day').format(at);
 }
 
 /** The time of day with seconds. */
-export const clock = (at: number) =>
-  new Intl.DateTimeFormat(region(), { hour: 'numeric', minute: '2-digit', second: '2-digit' }).format(at);
+export const clock = (at: number) => dates(region(), 'clock').format(at);
 
 /** The time of day. */
-export const time = (at: number) => new Intl.DateTimeFormat(region(), { hour: 'numeric', minute: '2-digit' }).format(at);
+export const time = (at: number) => dates(region(), 'time').format(at);
 
 /** Up to two letters for an avatar. */
 export function initials(name: string): string {

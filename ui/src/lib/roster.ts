@@ -1,5 +1,6 @@
 // Order of the roster, and which of its rows are worth drawing.
 import type { MemberView } from '../bindings';
+import { kept } from './kept';
 
 export type SortKey = 'name' | 'path' | 'network' | 'ping' | 'jitter' | 'loss' | 'quality' | 'traffic';
 export interface Sort {
@@ -23,9 +24,11 @@ const value: Record<Exclude<SortKey, 'name'>, (member: MemberView) => number> = 
   traffic: (member) => -(member.traffic.receiving + member.traffic.sending),
 };
 
+const collator = kept((locale: string) => new Intl.Collator(locale, { numeric: true, sensitivity: 'base' }));
+
 /** Members in order: this computer, those online, the others; within these by the column, then by name. */
 export function sorted(members: readonly MemberView[], { key, reverse }: Sort, locale: string): MemberView[] {
-  const names = new Intl.Collator(locale, { numeric: true, sensitivity: 'base' });
+  const names = collator(locale);
   const turn = reverse ? -1 : 1;
   const rank = (member: MemberView) => (member.me ? 0 : member.online ? 1 : 2);
   return [...members].sort((a, b) => {

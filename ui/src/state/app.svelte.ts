@@ -1,4 +1,5 @@
 // All that the interface knows. Snapshots come in, requests go out; components only read and call.
+import { createSubscriber } from 'svelte/reactivity';
 import { toast } from 'svelte-sonner';
 import type { AppError, Backing, Command, InviteLifetime, PartyView, Preferences, Role, Snapshot, Trial } from '../bindings';
 import { setLanguage, t } from '../i18n/index.svelte';
@@ -33,12 +34,16 @@ class App {
   offered = $state.raw<string | null>(null);
   /** Names of what is under way, so that buttons can wait. */
   busy = $state.raw<ReadonlySet<string>>(new Set());
-  /** Wall clock, once a second. */
-  now = $state(Date.now());
   /** Grows when samples were added. */
   sampled = $state(0);
   readonly samples = new SampleLog();
 
+  /** When the snapshot came: what it says is so many seconds ago has grown older since. */
+  private taken = Date.now();
+  private tick = createSubscriber((update) => {
+    const timer = setInterval(update, 1000);
+    return () => clearInterval(timer);
+  });
   private links = new Map<string, { link: string; until: number }>();
   private declined: string | null = null;
 
@@ -49,6 +54,15 @@ class App {
   adrift = $derived(this.backing?.kind === 'none' && this.snapshot !== null);
   online = $derived(typeof navigator === 'undefined' || navigator.onLine);
 
+  /** Wall clock, once a second as long as something shows it. */
+  get now(): number {
+    this.tick();
+    return Date.now();
+  }
+
+  /** How many seconds ago it is what was `seconds` ago in the snapshot. */
+  ago = (seconds: number) => seconds + Math.max(0, this.now - this.taken) / 1000;
+
   party = (id: string): PartyView | undefined => this.parties.find((party) => party.id === id);
 
   /** Takes a snapshot, and from it the samples that are new. */
@@ -56,6 +70,7 @@ class App {
     // A party that was just made may not be in the next snapshot yet; only one that was there can be gone.
     const shown = this.screen.at === 'party' ? this.party(this.screen.party) : undefined;
     this.snapshot = snapshot;
+    this.taken = Date.now();
     const keys = new Set<string>();
     let added = false;
     for (const party of snapshot.parties) {

@@ -6,6 +6,8 @@ import { app } from './app.svelte';
 /** Fills the store and keeps it filled. Questions go out together: each answer takes its time before anything is seen. */
 export async function start() {
   const preferences = shell.preferences();
+  // Else the page is laid out in the system's font first, which takes longer to be found than ours to be loaded.
+  const font = document.fonts.load('1em "Inter Variable"').catch(() => {});
   await Promise.all([
     events.snapshotChanged.listen(({ payload }) => app.take(payload)),
     events.backingChanged.listen(({ payload }) => {
@@ -15,13 +17,12 @@ export async function start() {
     events.linkArrived.listen(() => void takeLink()),
     events.navigate.listen(({ payload }) => navigate(payload)),
   ]);
-  const [chosen, backing] = await Promise.all([preferences, shell.backing(), refresh()]);
+  const [chosen, backing] = await Promise.all([preferences, shell.backing(), refresh(), font]);
   app.apply(chosen);
   app.backing = backing;
   matchMedia('(prefers-color-scheme: light)').addEventListener('change', () => {
     if (app.preferences) app.apply(app.preferences);
   });
-  setInterval(() => (app.now = Date.now()), 1000);
 }
 
 /** Sees to what may lie here for us, once the app is shown. */
