@@ -109,7 +109,8 @@ pub fn play(options: &Options) -> Result<ExitCode> {
     };
     let patience = Patience(Duration::from_secs(options.patience));
     let outcomes = side_by_side(options.jobs, &pairs, |pair| pair.play(line, patience));
-    let report = Report::new(outcomes);
+    let rough = options.jitter > 0 || options.loss > 0;
+    let report = Report::new(outcomes, rough);
     if let Some(path) = &options.svg {
         fs::write(path, chart::draw(&report)).with_context(|| format!("write {}", path.display()))?;
     }
