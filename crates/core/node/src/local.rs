@@ -202,3 +202,47 @@ impl LocalParty {
 fn same_family(one: IpAddr, other: IpAddr) -> bool {
     one.is_ipv4() == other.is_ipv4()
 }
+
+#[cfg(test)]
+mod tests {
+    use partyline_model::{InviteLifetime, Role, Timestamp};
+    use partyline_party::{DeviceKey, NewParty, Reachability};
+    use rand_chacha::ChaCha8Rng;
+    use rand_core::SeedableRng as _;
+
+    use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
+    fn keys_are_derived_anew_when_a_member_was_restarted() {
+        let (now, mut rng) = (Timestamp(1_790_000_000_000), ChaCha8Rng::seed_from_u64(1));
+        let party = NewParty {
+            name: "Keys".to_owned(),
+            display_name: "Ana".to_owned(),
+            servers: Vec::new(),
+            range: "10.77.0.0/24".parse().expect("a range"),
+        };
+        let (host, guest) = (DeviceKey::generate(&mut rng), DeviceKey::generate(&mut rng));
+        let membership = Membership::create(now, &mut rng, &host, party).expect("a party");
+        let mut local = LocalParty::new(Instant::now(), membership, true);
+        let invite = local.membership.invite(now, &mut rng, InviteLifetime::Week, Role::Member);
+        let invite = invite.expect("an invite");
+        let mut friend =
+            Membership::join(now, &mut rng, &guest, &invite, "Ben".to_owned()).expect("a member");
+        let mut keys = Vec::new();
+        for _ in 0..2 {
+            let topic = friend.topic();
+            let sealed = friend.announcement(now, &mut rng, &topic, &Reachability::default());
+            let heard = local.membership.receive(now, &mut rng, &topic, &sealed.expect("an announcement"));
+            assert_eq!(heard.expect("taken in").from, Some(friend.me()));
+            keys.push(local.keep_keys(friend.me()).expect("a key"));
+            assert_eq!(keys.last(), local.membership.probe_key(&friend.me()).as_ref());
+            assert_eq!(
+                local.handle_of(&topic, &friend.me()),
+                local.membership.handle_of(&topic, &friend.me())
+            );
+            friend.start_session(&mut rng);
+        }
+        assert_ne!(keys[0], keys[1]);
+    }
+}

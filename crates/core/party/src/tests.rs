@@ -1,6 +1,6 @@
 //! A world of memberships in one thread: every message is delivered to whoever visits its topic.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use partyline_model::{Candidate, CandidateKind, DeviceId, InviteLifetime, Role, Timestamp, Topic};
 use partyline_wire::{announcement::Reachability, invite::Invite};
@@ -26,11 +26,18 @@ struct Letter {
     sealed: Vec<u8>,
 }
 
+/// The addresses of the other members.
+fn addresses(friend: &Membership) -> BTreeMap<DeviceId, Ipv4Addr> {
+    friend.members().filter_map(|member| Some((member.device, member.address_v4?))).collect()
+}
+
 struct World {
     now: Timestamp,
     rng: ChaCha8Rng,
     friends: Vec<Membership>,
     effects: Vec<Vec<Effect>>,
+    /// The addresses of the others, as whoever looks only when claims changed knows them.
+    addresses: Vec<BTreeMap<DeviceId, Ipv4Addr>>,
     /// Whether the friend hears and speaks at the moment.
     awake: Vec<bool>,
     post: Vec<Letter>,
@@ -47,6 +54,7 @@ impl World {
             rng,
             friends: Vec::new(),
             effects: Vec::new(),
+            addresses: Vec::new(),
             awake: Vec::new(),
             post: Vec::new(),
         };
@@ -66,6 +74,7 @@ impl World {
     fn add(&mut self, friend: Membership) -> usize {
         self.friends.push(friend);
         self.effects.push(Vec::new());
+        self.addresses.push(BTreeMap::new());
         self.awake.push(true);
         self.friends.len() - 1
     }
@@ -130,6 +139,9 @@ impl World {
     fn take(&mut self, index: usize, outcome: Outcome) {
         let announce = outcome.effects.contains(&Effect::Announce);
         self.effects[index].extend(outcome.effects);
+        if self.friends[index].take_claims_changed() {
+            self.addresses[index] = addresses(&self.friends[index]);
+        }
         for outgoing in outcome.messages {
             assert_eq!(
                 outgoing.handle,

@@ -38,6 +38,7 @@ fn assert_effects_tell_all(world: &World, who: &[usize]) {
             }
         }
         assert_eq!(told, world.friends[*index].listed);
+        assert_eq!(world.addresses[*index], addresses(&world.friends[*index]));
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use x25519_dalek::StaticSecret;
 
 use super::{DIRECT, Device, Lan, OTHER_PARTY, PARTY, device_id, net, peer_config, secrets, udp, v4, v6};
-use crate::{CONTROL_LIMIT, ControlTooLong, DropReason, Event, HEADROOM, Outbox, PathShape, Tunnel};
+use crate::{
+    CONTROL_LIMIT, ControlTooLong, DropReason, Event, HEADROOM, Outbox, PathShape, PeerConfig, Tunnel,
+};
 
 const INITIATION: u8 = 1;
 
@@ -292,4 +294,31 @@ fn an_unknown_party_is_not_served() {
     tunnel.set_path(now, PARTY, device_id(1), Some(DIRECT));
     assert!(out.is_empty() && tunnel.poll_timeout().is_none());
     assert_eq!(tunnel.drops().get(DropReason::UnknownParty), 1);
+}
+
+#[test]
+fn an_address_goes_with_whoever_claims_it_now() {
+    let mut lan = Lan::connected(3);
+    let secrets = secrets(3);
+    let claim = |lan: &mut Lan, member: usize, host: u8| {
+        let config =
+            PeerConfig { v4: Some([10, 77, 0, host].into()), ..peer_config(member, &secrets[member]) };
+        lan.devices[0].tunnel.set_peer(lan.now, PARTY, device_id(member), config);
+    };
+    let sent_to = |lan: &mut Lan| {
+        let before = [1, 2].map(|member| lan.session(0, member).sent_packets);
+        lan.send(0, &udp(v4(0), v4(1), 7, 10));
+        let after = [1, 2].map(|member| lan.session(0, member).sent_packets);
+        [after[0] - before[0], after[1] - before[1]]
+    };
+    assert_eq!(sent_to(&mut lan), [1, 0]);
+    claim(&mut lan, 1, 99);
+    assert_eq!(sent_to(&mut lan), [0, 0]);
+    claim(&mut lan, 2, 2);
+    claim(&mut lan, 1, 98);
+    assert_eq!(sent_to(&mut lan), [0, 1]);
+    // What another has claimed since stays with it.
+    claim(&mut lan, 1, 2);
+    claim(&mut lan, 2, 97);
+    assert_eq!(sent_to(&mut lan), [1, 0]);
 }
