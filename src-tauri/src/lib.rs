@@ -6,6 +6,7 @@
 
 mod announce;
 mod arguments;
+mod autostart;
 mod bindings;
 mod clipboard;
 mod commands;

@@ -6,19 +6,16 @@ use std::{
 };
 
 use clap::Parser as _;
-use partyline_model::{
-    AppError, Command, ErrorCode, InviteLifetime, PartyId, PartyPhase, Reply, Role, Snapshot,
-};
+use partyline_model::{AppError, Command, InviteLifetime, PartyId, PartyPhase, Reply, Role, Snapshot};
 use partyline_service::interrupted;
 use partyline_telemetry::Logging;
 use tauri::{App, AppHandle, Manager as _, RunEvent, async_runtime::spawn};
-use tauri_plugin_autostart::ManagerExt as _;
 use tauri_plugin_window_state::StateFlags;
 
 use crate::{
     announce::{self, Announcement},
     arguments::Arguments,
-    bindings,
+    autostart, bindings,
     clipboard::Clipboard,
     display,
     engine::{Change, Engine},
@@ -69,16 +66,18 @@ pub fn run() -> ExitCode {
 
 fn build(arguments: Arguments) -> tauri::Result<App> {
     let surface = bindings::builder();
-    tauri::Builder::default()
+    let builder = tauri::Builder::default()
         // First, so that a second copy does nothing but hand over its link.
         .plugin(tauri_plugin_single_instance::init(|app, words, _| second_start(app, &words)))
-        .plugin(tauri_plugin_autostart::Builder::new().app_name("Partyline").arg("--minimised").build())
         .plugin(
             tauri_plugin_window_state::Builder::default()
                 .with_state_flags(StateFlags::SIZE | StateFlags::POSITION | StateFlags::MAXIMIZED)
                 .build(),
         )
-        .plugin(tauri_plugin_deep_link::init())
+        .plugin(tauri_plugin_deep_link::init());
+    #[cfg(not(target_os = "linux"))]
+    let builder = builder.plugin(autostart::plugin());
+    builder
         .invoke_handler(surface.invoke_handler())
         .on_window_event(window::on_event)
         .setup(move |app| {
@@ -159,7 +158,7 @@ impl Shell {
     pub fn prefer(&self, app: &AppHandle, preferences: Preferences) -> Result<(), AppError> {
         let before = self.preferences();
         if before.autostart != preferences.autostart {
-            set_autostart(app, preferences.autostart)?;
+            autostart::set(app, preferences.autostart)?;
         }
         self.store.save(&preferences)?;
         if let (true, Some(window)) =
@@ -229,18 +228,6 @@ impl Shell {
             tracing::debug!(%error, "the app is ending");
         }
     }
-}
-
-fn set_autostart(app: &AppHandle, on: bool) -> Result<(), AppError> {
-    let autostart = app.autolaunch();
-    let done = if on { autostart.enable() } else { autostart.disable() };
-    done.map_err(|error| {
-        AppError::new(
-            ErrorCode::Storage,
-            format!("Starting with the computer could not be changed: {error}."),
-            "Change it in your system's settings.",
-        )
-    })
 }
 
 /// What a click in the tray's menu does.
