@@ -16,10 +16,11 @@ const TICK: Duration = Duration::from_millis(10);
 const SECOND: Duration = Duration::from_secs(1);
 const HALF: Duration = Duration::from_millis(500);
 
-/// Two members who can only be relayed, and so many servers.
-fn relayed(servers: usize) -> World {
+/// Two members who can only be relayed, and so many servers, the first ones full.
+fn relayed_past(full: usize, servers: usize) -> World {
     let mut world = World::new();
     (1..servers).for_each(|_| world.another_server());
+    world.servers.iter_mut().take(full).for_each(|server| server.full = true);
     for home in 0..2 {
         world.home(Nat::Symmetric, Config::default());
         world.relays(home, &[RelayTransport::Udp, RelayTransport::Tls]);
@@ -29,6 +30,10 @@ fn relayed(servers: usize) -> World {
     world.run_to(SOON, "the relay", is_relayed);
     world.chat(0, 1, 2 * SECOND, TICK);
     world
+}
+
+fn relayed(servers: usize) -> World {
+    relayed_past(0, servers)
 }
 
 fn is_relayed(world: &World) -> bool {
@@ -121,6 +126,20 @@ fn idle_members_keep_the_second_relay_ready() {
     let sent = world.chat(0, 1, 5 * SECOND, TICK);
     world.run(SECOND);
     assert_eq!(world.missing(&sent, |from| 1 - from), []);
+}
+
+#[test]
+fn a_relay_that_is_full_is_passed_over_until_it_is_needed_and_has_room() {
+    let mut world = relayed_past(1, 3);
+    world.run(SOON);
+    assert_eq!(world.servers.iter().map(|server| server.count()).collect::<Vec<_>>(), [0, 2, 2]);
+    let sent = world.chat(0, 1, SOON, TICK);
+    world.run(SECOND);
+    assert_eq!(world.missing(&sent, |from| 1 - from), []);
+    world.servers[0].full = false;
+    world.servers[1].alive = false;
+    world.chat(0, 1, 60 * SECOND, TICK);
+    assert_eq!(world.servers[0].count(), 2, "it was asked again");
 }
 
 #[test]

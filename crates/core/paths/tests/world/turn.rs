@@ -40,6 +40,8 @@ pub struct TurnServer {
     pub address: SocketAddr,
     pub sha256: bool,
     pub alive: bool,
+    /// Whether it has no room for further allocations.
+    pub full: bool,
     boots: u32,
     next_port: u16,
     allocations: BTreeMap<Client, Allocated>,
@@ -55,6 +57,7 @@ impl TurnServer {
             address,
             sha256: true,
             alive: true,
+            full: false,
             boots: 0,
             next_port: 50_000,
             allocations: BTreeMap::new(),
@@ -132,6 +135,7 @@ impl TurnServer {
         }
         let reply = StunMessageBuilder::new(message.method(), MessageClass::SuccessResponse);
         let reply = match message.method() {
+            ALLOCATE if self.full => return Some(self.error(&message, 508)),
             ALLOCATE => {
                 let port = self.next_port;
                 let allocated = self.allocations.entry(client).or_default();
