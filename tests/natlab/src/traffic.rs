@@ -81,20 +81,27 @@ fn unspecified(like: IpAddr) -> IpAddr {
 
 fn exchange(socket: &UdpSocket, count: u32, size: usize) -> Result<u32> {
     const WINDOW: u32 = 8;
-    let (mut returned, mut buffer) = (0, vec![0; size + 1]);
+    let mut returned = 0;
     for first in (0..count).step_by(WINDOW as usize) {
         let burst = first..(first + WINDOW).min(count);
         for number in burst.clone() {
             socket.send(&datagram(number, size))?;
         }
-        for _ in burst {
-            let Ok(length) = socket.recv(&mut buffer) else { break };
-            let number = buffer.first_chunk().map_or(u32::MAX, |bytes| u32::from_be_bytes(*bytes));
-            ensure!(buffer[..length] == datagram(number, size), "a datagram came back changed");
-            returned += 1;
-        }
+        returned += returning(socket, burst.len(), size)?;
     }
-    Ok(returned)
+    // What came late is not lost.
+    Ok(returned + returning(socket, (count - returned) as usize, size)?)
+}
+
+/// How many datagrams come back, of at most so many, until none has for as long as the socket waits.
+fn returning(socket: &UdpSocket, most: usize, size: usize) -> Result<u32> {
+    let mut buffer = vec![0; size + 1];
+    for returned in 0..most {
+        let Ok(length) = socket.recv(&mut buffer) else { return Ok(returned as u32) };
+        let number = buffer.first_chunk().map_or(u32::MAX, |bytes| u32::from_be_bytes(*bytes));
+        ensure!(buffer[..length] == datagram(number, size), "a datagram came back changed");
+    }
+    Ok(most as u32)
 }
 
 fn datagram(number: u32, size: usize) -> Vec<u8> {
