@@ -65,7 +65,7 @@ export function options(shown: readonly Line[], size: { width: number; height: n
   const axis = { stroke: look.colour('--faint'), grid, ticks: { show: false }, font: '11px "Inter Variable", system-ui' };
   return {
     ...size,
-    padding: [10, 18, 0, 0],
+    padding: [10, 28, 0, 0],
     legend: { show: false },
     cursor: {
       y: false,
