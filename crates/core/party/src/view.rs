@@ -242,18 +242,19 @@ impl Membership {
     /// Whether this device holds a host number that it claims: what [`Self::holders`] says, for one alone.
     fn holds(&self, device: &DeviceId, record: &Record, host: u16) -> bool {
         let claim = (record.digest, *device);
-        let wins = |(other, rival): (&DeviceId, &Record)| {
-            rival.host() == Some(host) && (rival.digest, *other) < claim && self.listed.contains(other)
-        };
         let ours = self.state.host == Some(host) && (self.state.certificate.digest(), self.me()) < claim;
-        !ours && !self.state.roster.iter().any(wins)
+        !ours && !self.is_outdone(host, || claim)
     }
 
     /// The same for this device and the number that it claims.
     pub(crate) fn is_mine(&self, host: u16) -> bool {
-        let claim = || (self.state.certificate.digest(), self.me());
+        !self.is_outdone(host, || (self.state.certificate.digest(), self.me()))
+    }
+
+    /// Whether another member claims the number and goes before the one with this claim.
+    fn is_outdone(&self, host: u16, claim: impl Fn() -> ([u8; 32], DeviceId)) -> bool {
         let mut rivals = self.state.roster.iter().filter(|(_, rival)| rival.host() == Some(host));
-        !rivals.any(|(other, rival)| (rival.digest, *other) < claim() && self.listed.contains(other))
+        rivals.any(|(other, rival)| (rival.digest, *other) < claim() && self.listed.contains(other))
     }
 
     fn describe<'a>(&self, device: &DeviceId, record: &'a Record, host: Option<u16>) -> Member<'a> {

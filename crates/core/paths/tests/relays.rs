@@ -32,6 +32,7 @@ fn relayed_past(full: usize, servers: usize) -> World {
     world
 }
 
+/// The same, with room at all of them.
 fn relayed(servers: usize) -> World {
     relayed_past(0, servers)
 }
