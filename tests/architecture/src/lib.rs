@@ -1,8 +1,9 @@
-//! The architecture as rules that a machine can check: which crate may know which, what the pure core must not
-//! touch, how long a file may grow, and under which licences we build. The tests apply them to the workspace.
+//! The architecture as rules that a machine can check: which crate may depend on which, that modules of a crate form no
+//! cycles, what the pure core must not touch, and under which licences we build. The tests apply them to the workspace.
 
 pub mod layers;
 pub mod licences;
+pub mod modules;
 pub mod sources;
 
 use std::path::{Path, PathBuf};

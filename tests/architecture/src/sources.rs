@@ -1,4 +1,4 @@
-//! What source files may contain, and how long they may be.
+//! What source files may contain.
 
 use std::{
     fs,
@@ -6,9 +6,6 @@ use std::{
 };
 
 use anyhow::Result;
-
-/// Lines past which a file tells more than one story.
-pub const LONGEST: usize = 450;
 
 /// What the core must get from its caller instead.
 const IMPURE: [&str; 9] = [
@@ -90,13 +87,6 @@ impl Source {
         self.places(|line| line.contains(&permission) || keyword.iter().any(|start| line.contains(start)))
     }
 
-    /// What is to say of the file's length, if anything.
-    #[must_use]
-    pub fn too_long(&self) -> Option<String> {
-        let lines = self.text.lines().count();
-        (lines > LONGEST && !self.is_test()).then(|| format!("{}: {lines} lines", self.path.display()))
-    }
-
     fn places(&self, wrong: impl Fn(&str) -> bool) -> Vec<String> {
         let found = self.shipped().filter(|(_, line)| wrong(line));
         found.map(|(number, line)| format!("{}:{number}: {line}", self.path.display())).collect()
@@ -140,13 +130,5 @@ mod tests {
         let text = ["let x = un", "safe { y };"].concat();
         assert_eq!(source("crates/app/x/src/lib.rs", &text).unsafe_code().len(), 1);
         assert_eq!(source("crates/io/platform/src/lib.rs", &text).unsafe_code().len(), 0);
-    }
-
-    #[test]
-    fn long_files_are_found_unless_they_are_tests() {
-        let text = "\n".repeat(LONGEST + 1);
-        assert!(source("crates/app/x/src/lib.rs", &text).too_long().is_some());
-        assert!(source("crates/app/x/src/lib/tests.rs", &text).too_long().is_none());
-        assert!(source("crates/app/x/src/lib.rs", &text[1..]).too_long().is_none());
     }
 }
