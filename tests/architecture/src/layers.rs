@@ -55,10 +55,10 @@ pub fn place(package: &Package) -> (Layer, &str) {
 /// Whether a crate at `from` may depend on one at `to`.
 #[must_use]
 pub fn may(from: (Layer, &str), to: (Layer, &str)) -> bool {
-    let shared = to.0 == Layer::Core && matches!(to.1, "model" | "wire");
+    let shared = to.0 == Layer::Core && matches!(to.1, "model" | "timing" | "wire");
     match from {
-        (Layer::Core, "model") => false,
-        (Layer::Core, "wire" | "nat") => to == (Layer::Core, "model"),
+        (Layer::Core, "model" | "timing") => false,
+        (Layer::Core, "wire" | "nat") => to.0 == Layer::Core && matches!(to.1, "model" | "timing"),
         (Layer::Core, "node") => {
             shared || to.0 == Layer::Core && matches!(to.1, "party" | "netcheck" | "paths" | "tunnel")
         }
@@ -143,7 +143,11 @@ mod tests {
     #[test]
     fn arrows_point_down() {
         assert!(may((Layer::Core, "paths"), (Layer::Core, "wire")));
+        assert!(may((Layer::Core, "paths"), (Layer::Core, "timing")));
         assert!(may((Layer::Core, "node"), (Layer::Core, "paths")));
+        assert!(may((Layer::Io, "portmap"), (Layer::Core, "timing")));
+        assert!(may((Layer::App, "server"), (Layer::Core, "timing")));
+        assert!(!may((Layer::Core, "timing"), (Layer::Core, "model")));
         assert!(may((Layer::App, "service"), (Layer::App, "engine")));
         assert!(may((Layer::App, "cli"), (Layer::App, "service")));
         assert!(may((Layer::Shell, "src-tauri"), (Layer::App, "engine")));

@@ -13,6 +13,7 @@ mod path;
 mod quality;
 mod settings;
 mod time;
+mod transport;
 mod view;
 
 pub use candidate::{Candidate, CandidateKind};
@@ -25,6 +26,7 @@ pub use path::{Attempt, AttemptOutcome, Method, PathKind};
 pub use quality::{Grade, Quality, Sample, Trend, score};
 pub use settings::{Methods, RelaySetting, Settings};
 pub use time::{Now, Timestamp};
+pub use transport::{SocketId, StreamId};
 pub use view::{
     DeviceView, InviteView, MemberView, NetworkView, PartyPhase, PartyView, PathEvent, PathView, Phase, Role,
     ServerView, Snapshot, TrafficView,

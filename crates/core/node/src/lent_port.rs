@@ -17,7 +17,7 @@ use rand_core::RngCore as _;
 
 use crate::{Node, control::ControlMessage, io::Output};
 
-const SOCKET: SocketId = SocketId::HOSTS_OWN;
+const SOCKET: SocketId = SocketId::second_port(0);
 /// How long it is lent at most.
 const TERM: Duration = Duration::from_secs(12);
 /// Rounds that are sent for one who borrows.

@@ -7,26 +7,12 @@ use std::{
 };
 
 use partyline_model::{Attempt, Candidate, Method, Methods, NatProfile, PathKind, Quality};
+pub use partyline_model::{SocketId, StreamId};
 use partyline_wire::{datagram, probe::Tag};
 
 /// A peer, numbered by the caller: one device in one party.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u32);
-
-/// A TURN connection over TCP or TLS, numbered by the machine and never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId(pub u32);
-
-/// One of the computer's UDP sockets; IPv4 and IPv6 of one number count as one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SocketId(pub u16);
-
-impl SocketId {
-    /// The socket that all parties share.
-    pub const MAIN: Self = Self(0);
-    /// One that the machine never asks for, so that its host may.
-    pub const HOSTS_OWN: Self = Self(u16::MAX);
-}
 
 /// What a datagram leaves or came by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

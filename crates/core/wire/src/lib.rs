@@ -15,3 +15,6 @@ pub mod probe;
 pub mod punch;
 pub mod rendezvous;
 pub mod sealed;
+mod trace;
+
+pub use trace::{TRACE_ID_LEN, trace_id};

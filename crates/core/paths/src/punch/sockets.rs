@@ -42,7 +42,7 @@ impl Sockets {
     /// Numbers go round; one in use is passed over.
     fn next(&mut self, peer: PeerId) -> SocketId {
         loop {
-            self.last = Some(self.last + 1).filter(|next| *next != SocketId::HOSTS_OWN.0).unwrap_or(1);
+            self.last = Some(self.last + 1).filter(|next| *next <= SocketId::LAST_PUNCH.0).unwrap_or(1);
             let id = SocketId(self.last);
             if let std::collections::btree_map::Entry::Vacant(place) = self.open.entry(id) {
                 place.insert(peer);
