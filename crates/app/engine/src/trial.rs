@@ -8,7 +8,7 @@ use std::{
 
 use partyline_model::{AppError, ErrorCode, PingSample, RelaySetting, Reply, Settings, Trial};
 use partyline_net::{Stream, TlsClient, WebSocket};
-use partyline_node::{RelayServer, RelayTransport, RelayTrial, TrialEnd, TurnUrl};
+use partyline_node::{RelayServer, RelayTransport, AllocationTest, AllocationOutcome, TurnUrl};
 use partyline_wire::{
     datagram::Deframer,
     rendezvous::{ClientFrame, ServerFrame, VERSION},
@@ -99,12 +99,12 @@ async fn relay(relay: &RelaySetting, tls: &TlsClient) -> Result<Duration, AppErr
     let mut way = Way::open(&url, address, tls).await?;
     let mut seed = [0; 32];
     rand::rngs::OsRng.fill_bytes(&mut seed);
-    let mut trial = RelayTrial::new(Instant::now(), server, seed);
+    let mut trial = AllocationTest::new(Instant::now(), server, seed);
     let end = loop {
         while let Some(bytes) = trial.poll_transmit() {
             way.send(&bytes).await.map_err(|_| silent(&relay.url))?;
         }
-        if let Some(end) = trial.end() {
+        if let Some(end) = trial.outcome() {
             break end;
         }
         let deadline = trial.poll_timeout().unwrap_or_else(|| Instant::now() + PATIENCE);
@@ -117,9 +117,9 @@ async fn relay(relay: &RelaySetting, tls: &TlsClient) -> Result<Duration, AppErr
         }
     };
     match end {
-        TrialEnd::Granted(rtt) => Ok(rtt),
-        TrialEnd::Silent => Err(silent(&relay.url)),
-        TrialEnd::Refused(code) => Err(refused(&relay.url, code)),
+        AllocationOutcome::Allocated(rtt) => Ok(rtt),
+        AllocationOutcome::NoResponse => Err(silent(&relay.url)),
+        AllocationOutcome::Refused(code) => Err(refused(&relay.url, code)),
     }
 }
 

@@ -126,8 +126,8 @@ impl Node {
             let lan = local.lan_address(&device, member.candidates);
             let lan = lan.map(|address| Candidate { kind: CandidateKind::Lan, address });
             PeerParams {
-                my_tag: tag(&probe_key, &me),
-                their_tag: tag(&probe_key, &device),
+                local_tag: tag(&probe_key, &me),
+                remote_tag: tag(&probe_key, &device),
                 probe_key,
                 controlling: me < device,
                 nat: member.nat.cloned().unwrap_or_default(),

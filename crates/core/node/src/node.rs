@@ -308,7 +308,7 @@ impl Node {
                 self.reach.candidates.truncate(partyline_wire::announcement::MAX_CANDIDATES);
                 self.announce_all(now.instant);
             }
-            PathEvent::Moved => self.router_moved(now),
+            PathEvent::PublicAddressChanged => self.router_moved(now),
             PathEvent::PathChanged { peer, path, .. } => {
                 let Some((party, device)) = self.peers.member(peer) else { return };
                 let shape = path.map(|path| PathShape {
@@ -323,7 +323,7 @@ impl Node {
                     self.measurements.entry(member).or_default().sampled(now, rtt, kind);
                 }
             }
-            PathEvent::Tried { method, worked, took } => {
+            PathEvent::Attempted { method, succeeded: worked, took } => {
                 self.methods.count(method, worked, took);
                 self.outputs.push_back(Output::Tried { method, worked, took });
             }

@@ -65,7 +65,7 @@ impl Node {
         datagram: &[u8],
         packet: &mut [u8],
     ) -> Option<(PartyId, usize)> {
-        self.receive(now, Local::Udp(SocketId::MAIN), source, datagram, packet)
+        self.receive(now, Local::Socket(SocketId::MAIN), source, datagram, packet)
     }
 
     /// Takes a datagram from a socket that [`Output::SocketsOpen`] asked for; otherwise like [`Self::handle_datagram`].
@@ -80,7 +80,7 @@ impl Node {
         if self.heard_by_lent_socket(now, socket, source, datagram) {
             return None;
         }
-        self.receive(now, Local::Udp(socket), source, datagram, packet)
+        self.receive(now, Local::Socket(socket), source, datagram, packet)
     }
 
     /// Takes the ports of sockets that [`Output::SocketsOpen`] asked for; `None` for one that could not be opened.
@@ -94,7 +94,7 @@ impl Node {
     pub fn flush(&mut self, now: partyline_model::Now, egress: &mut impl Egress) {
         self.settle(now);
         self.send_outbox(now, egress);
-        for Transmit { local, dst, bytes } in std::iter::from_fn(|| self.paths.poll_transmit()) {
+        for Transmit { local, destination: dst, bytes } in std::iter::from_fn(|| self.paths.poll_transmit()) {
             match local {
                 Local::Member(passage) => self.passages.push(passage, bytes),
                 _ => send_message(local, dst, &bytes, egress),
@@ -134,7 +134,7 @@ impl Node {
     ) -> Option<(PartyId, usize)> {
         match self.paths.handle_datagram(now.instant, local, source, datagram) {
             Handled::Consumed => None,
-            Handled::Foreign if local != Local::Udp(SocketId::MAIN) => None,
+            Handled::Foreign if local != Local::Socket(SocketId::MAIN) => None,
             Handled::Foreign => {
                 self.netcheck.handle_datagram(
                     now.instant,
@@ -167,7 +167,7 @@ impl Node {
             Inbound::Control { party, peer, bytes } => {
                 self.authenticated(now.instant, party, peer, path);
                 // What was passed on does not hold what was passed on.
-                if matches!(path.via, Via::Udp(_))
+                if matches!(path.via, Via::Socket(_))
                     && let Some((local, message)) = self.unwrap_passed(party, peer, &bytes)
                 {
                     return self.receive(now, local, source, &message, packet);
@@ -198,15 +198,15 @@ impl Node {
         bytes.resize(bytes.len() + hop.padding(datagram.len()), 0);
         self.outputs.push_back(match hop.local {
             Local::Member(passage) => return self.passages.push(passage, bytes),
-            Local::Udp(SocketId::MAIN) => Output::Datagram { destination: hop.dst, bytes },
-            Local::Udp(id) => Output::SocketSend { id, destination: hop.dst, bytes },
+            Local::Socket(SocketId::MAIN) => Output::Datagram { destination: hop.destination, bytes },
+            Local::Socket(id) => Output::SocketSend { id, destination: hop.destination, bytes },
             Local::Stream(id) => Output::StreamSend { id, bytes },
         });
     }
 
     fn authenticated(&mut self, now: Instant, party: PartyId, peer: DeviceId, path: Path) {
         if let Some(peer) = self.peers.id(party, peer) {
-            self.paths.authenticated(now, peer, path);
+            self.paths.on_authenticated(now, peer, path);
         }
     }
 
@@ -240,13 +240,13 @@ impl Node {
 
 fn send_along(hop: Hop, burst: &mut Burst<'_>, egress: &mut impl Egress) {
     let headroom = if hop.channel.is_some() { CHANNEL_HEADER } else { 0 };
-    let whole = headroom == burst.headroom && matches!(hop.local, Local::Udp(_));
+    let whole = headroom == burst.headroom && matches!(hop.local, Local::Socket(_));
     if whole {
         for segment in burst.segments().filter(|_| headroom > 0) {
             let (header, datagram) = segment.split_at_mut(headroom);
             header.copy_from_slice(&hop.header(datagram.len()).unwrap_or_default());
         }
-        return send_datagrams(hop.local, hop.dst, burst.segment, burst.bytes, egress);
+        return send_datagrams(hop.local, hop.destination, burst.segment, burst.bytes, egress);
     }
     // The route changed since the datagrams were written, or a stream frames each of them: one copy.
     let skip = burst.headroom;
@@ -255,13 +255,13 @@ fn send_along(hop: Hop, burst: &mut Burst<'_>, egress: &mut impl Egress) {
         let mut bytes = hop.header(datagram.len()).map_or_else(Vec::new, Vec::from);
         bytes.extend_from_slice(datagram);
         bytes.resize(bytes.len() + hop.padding(datagram.len()), 0);
-        send_message(hop.local, hop.dst, &bytes, egress);
+        send_message(hop.local, hop.destination, &bytes, egress);
     }
 }
 
 fn send_message(local: Local, destination: SocketAddr, bytes: &[u8], egress: &mut impl Egress) {
     match local {
-        Local::Udp(_) => send_datagrams(local, destination, bytes.len(), bytes, egress),
+        Local::Socket(_) => send_datagrams(local, destination, bytes.len(), bytes, egress),
         Local::Stream(stream) => egress.stream(stream, bytes),
         // Wrapped before it gets here.
         Local::Member(_) => {}
@@ -276,8 +276,8 @@ fn send_datagrams(
     egress: &mut impl Egress,
 ) {
     match local {
-        Local::Udp(SocketId::MAIN) => egress.datagrams(destination, segment, bytes),
-        Local::Udp(socket) => egress.datagrams_from(socket, destination, segment, bytes),
+        Local::Socket(SocketId::MAIN) => egress.datagrams(destination, segment, bytes),
+        Local::Socket(socket) => egress.datagrams_from(socket, destination, segment, bytes),
         Local::Stream(_) | Local::Member(_) => {}
     }
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use partyline_model::{DeviceId, Now, PartyId};
-use partyline_paths::{Local, Passage, PeerId};
+use partyline_paths::{Local, MemberRelay, PeerId};
 
 use crate::{
     Node,
@@ -53,7 +53,7 @@ pub(crate) struct Passages {
     served: BTreeMap<Pair, Instant>,
     searches: BTreeMap<PeerId, Search>,
     /// Messages of ours to be wrapped for whoever passes them on.
-    waiting: Vec<(Passage, Vec<u8>)>,
+    waiting: Vec<(MemberRelay, Vec<u8>)>,
     look_at: Instant,
     tokens: f64,
     filled: Instant,
@@ -92,7 +92,7 @@ impl Passages {
     }
 
     /// Keeps a message of ours until it is wrapped.
-    pub(crate) fn push(&mut self, passage: Passage, message: Vec<u8>) {
+    pub(crate) fn push(&mut self, passage: MemberRelay, message: Vec<u8>) {
         if self.waiting.len() < WAITING {
             self.waiting.push((passage, message));
         }
@@ -138,7 +138,7 @@ impl Node {
             return;
         }
         self.passages.look_at = now.instant + LOOK;
-        let wanting: BTreeSet<PeerId> = self.paths.want_passage(now.instant).into_iter().collect();
+        let wanting: BTreeSet<PeerId> = self.paths.peers_wanting_member_relay(now.instant).into_iter().collect();
         self.passages.searches.retain(|peer, _| wanting.contains(peer));
         for peer in wanting {
             let Some((party, to)) = self.peers.member(peer) else { continue };
@@ -202,7 +202,7 @@ impl Node {
         let asked = |search: &mut Search| search.asked.remove(&from);
         if self.passages.searches.get_mut(&to).is_some_and(asked) {
             let rest = Duration::from_millis(rtt_ms.into());
-            self.paths.offer(now.instant, Passage { through, to }, rest);
+            self.paths.offer_member_relay(now.instant, MemberRelay { through, to }, rest);
         }
     }
 
@@ -222,12 +222,12 @@ impl Node {
         let from = self.marked(party, from)?;
         let through = self.peers.id(party, through).filter(|peer| self.paths.is_direct(*peer))?;
         let to = self.peers.id(party, from).filter(|to| *to != through)?;
-        Some(Local::Member(Passage { through, to }))
+        Some(Local::Member(MemberRelay { through, to }))
     }
 
     /// Wraps what waits for those that pass it on, and sends it.
     pub(crate) fn send_passed(&mut self, now: Now, egress: &mut impl Egress) {
-        for (Passage { through, to }, message) in std::mem::take(&mut self.passages.waiting) {
+        for (MemberRelay { through, to }, message) in std::mem::take(&mut self.passages.waiting) {
             let (Some((party, helper)), Some((_, to))) = (self.peers.member(through), self.peers.member(to))
             else {
                 continue;

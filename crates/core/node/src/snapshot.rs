@@ -131,7 +131,7 @@ impl Node {
             via,
             age_s: whole_seconds(path.age),
             handshake_s: handshake.map(|at| whole_seconds(now.saturating_duration_since(at))),
-            why: path.why,
+            why: path.attempts,
         })
     }
 

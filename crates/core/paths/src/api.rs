@@ -18,24 +18,24 @@ pub struct PeerId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Local {
     /// A UDP socket.
-    Udp(SocketId),
+    Socket(SocketId),
     /// A stream to a TURN server, one message at a time (see [`datagram::Deframer`]).
     Stream(StreamId),
     /// Another member, which passes on what is not for it.
-    Member(Passage),
+    Member(MemberRelay),
 }
 
 /// The way to a peer through another one. The caller wraps what leaves by it and hands in what comes by it; addresses
-/// mean nothing on it and are [`Passage::ADDRESS`].
+/// mean nothing on it and are [`MemberRelay::ADDRESS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Passage {
+pub struct MemberRelay {
     /// The peer that passes on.
     pub through: PeerId,
     /// The peer at the far end.
     pub to: PeerId,
 }
 
-impl Passage {
+impl MemberRelay {
     /// What stands where other paths have an address.
     pub const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
@@ -54,11 +54,11 @@ pub struct AllocationId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Via {
     /// Straight out of a UDP socket.
-    Udp(SocketId),
+    Socket(SocketId),
     /// Through an allocation of ours.
     Relay(AllocationId),
     /// Through another member.
-    Member(Passage),
+    Member(MemberRelay),
 }
 
 /// A path: near end, and the address it leads to.
@@ -140,9 +140,9 @@ pub struct PeerParams {
     /// The key both derived for this run.
     pub probe_key: [u8; 32],
     /// The tag we answer to.
-    pub my_tag: Tag,
+    pub local_tag: Tag,
     /// The peer's.
-    pub their_tag: Tag,
+    pub remote_tag: Tag,
     /// Whether our choice of path binds both; true on exactly one side.
     pub controlling: bool,
     /// What the peer says its NAT does.
@@ -156,7 +156,7 @@ pub struct PeerParams {
 pub enum Handled {
     /// It was the machine's own business, or was dropped and counted.
     Consumed,
-    /// A tunnel message. Once the tunnel has authenticated it, say so with [`crate::Paths::authenticated`].
+    /// A tunnel message. Once the tunnel has authenticated it, say so with [`crate::Paths::on_authenticated`].
     Tunnel {
         /// Where in the datagram the tunnel message lies.
         payload: Range<usize>,
@@ -173,7 +173,7 @@ pub struct Hop {
     /// By what it leaves.
     pub local: Local,
     /// Where to: the peer, or the relay server.
-    pub dst: SocketAddr,
+    pub destination: SocketAddr,
     /// The TURN channel to the peer, if relayed.
     pub channel: Option<u16>,
 }
@@ -210,7 +210,7 @@ pub struct Transmit {
     /// By what it leaves.
     pub local: Local,
     /// Where to; for a stream its server.
-    pub dst: SocketAddr,
+    pub destination: SocketAddr,
     /// What to send, complete with headers and padding.
     pub bytes: Vec<u8>,
 }
@@ -222,7 +222,7 @@ pub enum Event {
     LocalCandidates(Vec<Candidate>),
     /// A relay that had forgotten us sees us at another address than before: the router has another one, or has lost
     /// its table. If that is news to the caller, what it knows of the network is out of date.
-    Moved,
+    PublicAddressChanged,
     /// Another path carries the peer's packets now, or none does; or the one that does was only heard on, and is proven
     /// by an answer now.
     PathChanged {
@@ -243,11 +243,11 @@ pub enum Event {
         kind: PathKind,
     },
     /// A way of reaching a peer was tried.
-    Tried {
+    Attempted {
         /// How.
         method: Method,
         /// Whether packets can go that way.
-        worked: bool,
+        succeeded: bool,
         /// How long it took to work, or to be given up.
         took: Duration,
     },
@@ -295,7 +295,7 @@ pub struct PeerView {
     /// How good it is.
     pub quality: Quality,
     /// What was tried, best first.
-    pub why: Vec<Attempt>,
+    pub attempts: Vec<Attempt>,
     /// Earlier paths and how long ago each began, oldest first, at most 32.
     pub history: Vec<(Duration, Option<PathKind>)>,
 }

@@ -199,7 +199,7 @@ mod tests {
 
     #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
     fn measured(kind: CandidateKind, rtt_ms: u64, samples: u64) -> Pair {
-        let path = Path { via: Via::Udp(SocketId::MAIN), remote: ([198, 51, 100, 1], 1).into() };
+        let path = Path { via: Via::Socket(SocketId::MAIN), remote: ([198, 51, 100, 1], 1).into() };
         let mut pair = Pair::new(path, kind, None, 1.0, Duration::from_secs(5));
         let now = Instant::now();
         for counter in 0..samples {

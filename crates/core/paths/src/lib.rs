@@ -43,11 +43,11 @@ mod strategy;
 mod turn;
 
 pub use api::{
-    AllocationId, Config, Counters, Event, Handled, Hop, Local, Passage, Path, PeerId, PeerParams, PeerView,
+    AllocationId, Config, Counters, Event, Handled, Hop, Local, MemberRelay, Path, PeerId, PeerParams, PeerView,
     RelayServer, RelayTransport, Route, SocketId, StreamId, Transmit, Via,
 };
 pub use machine::Paths;
-pub use turn::{RelayTrial, TrialEnd};
+pub use turn::{AllocationTest, AllocationOutcome};
 
 /// How many candidates of one peer are tried.
 pub const MAX_REMOTE_CANDIDATES: usize = 32;

@@ -217,7 +217,7 @@ impl Paths {
             }
             _ => {
                 self.remove_peer(now, id);
-                self.by_tags.insert((params.my_tag, params.their_tag), id);
+                self.by_tags.insert((params.local_tag, params.remote_tag), id);
                 self.peers.insert(id, Peer::new(now, id, params));
             }
         }
@@ -236,7 +236,7 @@ impl Paths {
     }
 
     /// The tunnel has authenticated a message of this peer that came by this path.
-    pub fn authenticated(&mut self, now: Instant, id: PeerId, path: Path) {
+    pub fn on_authenticated(&mut self, now: Instant, id: PeerId, path: Path) {
         if !path.leads_to(id) {
             return;
         }
@@ -323,7 +323,7 @@ impl Paths {
         let pair = peer.selected.and_then(|path| peer.pair(path));
         let relay = pair.and_then(|pair| match pair.path.via {
             Via::Relay(id) => relays.get(id).map(|allocation| allocation.server.name.clone()),
-            Via::Udp(_) | Via::Member(_) => None,
+            Via::Socket(_) | Via::Member(_) => None,
         });
         let ago = |at: &Instant| now.saturating_duration_since(*at);
         Some(PeerView {
@@ -333,7 +333,7 @@ impl Paths {
             through: pair.and_then(|pair| pair.path.through()),
             age: peer.age(now),
             quality: pair.map(|pair| pair.estimate.view()).unwrap_or_default(),
-            why: explain::attempts(peer, relays, config, local, now),
+            attempts: explain::attempts(peer, relays, config, local, now),
             history: peer.history.iter().map(|(at, kind)| (ago(at), *kind)).collect(),
         })
     }
@@ -381,7 +381,7 @@ impl Paths {
                     self.announce();
                     self.sync_all(now);
                 }
-                RelayChange::Moved => self.shared.events.push_back(Event::Moved),
+                RelayChange::Moved => self.shared.events.push_back(Event::PublicAddressChanged),
                 RelayChange::Bound(id, remote) => {
                     let path = Path { via: Via::Relay(id), remote };
                     let concerned = self.peers.values().filter(|peer| peer.pair(path).is_some());

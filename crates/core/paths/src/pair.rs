@@ -307,7 +307,7 @@ impl Pair {
         let failed = self.state == State::Failed && matches!(before, State::Checking(_)) && self.rounds == 1;
         let by_round = matches!(method, Method::Predict | Method::Spray);
         let took = self.took.unwrap_or_default();
-        ((worked || failed) && !by_round).then_some(Event::Tried { method, worked, took })
+        ((worked || failed) && !by_round).then_some(Event::Attempted { method, succeeded: worked, took })
     }
 
     /// Nothing waits for what its next check says: it works, as far as is known.

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use crate::{
     address::is_private,
-    api::{AllocationId, Config, Passage, Path, PeerId, RelayTransport, SocketId, Via},
+    api::{AllocationId, Config, MemberRelay, Path, PeerId, RelayTransport, SocketId, Via},
     pair::{Pair, State, kind_of},
     peer::{Env, Peer},
 };
@@ -29,7 +29,7 @@ impl Peer {
         let announced: BTreeSet<SocketAddr> = self.candidates.iter().map(|c| c.address).collect();
         let stays = |pair: &Pair| {
             let (alive, retiring) = match pair.path.via {
-                Via::Udp(_) => (true, false),
+                Via::Socket(_) => (true, false),
                 Via::Member(passage) => (env.direct.contains(&passage.through), false),
                 Via::Relay(id) => (env.relays.get(id).is_some(), env.relays.retires(id)),
             };
@@ -84,15 +84,15 @@ impl Peer {
             self.candidates.iter().partition(|candidate| candidate.kind == CandidateKind::Relayed);
         if env.config.direct {
             let tried = |c: &&Candidate| {
-                let path = Path { via: Via::Udp(SocketId::MAIN), remote: c.address };
+                let path = Path { via: Via::Socket(SocketId::MAIN), remote: c.address };
                 reachable(c, env.local) && permitted(env.config, path, c.kind)
             };
-            direct.iter().filter(tried).for_each(|c| want(&mut wanted, Via::Udp(SocketId::MAIN), c));
+            direct.iter().filter(tried).for_each(|c| want(&mut wanted, Via::Socket(SocketId::MAIN), c));
         }
         if env.config.methods.member_relay {
             let usable = |(through, _): &&(PeerId, _)| env.direct.contains(through);
             for (through, _) in self.offers.iter().filter(usable) {
-                let path = Passage { through: *through, to: self.id }.path();
+                let path = MemberRelay { through: *through, to: self.id }.path();
                 wanted.insert(path, CandidateKind::Relayed);
             }
         }
@@ -115,7 +115,7 @@ impl Peer {
                 relayed
                     .iter()
                     .filter(|c| reachable(c, env.local))
-                    .for_each(|c| want(&mut wanted, Via::Udp(SocketId::MAIN), c));
+                    .for_each(|c| want(&mut wanted, Via::Socket(SocketId::MAIN), c));
             }
         }
         wanted
@@ -134,7 +134,7 @@ impl Peer {
             transport = Some(allocation.server.transport);
             allocation.bind(env.now, path.remote, env.out);
             bound = allocation.channel(path.remote).is_some();
-        } else if kind == CandidateKind::Relayed && matches!(path.via, Via::Udp(_)) {
+        } else if kind == CandidateKind::Relayed && matches!(path.via, Via::Socket(_)) {
             transport = Some(RelayTransport::Udp);
         }
         let mut pair = Pair::new(path, kind, transport, spread, env.config.direct_timeout);
@@ -220,7 +220,7 @@ fn is_learned(pair: &Pair) -> bool {
 /// Whether a path goes straight to a relay of the peer's.
 fn ends_at_relay(candidates: &[Candidate], path: Path) -> bool {
     let relayed = |c: &Candidate| c.kind == CandidateKind::Relayed && c.address == path.remote;
-    matches!(path.via, Via::Udp(_)) && candidates.iter().any(relayed)
+    matches!(path.via, Via::Socket(_)) && candidates.iter().any(relayed)
 }
 
 /// Gives back what a pair holds.

@@ -1,7 +1,7 @@
 //! Members that pass packets on for each other.
 //!
 //! A peer that is reached directly may pass on what is meant for another one, so that two that cannot reach each other
-//! need no server. The caller finds out who would (it asks them) and says so with [`Paths::offer`]; the path through
+//! need no server. The caller finds out who would (it asks them) and says so with [`Paths::offer_member_relay`]; the path through
 //! such a peer is then checked, chosen and given up like any other. It ends as soon as the peer in between is not
 //! reached directly any more, so that nothing is ever passed on twice.
 
@@ -14,7 +14,7 @@ use partyline_model::PathKind;
 
 use crate::{
     Paths,
-    api::{Passage, Path, PeerId, Via},
+    api::{MemberRelay, Path, PeerId, Via},
     pair::{Pair, State},
     peer::Peer,
 };
@@ -27,14 +27,14 @@ const SLOWER: Duration = Duration::from_millis(20);
 impl Path {
     /// Whether packets of this peer may come this way.
     pub(crate) fn leads_to(&self, peer: PeerId) -> bool {
-        !matches!(self.via, Via::Member(Passage { to, .. }) if to != peer)
+        !matches!(self.via, Via::Member(MemberRelay { to, .. }) if to != peer)
     }
 
     /// The peer that passes the packets on, if one does.
     pub(crate) const fn through(&self) -> Option<PeerId> {
         match self.via {
             Via::Member(passage) => Some(passage.through),
-            Via::Udp(_) | Via::Relay(_) => None,
+            Via::Socket(_) | Via::Relay(_) => None,
         }
     }
 }
@@ -62,7 +62,7 @@ impl Peer {
     pub(crate) fn drop_failed_offers(&mut self) {
         let (id, pairs) = (self.id, &self.pairs);
         self.offers.retain(|(through, _)| {
-            let path = Passage { through: *through, to: id }.path();
+            let path = MemberRelay { through: *through, to: id }.path();
             !pairs.iter().any(|pair| pair.path == path && pair.state == State::Failed)
         });
     }
@@ -84,7 +84,7 @@ impl Paths {
 
     /// Peers for whom somebody should be asked to pass packets on.
     #[must_use]
-    pub fn want_passage(&self, now: Instant) -> Vec<PeerId> {
+    pub fn peers_wanting_member_relay(&self, now: Instant) -> Vec<PeerId> {
         let config = &self.shared.config;
         let wanted = |peer: &&Peer| peer.wants_passage(now, config.direct_timeout);
         let any = config.methods.member_relay;
@@ -92,8 +92,8 @@ impl Paths {
     }
 
     /// A peer that is reached directly would pass packets on to another one, to which it has the given round trip.
-    pub fn offer(&mut self, now: Instant, passage: Passage, rest: Duration) {
-        let Passage { through, to } = passage;
+    pub fn offer_member_relay(&mut self, now: Instant, passage: MemberRelay, rest: Duration) {
+        let MemberRelay { through, to } = passage;
         let Some(first) = self.direct_rtt(through) else { return };
         let whole = first + rest;
         self.with_peer(now, to, |peer, env| {

@@ -56,23 +56,22 @@ impl Env<'_> {
         {
             return;
         }
-        let Some(Hop { local, dst, channel }) = hop(self.relays, path) else { return };
-        let hop = Hop { local, dst, channel };
+        let Some(hop) = hop(self.relays, path) else { return };
         if let Some(header) = hop.header(probe.len()) {
             let padding = hop.padding(probe.len());
             probe.splice(..0, header);
             probe.resize(probe.len() + padding, 0);
         }
-        self.out.push_back(Transmit { local, dst, bytes: probe });
+        self.out.push_back(Transmit { local: hop.local, destination: hop.destination, bytes: probe });
     }
 }
 
 /// The way out along a path, if there is one now.
 pub(crate) fn hop(relays: &Relays, path: Path) -> Option<Hop> {
     match path.via {
-        Via::Udp(socket) => Some(Hop { local: Local::Udp(socket), dst: path.remote, channel: None }),
+        Via::Socket(socket) => Some(Hop { local: Local::Socket(socket), destination: path.remote, channel: None }),
         Via::Relay(allocation) => relays.hop(allocation, path.remote),
-        Via::Member(passage) => Some(Hop { local: Local::Member(passage), dst: path.remote, channel: None }),
+        Via::Member(passage) => Some(Hop { local: Local::Member(passage), destination: path.remote, channel: None }),
     }
 }
 
@@ -93,8 +92,8 @@ impl From<ProbeError> for Refusal {
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
     key: ProbeKey,
-    my_tag: Tag,
-    their_tag: Tag,
+    local_tag: Tag,
+    remote_tag: Tag,
     pub(crate) controlling: bool,
     pub(crate) nat: NatProfile,
     pub(crate) punch: Punch,
@@ -123,8 +122,8 @@ impl Peer {
         let mut peer = Self {
             id,
             key: ProbeKey::new(&params.probe_key),
-            my_tag: params.my_tag,
-            their_tag: params.their_tag,
+            local_tag: params.local_tag,
+            remote_tag: params.remote_tag,
             controlling: params.controlling,
             nat: params.nat,
             punch: Punch::default(),
@@ -147,12 +146,12 @@ impl Peer {
 
     /// Whether these parameters belong to the same run of the same peer.
     pub(crate) fn is_same_run(&self, params: &PeerParams) -> bool {
-        self.key == ProbeKey::new(&params.probe_key) && self.tags() == (params.my_tag, params.their_tag)
+        self.key == ProbeKey::new(&params.probe_key) && self.tags() == (params.local_tag, params.remote_tag)
     }
 
     /// Our tag and the peer's.
     pub(crate) fn tags(&self) -> (Tag, Tag) {
-        (self.my_tag, self.their_tag)
+        (self.local_tag, self.remote_tag)
     }
 
     /// Takes other candidates.
@@ -282,7 +281,7 @@ impl Peer {
     pub(crate) fn probe(&self, env: &mut Env<'_>, path: Path) -> Option<TransactionId> {
         let id = TransactionId::new(*env.counter, env.rng.next_u32());
         *env.counter += 1;
-        let (recipient, sender) = (self.their_tag, self.my_tag);
+        let (recipient, sender) = (self.remote_tag, self.local_tag);
         let request = Request { id, recipient, sender, priority: PROBE_PRIORITY, nominate: false };
         let bytes = request.encode(&self.key).ok()?;
         env.open_checks.insert(id, self.id);
@@ -293,7 +292,7 @@ impl Peer {
     /// Asks a server where it sees a socket.
     pub(crate) fn ask(&self, env: &mut Env<'_>, socket: SocketId, server: SocketAddr, id: TransactionId) {
         env.open_checks.insert(id, self.id);
-        env.out.push_back(Transmit { local: Local::Udp(socket), dst: server, bytes: question(id) });
+        env.out.push_back(Transmit { local: Local::Socket(socket), destination: server, bytes: question(id) });
     }
 
     /// The tunnel authenticated a packet of this peer.
@@ -389,7 +388,7 @@ impl Peer {
         pair.checked(env.now, id);
         let (path, priority) = (pair.path, priority(pair));
         let nominate = controlling && self.selected == Some(path);
-        let request = Request { id, recipient: self.their_tag, sender: self.my_tag, priority, nominate };
+        let request = Request { id, recipient: self.remote_tag, sender: self.local_tag, priority, nominate };
         if let Ok(bytes) = request.encode(&self.key) {
             env.open_checks.insert(id, self.id);
             env.send(path, bytes);

@@ -23,8 +23,8 @@ impl Paths {
         match (datagram::classify(bytes), local) {
             (Kind::ChannelData, _) => self.channel_data(now, local, src, bytes),
             (Kind::Stun, _) => self.stun(now, local, src, bytes),
-            (Kind::WireGuard, Local::Udp(socket)) => {
-                let path = self.stands_for(Path { via: Via::Udp(socket), remote: src });
+            (Kind::WireGuard, Local::Socket(socket)) => {
+                let path = self.stands_for(Path { via: Via::Socket(socket), remote: src });
                 Handled::Tunnel { payload: 0..bytes.len(), path }
             }
             (Kind::WireGuard, Local::Member(passage)) => {
@@ -89,7 +89,7 @@ impl Paths {
                 Handled::Consumed
             }
             Some((_, Input::Foreign)) | None => match local {
-                Local::Udp(socket) => self.probe(now, Path { via: Via::Udp(socket), remote: src }, bytes),
+                Local::Socket(socket) => self.probe(now, Path { via: Via::Socket(socket), remote: src }, bytes),
                 Local::Member(passage) => self.probe(now, passage.path(), bytes),
                 Local::Stream(_) => {
                     self.counters.stray += 1;

@@ -112,7 +112,7 @@ impl Relays {
             let asked = self
                 .allocations
                 .get_mut(&id)
-                .filter(|a| a.relayed().is_some() && matches!(a.local, Local::Udp(_)));
+                .filter(|a| a.relayed().is_some() && matches!(a.local, Local::Socket(_)));
             if let Some(allocation) = asked {
                 allocation.doubt(now, out);
             } else {
@@ -155,7 +155,7 @@ impl Relays {
         src: SocketAddr,
     ) -> impl Iterator<Item = &mut Allocation> {
         self.allocations.values_mut().filter(move |a| match local {
-            Local::Udp(_) => a.local == local && a.server.address == src,
+            Local::Socket(_) => a.local == local && a.server.address == src,
             Local::Stream(_) => a.local == local,
             Local::Member(_) => false,
         })
@@ -165,7 +165,7 @@ impl Relays {
     pub(crate) fn hop(&self, id: AllocationId, remote: SocketAddr) -> Option<Hop> {
         let allocation = self.allocations.get(&id)?;
         let channel = allocation.channel(remote)?;
-        Some(Hop { local: allocation.local, dst: allocation.server.address, channel: Some(channel) })
+        Some(Hop { local: allocation.local, destination: allocation.server.address, channel: Some(channel) })
     }
 
     pub(crate) fn stream_opened(&mut self, now: Instant, stream: StreamId, out: &mut VecDeque<Transmit>) {
@@ -245,7 +245,7 @@ impl Relays {
         (way.allocation, way.standing) = (Some(id), Standing::Trying(now, before));
         let stream = StreamId(self.next_id);
         let local = if server.transport == RelayTransport::Udp {
-            Local::Udp(SocketId::MAIN)
+            Local::Socket(SocketId::MAIN)
         } else {
             Local::Stream(stream)
         };

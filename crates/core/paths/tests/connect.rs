@@ -59,7 +59,7 @@ fn symmetric_nats_stay_on_the_relay_and_say_why() {
     assert_eq!(world.missing(&sent, |from| 1 - from), []);
     let view = world.homes[0].paths.view(world.now, PeerId(1)).unwrap();
     assert_eq!(view.relay.as_deref(), Some("relay 0"));
-    let outcome = |method| view.why.iter().find(|a| a.method == method).map(|a| a.outcome);
+    let outcome = |method| view.attempts.iter().find(|a| a.method == method).map(|a| a.outcome);
     assert_eq!(outcome(Method::RelayUdp), Some(AttemptOutcome::Worked));
     assert_eq!(outcome(Method::Punch), Some(AttemptOutcome::NoAnswer));
     assert_eq!(outcome(Method::Ipv6), Some(AttemptOutcome::Impossible));
@@ -100,7 +100,7 @@ fn a_member_without_udp_comes_in_over_tls() {
     let sent = world.chat(0, 1, Duration::from_secs(3), 2 * TICK);
     world.run(Duration::from_secs(1));
     assert_eq!(world.missing(&sent, |from| 1 - from), []);
-    let why = world.homes[1].paths.view(world.now, PeerId(0)).unwrap().why;
+    let why = world.homes[1].paths.view(world.now, PeerId(0)).unwrap().attempts;
     assert!(
         why.iter().any(|a| a.method == Method::RelayTls && a.outcome == AttemptOutcome::Worked),
         "{why:?}"

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use self::world::{Nat, Packet, World, pair};
 
-const MAIN: Local = Local::Udp(SocketId::MAIN);
+const MAIN: Local = Local::Socket(SocketId::MAIN);
 
 fn stranger() -> SocketAddr {
     SocketAddr::from(([198, 51, 100, 200], 666))
@@ -118,13 +118,13 @@ fn tunnel_messages_are_handed_over_wherever_they_come_from() {
     let mut world = connected();
     let now = world.now;
     let expected =
-        Handled::Tunnel { payload: 0..8, path: Path { via: Via::Udp(SocketId::MAIN), remote: stranger() } };
+        Handled::Tunnel { payload: 0..8, path: Path { via: Via::Socket(SocketId::MAIN), remote: stranger() } };
     let mapped = "[::ffff:198.51.100.200]:666".parse().unwrap();
     for src in [stranger(), mapped] {
         assert_eq!(world.homes[0].paths.handle_datagram(now, MAIN, src, &[1, 0, 0, 0, 9, 9, 9, 9]), expected);
     }
     assert_eq!(
-        world.homes[0].paths.hop(Path { via: Via::Udp(SocketId::MAIN), remote: stranger() }).map(|h| h.dst),
+        world.homes[0].paths.hop(Path { via: Via::Socket(SocketId::MAIN), remote: stranger() }).map(|h| h.destination),
         Some(stranger())
     );
 }

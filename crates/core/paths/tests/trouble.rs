@@ -169,7 +169,7 @@ fn udp_is_used_again_once_it_works() {
     world.run_to(SOON, "the relay", |w| both(w, Some(PathKind::Relay)));
     world.homes[1].udp_blocked = false;
     let over_udp = |w: &World| {
-        let why = w.homes[1].paths.view(w.now, PeerId(0)).unwrap().why;
+        let why = w.homes[1].paths.view(w.now, PeerId(0)).unwrap().attempts;
         why.iter().any(|a| a.method == Method::RelayUdp && a.outcome == AttemptOutcome::Worked)
     };
     for _ in 0..40 {
@@ -193,7 +193,7 @@ fn a_dead_relay_keeps_nobody_from_meeting_directly() {
     world.introduce(0, 1);
     world.run_to(SOON, "a direct path", |w| both(w, Some(PathKind::Direct)));
     world.run(2 * SOON);
-    let why = world.homes[0].paths.view(world.now, PeerId(1)).unwrap().why;
+    let why = world.homes[0].paths.view(world.now, PeerId(1)).unwrap().attempts;
     let udp = why.iter().find(|a| a.method == Method::RelayUdp).unwrap();
     assert!(udp.note.contains("did not answer"), "{udp:?}");
 }
@@ -238,10 +238,10 @@ fn two_hundred_and_fifty_idle_peers_wake_nobody_but_for_their_keepalives() {
     for peer in 0..250u32 {
         for (me, other) in [(0usize, 1usize), (1, 0)] {
             let mut params = world::params(me, other, world.homes[other].candidates.clone());
-            params.my_tag.0[0] = peer as u8;
-            params.their_tag.0[0] = peer as u8;
-            params.my_tag.0[1] = me as u8;
-            params.their_tag.0[1] = other as u8;
+            params.local_tag.0[0] = peer as u8;
+            params.remote_tag.0[0] = peer as u8;
+            params.local_tag.0[1] = me as u8;
+            params.remote_tag.0[1] = other as u8;
             let now = world.now;
             world.homes[me].paths.set_peer(now, PeerId(peer + 10), params);
             world.drain(me);

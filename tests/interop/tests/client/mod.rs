@@ -152,8 +152,8 @@ impl Member {
     pub fn meet(&mut self, other: &Self) {
         let params = PeerParams {
             probe_key: [7; 32],
-            my_tag: Tag([self.index; 8]),
-            their_tag: Tag([other.index; 8]),
+            local_tag: Tag([self.index; 8]),
+            remote_tag: Tag([other.index; 8]),
             controlling: self.index < other.index,
             nat: partyline_model::NatProfile::default(),
             candidates: other.candidates.clone(),
@@ -172,7 +172,7 @@ impl Member {
             return false;
         };
         for hop in std::iter::once(primary).chain(secondary) {
-            let Hop { local, dst, .. } = hop;
+            let Hop { local, destination: dst, .. } = hop;
             let mut bytes = hop.header(message.len()).map(Vec::from).unwrap_or_default();
             bytes.extend(message);
             bytes.resize(bytes.len() + hop.padding(message.len()), 0);
@@ -184,7 +184,7 @@ impl Member {
     async fn put(&mut self, local: Local, dst: SocketAddr, bytes: Vec<u8>) {
         match local {
             // A port nobody listens on shows as an error of a later call; as on the internet, it is no news.
-            Local::Udp(_) => drop(self.udp.send_to(&bytes, dst).await),
+            Local::Socket(_) => drop(self.udp.send_to(&bytes, dst).await),
             Local::Stream(stream) => {
                 if let Some(sender) = self.streams.get(&stream) {
                     let _ = sender.send(bytes);
@@ -198,7 +198,7 @@ impl Member {
     /// Carries out everything the machine wants.
     async fn drain(&mut self) {
         while let Some(transmit) = self.paths.poll_transmit() {
-            self.put(transmit.local, transmit.dst, transmit.bytes).await;
+            self.put(transmit.local, transmit.destination, transmit.bytes).await;
         }
         while let Some(event) = self.paths.poll_event() {
             match event {
@@ -214,8 +214,8 @@ impl Member {
                 | Event::Sampled { .. }
                 | Event::OpenSockets(_)
                 | Event::CloseSocket(_)
-                | Event::Moved
-                | Event::Tried { .. }
+                | Event::PublicAddressChanged
+                | Event::Attempted { .. }
                 | Event::Signal { .. } => {}
             }
         }
@@ -228,7 +228,7 @@ impl Member {
         let wake = self.paths.poll_timeout().map_or_else(|| Instant::now() + LIMIT, Instant::from_std);
         tokio::select! {
             Ok((len, src)) = self.udp.recv_from(&mut buffer) => {
-                self.take(Local::Udp(SocketId::MAIN), src, &buffer[..len]);
+                self.take(Local::Socket(SocketId::MAIN), src, &buffer[..len]);
             }
             Some((report, address)) = self.reports.recv() => {
                 let now = std::time::Instant::now();
@@ -247,7 +247,7 @@ impl Member {
         let now = std::time::Instant::now();
         if let Handled::Tunnel { payload, path } = self.paths.handle_datagram(now, local, src, bytes) {
             self.received.push(bytes[payload].to_vec());
-            self.paths.authenticated(now, PEER, path);
+            self.paths.on_authenticated(now, PEER, path);
         }
     }
 }

@@ -21,7 +21,7 @@ impl Round {
             env.open_checks.remove(id);
         }
         for id in &self.requested {
-            if !peer.pairs.iter().any(|pair| pair.path.via == Via::Udp(*id)) {
+            if !peer.pairs.iter().any(|pair| pair.path.via == Via::Socket(*id)) {
                 env.sockets.close(*id, env.events);
             }
         }

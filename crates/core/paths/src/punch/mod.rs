@@ -78,7 +78,7 @@ impl Punch {
     /// The kind of a path that the peer's packets show, if a round is what they come from.
     pub(crate) fn kind_of(&self, path: Path) -> Option<CandidateKind> {
         let round = self.round.as_ref()?;
-        let extra = path.via != Via::Udp(SocketId::MAIN) && matches!(path.via, Via::Udp(_));
+        let extra = path.via != Via::Socket(SocketId::MAIN) && matches!(path.via, Via::Socket(_));
         (extra || round.is_target(path)).then(|| round.kind())
     }
 
@@ -168,7 +168,7 @@ impl Punch {
         // What checks of the announced addresses found meanwhile is no success of the round, and no failure either.
         if worked || outcome != Outcome::Connected {
             let took = env.now.saturating_duration_since(round.began);
-            env.events.push_back(Event::Tried { method, worked, took });
+            env.events.push_back(Event::Attempted { method, succeeded: worked, took });
         }
         if outcome == Outcome::Connected {
             self.breakers.remove(&method);
@@ -285,7 +285,7 @@ impl Peer {
 
     /// Closes an extra socket if nothing uses it.
     fn release(&self, env: &mut Env<'_>, via: Via) {
-        let Via::Udp(id) = via else { return };
+        let Via::Socket(id) = via else { return };
         let used = self.pairs.iter().any(|pair| pair.path.via == via)
             || self.punch.round.as_ref().is_some_and(|round| round.holds(id));
         if !used {
@@ -300,7 +300,7 @@ impl Peer {
 
 /// Whether a path leaves by a socket of its own.
 pub(crate) fn is_extra(path: Path) -> bool {
-    matches!(path.via, Via::Udp(id) if id != SocketId::MAIN)
+    matches!(path.via, Via::Socket(id) if id != SocketId::MAIN)
 }
 
 /// Whether a method is switched on.

@@ -268,7 +268,7 @@ impl Round {
                 for (socket, remote) in
                     spraying.take_found().into_iter().flat_map(|at| self.senders.iter().map(move |s| (s, at)))
                 {
-                    meet.add(env.now, Path { via: Via::Udp(socket.id), remote });
+                    meet.add(env.now, Path { via: Via::Socket(socket.id), remote });
                 }
                 let met = meet.drive(peer, env, &mut self.probes);
                 tried.into_iter().chain(met).min().map(Some).ok_or(Outcome::Failed)
@@ -346,8 +346,8 @@ impl Round {
 
     fn via_of_spray(&self) -> Via {
         match (Seen::of(&self.me), self.senders.first()) {
-            (Seen::Steady, Some(socket)) => Via::Udp(socket.id),
-            _ => Via::Udp(SocketId::MAIN),
+            (Seen::Steady, Some(socket)) => Via::Socket(socket.id),
+            _ => Via::Socket(SocketId::MAIN),
         }
     }
 
@@ -365,7 +365,7 @@ impl Round {
             let own = targets.get(at).or(targets.last()).into_iter();
             let all = targets.iter().filter(|_| seen != Seen::Once);
             for remote in all.chain(own.filter(|_| seen == Seen::Once)) {
-                meet.add(now, Path { via: Via::Udp(socket.id), remote: *remote });
+                meet.add(now, Path { via: Via::Socket(socket.id), remote: *remote });
             }
         }
         meet
@@ -395,7 +395,7 @@ impl Round {
                     && self.told.insert(path.via) =>
             {
                 for socket in self.senders.iter().skip(1) {
-                    meet.add(env.now, Path { via: Via::Udp(socket.id), remote: path.remote });
+                    meet.add(env.now, Path { via: Via::Socket(socket.id), remote: path.remote });
                 }
             }
             _ => {}
@@ -418,7 +418,7 @@ impl Round {
 }
 
 fn is_sender(senders: &[Fresh], via: Via) -> bool {
-    senders.iter().any(|socket| via == Via::Udp(socket.id))
+    senders.iter().any(|socket| via == Via::Socket(socket.id))
 }
 
 /// One way of a signal, as far as it is known.

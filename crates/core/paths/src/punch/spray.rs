@@ -54,7 +54,7 @@ impl Opening {
     }
 
     pub(crate) fn holds(&self, path: Path) -> bool {
-        self.sockets.iter().any(|socket| path.via == Via::Udp(socket.id))
+        self.sockets.iter().any(|socket| path.via == Via::Socket(socket.id))
     }
 
     pub(crate) fn drive(
@@ -73,7 +73,7 @@ impl Opening {
             if let Err(later) = env.budget.take(env.now) {
                 return Some(later.min(self.until));
             }
-            probes.send(peer, env, Path { via: Via::Udp(socket.id), remote: self.target });
+            probes.send(peer, env, Path { via: Via::Socket(socket.id), remote: self.target });
             self.next += 1;
             if self.next == self.sockets.len() {
                 self.passes += 1;

@@ -266,17 +266,17 @@ impl Allocation {
     /// Sends again what was not answered, and gives up on what was not answered often enough.
     fn repeat(&mut self, now: Instant, out: &mut VecDeque<Transmit>) -> Option<Change> {
         let mut over = None;
-        let (local, dst) = (self.local, self.server.address);
+        let (local, destination) = (self.local, self.server.address);
         let channels = &mut self.channels;
         self.asks.retain_mut(|ask| {
             if ask.next > now {
                 return true;
             }
             let (tries, longest) = ask.what.patience();
-            if ask.tries < tries && matches!(local, Local::Udp(_)) {
+            if ask.tries < tries && matches!(local, Local::Socket(_)) {
                 ask.next = now + (FIRST_GAP * (1 << ask.tries.min(MAX_TRIES))).min(longest);
                 ask.tries += 1;
-                out.push_back(Transmit { local, dst, bytes: ask.bytes.clone() });
+                out.push_back(Transmit { local, destination, bytes: ask.bytes.clone() });
                 return true;
             }
             match ask.what {
@@ -370,8 +370,8 @@ impl Allocation {
         if let What::Bind(peer) = what {
             self.channels.rebind(peer, None);
         }
-        let wait = if matches!(self.local, Local::Udp(_)) { FIRST_GAP } else { STREAM_PATIENCE };
-        out.push_back(Transmit { local: self.local, dst: self.server.address, bytes: bytes.clone() });
+        let wait = if matches!(self.local, Local::Socket(_)) { FIRST_GAP } else { STREAM_PATIENCE };
+        out.push_back(Transmit { local: self.local, destination: self.server.address, bytes: bytes.clone() });
         self.asks.push(Ask { id, what, bytes, tries: 1, challenges, next: now + wait });
     }
 

@@ -13,4 +13,4 @@ mod indication;
 mod trial;
 
 pub(crate) use allocation::{Allocation, Change, Ending, Input};
-pub use trial::{RelayTrial, TrialEnd};
+pub use trial::{AllocationTest, AllocationOutcome};

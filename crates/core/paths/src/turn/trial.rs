@@ -16,29 +16,29 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// How a trial ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TrialEnd {
+pub enum AllocationOutcome {
     /// The relay gave an allocation; the round trip of the request that got it.
-    Granted(Duration),
+    Allocated(Duration),
     /// The relay did not answer.
-    Silent,
+    NoResponse,
     /// The relay said no, with this error code of RFC 8656; zero if its challenge made no sense.
     Refused(u16),
 }
 
 /// One relay being tried over a socket or stream of the caller's.
-pub struct RelayTrial {
+pub struct AllocationTest {
     allocation: Allocation,
     out: VecDeque<Transmit>,
     asked: Instant,
-    end: Option<TrialEnd>,
+    end: Option<AllocationOutcome>,
 }
 
-impl RelayTrial {
+impl AllocationTest {
     /// Asks for an allocation; over a stream once that is open.
     #[must_use]
     pub fn new(now: Instant, server: RelayServer, seed: [u8; 32]) -> Self {
         let local = match server.transport {
-            RelayTransport::Udp => Local::Udp(SocketId(0)),
+            RelayTransport::Udp => Local::Socket(SocketId(0)),
             RelayTransport::Tcp | RelayTransport::Tls => Local::Stream(StreamId(0)),
         };
         let rng = ChaCha20Rng::from_seed(seed);
@@ -53,7 +53,7 @@ impl RelayTrial {
         let asked = std::mem::replace(&mut self.asked, now);
         match self.allocation.handle_message(now, bytes, &mut self.out) {
             Input::Answer(Some(Change::Live)) => {
-                self.end = Some(TrialEnd::Granted(now - asked));
+                self.end = Some(AllocationOutcome::Allocated(now - asked));
                 self.allocation.release(now, &mut self.out);
             }
             Input::Answer(Some(Change::Over(ending))) => self.end = Some(ended(ending)),
@@ -85,14 +85,14 @@ impl RelayTrial {
 
     /// How it ended, once it has. Then there may still be something to send.
     #[must_use]
-    pub const fn end(&self) -> Option<TrialEnd> {
+    pub const fn outcome(&self) -> Option<AllocationOutcome> {
         self.end
     }
 }
 
-const fn ended(ending: Ending) -> TrialEnd {
+const fn ended(ending: Ending) -> AllocationOutcome {
     match ending {
-        Ending::NoAnswer | Ending::Closed | Ending::Forgotten => TrialEnd::Silent,
-        Ending::Refused(code) => TrialEnd::Refused(code),
+        Ending::NoAnswer | Ending::Closed | Ending::Forgotten => AllocationOutcome::NoResponse,
+        Ending::Refused(code) => AllocationOutcome::Refused(code),
     }
 }

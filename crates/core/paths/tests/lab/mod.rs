@@ -172,7 +172,7 @@ impl Lab {
     }
 
     fn transmit(&mut self, home: usize, local: Local, dst: SocketAddr, bytes: Vec<u8>) {
-        let Local::Udp(socket) = local else { panic!("no streams here") };
+        let Local::Socket(socket) = local else { panic!("no streams here") };
         let now = self.now;
         let h = &mut self.homes[home];
         let Some(port) = h.sockets.get(&socket) else { return };
@@ -188,7 +188,7 @@ impl Lab {
 
     pub fn drain(&mut self, home: usize) {
         while let Some(transmit) = self.homes[home].paths.poll_transmit() {
-            self.transmit(home, transmit.local, transmit.dst, transmit.bytes);
+            self.transmit(home, transmit.local, transmit.destination, transmit.bytes);
         }
         while let Some(event) = self.homes[home].paths.poll_event() {
             self.act(home, event);
@@ -307,13 +307,13 @@ impl Lab {
         let now = self.now;
         let h = &mut self.homes[home];
         if let Handled::Tunnel { payload, path } =
-            h.paths.handle_datagram(now, Local::Udp(socket), from, bytes)
+            h.paths.handle_datagram(now, Local::Socket(socket), from, bytes)
         {
             let number = u64::from_be_bytes(bytes[payload][4..12].try_into().unwrap());
             if !h.received.insert(number) {
                 h.duplicates += 1;
             }
-            h.paths.authenticated(now, PeerId(0), path);
+            h.paths.on_authenticated(now, PeerId(0), path);
         }
         self.drain(home);
     }
@@ -333,7 +333,7 @@ impl Lab {
     fn put(&mut self, home: usize, hop: Hop, message: &[u8]) {
         let mut bytes = hop.header(message.len()).map(Vec::from).unwrap_or_default();
         bytes.extend(message);
-        self.transmit(home, hop.local, hop.dst, bytes);
+        self.transmit(home, hop.local, hop.destination, bytes);
     }
 
     pub fn run_until(&mut self, end: Instant, holds: impl Fn(&Self) -> bool) -> bool {
@@ -404,7 +404,7 @@ impl Lab {
     /// By which method the path in use was found.
     pub fn method(&self) -> Option<Method> {
         let worked = |home: &Home| {
-            let why = home.paths.view(self.now, PeerId(0))?.why;
+            let why = home.paths.view(self.now, PeerId(0))?.attempts;
             let mut worked = why.into_iter().filter(|a| a.outcome == partyline_model::AttemptOutcome::Worked);
             worked
                 .find(|a| matches!(a.method, Method::Punch | Method::Predict | Method::Spray))
@@ -427,8 +427,8 @@ fn params(me: usize, nat: NatProfile, candidates: Vec<Candidate>) -> PeerParams 
     let tag = |home: usize| Tag([home as u8 + 1; 8]);
     PeerParams {
         probe_key: [7; 32],
-        my_tag: tag(me),
-        their_tag: tag(1 - me),
+        local_tag: tag(me),
+        remote_tag: tag(1 - me),
         controlling: me == 0,
         nat,
         candidates,

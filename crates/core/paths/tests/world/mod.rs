@@ -208,7 +208,7 @@ impl World {
         let mut bytes = hop.header(message.len()).map(Vec::from).unwrap_or_default();
         bytes.extend(message);
         bytes.resize(bytes.len() + hop.padding(message.len()), 0);
-        self.transmit(from, hop.local, hop.dst, bytes);
+        self.transmit(from, hop.local, hop.destination, bytes);
     }
 
     /// Runs until then, sending a message each way at this interval where there is a route.
@@ -268,7 +268,7 @@ impl World {
     pub fn drain(&mut self, home: usize) {
         while let Some(transmit) = self.homes[home].paths.poll_transmit() {
             self.homes[home].sent_packets += 1;
-            self.transmit(home, transmit.local, transmit.dst, transmit.bytes);
+            self.transmit(home, transmit.local, transmit.destination, transmit.bytes);
         }
         while let Some(event) = self.homes[home].paths.poll_event() {
             match event {
@@ -285,12 +285,12 @@ impl World {
                     let works = transport == RelayTransport::Tls && server.alive && server.address == address;
                     self.later(2 * LATENCY, Item::Opened(home, stream, works));
                 }
-                Event::Moved => self.homes[home].moves += 1,
+                Event::PublicAddressChanged => self.homes[home].moves += 1,
                 Event::CloseStream(_)
                 | Event::Sampled { .. }
                 | Event::OpenSockets(_)
                 | Event::CloseSocket(_)
-                | Event::Tried { .. }
+                | Event::Attempted { .. }
                 | Event::Signal { .. } => {}
             }
         }
@@ -346,7 +346,7 @@ impl World {
                 if let Some(at) = self.server_at(packet.to) {
                     self.reach(at, &packet);
                 } else if let Some(home) = self.homes.iter().position(|home| home.lets_in(&packet)) {
-                    self.receive(home, Local::Udp(SocketId::MAIN), packet.from, &packet.bytes);
+                    self.receive(home, Local::Socket(SocketId::MAIN), packet.from, &packet.bytes);
                 }
             }
             Item::ToServer(client, bytes) => {
@@ -408,7 +408,7 @@ impl World {
             if !h.received.insert((from, number)) {
                 h.duplicates += 1;
             }
-            h.paths.authenticated(now, PeerId(from as u32), path);
+            h.paths.on_authenticated(now, PeerId(from as u32), path);
         }
         self.drain(home);
     }
@@ -458,8 +458,8 @@ pub fn params(me: usize, other: usize, candidates: Vec<Candidate>) -> PeerParams
     let tag = |home: usize| Tag([home as u8 + 1; 8]);
     PeerParams {
         probe_key: [(10 + me + other) as u8; 32],
-        my_tag: tag(me),
-        their_tag: tag(other),
+        local_tag: tag(me),
+        remote_tag: tag(other),
         controlling: me < other,
         nat: partyline_model::NatProfile::default(),
         candidates,
