@@ -16,7 +16,7 @@ use partyline_model::{DeviceId, PartyId, TunnelPublicKey};
 use partyline_net::{Outgoing, RecvBatch, UdpEndpoint};
 use partyline_platform::{TunConfig, TunDevice, TunReads, TunWrites};
 use partyline_tests_interop::netns::{Netns, Running};
-use partyline_tunnel::{Inbound, Outbox, PACKET_MINIMUM, PartyNet, PathShape, PeerConfig, Tunnel};
+use partyline_tunnel::{MIN_SCRATCH_LEN, Outbox, PartyConfig, PathConfig, PeerConfig, Received, Tunnel};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -47,10 +47,10 @@ impl Driver {
         let device = TunDevice::create(&TunConfig { name: None, v4, v6, mtu: MTU }).await?;
         let now = Instant::now();
         let mut tunnel = Tunnel::new(now, [3; 32]);
-        tunnel.add_party(now, PARTY, secret, PartyNet { v4, v6, mtu: MTU });
+        tunnel.set_party(now, PARTY, secret, PartyConfig { v4, v6, mtu: MTU });
         let key = TunnelPublicKey(peer.to_bytes());
         tunnel.set_peer(now, PARTY, PEER, PeerConfig { key, v4: Some(THEIRS), v6: THEIRS_V6.parse()? });
-        tunnel.set_path(now, PARTY, PEER, Some(PathShape { headroom: 0, mtu: None }));
+        tunnel.set_path(now, PARTY, PEER, Some(PathConfig { headroom: 0, mtu: None }));
         Ok(Self {
             tunnel,
             device,
@@ -70,7 +70,7 @@ impl Driver {
                     read?;
                     let now = Instant::now();
                     for packet in reads.packets() {
-                        self.tunnel.outbound(now, PARTY, packet, &mut self.out);
+                        self.tunnel.handle_packet(now, PARTY, packet, &mut self.out);
                     }
                 }
                 received = self.udp.recv(&mut batch) => {
@@ -79,7 +79,7 @@ impl Driver {
                 }
                 () = tokio::time::sleep(wait.unwrap_or(PATIENCE)) => {}
                 again = refresh.recv() => match again {
-                    Some(()) => self.tunnel.refresh(Instant::now(), PARTY, PEER),
+                    Some(()) => self.tunnel.rekey(Instant::now(), PARTY, PEER),
                     None => return self.judge(),
                 },
             }
@@ -102,12 +102,15 @@ impl Driver {
             if self.writes.is_full() {
                 self.device.send(&mut self.writes).await?;
             }
-            let len = datagram.bytes.len().max(PACKET_MINIMUM);
+            let len = datagram.bytes.len().max(MIN_SCRATCH_LEN);
             let Some(room) = self.writes.room(len) else { continue };
-            match self.tunnel.inbound(now, datagram.from.ip(), datagram.bytes, room, &mut self.out) {
-                Inbound::Packet { len, .. } => self.writes.commit(len),
-                Inbound::Reply { len, .. } => {
-                    let _ = self.udp.try_send(&Outgoing::one(datagram.from, &room[..len]));
+            match self.tunnel.handle_datagram(now, datagram.from.ip(), datagram.bytes, room, &mut self.out) {
+                Received::Packet { packet, .. } => {
+                    let len = packet.len();
+                    self.writes.commit(len);
+                }
+                Received::HandshakeReply { datagram: reply, .. } => {
+                    let _ = self.udp.try_send(&Outgoing::one(datagram.from, reply));
                 }
                 _ => {}
             }
@@ -118,7 +121,7 @@ impl Driver {
     fn judge(&self) -> Result<()> {
         let session = self.tunnel.session(PARTY, PEER).context("the session is gone")?;
         ensure!(session.ready, "the session is not ready");
-        ensure!(session.drops.total() == 0, "dropped: {:?}", session.drops.iter().collect::<Vec<_>>());
+        ensure!(session.drops.total() == 0, "dropped: {:?}", session.drops);
         Ok(())
     }
 }

@@ -8,8 +8,8 @@ use std::{
 
 use partyline_model::Now;
 use partyline_relay::{
-    Client, Event, Forward, Frame, HEADROOM, Link, Listener, Packet, PeerPolicy, Quotas, Relay, RelayAddress,
-    RelaySocket, Secret, Settings, TAILROOM, next_frame,
+    Client, ClientTransport, Event, Forward, Frame, HEADROOM, Listener, Packet, PeerPolicy, Quotas, Relay,
+    RelayAddress, RelaySocket, Secret, Settings, TAILROOM, next_frame,
 };
 use partyline_rendezvous::RelayOffer;
 use partyline_wire::rendezvous::RelayServer;
@@ -92,12 +92,12 @@ impl RelayHost {
         let listener = self.listeners.iter().position(|listener| *listener == to);
         let sent = with_room(bytes, |packet| {
             if let Some(index) = listener {
-                let client = Client { link: Link::Udp(index as u8), address: from };
+                let client = Client { transport: ClientTransport::Udp(index as u8), address: from };
                 self.core.handle_client(now, client, packet)
             } else if let Some(socket) = self.sockets.get(&to) {
                 self.core.handle_peer(now, *socket, from, packet)
             } else {
-                Forward::Nowhere
+                Forward::Consumed
             }
         });
         self.drain(now, sent)
@@ -111,7 +111,7 @@ impl RelayHost {
     /// A stream is gone.
     pub fn disconnect(&mut self, number: u32) {
         if let Some((address, _)) = self.streams.remove(&number) {
-            self.core.handle_disconnect(Client { link: Link::Stream(number), address });
+            self.core.handle_disconnect(Client { transport: ClientTransport::Stream(number), address });
         }
     }
 
@@ -126,7 +126,7 @@ impl RelayHost {
         }
         let mut sent = Vec::new();
         for frame in frames {
-            let client = Client { link: Link::Stream(number), address };
+            let client = Client { transport: ClientTransport::Stream(number), address };
             let made = with_room(&frame, |packet| self.core.handle_client(now, client, packet));
             sent.extend(self.drain(now, made));
         }
@@ -136,9 +136,9 @@ impl RelayHost {
     fn drain(&mut self, now: Now, (forward, buffer): (Forward, Vec<u8>)) -> Vec<Sent> {
         let mut sent = Vec::new();
         match forward {
-            Forward::Nowhere => {}
+            Forward::Consumed => {}
             Forward::ToClient { client, range } => {
-                sent.extend(self.client_gets(client.link, client.address, buffer[range].to_vec()));
+                sent.extend(self.client_gets(client.transport, client.address, buffer[range].to_vec()));
             }
             Forward::ToPeer { socket, peer, range } => {
                 let from = self.open.get(&socket).expect("an open socket");
@@ -147,15 +147,17 @@ impl RelayHost {
         }
         self.obey(now);
         while let Some(transmit) = self.core.poll_transmit() {
-            sent.extend(self.client_gets(transmit.link, transmit.to, transmit.payload));
+            sent.extend(self.client_gets(transmit.transport, transmit.destination, transmit.payload));
         }
         sent
     }
 
-    fn client_gets(&self, link: Link, to: SocketAddr, bytes: Vec<u8>) -> Option<Sent> {
-        Some(match link {
-            Link::Udp(index) => Sent::Datagram(*self.listeners.get(usize::from(index))?, to, bytes),
-            Link::Stream(number) => Sent::Stream(number, bytes),
+    fn client_gets(&self, transport: ClientTransport, to: SocketAddr, bytes: Vec<u8>) -> Option<Sent> {
+        Some(match transport {
+            ClientTransport::Udp(index) => {
+                Sent::Datagram(*self.listeners.get(usize::from(index))?, to, bytes)
+            }
+            ClientTransport::Stream(number) => Sent::Stream(number, bytes),
         })
     }
 
@@ -170,12 +172,12 @@ impl RelayHost {
     fn obey(&mut self, now: Now) {
         while let Some(event) = self.core.poll_event() {
             match event {
-                Event::Open { socket, address } => {
+                Event::OpenSocket { socket, address } => {
                     self.sockets.insert(address, socket);
                     self.open.insert(socket, address);
-                    self.core.handle_opened(now, socket, true);
+                    self.core.handle_socket_opened(now, socket, true);
                 }
-                Event::Close { socket } => {
+                Event::CloseSocket { socket } => {
                     if let Some(address) = self.open.remove(&socket) {
                         self.sockets.remove(&address);
                     }

@@ -47,7 +47,7 @@ pub(crate) fn render(shared: &Shared) -> String {
     figures.counter("sockets_turned_away_total", "TCP connections closed at once for a limit.", turned_away);
     rendezvous(&mut figures, shared);
     if let Some(relay) = &shared.relay {
-        relayed(&mut figures, &relay.stats());
+        relayed(&mut figures, &relay.counters());
     }
     figures.0
 }
@@ -76,31 +76,19 @@ fn rendezvous(figures: &mut Figures, shared: &Shared) {
     figures.labelled("refused_total", "Frames refused.", "code", refused);
 }
 
-fn relayed(figures: &mut Figures, stats: &relay::Stats) {
-    figures.gauge("relay_allocations", "Relay allocations alive.", stats.allocations);
+fn relayed(figures: &mut Figures, counters: &relay::Counters) {
+    figures.gauge("relay_allocations", "Relay allocations alive.", counters.allocations_active);
     let since_start = [
-        ("relay_allocations_total", "Relay allocations made.", stats.allocations_made),
-        (
-            "relay_allocations_refused_total",
-            "Relay allocations refused for a quota.",
-            stats.allocations_refused,
-        ),
-        ("relay_requests_total", "STUN and TURN requests.", stats.requests),
-        ("relay_bindings_total", "STUN Binding requests answered.", stats.bindings),
-        ("relay_unauthorized_total", "Requests with wrong credentials.", stats.unauthorized),
+        ("relay_allocations_total", "Relay allocations made.", counters.allocations_created),
+        ("relay_requests_total", "STUN and TURN requests.", counters.requests),
+        ("relay_bindings_total", "STUN Binding requests answered.", counters.bindings),
     ];
     since_start.into_iter().for_each(|(name, help, value)| figures.counter(name, help, value));
-    let packets = [("from_client", stats.packets_from_clients), ("to_client", stats.packets_to_clients)];
-    figures.labelled("relay_packets_total", "Packets relayed.", "direction", packets);
-    let bytes = [("from_client", stats.bytes_from_clients), ("to_client", stats.bytes_to_clients)];
-    figures.labelled("relay_bytes_total", "Payload bytes relayed.", "direction", bytes);
-    let dropped = [
-        ("malformed", stats.dropped_malformed),
-        ("denied", stats.dropped_denied),
-        ("bandwidth", stats.dropped_bandwidth),
-        ("unauthenticated", stats.dropped_unauthenticated),
-        ("queue", stats.dropped_queue),
-    ];
+    let refused = counters.refused.each();
+    figures.labelled("relay_refused_total", "STUN and TURN requests refused.", "reason", refused);
+    figures.labelled("relay_packets_total", "Packets relayed.", "direction", counters.packets.each());
+    figures.labelled("relay_bytes_total", "Payload bytes relayed.", "direction", counters.bytes.each());
+    let dropped = counters.dropped.each();
     figures.labelled("relay_dropped_total", "Packets dropped by the relay.", "reason", dropped);
 }
 

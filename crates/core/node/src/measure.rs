@@ -8,7 +8,7 @@ use std::{
 use partyline_model::{
     AppError, DeviceId, Grade, Now, PartyId, PathKind, Quality, Reply, Sample, TrafficView, Trend, score,
 };
-use partyline_tunnel::SessionView;
+use partyline_tunnel::SessionStats;
 
 use crate::{
     Node,
@@ -80,14 +80,14 @@ impl Measurement {
         }
     }
 
-    fn count(&mut self, now: Instant, session: &SessionView) {
+    fn count(&mut self, now: Instant, session: &SessionStats) {
         self.receiving.count(now, session.received_bytes);
         self.sending.count(now, session.sent_bytes);
     }
 
     /// What went to and fro, with how fast it does.
     #[expect(clippy::cast_precision_loss, reason = "counts of bytes for people")]
-    pub(crate) fn traffic(&self, session: &SessionView) -> TrafficView {
+    pub(crate) fn traffic(&self, session: &SessionStats) -> TrafficView {
         TrafficView {
             received_bytes: session.received_bytes as f64,
             sent_bytes: session.sent_bytes as f64,

@@ -6,7 +6,7 @@ use hmac::{Hmac, Mac as _};
 use ipnet::{Ipv4Net, Ipv6Net};
 use partyline_model::{AppError, Candidate, CandidateKind, DeviceId, ErrorCode, Now, PartyId};
 use partyline_paths::PeerParams;
-use partyline_tunnel::{PartyNet, PeerConfig};
+use partyline_tunnel::{PartyConfig, PeerConfig};
 use partyline_wire::probe::Tag;
 use sha2::Sha256;
 
@@ -73,7 +73,7 @@ impl Node {
         local.problem = local.problem.take().filter(|problem| problem.code != ErrorCode::InviteExpired);
         let secret = local.membership.tunnel_secret();
         let members: Vec<DeviceId> = local.membership.devices().collect();
-        self.tunnel.add_party(now.instant, party, secret, PartyNet { v4, v6, mtu });
+        self.tunnel.set_party(now.instant, party, secret, PartyConfig { v4, v6, mtu });
         self.outputs.push_back(Output::DeviceUp { party, device });
         members.into_iter().for_each(|device| self.sync_member(now.instant, party, device));
         self.check_ranges();
@@ -171,7 +171,7 @@ impl Node {
         let contact = local.contacts.entry(device).or_default();
         let before = std::mem::replace(&mut contact.session, session);
         if before.is_some() && before != session {
-            self.tunnel.refresh(now, party, device);
+            self.tunnel.rekey(now, party, device);
         }
     }
 

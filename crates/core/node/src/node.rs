@@ -10,7 +10,7 @@ use partyline_model::{Candidate, CandidateKind, DeviceId, Now, PartyId, Settings
 use partyline_netcheck::Netcheck;
 use partyline_party::{DeviceKey, Reachability};
 use partyline_paths::{Event as PathEvent, Paths, RelayTransport, Via};
-use partyline_tunnel::{Event as TunnelEvent, HEADROOM, Outbox, PathShape, Tunnel};
+use partyline_tunnel::{Event as TunnelEvent, Outbox, PathConfig, RELAY_HEADROOM, Tunnel};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 
@@ -311,8 +311,8 @@ impl Node {
             PathEvent::PublicAddressChanged => self.router_moved(now),
             PathEvent::PathChanged { peer, path, .. } => {
                 let Some((party, device)) = self.peers.member(peer) else { return };
-                let shape = path.map(|path| PathShape {
-                    headroom: if matches!(path.via, Via::Relay(_)) { HEADROOM } else { 0 },
+                let shape = path.map(|path| PathConfig {
+                    headroom: if matches!(path.via, Via::Relay(_)) { RELAY_HEADROOM } else { 0 },
                     mtu: None,
                 });
                 self.tunnel.set_path(now.instant, party, device, shape);
@@ -373,8 +373,8 @@ impl Node {
 
     fn on_tunnel_event(&mut self, now: Now, event: TunnelEvent) {
         match event {
-            TunnelEvent::Ready(party, device) => self.introduce(now, party, device),
-            TunnelEvent::Lost(..) => {}
+            TunnelEvent::SessionReady { party, peer: device } => self.introduce(now, party, device),
+            TunnelEvent::SessionLost { .. } => {}
         }
         self.tell_observers(now);
         self.touch();

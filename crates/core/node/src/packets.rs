@@ -7,7 +7,7 @@ use std::{net::SocketAddr, time::Instant};
 
 use partyline_model::{DeviceId, PartyId};
 use partyline_paths::{Handled, Hop, Local, Path, SocketId, StreamId, Transmit, Via};
-use partyline_tunnel::{Burst, Inbound};
+use partyline_tunnel::{Burst, Received};
 use partyline_wire::datagram::CHANNEL_HEADER;
 
 use crate::{Node, control::ControlMessage, io::Output};
@@ -52,7 +52,7 @@ impl Egress for Queue {
 impl Node {
     /// Takes an IP packet from a party's device; what it becomes leaves with [`Self::flush`].
     pub fn handle_packet(&mut self, now: Instant, party: PartyId, packet: &mut [u8]) {
-        self.tunnel.outbound(now, party, packet, &mut self.outbox);
+        self.tunnel.handle_packet(now, party, packet, &mut self.outbox);
     }
 
     /// Takes a datagram from the tunnel's socket. If it carried an IP packet, that is written to `packet`, and its party
@@ -117,7 +117,7 @@ impl Node {
         for burst in outbox.bursts() {
             self.send_burst(now.instant, burst, egress);
         }
-        for (party, packet) in outbox.returned() {
+        for (party, packet) in outbox.deliveries() {
             egress.packet(party, packet);
         }
         outbox.clear();
@@ -159,12 +159,12 @@ impl Node {
         datagram: &[u8],
         packet: &mut [u8],
     ) -> Option<(PartyId, usize)> {
-        match self.tunnel.inbound(now.instant, source.ip(), datagram, packet, &mut self.outbox) {
-            Inbound::Packet { party, peer, len } => {
+        match self.tunnel.handle_datagram(now.instant, source.ip(), datagram, packet, &mut self.outbox) {
+            Received::Packet { party, peer, packet } => {
                 self.authenticated(now.instant, party, peer, path);
-                Some((party, len))
+                Some((party, packet.len()))
             }
-            Inbound::Control { party, peer, bytes } => {
+            Received::Control { party, peer, message: bytes } => {
                 self.authenticated(now.instant, party, peer, path);
                 // What was passed on does not hold what was passed on.
                 if matches!(path.via, Via::Socket(_))
@@ -175,18 +175,18 @@ impl Node {
                 self.handle_control(now, party, peer, &bytes);
                 None
             }
-            Inbound::Reply { with, len } => {
-                if let Some((party, peer)) = with {
+            Received::HandshakeReply { peer, datagram } => {
+                if let Some((party, peer)) = peer {
                     self.authenticated(now.instant, party, peer, path);
                 }
-                self.answer(path, packet.get(..len)?);
+                self.answer(path, datagram);
                 None
             }
-            Inbound::Nothing { party, peer } => {
+            Received::Authenticated { party, peer } => {
                 self.authenticated(now.instant, party, peer, path);
                 None
             }
-            Inbound::Dropped(_) => None,
+            Received::Dropped(_) => None,
         }
     }
 

@@ -184,7 +184,7 @@ impl Node {
     /// Members with whom a session stands.
     #[must_use]
     pub fn connected(&self, party: PartyId) -> Vec<DeviceId> {
-        self.tunnel.ready(party).collect()
+        self.tunnel.ready_peers(party).collect()
     }
 
     /// The own announcement changed in every party.

@@ -9,7 +9,7 @@ use partyline_model::{
 };
 use partyline_party::{Member, Standing};
 use partyline_paths::PeerView;
-use partyline_tunnel::SessionView;
+use partyline_tunnel::SessionStats;
 
 use crate::{Node, local::LocalParty, measure::Measurement};
 
@@ -118,7 +118,7 @@ impl Node {
         now: Instant,
         local: &LocalParty,
         path: PeerView,
-        session: Option<&SessionView>,
+        session: Option<&SessionStats>,
     ) -> Option<PathView> {
         let handshake = session.and_then(|session| session.last_handshake);
         let via = path.through.and_then(|through| self.peers.member(through)).map(|(_, device)| device);
@@ -142,7 +142,7 @@ impl Node {
         local: &LocalParty,
         device: &DeviceId,
         path: Option<&PeerView>,
-        session: Option<&SessionView>,
+        session: Option<&SessionStats>,
     ) -> bool {
         let connected =
             path.is_some_and(|path| path.kind.is_some()) && session.is_some_and(|session| session.ready);
@@ -253,7 +253,7 @@ fn quality(now: Instant, path: Option<&PeerView>, measured: Option<&Measurement>
     measured.map_or(path, |measured| measured.quality(now, path))
 }
 
-fn traffic(session: &SessionView, measured: Option<&Measurement>) -> TrafficView {
+fn traffic(session: &SessionStats, measured: Option<&Measurement>) -> TrafficView {
     let none = Measurement::default();
     measured.unwrap_or(&none).traffic(session)
 }

@@ -62,7 +62,7 @@ impl Node {
         loop {
             match self.streams.next(id) {
                 Ok(Some((server, message))) => {
-                    let mut packet = vec![0; message.len().max(partyline_tunnel::PACKET_MINIMUM)];
+                    let mut packet = vec![0; message.len().max(partyline_tunnel::MIN_SCRATCH_LEN)];
                     if let Some((party, len)) =
                         self.receive(now, Local::Stream(id), server, &message, &mut packet)
                     {

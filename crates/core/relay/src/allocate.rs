@@ -1,7 +1,7 @@
 //! Making allocations (RFC 8656, section 7).
 //!
 //! The machine chooses ports and the owner of the sockets binds them, so a request that passes every check waits until
-//! [`Relay::handle_opened`] has been called for each of its relayed addresses; then it is answered. A port that turns out to
+//! [`Relay::handle_socket_opened`] has been called for each of its relayed addresses; then it is answered. A port that turns out to
 //! be taken by another program is replaced by another one a few times.
 //!
 //! Left out, and answered as the RFC says for servers without them: DONT-FRAGMENT (420), and pairs of ports, that is
@@ -111,7 +111,7 @@ impl Relay {
         } else {
             return Ok(wish);
         };
-        self.stats.allocations_refused += 1;
+        self.counters.refused.insufficient_capacity += 1;
         Err(code)
     }
 
@@ -125,7 +125,7 @@ impl Relay {
         self.ends.insert((end, at));
         if !self.open(at, wish.v6) {
             self.remove(at);
-            self.stats.allocations_refused += 1;
+            self.counters.refused.insufficient_capacity += 1;
             return Some(Reply::error(ALLOCATE, id, 508));
         }
         if wish.both {
@@ -153,7 +153,7 @@ impl Relay {
         if let Some(pending) = &mut allocation.pending {
             pending.waiting += 1;
         }
-        self.events.push_back(Event::Open { socket, address: SocketAddr::new(address.local, port) });
+        self.events.push_back(Event::OpenSocket { socket, address: SocketAddr::new(address.local, port) });
         true
     }
 
@@ -169,8 +169,8 @@ impl Relay {
         drawn.into_iter().chain(searched).find(is_free)
     }
 
-    /// A socket asked for with [`Event::Open`] is bound, or could not be.
-    pub fn handle_opened(&mut self, now: Now, socket: RelaySocket, bound: bool) {
+    /// A socket asked for with [`Event::OpenSocket`] is bound, or could not be.
+    pub fn handle_socket_opened(&mut self, now: Now, socket: RelaySocket, bound: bool) {
         let (at, v6) = (socket.allocation(), socket.is_v6());
         let Some(allocation) = self.allocations.get_mut(at) else { return };
         let (main_v6, public) = (allocation.relayed[0].is_none(), allocation.relayed[usize::from(v6)]);
@@ -198,7 +198,7 @@ impl Relay {
         }
         let (client, id) = (allocation.client, allocation.transaction);
         let pending = allocation.pending.take();
-        self.stats.allocations_refused += 1;
+        self.counters.refused.insufficient_capacity += 1;
         self.remove(at);
         if let Some(Pending { signature, fingerprint, .. }) = pending.map(|pending| *pending) {
             self.reply(client, Reply::error(ALLOCATE, id, 508).signed(signature).fingerprint(fingerprint));
@@ -214,7 +214,7 @@ impl Relay {
         }
         let pending = allocation.pending.take();
         let (client, reply) = (allocation.client, success(allocation, now_ns));
-        self.stats.allocations_made += 1;
+        self.counters.allocations_created += 1;
         if let Some(Pending { signature, fingerprint, .. }) = pending.map(|pending| *pending) {
             self.reply(client, reply.signed(signature).fingerprint(fingerprint));
         }

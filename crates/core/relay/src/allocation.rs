@@ -15,7 +15,7 @@ const CHANNEL_NS: u64 = 600 * 1_000_000_000;
 
 /// How a client reaches the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Link {
+pub enum ClientTransport {
     /// Datagrams, on the listener with this index.
     Udp(u8),
     /// A TCP or TLS connection, numbered by whoever owns it; a number must not be used again while its allocation lives.
@@ -26,12 +26,12 @@ pub enum Link {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Client {
     /// How it reaches the server.
-    pub link: Link,
+    pub transport: ClientTransport,
     /// The address it is seen at.
     pub address: SocketAddr,
 }
 
-/// A socket bound to a relayed address. Numbers are small and used again after [`crate::Event::Close`].
+/// A socket bound to a relayed address. Numbers are small and used again after [`crate::Event::CloseSocket`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RelaySocket(u32);
 

@@ -21,7 +21,7 @@ use stun_rs::{
 };
 
 use crate::{
-    Forward, Link, Listener, Relay,
+    ClientTransport, Forward, Listener, Relay,
     allocation::Client,
     request::{Reply, Request},
 };
@@ -32,30 +32,32 @@ const PADDING: u16 = 0x0026;
 
 impl Relay {
     pub(crate) fn binding(&mut self, client: Client, request: &Request<'_>) {
-        let refused: &[u16] = match client.link {
-            Link::Udp(_) => &[],
+        let refused: &[u16] = match client.transport {
+            ClientTransport::Udp(_) => &[],
             // A connection has one address at either end.
-            Link::Stream(_) => &[CHANGE_REQUEST, RESPONSE_PORT, PADDING],
+            ClientTransport::Stream(_) => &[CHANGE_REQUEST, RESPONSE_PORT, PADDING],
         };
         let unknown = request.not_understood(refused);
-        let (link, to, reply) = if unknown.is_empty() {
+        let (transport, to, reply) = if unknown.is_empty() {
             self.located(client, request)
         } else {
-            (client.link, client.address, Reply::unknown_attributes(BINDING, request.id(), &unknown))
+            (client.transport, client.address, Reply::unknown_attributes(BINDING, request.id(), &unknown))
         };
-        self.stats.bindings += 1;
+        self.counters.bindings += 1;
         if let Some(payload) = reply.fingerprint(request.has_fingerprint()).encode() {
-            self.transmit(link, to, payload);
+            self.transmit(transport, to, payload);
         }
     }
 
     /// Where to answer from and to, and what.
-    fn located(&self, client: Client, request: &Request<'_>) -> (Link, SocketAddr, Reply) {
+    fn located(&self, client: Client, request: &Request<'_>) -> (ClientTransport, SocketAddr, Reply) {
         let success = Reply::success(BINDING, request.id())
             .with(XorMappedAddress::from(client.address))
             .with(MappedAddress::from(client.address));
-        let Link::Udp(index) = client.link else { return (client.link, client.address, success) };
-        let refused = |code| (client.link, client.address, Reply::error(BINDING, request.id(), code));
+        let ClientTransport::Udp(index) = client.transport else {
+            return (client.transport, client.address, success);
+        };
+        let refused = |code| (client.transport, client.address, Reply::error(BINDING, request.id(), code));
         let flags = request.find(|attribute| attribute.as_change_request().ok().map(|change| change.flags()));
         let change = |flag| flags.is_some_and(|flags| flags.contains(flag));
         let (ip, port) = (change(ChangeRequestFlags::ChangeIp), change(ChangeRequestFlags::ChangePort));
@@ -68,7 +70,7 @@ impl Relay {
         }
         let mut to = client.address;
         to.set_port(response_port.unwrap_or(to.port()));
-        (Link::Udp(from), to, self.with_origin(success, from, index, padding))
+        (ClientTransport::Udp(from), to, self.with_origin(success, from, index, padding))
     }
 
     fn with_origin(&self, mut reply: Reply, from: u8, received: u8, padding: Option<usize>) -> Reply {
@@ -104,7 +106,8 @@ impl Relay {
 
     /// A Binding request of RFC 3489: the same without the cookie, its transaction id being 16 bytes long.
     pub(crate) fn classic(&mut self, now: Now, client: Client, bytes: &[u8]) -> Forward {
-        let (Link::Udp(index), Some((&[0, 1, high, low], rest))) = (client.link, bytes.split_first_chunk())
+        let (ClientTransport::Udp(index), Some((&[0, 1, high, low], rest))) =
+            (client.transport, bytes.split_first_chunk())
         else {
             return self.malformed();
         };
@@ -113,17 +116,17 @@ impl Relay {
             return self.malformed();
         }
         if !self.admits(now, client) {
-            return Forward::Nowhere;
+            return Forward::Consumed;
         }
-        self.stats.requests += 1;
+        self.counters.requests += 1;
         let flags = classic_change(attributes);
         if let Some(from) = self.other(index, flags & 4 != 0, flags & 2 != 0) {
             let changed = self.other(index, true, true).and_then(|other| self.public(other));
             let payload = classic_response(id, client.address, self.public(from), changed);
-            self.stats.bindings += 1;
-            self.transmit(Link::Udp(from), client.address, payload);
+            self.counters.bindings += 1;
+            self.transmit(ClientTransport::Udp(from), client.address, payload);
         }
-        Forward::Nowhere
+        Forward::Consumed
     }
 }
 

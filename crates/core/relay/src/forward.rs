@@ -9,7 +9,7 @@ use std::{net::SocketAddr, ops::Range};
 use partyline_model::Now;
 
 use crate::{
-    Forward, Link, Relay,
+    ClientTransport, Forward, Relay,
     allocation::{Client, RelaySocket},
     frame::{self, Packet},
 };
@@ -54,7 +54,7 @@ impl Relay {
             return self.denied();
         }
         if !self.affords(now_ns, socket.allocation(), length) {
-            return Forward::Nowhere;
+            return Forward::Consumed;
         }
         self.deliver(now_ns, socket.allocation(), peer, packet, payload)
     }
@@ -76,7 +76,7 @@ impl Relay {
                 return self.denied();
             }
             if !self.affords(now_ns, at, length) {
-                return Forward::Nowhere;
+                return Forward::Consumed;
             }
             self.deliver(now_ns, neighbour, relayed, packet, payload)
         } else {
@@ -84,12 +84,12 @@ impl Relay {
                 return self.denied();
             }
             if !self.affords(now_ns, at, length) {
-                return Forward::Nowhere;
+                return Forward::Consumed;
             }
             Forward::ToPeer { socket: RelaySocket::new(at, peer.is_ipv6()), peer, range: payload }
         };
-        self.stats.packets_from_clients += 1;
-        self.stats.bytes_from_clients += length;
+        self.counters.packets.from_clients += 1;
+        self.counters.bytes.from_clients += length;
         forward
     }
 
@@ -119,7 +119,7 @@ impl Relay {
             self.allocation_rate.is_none_or(|rate| self.allocations[at].bucket.take(now_ns, length, rate));
         let affords = own && self.bandwidth_rate.is_none_or(|rate| self.bandwidth.take(now_ns, length, rate));
         if !affords {
-            self.stats.dropped_bandwidth += 1;
+            self.counters.dropped.allocation_bandwidth += 1;
         }
         affords
     }
@@ -135,10 +135,12 @@ impl Relay {
     ) -> Forward {
         let allocation = &self.allocations[at];
         let (client, channel) = (allocation.client, allocation.channel_to(peer, now_ns));
-        self.stats.packets_to_clients += 1;
-        self.stats.bytes_to_clients += (payload.end - payload.start) as u64;
+        self.counters.packets.to_clients += 1;
+        self.counters.bytes.to_clients += (payload.end - payload.start) as u64;
         let range = match channel {
-            Some(channel) => packet.frame_channel(payload, channel, matches!(client.link, Link::Stream(_))),
+            Some(channel) => {
+                packet.frame_channel(payload, channel, matches!(client.transport, ClientTransport::Stream(_)))
+            }
             None => {
                 let id = self.transaction();
                 packet.frame_data(payload, peer, id)
@@ -148,7 +150,7 @@ impl Relay {
     }
 
     fn denied(&mut self) -> Forward {
-        self.stats.dropped_denied += 1;
-        Forward::Nowhere
+        self.counters.dropped.no_permission += 1;
+        Forward::Consumed
     }
 }

@@ -7,6 +7,8 @@
 mod allocate;
 mod allocation;
 mod binding;
+#[allow(dead_code, reason = "reasons are counted one by one until each refusal has its own")]
+mod counters;
 mod credentials;
 mod forward;
 mod frame;
@@ -18,11 +20,10 @@ mod policy;
 mod relay;
 mod request;
 mod settings;
-mod stats;
 
-pub use allocation::{Client, Link, RelaySocket};
+pub use allocation::{Client, ClientTransport, RelaySocket};
+pub use counters::{Counters, DirectionCounters, DropCounters, RefusalCounters};
 pub use credentials::time_limited_credentials;
 pub use frame::{Frame, HEADROOM, Packet, TAILROOM, next_frame};
 pub use relay::{Event, Forward, Relay, Transmit};
 pub use settings::{Listener, PeerPolicy, Quotas, RelayAddress, Secret, Settings};
-pub use stats::Stats;

@@ -83,7 +83,7 @@ impl Relay {
     fn close(&mut self, at: usize, v6: bool) {
         if let Some(address) = self.allocations[at].relayed[usize::from(v6)].take() {
             self.relayed.remove(&address);
-            self.events.push_back(Event::Close { socket: RelaySocket::new(at, v6) });
+            self.events.push_back(Event::CloseSocket { socket: RelaySocket::new(at, v6) });
         }
     }
 

@@ -20,8 +20,9 @@ use rand_chacha::{
 use slab::Slab;
 
 use crate::{
-    Listener, RelayAddress, Settings, Stats,
-    allocation::{Allocation, Client, Link, RelaySocket},
+    Listener, RelayAddress, Settings,
+    allocation::{Allocation, Client, ClientTransport, RelaySocket},
+    counters::Counters,
     credentials::{Credentials, Refusal},
     frame::{self, Class, Packet},
     limit::{Bucket, Rate, SourceLimit, neighbourhood},
@@ -31,8 +32,8 @@ use crate::{
 /// Where a packet goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Forward {
-    /// Nowhere: it was a control message, or dropped and counted.
-    Nowhere,
+    /// Consumed: it was a control message, or dropped and counted.
+    Consumed,
     /// From a relayed address to a peer.
     ToPeer {
         /// The socket to send from.
@@ -54,10 +55,10 @@ pub enum Forward {
 /// A control message to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
-    /// Over which link; the listener may be another than the request came in on (RFC 5780).
-    pub link: Link,
+    /// Over which transport; the listener may be another than the request came in on (RFC 5780).
+    pub transport: ClientTransport,
     /// The address to send to.
-    pub to: SocketAddr,
+    pub destination: SocketAddr,
     /// The message.
     pub payload: Vec<u8>,
 }
@@ -65,15 +66,15 @@ pub struct Transmit {
 /// A wish for the owner of the sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// Bind a socket, then call [`Relay::handle_opened`].
-    Open {
+    /// Bind a socket, then call [`Relay::handle_socket_opened`].
+    OpenSocket {
         /// What to call it.
         socket: RelaySocket,
         /// The local address to bind it to.
         address: SocketAddr,
     },
     /// Close the socket.
-    Close {
+    CloseSocket {
         /// Which.
         socket: RelaySocket,
     },
@@ -101,7 +102,7 @@ pub struct Relay {
     pub(crate) strangers: SourceLimit,
     pub(crate) rng: ChaCha8Rng,
     pub(crate) hasher: FixedState,
-    pub(crate) stats: Stats,
+    pub(crate) counters: Counters,
     epoch: Instant,
     transmits: VecDeque<Transmit>,
     pub(crate) events: VecDeque<Event>,
@@ -140,7 +141,7 @@ impl Relay {
             bandwidth: Bucket::default(),
             rng,
             hasher,
-            stats: Stats::default(),
+            counters: Counters::default(),
             epoch: now.instant,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -194,8 +195,8 @@ impl Relay {
 
     /// Counters.
     #[must_use]
-    pub fn stats(&self) -> Stats {
-        Stats { allocations: self.allocations.len() as u64, ..self.stats }
+    pub fn counters(&self) -> Counters {
+        Counters { allocations_active: self.allocations.len() as u64, ..self.counters }
     }
 
     pub(crate) fn ns(&self, now: Now) -> u64 {
@@ -209,25 +210,29 @@ impl Relay {
     }
 
     pub(crate) fn malformed(&mut self) -> Forward {
-        self.stats.dropped_malformed += 1;
-        Forward::Nowhere
+        self.counters.dropped.malformed += 1;
+        Forward::Consumed
     }
 
     pub(crate) fn reply(&mut self, client: Client, reply: Reply) {
         if let Some(payload) = reply.encode() {
-            self.transmits.push_back(Transmit { link: client.link, to: client.address, payload });
+            self.transmits.push_back(Transmit {
+                transport: client.transport,
+                destination: client.address,
+                payload,
+            });
         }
     }
 
-    pub(crate) fn transmit(&mut self, link: Link, to: SocketAddr, payload: Vec<u8>) {
-        self.transmits.push_back(Transmit { link, to, payload });
+    pub(crate) fn transmit(&mut self, transport: ClientTransport, destination: SocketAddr, payload: Vec<u8>) {
+        self.transmits.push_back(Transmit { transport, destination, payload });
     }
 
     /// Whether a stranger may have another answer now; counts where not.
     pub(crate) fn admits(&mut self, now: Now, client: Client) -> bool {
         let admitted = self.strangers.take(self.ns(now), client.address.ip());
         if !admitted {
-            self.stats.dropped_unauthenticated += 1;
+            self.counters.dropped.rate_limited += 1;
         }
         admitted
     }
@@ -237,27 +242,27 @@ impl Relay {
         // Whoever has an allocation has shown credentials; all others share a rate by address before anything is parsed.
         let standing = self.clients.get(&client).copied();
         if standing.is_none() && !self.admits(now, client) {
-            return Forward::Nowhere;
+            return Forward::Consumed;
         }
         let request = match Request::decode(bytes) {
             Ok(request) => request,
-            Err(NotARequest::Indication) => return Forward::Nowhere,
+            Err(NotARequest::Indication) => return Forward::Consumed,
             Err(NotARequest::Garbage) => return self.malformed(),
             Err(NotARequest::Broken { method, id }) => {
                 if standing.is_none() || self.admits(now, client) {
                     let method = stun_rs::MessageType::from(method).method();
                     self.reply(client, Reply::error(method, id.into(), 400));
                 }
-                return Forward::Nowhere;
+                return Forward::Consumed;
             }
         };
-        self.stats.requests += 1;
+        self.counters.requests += 1;
         match request.method() {
             stun_rs::methods::BINDING => self.binding(client, &request),
             method if is_turn(method) => self.authenticated(now, client, &request, standing),
             _ => return self.malformed(),
         }
-        Forward::Nowhere
+        Forward::Consumed
     }
 
     fn authenticated(&mut self, now: Now, client: Client, request: &Request<'_>, standing: Option<usize>) {
@@ -276,7 +281,7 @@ impl Relay {
             }
             Err(refusal) => {
                 if matches!(refusal, Refusal::Unauthenticated { wrong: true }) {
-                    self.stats.unauthorized += 1;
+                    self.counters.refused.unauthenticated += 1;
                 }
                 let admitted = standing.is_none() || self.admits(now, client);
                 admitted.then(|| self.credentials.refuse(now, request, source, refusal))
@@ -294,7 +299,7 @@ impl Relay {
         self.clients.remove(&allocation.client);
         for address in allocation.relayed.into_iter().flatten() {
             self.relayed.remove(&address);
-            self.events.push_back(Event::Close { socket: RelaySocket::new(at, address.is_ipv6()) });
+            self.events.push_back(Event::CloseSocket { socket: RelaySocket::new(at, address.is_ipv6()) });
         }
         decrement(&mut self.per_user, crate::credentials::quota_name(&allocation.username));
         decrement(&mut self.per_address, &neighbourhood(allocation.client.address.ip()));

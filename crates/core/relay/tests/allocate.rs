@@ -51,7 +51,7 @@ fn a_retransmission_gets_the_same_answer_and_another_request_437() {
     let again = lab.ask(alice.client, &message).unwrap();
     assert_eq!(relayed(&first), relayed(&again));
     assert_eq!(code(&alice.call(&mut lab, allocate())), 437);
-    assert_eq!((lab.open.len(), lab.relay.stats().allocations), (1, 1));
+    assert_eq!((lab.open.len(), lab.relay.counters().allocations_active), (1, 1));
 }
 
 #[test]
@@ -105,10 +105,10 @@ fn an_allocation_ends_when_it_is_not_refreshed() {
     lab.wait(599);
     assert_eq!(code(&alice.call(&mut lab, refresh(600))), 0);
     lab.wait(599);
-    assert_eq!((lab.open.len(), lab.relay.stats().allocations), (1, 1));
+    assert_eq!((lab.open.len(), lab.relay.counters().allocations_active), (1, 1));
     assert_eq!(lab.relay.poll_timeout(), Some(lab.now.instant + Duration::from_secs(1)));
     lab.wait(1);
-    assert_eq!((lab.open.len(), lab.relay.stats().allocations), (0, 0));
+    assert_eq!((lab.open.len(), lab.relay.counters().allocations_active), (0, 0));
     assert_eq!(lab.relay.poll_timeout(), None);
     assert_eq!(code(&alice.call(&mut lab, refresh(600))), 437);
 }
@@ -126,8 +126,10 @@ fn a_lifetime_of_zero_ends_it_at_once() {
 #[test]
 fn a_lost_connection_ends_its_allocation() {
     let mut lab = Lab::new(settings());
-    let client =
-        partyline_relay::Client { link: partyline_relay::Link::Stream(5), address: address("192.0.2.1:1") };
+    let client = partyline_relay::Client {
+        transport: partyline_relay::ClientTransport::Stream(5),
+        address: address("192.0.2.1:1"),
+    };
     Caller::new(&mut lab, client, "alice", "a").relayed(&mut lab);
     lab.relay.handle_disconnect(client);
     lab.wait(0);
@@ -152,7 +154,7 @@ fn families_are_given_as_asked() {
     assert_eq!((addresses, lab.open.len()), (2, 3));
     let one = refresh(0).with_attribute(RequestedAddressFamily::new(AddressFamily::IPv4));
     assert_eq!(code(&bob.call(&mut lab, one)), 0);
-    assert_eq!((lab.open.len(), lab.relay.stats().allocations), (2, 2));
+    assert_eq!((lab.open.len(), lab.relay.counters().allocations_active), (2, 2));
 }
 
 #[test]
@@ -270,7 +272,7 @@ fn a_port_that_is_taken_is_replaced_and_a_range_that_is_full_is_508() {
     assert_eq!(code(&bob.call(&mut lab, allocate())), 0);
     let carol = Caller::new(&mut lab, udp("192.0.2.3:1"), "bob", "b");
     assert_eq!(code(&carol.call(&mut lab, allocate())), 508);
-    assert_eq!((lab.open.len(), lab.relay.stats().allocations), (2, 2));
+    assert_eq!((lab.open.len(), lab.relay.counters().allocations_active), (2, 2));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod lab;
 
 use lab::*;
-use partyline_relay::Link;
+use partyline_relay::ClientTransport;
 use stun_rs::{
     MessageDecoder, StunMessage, StunMessageBuilder,
     attributes::{
@@ -14,18 +14,21 @@ use stun_rs::{
     methods::BINDING,
 };
 
-fn ask(lab: &mut Lab, builder: StunMessageBuilder) -> (Link, std::net::SocketAddr, StunMessage, usize) {
+fn ask(
+    lab: &mut Lab,
+    builder: StunMessageBuilder,
+) -> (ClientTransport, std::net::SocketAddr, StunMessage, usize) {
     lab.packet(udp("192.0.2.1:1000"), &encode(&builder.build()));
     let answer = lab.transmits().pop().unwrap();
     let (message, length) = MessageDecoder::default().decode(&answer.payload).unwrap();
-    (answer.link, answer.to, message, length)
+    (answer.transport, answer.destination, message, length)
 }
 
 #[test]
 fn a_client_learns_its_address_and_ours() {
     let mut lab = Lab::new(settings());
-    let (link, to, answer, length) = ask(&mut lab, request(BINDING));
-    assert_eq!((link, to), (Link::Udp(0), address("192.0.2.1:1000")));
+    let (transport, to, answer, length) = ask(&mut lab, request(BINDING));
+    assert_eq!((transport, to), (ClientTransport::Udp(0), address("192.0.2.1:1000")));
     assert_eq!(*answer.get::<XorMappedAddress>().unwrap().expect_xor_mapped_address().socket_address(), to);
     let origin = answer.get::<ResponseOrigin>().unwrap().expect_response_origin();
     assert_eq!(*origin.socket_address(), address("198.51.100.1:3478"));
@@ -45,8 +48,9 @@ fn the_answer_comes_from_where_it_is_wanted() {
         (Some(ip | port), 3, "198.51.100.2:3479"),
     ] {
         let mut lab = Lab::new(settings());
-        let (link, _, answer, _) = ask(&mut lab, request(BINDING).with_attribute(ChangeRequest::new(flags)));
-        assert_eq!(link, Link::Udp(listener));
+        let (transport, _, answer, _) =
+            ask(&mut lab, request(BINDING).with_attribute(ChangeRequest::new(flags)));
+        assert_eq!(transport, ClientTransport::Udp(listener));
         assert_eq!(
             *answer.get::<ResponseOrigin>().unwrap().expect_response_origin().socket_address(),
             address(origin)
@@ -76,7 +80,7 @@ fn fingerprints_are_checked_and_answered() {
     bytes[10] ^= 1;
     lab.packet(udp("192.0.2.1:1"), &bytes);
     assert!(lab.transmits().is_empty());
-    assert_eq!(lab.relay.stats().dropped_malformed, 1);
+    assert_eq!(lab.relay.counters().dropped.malformed, 1);
 }
 
 #[test]
@@ -109,7 +113,7 @@ fn old_clients_are_answered_in_their_own_words() {
     bytes.extend_from_slice(&[0, 3, 0, 4, 0, 0, 0, 6]);
     lab.packet(udp("192.0.2.1:1000"), &bytes);
     let answer = lab.transmits().pop().unwrap();
-    assert_eq!(answer.link, Link::Udp(3));
+    assert_eq!(answer.transport, ClientTransport::Udp(3));
     assert_eq!(answer.payload[..4], [1, 1, 0, 36]);
     assert_eq!(answer.payload[4..20], [0xAB; 16]);
     assert_eq!(answer.payload[20..32], [0, 1, 0, 8, 0, 1, 0x03, 0xE8, 192, 0, 2, 1]);

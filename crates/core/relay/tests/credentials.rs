@@ -53,7 +53,7 @@ fn wrong_names_passwords_and_realms_are_challenged_again() {
         let caller = Caller::new(&mut lab, udp("192.0.2.1:1"), name, password);
         assert_eq!(code(&caller.call(&mut lab, allocate())), 401);
     }
-    assert_eq!(lab.relay.stats().unauthorized, 3);
+    assert_eq!(lab.relay.counters().refused.unauthenticated, 3);
     assert!(lab.open.is_empty());
 }
 
@@ -177,5 +177,5 @@ fn strangers_get_only_so_many_answers() {
     let answers = (0..100)
         .filter(|port| lab.ask(udp(&format!("192.0.2.1:{}", port + 1)), &allocate().build()).is_some());
     assert_eq!(answers.count(), 10);
-    assert_eq!(lab.relay.stats().dropped_unauthenticated, 90);
+    assert_eq!(lab.relay.counters().dropped.rate_limited, 90);
 }

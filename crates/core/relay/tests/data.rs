@@ -4,7 +4,7 @@
 mod lab;
 
 use lab::*;
-use partyline_relay::{Client, Forward, Link, PeerPolicy, Settings};
+use partyline_relay::{Client, ClientTransport, Forward, PeerPolicy, Settings};
 use proptest::prelude::*;
 use stun_rs::{
     MessageClass, MessageDecoder, StunMessageBuilder,
@@ -26,9 +26,9 @@ fn indications_go_both_ways_while_the_permission_lasts() {
     let mut lab = Lab::new(settings());
     let alice = alice(&mut lab);
     let relayed = alice.relayed(&mut lab);
-    assert_eq!(lab.packet(alice.client, &send(PEER, b"hi")).0, Forward::Nowhere);
-    assert_eq!(lab.peer_sends(relayed, address(PEER), b"hi").0, Forward::Nowhere);
-    assert_eq!(lab.relay.stats().dropped_denied, 2);
+    assert_eq!(lab.packet(alice.client, &send(PEER, b"hi")).0, Forward::Consumed);
+    assert_eq!(lab.peer_sends(relayed, address(PEER), b"hi").0, Forward::Consumed);
+    assert_eq!(lab.relay.counters().dropped.no_permission, 2);
 
     alice.call(&mut lab, permission(PEER));
     let (forward, bytes) = lab.packet(alice.client, &send(PEER, b"hi"));
@@ -43,8 +43,8 @@ fn indications_go_both_ways_while_the_permission_lasts() {
     assert_eq!(*from.socket_address(), address("203.0.113.1:77"));
 
     lab.wait(300);
-    assert_eq!(lab.packet(alice.client, &send(PEER, b"hi")).0, Forward::Nowhere);
-    assert_eq!(lab.peer_sends(relayed, address(PEER), b"hi").0, Forward::Nowhere);
+    assert_eq!(lab.packet(alice.client, &send(PEER, b"hi")).0, Forward::Consumed);
+    assert_eq!(lab.peer_sends(relayed, address(PEER), b"hi").0, Forward::Consumed);
 }
 
 #[test]
@@ -52,19 +52,19 @@ fn channels_go_both_ways_in_short_form() {
     let mut lab = Lab::new(settings());
     let alice = alice(&mut lab);
     let relayed = alice.relayed(&mut lab);
-    assert_eq!(lab.packet(alice.client, &channel_data(0x4000, b"hi")).0, Forward::Nowhere);
+    assert_eq!(lab.packet(alice.client, &channel_data(0x4000, b"hi")).0, Forward::Consumed);
     alice.call(&mut lab, channel(0x4000, PEER));
     let (forward, bytes) = lab.packet(alice.client, &channel_data(0x4000, b"hi"));
     assert!(matches!(forward, Forward::ToPeer { peer, .. } if peer == address(PEER)));
     assert_eq!(bytes, b"hi");
     assert_eq!(lab.peer_sends(relayed, address(PEER), b"yo!").1, channel_data(0x4000, b"yo!"));
-    assert_eq!(lab.packet(udp("192.0.2.7:7"), &channel_data(0x4000, b"hi")).0, Forward::Nowhere);
+    assert_eq!(lab.packet(udp("192.0.2.7:7"), &channel_data(0x4000, b"hi")).0, Forward::Consumed);
 }
 
 #[test]
 fn streams_get_padded_channel_data() {
     let mut lab = Lab::new(settings());
-    let client = Client { link: Link::Stream(1), address: address("192.0.2.1:1") };
+    let client = Client { transport: ClientTransport::Stream(1), address: address("192.0.2.1:1") };
     let alice = Caller::new(&mut lab, client, "alice", "a");
     let relayed = alice.relayed(&mut lab);
     alice.call(&mut lab, channel(0x4000, PEER));
@@ -78,7 +78,7 @@ fn members_meet_inside_the_server() {
     let (alice, bob) = (alice(&mut lab), bob(&mut lab));
     let (a, b) = (alice.relayed(&mut lab), bob.relayed(&mut lab));
     alice.call(&mut lab, channel(0x4000, &b.to_string()));
-    assert_eq!(lab.packet(alice.client, &channel_data(0x4000, b"hi")).0, Forward::Nowhere);
+    assert_eq!(lab.packet(alice.client, &channel_data(0x4000, b"hi")).0, Forward::Consumed);
     bob.call(&mut lab, permission(&a.to_string()));
     let (forward, bytes) = lab.packet(alice.client, &channel_data(0x4000, b"hi"));
     assert!(matches!(forward, Forward::ToClient { client, .. } if client == bob.client));
@@ -87,8 +87,8 @@ fn members_meet_inside_the_server() {
     bob.call(&mut lab, channel(0x4001, &a.to_string()));
     assert_eq!(lab.packet(alice.client, &channel_data(0x4000, b"hi")).1, channel_data(0x4001, b"hi"));
     assert_eq!(lab.packet(bob.client, &channel_data(0x4001, b"yo")).1, channel_data(0x4000, b"yo"));
-    let stats = lab.relay.stats();
-    assert_eq!((stats.packets_from_clients, stats.packets_to_clients), (3, 3));
+    let counters = lab.relay.counters();
+    assert_eq!((counters.packets.from_clients, counters.packets.to_clients), (3, 3));
 }
 
 #[test]
@@ -99,10 +99,10 @@ fn the_server_is_no_way_to_itself() {
         let alice = alice(&mut lab);
         alice.relayed(&mut lab);
         alice.call(&mut lab, permission("198.51.100.1:1"));
-        assert_eq!(lab.packet(alice.client, &send("198.51.100.1:3478", b"x")).0, Forward::Nowhere);
-        assert_eq!(lab.packet(alice.client, &send("198.51.100.1:3479", b"x")).0, Forward::Nowhere);
+        assert_eq!(lab.packet(alice.client, &send("198.51.100.1:3478", b"x")).0, Forward::Consumed);
+        assert_eq!(lab.packet(alice.client, &send("198.51.100.1:3479", b"x")).0, Forward::Consumed);
         let other = lab.packet(alice.client, &send("198.51.100.1:22", b"x")).0;
-        assert_eq!(other != Forward::Nowhere, to_own_address);
+        assert_eq!(other != Forward::Consumed, to_own_address);
     }
 }
 
@@ -119,7 +119,8 @@ fn bandwidth_is_limited_per_allocation_and_in_all() {
             caller.call(&mut lab, channel(0x4000, PEER));
         }
         let packet = channel_data(0x4000, &[0; 1000]);
-        let mut pass = |client| (0..30).filter(|_| lab.packet(client, &packet).0 != Forward::Nowhere).count();
+        let mut pass =
+            |client| (0..30).filter(|_| lab.packet(client, &packet).0 != Forward::Consumed).count();
         assert_eq!((pass(alice.client), pass(bob.client)), (10, if total { 0 } else { 10 }));
     }
 }

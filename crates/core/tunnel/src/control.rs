@@ -18,7 +18,7 @@ use crate::{
 /// UDP port of the control channel.
 pub const CONTROL_PORT: u16 = 20556;
 /// Longest control message, in bytes.
-pub const CONTROL_LIMIT: usize = 16 * 1024;
+pub const MAX_CONTROL_MESSAGE_LEN: usize = 16 * 1024;
 
 /// Bytes of a message in one packet; fits the smallest IPv6 packet size of 1,280 with all headers.
 const CHUNK: usize = 1200;
@@ -29,9 +29,9 @@ const HEADERS: usize = V6_HEADER + UDP_HEADER + CHUNK_HEADER;
 const PARTIAL: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A control message above [`CONTROL_LIMIT`].
+/// A control message above [`MAX_CONTROL_MESSAGE_LEN`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a control message has at most {CONTROL_LIMIT} bytes, this one has {0}")]
+#[error("a control message has at most {MAX_CONTROL_MESSAGE_LEN} bytes, this one has {0}")]
 pub struct ControlTooLong(pub usize);
 
 /// The packets that carry a message.
@@ -41,7 +41,7 @@ pub(crate) fn packets(
     number: u32,
     message: &[u8],
 ) -> Result<impl Iterator<Item = Vec<u8>>, ControlTooLong> {
-    if message.len() > CONTROL_LIMIT {
+    if message.len() > MAX_CONTROL_MESSAGE_LEN {
         return Err(ControlTooLong(message.len()));
     }
     let count = message.len().div_ceil(CHUNK).max(1);
@@ -101,7 +101,7 @@ impl Reassembly {
         let number = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
         let (index, count) = (usize::from(header[12]), usize::from(header[13]));
         let full = if index + 1 < count { chunk.len() == CHUNK } else { chunk.len() <= CHUNK };
-        if index >= count || count > CONTROL_LIMIT.div_ceil(CHUNK) || !full {
+        if index >= count || count > MAX_CONTROL_MESSAGE_LEN.div_ceil(CHUNK) || !full {
             return Err(DropReason::Control);
         }
         if count == 1 {
@@ -135,7 +135,7 @@ impl Reassembly {
 impl Partial {
     fn add(&mut self, index: usize, count: usize, chunk: &[u8]) -> Result<(), DropReason> {
         let end = index * CHUNK + chunk.len();
-        if count != self.count || self.missing & 1 << index == 0 || end > CONTROL_LIMIT {
+        if count != self.count || self.missing & 1 << index == 0 || end > MAX_CONTROL_MESSAGE_LEN {
             return Err(DropReason::Control);
         }
         self.missing &= !(1 << index);

@@ -77,9 +77,9 @@ impl DropReason {
 
 /// Packets dropped, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Drops([u64; DropReason::ALL.len()]);
+pub struct DropCounters([u64; DropReason::ALL.len()]);
 
-impl Drops {
+impl DropCounters {
     /// How many for this reason.
     #[must_use]
     pub const fn get(&self, reason: DropReason) -> u64 {

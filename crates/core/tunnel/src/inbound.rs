@@ -6,7 +6,7 @@ use boringtun::noise::{Packet, Tunn};
 use partyline_model::{DeviceId, PartyId};
 
 use crate::{
-    DATAGRAM_LIMIT, DropReason, Inbound, Outbox, Tunnel,
+    DropReason, MAX_DATAGRAM_LEN, Outbox, Received, Tunnel,
     outbound::is_control,
     packet::Header,
     party::{Party, Reach},
@@ -15,36 +15,36 @@ use crate::{
 };
 
 /// The least room [`Tunnel::inbound`] needs for what it writes.
-pub const PACKET_MINIMUM: usize = HANDSHAKE_LEN;
+pub const MIN_SCRATCH_LEN: usize = HANDSHAKE_LEN;
 
 impl Tunnel {
     /// Takes a datagram that looks like WireGuard, for whichever party. `from` is the address it came from, used only
-    /// to demand a proof of address under load. What it contains is written to `packet`, which must be as long as the
-    /// datagram and [`PACKET_MINIMUM`]; packets that waited for a session go to `out`.
-    pub fn inbound(
+    /// to demand a proof of address under load. What it contains is written to `scratch`, which must be as long as the
+    /// datagram and [`MIN_SCRATCH_LEN`]; packets that waited for a session go to `out`.
+    pub fn handle_datagram<'a>(
         &mut self,
         now: Instant,
         from: IpAddr,
         datagram: &[u8],
-        packet: &mut [u8],
+        scratch: &'a mut [u8],
         out: &mut Outbox,
-    ) -> Inbound {
-        self.receive(now, from, datagram, packet, out).unwrap_or_else(|reason| {
+    ) -> Received<'a> {
+        self.receive(now, from, datagram, scratch, out).unwrap_or_else(|reason| {
             self.drops.count(reason);
-            Inbound::Dropped(reason)
+            Received::Dropped(reason)
         })
     }
 
-    fn receive(
+    fn receive<'a>(
         &mut self,
         now: Instant,
         from: IpAddr,
         datagram: &[u8],
-        packet: &mut [u8],
+        packet: &'a mut [u8],
         out: &mut Outbox,
-    ) -> Result<Inbound, DropReason> {
+    ) -> Result<Received<'a>, DropReason> {
         // boringtun panics if there is less room than the datagram has, before it knows who sent it.
-        if datagram.len() > DATAGRAM_LIMIT || packet.len() < datagram.len().max(PACKET_MINIMUM) {
+        if datagram.len() > MAX_DATAGRAM_LEN || packet.len() < datagram.len().max(MIN_SCRATCH_LEN) {
             return Err(DropReason::TooLong);
         }
         let message = Tunn::parse_incoming_packet(datagram).map_err(|_| DropReason::Malformed)?;
@@ -60,14 +60,14 @@ impl Tunnel {
         }
     }
 
-    fn initiation(
+    fn initiation<'a>(
         &mut self,
         now: Instant,
         from: IpAddr,
         datagram: &[u8],
         message: &Packet,
-        reply: &mut [u8],
-    ) -> Result<Inbound, DropReason> {
+        reply: &'a mut [u8],
+    ) -> Result<Received<'a>, DropReason> {
         let party = self.parties.values().find(|party| party.is_addressed_by(datagram));
         let party = party.ok_or(DropReason::UnknownPeer)?;
         if !self.handshakes.take(now) {
@@ -75,7 +75,7 @@ impl Tunnel {
                 Ok(()) => {}
                 Err(Some(len)) => {
                     self.drops.count(DropReason::Flood);
-                    return Ok(Inbound::Reply { with: None, len });
+                    return Ok(Received::HandshakeReply { peer: None, datagram: &mut reply[..len] });
                 }
                 Err(None) => return Err(DropReason::Flood),
             }
@@ -85,34 +85,34 @@ impl Tunnel {
         let with = peer.who;
         let opened = peer.session.shake(now, datagram, reply).or_else(|reason| peer.drop(reason))?;
         self.after(slot);
-        Ok(answer(with, &opened))
+        Ok(answer(with, &opened, reply))
     }
 
     /// A handshake response or a cookie, in answer to our own initiation.
-    fn handshake(
+    fn handshake<'a>(
         &mut self,
         now: Instant,
         receiver: u32,
         datagram: &[u8],
-        reply: &mut [u8],
+        reply: &'a mut [u8],
         out: &mut Outbox,
-    ) -> Result<Inbound, DropReason> {
+    ) -> Result<Received<'a>, DropReason> {
         let (slot, peer) = by_index(&mut self.slots, receiver)?;
         let with = peer.who;
         let opened = peer.session.shake(now, datagram, reply).or_else(|reason| peer.drop(reason))?;
         peer.flush(&mut self.drops, out);
         self.after(slot);
-        Ok(answer(with, &opened))
+        Ok(answer(with, &opened, reply))
     }
 
-    fn data(
+    fn data<'a>(
         &mut self,
         now: Instant,
         receiver: u32,
         datagram: &[u8],
-        packet: &mut [u8],
+        packet: &'a mut [u8],
         out: &mut Outbox,
-    ) -> Result<Inbound, DropReason> {
+    ) -> Result<Received<'a>, DropReason> {
         let (slot, peer) = by_index(&mut self.slots, receiver)?;
         let was_ready = peer.session.is_ready();
         let opened = peer.session.open(now, datagram, packet).or_else(|reason| peer.drop(reason))?;
@@ -124,7 +124,7 @@ impl Tunnel {
             (Opened::Packet(len), Some(ours)) => {
                 accept(now, ours, peer, &mut packet[..len]).or_else(|reason| peer.drop(reason))
             }
-            (opened, _) => Ok(answer((party, id), &opened)),
+            (opened, _) => Ok(answer((party, id), &opened, packet)),
         };
         if !was_ready {
             self.after(slot);
@@ -140,15 +140,20 @@ fn by_index(slots: &mut [Option<Peer>], receiver: u32) -> Result<(usize, &mut Pe
     peer.map(|peer| (slot, peer)).ok_or(DropReason::UnknownIndex)
 }
 
-fn answer(with: (PartyId, DeviceId), opened: &Opened) -> Inbound {
+fn answer<'a>(with: (PartyId, DeviceId), opened: &Opened, reply: &'a mut [u8]) -> Received<'a> {
     match *opened {
-        Opened::Reply(len) => Inbound::Reply { with: Some(with), len },
-        _ => Inbound::Nothing { party: with.0, peer: with.1 },
+        Opened::Reply(len) => Received::HandshakeReply { peer: Some(with), datagram: &mut reply[..len] },
+        _ => Received::Authenticated { party: with.0, peer: with.1 },
     }
 }
 
 /// Decides about an authentic packet: its source must be the member's, its destination ours or everyone's.
-fn accept(now: Instant, ours: &Party, peer: &mut Peer, packet: &mut [u8]) -> Result<Inbound, DropReason> {
+fn accept<'a>(
+    now: Instant,
+    ours: &Party,
+    peer: &mut Peer,
+    packet: &'a mut [u8],
+) -> Result<Received<'a>, DropReason> {
     let header = Header::parse(packet).ok_or(DropReason::Malformed)?;
     if !peer.config.owns(header.source) {
         return Err(DropReason::Spoofed);
@@ -164,12 +169,12 @@ fn accept(now: Instant, ours: &Party, peer: &mut Peer, packet: &mut [u8]) -> Res
     peer.received(&mut packet[..header.len], &header);
     let (party, id) = peer.who;
     if !is_control(packet, &header) {
-        return Ok(Inbound::Packet { party, peer: id, len: header.len });
+        return Ok(Received::Packet { party, peer: id, packet: &mut packet[..header.len] });
     }
     let message = peer.control.take(now, &packet[header.payload..header.len])?;
-    Ok(message.map_or(Inbound::Nothing { party, peer: id }, |bytes| Inbound::Control {
+    Ok(message.map_or(Received::Authenticated { party, peer: id }, |message| Received::Control {
         party,
         peer: id,
-        bytes,
+        message,
     }))
 }

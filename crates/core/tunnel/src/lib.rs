@@ -44,17 +44,17 @@ mod tunnel;
 #[cfg(test)]
 mod tests;
 
-pub use control::{CONTROL_LIMIT, CONTROL_PORT, ControlTooLong};
-pub use drops::{DropReason, Drops};
-pub use inbound::PACKET_MINIMUM;
-pub use outbox::{Burst, HEADROOM, Outbox};
-pub use party::{PartyNet, PeerConfig};
-pub use peer::PathShape;
-pub use session::SessionView;
-pub use tunnel::{Event, Inbound, Tunnel};
+pub use control::{CONTROL_PORT, ControlTooLong, MAX_CONTROL_MESSAGE_LEN};
+pub use drops::{DropCounters, DropReason};
+pub use inbound::MIN_SCRATCH_LEN;
+pub use outbox::{Burst, Outbox, RELAY_HEADROOM};
+pub use party::{PartyConfig, PeerConfig};
+pub use peer::PathConfig;
+pub use session::SessionStats;
+pub use tunnel::{Event, Received, Tunnel};
 
 /// What WireGuard adds to a packet: header 16, authentication tag 16.
 pub const OVERHEAD: usize = 32;
 
 /// The longest datagram that is looked at. Nothing on the tunnel's socket is longer than a jumbo frame.
-pub const DATAGRAM_LIMIT: usize = 9216;
+pub const MAX_DATAGRAM_LEN: usize = 9216;

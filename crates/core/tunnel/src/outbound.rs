@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Instant};
 use partyline_model::{DeviceId, PartyId};
 
 use crate::{
-    CONTROL_PORT, ControlTooLong, DATAGRAM_LIMIT, DropReason, OVERHEAD, Outbox, Tunnel, control,
+    CONTROL_PORT, ControlTooLong, DropReason, MAX_DATAGRAM_LEN, OVERHEAD, Outbox, Tunnel, control,
     packet::{Header, IGMP, UDP},
     party::Reach,
 };
@@ -13,7 +13,7 @@ use crate::{
 impl Tunnel {
     /// Takes one IP packet from a party's network device. Datagrams for the members go to `out`, as do Packet Too Big
     /// messages for the device. The packet may be changed: its maximum segment size is clamped in place.
-    pub fn outbound(&mut self, now: Instant, party: PartyId, packet: &mut [u8], out: &mut Outbox) {
+    pub fn handle_packet(&mut self, now: Instant, party: PartyId, packet: &mut [u8], out: &mut Outbox) {
         if let Err(reason) = self.route(now, party, packet, out) {
             self.drops.count(reason);
         }
@@ -29,7 +29,7 @@ impl Tunnel {
         let party = self.parties.get_mut(&id).ok_or(DropReason::UnknownParty)?;
         let header = Header::parse(packet).ok_or(DropReason::Malformed)?;
         let packet = &mut packet[..header.len];
-        if packet.len() > DATAGRAM_LIMIT - OVERHEAD {
+        if packet.len() > MAX_DATAGRAM_LEN - OVERHEAD {
             return Err(DropReason::TooLong);
         }
         if !party.owns(header.source) {
@@ -85,7 +85,7 @@ impl Tunnel {
         }
     }
 
-    /// Sends a message of at most [`crate::CONTROL_LIMIT`] bytes to a member's engine, through the tunnel. It can be
+    /// Sends a message of at most [`crate::MAX_CONTROL_MESSAGE_LEN`] bytes to a member's engine, through the tunnel. It can be
     /// lost like any datagram; without a session it waits for one a moment. Ignored if there is no such member.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 use partyline_model::{DeviceId, PartyId};
 
 /// Bytes in front of each datagram for members reached through a relay: the ChannelData header (RFC 8656).
-pub const HEADROOM: usize = 4;
+pub const RELAY_HEADROOM: usize = 4;
 
 /// Bytes an outbox holds at most: a full-size broadcast to a party of 254.
 const LIMIT: usize = 512 * 1024;
@@ -32,7 +32,7 @@ pub struct Burst<'a> {
     pub party: PartyId,
     /// The member.
     pub peer: DeviceId,
-    /// Bytes in front of each datagram that the caller fills in: 0, or [`HEADROOM`] where it asked for them.
+    /// Bytes in front of each datagram that the caller fills in: 0, or [`RELAY_HEADROOM`] where it asked for them.
     pub headroom: usize,
     /// Length of each datagram, headroom included.
     pub segment: usize,
@@ -105,8 +105,8 @@ impl Outbox {
         })
     }
 
-    /// IP packets to write back to a party's network device (Packet Too Big messages).
-    pub fn returned(&self) -> impl Iterator<Item = (PartyId, &[u8])> {
+    /// Returns the IP packets for the parties' own network devices: ICMP Packet Too Big messages.
+    pub fn deliveries(&self) -> impl Iterator<Item = (PartyId, &[u8])> {
         let mut rest = self.returned_bytes.as_slice();
         self.returned.iter().map(move |(party, len)| {
             let (packet, tail) = rest.split_at(*len);

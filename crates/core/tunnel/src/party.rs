@@ -21,7 +21,7 @@ const STORM_BURST: u32 = 500;
 
 /// Our own place in a party's network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PartyNet {
+pub struct PartyConfig {
     /// Our IPv4 address and the party's prefix.
     pub v4: Ipv4Net,
     /// Our IPv6 address and the party's prefix. The link-local address with the same interface identifier is ours too.
@@ -68,7 +68,7 @@ pub(crate) enum Reach {
 pub(crate) struct Party {
     pub secret: StaticSecret,
     pub public: PublicKey,
-    pub net: PartyNet,
+    pub net: PartyConfig,
     /// Slots of the members.
     pub peers: BTreeMap<DeviceId, usize>,
     pub routes: BTreeMap<IpAddr, usize>,
@@ -82,7 +82,7 @@ pub(crate) struct Party {
 }
 
 impl Party {
-    pub(crate) fn new(now: Instant, secret: StaticSecret, net: PartyNet) -> Self {
+    pub(crate) fn new(now: Instant, secret: StaticSecret, net: PartyConfig) -> Self {
         let public = PublicKey::from(&secret);
         Self {
             public,

@@ -6,7 +6,7 @@ use partyline_model::{DeviceId, PartyId};
 use rand_core::RngCore;
 
 use crate::{
-    DropReason, Drops, OVERHEAD, Outbox, PeerConfig, SessionView,
+    DropCounters, DropReason, OVERHEAD, Outbox, PeerConfig, SessionStats,
     bucket::Bucket,
     control::Reassembly,
     fragment, mss,
@@ -22,8 +22,8 @@ const MTU_MINIMUM: u16 = 576;
 
 /// What the path to a member carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PathShape {
-    /// Bytes to leave free in front of each datagram: 0, or [`crate::HEADROOM`] where it goes through a relay.
+pub struct PathConfig {
+    /// Bytes to leave free in front of each datagram: 0, or [`crate::RELAY_HEADROOM`] where it goes through a relay.
     pub headroom: usize,
     /// Largest packet inside the tunnel, in bytes; the path's datagram size less [`OVERHEAD`]. `None` if no smaller
     /// than the device's.
@@ -44,7 +44,7 @@ pub(crate) struct Peer {
     pub next_control: u32,
     mtu: usize,
     headroom: usize,
-    counters: SessionView,
+    counters: SessionStats,
 }
 
 impl Peer {
@@ -67,19 +67,19 @@ impl Peer {
             next_control: 0,
             mtu: mtu.into(),
             headroom: 0,
-            counters: SessionView::default(),
+            counters: SessionStats::default(),
         }
     }
 
-    pub(crate) fn view(&self) -> SessionView {
-        SessionView {
+    pub(crate) fn view(&self) -> SessionStats {
+        SessionStats {
             ready: self.session.is_ready(),
             last_handshake: self.session.last_handshake(),
             ..self.counters
         }
     }
 
-    pub(crate) fn set_path(&mut self, now: Instant, path: Option<PathShape>, device_mtu: u16) {
+    pub(crate) fn set_path(&mut self, now: Instant, path: Option<PathConfig>, device_mtu: u16) {
         if let Some(path) = path {
             self.headroom = path.headroom;
             self.mtu = path.mtu.map_or(device_mtu, |mtu| mtu.clamp(MTU_MINIMUM, device_mtu)).into();
@@ -91,7 +91,7 @@ impl Peer {
         &mut self,
         now: Instant,
         rng: &mut impl RngCore,
-        drops: &mut Drops,
+        drops: &mut DropCounters,
         out: &mut Outbox,
     ) {
         let expired = self.session.give_up(now);
@@ -104,7 +104,7 @@ impl Peer {
     }
 
     /// Sends what waited for the session.
-    pub(crate) fn flush(&mut self, drops: &mut Drops, out: &mut Outbox) {
+    pub(crate) fn flush(&mut self, drops: &mut DropCounters, out: &mut Outbox) {
         while let Some(packet) = self.session.next_waiting() {
             if let Err(reason) = self.seal(&packet, out) {
                 drops.count(reason);
@@ -118,7 +118,7 @@ impl Peer {
         now: Instant,
         packet: &mut [u8],
         header: &Header,
-        drops: &mut Drops,
+        drops: &mut DropCounters,
         out: &mut Outbox,
     ) -> Result<(), DropReason> {
         mss::clamp(packet, header, self.mtu);
@@ -140,7 +140,7 @@ impl Peer {
         &mut self,
         now: Instant,
         packet: &[u8],
-        drops: &mut Drops,
+        drops: &mut DropCounters,
         out: &mut Outbox,
     ) -> Result<(), DropReason> {
         if self.session.can_send() {
@@ -175,7 +175,7 @@ impl Peer {
         Err(reason)
     }
 
-    fn drop_many(&mut self, number: usize, drops: &mut Drops) {
+    fn drop_many(&mut self, number: usize, drops: &mut DropCounters) {
         for _ in 0..number {
             self.counters.drops.count(DropReason::Waiting);
             drops.count(DropReason::Waiting);

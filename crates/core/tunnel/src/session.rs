@@ -14,7 +14,7 @@ use boringtun::noise::{Tunn, TunnResult, errors::WireGuardError, rate_limiter::R
 use rand_core::RngCore;
 use x25519_dalek::{PublicKey, StaticSecret};
 
-use crate::{DropReason, Drops};
+use crate::{DropCounters, DropReason};
 
 /// Room for the longest handshake message.
 pub(crate) const HANDSHAKE_LEN: usize = 148;
@@ -36,7 +36,7 @@ const WORTH: Duration = Duration::from_secs(3);
 
 /// A session as others may see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SessionView {
+pub struct SessionStats {
     /// Whether data can flow now: keys are agreed on.
     pub ready: bool,
     /// When the last handshake was completed.
@@ -50,7 +50,7 @@ pub struct SessionView {
     /// Bytes sent.
     pub sent_bytes: u64,
     /// Packets from and to this member that were dropped.
-    pub drops: Drops,
+    pub drops: DropCounters,
 }
 
 /// What a datagram turned out to be.

@@ -11,8 +11,8 @@ use rand_core::{RngCore, SeedableRng};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::{
-    DropReason, Drops, Outbox, PartyNet, PathShape, PeerConfig, SessionView, bucket::Bucket, party::Party,
-    peer::Peer, session::Session,
+    DropCounters, DropReason, Outbox, PartyConfig, PathConfig, PeerConfig, SessionStats, bucket::Bucket,
+    party::Party, peer::Peer, session::Session,
 };
 
 /// Handshake initiations a second that are worth an X25519 operation to find out who sent them.
@@ -21,52 +21,62 @@ const HANDSHAKE_BURST: u32 = 200;
 /// Events kept for a caller that does not ask; older ones go first.
 const EVENTS: usize = 1024;
 
-/// What a datagram from the socket was.
+/// What a datagram from the socket contained. Slices point into the scratch buffer that the caller passed.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Inbound {
-    /// A packet for the party's network device: the first `len` bytes of the buffer.
+pub enum Received<'a> {
+    /// An IP packet for the party's network device.
     Packet {
         /// The party.
         party: PartyId,
-        /// Who sent it.
+        /// The member that sent it.
         peer: DeviceId,
-        /// Its length.
-        len: usize,
+        /// The packet.
+        packet: &'a mut [u8],
     },
-    /// A message for the engine.
+    /// A complete message of the control channel.
     Control {
         /// The party.
         party: PartyId,
-        /// Who sent it.
+        /// The member that sent it.
         peer: DeviceId,
         /// The message.
-        bytes: Vec<u8>,
+        message: Vec<u8>,
     },
-    /// A handshake message. The first `len` bytes of the buffer go back the way the datagram came.
-    Reply {
-        /// With whom; unknown while an initiator has yet to prove its address.
-        with: Option<(PartyId, DeviceId)>,
-        /// Length of the answer.
-        len: usize,
+    /// A handshake message that has to be answered by the path on which it came.
+    HandshakeReply {
+        /// The member, or `None` while an initiator has yet to prove its address.
+        peer: Option<(PartyId, DeviceId)>,
+        /// The answer.
+        datagram: &'a mut [u8],
     },
-    /// Authentic, but nothing to hand on: a keepalive, a cookie, or part of a control message.
-    Nothing {
+    /// An authentic datagram without content: a keepalive, a cookie reply, or a part of a control message.
+    Authenticated {
         /// The party.
         party: PartyId,
-        /// Who sent it.
+        /// The member that sent it.
         peer: DeviceId,
     },
-    /// Dropped and counted.
+    /// The datagram was dropped and counted.
     Dropped(DropReason),
 }
 
-/// What happened to a session.
+/// A change in the state of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// Keys are agreed on: data can flow.
-    Ready(PartyId, DeviceId),
-    /// The keys ran out and no new ones were agreed on.
-    Lost(PartyId, DeviceId),
+    /// Keys were agreed on: packets can be sent and received.
+    SessionReady {
+        /// The party.
+        party: PartyId,
+        /// The member.
+        peer: DeviceId,
+    },
+    /// The keys expired without new ones having been agreed on.
+    SessionLost {
+        /// The party.
+        party: PartyId,
+        /// The member.
+        peer: DeviceId,
+    },
 }
 
 /// The tunnel of a device. See the crate's documentation.
@@ -76,7 +86,7 @@ pub struct Tunnel {
     pub(crate) slots: Vec<Option<Peer>>,
     pub(crate) rng: ChaCha12Rng,
     pub(crate) handshakes: Bucket,
-    pub(crate) drops: Drops,
+    pub(crate) drops: DropCounters,
     events: VecDeque<Event>,
     wake: Option<Instant>,
     epoch: Instant,
@@ -91,7 +101,7 @@ impl Tunnel {
             slots: Vec::new(),
             rng: ChaCha12Rng::from_seed(seed),
             handshakes: Bucket::new(now, HANDSHAKE_RATE, HANDSHAKE_BURST),
-            drops: Drops::default(),
+            drops: DropCounters::default(),
             events: VecDeque::new(),
             wake: None,
             epoch: now,
@@ -99,7 +109,7 @@ impl Tunnel {
     }
 
     /// Adds a party, or changes the addresses of one; its sessions live on unless the key changed.
-    pub fn add_party(&mut self, now: Instant, id: PartyId, secret: StaticSecret, net: PartyNet) {
+    pub fn set_party(&mut self, now: Instant, id: PartyId, secret: StaticSecret, net: PartyConfig) {
         match self.parties.get_mut(&id) {
             Some(party) if party.public == PublicKey::from(&secret) => party.net = net,
             _ => {
@@ -157,7 +167,7 @@ impl Tunnel {
 
     /// Says how datagrams can reach a member now, if at all. With a path, sessions are made and kept; without, packets
     /// wait a moment and are then dropped. Call [`Self::handle_timeout`] afterwards.
-    pub fn set_path(&mut self, now: Instant, party: PartyId, id: DeviceId, path: Option<PathShape>) {
+    pub fn set_path(&mut self, now: Instant, party: PartyId, id: DeviceId, path: Option<PathConfig>) {
         let Some(mtu) = self.parties.get(&party).map(|party| party.net.mtu) else { return };
         if let Some(peer) = self.peer_mut(party, id) {
             peer.set_path(now, path, mtu);
@@ -167,7 +177,7 @@ impl Tunnel {
 
     /// Shakes hands anew with a member that has lost its keys, for example because its engine was restarted. Call
     /// [`Self::handle_timeout`] afterwards.
-    pub fn refresh(&mut self, now: Instant, party: PartyId, id: DeviceId) {
+    pub fn rekey(&mut self, now: Instant, party: PartyId, id: DeviceId) {
         if let Some(peer) = self.peer_mut(party, id) {
             peer.session.refresh(now);
             self.wake = Some(now);
@@ -200,13 +210,13 @@ impl Tunnel {
 
     /// The session with a member, if it is one.
     #[must_use]
-    pub fn session(&self, party: PartyId, id: DeviceId) -> Option<SessionView> {
+    pub fn session(&self, party: PartyId, id: DeviceId) -> Option<SessionStats> {
         let peer = self.slots[self.find(party, id)?].as_ref()?;
         Some(peer.view())
     }
 
     /// The members of a party to whom data can flow, in order of their ids.
-    pub fn ready(&self, party: PartyId) -> impl Iterator<Item = DeviceId> {
+    pub fn ready_peers(&self, party: PartyId) -> impl Iterator<Item = DeviceId> {
         let peers = self.parties.get(&party).into_iter().flat_map(|party| &party.peers);
         let ready = |slot: usize| self.slots[slot].as_ref().is_some_and(|peer| peer.session.is_ready());
         peers.filter(move |(_, slot)| ready(**slot)).map(|(id, _)| *id)
@@ -214,7 +224,7 @@ impl Tunnel {
 
     /// Everything that was dropped, whoever sent it.
     #[must_use]
-    pub const fn drops(&self) -> &Drops {
+    pub const fn drops(&self) -> &DropCounters {
         &self.drops
     }
 
@@ -244,6 +254,10 @@ fn note_change(peer: &mut Peer, events: &mut VecDeque<Event>) {
     if events.len() == EVENTS {
         events.pop_front();
     }
-    let (party, id) = peer.who;
-    events.push_back(if ready { Event::Ready(party, id) } else { Event::Lost(party, id) });
+    let (party, peer) = peer.who;
+    events.push_back(if ready {
+        Event::SessionReady { party, peer }
+    } else {
+        Event::SessionLost { party, peer }
+    });
 }

@@ -10,8 +10,8 @@ use libfuzzer_sys::fuzz_target;
 use partyline_fuzz::pieces;
 use partyline_model::{Now, Timestamp};
 use partyline_relay::{
-    Client, Event, Frame, HEADROOM, Link, Listener, Packet, Relay, RelayAddress, Settings, TAILROOM,
-    next_frame,
+    Client, ClientTransport, Event, Frame, HEADROOM, Listener, Packet, Relay, RelayAddress, Settings,
+    TAILROOM, next_frame,
 };
 
 fuzz_target!(|bytes: &[u8]| {
@@ -21,12 +21,13 @@ fuzz_target!(|bytes: &[u8]| {
     let mut now = Now { instant: Instant::now(), unix: Timestamp(1_000_000_000_000) };
     let mut relay = relay(now);
     for (who, message) in pieces(bytes) {
-        let link = if who & 1 == 0 { Link::Udp(0) } else { Link::Stream(u32::from(who)) };
+        let transport =
+            if who & 1 == 0 { ClientTransport::Udp(0) } else { ClientTransport::Stream(u32::from(who)) };
         let address = SocketAddr::from(([11, 0, 0, who], 1000));
         let mut buffer = vec![0; HEADROOM + message.len() + TAILROOM];
         buffer[HEADROOM..HEADROOM + message.len()].copy_from_slice(message);
         let mut packet = Packet::new(&mut buffer, HEADROOM..HEADROOM + message.len()).expect("there is room");
-        relay.handle_client(now, Client { link, address }, &mut packet);
+        relay.handle_client(now, Client { transport, address }, &mut packet);
         settle(&mut relay, now);
         now.instant += Duration::from_secs(1);
         relay.handle_timeout(now);
@@ -44,8 +45,8 @@ fn relay(now: Now) -> Relay {
 fn settle(relay: &mut Relay, now: Now) {
     while relay.poll_transmit().is_some() {}
     while let Some(event) = relay.poll_event() {
-        if let Event::Open { socket, .. } = event {
-            relay.handle_opened(now, socket, true);
+        if let Event::OpenSocket { socket, .. } = event {
+            relay.handle_socket_opened(now, socket, true);
         }
         while relay.poll_transmit().is_some() {}
     }

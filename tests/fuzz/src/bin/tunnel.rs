@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use partyline_fuzz::pieces;
 use partyline_model::{DeviceId, PartyId, TunnelPublicKey};
 use partyline_tunnel::{
-    DATAGRAM_LIMIT, Inbound, Outbox, PACKET_MINIMUM, PartyNet, PathShape, PeerConfig, Tunnel,
+    MAX_DATAGRAM_LEN, MIN_SCRATCH_LEN, Outbox, PartyConfig, PathConfig, PeerConfig, Received, Tunnel,
 };
 use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -51,9 +51,9 @@ impl Game {
         let (ours, theirs) = (StaticSecret::from([3; 32]), StaticSecret::from([4; 32]));
         let our_key = PublicKey::from(&ours);
         let mut tunnel = Tunnel::new(now, [5; 32]);
-        tunnel.add_party(now, PARTY, ours, net());
+        tunnel.set_party(now, PARTY, ours, net());
         tunnel.set_peer(now, PARTY, MEMBER, peer(&theirs));
-        tunnel.set_path(now, PARTY, MEMBER, Some(PathShape { headroom: 0, mtu: None }));
+        tunnel.set_path(now, PARTY, MEMBER, Some(PathConfig { headroom: 0, mtu: None }));
         let member = Tunn::new(theirs, our_key, None, None, 1, None);
         let mut game = Self { now, tunnel, out: Outbox::new(), member };
         game.shake_hands();
@@ -63,7 +63,7 @@ impl Game {
     fn take(&mut self, kind: u8, message: &[u8]) {
         match kind % 3 {
             0 => drop(self.offer(message)),
-            1 => self.tunnel.outbound(self.now, PARTY, &mut message.to_vec(), &mut self.out),
+            1 => self.tunnel.handle_packet(self.now, PARTY, &mut message.to_vec(), &mut self.out),
             _ => self.member_sends(message),
         }
         self.out.clear();
@@ -86,11 +86,11 @@ impl Game {
 
     /// A datagram from the socket; gives what goes straight back.
     fn offer(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
-        let mut packet = vec![0; datagram.len().max(PACKET_MINIMUM)];
-        match self.tunnel.inbound(self.now, OUTSIDE, datagram, &mut packet, &mut self.out) {
-            Inbound::Reply { len, .. } => Some(packet[..len].to_vec()),
-            Inbound::Packet { len, .. } => {
-                assert!(len <= datagram.len(), "a packet longer than its datagram");
+        let mut packet = vec![0; datagram.len().max(MIN_SCRATCH_LEN)];
+        match self.tunnel.handle_datagram(self.now, OUTSIDE, datagram, &mut packet, &mut self.out) {
+            Received::HandshakeReply { datagram: reply, .. } => Some(reply.to_vec()),
+            Received::Packet { packet, .. } => {
+                assert!(packet.len() <= datagram.len(), "a packet longer than its datagram");
                 None
             }
             _ => None,
@@ -98,7 +98,7 @@ impl Game {
     }
 
     fn member_sends(&mut self, packet: &[u8]) {
-        let mut buffer = vec![0; DATAGRAM_LIMIT + 64];
+        let mut buffer = vec![0; MAX_DATAGRAM_LEN + 64];
         if let TunnResult::WriteToNetwork(datagram) = self.member.encapsulate(packet, &mut buffer) {
             let datagram = datagram.to_vec();
             self.offer(&datagram);
@@ -106,10 +106,10 @@ impl Game {
     }
 }
 
-fn net() -> PartyNet {
+fn net() -> PartyConfig {
     let v4 = Ipv4Net::new([10, 77, 0, 1].into(), 24).expect("a prefix");
     let v6 = Ipv6Net::new("fd00:77::1".parse().expect("an address"), 64).expect("a prefix");
-    PartyNet { v4, v6, mtu: 1400 }
+    PartyConfig { v4, v6, mtu: 1400 }
 }
 
 fn peer(secret: &StaticSecret) -> PeerConfig {

@@ -34,7 +34,7 @@ use self::{
     stream::{Bell, Inbound, Inbox},
 };
 pub use config::{ListenAddress, PeerPolicy, Quotas, RelayAddress, RelayConfig, Secret, Settings};
-pub use partyline_relay::{Stats, time_limited_credentials};
+pub use partyline_relay::{Counters, time_limited_credentials};
 
 /// Messages from all TCP and TLS clients together that may wait for the relay's thread.
 const INBOX: usize = 4096;
@@ -57,7 +57,7 @@ pub struct RelayHandle(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     inbox: Inbox,
-    stats: Arc<Mutex<Stats>>,
+    counters: Arc<Mutex<Counters>>,
     addresses: Vec<SocketAddr>,
     next_stream: AtomicU32,
     streams: Semaphore,
@@ -87,17 +87,17 @@ pub fn start(config: RelayConfig) -> Result<RelayHandle> {
     let bell =
         Arc::new(Bell::new(Waker::new(poll.registry(), plane::BELL).context("make the relay's waker")?));
     let (sender, receiver) = mpsc::channel(INBOX);
-    let stats = Arc::new(Mutex::new(Stats::default()));
+    let counters = Arc::new(Mutex::new(Counters::default()));
     for (index, listener) in listening.iter_mut().enumerate() {
         let registered = poll.registry().register(listener, Token(1 + index), Interest::READABLE);
         registered.context("register the relay's sockets")?;
     }
-    let published = (bell.clone(), stats.clone());
+    let published = (bell.clone(), counters.clone());
     let run = move || Plane::new(relay, poll, listening, receiver, published.0, published.1).run();
     thread::Builder::new().name("relay".into()).spawn(run).context("start the relay's thread")?;
     Ok(RelayHandle(Arc::new(Shared {
         inbox: Inbox::new(sender, bell),
-        stats,
+        counters,
         addresses,
         next_stream: AtomicU32::new(0),
         streams: Semaphore::new(config.max_streams),
@@ -132,8 +132,8 @@ impl RelayHandle {
 
     /// Counters.
     #[must_use]
-    pub fn stats(&self) -> Stats {
-        *self.0.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn counters(&self) -> Counters {
+        *self.0.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends all allocations, closes all sockets and streams, and waits until that is done.

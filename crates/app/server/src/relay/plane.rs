@@ -15,7 +15,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use mio::{Events, Interest, Poll, Token, net::UdpSocket};
 use partyline_model::{Now, Timestamp};
-use partyline_relay::{Client, Event, Forward, Link, Relay, RelaySocket, Stats, Transmit};
+use partyline_relay::{Client, ClientTransport, Counters, Event, Forward, Relay, RelaySocket, Transmit};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -42,7 +42,7 @@ pub struct Plane {
     streams: HashMap<u32, Arc<Outbox>>,
     inbox: mpsc::Receiver<Inbound>,
     bell: Arc<Bell>,
-    published: Arc<Mutex<Stats>>,
+    published: Arc<Mutex<Counters>>,
     arena: Arena,
     received: Vec<Received>,
     to_clients: Vec<Vec<(SocketAddr, Range<usize>)>>,
@@ -60,7 +60,7 @@ impl Plane {
         listeners: Vec<UdpSocket>,
         inbox: mpsc::Receiver<Inbound>,
         bell: Arc<Bell>,
-        published: Arc<Mutex<Stats>>,
+        published: Arc<Mutex<Counters>>,
     ) -> Self {
         Self {
             relay,
@@ -129,7 +129,10 @@ impl Plane {
                 }
                 Ok(Inbound::Frame { stream, peer, bytes }) => self.read_frame(now, stream, peer, &bytes),
                 Ok(Inbound::Disconnected { stream, peer }) => {
-                    self.relay.handle_disconnect(Client { link: Link::Stream(stream), address: peer });
+                    self.relay.handle_disconnect(Client {
+                        transport: ClientTransport::Stream(stream),
+                        address: peer,
+                    });
                     self.streams.remove(&stream);
                 }
                 Ok(Inbound::Stop(stopped)) => return Some(stopped),
@@ -143,7 +146,7 @@ impl Plane {
     fn read_frame(&mut self, now: Now, stream: u32, peer: SocketAddr, bytes: &[u8]) {
         self.make_room();
         let Some(received) = self.arena.place(bytes, peer) else { return self.truncated += 1 };
-        self.take_from_client(now, Link::Stream(stream), &received);
+        self.take_from_client(now, ClientTransport::Stream(stream), &received);
     }
 
     fn read_socket(&mut self, now: Now, token: Token) {
@@ -174,7 +177,7 @@ impl Plane {
         let count = self.arena.receive(socket, v6, most, &mut received, &mut self.truncated);
         for packet in received.drain(..) {
             match relayed {
-                None => self.take_from_client(now, Link::Udp(index as u8), &packet),
+                None => self.take_from_client(now, ClientTransport::Udp(index as u8), &packet),
                 Some(index) => self.take_from_peer(now, RelaySocket::from_index(index), &packet),
             }
         }
@@ -182,11 +185,11 @@ impl Plane {
         count
     }
 
-    fn take_from_client(&mut self, now: Now, link: Link, received: &Received) {
+    fn take_from_client(&mut self, now: Now, transport: ClientTransport, received: &Received) {
         let Some(mut packet) = self.arena.packet(received) else { return };
-        let client = Client { link, address: received.from };
+        let client = Client { transport, address: received.from };
         let forward = self.relay.handle_client(now, client, &mut packet);
-        if forward == Forward::Nowhere { self.obey(now) } else { self.forward(received, forward) }
+        if forward == Forward::Consumed { self.obey(now) } else { self.forward(received, forward) }
     }
 
     fn take_from_peer(&mut self, now: Now, socket: RelaySocket, received: &Received) {
@@ -197,17 +200,17 @@ impl Plane {
 
     fn forward(&mut self, received: &Received, forward: Forward) {
         match forward {
-            Forward::Nowhere => {}
+            Forward::Consumed => {}
             Forward::ToPeer { socket, peer, range } => {
                 self.to_peers.push((socket, peer, self.arena.part(received, range)));
             }
             Forward::ToClient { client, range } => {
                 let range = self.arena.part(received, range);
-                match client.link {
-                    Link::Udp(listener) => {
+                match client.transport {
+                    ClientTransport::Udp(listener) => {
                         self.to_clients[usize::from(listener)].push((client.address, range))
                     }
-                    Link::Stream(stream) => {
+                    ClientTransport::Stream(stream) => {
                         let frame = Bytes::copy_from_slice(self.arena.bytes(range));
                         self.push_to_stream(stream, frame);
                     }
@@ -225,14 +228,14 @@ impl Plane {
     fn obey(&mut self, now: Now) {
         while let Some(event) = self.relay.poll_event() {
             match event {
-                Event::Open { socket, address } => {
+                Event::OpenSocket { socket, address } => {
                     let bound = self.open(socket, address);
                     if let Err(error) = &bound {
                         tracing::debug!(%address, %error, "relayed address could not be bound");
                     }
-                    self.relay.handle_opened(now, socket, bound.is_ok());
+                    self.relay.handle_socket_opened(now, socket, bound.is_ok());
                 }
-                Event::Close { socket } => self.close(socket),
+                Event::CloseSocket { socket } => self.close(socket),
             }
         }
         while let Some(transmit) = self.relay.poll_transmit() {
@@ -261,10 +264,11 @@ impl Plane {
     }
 
     fn transmit(&mut self, transmit: Transmit) {
-        match transmit.link {
-            Link::Stream(stream) => self.push_to_stream(stream, transmit.payload.into()),
-            Link::Udp(listener) => {
-                let sent = self.listeners[usize::from(listener)].send_to(&transmit.payload, transmit.to);
+        match transmit.transport {
+            ClientTransport::Stream(stream) => self.push_to_stream(stream, transmit.payload.into()),
+            ClientTransport::Udp(listener) => {
+                let sent =
+                    self.listeners[usize::from(listener)].send_to(&transmit.payload, transmit.destination);
                 self.dropped += u64::from(sent.is_err());
             }
         }
@@ -307,10 +311,10 @@ impl Plane {
     }
 
     fn publish(&self) {
-        let mut stats = self.relay.stats();
-        stats.dropped_queue += self.dropped;
-        stats.dropped_malformed += self.truncated;
-        *self.published.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+        let mut counters = self.relay.counters();
+        counters.dropped.queue_full += self.dropped;
+        counters.dropped.oversized += self.truncated;
+        *self.published.lock().unwrap_or_else(PoisonError::into_inner) = counters;
     }
 
     fn end(mut self, stopped: Option<oneshot::Sender<()>>) {

@@ -6,7 +6,7 @@ use super::*;
 use crate::integrity::Integrity;
 
 fn allocation() -> Allocation {
-    let client = Client { link: Link::Udp(0), address: ([192, 0, 2, 1], 1).into() };
+    let client = Client { transport: ClientTransport::Udp(0), address: ([192, 0, 2, 1], 1).into() };
     let pending = Pending {
         signature: Signature { kind: Integrity::Sha1, key: Vec::new() },
         fingerprint: false,

@@ -10,8 +10,8 @@ use std::{
 
 use partyline_model::{Now, Timestamp};
 use partyline_relay::{
-    Client, Event, Forward, HEADROOM, Link, Listener, Packet, Quotas, Relay, RelayAddress, RelaySocket,
-    Secret, Settings, TAILROOM, Transmit,
+    Client, ClientTransport, Event, Forward, HEADROOM, Listener, Packet, Quotas, Relay, RelayAddress,
+    RelaySocket, Secret, Settings, TAILROOM, Transmit,
 };
 use stun_rs::{
     Algorithm, AlgorithmId, HMACKey, MessageClass, MessageDecoder, MessageEncoder, MessageMethod,
@@ -77,16 +77,16 @@ impl Lab {
     fn obey(&mut self) {
         while let Some(event) = self.relay.poll_event() {
             match event {
-                Event::Open { .. } if self.broken > 0 => {
+                Event::OpenSocket { .. } if self.broken > 0 => {
                     self.broken -= 1;
-                    let Event::Open { socket, .. } = event else { continue };
-                    self.relay.handle_opened(self.now, socket, false);
+                    let Event::OpenSocket { socket, .. } = event else { continue };
+                    self.relay.handle_socket_opened(self.now, socket, false);
                 }
-                Event::Open { socket, address } => {
+                Event::OpenSocket { socket, address } => {
                     self.open.push((socket, address));
-                    self.relay.handle_opened(self.now, socket, true);
+                    self.relay.handle_socket_opened(self.now, socket, true);
                 }
-                Event::Close { socket } => self.open.retain(|(open, _)| *open != socket),
+                Event::CloseSocket { socket } => self.open.retain(|(open, _)| *open != socket),
             }
         }
     }
@@ -125,7 +125,7 @@ impl Lab {
         let mut answers = self.transmits();
         assert!(answers.len() <= 1);
         let answer = answers.pop()?;
-        assert_eq!((answer.link, answer.to), (client.link, client.address));
+        assert_eq!((answer.transport, answer.destination), (client.transport, client.address));
         let (answer, _) = MessageDecoder::default().decode(&answer.payload).unwrap();
         assert_eq!(answer.transaction_id(), message.transaction_id());
         Some(answer)
@@ -141,7 +141,7 @@ fn buffer(bytes: &[u8]) -> Vec<u8> {
 
 fn sent(forward: &Forward, buffer: &[u8]) -> Vec<u8> {
     match forward {
-        Forward::Nowhere => Vec::new(),
+        Forward::Consumed => Vec::new(),
         Forward::ToPeer { range, .. } | Forward::ToClient { range, .. } => buffer[range.clone()].to_vec(),
     }
 }
@@ -158,7 +158,7 @@ pub fn code(answer: &StunMessage) -> u16 {
 }
 
 pub fn udp(address: &str) -> Client {
-    Client { link: Link::Udp(0), address: self::address(address) }
+    Client { transport: ClientTransport::Udp(0), address: self::address(address) }
 }
 
 pub fn request(method: MessageMethod) -> StunMessageBuilder {

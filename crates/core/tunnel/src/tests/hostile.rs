@@ -6,15 +6,16 @@ use proptest::prelude::*;
 use x25519_dalek::StaticSecret;
 
 use super::{DIRECT, Device, Lan, OUTSIDE, PARTY, device_id, net, secrets, udp, v4, v6};
-use crate::{DATAGRAM_LIMIT, DropReason, Inbound, Outbox, PACKET_MINIMUM, Tunnel};
+use crate::{DropReason, MAX_DATAGRAM_LEN, MIN_SCRATCH_LEN, Outbox, Received, Tunnel};
 
 fn dropped(lan: &Lan, device: usize, reason: DropReason) -> u64 {
     lan.devices[device].tunnel.drops().get(reason)
 }
 
-fn offer(device: &mut Device, lan_now: std::time::Instant, datagram: &[u8]) -> Inbound {
-    let mut packet = vec![0; datagram.len().max(PACKET_MINIMUM)];
-    device.tunnel.inbound(lan_now, OUTSIDE, datagram, &mut packet, &mut device.out)
+fn offer(device: &mut Device, now: std::time::Instant, datagram: &[u8]) -> Received<'static> {
+    // Leaked, so that a test can keep what was received.
+    let scratch = vec![0; datagram.len().max(MIN_SCRATCH_LEN)].leak();
+    device.tunnel.handle_datagram(now, OUTSIDE, datagram, scratch, &mut device.out)
 }
 
 #[test]
@@ -22,7 +23,7 @@ fn a_member_sends_from_its_own_addresses_only() {
     let mut lan = Lan::connected(3);
     // The first member's own engine now believes that the third one's addresses are its own.
     let secret = secrets(3)[0].clone();
-    lan.devices[0].tunnel.add_party(lan.now, PARTY, secret, net(2));
+    lan.devices[0].tunnel.set_party(lan.now, PARTY, secret, net(2));
     lan.send(0, &udp(v4(2), v4(1), 7, 10));
     lan.send(0, &udp(v6(2), v6(1), 7, 10));
     lan.run();
@@ -70,7 +71,7 @@ fn replayed_datagrams_are_dropped() {
     lan.send(0, &udp(v4(0), v4(1), 7, 10));
     lan.run();
     let (_, _, data) = lan.wire.last().unwrap().clone();
-    assert_eq!(offer(&mut lan.devices[1], lan.now, &data), Inbound::Dropped(DropReason::Replay));
+    assert_eq!(offer(&mut lan.devices[1], lan.now, &data), Received::Dropped(DropReason::Replay));
 }
 
 #[test]
@@ -79,22 +80,22 @@ fn a_replayed_initiation_is_dropped() {
     lan.set_paths(Some(DIRECT));
     lan.run();
     let (_, _, initiation) = lan.wire[0].clone();
-    assert_eq!(offer(&mut lan.devices[1], lan.now, &initiation), Inbound::Dropped(DropReason::Replay));
+    assert_eq!(offer(&mut lan.devices[1], lan.now, &initiation), Received::Dropped(DropReason::Replay));
 }
 
 #[test]
 fn a_stranger_with_our_public_key_is_turned_away() {
     let mut lan = Lan::strangers(2);
     let mut stranger = Tunnel::new(lan.now, [9; 32]);
-    stranger.add_party(lan.now, PARTY, StaticSecret::from([99; 32]), net(5));
+    stranger.set_party(lan.now, PARTY, StaticSecret::from([99; 32]), net(5));
     stranger.set_peer(lan.now, PARTY, device_id(1), super::peer_config(1, &secrets(2)[1]));
     stranger.set_path(lan.now, PARTY, device_id(1), Some(DIRECT));
-    stranger.refresh(lan.now, PARTY, device_id(1));
+    stranger.rekey(lan.now, PARTY, device_id(1));
     let mut out = Outbox::new();
     stranger.handle_timeout(lan.now, &mut out);
     let initiation = out.bursts().next().unwrap().bytes.to_vec();
-    assert_eq!(offer(&mut lan.devices[1], lan.now, &initiation), Inbound::Dropped(DropReason::UnknownPeer));
-    assert_eq!(offer(&mut lan.devices[0], lan.now, &initiation), Inbound::Dropped(DropReason::UnknownPeer));
+    assert_eq!(offer(&mut lan.devices[1], lan.now, &initiation), Received::Dropped(DropReason::UnknownPeer));
+    assert_eq!(offer(&mut lan.devices[0], lan.now, &initiation), Received::Dropped(DropReason::UnknownPeer));
 }
 
 #[test]
@@ -105,14 +106,16 @@ fn a_flood_of_handshakes_costs_a_proof_of_address_and_members_give_it() {
     lan.run();
     let (_, _, initiation) = lan.wire[0].clone();
     let answers: Vec<_> = (0..300).map(|_| offer(&mut lan.devices[1], lan.now, &initiation)).collect();
-    assert!(matches!(answers[0], Inbound::Reply { with: Some(_), .. }));
-    assert!(matches!(answers[299], Inbound::Reply { with: None, len: 64 }));
+    assert!(matches!(answers[0], Received::HandshakeReply { peer: Some(_), .. }));
+    assert!(
+        matches!(&answers[299], Received::HandshakeReply { peer: None, datagram } if datagram.len() == 64)
+    );
     assert_eq!(dropped(&lan, 1, DropReason::Flood), 100);
     // The member that is made to prove itself repeats its initiation with the cookie, and gets through.
     lan.up = true;
-    lan.devices[0].tunnel.refresh(lan.now, PARTY, device_id(1));
+    lan.devices[0].tunnel.rekey(lan.now, PARTY, device_id(1));
     lan.run();
-    lan.devices[0].tunnel.refresh(lan.now, PARTY, device_id(1));
+    lan.devices[0].tunnel.rekey(lan.now, PARTY, device_id(1));
     lan.run();
     assert!(lan.session(0, 1).ready);
 }
@@ -123,15 +126,17 @@ fn a_buffer_that_is_too_small_is_refused_rather_than_overrun() {
     lan.send(0, &udp(v4(0), v4(1), 7, 1000));
     let (_, datagram) = lan.devices[0].take().pop().unwrap();
     let Device { tunnel, out, .. } = &mut lan.devices[1];
+    let mut scratch = vec![0; MAX_DATAGRAM_LEN + 1];
     for len in [0, 147, 148, datagram.len() - 1] {
-        let inbound = tunnel.inbound(lan.now, OUTSIDE, &datagram, &mut vec![0; len], out);
-        assert_eq!(inbound, Inbound::Dropped(DropReason::TooLong));
+        let received = tunnel.handle_datagram(lan.now, OUTSIDE, &datagram, &mut scratch[..len], out);
+        assert_eq!(received, Received::Dropped(DropReason::TooLong));
     }
-    let inbound = tunnel.inbound(lan.now, OUTSIDE, &datagram, &mut vec![0; datagram.len()], out);
-    assert!(matches!(inbound, Inbound::Packet { len: 1028, .. }));
-    let long = vec![4; DATAGRAM_LIMIT + 1];
-    let inbound = tunnel.inbound(lan.now, OUTSIDE, &long, &mut vec![0; long.len()], out);
-    assert_eq!(inbound, Inbound::Dropped(DropReason::TooLong));
+    let room = &mut scratch[..datagram.len()];
+    let received = tunnel.handle_datagram(lan.now, OUTSIDE, &datagram, room, out);
+    assert!(matches!(received, Received::Packet { packet, .. } if packet.len() == 1028));
+    let long = vec![4; MAX_DATAGRAM_LEN + 1];
+    let received = tunnel.handle_datagram(lan.now, OUTSIDE, &long, &mut scratch, out);
+    assert_eq!(received, Received::Dropped(DropReason::TooLong));
 }
 
 #[test]
@@ -150,7 +155,7 @@ fn a_datagram_for_a_removed_member_finds_nobody() {
     lan.send(0, &udp(v4(0), v4(1), 7, 10));
     let (_, datagram) = lan.devices[0].take().pop().unwrap();
     lan.devices[1].tunnel.remove_peer(PARTY, device_id(0));
-    assert_eq!(offer(&mut lan.devices[1], lan.now, &datagram), Inbound::Dropped(DropReason::UnknownIndex));
+    assert_eq!(offer(&mut lan.devices[1], lan.now, &datagram), Received::Dropped(DropReason::UnknownIndex));
 }
 
 proptest! {
@@ -169,8 +174,8 @@ proptest! {
         if let Some(first) = garbage.first_chunk_mut::<4>() {
             *first = [kind, 0, 0, 0];
         }
-        let inbound = offer(&mut lan.devices[1], lan.now, &garbage);
-        prop_assert!(matches!(inbound, Inbound::Dropped(_)), "{inbound:?}");
+        let received = offer(&mut lan.devices[1], lan.now, &garbage);
+        prop_assert!(matches!(received, Received::Dropped(_)), "{received:?}");
         prop_assert_eq!(lan.devices[1].tunnel.drops().total(), 1);
     }
 
@@ -181,8 +186,8 @@ proptest! {
         let (_, mut datagram) = lan.devices[0].take().pop().unwrap();
         prop_assert_eq!(datagram.len(), 150);
         datagram[bit / 8] ^= 1 << (bit % 8);
-        let inbound = offer(&mut lan.devices[1], lan.now, &datagram);
-        prop_assert!(matches!(inbound, Inbound::Dropped(_)), "{inbound:?}");
+        let received = offer(&mut lan.devices[1], lan.now, &datagram);
+        prop_assert!(matches!(received, Received::Dropped(_)), "{received:?}");
     }
 
     #[test]
@@ -218,7 +223,7 @@ proptest! {
             udp.extend([index, count]);
             udp.resize(14 + len, 1);
             if let Ok(Some(message)) = reassembly.take(now, &udp) {
-                prop_assert!(message.len() <= crate::CONTROL_LIMIT);
+                prop_assert!(message.len() <= crate::MAX_CONTROL_MESSAGE_LEN);
             }
         }
     }
@@ -235,9 +240,9 @@ fn the_source_of_a_handshake_is_only_an_address() {
     (0..250).for_each(|_| {
         offer(&mut lan.devices[1], lan.now, &initiation);
     });
-    let mut packet = [0; PACKET_MINIMUM];
+    let mut packet = [0; MIN_SCRATCH_LEN];
     let other = IpAddr::from([198, 51, 100, 9]);
     let Device { tunnel, out, .. } = &mut lan.devices[1];
-    let inbound = tunnel.inbound(lan.now, other, &initiation, &mut packet, out);
-    assert_eq!(inbound, Inbound::Reply { with: None, len: 64 });
+    let received = tunnel.handle_datagram(lan.now, other, &initiation, &mut packet, out);
+    assert!(matches!(received, Received::HandshakeReply { peer: None, datagram } if datagram.len() == 64));
 }

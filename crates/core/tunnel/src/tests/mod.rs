@@ -13,12 +13,12 @@ use partyline_model::{DeviceId, PartyId, TunnelPublicKey};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::{
-    Inbound, Outbox, PartyNet, PathShape, PeerConfig, SessionView, Tunnel, checksum, packet::Header,
+    Outbox, PartyConfig, PathConfig, PeerConfig, Received, SessionStats, Tunnel, checksum, packet::Header,
 };
 
 pub(super) const PARTY: PartyId = PartyId([1; 32]);
 pub(super) const OTHER_PARTY: PartyId = PartyId([2; 32]);
-pub(super) const DIRECT: PathShape = PathShape { headroom: 0, mtu: None };
+pub(super) const DIRECT: PathConfig = PathConfig { headroom: 0, mtu: None };
 pub(super) const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 pub(super) struct Device {
@@ -48,9 +48,9 @@ pub(super) fn v6(member: usize) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, member as u16 + 1)
 }
 
-pub(super) fn net(member: usize) -> PartyNet {
+pub(super) fn net(member: usize) -> PartyConfig {
     let v4 = ipnet::Ipv4Net::new(v4(member), 24).unwrap();
-    PartyNet { v4, v6: ipnet::Ipv6Net::new(v6(member), 64).unwrap(), mtu: 1400 }
+    PartyConfig { v4, v6: ipnet::Ipv6Net::new(v6(member), 64).unwrap(), mtu: 1400 }
 }
 
 pub(super) fn secrets(count: usize) -> Vec<StaticSecret> {
@@ -85,7 +85,7 @@ impl Lan {
         lan
     }
 
-    pub(super) fn set_paths(&mut self, path: Option<PathShape>) {
+    pub(super) fn set_paths(&mut self, path: Option<PathConfig>) {
         let ids: Vec<_> = self.devices.iter().map(|device| device.id).collect();
         for device in &mut self.devices {
             for id in ids.iter().filter(|id| **id != device.id) {
@@ -96,7 +96,7 @@ impl Lan {
 
     pub(super) fn send(&mut self, from: usize, packet: &[u8]) {
         let device = &mut self.devices[from];
-        device.tunnel.outbound(self.now, PARTY, &mut packet.to_vec(), &mut device.out);
+        device.tunnel.handle_packet(self.now, PARTY, &mut packet.to_vec(), &mut device.out);
     }
 
     /// Serves timers that are due and carries datagrams until nothing moves.
@@ -147,7 +147,7 @@ impl Lan {
         }
     }
 
-    pub(super) fn session(&self, of: usize, with: usize) -> SessionView {
+    pub(super) fn session(&self, of: usize, with: usize) -> SessionStats {
         self.devices[of].tunnel.session(PARTY, self.devices[with].id).unwrap()
     }
 
@@ -160,7 +160,7 @@ impl Lan {
 impl Device {
     fn new(now: Instant, member: usize, secrets: &[StaticSecret]) -> Self {
         let mut tunnel = Tunnel::new(now, [member as u8; 32]);
-        tunnel.add_party(now, PARTY, secrets[member].clone(), net(member));
+        tunnel.set_party(now, PARTY, secrets[member].clone(), net(member));
         for (other, secret) in secrets.iter().enumerate().filter(|(other, _)| *other != member) {
             tunnel.set_peer(now, PARTY, device_id(other), peer_config(other, secret));
         }
@@ -181,18 +181,18 @@ impl Device {
             let (peer, headroom) = (burst.peer, burst.headroom);
             sent.extend(burst.segments().map(|datagram| (peer, datagram[headroom..].to_vec())));
         }
-        self.returned.extend(self.out.returned().map(|(_, packet)| packet.to_vec()));
+        self.returned.extend(self.out.deliveries().map(|(_, packet)| packet.to_vec()));
         self.out.clear();
         sent
     }
 
     fn take_in(&mut self, now: Instant, datagram: &[u8]) -> Option<Vec<u8>> {
-        let mut packet = vec![0; datagram.len().max(crate::PACKET_MINIMUM)];
-        match self.tunnel.inbound(now, OUTSIDE, datagram, &mut packet, &mut self.out) {
-            Inbound::Packet { peer, len, .. } => self.received.push((peer, packet[..len].to_vec())),
-            Inbound::Control { peer, bytes, .. } => self.control.push((peer, bytes)),
-            Inbound::Reply { len, .. } => return Some(packet[..len].to_vec()),
-            Inbound::Nothing { .. } | Inbound::Dropped(_) => {}
+        let mut packet = vec![0; datagram.len().max(crate::MIN_SCRATCH_LEN)];
+        match self.tunnel.handle_datagram(now, OUTSIDE, datagram, &mut packet, &mut self.out) {
+            Received::Packet { peer, packet, .. } => self.received.push((peer, packet.to_vec())),
+            Received::Control { peer, message, .. } => self.control.push((peer, message)),
+            Received::HandshakeReply { datagram, .. } => return Some(datagram.to_vec()),
+            Received::Authenticated { .. } | Received::Dropped(_) => {}
         }
         None
     }

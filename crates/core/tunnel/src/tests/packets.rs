@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::{Lan, PARTY, checksum_holds, device_id, syn, udp, v4, v6};
-use crate::{DropReason, PathShape, checksum, mss, packet::Header};
+use crate::{DropReason, PathConfig, checksum, mss, packet::Header};
 
 fn narrow(mtu: u16) -> Lan {
     let mut lan = Lan::connected(2);
-    let path = PathShape { headroom: 0, mtu: Some(mtu) };
+    let path = PathConfig { headroom: 0, mtu: Some(mtu) };
     lan.devices[0].tunnel.set_path(lan.now, PARTY, device_id(1), Some(path));
     lan
 }

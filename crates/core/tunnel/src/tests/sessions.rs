@@ -6,7 +6,8 @@ use x25519_dalek::StaticSecret;
 
 use super::{DIRECT, Device, Lan, OTHER_PARTY, PARTY, device_id, net, peer_config, secrets, udp, v4, v6};
 use crate::{
-    CONTROL_LIMIT, ControlTooLong, DropReason, Event, HEADROOM, Outbox, PathShape, PeerConfig, Tunnel,
+    ControlTooLong, DropReason, Event, MAX_CONTROL_MESSAGE_LEN, Outbox, PathConfig, PeerConfig,
+    RELAY_HEADROOM, Tunnel,
 };
 
 const INITIATION: u8 = 1;
@@ -38,7 +39,10 @@ fn sessions_are_announced_once() {
     let mut lan = Lan::connected(2);
     for device in [0, 1] {
         let tunnel = &mut lan.devices[device].tunnel;
-        assert_eq!(tunnel.poll_event(), Some(Event::Ready(PARTY, device_id(1 - device))));
+        assert_eq!(
+            tunnel.poll_event(),
+            Some(Event::SessionReady { party: PARTY, peer: device_id(1 - device) })
+        );
         assert_eq!(tunnel.poll_event(), None);
     }
 }
@@ -87,7 +91,7 @@ fn an_initiation_that_went_another_way_is_repeated_at_once() {
     lan.set_paths(Some(DIRECT));
     lan.run();
     lan.up = true;
-    lan.set_paths(Some(PathShape { headroom: HEADROOM, mtu: None }));
+    lan.set_paths(Some(PathConfig { headroom: RELAY_HEADROOM, mtu: None }));
     lan.run();
     assert!(lan.session(0, 1).ready);
     assert_eq!(lan.count(INITIATION), 2);
@@ -132,7 +136,7 @@ fn a_restarted_member_is_shaken_hands_with_again() {
     let mut lan = Lan::connected(2);
     lan.devices[1] = Device::new(lan.now, 1, &secrets(2));
     lan.devices[1].tunnel.set_path(lan.now, PARTY, device_id(0), Some(DIRECT));
-    lan.devices[0].tunnel.refresh(lan.now, PARTY, device_id(1));
+    lan.devices[0].tunnel.rekey(lan.now, PARTY, device_id(1));
     lan.run();
     lan.send(1, &udp(v4(1), v4(0), 7, 10));
     lan.run();
@@ -203,7 +207,7 @@ fn parties_share_a_tunnel_and_nothing_else() {
     let keys = [98, 99].map(|byte| StaticSecret::from([byte; 32]));
     for (member, other) in [(0, 1), (1, 0)] {
         let tunnel = &mut lan.devices[member].tunnel;
-        tunnel.add_party(lan.now, OTHER_PARTY, keys[member].clone(), net(member));
+        tunnel.set_party(lan.now, OTHER_PARTY, keys[member].clone(), net(member));
         tunnel.set_peer(lan.now, OTHER_PARTY, device_id(other), peer_config(other, &keys[other]));
         tunnel.set_path(lan.now, OTHER_PARTY, device_id(other), Some(DIRECT));
     }
@@ -222,7 +226,7 @@ fn parties_share_a_tunnel_and_nothing_else() {
 #[test]
 fn control_messages_of_all_sizes_arrive_and_never_touch_the_device() {
     let mut lan = Lan::connected(2);
-    for len in [0, 1, 1200, 1201, CONTROL_LIMIT] {
+    for len in [0, 1, 1200, 1201, MAX_CONTROL_MESSAGE_LEN] {
         let message: Vec<_> = (0..len).map(|i| (i % 251) as u8).collect();
         let Device { tunnel, out, .. } = &mut lan.devices[0];
         tunnel.send_control(lan.now, PARTY, device_id(1), &message, out).unwrap();
@@ -231,9 +235,9 @@ fn control_messages_of_all_sizes_arrive_and_never_touch_the_device() {
     }
     assert!(lan.devices[1].received.is_empty());
     let Device { tunnel, out, .. } = &mut lan.devices[0];
-    let long = vec![0; CONTROL_LIMIT + 1];
+    let long = vec![0; MAX_CONTROL_MESSAGE_LEN + 1];
     let refused = tunnel.send_control(lan.now, PARTY, device_id(1), &long, out);
-    assert_eq!(refused, Err(ControlTooLong(CONTROL_LIMIT + 1)));
+    assert_eq!(refused, Err(ControlTooLong(MAX_CONTROL_MESSAGE_LEN + 1)));
 }
 
 #[test]
@@ -248,7 +252,7 @@ fn local_programs_cannot_speak_on_the_control_port() {
 #[test]
 fn datagrams_of_one_size_are_one_burst_with_room_for_a_relay_header() {
     let mut lan = Lan::connected(2);
-    let relayed = PathShape { headroom: HEADROOM, mtu: None };
+    let relayed = PathConfig { headroom: RELAY_HEADROOM, mtu: None };
     lan.devices[0].tunnel.set_path(lan.now, PARTY, device_id(1), Some(relayed));
     for len in [1000, 1000, 1000, 200, 1000] {
         lan.send(0, &udp(v4(0), v4(1), 7, len));
@@ -290,7 +294,7 @@ fn an_unknown_party_is_not_served() {
     let mut tunnel = Tunnel::new(Lan::strangers(1).now, [0; 32]);
     let mut out = Outbox::new();
     let now = Lan::strangers(1).now;
-    tunnel.outbound(now, PARTY, &mut udp(v4(0), v4(1), 7, 4), &mut out);
+    tunnel.handle_packet(now, PARTY, &mut udp(v4(0), v4(1), 7, 4), &mut out);
     tunnel.set_path(now, PARTY, device_id(1), Some(DIRECT));
     assert!(out.is_empty() && tunnel.poll_timeout().is_none());
     assert_eq!(tunnel.drops().get(DropReason::UnknownParty), 1);
