@@ -1,4 +1,4 @@
-//! Where log lines go, and how many.
+//! Where log lines and spans go, and at which level.
 
 use std::{
     env, io,
@@ -11,101 +11,154 @@ use tracing_subscriber::{
     EnvFilter, Layer, Registry, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
-use crate::{RollingFile, Rotation};
+use crate::{
+    RollingFile, Rotation,
+    otlp::{Otlp, OtlpError, OtlpSettings},
+};
 
-/// The variable that overrides `--verbose`, for example `info,partyline_paths=trace`.
-const VARIABLE: &str = "PARTYLINE_LOG";
+/// Overrides `--verbose`, for example `info,partyline_paths=trace`.
+const FILTER_VARIABLE: &str = "PARTYLINE_LOG";
 
-/// Lines that may wait for a slow disk; more are dropped, as logging must not hold up packets.
-const BUFFERED_LINES: usize = 4096;
+/// Maximum number of lines waiting for a slow disk; more are dropped, because logging must not hold up packets.
+const MAX_BUFFERED_LINES: usize = 4096;
+
+type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// `PARTYLINE_LOG` cannot be read.
-    #[error("{VARIABLE} is not a log filter: {0}")]
+    /// `PARTYLINE_LOG` is not a valid filter.
+    #[error("{FILTER_VARIABLE} is not a log filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
     /// The log file cannot be opened.
+    #[expect(missing_docs, reason = "the names say it")]
     #[error("cannot write logs in {directory}: {source}")]
-    File {
-        /// Where.
-        directory: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Logging was started before.
+    File { directory: PathBuf, source: io::Error },
+    /// Logging was already started in this process.
     #[error("logging was started twice")]
-    Twice(#[from] tracing_subscriber::util::TryInitError),
+    AlreadyStarted(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Writes the last lines when it is dropped: keep it until the end of the program.
+/// Writes the last lines and exports the last spans when dropped; keep it until the end of the program.
 #[derive(Debug)]
 #[must_use = "the last lines are lost without it"]
-pub struct LogGuard(#[expect(dead_code, reason = "only its drop matters")] Option<WorkerGuard>);
+pub struct LogGuard {
+    _file: Option<WorkerGuard>,
+    otlp: Option<Otlp>,
+}
 
-/// How to log.
+impl LogGuard {
+    /// Exports these metrics over OTLP, given in the Prometheus text format, instead of the process's registry. Has no
+    /// effect without an OTLP endpoint. `render` is called on the exporter's own thread.
+    pub fn export_metrics(&self, render: impl Fn() -> String + Send + 'static) {
+        if let Some(otlp) = &self.otlp {
+            otlp.export_metrics(render);
+        }
+    }
+}
+
+/// Configures logging for a process.
 #[derive(Debug, Clone, Default)]
 pub struct Logging {
     verbosity: u8,
     file: Option<(PathBuf, String)>,
+    otlp: OtlpChoice,
+}
+
+/// Where the settings of the OTLP export come from.
+#[derive(Debug, Clone, Default)]
+enum OtlpChoice {
+    #[default]
+    Environment,
+    Settings(Box<OtlpSettings>),
 }
 
 impl Logging {
-    /// 0: warnings; 1: what happens; 2: why; 3 and more: every packet.
+    /// Logs at a level of 0 (warnings), 1 (info), 2 (debug), or 3 and more (trace: every packet).
     #[must_use]
     pub fn verbosity(verbosity: u8) -> Self {
-        Self { verbosity, file: None }
+        Self { verbosity, ..Self::default() }
     }
 
-    /// Logs into rolling files `<name>.log` too, at least what happens.
+    /// Logs into rolling files `<name>.log` too, at least at the info level.
     #[must_use]
     pub fn also_into(mut self, directory: &Path, name: &str) -> Self {
         self.file = Some((directory.to_owned(), name.to_owned()));
         self
     }
 
-    /// Starts to log for the whole process.
+    /// Exports over OTLP with these settings instead of those in the environment.
+    #[must_use]
+    pub fn export_to(mut self, settings: OtlpSettings) -> Self {
+        self.otlp = OtlpChoice::Settings(Box::new(settings));
+        self
+    }
+
+    /// Starts logging for the whole process. Settings of the OTLP export that cannot be used are warned about and switch
+    /// it off.
     ///
     /// # Errors
-    /// An unreadable filter, a file that cannot be opened, or logging that was started before.
+    /// The filter is invalid, the log file cannot be opened, or logging was already started.
     pub fn start(self) -> Result<LogGuard, LogError> {
-        let mut lines = vec![terminal().with_filter(filter(self.verbosity)?).boxed()];
-        let mut guard = None;
+        let mut layers = vec![terminal().with_filter(filter(self.verbosity)?).boxed()];
+        let mut guard = LogGuard { _file: None, otlp: None };
         if let Some((directory, name)) = &self.file {
             let (writer, flush) = file(directory, name)?;
             let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
-            lines.push(layer.with_filter(filter(self.verbosity.max(1))?).boxed());
-            guard = Some(flush);
+            layers.push(layer.with_filter(filter(self.verbosity.max(1))?).boxed());
+            guard._file = Some(flush);
         }
-        tracing_subscriber::registry().with(lines).try_init()?;
-        Ok(LogGuard(guard))
+        let problem = match self.otlp.start() {
+            Ok(Some((otlp, layer))) => {
+                layers.push(layer);
+                guard.otlp = Some(otlp);
+                None
+            }
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
+        tracing_subscriber::registry().with(layers).try_init()?;
+        if let Some(error) = problem {
+            tracing::warn!(%error, "OTLP export is off");
+        }
+        Ok(guard)
+    }
+}
+
+impl OtlpChoice {
+    fn start(self) -> Result<Option<(Otlp, BoxedLayer)>, OtlpError> {
+        let settings = match self {
+            Self::Environment => OtlpSettings::from_environment()?,
+            Self::Settings(settings) => Some(*settings),
+        };
+        settings.map(Otlp::start).transpose()
     }
 }
 
 fn filter(verbosity: u8) -> Result<EnvFilter, LogError> {
-    filter_from(env::var(VARIABLE).ok().as_deref(), verbosity)
+    filter_from(env::var(FILTER_VARIABLE).ok().as_deref(), verbosity)
 }
 
-/// The bus libraries log at INFO what is of no use to anybody here.
 fn filter_from(variable: Option<&str>, verbosity: u8) -> Result<EnvFilter, LogError> {
     let level = ["warn", "info", "debug", "trace"][usize::from(verbosity.min(3))];
     let text = variable.filter(|text| !text.trim().is_empty()).unwrap_or(level);
+    // The D-Bus libraries log every call at info.
     Ok(EnvFilter::try_new(format!("zbus=warn,zbus_names=warn,{text}"))?)
 }
 
 fn file(directory: &Path, name: &str) -> Result<(NonBlocking, WorkerGuard), LogError> {
     let failed = |source| LogError::File { directory: directory.to_owned(), source };
     let file = RollingFile::open(directory, name, Rotation::default()).map_err(failed)?;
-    Ok(NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES).lossy(true).finish(file))
+    Ok(NonBlockingBuilder::default().buffered_lines_limit(MAX_BUFFERED_LINES).lossy(true).finish(file))
 }
 
-fn terminal() -> Box<dyn Layer<Registry> + Send + Sync> {
+fn terminal() -> BoxedLayer {
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     if io::stderr().is_terminal() {
         let colour = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         lines.with_ansi(colour).with_target(false).compact().boxed()
     } else if env::var_os("JOURNAL_STREAM").is_some() {
-        // The journal writes down the time itself.
+        // The journal adds the time itself.
         lines.with_ansi(false).without_time().boxed()
     } else {
         lines.with_ansi(false).boxed()
@@ -117,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_choose_a_level_and_the_variable_overrides_them() {
+    fn verbosity_sets_the_level_and_the_variable_overrides_it() {
         let of = |variable, verbosity| filter_from(variable, verbosity).unwrap().to_string();
         assert!(of(None, 0).ends_with("warn"));
         assert!(of(None, 9).ends_with("trace"));
@@ -127,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_reach_the_file_and_control_characters_do_not() {
+    fn lines_reach_the_file_without_control_characters() {
         let directory = tempfile::tempdir().unwrap();
         let guard = Logging::verbosity(0).also_into(directory.path(), "service").start().unwrap();
-        tracing::info!(name = "\u{1b}[31mred", "somebody joined");
-        assert!(matches!(Logging::verbosity(0).start(), Err(LogError::Twice(_))));
+        tracing::info!(name = "\u{1b}[31mred", "member joined");
+        assert!(matches!(Logging::verbosity(0).start(), Err(LogError::AlreadyStarted(_))));
         drop(guard);
         let text = std::fs::read_to_string(directory.path().join("service.log")).unwrap();
-        assert!(text.contains("somebody joined"), "{text}");
+        assert!(text.contains("member joined"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
     }
 }

@@ -1,22 +1,23 @@
-//! The metrics registry: what the `metrics` macros count, as text for Prometheus.
+//! The metrics registry: what the `metrics` macros count, in the Prometheus text format.
 
 use std::sync::OnceLock;
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-/// Upper bounds of histogram buckets in seconds, for everything named `*_seconds`.
-const SECONDS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Upper bounds of the histogram buckets of all metrics named `*_seconds`.
+const SECONDS_BUCKETS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// The process's registry.
+static REGISTRY: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// A handle to the process's registry. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics(PrometheusHandle);
 
 impl Metrics {
-    /// The registry; the first call makes the macros count into it. If another recorder was installed before, this
-    /// one stays empty.
+    /// Returns the registry. The first call makes the `metrics` macros count into it; if another recorder was installed
+    /// before, this one stays empty.
     #[must_use]
     pub fn install() -> Self {
-        static REGISTRY: OnceLock<PrometheusHandle> = OnceLock::new();
         let handle = REGISTRY.get_or_init(|| {
             let recorder = builder().build_recorder();
             let handle = recorder.handle();
@@ -26,24 +27,30 @@ impl Metrics {
         Self(handle.clone())
     }
 
-    /// Everything counted so far, in the Prometheus text format; [tidies up](Self::tidy), too.
+    /// Returns the registry if it was installed.
+    #[must_use]
+    pub fn installed() -> Option<Self> {
+        REGISTRY.get().cloned().map(Self)
+    }
+
+    /// Renders all metrics in the Prometheus text format, after moving histogram samples into their buckets.
     #[must_use]
     pub fn render(&self) -> String {
-        self.tidy();
+        self.run_upkeep();
         self.0.render()
     }
 
-    /// Puts what histograms have recorded into their buckets. Until then each record takes memory, so this or
-    /// [`Self::render`] has to be called now and then.
-    pub fn tidy(&self) {
+    /// Moves recorded histogram samples into their buckets. Until then each sample takes memory, so this or
+    /// [`Self::render`] has to be called at least every few minutes.
+    pub fn run_upkeep(&self) {
         self.0.run_upkeep();
     }
 }
 
 fn builder() -> PrometheusBuilder {
-    let seconds = metrics_exporter_prometheus::Matcher::Suffix("_seconds".into());
+    let seconds = Matcher::Suffix("_seconds".into());
     PrometheusBuilder::new()
-        .set_buckets_for_metric(seconds, &SECONDS)
+        .set_buckets_for_metric(seconds, &SECONDS_BUCKETS)
         .unwrap_or_else(|_| PrometheusBuilder::new())
 }
 
@@ -52,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_counted_is_rendered() {
+    fn counters_gauges_and_histograms_are_rendered() {
         let metrics = Metrics::install();
         ::metrics::counter!("partyline_test_total", "kind" => "a\"b\n").increment(3);
         ::metrics::gauge!("partyline_test_depth").set(2.0);

@@ -1,7 +1,8 @@
 //! Log files that are bounded in size, number and age.
 //!
-//! `<name>.log` is written to. When it is full it becomes `<name>.1.log`, what was there becomes `<name>.2.log`, and so
-//! on; the last one goes. What is older than the limit goes when the program starts and at every turn.
+//! Lines are appended to `<name>.log`. When that is full it is renamed to `<name>.1.log`, the former one to `<name>.2.log`
+//! and so on, and the last one is deleted. Files older than the limit are deleted when the program starts and at every
+//! rotation.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,22 +14,22 @@ use std::{
 /// The bounds of a set of log files.
 #[derive(Debug, Clone, Copy)]
 pub struct Rotation {
-    /// Bytes in one file.
+    /// Maximum size of a file in bytes.
     pub size: u64,
-    /// Files that are kept besides the one written to.
+    /// Number of files kept besides the one written to.
     pub kept: u32,
-    /// Age beyond which a kept file goes.
+    /// Age at which a kept file is deleted.
     pub age: Duration,
 }
 
 impl Default for Rotation {
-    /// 4 files of 4 MiB, two weeks.
+    /// Four files of 4 MiB, two weeks.
     fn default() -> Self {
         Self { size: 4 << 20, kept: 3, age: Duration::from_secs(14 * 86_400) }
     }
 }
 
-/// A writer into such a set.
+/// A writer into a set of log files.
 #[derive(Debug)]
 pub struct RollingFile {
     directory: PathBuf,
@@ -39,10 +40,10 @@ pub struct RollingFile {
 }
 
 impl RollingFile {
-    /// Opens the set; goes on where the last run stopped.
+    /// Opens the set and appends to the file of the last run.
     ///
     /// # Errors
-    /// The directory or the file cannot be made.
+    /// The directory or the file cannot be created.
     pub fn open(directory: &Path, name: &str, rotation: Rotation) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let file = append_to(&directory.join(format!("{name}.log")))?;
@@ -60,7 +61,7 @@ impl RollingFile {
         })
     }
 
-    fn turn(&mut self) -> io::Result<()> {
+    fn rotate(&mut self) -> io::Result<()> {
         let _ = fs::remove_file(self.path(self.rotation.kept));
         for number in (0..self.rotation.kept).rev() {
             let _ = fs::rename(self.path(number), self.path(number + 1));
@@ -86,7 +87,7 @@ impl RollingFile {
 impl Write for RollingFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.written > 0 && self.written + line.len() as u64 > self.rotation.size {
-            self.turn()?;
+            self.rotate()?;
         }
         let count = self.file.write(line)?;
         self.written += count as u64;
@@ -98,7 +99,7 @@ impl Write for RollingFile {
     }
 }
 
-/// Logs name members and addresses, so only the service's user may read them.
+/// Logs contain members' names and addresses, so only the service's user and its group may read them.
 fn append_to(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).append(true);
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn full_files_move_on_and_the_last_one_goes() {
+    fn full_files_are_renamed_and_the_last_one_deleted() {
         let directory = tempfile::tempdir().unwrap();
         let rotation = Rotation { size: 10, kept: 2, ..Rotation::default() };
         let mut log = RollingFile::open(directory.path(), "service", rotation).unwrap();
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_run_goes_on_in_the_same_file() {
+    fn next_run_appends_to_the_same_file() {
         let directory = tempfile::tempdir().unwrap();
         for line in ["one\n", "two\n"] {
             let mut log = RollingFile::open(directory.path(), "service", Rotation::default()).unwrap();
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn old_files_go_when_the_program_starts() {
+    fn old_files_are_deleted_when_the_program_starts() {
         let directory = tempfile::tempdir().unwrap();
         let old = directory.path().join("service.1.log");
         File::create(&old).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();

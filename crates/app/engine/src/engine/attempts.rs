@@ -12,5 +12,5 @@ pub(super) fn count(registry: &Metrics, method: Method, worked: bool, took: Dura
     metrics::counter!("partyline_path_attempts_total", &labels).increment(1);
     metrics::histogram!("partyline_path_attempt_seconds", &labels).record(took.as_secs_f64());
     // Perhaps nobody ever asks for them.
-    registry.tidy();
+    registry.run_upkeep();
 }
