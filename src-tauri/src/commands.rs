@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use partyline_model::{AppError, Command, ErrorCode, Reply, Snapshot};
+use partyline_model::{AppError, ClientCommand, ErrorCode, Reply, Snapshot};
 use tauri::{AppHandle, Manager as _};
 
 use crate::{diagnostics, preferences::Preferences, shell::Shell, surface::Backing, transfer};
@@ -10,7 +10,7 @@ use crate::{diagnostics, preferences::Preferences, shell::Shell, surface::Backin
 /// Has the engine carry out a command.
 #[tauri::command]
 #[specta::specta]
-pub async fn request(app: AppHandle, command: Command) -> Result<Reply, AppError> {
+pub async fn request(app: AppHandle, command: ClientCommand) -> Result<Reply, AppError> {
     app.state::<Shell>().engine.request(command).await
 }
 

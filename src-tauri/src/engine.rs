@@ -7,7 +7,9 @@ use std::{
 };
 
 use partyline_engine::Controller;
-use partyline_model::{AppError, Command, ErrorCode, MemberView, Quality, Reply, Snapshot, TrafficView};
+use partyline_model::{
+    AppError, ClientCommand, ErrorCode, MemberView, Quality, Reply, Snapshot, TrafficView,
+};
 use partyline_service::{Place, Reached, Settings};
 use tokio::{
     sync::{Notify, watch},
@@ -72,7 +74,7 @@ impl Engine {
     ///
     /// # Errors
     /// What the engine says, or why there is none.
-    pub async fn request(&self, command: Command) -> Result<Reply, AppError> {
+    pub async fn request(&self, command: impl Into<ClientCommand>) -> Result<Reply, AppError> {
         let (controller, problem) = {
             let now = self.now();
             (now.controller.clone(), now.backing.problem.clone())

@@ -41,7 +41,7 @@ pub async fn import(app: &AppHandle, text: &str) -> Result<(), AppError> {
     let preferences = Preferences::from_json(&file.preferences.to_string()).checked()?;
     let shell = app.state::<Shell>();
     if let Some(settings) = file.settings {
-        settings.check()?;
+        settings.validate()?;
         shell.engine.request(Command::Configure { settings: Box::new(settings) }).await?;
     }
     shell.prefer(app, preferences)

@@ -1,7 +1,7 @@
 // Stands in for the shell in tests of the interface. Loaded in mode `mock` only.
 import { emit } from '@tauri-apps/api/event';
 import { mockIPC } from '@tauri-apps/api/mocks';
-import type { AppError, Command, Preferences, Reply, Sample, Snapshot } from '../src/bindings';
+import type { AppError, ClientCommand, Preferences, Reply, Sample, Snapshot } from '../src/bindings';
 import { scenarios, LINK, type Scenario } from './scenarios';
 import { app } from '../src/state/app.svelte';
 import { setLanguage } from '../src/i18n/index.svelte';
@@ -35,7 +35,7 @@ const replace = (snapshot: Snapshot, id: string, update: (party: Snapshot['parti
 
 const done: Reply = { reply: 'done' };
 
-function request(command: Command): Reply {
+function request(command: ClientCommand): Reply {
   const now = Date.now();
   switch (command.command) {
     case 'create': {
@@ -82,8 +82,8 @@ function request(command: Command): Reply {
       return done;
     }
     case 'ping': return { reply: 'pong', value: { rtt_ms: 31.4 } };
-    case 'try': {
-      const url = command.what.kind === 'server' ? command.what.url : (command.what.relay.url ?? '');
+    case 'test_server': {
+      const url = command.target.kind === 'server' ? command.target.url : (command.target.relay.url ?? '');
       if (url.includes('gone')) refuse('server_unreachable', `The server ${url} cannot be used: gone.example.org refused the connection on port 443.`, 'The server may not be running.');
       return { reply: 'pong', value: { rtt_ms: 23.4 } };
     }
@@ -149,7 +149,7 @@ function tick(snapshot: Snapshot, at = Date.now()): Snapshot {
 }
 
 const answers: Record<string, (args: Record<string, unknown>) => unknown> = {
-  request: ({ command }) => request(command as Command),
+  request: ({ command }) => request(command as ClientCommand),
   snapshot: () => scenario.snapshot,
   backing: () => scenario.backing,
   start_service: () => {

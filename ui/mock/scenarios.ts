@@ -26,7 +26,7 @@ const checking: NetworkView = {
     ...network.report,
     running: true,
     measured_at: null,
-    steps: network.report.steps.map((step, index) => ({ ...step, state: (['known', 'known', 'doing'] as const)[index] ?? 'waiting' })),
+    steps: network.report.steps.map((step, index) => ({ ...step, state: (['known', 'known', 'running'] as const)[index] ?? 'waiting' })),
   },
 };
 const strict: NetworkView = {

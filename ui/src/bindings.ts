@@ -6,7 +6,7 @@ import * as __TAURI_EVENT from "@tauri-apps/api/event";
 /** Commands */
 export const commands = {
 	/**  Has the engine carry out a command. */
-	request: (command: Command) => typedError<Reply, AppError>(__TAURI_INVOKE("request", { command })),
+	request: (command: ClientCommand) => typedError<Reply, AppError>(__TAURI_INVOKE("request", { command })),
 	/**  The engine's state, if there is an engine. */
 	snapshot: () => __TAURI_INVOKE<Snapshot | null>("snapshot"),
 	/**  Who carries the parties. */
@@ -154,7 +154,14 @@ export type CheckTopic =
 /**  How long an idle mapping lives; goes on long after the others. */
 "lifetime";
 
-/**  A request to the engine. */
+/**  Everything that a client may ask of the engine. */
+export type ClientCommand = 
+/**  A command that the node answers. */
+Command | 
+/**  A command that the engine answers itself. */
+EngineCommand;
+
+/**  A command that the node carries out. */
 export type Command = 
 /**  The current snapshot. Answered by [`Reply::Snapshot`]. */
 { command: "snapshot" } | 
@@ -223,10 +230,10 @@ party: PartyId;
 /**  Whom. */
 member: DeviceId } | 
 /**
- *  Measure the paths to members now, for whoever looks at them: at rest that is done every 15 s only. Beyond 32 members
- *  none is measured, nor one that was measured within a second. Answered by [`Reply::Done`].
+ *  Measures the paths to members now, for somebody who looks at them; otherwise idle paths are measured every 15 s. Skips
+ *  members beyond the first 32 and paths that were measured within the last second. Answered by [`Reply::Done`].
  */
-{ command: "look"; 
+{ command: "measure_paths"; 
 /**  In which party. */
 party: PartyId; 
 /**  Whose paths. */
@@ -251,17 +258,8 @@ settings: Settings } |
 party: PartyId; 
 /**  Whose. */
 member: DeviceId } | 
-/**
- *  Connect to a server or a relay now, whether it is in the settings or not. Answered by [`Reply::Pong`] with the
- *  round trip to it, or by an error that says what is wrong.
- */
-{ command: "try"; 
-/**  To which. */
-what: Trial } | 
 /**  Check everything that commonly goes wrong. Answered by [`Reply::Doctor`]. */
 { command: "doctor" } | 
-/**  What the process that has the engine has counted since its start. Answered by [`Reply::Metrics`]. */
-{ command: "metrics" } | 
 /**  End the engine cleanly. Answered by [`Reply::Done`]. */
 { command: "stop" };
 
@@ -296,6 +294,18 @@ export type DoctorFinding = {
 	/**  Details, and what to do where something is wrong. */
 	note: string,
 };
+
+/**  A command that the engine carries out itself, since only it has the sockets and the metrics registry. */
+export type EngineCommand = 
+/**
+ *  Connects to a server or relay now, whether or not it is in the settings. Answered by [`Reply::Pong`] with the
+ *  round trip to it, or by an error that says what is wrong.
+ */
+{ command: "test_server"; 
+/**  The server or relay to test. */
+target: TestTarget } | 
+/**  Returns what the process that hosts the engine has counted since its start. Answered by [`Reply::Metrics`]. */
+{ command: "metrics" };
 
 /**  What kind of thing went wrong. Stable: scripts and translations key on it. */
 export type ErrorCode = 
@@ -724,7 +734,7 @@ export type RelaySetting = {
 	password?: string,
 };
 
-/**  The answer to a [`Command`]. */
+/**  The answer to a [`ClientCommand`]. */
 export type Reply = 
 /**  The current state. */
 { reply: "snapshot"; value: Snapshot } | 
@@ -886,11 +896,22 @@ export type StepState =
 /**  Not begun. */
 "waiting" | 
 /**  Under way. */
-"doing" | 
+"running" | 
 /**  Answered. */
 "known" | 
 /**  Over, without an answer. */
 "unknown";
+
+/**  A server that [`EngineCommand::TestServer`] can test. */
+export type TestTarget = 
+/**  A rendezvous server. */
+{ kind: "server"; 
+/**  `wss://host`, or `ws://` where allowed. */
+url: string } | 
+/**  A relay. Without a password it is used with the one in the settings. */
+{ kind: "relay"; 
+/**  The relay and its credentials. */
+relay: RelaySetting };
 
 /**  Colours. */
 export type Theme = 
@@ -932,17 +953,6 @@ export type Trend =
 "steady" | 
 /**  At least 5 points less. */
 "worse";
-
-/**  What can be tried. */
-export type Trial = 
-/**  A rendezvous server. */
-{ kind: "server"; 
-/**  `wss://host`, or `ws://` where allowed. */
-url: string } | 
-/**  A relay; without a password it is used with the one that is known. */
-{ kind: "relay"; 
-/**  Which, and with what credentials. */
-relay: RelaySetting };
 
 /**  How a thing is. */
 export type Verdict = 

@@ -29,7 +29,7 @@ fn settings_survive_the_program() {
     configure(&mut world, who, &set);
     world.kill(who);
     world.start(who);
-    assert_eq!(world.snapshot(who).settings, set.without_secrets());
+    assert_eq!(world.snapshot(who).settings, set.without_passwords());
     // What a client shows and sends back keeps the password.
     let shown = world.snapshot(who).settings;
     configure(&mut world, who, &Settings { mtu: 1350, ..shown });

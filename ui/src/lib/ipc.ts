@@ -1,5 +1,5 @@
 // The only caller of the shell.
-import { commands, events, type AppError, type Command, type Reply } from '../bindings';
+import { commands, events, type AppError, type ClientCommand, type Reply } from '../bindings';
 
 export { events };
 
@@ -30,7 +30,7 @@ type Name = Reply['reply'];
 type ValueOf<N extends Name> = Extract<Reply, { reply: N }> extends { value: infer V } ? V : null;
 
 /** Asks the engine, and checks that the answer is of the kind expected. */
-export async function ask<N extends Name>(command: Command, expected: N): Promise<ValueOf<N>> {
+export async function ask<N extends Name>(command: ClientCommand, expected: N): Promise<ValueOf<N>> {
   const reply = await settle(commands.request(command));
   if (reply.reply !== expected) {
     throw new Refusal({ code: 'version_mismatch', message: `Unexpected answer: ${reply.reply}.`, hint: '' });

@@ -1,7 +1,7 @@
 // All that the interface knows. Snapshots come in, requests go out; components only read and call.
 import { createSubscriber } from 'svelte/reactivity';
 import { toast } from 'svelte-sonner';
-import type { AppError, Backing, Command, InviteLifetime, PartyView, Preferences, Role, Snapshot, Trial } from '../bindings';
+import type { AppError, Backing, ClientCommand, InviteLifetime, PartyView, Preferences, Role, Snapshot, TestTarget } from '../bindings';
 import { setLanguage, t } from '../i18n/index.svelte';
 import { ask, asError, settle, shell } from '../lib/ipc';
 import { SampleLog } from '../lib/samples';
@@ -113,7 +113,7 @@ class App {
     toast.error(message, { description: hint || undefined, duration: 8000 });
   }
 
-  private done = (name: string, command: Command) => this.run(name, async () => void (await ask(command, 'done')));
+  private done = (name: string, command: ClientCommand) => this.run(name, async () => void (await ask(command, 'done')));
 
   createParty = (name: string) =>
     this.run('create', async () => {
@@ -160,7 +160,7 @@ class App {
   connect = (party: string, on: boolean) => this.done(`switch ${party}`, { command: on ? 'up' : 'down', party });
   netcheck = () => this.done('netcheck', { command: 'netcheck', stun: [] });
   /** The round trip to a server or relay, tried now. */
-  tryOut = async (what: Trial) => (await ask({ command: 'try', what }, 'pong')).rtt_ms;
+  testServer = async (target: TestTarget) => (await ask({ command: 'test_server', target }, 'pong')).rtt_ms;
   doctor = () => ask({ command: 'doctor' }, 'doctor');
 
   configure = (change: Partial<Settings>) =>
@@ -177,7 +177,7 @@ class App {
 
   /** Has those measured whom somebody looks at; whatever keeps the engine from it is told elsewhere. */
   async look(party: string, members: string[]) {
-    if (members.length) await ask({ command: 'look', party, members }, 'done').catch(() => {});
+    if (members.length) await ask({ command: 'measure_paths', party, members }, 'done').catch(() => {});
   }
 
   /** Fetches a member's past hour, once. */

@@ -9,7 +9,8 @@ use std::{
 use clap::CommandFactory as _;
 use partyline_engine::Controller;
 use partyline_model::{
-    AppError, Command, DoctorFinding, ErrorCode, InviteLifetime, PartyId, Reply, Role, Snapshot, Verdict,
+    AppError, Command, DoctorFinding, EngineCommand, ErrorCode, InviteLifetime, PartyId, Reply, Role,
+    Snapshot, Verdict,
 };
 use partyline_platform::may_create_devices;
 use partyline_service::{Place, Reached, own_name};
@@ -299,7 +300,7 @@ async fn doctor(place: &Place, output: &Output) -> Result<ExitCode, AppError> {
 }
 
 async fn metrics(place: &Place, output: &Output) -> Result<(), AppError> {
-    match place.connect().await?.request(Command::Metrics).await? {
+    match place.connect().await?.request(EngineCommand::Metrics).await? {
         Reply::Metrics { text } => {
             output.answer(&serde_json::json!({ "metrics": text }), || output.say(text.trim_end()));
             Ok(())

@@ -10,10 +10,10 @@ use std::{
 
 use partyline_ipc::{Access, Call, Endpoint, Server};
 use partyline_model::{
-    AppError, Attempt, AttemptOutcome, Badge, Command, DeviceId, DeviceView, DoctorFinding, ErrorCode,
-    InviteId, InviteLifetime, InviteView, MemberView, Method, NetworkView, PartyId, PartyPhase, PartyView,
-    PathKind, PathView, Phase, PingSample, Quality, Reply, Role, ServerView, Settings, Snapshot, TrafficView,
-    Verdict,
+    AppError, Attempt, AttemptOutcome, Badge, ClientCommand, Command, DeviceId, DeviceView, DoctorFinding,
+    EngineCommand, ErrorCode, InviteId, InviteLifetime, InviteView, MemberView, Method, NetworkView, PartyId,
+    PartyPhase, PartyView, PathKind, PathView, Phase, PingSample, Quality, Reply, Role, ServerView, Settings,
+    Snapshot, TrafficView, Verdict,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -82,7 +82,11 @@ fn snapshot(parties: Vec<PartyView>) -> Snapshot {
     }
 }
 
-fn usual(command: &Command) -> Result<Reply, AppError> {
+fn usual(command: &ClientCommand) -> Result<Reply, AppError> {
+    let command = match command {
+        ClientCommand::Node(command) => command,
+        ClientCommand::Engine(_) => return Ok(Reply::Metrics { text: METRICS.into() }),
+    };
     Ok(match command {
         Command::Create { .. } => Reply::Created { party: PartyId([7; 32]), link: LINK.into() },
         Command::Join { link, .. } if link.contains("old") => {
@@ -103,7 +107,6 @@ fn usual(command: &Command) -> Result<Reply, AppError> {
             verdict: Verdict::Good,
             note: "can be made".into(),
         }]),
-        Command::Metrics => Reply::Metrics { text: METRICS.into() },
         _ => Reply::Done,
     })
 }
@@ -111,7 +114,7 @@ fn usual(command: &Command) -> Result<Reply, AppError> {
 /// A service that answers as [`usual`] and writes down what it was asked.
 struct Service {
     directory: TempDir,
-    asked: Arc<Mutex<Vec<Command>>>,
+    asked: Arc<Mutex<Vec<ClientCommand>>>,
     state: watch::Sender<Arc<Snapshot>>,
 }
 
@@ -142,7 +145,7 @@ impl Service {
         run(self.directory.path(), words).await
     }
 
-    fn asked(&self) -> Vec<Command> {
+    fn asked(&self) -> Vec<ClientCommand> {
         self.asked.lock().unwrap().clone()
     }
 }
@@ -262,7 +265,7 @@ async fn metrics_are_printed_as_the_service_counted_them() {
     let service = Service::start(Vec::new());
     let printed = service.run(&["doctor", "--metrics"]).await;
     assert_eq!((code(&printed), out(&printed)), (0, METRICS.to_owned()), "{}", err(&printed));
-    assert_eq!(service.asked(), [Command::Metrics]);
+    assert_eq!(service.asked(), [ClientCommand::from(EngineCommand::Metrics)]);
 }
 
 #[tokio::test]

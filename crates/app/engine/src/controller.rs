@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
-use partyline_model::{AppError, Command, ErrorCode, Reply, Snapshot};
+use partyline_model::{AppError, ClientCommand, ErrorCode, Reply, Snapshot};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// A command, and where its answer goes.
-pub type Call = (Command, oneshot::Sender<Result<Reply, AppError>>);
+pub type Call = (ClientCommand, oneshot::Sender<Result<Reply, AppError>>);
 
 /// Drives an engine, whether it runs in this process or in the service. Clones drive the same engine.
 #[derive(Debug, Clone)]
@@ -30,9 +30,9 @@ impl Controller {
     ///
     /// # Errors
     /// What the engine says, or [`ErrorCode::ServiceUnreachable`] if it ended before it answered.
-    pub async fn request(&self, command: Command) -> Result<Reply, AppError> {
+    pub async fn request(&self, command: impl Into<ClientCommand>) -> Result<Reply, AppError> {
         let (answer, answered) = oneshot::channel();
-        self.calls.send((command, answer)).await.map_err(|_| stopped())?;
+        self.calls.send((command.into(), answer)).await.map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
     }
 

@@ -5,7 +5,9 @@ mod attempts;
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use partyline_model::{AppError, Command, ErrorCode, Now, Reply, Settings, Snapshot};
+use partyline_model::{
+    AppError, ClientCommand, Command, EngineCommand, ErrorCode, Now, Reply, Settings, Snapshot,
+};
 use partyline_net::{BeaconSockets, Outgoing, RecvBatch, Roots, TlsClient, UdpEndpoint};
 use partyline_node::{LocalNetwork, Node, Output, RequestId};
 use partyline_platform::{Clock, NetworkState, SleepWatch, sweep};
@@ -228,19 +230,25 @@ impl Engine {
         }
     }
 
-    async fn call(&mut self, now: Now, command: Command, answer: Answer) {
+    async fn call(&mut self, now: Now, command: ClientCommand, answer: Answer) {
+        match command {
+            ClientCommand::Node(command) => self.node_command(now, command, answer).await,
+            ClientCommand::Engine(EngineCommand::TestServer { target }) => {
+                trial::answer(target, self.node.settings(), self.connections.tls(), answer);
+            }
+            ClientCommand::Engine(EngineCommand::Metrics) => {
+                // The caller may have given up.
+                let _ = answer.send(Ok(Reply::Metrics { text: self.metrics.render() }));
+            }
+        }
+    }
+
+    async fn node_command(&mut self, now: Now, command: Command, answer: Answer) {
         if let Command::Configure { settings } = &command
             && let Err(error) = self.move_port(now, settings).await
         {
             // The caller may have given up.
             let _ = answer.send(Err(error));
-            return;
-        }
-        if let Command::Try { what } = command {
-            return trial::answer(what, self.node.settings(), self.connections.tls(), answer);
-        }
-        if command == Command::Metrics {
-            let _ = answer.send(Ok(Reply::Metrics { text: self.metrics.render() }));
             return;
         }
         let configures = matches!(command, Command::Configure { .. });
@@ -254,7 +262,7 @@ impl Engine {
 
     /// Opens the socket on another port where the settings name one; refuses what cannot be had.
     async fn move_port(&mut self, now: Now, settings: &Settings) -> Result<(), AppError> {
-        settings.check()?;
+        settings.validate()?;
         if settings.port == self.node.settings().port || settings.port == self.udp.port() {
             return Ok(());
         }

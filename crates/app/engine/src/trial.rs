@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::{AppError, ErrorCode, PingSample, RelaySetting, Reply, Settings, Trial};
+use partyline_model::{AppError, ErrorCode, PingSample, RelaySetting, Reply, Settings, TestTarget};
 use partyline_net::{Stream, TlsClient, WebSocket};
 use partyline_node::{RelayServer, RelayTransport, AllocationTest, AllocationOutcome, TurnUrl};
 use partyline_wire::{
@@ -29,33 +29,33 @@ const LARGEST: usize = 2048;
 
 /// Tries it, and answers with the round trip, or with what keeps it from being used and what to do.
 pub(crate) fn answer(
-    mut what: Trial,
+    mut what: TestTarget,
     settings: &Settings,
     tls: TlsClient,
     answer: oneshot::Sender<Result<Reply, AppError>>,
 ) {
-    if let Trial::Relay { relay } = &mut what {
-        settings.lend_password(relay);
+    if let TestTarget::Relay { relay } = &mut what {
+        settings.fill_in_password(relay);
     }
     // Whoever asked may have given up.
     tokio::spawn(async move { answer.send(run(what, tls).await) });
 }
 
-async fn run(what: Trial, tls: TlsClient) -> Result<Reply, AppError> {
+async fn run(what: TestTarget, tls: TlsClient) -> Result<Reply, AppError> {
     let trial = async {
         match &what {
-            Trial::Server { url } => server(url, &tls).await,
-            Trial::Relay { relay } => self::relay(relay, &tls).await,
+            TestTarget::Server { url } => server(url, &tls).await,
+            TestTarget::Relay { relay } => self::relay(relay, &tls).await,
         }
     };
     let rtt = timeout(PATIENCE, trial).await.unwrap_or_else(|_| Err(silent(name(&what))))?;
     Ok(Reply::Pong(PingSample { rtt_ms: rtt.as_secs_f32() * 1000.0 }))
 }
 
-fn name(what: &Trial) -> &str {
+fn name(what: &TestTarget) -> &str {
     match what {
-        Trial::Server { url } => url,
-        Trial::Relay { relay } => &relay.url,
+        TestTarget::Server { url } => url,
+        TestTarget::Relay { relay } => &relay.url,
     }
 }
 

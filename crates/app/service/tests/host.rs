@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc};
 use partyline_engine::{Call, Controller, RunningEngine};
 use partyline_ipc::connect;
 use partyline_model::{
-    AppError, Command, DeviceId, DeviceView, ErrorCode, NetworkView, Phase, Reply, Snapshot,
+    AppError, ClientCommand, Command, DeviceId, DeviceView, ErrorCode, NetworkView, Phase, Reply, Snapshot,
 };
 use partyline_service::{Host, Place, Settings};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -30,8 +30,10 @@ async fn engine() -> Result<RunningEngine, AppError> {
         while let Some((command, answer)) = inbox.recv().await {
             let _ = answer.send(Ok(Reply::Done));
             match command {
-                Command::Stop => break,
-                Command::Doctor => return Err(AppError::new(ErrorCode::Device, "gone", "try again")),
+                ClientCommand::Node(Command::Stop) => break,
+                ClientCommand::Node(Command::Doctor) => {
+                    return Err(AppError::new(ErrorCode::Device, "gone", "try again"));
+                }
                 _ => {}
             }
         }

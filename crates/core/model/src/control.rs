@@ -35,7 +35,7 @@ impl InviteLifetime {
     }
 }
 
-/// A request to the engine.
+/// A command that the node carries out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(tag = "command", rename_all = "snake_case", rename_all_fields = "snake_case")]
@@ -119,9 +119,9 @@ pub enum Command {
         /// Whom.
         member: DeviceId,
     },
-    /// Measure the paths to members now, for whoever looks at them: at rest that is done every 15 s only. Beyond 32 members
-    /// none is measured, nor one that was measured within a second. Answered by [`Reply::Done`].
-    Look {
+    /// Measures the paths to members now, for somebody who looks at them; otherwise idle paths are measured every 15 s. Skips
+    /// members beyond the first 32 and paths that were measured within the last second. Answered by [`Reply::Done`].
+    MeasurePaths {
         /// In which party.
         party: PartyId,
         /// Whose paths.
@@ -146,38 +146,74 @@ pub enum Command {
         /// Whose.
         member: DeviceId,
     },
-    /// Connect to a server or a relay now, whether it is in the settings or not. Answered by [`Reply::Pong`] with the
-    /// round trip to it, or by an error that says what is wrong.
-    Try {
-        /// To which.
-        what: Trial,
-    },
     /// Check everything that commonly goes wrong. Answered by [`Reply::Doctor`].
     Doctor,
-    /// What the process that has the engine has counted since its start. Answered by [`Reply::Metrics`].
-    Metrics,
     /// End the engine cleanly. Answered by [`Reply::Done`].
     Stop,
 }
 
-/// What can be tried.
+/// A command that the engine carries out itself, since only it has the sockets and the metrics registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+#[serde(tag = "command", rename_all = "snake_case", rename_all_fields = "snake_case")]
+pub enum EngineCommand {
+    /// Connects to a server or relay now, whether or not it is in the settings. Answered by [`Reply::Pong`] with the
+    /// round trip to it, or by an error that says what is wrong.
+    TestServer {
+        /// The server or relay to test.
+        target: TestTarget,
+    },
+    /// Returns what the process that hosts the engine has counted since its start. Answered by [`Reply::Metrics`].
+    Metrics,
+}
+
+/// Everything that a client may ask of the engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+#[serde(untagged)]
+pub enum ClientCommand {
+    /// A command that the node answers.
+    Node(Command),
+    /// A command that the engine answers itself.
+    Engine(EngineCommand),
+}
+
+impl From<Command> for ClientCommand {
+    fn from(command: Command) -> Self {
+        Self::Node(command)
+    }
+}
+
+impl From<EngineCommand> for ClientCommand {
+    fn from(command: EngineCommand) -> Self {
+        Self::Engine(command)
+    }
+}
+
+impl PartialEq<Command> for ClientCommand {
+    fn eq(&self, other: &Command) -> bool {
+        matches!(self, Self::Node(command) if command == other)
+    }
+}
+
+/// A server that [`EngineCommand::TestServer`] can test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(tag = "kind", rename_all = "snake_case", rename_all_fields = "snake_case")]
-pub enum Trial {
+pub enum TestTarget {
     /// A rendezvous server.
     Server {
         /// `wss://host`, or `ws://` where allowed.
         url: String,
     },
-    /// A relay; without a password it is used with the one that is known.
+    /// A relay. Without a password it is used with the one in the settings.
     Relay {
-        /// Which, and with what credentials.
+        /// The relay and its credentials.
         relay: RelaySetting,
     },
 }
 
-/// The answer to a [`Command`].
+/// The answer to a [`ClientCommand`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(tag = "reply", content = "value", rename_all = "snake_case")]

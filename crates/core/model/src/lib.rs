@@ -17,7 +17,10 @@ mod transport;
 mod view;
 
 pub use candidate::{Candidate, CandidateKind};
-pub use control::{Command, DoctorFinding, InviteLifetime, InvitePreview, PingSample, Reply, Trial, Verdict};
+pub use control::{
+    ClientCommand, Command, DoctorFinding, EngineCommand, InviteLifetime, InvitePreview, PingSample, Reply,
+    TestTarget, Verdict,
+};
 pub use error::{AppError, ErrorCode};
 pub use id::{DeviceId, Handle, IdError, InviteId, PartyId, SessionNonce, Topic, TunnelPublicKey};
 pub use nat::{Allocation, Badge, Filtering, Mapping, NatProfile};

@@ -85,7 +85,7 @@ pub enum StepState {
     /// Not begun.
     Waiting,
     /// Under way.
-    Doing,
+    Running,
     /// Answered.
     Known,
     /// Over, without an answer.

@@ -126,7 +126,7 @@ impl Settings {
     ///
     /// # Errors
     /// [`ErrorCode::InvalidInput`] with what is wrong and what is allowed.
-    pub fn check(&self) -> Result<(), AppError> {
+    pub fn validate(&self) -> Result<(), AppError> {
         let name = &self.display_name;
         if name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control) {
             return refuse("The name is too long or not plain text.", "Use at most 32 letters.");
@@ -163,19 +163,19 @@ impl Settings {
 
     /// The same without passwords, for everybody's eyes.
     #[must_use]
-    pub fn without_secrets(&self) -> Self {
+    pub fn without_passwords(&self) -> Self {
         let mut shown = self.clone();
         shown.relays.iter_mut().for_each(|relay| relay.password.clear());
         shown
     }
 
     /// Puts the passwords that `known` has where a relay comes back without.
-    pub fn keep_secrets(&mut self, known: &Self) {
-        self.relays.iter_mut().for_each(|relay| known.lend_password(relay));
+    pub fn restore_passwords(&mut self, known: &Self) {
+        self.relays.iter_mut().for_each(|relay| known.fill_in_password(relay));
     }
 
     /// Gives a relay without a password the one that is known for it.
-    pub fn lend_password(&self, relay: &mut RelaySetting) {
+    pub fn fill_in_password(&self, relay: &mut RelaySetting) {
         let same = |old: &&RelaySetting| (&old.url, &old.username) == (&relay.url, &relay.username);
         if let Some(known) = self.relays.iter().find(same).filter(|_| relay.password.is_empty()) {
             relay.password.clone_from(&known.password);
@@ -206,14 +206,14 @@ mod tests {
     #[test]
     fn passwords_stay_where_they_are() {
         let known = Settings { relays: vec![relay("secret")], ..Settings::default() };
-        let mut shown = known.without_secrets();
+        let mut shown = known.without_passwords();
         assert_eq!(shown.relays, [relay("")]);
         shown.mtu = 1300;
-        shown.keep_secrets(&known);
+        shown.restore_passwords(&known);
         assert_eq!(shown.relays, known.relays);
         let mut other =
             Settings { relays: vec![RelaySetting { username: "bob".into(), ..relay("") }], ..known.clone() };
-        other.keep_secrets(&known);
+        other.restore_passwords(&known);
         assert_eq!(other.relays[0].password, "", "another user's password is not guessed");
         assert!(!format!("{known:?}").contains("secret"));
     }
@@ -228,9 +228,9 @@ mod tests {
     #[test]
     fn limits_are_looked_at() {
         let usual = Settings::default;
-        assert_eq!(usual().check(), Ok(()));
+        assert_eq!(usual().validate(), Ok(()));
         let relays = vec![relay("x"), RelaySetting { url: "turns:a:443".into(), ..relay("x") }];
-        assert_eq!(Settings { servers: vec!["wss://a".into()], relays, ..usual() }.check(), Ok(()));
+        assert_eq!(Settings { servers: vec!["wss://a".into()], relays, ..usual() }.validate(), Ok(()));
         for bad in [
             Settings { display_name: "x".repeat(33), ..usual() },
             Settings { display_name: "a\u{1b}b".into(), ..usual() },
@@ -243,7 +243,7 @@ mod tests {
             Settings { direct_timeout_s: 0, ..usual() },
             Settings { direct: false, relay: false, ..usual() },
         ] {
-            assert!(bad.check().is_err(), "{bad:?}");
+            assert!(bad.validate().is_err(), "{bad:?}");
         }
     }
 }

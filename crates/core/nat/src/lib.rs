@@ -10,7 +10,7 @@
 //!
 //! [`Nat`] translates addresses, not packets. A packet from inside is shown to [`Nat::outbound`], one from outside to
 //! [`Nat::inbound`], one from inside to the NAT's own outside address to [`Nat::hairpin`], and what an ICMP error quotes
-//! to [`Nat::quoted`] (from outside) or [`Nat::known`] (from inside). Time and randomness are handed in, so the same
+//! to [`Nat::lookup_inbound`] (from outside) or [`Nat::lookup_outbound`] (from inside). Time and randomness are handed in, so the same
 //! seed and packets give the same ports.
 //!
 //! [`oracle`] says which pairs of NATs allow a direct path at all.
@@ -22,7 +22,7 @@ mod rules;
 mod table;
 
 pub use nat::{Hairpinned, Nat};
-pub use rules::{Clash, Rules};
+pub use rules::{PortCollision, Rules};
 
 /// What has ports. Each has a table of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

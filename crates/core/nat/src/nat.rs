@@ -121,7 +121,7 @@ impl Nat {
 
     /// Whose packet to `destination` an ICMP error from outside quotes, that left from `external`. Changes nothing.
     #[must_use]
-    pub fn quoted(
+    pub fn lookup_inbound(
         &self,
         now: Instant,
         protocol: Protocol,
@@ -134,7 +134,7 @@ impl Nat {
 
     /// Where the outside knows `inside` when it talks to `destination`, if a mapping lives. Changes nothing.
     #[must_use]
-    pub fn known(
+    pub fn lookup_outbound(
         &self,
         now: Instant,
         protocol: Protocol,

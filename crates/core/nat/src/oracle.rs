@@ -1,7 +1,7 @@
 //! What two NATs allow at all, whatever a program does.
 //!
 //! Both sides may know each other's NAT, tell each other over a relay what they see, open many sockets, foretell ports
-//! that are preserved or counted, and try random ports. They have [`MOST_PACKETS`] packets each, far fewer than there
+//! that are preserved or counted, and try random ports. They have [`MAX_PACKETS`] packets each, far fewer than there
 //! are ports, and do not wait for mappings to expire. What decides is which of three things each side has:
 //!
 //! - Its port is *known*: shared by all destinations (EI mapping), preserved or counted.
@@ -20,11 +20,11 @@ use partyline_model::{Allocation, Filtering, Mapping};
 use crate::Rules;
 
 /// Packets that each side may send at most to find the other.
-pub const MOST_PACKETS: usize = 2048;
+pub const MAX_PACKETS: usize = 2048;
 
 /// How a direct path comes about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Way {
+pub enum Technique {
     /// Both ports are known.
     Meet,
     /// One port is known and steady.
@@ -34,7 +34,7 @@ pub enum Way {
     /// One port is known, the other side open.
     SprayThenMeet,
     /// One port is known and its side open, the other steady.
-    HearThenMeet,
+    LearnThenMeet,
     /// One side is open, the other steady.
     SprayTwice,
 }
@@ -52,7 +52,7 @@ pub enum Obstacle {
     Expiry,
 }
 
-impl fmt::Display for Way {
+impl fmt::Display for Technique {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Meet => "Both ports are known beforehand, so both sides send at the same time.",
@@ -67,7 +67,7 @@ impl fmt::Display for Way {
             Self::SprayThenMeet => {
                 "One side is found by trying ports, and is then met from the known port that it expects."
             }
-            Self::HearThenMeet => {
+            Self::LearnThenMeet => {
                 "The side whose port is known hears the other's port, which stays, and meets it from its next port."
             }
             Self::SprayTwice => {
@@ -102,40 +102,40 @@ impl fmt::Display for Obstacle {
 ///
 /// # Errors
 /// None can; the obstacle is the reason.
-pub fn direct(one: &Rules, other: &Rules) -> Result<Way, Obstacle> {
+pub fn direct(one: &Rules, other: &Rules) -> Result<Technique, Obstacle> {
     let (one, other) = (Side::of(one), Side::of(other));
     match (one.known, other.known) {
-        (true, true) => Ok(Way::Meet),
+        (true, true) => Ok(Technique::Meet),
         (true, false) => known_and_random(one, other),
         (false, true) => known_and_random(other, one),
         (false, false) => both_random(one, other),
     }
 }
 
-fn known_and_random(known: Side, random: Side) -> Result<Way, Obstacle> {
+fn known_and_random(known: Side, random: Side) -> Result<Technique, Obstacle> {
     match (known.steady, random.open, random.steady, known.open) {
-        (true, _, _, _) => Ok(Way::Spray),
-        (false, true, _, _) => Ok(Way::SprayThenMeet),
-        (false, false, true, true) => Ok(Way::HearThenMeet),
+        (true, _, _, _) => Ok(Technique::Spray),
+        (false, true, _, _) => Ok(Technique::SprayThenMeet),
+        (false, false, true, true) => Ok(Technique::LearnThenMeet),
         (false, false, false, true) if known.preserves => Err(Obstacle::Expiry),
         (false, false, false, true) => Err(Obstacle::NeverBack),
         (false, false, _, false) => Err(Obstacle::OneShot),
     }
 }
 
-fn both_random(one: Side, other: Side) -> Result<Way, Obstacle> {
+fn both_random(one: Side, other: Side) -> Result<Technique, Obstacle> {
     match (one.open, other.open) {
-        (true, true) => Ok(Way::SprayOpen),
+        (true, true) => Ok(Technique::SprayOpen),
         (true, false) => open_and_closed(one, other),
         (false, true) => open_and_closed(other, one),
         (false, false) => Err(Obstacle::BothHidden),
     }
 }
 
-fn open_and_closed(open: Side, closed: Side) -> Result<Way, Obstacle> {
+fn open_and_closed(open: Side, closed: Side) -> Result<Technique, Obstacle> {
     match (open.steady, closed.steady) {
-        (true, _) => Ok(Way::SprayOpen),
-        (false, true) => Ok(Way::SprayTwice),
+        (true, _) => Ok(Technique::SprayOpen),
+        (false, true) => Ok(Technique::SprayTwice),
         (false, false) => Err(Obstacle::NeverBack),
     }
 }

@@ -6,9 +6,9 @@ use partyline_model::Allocation;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 
-use crate::{Clash, Rules};
+use crate::{PortCollision, Rules};
 
-/// Moves of a counter by rivals that are worth counting: then it may be anywhere.
+/// Moves of a counter by background_rate that are worth counting: then it may be anywhere.
 const MOST_RIVALS: u32 = 65_536;
 
 /// Chooses ports.
@@ -38,7 +38,7 @@ impl Ports {
     ) -> Option<u16> {
         match rules.allocation {
             Allocation::Preserving if rules.has_port(inside) && !taken(inside) => Some(inside),
-            Allocation::Preserving if rules.clash == Clash::Next => {
+            Allocation::Preserving if rules.collision == PortCollision::Next => {
                 every(rules).map(|step| shift(rules, inside, step)).find(|port| !taken(*port))
             }
             Allocation::Contiguous { delta } => {
@@ -60,16 +60,16 @@ impl Ports {
 
     /// Moves the counter by what others took since the last time, as a Poisson process.
     fn let_rivals_pass(&mut self, now: Instant, rules: &Rules, delta: i16) {
-        if rules.rivals == 0 {
+        if rules.background_rate == 0 {
             return;
         }
-        let mut next = self.rival.unwrap_or_else(|| now + self.pause(rules.rivals));
+        let mut next = self.rival.unwrap_or_else(|| now + self.pause(rules.background_rate));
         for _ in 0..MOST_RIVALS {
             if next > now {
                 break;
             }
             self.last = shift(rules, self.last, delta.into());
-            next += self.pause(rules.rivals);
+            next += self.pause(rules.background_rate);
         }
         self.rival = Some(next.max(now));
     }

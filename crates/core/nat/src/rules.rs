@@ -6,7 +6,7 @@ use partyline_model::{Allocation, Filtering, Mapping};
 
 /// What a preserving NAT does when the inside port is taken, most often because two inside computers use the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Clash {
+pub enum PortCollision {
     /// Takes the next higher free port.
     Next,
     /// Takes any free port.
@@ -24,7 +24,7 @@ pub struct Rules {
     /// from preserving it.
     pub allocation: Allocation,
     /// What happens where the inside port cannot be preserved.
-    pub clash: Clash,
+    pub collision: PortCollision,
     /// The external ports that are used, first and last.
     pub ports: (u16, u16),
     /// Mappings that each protocol's table has room for; packets that need more are dropped.
@@ -38,7 +38,7 @@ pub struct Rules {
     /// Whether inside computers meet at the outside address.
     pub hairpin: bool,
     /// New mappings per second that others make on average; they move a counting allocator on.
-    pub rivals: u16,
+    pub background_rate: u16,
 }
 
 impl Rules {
@@ -49,14 +49,14 @@ impl Rules {
             mapping,
             filtering,
             allocation,
-            clash: Clash::Next,
+            collision: PortCollision::Next,
             ports: (1024, u16::MAX),
             table: 4096,
             lifetime: Duration::from_secs(120),
             inbound_refreshes: false,
             filters_by_socket: false,
             hairpin: false,
-            rivals: 0,
+            background_rate: 0,
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use partyline_model::{Allocation, Filtering, Mapping};
-use partyline_nat::{Clash, Hairpinned, Nat, Protocol, Rules};
+use partyline_nat::{Hairpinned, Nat, PortCollision, Protocol, Rules};
 use proptest::prelude::*;
 
 const UDP: Protocol = Protocol::Udp;
@@ -79,18 +79,18 @@ fn rivals_move_the_counter_on() {
         second.wrapping_sub(first)
     };
     assert_eq!(gap(alone), 1);
-    assert!((50..150).contains(&gap(Rules { rivals: 10, ..alone })), "about 100 in 10 s");
+    assert!((50..150).contains(&gap(Rules { background_rate: 10, ..alone })), "about 100 in 10 s");
 }
 
 #[test]
 fn two_computers_on_one_port_both_keep_a_mapping() {
     let now = Instant::now();
-    for clash in [Clash::Next, Clash::Random] {
-        let mut nat = Nat::new(3, OUTSIDE, Rules { clash, ..cone() });
+    for collision in [PortCollision::Next, PortCollision::Random] {
+        let mut nat = Nat::new(3, OUTSIDE, Rules { collision, ..cone() });
         let first = nat.outbound(now, UDP, inside(1, 5000), server(1, 1)).expect("room");
         let second = nat.outbound(now, UDP, inside(2, 5000), server(1, 1)).expect("room");
         assert_eq!(first.port(), 5000);
-        assert_eq!(clash == Clash::Next, second.port() == 5001);
+        assert_eq!(collision == PortCollision::Next, second.port() == 5001);
         assert_eq!(nat.inbound(now, UDP, first, server(1, 1)), Some(inside(1, 5000)));
         assert_eq!(nat.inbound(now, UDP, second, server(1, 1)), Some(inside(2, 5000)));
     }
@@ -130,11 +130,11 @@ fn errors_are_translated_only_where_they_quote_what_was_sent() {
     let now = Instant::now();
     let mut nat = Nat::new(1, OUTSIDE, cone());
     let external = nat.outbound(now, UDP, inside(1, 1000), server(1, 1)).expect("room");
-    assert_eq!(nat.quoted(now, UDP, external, server(1, 1)), Some(inside(1, 1000)));
-    assert_eq!(nat.quoted(now, UDP, external, server(2, 1)), None);
-    assert_eq!(nat.quoted(now, Protocol::Tcp, external, server(1, 1)), None);
-    assert_eq!(nat.known(now, UDP, inside(1, 1000), server(1, 1)), Some(external));
-    assert_eq!(nat.known(now, UDP, inside(1, 1001), server(1, 1)), None);
+    assert_eq!(nat.lookup_inbound(now, UDP, external, server(1, 1)), Some(inside(1, 1000)));
+    assert_eq!(nat.lookup_inbound(now, UDP, external, server(2, 1)), None);
+    assert_eq!(nat.lookup_inbound(now, Protocol::Tcp, external, server(1, 1)), None);
+    assert_eq!(nat.lookup_outbound(now, UDP, inside(1, 1000), server(1, 1)), Some(external));
+    assert_eq!(nat.lookup_outbound(now, UDP, inside(1, 1001), server(1, 1)), None);
 }
 
 proptest! {
@@ -144,7 +144,7 @@ proptest! {
         packets in proptest::collection::vec((0u8..4, 0u16..6, 0u8..3, 0u16..3, 0u64..40), 1..120),
     ) {
         let mut rules = Rules::all_types(delta).nth(number).expect("27");
-        rules.clash = if next { Clash::Next } else { Clash::Random };
+        rules.collision = if next { PortCollision::Next } else { PortCollision::Random };
         rules.ports = (1000, 1031);
         rules.lifetime = Duration::from_secs(60);
         let mut nat = Nat::new(seed, OUTSIDE, rules);

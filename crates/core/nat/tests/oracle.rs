@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use partyline_nat::{
     Rules,
-    oracle::{Obstacle, Way, direct},
+    oracle::{Obstacle, Technique, direct},
 };
 use play::{Play, WAYS};
 
@@ -21,7 +21,7 @@ fn pairs() -> Vec<(Rules, Rules)> {
 }
 
 /// Whether a way works from either side.
-fn works(way: Way, one: Rules, other: Rules, seed: u64) -> bool {
+fn works(way: Technique, one: Rules, other: Rules, seed: u64) -> bool {
     Play::new(one, other, seed).take(way) || Play::new(other, one, seed).take(way)
 }
 

@@ -209,7 +209,7 @@ impl<P: Copy> Client<P> {
         bytes: &[u8],
     ) -> Option<Option<Heard<P>>> {
         let credentials = self.credentials.get_mut(&query.destination.ip());
-        let fresh = credentials.zip(stun::message(bytes)).map(|(c, message)| c.challenged(&message));
+        let fresh = credentials.zip(stun::message(bytes)).map(|(c, message)| c.on_challenge(&message));
         // Several questions may be under way with the old nonce: each is asked again.
         if matches!(fresh, Some(Ok(_))) {
             self.ask_again(now, query, challenges);

@@ -87,7 +87,7 @@ impl Netcheck {
 
     fn lifetime_step(&self) -> CheckStep {
         let state = match (self.idle.is_running(), self.profile.lifetime.is_some()) {
-            (true, _) => StepState::Doing,
+            (true, _) => StepState::Running,
             (false, true) => StepState::Known,
             (false, false) if self.finished.is_some() => StepState::Unknown,
             (false, false) => StepState::Waiting,
@@ -99,7 +99,7 @@ impl Netcheck {
         match (self.finished.is_some(), known) {
             (_, true) => StepState::Known,
             (true, false) => StepState::Unknown,
-            (false, false) if doing && self.config.enabled => StepState::Doing,
+            (false, false) if doing && self.config.enabled => StepState::Running,
             (false, false) => StepState::Waiting,
         }
     }

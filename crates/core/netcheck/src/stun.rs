@@ -117,7 +117,7 @@ pub(crate) fn request(id: Id, change: Change, credentials: Option<&Credentials>)
     }
     // A user name that cannot be said is as good as none: the server refuses.
     let message = match credentials {
-        Some(credentials) => credentials.add_to(message).unwrap_or_else(begin),
+        Some(credentials) => credentials.add_attributes(message).unwrap_or_else(begin),
         None => message,
     };
     let message = message.with_attribute(Fingerprint::default()).build();
@@ -150,7 +150,7 @@ pub(crate) fn answer(
     if message.class() != MessageClass::SuccessResponse || !understood {
         return Err(refusal(&message, server));
     }
-    if credentials.is_some_and(|c| c.signs() && !c.proven(bytes, &message)) {
+    if credentials.is_some_and(|c| c.signs_requests() && !c.verify(bytes, &message)) {
         return Err(Flaw::Malformed);
     }
     let mapped = mapped_address(&message).filter(|a| is_unicast(*a) && a.is_ipv4() == server.is_ipv4());

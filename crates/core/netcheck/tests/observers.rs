@@ -87,7 +87,7 @@ fn the_first_member_is_asked_at_once_and_the_lifetime_of_idle_mappings_measured_
     let mut world = with_an_unfit_server(open.expect("a type"));
     world.survey();
     world.run(Duration::from_secs(60));
-    assert_eq!((world.netcheck.profile().filtering, lifetime(&world)), (None, Some(StepState::Doing)));
+    assert_eq!((world.netcheck.profile().filtering, lifetime(&world)), (None, Some(StepState::Running)));
     world.observer = Some(friend());
     world.lend(SPARES);
     world.netcheck.set_observers(world.now, true);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lab::{Friend, Line, OUTSIDE, Rules, Server, World, full_server, nat};
 use partyline_model::{Filtering, Mapping};
-use partyline_nat::Clash;
+use partyline_nat::PortCollision;
 use partyline_netcheck::Pair;
 use proptest::prelude::*;
 
@@ -125,12 +125,12 @@ fn a_server_that_can_tell_is_believed_without_a_friend() {
 
 fn any_rules() -> impl Strategy<Value = Rules> {
     let types: Vec<_> = Rules::all_types(1).chain(Rules::all_types(-3)).collect();
-    let clash = prop_oneof![Just(Clash::Next), Just(Clash::Random)];
+    let collision = prop_oneof![Just(PortCollision::Next), Just(PortCollision::Random)];
     let lifetime = prop_oneof![3 => Just(120_000_u64), 1 => 100..4000_u64];
     let table = prop_oneof![4 => Just(1000_usize), 1 => 1..12_usize];
-    (prop::sample::select(types), clash, lifetime, table, any::<bool>(), any::<bool>()).prop_map(
-        |(rules, clash, lifetime, table, hairpin, filters_by_socket)| Rules {
-            clash,
+    (prop::sample::select(types), collision, lifetime, table, any::<bool>(), any::<bool>()).prop_map(
+        |(rules, collision, lifetime, table, hairpin, filters_by_socket)| Rules {
+            collision,
             hairpin,
             table,
             filters_by_socket,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lab::{Line, Manners, OUTSIDE, Rules, Server, TUNNEL_PORT, World, full_server, nat};
 use partyline_model::{Allocation, Badge, Confidence, Filtering, Mapping, NatProfile};
-use partyline_nat::Clash;
+use partyline_nat::PortCollision;
 use partyline_netcheck::Event;
 use proptest::prelude::*;
 
@@ -196,11 +196,11 @@ fn any_rules() -> impl Strategy<Value = Rules> {
         prop_oneof![-8i16..=-1, 1i16..=8].prop_map(|delta| Allocation::Contiguous { delta }),
         Just(Allocation::Random),
     ];
-    let clash = prop_oneof![Just(Clash::Next), Just(Clash::Random)];
+    let collision = prop_oneof![Just(PortCollision::Next), Just(PortCollision::Random)];
     let table = prop_oneof![4 => Just(1000usize), 1 => 1usize..6];
-    (0usize..3, 0usize..3, allocation, clash, any::<bool>(), any::<bool>(), table).prop_map(
-        |(m, f, allocation, clash, filters_by_socket, hairpin, table)| Rules {
-            clash,
+    (0usize..3, 0usize..3, allocation, collision, any::<bool>(), any::<bool>(), table).prop_map(
+        |(m, f, allocation, collision, filters_by_socket, hairpin, table)| Rules {
+            collision,
             filters_by_socket,
             hairpin,
             table,

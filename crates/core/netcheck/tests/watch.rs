@@ -9,7 +9,7 @@ use std::{
 
 use lab::{INSIDE, INSIDE_V6, Line, Nat, OUTSIDE, Rules, Server, TUNNEL_PORT, UDP, World, full_server, nat};
 use partyline_model::{Allocation, Badge, CheckTopic, Filtering, Mapping, NatProfile, StepState};
-use partyline_nat::Clash;
+use partyline_nat::PortCollision;
 use partyline_netcheck::{Config, Event, Login, Netcheck, Promise, Socket, StunServer, Term};
 use proptest::prelude::*;
 use stun_rs::{
@@ -21,7 +21,10 @@ use stun_rs::{
 
 fn home() -> Nat {
     let (mapping, filtering) = (Mapping::EndpointIndependent, Filtering::AddressAndPortDependent);
-    nat(7, Rules { clash: Clash::Random, ..Rules::new(mapping, filtering, Allocation::Preserving) })
+    nat(
+        7,
+        Rules { collision: PortCollision::Random, ..Rules::new(mapping, filtering, Allocation::Preserving) },
+    )
 }
 
 fn measured() -> World {
@@ -247,7 +250,7 @@ fn what_is_known_of_a_network_is_shown_at_once_and_kept_until_contradicted() {
         let mut world = World::new(7, Some(home()), vec![full_server()], Line::GOOD, 7);
         world.netcheck.recall(world.now, &lived, age);
         world.survey();
-        let doing = world.netcheck.report().steps.iter().any(|step| step.state == StepState::Doing);
+        let doing = world.netcheck.report().steps.iter().any(|step| step.state == StepState::Running);
         assert_eq!(doing, again, "a lifetime is believed for a day");
     }
 }
@@ -453,7 +456,9 @@ fn a_check_with_one_plain_server_ends_every_time_and_says_what_it_cannot_tell() 
     for round in 0u16..3 {
         let report = world.netcheck.report();
         assert!(report.finished, "round {round}");
-        assert!(report.steps.iter().all(|step| !matches!(step.state, StepState::Doing | StepState::Waiting)));
+        assert!(
+            report.steps.iter().all(|step| !matches!(step.state, StepState::Running | StepState::Waiting))
+        );
         assert_eq!(world.netcheck.badge(), None, "one address cannot show independence");
         assert!(
             report.gaps.iter().any(|gap| gap.contains("two addresses and two ports")),

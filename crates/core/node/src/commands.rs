@@ -48,22 +48,15 @@ impl Node {
     /// Carries out a command. Answers come as [`Output::Answer`], most of them at once; what has to be written first
     /// ([`Output::Save`]) comes before them.
     pub fn handle_command(&mut self, now: Now, request: RequestId, command: Command) {
-        if let Command::Ping { party, member } = command {
-            return self.ping(now, request, party, member);
-        }
-        let result = self.carry_out(now, command);
-        self.outputs.push_back(Output::Answer { request, result: Box::new(result) });
-        self.touch();
-    }
-
-    fn carry_out(&mut self, now: Now, command: Command) -> Result<Reply, AppError> {
-        match command {
+        let result = match command {
+            // Its pong answers it.
+            Command::Ping { party, member } => return self.ping(now, request, party, member),
             Command::Snapshot => {
                 self.measure(now);
                 Ok(Reply::Snapshot(Box::new(self.snapshot(now))))
             }
             Command::Configure { settings } => self.configure(now, *settings),
-            Command::Look { party, members } => Ok(self.look(now, party, &members)),
+            Command::MeasurePaths { party, members } => Ok(self.look(now, party, &members)),
             Command::Samples { party, member } => self.samples(now, party, member),
             Command::Create { name, display_name, servers, range } => {
                 self.create(now, name, display_name, servers, range)
@@ -86,9 +79,9 @@ impl Node {
             Command::Netcheck { stun } => self.check_network(now, &stun),
             Command::Doctor => Ok(Reply::Doctor(self.findings())),
             Command::Stop => self.stop(),
-            // Answered by its pong, and by whoever has the sockets and the registry for it.
-            Command::Ping { .. } | Command::Try { .. } | Command::Metrics => Ok(Reply::Done),
-        }
+        };
+        self.outputs.push_back(Output::Answer { request, result: Box::new(result) });
+        self.touch();
     }
 
     fn create(

@@ -51,7 +51,7 @@ impl Node {
 
     /// Takes other settings, or refuses them all.
     pub(crate) fn configure(&mut self, now: Now, mut settings: Settings) -> Result<Reply, AppError> {
-        settings.check()?;
+        settings.validate()?;
         if !settings.display_name.is_empty() {
             check_display_name(&settings.display_name).map_err(|error| party_error(&error.into()))?;
         }
@@ -62,7 +62,7 @@ impl Node {
                 "Write turn:host:port, turn:host:port?transport=tcp or turns:host:port.",
             ));
         }
-        settings.keep_secrets(&self.settings);
+        settings.restore_passwords(&self.settings);
         if settings != self.settings {
             let renamed = settings.display_name != self.settings.display_name;
             self.settings = settings;

@@ -25,7 +25,7 @@ impl Node {
             device: DeviceView { id: self.device.id(), version: self.config.version.clone() },
             parties: parties.into_iter().map(|local| self.party_view(now, local)).collect(),
             network: NetworkView { report: self.network_report(now), ..self.network_view() },
-            settings: self.settings.without_secrets(),
+            settings: self.settings.without_passwords(),
         }
     }
 

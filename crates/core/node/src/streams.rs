@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use partyline_model::{Now, PartyId};
 use partyline_paths::{Local, StreamId};
-use partyline_wire::datagram::{Deframer, NotFramed};
+use partyline_wire::datagram::{Deframer, FramingError};
 
 use crate::{
     Node,
@@ -37,7 +37,7 @@ impl Streams {
         }
     }
 
-    fn next(&mut self, id: StreamId) -> Result<Option<(SocketAddr, Vec<u8>)>, NotFramed> {
+    fn next(&mut self, id: StreamId) -> Result<Option<(SocketAddr, Vec<u8>)>, FramingError> {
         let Some(stream) = self.0.get_mut(&id) else { return Ok(None) };
         Ok(stream.frames.next_message()?.map(|message| (stream.server, message.to_vec())))
     }
@@ -71,7 +71,7 @@ impl Node {
                     }
                 }
                 Ok(None) => return packets,
-                Err(NotFramed) => {
+                Err(FramingError) => {
                     self.outputs.push_back(Output::StreamClose { id });
                     self.close_stream(now.instant, id);
                     return packets;

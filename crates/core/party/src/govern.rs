@@ -274,7 +274,7 @@ impl Membership {
         self.refresh(now, &mut out);
         for device in audience {
             let stays = self.listed.contains(&device);
-            let charter = || self.tidings_for(&device).map(|tidings| Body::Charter(Box::new(tidings)));
+            let charter = || self.charter_update_for(&device).map(|update| Body::Charter(Box::new(update)));
             let body =
                 if stays && topic != self.epoch.topic { self.rekey_for(&device, rng) } else { charter() };
             out.messages.extend(body.and_then(|body| self.send(now, rng, &topic, device, body)));

@@ -10,7 +10,7 @@ use partyline_wire::{
     beacon,
     exact::Exact,
     membership::{Certificate, Charter, Confirmation, Stamp},
-    sealed::{Body, MAX_SEALED, Message, Rekey, RekeyContent, Tidings, decode_plaintext, subject},
+    sealed::{Body, CharterUpdate, MAX_SEALED, Message, Rekey, RekeyContent, decode_plaintext, subject},
 };
 use rand_core::{CryptoRng, RngCore};
 use zeroize::{Zeroize as _, Zeroizing};
@@ -54,7 +54,7 @@ impl Membership {
             Body::Announce(announcement) => {
                 self.hear_announcement(now, rng, topic, (sender, sequence), *announcement, &mut out)?;
             }
-            Body::Charter(tidings) => self.hear_tidings(*tidings, &mut out)?,
+            Body::Charter(update) => self.apply_charter_update(*update, &mut out)?,
             Body::Rekey(rekey) => self.hear_rekey(now, sender, &rekey, &mut out)?,
             Body::Signal(bytes) => {
                 self.expect_member(now, &sender)?;
@@ -138,7 +138,7 @@ impl Membership {
         let answer = self.answer_to(now, &sender, charter, secret, knows_confirmation);
         let body = match answer {
             Answer::Nothing => None,
-            Answer::Charter => self.tidings_for(&sender).map(|tidings| Body::Charter(Box::new(tidings))),
+            Answer::Charter => self.charter_update_for(&sender).map(|update| Body::Charter(Box::new(update))),
             Answer::Rekey => self.rekey_for(&sender, rng),
             Answer::Ask => Some(self.announce(None)),
         };
@@ -252,16 +252,16 @@ impl Membership {
     }
 
     /// The charter for one receiver, with its confirmation where this device has it.
-    pub(crate) fn tidings_for(&self, device: &DeviceId) -> Option<Tidings> {
+    pub(crate) fn charter_update_for(&self, device: &DeviceId) -> Option<CharterUpdate> {
         let confirmation = self.state.roster.get(device).and_then(|record| record.confirmation);
-        Some(Tidings { charter: self.state.charter.clone()?, confirmation })
+        Some(CharterUpdate { charter: self.state.charter.clone()?, confirmation })
     }
 
     /// The secret in force for one member.
     pub(crate) fn rekey_for(&self, device: &DeviceId, rng: &mut (impl CryptoRng + RngCore)) -> Option<Body> {
         let pair = self.pair(device, self.state.roster.get(device)?.tunnel())?;
         let mut content =
-            RekeyContent { secret: *self.state.secret.expose(), tidings: self.tidings_for(device)? };
+            RekeyContent { secret: *self.state.secret.expose(), update: self.charter_update_for(device)? };
         let plaintext = Zeroizing::new(content.encode());
         content.secret.zeroize();
         let sealed =
@@ -269,10 +269,10 @@ impl Membership {
         Some(Body::Rekey(Box::new(Rekey { certificate: self.state.certificate.clone(), sealed })))
     }
 
-    fn hear_tidings(&mut self, tidings: Tidings, out: &mut Outcome) -> Result<(), Refusal> {
-        self.check_charter(&tidings.charter)?;
-        self.check_own_confirmation(tidings.confirmation.as_ref())?;
-        self.adopt(tidings, out);
+    fn apply_charter_update(&mut self, update: CharterUpdate, out: &mut Outcome) -> Result<(), Refusal> {
+        self.check_charter(&update.charter)?;
+        self.check_own_confirmation(update.confirmation.as_ref())?;
+        self.adopt(update, out);
         Ok(())
     }
 
@@ -295,12 +295,12 @@ impl Membership {
         let mut content = RekeyContent::decode(&plaintext).map_err(|_| Refusal::Malformed)?;
         let epoch = Epoch::new(&party, Secret::new(content.secret));
         content.secret.zeroize();
-        self.check_charter(&content.tidings.charter)?;
-        self.check_own_confirmation(content.tidings.confirmation.as_ref())?;
-        if Rules(Some(&content.tidings.charter)).commitment() != Some(&epoch.commitment) {
+        self.check_charter(&content.update.charter)?;
+        self.check_own_confirmation(content.update.confirmation.as_ref())?;
+        if Rules(Some(&content.update.charter)).commitment() != Some(&epoch.commitment) {
             return Err(Refusal::WrongSecret);
         }
-        self.adopt(content.tidings, out);
+        self.adopt(content.update, out);
         if epoch.commitment != self.epoch.commitment {
             self.rotate(now, epoch);
             out.effects.extend([Effect::Rekeyed, Effect::Announce]);
@@ -340,10 +340,10 @@ impl Membership {
         if confirmation.is_none_or(sound) { Ok(()) } else { Err(Refusal::BadConfirmation) }
     }
 
-    fn adopt(&mut self, tidings: Tidings, out: &mut Outcome) {
-        self.state.confirmation = tidings.confirmation.or(self.state.confirmation);
-        if self.state.charter.as_ref() != Some(&tidings.charter) {
-            self.state.charter = Some(tidings.charter);
+    fn adopt(&mut self, update: CharterUpdate, out: &mut Outcome) {
+        self.state.confirmation = update.confirmation.or(self.state.confirmation);
+        if self.state.charter.as_ref() != Some(&update.charter) {
+            self.state.charter = Some(update.charter);
             self.claims_changed = true;
             out.effects.extend([Effect::CharterChanged, Effect::Announce]);
         }

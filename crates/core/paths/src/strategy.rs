@@ -8,12 +8,12 @@
 use std::net::IpAddr;
 
 use partyline_model::{Allocation, Candidate, CandidateKind, Filtering, Mapping, NatProfile};
-use partyline_wire::punch::Policies;
+use partyline_wire::punch::NatPolicies;
 
 /// What is known about one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Side {
-    pub(crate) nat: Policies,
+    pub(crate) nat: NatPolicies,
     /// It has an address at which anybody reaches it: public, or opened by the router.
     pub(crate) reachable: bool,
     /// No UDP gets out.
@@ -84,7 +84,7 @@ impl Side {
             _ => false,
         };
         Self {
-            nat: Policies { mapping, filtering, allocation },
+            nat: NatPolicies { mapping, filtering, allocation },
             reachable: candidates.iter().any(open),
             blocked: profile.udp_blocked == Some(true),
             public,
@@ -94,7 +94,7 @@ impl Side {
 
     /// Everything that decides has been measured.
     pub(crate) const fn is_known(&self) -> bool {
-        let Policies { mapping, filtering, allocation } = self.nat;
+        let NatPolicies { mapping, filtering, allocation } = self.nat;
         self.reachable
             || self.blocked
             || (filtering.is_some()
@@ -117,7 +117,7 @@ impl Side {
     }
 
     fn traits(&self, hopeful: bool) -> Traits {
-        let Policies { mapping, filtering, allocation } = self.nat;
+        let NatPolicies { mapping, filtering, allocation } = self.nat;
         let independent = self.reachable || mapping == Some(Mapping::EndpointIndependent);
         let counted = matches!(allocation, Some(Allocation::Preserving | Allocation::Contiguous { .. }));
         let guess = |known: bool, unknown: bool| known || (unknown && hopeful);
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     fn side(rules: &Rules) -> Side {
-        let nat = Policies {
+        let nat = NatPolicies {
             mapping: Some(rules.mapping),
             filtering: Some(rules.filtering),
             allocation: Some(rules.allocation),

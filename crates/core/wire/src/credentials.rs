@@ -24,7 +24,7 @@ const NONCE_COOKIE: &str = "obMatJos2";
 
 /// The server's challenge cannot be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unanswerable;
+pub struct ChallengeError;
 
 /// User name and password, and what was agreed on with the server.
 pub struct Credentials {
@@ -43,7 +43,7 @@ enum Mechanism {
 
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("signs", &self.signs()).finish_non_exhaustive()
+        f.debug_struct("Credentials").field("signs", &self.signs_requests()).finish_non_exhaustive()
     }
 }
 
@@ -74,7 +74,7 @@ impl Credentials {
 
     /// Whether these are that user's long-term credentials.
     #[must_use]
-    pub fn are(&self, username: &str, password: &str) -> bool {
+    pub fn belong_to(&self, username: &str, password: &str) -> bool {
         let own = matches!(&self.mechanism, Mechanism::LongTerm { password: own, .. } if own == password);
         own && self.username == username
     }
@@ -85,24 +85,24 @@ impl Credentials {
     /// # Errors
     /// There is no nonce or realm, no algorithm that we know, or somebody on the way took the offer of algorithms out.
     /// Short-term credentials know no challenge: the server does not take them.
-    pub fn challenged(&mut self, message: &StunMessage) -> Result<bool, Unanswerable> {
+    pub fn on_challenge(&mut self, message: &StunMessage) -> Result<bool, ChallengeError> {
         let Mechanism::LongTerm { password, challenge } = &mut self.mechanism else {
-            return Err(Unanswerable);
+            return Err(ChallengeError);
         };
-        let nonce = message.get::<Nonce>().and_then(|a| a.as_nonce().ok()).ok_or(Unanswerable)?.clone();
+        let nonce = message.get::<Nonce>().and_then(|a| a.as_nonce().ok()).ok_or(ChallengeError)?.clone();
         let realm = match message.get::<Realm>().and_then(|a| a.as_realm().ok()) {
             Some(realm) => realm.clone(),
-            None => challenge.as_ref().ok_or(Unanswerable)?.realm.clone(),
+            None => challenge.as_ref().ok_or(ChallengeError)?.realm.clone(),
         };
         let fresh = challenge.as_ref().is_none_or(|old| old.nonce.as_str() != nonce.as_str());
         let (wants_algorithms, anonymous) = cookie(nonce.as_str());
         let algorithms = choose(message)?;
         if wants_algorithms && algorithms.is_none() {
-            return Err(Unanswerable);
+            return Err(ChallengeError);
         }
         let id = algorithms.as_ref().map_or(AlgorithmId::MD5, |(_, id)| *id);
         let key = HMACKey::new_long_term(&self.username, realm.as_str(), &*password, Algorithm::from(id))
-            .map_err(|_| Unanswerable)?;
+            .map_err(|_| ChallengeError)?;
         *challenge = Some(Challenge { realm, nonce, algorithms, anonymous, key });
         Ok(fresh)
     }
@@ -111,7 +111,7 @@ impl Credentials {
     /// long or has forbidden characters.
     #[must_use]
     pub fn sign(&self, message: StunMessageBuilder) -> Option<Vec<u8>> {
-        let message = self.add_to(message)?;
+        let message = self.add_attributes(message)?;
         let mut bytes = vec![0; MAX_REQUEST];
         let len = MessageEncoderBuilder::default().build().encode(&mut bytes, &message.build()).ok()?;
         bytes.truncate(len);
@@ -121,19 +121,19 @@ impl Credentials {
     /// Adds what a signed request has, with long-term credentials once there is a challenge; only a FINGERPRINT may come behind it. `None` as with
     /// [`Self::sign`].
     #[must_use]
-    pub fn add_to(&self, message: StunMessageBuilder) -> Option<StunMessageBuilder> {
+    pub fn add_attributes(&self, message: StunMessageBuilder) -> Option<StunMessageBuilder> {
         match &self.mechanism {
             Mechanism::LongTerm { challenge: Some(challenge), .. } => {
-                challenge.add_to(message, &self.username)
+                challenge.add_attributes(message, &self.username)
             }
             Mechanism::LongTerm { challenge: None, .. } => Some(message),
-            Mechanism::ShortTerm(term) => term.add_to(message, &self.username),
+            Mechanism::ShortTerm(term) => term.add_attributes(message, &self.username),
         }
     }
 
     /// Whether requests are signed, so that answers must be proven.
     #[must_use]
-    pub const fn signs(&self) -> bool {
+    pub const fn signs_requests(&self) -> bool {
         !matches!(self.mechanism, Mechanism::LongTerm { challenge: None, .. })
     }
 
@@ -141,13 +141,13 @@ impl Credentials {
     /// compared is no secret of ours but a server's proof, once per transaction that cannot be guessed, so the
     /// comparison need not take constant time. The first proof of a server settles the kind with short-term credentials.
     #[must_use]
-    pub fn proven(&mut self, bytes: &[u8], message: &StunMessage) -> bool {
+    pub fn verify(&mut self, bytes: &[u8], message: &StunMessage) -> bool {
         match &mut self.mechanism {
             Mechanism::LongTerm { challenge: None, .. } => false,
             Mechanism::LongTerm { challenge: Some(challenge), .. } => {
                 challenge.integrity().proves(bytes, message, &challenge.key)
             }
-            Mechanism::ShortTerm(term) => term.proven(bytes, message),
+            Mechanism::ShortTerm(term) => term.verify(bytes, message),
         }
     }
 }
@@ -185,7 +185,7 @@ impl Challenge {
         if self.algorithms.is_some() { Integrity::Sha256 } else { Integrity::Sha1 }
     }
 
-    fn add_to(&self, message: StunMessageBuilder, username: &str) -> Option<StunMessageBuilder> {
+    fn add_attributes(&self, message: StunMessageBuilder, username: &str) -> Option<StunMessageBuilder> {
         let message = if self.anonymous {
             message.with_attribute(UserHash::new(username, self.realm.as_str()).ok()?)
         } else {
@@ -203,14 +203,14 @@ impl Challenge {
 }
 
 /// The server's offer with our choice from it: SHA-256 if offered.
-fn choose(message: &StunMessage) -> Result<Option<(PasswordAlgorithms, AlgorithmId)>, Unanswerable> {
+fn choose(message: &StunMessage) -> Result<Option<(PasswordAlgorithms, AlgorithmId)>, ChallengeError> {
     let Some(offer) = message.get::<PasswordAlgorithms>().and_then(|a| a.as_password_algorithms().ok())
     else {
         return Ok(None);
     };
     let known = [AlgorithmId::SHA256, AlgorithmId::MD5];
     let choice =
-        known.into_iter().find(|id| offer.iter().any(|a| a.algorithm() == *id)).ok_or(Unanswerable)?;
+        known.into_iter().find(|id| offer.iter().any(|a| a.algorithm() == *id)).ok_or(ChallengeError)?;
     Ok(Some((offer.clone(), choice)))
 }
 

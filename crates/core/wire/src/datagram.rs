@@ -17,9 +17,9 @@ pub const STUN_HEADER: usize = 20;
 /// Bytes of a ChannelData header.
 pub const CHANNEL_HEADER: usize = 4;
 /// The lowest channel number (RFC 8656, section 12).
-pub const FIRST_CHANNEL: u16 = 0x4000;
+pub const MIN_CHANNEL: u16 = 0x4000;
 /// The highest channel number.
-pub const LAST_CHANNEL: u16 = 0x4fff;
+pub const MAX_CHANNEL: u16 = 0x4fff;
 
 /// What a datagram claims to be. Nothing is verified yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,14 +69,14 @@ pub fn channel_data(bytes: &[u8]) -> Option<(u16, Range<usize>)> {
     let &[c0, c1, l0, l1, ..] = bytes else { return None };
     let channel = u16::from_be_bytes([c0, c1]);
     let end = CHANNEL_HEADER + usize::from(u16::from_be_bytes([l0, l1]));
-    ((FIRST_CHANNEL..=LAST_CHANNEL).contains(&channel) && end <= bytes.len())
+    ((MIN_CHANNEL..=MAX_CHANNEL).contains(&channel) && end <= bytes.len())
         .then_some((channel, CHANNEL_HEADER..end))
 }
 
 /// The stream carried something that is neither STUN nor ChannelData; it cannot be read any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the stream carries something that is neither STUN nor ChannelData")]
-pub struct NotFramed;
+pub struct FramingError;
 
 /// Cuts a TURN stream (RFC 8656, section 3.1) into messages. Holds at most one unfinished message and what was
 /// pushed with it; the caller pushes no more before it has taken every whole message.
@@ -97,8 +97,8 @@ impl Deframer {
     /// The next whole message, without padding.
     ///
     /// # Errors
-    /// [`NotFramed`] once the stream has lost its framing; close it.
-    pub fn next_message(&mut self) -> Result<Option<&[u8]>, NotFramed> {
+    /// [`FramingError`] once the stream has lost its framing; close it.
+    pub fn next_message(&mut self) -> Result<Option<&[u8]>, FramingError> {
         let rest = self.buffer.get(self.taken..).unwrap_or_default();
         let Some((len, padding)) = message_len(rest)? else { return Ok(None) };
         if rest.len() < len + padding {
@@ -111,17 +111,17 @@ impl Deframer {
 }
 
 /// Length and padding of the message that starts here, once its header is complete.
-fn message_len(bytes: &[u8]) -> Result<Option<(usize, usize)>, NotFramed> {
+fn message_len(bytes: &[u8]) -> Result<Option<(usize, usize)>, FramingError> {
     let &[b0, _, l0, l1, ..] = bytes else { return Ok(None) };
     let len = usize::from(u16::from_be_bytes([l0, l1]));
     match b0 {
         0x40..=0x4f => Ok(Some((CHANNEL_HEADER + len, stream_padding(len)))),
         0..=0x3f => match bytes.get(4..8) {
             Some(cookie) if cookie == MAGIC_COOKIE && len % 4 == 0 => Ok(Some((STUN_HEADER + len, 0))),
-            Some(_) => Err(NotFramed),
+            Some(_) => Err(FramingError),
             None => Ok(None),
         },
-        _ => Err(NotFramed),
+        _ => Err(FramingError),
     }
 }
 
@@ -164,14 +164,14 @@ mod tests {
     fn a_stream_that_is_not_turn_is_refused() {
         let mut frames = Deframer::default();
         frames.push(b"\x15\x03\x03\x00\x02\x02\x28 is a TLS alert");
-        assert_eq!(frames.next_message(), Err(NotFramed));
+        assert_eq!(frames.next_message(), Err(FramingError));
     }
 
     proptest! {
         #[test]
         fn streams_are_cut_wherever_they_are_split(lens in prop::collection::vec((any::<bool>(), 0u16..64), 0..8), chunk in 1usize..40) {
             let messages: Vec<Vec<u8>> = lens.into_iter().map(|(relayed, len)| if relayed {
-                let mut bytes = channel_header(FIRST_CHANNEL, usize::from(len)).to_vec();
+                let mut bytes = channel_header(MIN_CHANNEL, usize::from(len)).to_vec();
                 bytes.resize(CHANNEL_HEADER + usize::from(len), 3);
                 bytes
             } else { stun(len & !3) }).collect();

@@ -18,7 +18,7 @@
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
-use partyline_model::{AppError, Command, Reply, Snapshot};
+use partyline_model::{AppError, ClientCommand, Reply, Snapshot};
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned, ser::SerializeMap};
 
 #[cfg(test)]
@@ -31,7 +31,7 @@ pub const VERSION: u16 = 2;
 pub const HEADER: usize = 4;
 
 /// The most bytes of JSON in a frame from the server.
-pub const MAX_ANSWER: usize = 1 << 20;
+pub const MAX_RESPONSE: usize = 1 << 20;
 
 /// The most bytes of JSON in a frame from a client. Clients send links and names, never documents; the parsed form of
 /// hostile JSON can be tens of times its size.
@@ -86,7 +86,7 @@ pub enum ClientFrame {
         /// Chosen by the client, unique among its unanswered requests.
         id: u32,
         /// What to do.
-        command: Command,
+        command: ClientCommand,
     },
     /// Asks for the snapshot now and whenever it changes.
     Subscribe,
@@ -202,7 +202,7 @@ impl Frame for ClientFrame {
         struct Keys {
             hello: Option<Hello>,
             id: Option<u32>,
-            command: Option<Command>,
+            command: Option<ClientCommand>,
             subscribe: Option<bool>,
         }
         match parse(json)? {
@@ -238,7 +238,7 @@ impl Serialize for ServerFrame {
 }
 
 impl Frame for ServerFrame {
-    const LIMIT: usize = MAX_ANSWER;
+    const LIMIT: usize = MAX_RESPONSE;
 
     fn from_json(json: &[u8]) -> Result<Self, FrameError> {
         #[derive(Deserialize)]

@@ -27,7 +27,7 @@ pub const MAX_PACKETS: u16 = 2048;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signal {
     /// The round's number, drawn by the side that offers it.
-    pub round: u32,
+    pub attempt: u32,
     /// What is said.
     pub body: Body,
 }
@@ -36,29 +36,29 @@ pub struct Signal {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     /// Let us do this.
-    Offer(Terms),
+    Offer(PunchPlan),
     /// I am ready and start half a round trip from now.
-    Answer(Terms),
+    Answer(PunchPlan),
     /// The probe with this transaction id reached me, and my answer may not reach you.
-    Heard([u8; 12]),
+    ProbeReceived([u8; 12]),
     /// The round is over for me.
-    End(Ending),
+    End(EndReason),
 }
 
 /// One side's part in a round.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Terms {
+pub struct PunchPlan {
     /// What it does.
-    pub part: Part,
+    pub action: PunchAction,
     /// What its NAT does, as far as known.
-    pub nat: Policies,
+    pub nat: NatPolicies,
     /// Where it will be seen, in the order in which it sends; at most [`MAX_ENDPOINTS`]. Empty if it cannot be foretold.
     pub endpoints: Vec<SocketAddr>,
 }
 
 /// A NAT's three policies, as far as they are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Policies {
+pub struct NatPolicies {
     /// Which destinations share a port.
     pub mapping: Option<Mapping>,
     /// Whose packets are let in.
@@ -69,7 +69,7 @@ pub struct Policies {
 
 /// What a side does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Part {
+pub enum PunchAction {
     /// Sends to the addresses that the other side foretells.
     Predict,
     /// Opens so many sockets towards the other side, at most [`MAX_SOCKETS`].
@@ -86,7 +86,7 @@ pub enum Part {
 
 /// Why a round is over for one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Ending {
+pub enum EndReason {
     /// There is a direct path.
     Connected,
     /// The method is switched off, or cannot be prepared now.
@@ -121,12 +121,16 @@ impl Signal {
     }
 }
 
-impl Terms {
+impl PunchPlan {
     fn check(&self) -> Result<(), Malformed> {
         at_most(&self.endpoints, MAX_ENDPOINTS, "endpoints")?;
-        match self.part {
-            Part::Open { sockets } if sockets > MAX_SOCKETS => Err(Malformed::Range { what: "sockets" }),
-            Part::Spray { packets } if packets > MAX_PACKETS => Err(Malformed::Range { what: "packets" }),
+        match self.action {
+            PunchAction::Open { sockets } if sockets > MAX_SOCKETS => {
+                Err(Malformed::Range { what: "sockets" })
+            }
+            PunchAction::Spray { packets } if packets > MAX_PACKETS => {
+                Err(Malformed::Range { what: "packets" })
+            }
             _ => Ok(()),
         }
     }
@@ -138,30 +142,30 @@ mod tests {
 
     use super::*;
 
-    fn terms(endpoints: usize, part: Part) -> Terms {
-        let nat = Policies {
+    fn terms(endpoints: usize, part: PunchAction) -> PunchPlan {
+        let nat = NatPolicies {
             mapping: Some(Mapping::AddressDependent),
             filtering: None,
             allocation: Some(Allocation::Contiguous { delta: -2 }),
         };
-        Terms { part, nat, endpoints: vec![([198, 51, 100, 7], 40_000).into(); endpoints] }
+        PunchPlan { action: part, nat, endpoints: vec![([198, 51, 100, 7], 40_000).into(); endpoints] }
     }
 
-    fn offer(terms: Terms) -> Signal {
-        Signal { round: 7, body: Body::Offer(terms) }
+    fn offer(terms: PunchPlan) -> Signal {
+        Signal { attempt: 7, body: Body::Offer(terms) }
     }
 
     #[test]
     fn messages_come_back_as_they_were() {
-        let largest = terms(MAX_ENDPOINTS, Part::Open { sockets: MAX_SOCKETS });
+        let largest = terms(MAX_ENDPOINTS, PunchAction::Open { sockets: MAX_SOCKETS });
         let bodies = [
             Body::Offer(largest.clone()),
-            Body::Answer(terms(0, Part::Predict)),
-            Body::Heard([9; 12]),
-            Body::End(Ending::Failed),
+            Body::Answer(terms(0, PunchAction::Predict)),
+            Body::ProbeReceived([9; 12]),
+            Body::End(EndReason::Failed),
         ];
         for body in bodies {
-            let signal = Signal { round: u32::MAX, body };
+            let signal = Signal { attempt: u32::MAX, body };
             assert_eq!(Signal::decode(&signal.encode()), Ok(signal));
         }
         assert!(offer(largest).encode().len() <= MAX_SIGNAL);
@@ -170,14 +174,14 @@ mod tests {
     #[test]
     fn limits_and_versions_are_kept() {
         let refused = |signal: Signal| Signal::decode(&signal.encode()).is_err();
-        assert!(refused(offer(terms(MAX_ENDPOINTS + 1, Part::Predict))));
-        assert!(refused(offer(terms(0, Part::Open { sockets: MAX_SOCKETS + 1 }))));
-        assert!(refused(offer(terms(0, Part::Spray { packets: MAX_PACKETS + 1 }))));
-        let mut bytes = offer(terms(1, Part::Predict)).encode();
+        assert!(refused(offer(terms(MAX_ENDPOINTS + 1, PunchAction::Predict))));
+        assert!(refused(offer(terms(0, PunchAction::Open { sockets: MAX_SOCKETS + 1 }))));
+        assert!(refused(offer(terms(0, PunchAction::Spray { packets: MAX_PACKETS + 1 }))));
+        let mut bytes = offer(terms(1, PunchAction::Predict)).encode();
         bytes[0] = 2;
         assert_eq!(Signal::decode(&bytes), Err(Malformed::Range { what: "version" }));
         assert!(Signal::decode(&[]).is_err());
-        let mut longer = offer(terms(1, Part::Predict)).encode();
+        let mut longer = offer(terms(1, PunchAction::Predict)).encode();
         longer.push(0);
         assert!(Signal::decode(&longer).is_err());
     }

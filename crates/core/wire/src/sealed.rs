@@ -40,7 +40,7 @@ pub enum Body {
     /// Who the sender is and how it can be reached.
     Announce(Box<Announcement>),
     /// What the authority says.
-    Charter(Box<Tidings>),
+    Charter(Box<CharterUpdate>),
     /// The party secret, for one member.
     Rekey(Box<Rekey>),
     /// For the path machine of one member.
@@ -51,7 +51,7 @@ pub enum Body {
 
 /// A charter, and from the owner's device the receiver's confirmation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tidings {
+pub struct CharterUpdate {
     /// The charter.
     pub charter: Charter,
     /// The receiver's own confirmation.
@@ -73,7 +73,7 @@ pub struct RekeyContent {
     /// The party secret in force. First, so that its place in the encoding is known and it can be wiped.
     pub secret: [u8; 32],
     /// The charter that commits to it, and the receiver's confirmation.
-    pub tidings: Tidings,
+    pub update: CharterUpdate,
 }
 
 impl RekeyContent {

@@ -1,6 +1,6 @@
 //! Long-term credentials against a server's challenges (RFC 8489, section 9.2).
 
-use partyline_wire::credentials::{Credentials, Unanswerable};
+use partyline_wire::credentials::{ChallengeError, Credentials};
 use stun_rs::{
     Algorithm, AlgorithmId, HMACKey, MessageClass, MessageDecoder, MessageEncoderBuilder, StunMessage,
     StunMessageBuilder,
@@ -57,9 +57,9 @@ fn key(id: AlgorithmId) -> HMACKey {
 #[test]
 fn sha256_is_preferred_and_signs_the_request_and_the_answer() {
     let mut credentials = Credentials::new("anna", "secret");
-    assert!(!credentials.signs());
+    assert!(!credentials.signs_requests());
     let offered = challenge(ALGORITHMS, &[AlgorithmId::MD5, AlgorithmId::SHA256]);
-    assert_eq!(credentials.challenged(&offered), Ok(true));
+    assert_eq!(credentials.on_challenge(&offered), Ok(true));
     let (bytes, message) = request(&credentials);
     assert!(message.get::<MessageIntegrity>().is_none() && message.get::<UserName>().is_some());
     let text = get_input_text::<MessageIntegritySha256>(&bytes).expect("signed");
@@ -83,27 +83,27 @@ fn sha256_is_preferred_and_signs_the_request_and_the_answer() {
     };
     for sha256 in [true, false] {
         let bytes = answer(sha256);
-        assert_eq!(credentials.proven(&bytes, &decode(&bytes)), sha256, "only as it was agreed");
+        assert_eq!(credentials.verify(&bytes, &decode(&bytes)), sha256, "only as it was agreed");
     }
 }
 
 #[test]
 fn an_offer_that_somebody_took_out_is_missed() {
     let mut credentials = Credentials::new("anna", "secret");
-    assert_eq!(credentials.challenged(&challenge(BOTH, &[])), Err(Unanswerable));
-    assert!(!credentials.signs(), "nothing is said to who strips offers");
+    assert_eq!(credentials.on_challenge(&challenge(BOTH, &[])), Err(ChallengeError));
+    assert!(!credentials.signs_requests(), "nothing is said to who strips offers");
 }
 
 #[test]
 fn users_are_named_by_their_hash_where_the_server_can_and_servers_of_old_get_what_they_know() {
     let mut credentials = Credentials::new("anna", "secret");
-    assert_eq!(credentials.challenged(&challenge(BOTH, &[AlgorithmId::SHA256])), Ok(true));
+    assert_eq!(credentials.on_challenge(&challenge(BOTH, &[AlgorithmId::SHA256])), Ok(true));
     let (_, message) = request(&credentials);
     assert!(message.get::<UserHash>().is_some() && message.get::<UserName>().is_none());
 
     let mut credentials = Credentials::new("anna", "secret");
-    assert_eq!(credentials.challenged(&challenge(NEITHER, &[])), Ok(true));
-    assert_eq!(credentials.challenged(&challenge(NEITHER, &[])), Ok(false), "the same nonce again");
+    assert_eq!(credentials.on_challenge(&challenge(NEITHER, &[])), Ok(true));
+    assert_eq!(credentials.on_challenge(&challenge(NEITHER, &[])), Ok(false), "the same nonce again");
     let (bytes, message) = request(&credentials);
     assert!(message.get::<UserName>().is_some() && message.get::<MessageIntegritySha256>().is_none());
     let text = get_input_text::<MessageIntegrity>(&bytes).expect("signed");

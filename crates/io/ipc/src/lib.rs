@@ -14,7 +14,7 @@ mod server;
 mod session;
 mod stream;
 
-use partyline_model::{AppError, Command, Reply};
+use partyline_model::{AppError, ClientCommand, Reply};
 use tokio::sync::oneshot;
 
 pub use access::Access;
@@ -24,7 +24,7 @@ pub use server::{MAX_CLIENTS, Server};
 pub use session::MAX_UNANSWERED;
 
 /// A command, and where its answer goes.
-pub type Call = (Command, oneshot::Sender<Result<Reply, AppError>>);
+pub type Call = (ClientCommand, oneshot::Sender<Result<Reply, AppError>>);
 
 /// What a side calls itself in its hello.
 const SOFTWARE: &str = concat!("partyline ", env!("CARGO_PKG_VERSION"));

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use interprocess::local_socket::tokio::Stream;
-use partyline_model::{AppError, Command, ErrorCode, Reply, Snapshot};
+use partyline_model::{AppError, ClientCommand, ErrorCode, Reply, Snapshot};
 use partyline_wire::ipc::{ClientFrame, FrameError, Hello, ServerFrame, VERSION};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -149,7 +149,7 @@ async fn changed(
     snapshots.changed().await
 }
 
-async fn answer(calls: mpsc::Sender<Call>, id: u32, command: Command) -> ServerFrame {
+async fn answer(calls: mpsc::Sender<Call>, id: u32, command: ClientCommand) -> ServerFrame {
     let (answer, answered) = oneshot::channel();
     let result = match calls.send((command, answer)).await {
         Ok(()) => answered.await.unwrap_or_else(|_| Err(engine_ended())),

@@ -118,7 +118,7 @@ impl Raw {
 
 async fn ask(connection: &Connection, command: Command) -> oneshot::Receiver<Result<Reply, AppError>> {
     let (answer, answered) = oneshot::channel();
-    connection.calls.send((command, answer)).await.unwrap();
+    connection.calls.send((command.into(), answer)).await.unwrap();
     answered
 }
 
@@ -190,7 +190,7 @@ async fn requests_beyond_the_limit_wait_for_answers() {
     let mut greedy = service.raw().await;
     greedy.hello().await;
     for id in 0..=u32::try_from(MAX_UNANSWERED).unwrap() {
-        greedy.say(&ClientFrame::Request { id, command: Command::Doctor }).await;
+        greedy.say(&ClientFrame::Request { id, command: Command::Doctor.into() }).await;
     }
     let mut held = Vec::new();
     for _ in 0..MAX_UNANSWERED {

@@ -108,7 +108,7 @@ pub fn networks() -> Vec<Network> {
 
 fn peculiar_routers() -> Vec<Network> {
     let counting = |delta| Rules { allocation: Allocation::Contiguous { delta }, ..CONE };
-    let mut busy = home("PC, 20 rivals a second", Rules { rivals: 20, ..counting(1) });
+    let mut busy = home("PC, 20 rivals a second", Rules { background_rate: 20, ..counting(1) });
     busy.truth.disturbed = true;
     let mut shared = home("two with one port", CONE);
     shared.build = Build::Neighbours(RouterOptions { nat: Nat::Modelled(CONE), ..RouterOptions::HOME });

@@ -113,11 +113,11 @@ impl Translator {
         let (source, destination) = (quoted.source.into(), quoted.destination.into());
         let now = Instant::now();
         if from_inside {
-            let external = v4(self.nat.known(now, protocol, destination, source)?)?;
+            let external = v4(self.nat.lookup_outbound(now, protocol, destination, source)?)?;
             packet::rewrite(&mut packet[at..], Side::Destination, external)?;
             packet::rewrite(packet, Side::Source, external)?;
         } else {
-            let inside = v4(self.nat.quoted(now, protocol, source, destination)?)?;
+            let inside = v4(self.nat.lookup_inbound(now, protocol, source, destination)?)?;
             packet::rewrite(&mut packet[at..], Side::Source, inside)?;
             packet::rewrite(
                 packet,

@@ -9,13 +9,19 @@ use std::{
 use partyline_model::{Allocation, Mapping};
 use partyline_nat::{
     Nat, Protocol, Rules,
-    oracle::{MOST_PACKETS, Way},
+    oracle::{MAX_PACKETS, Technique},
 };
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 
-pub const WAYS: [Way; 6] =
-    [Way::Meet, Way::Spray, Way::SprayOpen, Way::SprayThenMeet, Way::HearThenMeet, Way::SprayTwice];
+pub const WAYS: [Technique; 6] = [
+    Technique::Meet,
+    Technique::Spray,
+    Technique::SprayOpen,
+    Technique::SprayThenMeet,
+    Technique::LearnThenMeet,
+    Technique::SprayTwice,
+];
 
 /// Sockets that are opened to be found.
 const MANY: u16 = 512;
@@ -73,14 +79,14 @@ impl Play {
     }
 
     /// The first side goes first, where it matters. True if both heard each other on one pair of sockets.
-    pub fn take(&mut self, way: Way) -> bool {
+    pub fn take(&mut self, way: Technique) -> bool {
         match way {
-            Way::Meet => self.meet(),
-            Way::Spray => self.spray().is_some(),
-            Way::SprayOpen => self.spray_open(),
-            Way::SprayThenMeet => self.spray_then_meet().is_some(),
-            Way::HearThenMeet => self.hear_then_meet().is_some(),
-            Way::SprayTwice => self.spray_twice().is_some(),
+            Technique::Meet => self.meet(),
+            Technique::Spray => self.spray().is_some(),
+            Technique::SprayOpen => self.spray_open(),
+            Technique::SprayThenMeet => self.spray_then_meet().is_some(),
+            Technique::LearnThenMeet => self.hear_then_meet().is_some(),
+            Technique::SprayTwice => self.spray_twice().is_some(),
         }
     }
 
@@ -167,14 +173,14 @@ impl Play {
     fn spray(&mut self) -> Option<()> {
         let known = self.foretell(0, 0)?;
         self.open_many(1, known.outside);
-        let heard = self.try_ports(known.inside, MOST_PACKETS as u16)?;
+        let heard = self.try_ports(known.inside, MAX_PACKETS as u16)?;
         self.exchange(known.inside, heard.to, heard.at, heard.from).then_some(())
     }
 
     fn spray_open(&mut self) -> bool {
         self.open_many(1, NOWHERE);
         let socket = self.socket();
-        let Some(heard) = self.try_ports(socket, MOST_PACKETS as u16) else { return false };
+        let Some(heard) = self.try_ports(socket, MAX_PACKETS as u16) else { return false };
         self.exchange(socket, heard.to, heard.at, heard.from)
     }
 
@@ -203,11 +209,11 @@ impl Play {
     fn spray_twice(&mut self) -> Option<()> {
         self.open_many(1, NOWHERE);
         let socket = self.socket();
-        let heard = self.try_ports(socket, MOST_PACKETS as u16 / 2)?;
+        let heard = self.try_ports(socket, MAX_PACKETS as u16 / 2)?;
         // The sockets opened so far hear too, but their answers would not be let in.
         let since = self.fresh;
         self.open_many(1, heard.from);
-        let heard = self.try_until(socket, MOST_PACKETS as u16 / 2, |heard| heard.at > since)?;
+        let heard = self.try_until(socket, MAX_PACKETS as u16 / 2, |heard| heard.at > since)?;
         self.exchange(socket, heard.to, heard.at, heard.from).then_some(())
     }
 
@@ -231,7 +237,7 @@ impl Play {
         let mut targets = [vec![NOWHERE], vec![NOWHERE]];
         let mut sockets = [Vec::new(), Vec::new()];
         let mut through = [BTreeSet::new(), BTreeSet::new()];
-        while self.sent[0] < MOST_PACKETS {
+        while self.sent[0] < MAX_PACKETS {
             for side in [0, 1] {
                 let socket = self.pick_socket(side, &mut sockets[side], &mut targets[1 - side]);
                 let to = if self.rng.next_u32().is_multiple_of(2) {

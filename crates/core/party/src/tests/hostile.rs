@@ -1,7 +1,7 @@
 use partyline_wire::{
     exact::Exact,
     membership::{Charter, Confirmation},
-    sealed::{Body, Message, RekeyContent, Tidings, encode_plaintext, subject},
+    sealed::{Body, CharterUpdate, Message, RekeyContent, encode_plaintext, subject},
 };
 use proptest::prelude::*;
 
@@ -149,12 +149,12 @@ fn a_forged_confirmation_is_refused() {
 #[test]
 fn an_older_charter_is_refused() {
     let mut world = World::of(3);
-    let old = world.friends[0].tidings_for(&world.id(1)).unwrap();
+    let old = world.friends[0].charter_update_for(&world.id(1)).unwrap();
     let outcome = world.friends[0].rename(world.now, &mut world.rng, "Newer".into()).unwrap();
     world.take(0, outcome);
     world.settle();
     let (topic, sealed) =
-        forge(&mut world, 2, None, Body::Charter(Box::new(Tidings { confirmation: None, ..old })));
+        forge(&mut world, 2, None, Body::Charter(Box::new(CharterUpdate { confirmation: None, ..old })));
     assert_eq!(world.hand(1, topic, &sealed), Err(Refusal::OldCharter));
     assert_eq!(world.friends[1].name(), "Newer");
 }
@@ -166,7 +166,7 @@ fn a_forged_charter_is_refused() {
     terms.version += 1;
     terms.owner = world.id(2);
     let forged = crate::chain::proclaim(world.friends[2].device.signing(), terms);
-    let body = Body::Charter(Box::new(Tidings { charter: forged, confirmation: None }));
+    let body = Body::Charter(Box::new(CharterUpdate { charter: forged, confirmation: None }));
     let (topic, sealed) = forge(&mut world, 2, None, body);
     assert_eq!(world.hand(1, topic, &sealed), Err(Refusal::BadCharter));
 }
@@ -185,8 +185,10 @@ fn an_amendment_by_somebody_else_than_a_co_owner_is_refused() {
     });
     let signature = sign(world.friends[2].device.signing(), &amendment.subject());
     let amendment = Some(partyline_wire::membership::SignedAmendment { amendment, signature });
-    let body =
-        Body::Charter(Box::new(Tidings { charter: Charter { amendment, ..charter }, confirmation: None }));
+    let body = Body::Charter(Box::new(CharterUpdate {
+        charter: Charter { amendment, ..charter },
+        confirmation: None,
+    }));
     let (topic, sealed) = forge(&mut world, 2, None, body);
     assert_eq!(world.hand(0, topic, &sealed), Err(Refusal::BadCharter));
 }
@@ -195,8 +197,8 @@ fn an_amendment_by_somebody_else_than_a_co_owner_is_refused() {
 fn a_secret_the_charter_does_not_commit_to_is_refused() {
     let mut world = World::of(3);
     let (from, to) = (world.id(2), world.id(1));
-    let tidings = Tidings { confirmation: None, ..world.friends[2].tidings_for(&to).unwrap() };
-    let content = RekeyContent { secret: [66; 32], tidings }.encode();
+    let update = CharterUpdate { confirmation: None, ..world.friends[2].charter_update_for(&to).unwrap() };
+    let content = RekeyContent { secret: [66; 32], update }.encode();
     let party = world.friends[2].id();
     let pair = world.friends[2].pair(&to, &world.friends[1].tunnel_public()).unwrap();
     let sealed = seal(&pair.rekey_key(&party), &[from.0, to.0].concat(), &content, &mut world.rng);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use partyline_model::AttemptOutcome;
-use partyline_wire::punch::{Body, Ending};
+use partyline_wire::punch::{Body, EndReason};
 
 use super::{
     Record,
@@ -26,8 +26,8 @@ impl Round {
             }
         }
         let ending = match outcome {
-            Outcome::Connected => Ending::Connected,
-            Outcome::Failed => Ending::Failed,
+            Outcome::Connected => EndReason::Connected,
+            Outcome::Failed => EndReason::Failed,
             Outcome::Refused | Outcome::Busy | Outcome::Superseded => return,
         };
         signal(peer, env, self.number, Body::End(ending));

@@ -23,7 +23,7 @@ use std::{
 };
 
 use partyline_model::{AttemptOutcome, CandidateKind, Method};
-use partyline_wire::{probe::TransactionId, punch::Part};
+use partyline_wire::{probe::TransactionId, punch::PunchAction};
 use rand_core::RngCore;
 
 use crate::{
@@ -230,7 +230,7 @@ impl Punch {
         let part = match (method, opener) {
             (Method::Spray, Who::Me) => prepare::OPEN,
             (Method::Spray, Who::Peer) => prepare::spray(&me),
-            _ => Part::Predict,
+            _ => PunchAction::Predict,
         };
         let number = env.rng.next_u32();
         let Some(round) = Round::prepare(peer, env, me, part, (number, None)) else {

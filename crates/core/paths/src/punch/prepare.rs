@@ -6,13 +6,13 @@ use std::{
 };
 
 use partyline_model::{Allocation, Candidate, CandidateKind, Mapping};
-use partyline_wire::punch::{MAX_PACKETS, MAX_SOCKETS, Part};
+use partyline_wire::punch::{MAX_PACKETS, MAX_SOCKETS, PunchAction};
 
 use super::{sample::Findings, sockets::Fresh};
 use crate::strategy::{Side, is_outermost, seen};
 
 /// Opens as many sockets as the other side must find one of.
-pub(crate) const OPEN: Part = Part::Open { sockets: MAX_SOCKETS };
+pub(crate) const OPEN: PunchAction = PunchAction::Open { sockets: MAX_SOCKETS };
 /// Ports foretold for one mapping, or for as many sockets in a row.
 pub(crate) const WINDOW: usize = 8;
 /// Sockets of a preserving NAT; more than one in case a port is taken.
@@ -25,7 +25,7 @@ pub(crate) const LATE: u16 = 6;
 const MAPPING_PACKETS: u16 = 1024;
 
 /// Tries ports of the other side, as many as our own router's table can bear.
-pub(crate) fn spray(me: &Side) -> Part {
+pub(crate) fn spray(me: &Side) -> PunchAction {
     let counted = matches!(me.nat.allocation, Some(Allocation::Contiguous { .. }));
     let packets = match Seen::of(me) {
         Seen::Shared | Seen::Steady => MAX_PACKETS,
@@ -33,7 +33,7 @@ pub(crate) fn spray(me: &Side) -> Part {
         _ if me.nat.mapping == Some(Mapping::AddressDependent) => MAX_PACKETS,
         _ => MAPPING_PACKETS,
     };
-    Part::Spray { packets }
+    PunchAction::Spray { packets }
 }
 
 /// How the other side sees our sockets.
@@ -69,7 +69,7 @@ pub(crate) struct Needs {
     pub(crate) senders: usize,
 }
 
-pub(crate) fn needs(me: &Side, part: Part) -> Needs {
+pub(crate) fn needs(me: &Side, part: PunchAction) -> Needs {
     let samples = match me.nat.allocation {
         Some(Allocation::Contiguous { .. }) => 2,
         None => 3,
@@ -77,19 +77,21 @@ pub(crate) fn needs(me: &Side, part: Part) -> Needs {
     };
     let counted = matches!(me.nat.allocation, Some(Allocation::Contiguous { .. }));
     match (part, Seen::of(me)) {
-        (Part::Open { sockets }, _) => Needs { samples: 0, senders: sockets.into() },
+        (PunchAction::Open { sockets }, _) => Needs { samples: 0, senders: sockets.into() },
         (_, Seen::Shared | Seen::Random) => Needs { samples: 0, senders: 0 },
-        (Part::Spray { .. }, Seen::Once) if counted => Needs { samples, senders: usize::from(LATE) + 2 },
-        (_, Seen::Steady) | (Part::Spray { .. }, Seen::Once) => Needs { samples, senders: 1 },
-        (Part::Predict, Seen::Once) if counted => Needs { samples, senders: WINDOW },
-        (Part::Predict, Seen::Once) => Needs { samples, senders: PRESERVED },
+        (PunchAction::Spray { .. }, Seen::Once) if counted => {
+            Needs { samples, senders: usize::from(LATE) + 2 }
+        }
+        (_, Seen::Steady) | (PunchAction::Spray { .. }, Seen::Once) => Needs { samples, senders: 1 },
+        (PunchAction::Predict, Seen::Once) if counted => Needs { samples, senders: WINDOW },
+        (PunchAction::Predict, Seen::Once) => Needs { samples, senders: PRESERVED },
     }
 }
 
 /// Where the other side will see us, in the order in which we send.
 pub(crate) fn endpoints(
     me: &Side,
-    part: Part,
+    part: PunchAction,
     senders: &[Fresh],
     findings: &Findings,
     local: &[Candidate],
@@ -97,8 +99,8 @@ pub(crate) fn endpoints(
     now: Instant,
 ) -> Vec<SocketAddr> {
     let side =
-        Side { nat: partyline_wire::punch::Policies { allocation: findings.allocation, ..me.nat }, ..*me };
-    if matches!(part, Part::Open { .. }) {
+        Side { nat: partyline_wire::punch::NatPolicies { allocation: findings.allocation, ..me.nat }, ..*me };
+    if matches!(part, PunchAction::Open { .. }) {
         return Vec::new();
     }
     let seen = Seen::of(&side);
@@ -115,7 +117,7 @@ pub(crate) fn endpoints(
             let age = findings.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)) + lead;
             let others = (findings.rate * age.as_secs_f64() * 0.75) as i32;
             let first = match (part, seen) {
-                (Part::Spray { .. }, Seen::Once) => i32::from(AHEAD),
+                (PunchAction::Spray { .. }, Seen::Once) => i32::from(AHEAD),
                 _ => 1 + others,
             };
             let ports = (first..).take(if first == i32::from(AHEAD) { 1 } else { WINDOW });

@@ -9,7 +9,7 @@ use std::{
 use partyline_model::{Allocation, CandidateKind, Mapping, Method};
 use partyline_wire::{
     probe::TransactionId,
-    punch::{Body, Part, Policies, Signal, Terms},
+    punch::{Body, NatPolicies, PunchAction, PunchPlan, Signal},
 };
 use rand_core::RngCore;
 
@@ -91,7 +91,7 @@ impl Probes {
 #[derive(Debug)]
 pub(crate) struct Round {
     pub(super) number: u32,
-    pub(super) part: Part,
+    pub(super) part: PunchAction,
     pub(super) me: Side,
     pub(super) began: Instant,
     pub(super) stage: Stage,
@@ -99,8 +99,8 @@ pub(crate) struct Round {
     pub(super) opened: Vec<Fresh>,
     pub(super) senders: Vec<Fresh>,
     /// Our own terms, once they are known.
-    pub(super) mine: Option<Terms>,
-    pub(super) theirs: Option<Terms>,
+    pub(super) mine: Option<PunchPlan>,
+    pub(super) theirs: Option<PunchPlan>,
     pub(super) offered: bool,
     pub(super) probes: Probes,
     /// Questions to servers.
@@ -115,8 +115,8 @@ impl Round {
         peer: &Peer,
         env: &mut Env<'_>,
         me: Side,
-        part: Part,
-        (number, theirs): (u32, Option<Terms>),
+        part: PunchAction,
+        (number, theirs): (u32, Option<PunchPlan>),
     ) -> Option<Self> {
         let needs = prepare::needs(&me, part);
         let samples = if env.observers.is_empty() { 0 } else { needs.samples };
@@ -150,15 +150,15 @@ impl Round {
 
     pub(crate) const fn method(&self) -> Method {
         match self.part {
-            Part::Predict => Method::Predict,
-            Part::Open { .. } | Part::Spray { .. } => Method::Spray,
+            PunchAction::Predict => Method::Predict,
+            PunchAction::Open { .. } | PunchAction::Spray { .. } => Method::Spray,
         }
     }
 
     pub(crate) const fn kind(&self) -> CandidateKind {
         match self.part {
-            Part::Predict => CandidateKind::Predicted,
-            Part::Open { .. } | Part::Spray { .. } => CandidateKind::Sprayed,
+            PunchAction::Predict => CandidateKind::Predicted,
+            PunchAction::Open { .. } | PunchAction::Spray { .. } => CandidateKind::Sprayed,
         }
     }
 
@@ -290,9 +290,9 @@ impl Round {
         let lead = if self.theirs.is_some() { way(peer) } else { way(peer) * 2 };
         let (me, part) = (&self.me, self.part);
         let endpoints = prepare::endpoints(me, part, &self.senders, &findings, env.local, lead, env.now);
-        let nat = Policies { allocation: findings.allocation, ..self.me.nat };
+        let nat = NatPolicies { allocation: findings.allocation, ..self.me.nat };
         self.me.nat = nat;
-        self.mine = Some(Terms { part, nat, endpoints });
+        self.mine = Some(PunchPlan { action: part, nat, endpoints });
         self.stage = if self.theirs.is_some() {
             Stage::Waiting(env.now + way(peer))
         } else {
@@ -309,7 +309,7 @@ impl Round {
     }
 
     /// The other side has answered.
-    pub(crate) fn answered(&mut self, now: Instant, terms: Terms) {
+    pub(crate) fn answered(&mut self, now: Instant, terms: PunchPlan) {
         if matches!(self.stage, Stage::Offering { .. }) {
             self.theirs = Some(terms);
             self.stage = Stage::Waiting(now);
@@ -330,15 +330,17 @@ impl Round {
         let foretold = !targets.is_empty();
         targets.extend(prepare::main(&peer.candidates).filter(|_| !foretold));
         let first = *targets.first().ok_or(Outcome::Failed)?;
-        self.stage = match (self.part, theirs.part) {
-            (Part::Open { .. }, Part::Spray { packets }) => {
+        self.stage = match (self.part, theirs.action) {
+            (PunchAction::Open { .. }, PunchAction::Spray { packets }) => {
                 Stage::Open(Opening::new(env.now, self.senders.clone(), first, packets))
             }
-            (Part::Spray { packets }, Part::Open { .. }) => {
+            (PunchAction::Spray { packets }, PunchAction::Open { .. }) => {
                 let via = self.via_of_spray();
                 Stage::Spray(Spraying::new(env.now, via, first.ip(), packets), Meet::default())
             }
-            (Part::Predict, Part::Predict) => Stage::Meeting(self.meet(env.now, &targets, foretold)),
+            (PunchAction::Predict, PunchAction::Predict) => {
+                Stage::Meeting(self.meet(env.now, &targets, foretold))
+            }
             _ => return Err(Outcome::Refused),
         };
         Ok(())
@@ -381,7 +383,7 @@ impl Round {
             Stage::Open(opening) if changes && opening.holds(path) && opening.target() != path.remote => {
                 if theirs.is_some_and(|terms| !terms.endpoints.is_empty()) {
                     if self.told.insert(path.via) {
-                        signal(peer, env, self.number, Body::Heard(id.0));
+                        signal(peer, env, self.number, Body::ProbeReceived(id.0));
                     }
                 } else if self.told.insert(path.via) {
                     opening.retarget(env.now, path.remote);
@@ -428,7 +430,7 @@ fn way(peer: &Peer) -> Duration {
 }
 
 pub(crate) fn signal(peer: &Peer, env: &mut Env<'_>, round: u32, body: Body) {
-    let bytes = Signal { round, body }.encode();
+    let bytes = Signal { attempt: round, body }.encode();
     env.events.push_back(Event::Signal { peer: peer.id, bytes });
 }
 

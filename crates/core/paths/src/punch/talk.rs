@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use partyline_wire::{
     probe::TransactionId,
-    punch::{Body, Ending, Part, Signal, Terms},
+    punch::{Body, EndReason, PunchAction, PunchPlan, Signal},
 };
 
 use super::{
@@ -24,7 +24,7 @@ impl Peer {
     /// Takes a signal of this peer.
     pub(crate) fn on_signal(&mut self, env: &mut Env<'_>, message: Signal) {
         let mut punch = std::mem::take(&mut self.punch);
-        let ours = punch.round.as_ref().is_some_and(|round| round.number() == message.round);
+        let ours = punch.round.as_ref().is_some_and(|round| round.number() == message.attempt);
         match message.body {
             Body::Offer(terms) if ours => {
                 if let Some(round) = punch.round.as_ref().filter(|round| !round.is_ours()) {
@@ -32,29 +32,29 @@ impl Peer {
                 }
                 drop(terms);
             }
-            Body::Offer(terms) => self.consider(env, &mut punch, message.round, terms),
+            Body::Offer(terms) => self.consider(env, &mut punch, message.attempt, terms),
             Body::Answer(terms) if ours => {
                 if let Some(round) = &mut punch.round {
                     round.answered(env.now, terms);
                 }
             }
-            Body::Heard(id) if ours => {
+            Body::ProbeReceived(id) if ours => {
                 if let Some(round) = &mut punch.round {
                     round.was_heard(TransactionId(id));
                 }
             }
             // That the other side is connected shows by its packets.
-            Body::End(Ending::Failed) if ours => punch.end(self, env, Outcome::Refused),
-            Body::End(Ending::Unavailable) if ours => punch.end(self, env, Outcome::Busy),
-            Body::Answer(_) | Body::Heard(_) | Body::End(_) => {}
+            Body::End(EndReason::Failed) if ours => punch.end(self, env, Outcome::Refused),
+            Body::End(EndReason::Unavailable) if ours => punch.end(self, env, Outcome::Busy),
+            Body::Answer(_) | Body::ProbeReceived(_) | Body::End(_) => {}
         }
         self.punch = punch;
     }
 
     /// Takes part in a round that the other side proposes, if possible.
-    fn consider(&mut self, env: &mut Env<'_>, punch: &mut super::Punch, number: u32, terms: Terms) {
+    fn consider(&mut self, env: &mut Env<'_>, punch: &mut super::Punch, number: u32, terms: PunchPlan) {
         if self.has_direct() {
-            return signal(self, env, number, Body::End(Ending::Connected));
+            return signal(self, env, number, Body::End(EndReason::Connected));
         }
         if let Some(round) = &punch.round {
             // Both proposed: the controlling side's round counts.
@@ -64,24 +64,24 @@ impl Peer {
             punch.end(self, env, Outcome::Superseded);
         }
         let me = Side::of(env.nat, env.local);
-        let part = match terms.part {
-            Part::Predict => Part::Predict,
-            Part::Open { .. } => prepare::spray(&me),
-            Part::Spray { .. } => prepare::OPEN,
+        let part = match terms.action {
+            PunchAction::Predict => PunchAction::Predict,
+            PunchAction::Open { .. } => prepare::spray(&me),
+            PunchAction::Spray { .. } => prepare::OPEN,
         };
         let soon = punch.ended.is_some_and(|ended| env.now < ended + LEAST_GAP);
-        let method = if part == Part::Predict {
+        let method = if part == PunchAction::Predict {
             partyline_model::Method::Predict
         } else {
             partyline_model::Method::Spray
         };
         if !permits(env.config, method) {
-            return signal(self, env, number, Body::End(Ending::Failed));
+            return signal(self, env, number, Body::End(EndReason::Failed));
         }
         let round = (!soon).then(|| Round::prepare(self, env, me, part, (number, Some(terms)))).flatten();
         match round {
             Some(round) => punch.round = Some(round),
-            None => signal(self, env, number, Body::End(Ending::Unavailable)),
+            None => signal(self, env, number, Body::End(EndReason::Unavailable)),
         }
     }
 

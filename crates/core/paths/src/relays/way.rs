@@ -75,7 +75,7 @@ impl Way {
 
     /// The same way, with other credentials or another rank of its relay.
     pub(super) fn renewed(self, server: RelayServer, rank: usize) -> Self {
-        let known = |credentials: &Credentials| credentials.are(&server.username, &server.password);
+        let known = |credentials: &Credentials| credentials.belong_to(&server.username, &server.password);
         let credentials = self.credentials.filter(known);
         Self { stagger: stagger(&server, rank), server, credentials, ..self }
     }

@@ -155,7 +155,7 @@ impl Allocation {
 
     /// What the next allocation at this server need not ask for again.
     pub(crate) fn into_challenge(self) -> Option<Credentials> {
-        Some(self.credentials).filter(Credentials::signs)
+        Some(self.credentials).filter(Credentials::signs_requests)
     }
 
     /// Asks for the allocation; over a stream once that is open.
@@ -235,7 +235,7 @@ impl Allocation {
         };
         let Ok((message, _)) = MessageDecoder::default().decode(bytes) else { return Input::Foreign };
         match message.class() {
-            MessageClass::SuccessResponse if self.credentials.proven(bytes, &message) => {
+            MessageClass::SuccessResponse if self.credentials.verify(bytes, &message) => {
                 let ask = self.asks.swap_remove(at);
                 Input::Answer(self.granted(now, ask.what, &message, out))
             }
@@ -336,7 +336,7 @@ impl Allocation {
         let code = message.get::<ErrorCode>().and_then(|a| a.as_error_code().ok());
         let code = code.map_or(0, |a| a.error_code().error_code());
         match (code, ask.what) {
-            (401 | 438, what) => match self.credentials.challenged(message) {
+            (401 | 438, what) => match self.credentials.on_challenge(message) {
                 Ok(true) if ask.challenges < MAX_CHALLENGES => {
                     self.ask(now, what, ask.challenges + 1, out);
                     None

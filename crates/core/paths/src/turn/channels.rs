@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
-use partyline_wire::datagram::{FIRST_CHANNEL, LAST_CHANNEL};
+use partyline_wire::datagram::{MAX_CHANNEL, MIN_CHANNEL};
 
 use crate::schedule::Deadlines;
 
@@ -27,7 +27,7 @@ impl Channels {
             wanted: BTreeMap::new(),
             numbers: BTreeMap::new(),
             rebinds: Deadlines::new(),
-            next: FIRST_CHANNEL,
+            next: MIN_CHANNEL,
         }
     }
 
@@ -89,8 +89,8 @@ impl Channels {
 
     /// A number nobody had, else one whose owner does not want it any more.
     fn free(&mut self) -> Option<u16> {
-        let count = LAST_CHANNEL - FIRST_CHANNEL + 1;
-        let next = |number| if number == LAST_CHANNEL { FIRST_CHANNEL } else { number + 1 };
+        let count = MAX_CHANNEL - MIN_CHANNEL + 1;
+        let next = |number| if number == MAX_CHANNEL { MIN_CHANNEL } else { number + 1 };
         let order = std::iter::successors(Some(self.next), |number| Some(next(*number)));
         let mut candidates = order.take(count.into());
         let owner = |number: &u16| self.numbers.get(number);

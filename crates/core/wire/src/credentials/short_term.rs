@@ -22,7 +22,11 @@ impl ShortTerm {
         Some(Self { key: HMACKey::new_short_term(password).ok()?, agreed: None })
     }
 
-    pub(super) fn add_to(&self, message: StunMessageBuilder, username: &str) -> Option<StunMessageBuilder> {
+    pub(super) fn add_attributes(
+        &self,
+        message: StunMessageBuilder,
+        username: &str,
+    ) -> Option<StunMessageBuilder> {
         let message = message.with_attribute(UserName::new(username).ok()?);
         let sha1 = || MessageIntegrity::new(self.key.clone());
         let sha256 = || MessageIntegritySha256::new(self.key.clone());
@@ -35,7 +39,7 @@ impl ShortTerm {
 
     /// Whether an answer is proven as agreed. Before that the better kind counts, if the answer has it: a wrong one is
     /// not made good by a right one of the other kind.
-    pub(super) fn proven(&mut self, bytes: &[u8], message: &StunMessage) -> bool {
+    pub(super) fn verify(&mut self, bytes: &[u8], message: &StunMessage) -> bool {
         let best = if message.get::<MessageIntegritySha256>().is_some() {
             Integrity::Sha256
         } else {
@@ -106,13 +110,13 @@ mod tests {
     }
 
     fn proven(credentials: &mut Credentials, bytes: &[u8]) -> bool {
-        credentials.proven(bytes, &decode(bytes))
+        credentials.verify(bytes, &decode(bytes))
     }
 
     #[test]
     fn the_rfc_s_sample_answer_is_proven_by_its_password_and_by_no_other() {
         let mut own = Credentials::short_term("evtj:h6vY", PASSWORD).expect("a password");
-        assert!(own.signs() && proven(&mut own, &SAMPLE));
+        assert!(own.signs_requests() && proven(&mut own, &SAMPLE));
         let mut other = Credentials::short_term("evtj:h6vY", "another").expect("a password");
         assert!(!proven(&mut other, &SAMPLE));
         let mut changed = SAMPLE;

@@ -1,6 +1,6 @@
 use partyline_model::{
-    DeviceId, DeviceView, DoctorFinding, ErrorCode, InviteLifetime, NetworkView, PartyId, Phase, PingSample,
-    Role, Trial, Verdict,
+    Command, DeviceId, DeviceView, DoctorFinding, EngineCommand, ErrorCode, InviteLifetime, NetworkView,
+    PartyId, Phase, PingSample, Role, TestTarget, Verdict,
 };
 use proptest::prelude::*;
 
@@ -16,15 +16,22 @@ fn framed(json: &str) -> Vec<u8> {
     [&u32::try_from(json.len()).unwrap().to_be_bytes(), json.as_bytes()].concat()
 }
 
-fn commands() -> impl Strategy<Value = Command> {
+fn commands() -> impl Strategy<Value = ClientCommand> {
+    prop_oneof![
+        Just(EngineCommand::Metrics.into()),
+        "wss://[a-z.]{1,20}"
+            .prop_map(|url| EngineCommand::TestServer { target: TestTarget::Server { url } }.into()),
+        node_commands().prop_map(ClientCommand::from),
+    ]
+}
+
+fn node_commands() -> impl Strategy<Value = Command> {
     let party = any::<[u8; 32]>().prop_map(PartyId);
     let member = any::<[u8; 32]>().prop_map(DeviceId);
     prop_oneof![
         Just(Command::Snapshot),
         Just(Command::Doctor),
-        Just(Command::Metrics),
         Just(Command::Stop),
-        "wss://[a-z.]{1,20}".prop_map(|url| Command::Try { what: Trial::Server { url } }),
         (".{0,40}", ".{0,32}", prop::collection::vec("wss://[a-z.]{1,20}", 0..3)).prop_map(
             |(name, display_name, servers)| Command::Create {
                 name,
@@ -138,7 +145,7 @@ proptest! {
 fn frames_look_as_documented() {
     let hello = encode(&ClientFrame::Hello(Hello::from_software("partyline 0.1.0"))).unwrap();
     assert_eq!(hello, framed(r#"{"hello":{"version":2,"software":"partyline 0.1.0"}}"#));
-    let stop = encode(&ClientFrame::Request { id: 7, command: Command::Stop }).unwrap();
+    let stop = encode(&ClientFrame::Request { id: 7, command: Command::Stop.into() }).unwrap();
     assert_eq!(stop, framed(r#"{"id":7,"command":{"command":"stop"}}"#));
     assert_eq!(encode(&ClientFrame::Subscribe).unwrap(), framed(r#"{"subscribe":true}"#));
     let done = encode(&ServerFrame::Response { id: 7, result: Ok(Reply::Done) }).unwrap();
@@ -155,14 +162,14 @@ fn lengths_are_checked_before_their_bytes_arrive() {
         decode::<ClientFrame>(&announced(length)),
         Err(FrameError::TooLong { length, limit: MAX_REQUEST })
     );
-    assert_eq!(decode::<ServerFrame>(&announced(MAX_ANSWER)), Ok(None));
+    assert_eq!(decode::<ServerFrame>(&announced(MAX_RESPONSE)), Ok(None));
     assert!(decode::<ServerFrame>(&[0xff; 4]).is_err());
 }
 
 #[test]
 fn what_is_too_long_is_not_sent() {
     let link = "x".repeat(MAX_REQUEST);
-    let frame = ClientFrame::Request { id: 1, command: Command::Preview { link } };
+    let frame = ClientFrame::Request { id: 1, command: Command::Preview { link }.into() };
     assert!(matches!(encode(&frame), Err(FrameError::TooLong { limit: MAX_REQUEST, .. })));
 }
 

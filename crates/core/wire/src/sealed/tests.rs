@@ -71,9 +71,9 @@ fn announcement(addresses: Vec<std::net::SocketAddr>) -> Announcement {
 
 #[test]
 fn the_largest_rekey_fits_a_message() {
-    let tidings =
-        Tidings { charter: largest_charter(), confirmation: Some(Confirmation(Signature([1; 64]))) };
-    let content = RekeyContent { secret: [1; 32], tidings };
+    let update =
+        CharterUpdate { charter: largest_charter(), confirmation: Some(Confirmation(Signature([1; 64]))) };
+    let content = RekeyContent { secret: [1; 32], update };
     let sealed = [content.encode(), vec![0; SEAL_OVERHEAD]].concat();
     let rekey = Rekey { certificate: certificate(&"\u{1f600}".repeat(32)), sealed };
     let message = Exact::new(message(Some([1; 32]), u64::MAX, Body::Rekey(Box::new(rekey))));
@@ -114,10 +114,10 @@ proptest! {
         // Scope and flow are local to a host and do not travel.
         let bare = |address: std::net::SocketAddr| (address.ip(), address.port()).into();
         let announcement = announcement(addresses.into_iter().map(bare).collect());
-        let tidings = Tidings { charter: largest_charter(), confirmation: None };
+        let update = CharterUpdate { charter: largest_charter(), confirmation: None };
         let rekey = Rekey { certificate: certificate("Zoë"), sealed: signal.clone() };
         round_trip(message(recipient, sequence, Body::Announce(Box::new(announcement))))?;
-        round_trip(message(recipient, sequence, Body::Charter(Box::new(tidings))))?;
+        round_trip(message(recipient, sequence, Body::Charter(Box::new(update))))?;
         round_trip(message(recipient, sequence, Body::Rekey(Box::new(rekey))))?;
         round_trip(message(recipient, sequence, Body::Signal(signal)))?;
         round_trip(message(recipient, sequence, Body::Leave))?;
