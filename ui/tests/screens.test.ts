@@ -68,6 +68,29 @@ describe.each(names)('%s', (name) => {
   });
 });
 
+describe('a window that becomes large and small again', () => {
+  /** The size of every text on the page. */
+  const lines = (page: Page) =>
+    page.evaluate(() => {
+      const texts = [...document.querySelectorAll('body *')].filter((element) => [...element.childNodes].some(({ nodeType }) => nodeType === 3));
+      return texts.map((element) => `${element.textContent?.slice(0, 24)}: ${getComputedStyle(element).fontSize}`);
+    });
+  const some = ['party8', 'party250', 'home', 'settings-general'].filter((name) => names.includes(name));
+  it('sets text in the same size as before', async () => {
+    for (const name of some) {
+      const page = await stage.show({ scenario: views[name]?.scenario ?? '' });
+      await views[name]?.go(page);
+      const before = await lines(page);
+      for (const size of [{ width: 2560, height: 1440 }, { width: 1280, height: 800 }]) {
+        await page.setViewportSize(size);
+        await settled(page);
+      }
+      expect.soft(await lines(page), name).toEqual(before);
+      await page.close();
+    }
+  });
+});
+
 describe('other systems', () => {
   const some = ['party8', 'shortcuts', 'settings-general'].filter((name) => names.includes(name));
   it.each(['mac', 'windows'] as const)('%s', async (system) => {

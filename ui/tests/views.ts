@@ -35,6 +35,7 @@ export const views: Record<string, { scenario: string; go: Step }> = {
   reaching: { scenario: 'reaching', go: steps(openParty) },
   down: { scenario: 'down', go: steps(openParty) },
   party250: { scenario: 'party250', go: steps(openParty, past) },
+  'party250-chosen': { scenario: 'party250', go: steps(openParty, past, focusRow(2), click('Keep in chart'), focusRow(4)) },
   names: { scenario: 'names', go: steps(openParty, past, focusRow(4)) },
   guest: { scenario: 'guest', go: steps(openParty) },
   'server-gone': { scenario: 'server_gone', go: steps(openParty) },

@@ -175,7 +175,12 @@ export const de = {
   // Chart
   'chart.title': 'Latenz',
   'chart.unit': 'ms, hin und zurück',
-  'chart.some': '{shown} von {n} Mitgliedern; wähl eines, um seine Linie zu sehen',
+  'chart.band': 'ms; Mitte von {n} Mitgliedern, Band bis zu den langsamsten 5 %',
+  'chart.crowd': '{n} Mitglieder',
+  'chart.median': 'Die Hälfte unter',
+  'chart.high': '95 % unter',
+  'chart.pin': 'Im Diagramm behalten',
+  'chart.unpin': 'Aus dem Diagramm nehmen',
   'chart.1m': '1 Min.',
   'chart.10m': '10 Min.',
   'chart.1h': '1 Std.',

@@ -173,7 +173,12 @@ export const en = {
   // Chart
   'chart.title': 'Latency',
   'chart.unit': 'ms, round trip',
-  'chart.some': '{shown} of {n} members; choose one to see theirs',
+  'chart.band': 'ms; middle of {n} members, band up to the slowest 5 %',
+  'chart.crowd': '{n} members',
+  'chart.median': 'Half below',
+  'chart.high': '95 % below',
+  'chart.pin': 'Keep in chart',
+  'chart.unpin': 'Remove from chart',
   'chart.1m': '1 min',
   'chart.10m': '10 min',
   'chart.1h': '1 h',

@@ -175,7 +175,12 @@ export const zh = {
   // Chart
   'chart.title': '延迟',
   'chart.unit': '毫秒，往返',
-  'chart.some': '显示 {n} 位成员中的 {shown} 位；选择成员可查看其曲线',
+  'chart.band': '毫秒；{n} 位成员的中位数，色带至最慢的 5%',
+  'chart.crowd': '{n} 位成员',
+  'chart.median': '半数低于',
+  'chart.high': '95% 低于',
+  'chart.pin': '固定在图表中',
+  'chart.unpin': '从图表中移除',
   'chart.1m': '1 分钟',
   'chart.10m': '10 分钟',
   'chart.1h': '1 小时',

@@ -30,6 +30,10 @@ class App {
   dialog = $state.raw<Dialog | null>(null);
   /** The member whose panel is open. */
   member = $state.raw<string | null>(null);
+  /** Members whose lines stay in the chart of a large party. */
+  pinned = $state.raw<ReadonlySet<string>>(new Set());
+  /** The pinned members and the one whose panel is open. */
+  chosen = $derived<ReadonlySet<string>>(new Set([...(this.member ? [this.member] : []), ...this.pinned]));
   /** An invite that lies on the clipboard and was not turned down. */
   offered = $state.raw<string | null>(null);
   /** Names of what is under way, so that buttons can wait. */
@@ -178,6 +182,13 @@ class App {
   /** Has those measured whom somebody looks at; whatever keeps the engine from it is told elsewhere. */
   async look(party: string, members: string[]) {
     if (members.length) await ask({ command: 'measure_paths', party, members }, 'done').catch(() => {});
+  }
+
+  /** Adds a member's line to the chart of a large party, or removes it. */
+  togglePinned(member: string) {
+    const pinned = new Set(this.pinned);
+    if (!pinned.delete(member)) pinned.add(member);
+    this.pinned = pinned;
   }
 
   /** Fetches a member's past hour, once. */
