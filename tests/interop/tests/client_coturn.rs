@@ -35,7 +35,8 @@ async fn wrong_credentials_are_named() {
     let mut b = Member::new(1, Vec::new()).await;
     a.meet(&b);
     let refused = |a: &Member, _: &Member| {
-        let why = a.paths.view(std::time::Instant::now(), PeerId(0)).map(|view| view.attempts).unwrap_or_default();
+        let why =
+            a.paths.view(std::time::Instant::now(), PeerId(0)).map(|view| view.attempts).unwrap_or_default();
         why.iter().any(|a| a.outcome == AttemptOutcome::NoAnswer && a.note.contains("credentials"))
     };
     run_until(&mut a, &mut b, "a refusal", refused).await;

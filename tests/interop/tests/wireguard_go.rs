@@ -47,7 +47,7 @@ impl Driver {
         let device = TunDevice::create(&TunConfig { name: None, v4, v6, mtu: MTU }).await?;
         let now = Instant::now();
         let mut tunnel = Tunnel::new(now, [3; 32]);
-        tunnel.set_party(now, PARTY, secret, PartyConfig { v4, v6, mtu: MTU });
+        tunnel.set_party(PARTY, secret, PartyConfig { v4, v6, mtu: MTU });
         let key = TunnelPublicKey(peer.to_bytes());
         tunnel.set_peer(now, PARTY, PEER, PeerConfig { key, v4: Some(THEIRS), v6: THEIRS_V6.parse()? });
         tunnel.set_path(now, PARTY, PEER, Some(PathConfig { headroom: 0, mtu: None }));

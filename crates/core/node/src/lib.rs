@@ -47,7 +47,7 @@ pub use node::{Config, Node};
 pub use packets::{Egress, PACKET_ROOM};
 pub use partyline_netcheck::{Config as NetcheckConfig, Promise};
 pub use partyline_paths::{
-    Config as PathsConfig, RelayServer, RelayTransport, AllocationTest, SocketId, StreamId, AllocationOutcome,
+    AllocationOutcome, AllocationTest, Config as PathsConfig, RelayServer, RelayTransport, SocketId, StreamId,
 };
 pub use relays::TurnUrl;
 pub use state::StateError;

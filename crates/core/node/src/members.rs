@@ -73,7 +73,7 @@ impl Node {
         local.problem = local.problem.take().filter(|problem| problem.code != ErrorCode::InviteExpired);
         let secret = local.membership.tunnel_secret();
         let members: Vec<DeviceId> = local.membership.devices().collect();
-        self.tunnel.set_party(now.instant, party, secret, PartyConfig { v4, v6, mtu });
+        self.tunnel.set_party(party, secret, PartyConfig { v4, v6, mtu });
         self.outputs.push_back(Output::DeviceUp { party, device });
         members.into_iter().for_each(|device| self.sync_member(now.instant, party, device));
         self.check_ranges();

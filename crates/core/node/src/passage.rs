@@ -138,7 +138,8 @@ impl Node {
             return;
         }
         self.passages.look_at = now.instant + LOOK;
-        let wanting: BTreeSet<PeerId> = self.paths.peers_wanting_member_relay(now.instant).into_iter().collect();
+        let wanting: BTreeSet<PeerId> =
+            self.paths.peers_wanting_member_relay(now.instant).into_iter().collect();
         self.passages.searches.retain(|peer, _| wanting.contains(peer));
         for peer in wanting {
             let Some((party, to)) = self.peers.member(peer) else { continue };

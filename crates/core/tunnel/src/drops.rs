@@ -1,103 +1,134 @@
-//! Why packets were dropped, counted: nothing vanishes without a trace.
+//! Why packets and datagrams were dropped. Every drop has exactly one reason and is counted exactly once.
 
-/// Why a packet or datagram was dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum DropReason {
-    /// Not an IP packet, not a WireGuard datagram, or lengths that do not add up.
-    Malformed,
-    /// Longer than any device or socket here can carry, or than the buffer given.
-    TooLong,
-    /// The party is not, or no longer, on this tunnel.
-    UnknownParty,
+/// Declares the reasons, and the structure with one counter for each of them.
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])* $variant:ident => $field:ident,)+) => {
+        /// Why a packet or datagram was dropped.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum DropReason { $($(#[$doc])* $variant,)+ }
+
+        impl DropReason {
+            /// Every reason, in the order of [`DropCounters::each`].
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// Returns the stable label value, as in metrics and logs.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($field),)+ }
+            }
+        }
+
+        /// Packets and datagrams dropped, by reason.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        pub struct DropCounters { $($(#[$doc])* pub $field: u64,)+ }
+
+        impl DropCounters {
+            /// Returns every counter with its label value, zeros included.
+            pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$((stringify!($field), self.$field),)+].into_iter()
+            }
+
+            /// Returns the counter of one reason.
+            #[must_use]
+            pub const fn get(&self, reason: DropReason) -> u64 {
+                match reason { $(DropReason::$variant => self.$field,)+ }
+            }
+
+            pub(crate) const fn count(&mut self, reason: DropReason) {
+                match reason { $(DropReason::$variant => self.$field += 1,)+ }
+            }
+
+            pub(crate) const fn add(&mut self, other: &Self) {
+                $(self.$field += other.$field;)+
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Not an IP packet, not a WireGuard datagram, or lengths that contradict each other.
+    Malformed => malformed,
+    /// Longer than [`crate::MAX_DATAGRAM_LEN`], or than the caller's buffer.
+    TooLong => too_long,
+    /// The party is not on this tunnel, or no longer.
+    UnknownParty => unknown_party,
     /// No member owns the destination address.
-    NoRoute,
-    /// A local program sent from an address that is not this member's.
-    WrongSource,
-    /// A member sent from an address that is not its own.
-    Spoofed,
-    /// A member sent to an address that is neither this member's nor everyone's.
-    NotForUs,
-    /// There is no path to the member.
-    NoPath,
-    /// Too many packets waited for a handshake, or one waited too long.
-    Waiting,
-    /// The outbox was not emptied in time.
-    OutboxFull,
-    /// Larger than the path's packet size; the sender was told, or the fragments went instead.
-    TooBig,
-    /// A broadcast above the budget of its source.
-    Storm,
-    /// Multicast housekeeping (IGMP, MLD, router solicitation), of no use on a tunnel.
-    Housekeeping,
-    /// A local program used the engine's control port.
-    ControlPort,
-    /// A control message whose chunks do not fit together, or never became complete.
-    Control,
-    /// No session has this receiver index.
-    UnknownIndex,
-    /// A handshake by nobody who is a member, or meant for a key that is not ours.
-    UnknownPeer,
-    /// Too many handshakes at once: the sender has to prove its address first.
-    Flood,
-    /// Seen before, or too old to tell.
-    Replay,
-    /// The authentication tag is wrong.
-    Unauthentic,
-    /// For keys that were already discarded.
-    Expired,
+    NoRoute => no_route,
+    /// A local program sent from an address that is not this member's own.
+    ForeignSource => foreign_source,
+    /// A member sent from an address that it does not own.
+    SpoofedSource => spoofed_source,
+    /// A member sent to an address that is neither this member's nor a broadcast address.
+    ForeignDestination => foreign_destination,
+    /// There is no path to the member, and a broadcast does not wait for one.
+    NoPath => no_path,
+    /// More packets waited for a session than the queue holds; the oldest was dropped.
+    PendingOverflow => pending_overflow,
+    /// A packet waited too long for a session.
+    PendingExpired => pending_expired,
+    /// The caller did not empty the outbox in time.
+    OutboxFull => outbox_full,
+    /// Larger than the path's MTU and not to be fragmented; the sender was notified by ICMP Packet Too Big.
+    ExceedsMtu => exceeds_mtu,
+    /// A broadcast above the rate limit of its source.
+    BroadcastRateLimited => broadcast_rate_limited,
+    /// Multicast for routers (IGMP, MLD reports, router solicitations). A tunnel has no router.
+    RouterMulticast => router_multicast,
+    /// A local program used the UDP port of the control channel.
+    ReservedPort => reserved_port,
+    /// A fragment of a control message that is malformed, or contradicts other fragments of its message.
+    MalformedControl => malformed_control,
+    /// A control message of which not all fragments arrived in time.
+    IncompleteControl => incomplete_control,
+    /// No session has the receiver index of the datagram.
+    UnknownReceiverIndex => unknown_receiver_index,
+    /// A handshake initiation from a key that is not a member's, or for a key that is not ours.
+    UnknownPeer => unknown_peer,
+    /// Too many handshake initiations: the sender has to prove its address with a cookie first.
+    HandshakeRateLimited => handshake_rate_limited,
+    /// The datagram was received before, or is too old for the replay window to tell.
+    Replayed => replayed,
+    /// The authentication tag or the MAC is wrong.
+    Unauthenticated => unauthenticated,
+    /// Encrypted with keys that were discarded since.
+    ExpiredKeys => expired_keys,
 }
-
-impl DropReason {
-    /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 21] = [
-        Self::Malformed,
-        Self::TooLong,
-        Self::UnknownParty,
-        Self::NoRoute,
-        Self::WrongSource,
-        Self::Spoofed,
-        Self::NotForUs,
-        Self::NoPath,
-        Self::Waiting,
-        Self::OutboxFull,
-        Self::TooBig,
-        Self::Storm,
-        Self::Housekeeping,
-        Self::ControlPort,
-        Self::Control,
-        Self::UnknownIndex,
-        Self::UnknownPeer,
-        Self::Flood,
-        Self::Replay,
-        Self::Unauthentic,
-        Self::Expired,
-    ];
-}
-
-/// Packets dropped, by reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct DropCounters([u64; DropReason::ALL.len()]);
 
 impl DropCounters {
-    /// How many for this reason.
-    #[must_use]
-    pub const fn get(&self, reason: DropReason) -> u64 {
-        self.0[reason as usize]
-    }
-
-    /// How many altogether.
+    /// Returns the number of all drops.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.0.iter().sum()
+        self.each().map(|(_, count)| count).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_has_one_counter_with_its_label() {
+        let mut counters = DropCounters::default();
+        for (nth, reason) in DropReason::ALL.iter().enumerate() {
+            (0..=nth).for_each(|_| counters.count(*reason));
+        }
+        for (nth, (reason, (label, count))) in DropReason::ALL.iter().zip(counters.each()).enumerate() {
+            assert_eq!((label, count), (reason.label(), nth as u64 + 1));
+            assert_eq!(counters.get(*reason), count);
+        }
+        let labels: BTreeSet<_> = counters.each().map(|(label, _)| label).collect();
+        assert_eq!(labels.len(), DropReason::ALL.len());
     }
 
-    /// The reasons that occurred, with their counts.
-    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
-        DropReason::ALL.into_iter().map(|reason| (reason, self.get(reason))).filter(|(_, count)| *count > 0)
-    }
-
-    pub(crate) fn count(&mut self, reason: DropReason) {
-        self.0[reason as usize] += 1;
+    #[test]
+    fn adding_counters_adds_every_reason() {
+        let mut one = DropCounters::default();
+        DropReason::ALL.iter().for_each(|reason| one.count(*reason));
+        let mut sum = one;
+        sum.add(&one);
+        assert!(sum.each().all(|(_, count)| count == 2));
+        assert_eq!(sum.total(), 2 * DropReason::ALL.len() as u64);
     }
 }

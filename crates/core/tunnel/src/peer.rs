@@ -1,188 +1,416 @@
-//! One member of one party: its session, the shape of the path to it, and what it may still send.
+//! One member of one party: its session, the path to it, and everything that limits what it sends and receives.
 
-use std::time::Instant;
-
-use partyline_model::{DeviceId, PartyId};
-use rand_core::RngCore;
-
-use crate::{
-    DropCounters, DropReason, OVERHEAD, Outbox, PeerConfig, SessionStats,
-    bucket::Bucket,
-    control::Reassembly,
-    fragment, mss,
-    outbox::Recipient,
-    packet::Header,
-    party::storm_bucket,
-    session::{HANDSHAKE_LEN, Session},
-    too_big,
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Instant,
 };
 
-/// IPv4 asks every host to take packets of 576 bytes; no path worth using carries less.
-const MTU_MINIMUM: u16 = 576;
+use partyline_model::{DeviceId, PartyId};
+use partyline_timing::TokenBucket;
+use rand_core::RngCore;
+use tracing::{debug, debug_span, span::EnteredSpan, trace};
 
-/// What the path to a member carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PathConfig {
-    /// Bytes to leave free in front of each datagram: 0, or [`crate::RELAY_HEADROOM`] where it goes through a relay.
-    pub headroom: usize,
-    /// Largest packet inside the tunnel, in bytes; the path's datagram size less [`OVERHEAD`]. `None` if no smaller
-    /// than the device's.
-    pub mtu: Option<u16>,
+use crate::{
+    config::{PartyConfig, PathConfig, PeerConfig},
+    control::{self, ControlTooLong, Reassembly},
+    drops::{DropCounters, DropReason},
+    event::{Event, Received},
+    fragment,
+    handshakes::HandshakeCounters,
+    ip::IpHeader,
+    limits::{BROADCAST_RATE, MIN_SCRATCH_LEN, WIREGUARD_OVERHEAD},
+    mss,
+    outbox::{Outbox, Recipient},
+    packet_too_big,
+    pending::PendingQueue,
+    routing::Scope,
+    session::{Decapsulated, Session},
+};
+
+/// The smallest path MTU that is believed: every IPv4 host accepts packets of 576 bytes (RFC 791).
+const MIN_MTU: u16 = 576;
+
+/// The state of a session and what went through it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SessionStats {
+    /// True while keys are agreed on, so that packets can be sent and received.
+    pub ready: bool,
+    /// When the last handshake was completed.
+    pub last_handshake: Option<Instant>,
+    /// Packets received.
+    pub received_packets: u64,
+    /// Bytes received, without WireGuard's.
+    pub received_bytes: u64,
+    /// Packets sent.
+    pub sent_packets: u64,
+    /// Bytes sent, without WireGuard's.
+    pub sent_bytes: u64,
+    /// Packets from and to this member that were dropped.
+    pub drops: DropCounters,
 }
 
 pub(crate) struct Peer {
-    pub who: (PartyId, DeviceId),
-    pub config: PeerConfig,
-    /// Receiver index in 24 bits: 8 random ones, then the slot.
-    pub index: u32,
-    pub session: Session,
-    /// Whether the session was ready when it was last looked at for events.
-    pub was_ready: bool,
-    /// Budget of the member's broadcasts.
-    pub storm: Bucket,
-    pub control: Reassembly,
-    pub next_control: u32,
+    party: PartyId,
+    id: DeviceId,
+    config: PeerConfig,
+    /// Receiver index of 24 bits: 8 random ones, then the slot.
+    index: u32,
+    session: Session,
+    /// True if the last event reported the session as ready.
+    reported_ready: bool,
+    pending: PendingQueue,
+    /// Limits the member's broadcasts.
+    broadcasts: TokenBucket,
+    reassembly: Reassembly,
+    control_number: u32,
+    /// Where the last handshake message came from.
+    handshake_source: Option<IpAddr>,
+    roamed: u64,
     mtu: usize,
     headroom: usize,
-    counters: SessionStats,
+    stats: SessionStats,
 }
 
 impl Peer {
     pub(crate) fn new(
-        now: Instant,
-        who: (PartyId, DeviceId),
+        (party, id): (PartyId, DeviceId),
         config: PeerConfig,
         index: u32,
         session: Session,
         mtu: u16,
     ) -> Self {
         Self {
-            who,
+            party,
+            id,
             config,
             index,
             session,
-            was_ready: false,
-            storm: storm_bucket(now),
-            control: Reassembly::default(),
-            next_control: 0,
+            reported_ready: false,
+            pending: PendingQueue::default(),
+            broadcasts: TokenBucket::new(BROADCAST_RATE),
+            reassembly: Reassembly::default(),
+            control_number: 0,
+            handshake_source: None,
+            roamed: 0,
             mtu: mtu.into(),
             headroom: 0,
-            counters: SessionStats::default(),
+            stats: SessionStats::default(),
         }
     }
 
-    pub(crate) fn view(&self) -> SessionStats {
+    pub(crate) const fn party(&self) -> PartyId {
+        self.party
+    }
+
+    pub(crate) const fn index(&self) -> u32 {
+        self.index
+    }
+
+    pub(crate) const fn config(&self) -> &PeerConfig {
+        &self.config
+    }
+
+    pub(crate) const fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(crate) const fn drops(&self) -> &DropCounters {
+        &self.stats.drops
+    }
+
+    pub(crate) fn handshakes(&self) -> HandshakeCounters {
+        HandshakeCounters { roamed: self.roamed, ..*self.session.counters() }
+    }
+
+    pub(crate) fn stats(&self) -> SessionStats {
         SessionStats {
             ready: self.session.is_ready(),
             last_handshake: self.session.last_handshake(),
-            ..self.counters
+            ..self.stats
         }
     }
 
+    /// Enters a span with the member's ids. Costs nothing while spans of this level are disabled.
+    pub(crate) fn enter_span(&self) -> EnteredSpan {
+        debug_span!("peer", party = %self.party.short(), peer = %self.id.short()).entered()
+    }
+
+    /// Replaces the addresses and returns the former configuration.
+    pub(crate) fn replace_config(&mut self, config: PeerConfig) -> PeerConfig {
+        std::mem::replace(&mut self.config, config)
+    }
+
+    /// Sets what the path to the member carries, or that there is none.
     pub(crate) fn set_path(&mut self, now: Instant, path: Option<PathConfig>, device_mtu: u16) {
+        let _span = self.enter_span();
+        let before = (self.session.has_path(), self.headroom, self.mtu);
         if let Some(path) = path {
             self.headroom = path.headroom;
-            self.mtu = path.mtu.map_or(device_mtu, |mtu| mtu.clamp(MTU_MINIMUM, device_mtu)).into();
+            self.mtu = path.mtu.map_or(device_mtu, |mtu| mtu.clamp(MIN_MTU, device_mtu)).into();
         }
         self.session.set_path(now, path.is_some());
-    }
-
-    pub(crate) fn handle_timeout(
-        &mut self,
-        now: Instant,
-        rng: &mut impl RngCore,
-        drops: &mut DropCounters,
-        out: &mut Outbox,
-    ) {
-        let expired = self.session.give_up(now);
-        self.drop_many(expired, drops);
-        let session = &mut self.session;
-        out.write(recipient(self.who, self.headroom), HANDSHAKE_LEN, |dst| {
-            session.handle_timeout(now, rng, dst)
-        });
-        self.flush(drops, out);
-    }
-
-    /// Sends what waited for the session.
-    pub(crate) fn flush(&mut self, drops: &mut DropCounters, out: &mut Outbox) {
-        while let Some(packet) = self.session.next_waiting() {
-            if let Err(reason) = self.seal(&packet, out) {
-                drops.count(reason);
-            }
+        if before != (path.is_some(), self.headroom, self.mtu) {
+            debug!(
+                up = path.is_some(),
+                mtu = self.mtu,
+                headroom = self.headroom,
+                "path of the session changed"
+            );
         }
     }
 
-    /// Sends an IP packet, or says why not. Its maximum segment size is clamped, its size brought down.
-    pub(crate) fn send(
+    /// Initiates a handshake at the next timeout, because the member has lost its keys.
+    pub(crate) fn rekey(&mut self, now: Instant) {
+        self.session.rekey(now);
+    }
+
+    /// Returns the moment to call [`Self::handle_timeout`], if any.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.session.poll_timeout(!self.pending.is_empty())
+    }
+
+    /// Handles timers that are due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, rng: &mut impl RngCore, outbox: &mut Outbox) {
+        let _span = self.enter_span();
+        for _ in 0..self.pending.expire(now) {
+            self.drop_packet(DropReason::PendingExpired);
+        }
+        let (recipient, session) = (self.recipient(), &mut self.session);
+        let has_room = outbox.write(recipient, MIN_SCRATCH_LEN, |dst| session.handle_timeout(now, rng, dst));
+        if !has_room {
+            trace!(reason = DropReason::OutboxFull.label(), "timers wait for the outbox");
+        }
+        self.send_pending(outbox);
+    }
+
+    /// Returns the change of the session's state since the last call, if any.
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        let ready = self.session.is_ready();
+        if ready == self.reported_ready {
+            return None;
+        }
+        self.reported_ready = ready;
+        let (party, peer) = (self.party, self.id);
+        Some(if ready { Event::SessionReady { party, peer } } else { Event::SessionLost { party, peer } })
+    }
+
+    /// Sends an IP packet: clamps its MSS, fragments it or notifies its sender if it exceeds the path MTU.
+    pub(crate) fn send_packet(
         &mut self,
         now: Instant,
         packet: &mut [u8],
-        header: &Header,
-        drops: &mut DropCounters,
-        out: &mut Outbox,
-    ) -> Result<(), DropReason> {
+        header: &IpHeader,
+        outbox: &mut Outbox,
+    ) {
         mss::clamp(packet, header, self.mtu);
         if packet.len() <= self.mtu {
-            return self.deliver(now, packet, drops, out);
+            return self.send_fitting(now, packet, outbox);
         }
         if fragment::allowed(packet, header) {
+            trace!(party = %self.party.short(), peer = %self.id.short(), bytes = packet.len(), mtu = self.mtu, "packet fragmented");
             return fragment::split(packet, header, self.mtu)
-                .try_for_each(|part| self.deliver(now, &part, drops, out));
+                .for_each(|part| self.send_fitting(now, &part, outbox));
         }
-        if let Some(reply) = too_big::reply(packet, header, self.mtu) {
-            out.give_back(self.who.0, &reply);
+        if let Some(reply) = packet_too_big::reply(packet, header, self.mtu) {
+            let pushed = outbox.push_delivery(self.party, &reply);
+            debug!(party = %self.party.short(), peer = %self.id.short(), bytes = packet.len(), mtu = self.mtu, pushed, "packet too big");
         }
-        self.drop(DropReason::TooBig)
+        self.drop_packet(DropReason::ExceedsMtu);
     }
 
-    /// Encrypts a packet that fits, or lets it wait for the session.
-    pub(crate) fn deliver(
+    /// Sends one copy of a broadcast. A member without a path is not waited for: discovery repeats its broadcasts.
+    pub(crate) fn send_broadcast(
         &mut self,
         now: Instant,
-        packet: &[u8],
-        drops: &mut DropCounters,
-        out: &mut Outbox,
-    ) -> Result<(), DropReason> {
+        packet: &mut [u8],
+        header: &IpHeader,
+        outbox: &mut Outbox,
+    ) {
+        if self.session.has_path() {
+            self.send_packet(now, packet, header, outbox);
+        } else {
+            self.drop_packet(DropReason::NoPath);
+        }
+    }
+
+    /// Sends a message of the control channel from our address `from`.
+    pub(crate) fn send_control(
+        &mut self,
+        now: Instant,
+        from: Ipv6Addr,
+        message: &[u8],
+        outbox: &mut Outbox,
+    ) -> Result<(), ControlTooLong> {
+        self.control_number = self.control_number.wrapping_add(1);
+        for packet in control::packets(from, self.config.v6, self.control_number, message)? {
+            self.send_fitting(now, &packet, outbox);
+        }
+        trace!(party = %self.party.short(), peer = %self.id.short(), bytes = message.len(), "control message sent");
+        Ok(())
+    }
+
+    /// Encrypts a packet that fits the path MTU, or lets it wait for the session.
+    fn send_fitting(&mut self, now: Instant, packet: &[u8], outbox: &mut Outbox) {
         if self.session.can_send() {
-            return self.seal(packet, out);
+            return self.encapsulate(packet, outbox);
         }
-        let gone = self.session.wait(now, packet);
-        self.drop_many(gone, drops);
-        Ok(())
-    }
-
-    fn seal(&mut self, packet: &[u8], out: &mut Outbox) -> Result<(), DropReason> {
-        let session = &mut self.session;
-        let capacity = (packet.len() + OVERHEAD).max(HANDSHAKE_LEN);
-        if !out.write(recipient(self.who, self.headroom), capacity, |dst| session.seal(packet, dst)) {
-            return self.drop(DropReason::OutboxFull);
+        for _ in 0..self.pending.expire(now) {
+            self.drop_packet(DropReason::PendingExpired);
         }
-        self.counters.sent_packets += 1;
-        self.counters.sent_bytes += packet.len() as u64;
-        Ok(())
+        if self.pending.push(now, packet) {
+            self.drop_packet(DropReason::PendingOverflow);
+        }
+        trace!(party = %self.party.short(), peer = %self.id.short(), bytes = packet.len(), "packet waits for the session");
     }
 
-    /// Counts a packet that came, and makes sure the connections it opens fit the way back.
-    pub(crate) fn received(&mut self, packet: &mut [u8], header: &Header) {
-        mss::clamp(packet, header, self.mtu);
-        self.counters.received_packets += 1;
-        self.counters.received_bytes += packet.len() as u64;
+    fn encapsulate(&mut self, packet: &[u8], outbox: &mut Outbox) {
+        let (recipient, session) = (self.recipient(), &mut self.session);
+        let capacity = (packet.len() + WIREGUARD_OVERHEAD).max(MIN_SCRATCH_LEN);
+        if !outbox.write(recipient, capacity, |dst| session.encapsulate(packet, dst)) {
+            return self.drop_packet(DropReason::OutboxFull);
+        }
+        self.stats.sent_packets += 1;
+        self.stats.sent_bytes += packet.len() as u64;
+        trace!(party = %self.party.short(), peer = %self.id.short(), bytes = packet.len(), "packet sent");
     }
 
-    /// Counts a drop on this member's account; the caller counts it for the tunnel.
-    pub(crate) fn drop<T>(&mut self, reason: DropReason) -> Result<T, DropReason> {
-        self.counters.drops.count(reason);
-        Err(reason)
-    }
-
-    fn drop_many(&mut self, number: usize, drops: &mut DropCounters) {
-        for _ in 0..number {
-            self.counters.drops.count(DropReason::Waiting);
-            drops.count(DropReason::Waiting);
+    fn send_pending(&mut self, outbox: &mut Outbox) {
+        while self.session.can_send()
+            && let Some(packet) = self.pending.pop()
+        {
+            self.encapsulate(&packet, outbox);
         }
     }
-}
 
-fn recipient((party, peer): (PartyId, DeviceId), headroom: usize) -> Recipient {
-    Recipient { party, peer, headroom }
+    /// Handles a handshake message or a cookie reply; the answer is written to `scratch`.
+    pub(crate) fn handle_handshake<'a>(
+        &mut self,
+        now: Instant,
+        source: IpAddr,
+        datagram: &[u8],
+        scratch: &'a mut [u8],
+        outbox: &mut Outbox,
+    ) -> Received<'a> {
+        let _span = self.enter_span();
+        match self.session.handle_handshake(now, datagram, scratch) {
+            Ok(opened) => {
+                self.note_source(source);
+                self.send_pending(outbox);
+                self.without_packet(opened, scratch)
+            }
+            Err(reason) => self.drop_datagram(reason),
+        }
+    }
+
+    fn note_source(&mut self, source: IpAddr) {
+        if let Some(before) = self.handshake_source.replace(source)
+            && before != source
+        {
+            self.roamed += 1;
+            debug!(%before, %source, "peer roamed");
+        }
+    }
+
+    /// Handles a data message; its packet is written to `scratch`.
+    pub(crate) fn handle_data<'a>(
+        &mut self,
+        now: Instant,
+        ours: &PartyConfig,
+        datagram: &[u8],
+        scratch: &'a mut [u8],
+        outbox: &mut Outbox,
+    ) -> Received<'a> {
+        let unconfirmed = self.session.is_unconfirmed();
+        let _span = unconfirmed.then(|| self.enter_span());
+        let opened = match self.session.decapsulate(now, datagram, scratch) {
+            Ok(opened) => opened,
+            Err(reason) => return self.drop_datagram(reason),
+        };
+        if unconfirmed {
+            self.send_pending(outbox);
+        }
+        match opened {
+            Decapsulated::Packet(len) => self.handle_packet(now, ours, &mut scratch[..len]),
+            _ => self.without_packet(opened, scratch),
+        }
+    }
+
+    fn without_packet<'a>(&self, opened: Decapsulated, scratch: &'a mut [u8]) -> Received<'a> {
+        let (party, peer) = (self.party, self.id);
+        match opened {
+            Decapsulated::Reply(len) => {
+                Received::HandshakeReply { peer: Some((party, peer)), datagram: &mut scratch[..len] }
+            }
+            _ => Received::Authenticated { party, peer },
+        }
+    }
+
+    fn handle_packet<'a>(&mut self, now: Instant, ours: &PartyConfig, packet: &'a mut [u8]) -> Received<'a> {
+        let header = match self.check_incoming(now, ours, packet) {
+            Ok(header) => header,
+            Err(reason) => return self.drop_datagram(reason),
+        };
+        let packet = &mut packet[..header.len];
+        // Connections that this packet opens have to fit the path in the other direction too.
+        mss::clamp(packet, &header, self.mtu);
+        self.stats.received_packets += 1;
+        self.stats.received_bytes += packet.len() as u64;
+        trace!(party = %self.party.short(), peer = %self.id.short(), bytes = packet.len(), "packet received");
+        if control::is_control(packet, &header) {
+            return self.handle_control(now, &packet[header.payload..]);
+        }
+        Received::Packet { party: self.party, peer: self.id, packet }
+    }
+
+    /// Checks an authentic packet: its source must be the member's, its destination ours or a broadcast address.
+    fn check_incoming(
+        &mut self,
+        now: Instant,
+        ours: &PartyConfig,
+        packet: &[u8],
+    ) -> Result<IpHeader, DropReason> {
+        let header = IpHeader::parse(packet).ok_or(DropReason::Malformed)?;
+        if !self.config.owns(header.source) {
+            return Err(DropReason::SpoofedSource);
+        }
+        if ours.owns(header.destination) {
+            return Ok(header);
+        }
+        match Scope::of(header.destination, ours) {
+            Scope::Unicast => Err(DropReason::ForeignDestination),
+            Scope::Routers => Err(DropReason::RouterMulticast),
+            Scope::Broadcast if !self.broadcasts.take(now, 1) => Err(DropReason::BroadcastRateLimited),
+            Scope::Broadcast => Ok(header),
+        }
+    }
+
+    fn handle_control(&mut self, now: Instant, udp: &[u8]) -> Received<'static> {
+        let (party, peer) = (self.party, self.id);
+        let result = self.reassembly.handle_chunk(now, udp);
+        for _ in 0..self.reassembly.take_discarded() {
+            self.drop_packet(DropReason::IncompleteControl);
+        }
+        match result {
+            Ok(Some(message)) => {
+                trace!(party = %party.short(), peer = %peer.short(), bytes = message.len(), "control message received");
+                Received::Control { party, peer, message }
+            }
+            Ok(None) => Received::Authenticated { party, peer },
+            Err(reason) => self.drop_datagram(reason),
+        }
+    }
+
+    fn drop_datagram(&mut self, reason: DropReason) -> Received<'static> {
+        self.drop_packet(reason);
+        Received::Dropped(reason)
+    }
+
+    fn drop_packet(&mut self, reason: DropReason) {
+        self.stats.drops.count(reason);
+        trace!(party = %self.party.short(), peer = %self.id.short(), reason = reason.label(), "packet dropped");
+    }
+
+    const fn recipient(&self) -> Recipient {
+        Recipient { party: self.party, peer: self.id, headroom: self.headroom }
+    }
 }

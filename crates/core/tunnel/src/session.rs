@@ -1,82 +1,71 @@
-//! One WireGuard session with one member: boringtun's machine, with its clock kept out of sight.
+//! One WireGuard session with one member: boringtun's state machine, with its clock kept out of the way.
 //!
-//! boringtun decides by itself when keys are too old to use, and answers data with passive keepalives; for that it
-//! must be *ticked* a few times a second, and before every handshake message, since it stamps events with the time of
-//! its last tick. When to shake hands is decided here: see the crate's documentation for who leads.
+//! boringtun decides by itself when keys are too old to use, and answers data with passive keepalives. It reads its own
+//! clock, and stamps events with the time of its last timer update; so it is *ticked* a few times a second and before
+//! every handshake message. When to initiate a handshake is decided here, from the time passed in; see the crate's
+//! documentation for which of two members initiates.
 
 use std::{
-    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use boringtun::noise::{Tunn, TunnResult, errors::WireGuardError, rate_limiter::RateLimiter};
 use rand_core::RngCore;
+use tracing::{debug, trace};
 use x25519_dalek::{PublicKey, StaticSecret};
 
-use crate::{DropCounters, DropReason};
+use crate::{drops::DropReason, handshakes::HandshakeCounters};
 
-/// Room for the longest handshake message.
-pub(crate) const HANDSHAKE_LEN: usize = 148;
+/// How often boringtun's timers are updated while the session is in use.
+const TICK_INTERVAL: Duration = Duration::from_millis(250);
+/// Age of the keys at which the preferred initiator renews them, before WireGuard's own REKEY-AFTER-TIME of 120 s.
+const REKEY_AFTER_PREFERRED: Duration = Duration::from_secs(115);
+/// Age of the keys at which the other member renews them, well before REJECT-AFTER-TIME (180 s) ends them.
+const REKEY_AFTER_FALLBACK: Duration = Duration::from_secs(150);
+/// How long the other member waits for the preferred initiator before it initiates itself.
+const FALLBACK_DELAY: Duration = Duration::from_secs(2);
+/// Seconds until an unanswered initiation is repeated; the last one repeats. WireGuard's REKEY-TIMEOUT is 5 s. It is
+/// approached from below, because a lost first packet is common while NAT mappings are created.
+const RETRY_AFTER_S: [u64; 4] = [1, 2, 3, 5];
+/// WireGuard's jitter of a repeated initiation, in milliseconds (whitepaper, section 6.1).
+const MAX_RETRY_JITTER_MS: u32 = 333;
 
-const TICK: Duration = Duration::from_millis(250);
-/// The leader renews keys at this age, before WireGuard's own 120 s; the other steps in well before they die at 180 s.
-const RENEW_LEADER: Duration = Duration::from_secs(115);
-const RENEW_FOLLOWER: Duration = Duration::from_secs(150);
-/// How long the one that does not lead waits for the leader.
-const COURTESY: Duration = Duration::from_secs(2);
-/// Initiations are repeated after these seconds, then as often as the last; WireGuard's 5 s, approached from below
-/// because a lost first packet is common while NAT mappings settle.
-const RETRY: [u64; 4] = [1, 2, 3, 5];
-const JITTER_MS: u32 = 333;
-
-/// Packets that wait for a handshake, and how long they are worth sending: longer than the courtesy.
-const WAITING: usize = 32;
-const WORTH: Duration = Duration::from_secs(3);
-
-/// A session as others may see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SessionStats {
-    /// Whether data can flow now: keys are agreed on.
-    pub ready: bool,
-    /// When the last handshake was completed.
-    pub last_handshake: Option<Instant>,
-    /// Packets received, and their bytes without WireGuard's.
-    pub received_packets: u64,
-    /// Bytes received.
-    pub received_bytes: u64,
-    /// Packets sent.
-    pub sent_packets: u64,
-    /// Bytes sent.
-    pub sent_bytes: u64,
-    /// Packets from and to this member that were dropped.
-    pub drops: DropCounters,
-}
+/// The first byte of a handshake initiation.
+const MESSAGE_INITIATION: u8 = 1;
+/// The first byte of a handshake response.
+const MESSAGE_RESPONSE: u8 = 2;
 
 /// What a datagram turned out to be.
-pub(crate) enum Opened {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decapsulated {
     /// A packet of this length.
     Packet(usize),
-    /// A keepalive or a cookie.
-    Nothing,
-    /// A handshake message; the answer has this length.
+    /// A keepalive or a cookie reply.
+    Empty,
+    /// A handshake message that has to be answered; the answer has this length.
     Reply(usize),
 }
 
 pub(crate) struct Session {
     tunn: Tunn,
-    leads: bool,
-    path: bool,
+    /// True if this member's public key is the lower one.
+    preferred_initiator: bool,
+    has_path: bool,
+    /// True while there are keys that both sides are known to have.
     ready: bool,
     last_handshake: Option<Instant>,
-    /// When we answered a handshake that the initiator has yet to use.
-    answered: Option<Instant>,
-    next_attempt: Option<Instant>,
+    /// When an initiation was answered whose initiator has yet to use the new keys.
+    answered_at: Option<Instant>,
+    next_initiation: Option<Instant>,
+    /// Why the next initiation is due, for the log.
+    initiation_reason: &'static str,
+    /// Initiations since the schedule was last reset.
     attempts: usize,
     next_tick: Instant,
-    /// What ticks are counted from, so that those of all sessions fall together and wake the computer once.
+    /// Origin of the ticks, so that those of all sessions coincide and wake the computer once.
     epoch: Instant,
-    waiting: VecDeque<(Instant, Vec<u8>)>,
+    counters: HandshakeCounters,
 }
 
 impl Session {
@@ -88,192 +77,248 @@ impl Session {
         limiter: Arc<RateLimiter>,
     ) -> Self {
         Self {
-            leads: PublicKey::from(secret).as_bytes() < peer.as_bytes(),
+            preferred_initiator: PublicKey::from(secret).as_bytes() < peer.as_bytes(),
             tunn: Tunn::new(secret.clone(), peer, None, None, index, Some(limiter)),
-            path: false,
+            has_path: false,
             ready: false,
             last_handshake: None,
-            answered: None,
-            next_attempt: None,
+            answered_at: None,
+            next_initiation: None,
+            initiation_reason: "no keys",
             attempts: 0,
             next_tick: now,
             epoch,
-            waiting: VecDeque::new(),
+            counters: HandshakeCounters::default(),
         }
     }
 
-    /// Whether packets can be encrypted and there is a way to send them.
+    /// Returns true if packets can be encrypted and there is a path to send them.
     pub(crate) const fn can_send(&self) -> bool {
-        self.ready && self.path
+        self.ready && self.has_path
     }
 
     pub(crate) const fn has_path(&self) -> bool {
-        self.path
+        self.has_path
     }
 
     pub(crate) const fn is_ready(&self) -> bool {
         self.ready
     }
 
+    /// Returns true if the next data message can change the state of the session.
+    pub(crate) const fn is_unconfirmed(&self) -> bool {
+        !self.ready || self.answered_at.is_some()
+    }
+
     pub(crate) const fn last_handshake(&self) -> Option<Instant> {
         self.last_handshake
     }
 
-    /// Says whether datagrams can reach the member, or that they take another way now.
+    pub(crate) const fn counters(&self) -> &HandshakeCounters {
+        &self.counters
+    }
+
+    /// Notes that datagrams can or cannot reach the member, or that they take another path now.
     pub(crate) fn set_path(&mut self, now: Instant, up: bool) {
-        if self.path != up {
-            self.path = up;
-            self.schedule(now);
+        if self.has_path != up {
+            self.has_path = up;
+            self.schedule_initiation(now);
         } else if up && !self.ready && self.attempts > 0 {
-            // The way that the first message took may have led nowhere.
-            self.next_attempt = Some(now);
+            // The path that the first initiation took may have led nowhere.
+            self.next_initiation = Some(now);
+            self.initiation_reason = "path changed before a response";
         }
     }
 
-    /// Shakes hands at the next [`Self::handle_timeout`], because the member has lost its keys.
-    pub(crate) fn refresh(&mut self, now: Instant) {
-        self.next_attempt = self.path.then_some(now);
+    /// Initiates a handshake at the next [`Self::handle_timeout`], because the member has lost its keys.
+    pub(crate) fn rekey(&mut self, now: Instant) {
+        self.next_initiation = self.has_path.then_some(now);
+        self.initiation_reason = "peer lost its keys";
         self.attempts = 0;
     }
 
-    /// Plans the next handshake afresh.
-    fn schedule(&mut self, now: Instant) {
+    /// Schedules the next initiation from the age of the keys.
+    fn schedule_initiation(&mut self, now: Instant) {
         self.attempts = 0;
-        let renewal = if self.leads { RENEW_LEADER } else { RENEW_FOLLOWER };
-        let courtesy = if self.leads { Duration::ZERO } else { COURTESY };
-        let due = match self.last_handshake {
-            Some(last) if self.ready => (last + renewal).max(now),
-            _ => now + courtesy,
+        let (rekey_after, delay) = if self.preferred_initiator {
+            (REKEY_AFTER_PREFERRED, Duration::ZERO)
+        } else {
+            (REKEY_AFTER_FALLBACK, FALLBACK_DELAY)
         };
-        self.next_attempt = self.path.then_some(due);
+        let due = match self.last_handshake {
+            Some(last) if self.ready => (last + rekey_after).max(now),
+            _ => now + delay,
+        };
+        self.initiation_reason = match (self.ready, self.preferred_initiator) {
+            (true, _) => "age of the keys",
+            (false, true) => "no keys",
+            (false, false) => "preferred initiator is silent",
+        };
+        self.next_initiation = self.has_path.then_some(due);
     }
 
-    /// The moment to call [`Self::handle_timeout`]; `None` while nothing can happen.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        let live = self.path || self.ready || !self.waiting.is_empty();
+    /// Returns the moment to call [`Self::handle_timeout`], or `None` while nothing can happen. Packets that wait for the
+    /// session (`has_pending`) need ticks even without a path, so that they can expire.
+    pub(crate) fn poll_timeout(&self, has_pending: bool) -> Option<Instant> {
+        let live = self.has_path || self.ready || has_pending;
         let tick = live.then_some(self.next_tick);
-        self.next_attempt.into_iter().chain(tick).min()
+        self.next_initiation.into_iter().chain(tick).min()
     }
 
-    /// Lets time pass. Writes at most one datagram, and returns its length.
+    /// Handles timers that are due. Writes at most one datagram to `dst` and returns its length.
     pub(crate) fn handle_timeout(
         &mut self,
         now: Instant,
         rng: &mut impl RngCore,
         dst: &mut [u8],
     ) -> Option<usize> {
-        if self.next_attempt.is_some_and(|at| at <= now) {
+        if self.next_initiation.is_some_and(|at| at <= now) {
             return self.initiate(now, rng, dst);
         }
         (self.next_tick <= now).then(|| self.tick(now, dst)).flatten()
     }
 
     fn initiate(&mut self, now: Instant, rng: &mut impl RngCore, dst: &mut [u8]) -> Option<usize> {
-        // Brings boringtun's notion of time up to date; what it may want to send is superseded.
+        // Updates boringtun's notion of time; a datagram that it may want to send is superseded.
         self.tick(now, dst);
-        let seconds = RETRY[self.attempts.min(RETRY.len() - 1)];
-        let jitter = Duration::from_millis(u64::from(rng.next_u32() % JITTER_MS));
-        self.next_attempt = Some(now + Duration::from_secs(seconds) + jitter);
+        let jitter = Duration::from_millis(u64::from(rng.next_u32() % MAX_RETRY_JITTER_MS));
+        let retry = Duration::from_secs(RETRY_AFTER_S[self.attempts.min(RETRY_AFTER_S.len() - 1)]) + jitter;
+        self.next_initiation = Some(now + retry);
         self.attempts += 1;
+        self.counters.initiated += 1;
+        debug!(
+            attempt = self.attempts,
+            reason = self.initiation_reason,
+            retry_ms = retry.as_millis() as u64,
+            "handshake initiated"
+        );
+        if self.attempts > 1 {
+            self.counters.unanswered += 1;
+        }
+        self.initiation_reason = "no response";
         written(self.tunn.format_handshake_initiation(dst, true))
     }
 
     fn tick(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
-        let since = now.saturating_duration_since(self.epoch).as_nanos() / TICK.as_nanos();
-        self.next_tick = self.epoch + TICK * u32::try_from(since + 1).unwrap_or(u32::MAX);
+        let since = now.saturating_duration_since(self.epoch).as_nanos() / TICK_INTERVAL.as_nanos();
+        self.next_tick = self.epoch + TICK_INTERVAL * u32::try_from(since + 1).unwrap_or(u32::MAX);
         let len = written(self.tunn.update_timers(dst));
         if self.ready && self.tunn.time_since_last_handshake().is_none() {
-            self.ready = false;
-            self.schedule(now);
+            self.on_keys_expired(now);
         }
         len
     }
 
-    /// Encrypts a packet into `dst`, which must have room for it, [`crate::OVERHEAD`] and a handshake message. Only
-    /// while [`Self::can_send`].
-    pub(crate) fn seal(&mut self, packet: &[u8], dst: &mut [u8]) -> Option<usize> {
+    fn on_keys_expired(&mut self, now: Instant) {
+        self.ready = false;
+        self.counters.sessions_lost += 1;
+        let after = self.last_handshake.map(|last| now.saturating_duration_since(last));
+        debug!(
+            after_ms = after.map(|after| after.as_millis() as u64),
+            has_path = self.has_path,
+            reason = "keys expired without a new handshake",
+            "session lost"
+        );
+        self.schedule_initiation(now);
+    }
+
+    /// Encrypts a packet into `dst`, which must have room for it, [`crate::limits::WIREGUARD_OVERHEAD`] and a handshake
+    /// message. Only while [`Self::can_send`].
+    pub(crate) fn encapsulate(&mut self, packet: &[u8], dst: &mut [u8]) -> Option<usize> {
         written(self.tunn.encapsulate(packet, dst))
     }
 
-    /// Opens a data message into `dst`, which must be as long as the datagram at least.
-    pub(crate) fn open(
+    /// Decrypts a data message into `dst`, which must be at least as long as the datagram.
+    pub(crate) fn decapsulate(
         &mut self,
         now: Instant,
         datagram: &[u8],
         dst: &mut [u8],
-    ) -> Result<Opened, DropReason> {
+    ) -> Result<Decapsulated, DropReason> {
         let opened = match self.tunn.decapsulate(None, datagram, dst) {
-            TunnResult::Done => Ok(Opened::Nothing),
+            TunnResult::Done => Decapsulated::Empty,
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
-                Ok(Opened::Packet(packet.len()))
+                Decapsulated::Packet(packet.len())
             }
-            TunnResult::WriteToNetwork(reply) => Ok(Opened::Reply(reply.len())),
-            TunnResult::Err(error) => Err(reason(&error)),
+            TunnResult::WriteToNetwork(reply) => Decapsulated::Reply(reply.len()),
+            TunnResult::Err(error) => return Err(drop_reason(&error)),
         };
-        if opened.is_ok() && (self.answered.is_some() || !self.ready) {
-            self.confirm(now);
+        if self.is_unconfirmed() {
+            self.on_data_received(now);
         }
-        opened
+        Ok(opened)
     }
 
-    /// The initiator has used the keys of a handshake we answered: they are agreed on.
-    fn confirm(&mut self, now: Instant) {
+    /// The initiator of an answered handshake has used the new keys, which proves that both sides have them.
+    fn on_data_received(&mut self, now: Instant) {
+        let was_ready = self.ready;
         self.ready = self.tunn.time_since_last_handshake().is_some();
-        if self.ready {
-            self.last_handshake = self.answered.take().or(self.last_handshake);
-            self.schedule(now);
+        if !self.ready {
+            return;
         }
+        if let Some(answered) = self.answered_at.take() {
+            self.last_handshake = Some(answered);
+            self.on_completed("responder", was_ready);
+        } else if !was_ready {
+            debug!(reason = "data under known keys", "session ready");
+        }
+        self.schedule_initiation(now);
     }
 
-    /// Takes a handshake message or a cookie; `dst` must have room for the answer.
-    pub(crate) fn shake(
+    /// Handles a handshake message or a cookie reply; `dst` must have room for the answer.
+    pub(crate) fn handle_handshake(
         &mut self,
         now: Instant,
         datagram: &[u8],
         dst: &mut [u8],
-    ) -> Result<Opened, DropReason> {
-        let initiation = datagram.first() == Some(&1);
+    ) -> Result<Decapsulated, DropReason> {
+        let kind = datagram.first().copied().unwrap_or_default();
         self.tick(now, dst);
         match self.tunn.decapsulate(None, datagram, dst) {
             TunnResult::WriteToNetwork(reply) => {
                 let len = reply.len();
-                if initiation {
-                    self.answered = Some(now);
-                } else {
-                    self.ready = true;
-                    self.answered = None;
-                    self.last_handshake = Some(now);
-                    self.schedule(now);
-                }
-                Ok(Opened::Reply(len))
+                self.on_handshake_accepted(now, kind);
+                Ok(Decapsulated::Reply(len))
             }
-            TunnResult::Err(error) => Err(reason(&error)),
-            _ => Ok(Opened::Nothing),
+            TunnResult::Err(error) => {
+                let reason = drop_reason(&error);
+                self.counters.failed += 1;
+                debug!(kind, reason = reason.label(), "handshake message rejected");
+                Err(reason)
+            }
+            _ => {
+                // A cookie has no answer; boringtun adds it to the next initiation. A response without an answer would be
+                // a keepalive that boringtun did not send.
+                let what = if kind == MESSAGE_RESPONSE { "response" } else { "cookie" };
+                debug!(kind = what, "handshake message received");
+                Ok(Decapsulated::Empty)
+            }
         }
     }
 
-    /// Keeps a packet until it can be sent. Returns how many older ones had to go.
-    pub(crate) fn wait(&mut self, now: Instant, packet: &[u8]) -> usize {
-        let before = self.waiting.len();
-        self.waiting.retain(|(since, _)| now.saturating_duration_since(*since) <= WORTH);
-        if self.waiting.len() == WAITING {
-            self.waiting.pop_front();
+    fn on_handshake_accepted(&mut self, now: Instant, kind: u8) {
+        if kind == MESSAGE_INITIATION {
+            self.answered_at = Some(now);
+            self.counters.answered += 1;
+            debug!("handshake answered");
+            return;
         }
-        let gone = before - self.waiting.len();
-        self.waiting.push_back((now, packet.to_vec()));
-        gone
+        let was_ready = self.ready;
+        self.ready = true;
+        self.answered_at = None;
+        self.last_handshake = Some(now);
+        self.on_completed("initiator", was_ready);
+        self.schedule_initiation(now);
     }
 
-    /// Discards what has waited too long. Returns how many packets that were.
-    pub(crate) fn give_up(&mut self, now: Instant) -> usize {
-        let before = self.waiting.len();
-        self.waiting.retain(|(since, _)| now.saturating_duration_since(*since) <= WORTH);
-        before - self.waiting.len()
-    }
-
-    /// The next packet that waited, once it can be sent.
-    pub(crate) fn next_waiting(&mut self) -> Option<Vec<u8>> {
-        self.can_send().then(|| self.waiting.pop_front()).flatten().map(|(_, packet)| packet)
+    fn on_completed(&mut self, role: &'static str, was_ready: bool) {
+        self.counters.completed += 1;
+        debug!(role, attempts = self.attempts, "handshake completed");
+        if was_ready {
+            trace!(role, "keys renewed");
+        } else {
+            debug!(role, "session ready");
+        }
     }
 }
 
@@ -284,18 +329,121 @@ fn written(result: TunnResult<'_>) -> Option<usize> {
     }
 }
 
-fn reason(error: &WireGuardError) -> DropReason {
+fn drop_reason(error: &WireGuardError) -> DropReason {
     match error {
         WireGuardError::InvalidCounter
         | WireGuardError::DuplicateCounter
         | WireGuardError::WrongTai64nTimestamp
-        | WireGuardError::UnexpectedPacket => DropReason::Replay,
-        WireGuardError::InvalidAeadTag | WireGuardError::InvalidMac => DropReason::Unauthentic,
+        | WireGuardError::UnexpectedPacket => DropReason::Replayed,
+        WireGuardError::InvalidAeadTag | WireGuardError::InvalidMac => DropReason::Unauthenticated,
         WireGuardError::NoCurrentSession | WireGuardError::WrongIndex | WireGuardError::ConnectionExpired => {
-            DropReason::Expired
+            DropReason::ExpiredKeys
         }
         WireGuardError::WrongKey => DropReason::UnknownPeer,
-        WireGuardError::UnderLoad => DropReason::Flood,
+        WireGuardError::UnderLoad => DropReason::HandshakeRateLimited,
         _ => DropReason::Malformed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::ChaCha12Rng;
+    use rand_core::SeedableRng;
+
+    use super::*;
+    use crate::testing::{secrets, start};
+
+    /// The session of each of two members; the first is the preferred initiator.
+    fn sessions(now: Instant) -> [Session; 2] {
+        let secrets = secrets(2);
+        [0, 1].map(|us| {
+            let limiter = Arc::new(RateLimiter::new(&PublicKey::from(&secrets[us]), u64::MAX));
+            let peer = PublicKey::from(&secrets[1 - us]);
+            Session::new((now, now), &secrets[us], peer, us as u32, limiter)
+        })
+    }
+
+    fn rng() -> ChaCha12Rng {
+        ChaCha12Rng::from_seed([1; 32])
+    }
+
+    fn initiation(session: &mut Session, now: Instant) -> Option<Vec<u8>> {
+        let mut buffer = [0; 148];
+        let len = session.handle_timeout(now, &mut rng(), &mut buffer)?;
+        Some(buffer[..len].to_vec())
+    }
+
+    fn answer(session: &mut Session, now: Instant, datagram: &[u8]) -> Vec<u8> {
+        let mut buffer = [0; 148];
+        let Ok(Decapsulated::Reply(len)) = session.handle_handshake(now, datagram, &mut buffer) else {
+            panic!("no answer")
+        };
+        buffer[..len].to_vec()
+    }
+
+    #[test]
+    fn responder_is_ready_once_the_initiator_uses_the_keys() {
+        let now = start();
+        let [mut a, mut b] = sessions(now);
+        a.set_path(now, true);
+        let initiation = initiation(&mut a, now).unwrap();
+        let response = answer(&mut b, now, &initiation);
+        assert!(!b.is_ready() && b.is_unconfirmed());
+        let keepalive = answer(&mut a, now, &response);
+        assert!(a.is_ready() && a.can_send());
+        assert_eq!(b.decapsulate(now, &keepalive, &mut [0; 148]), Ok(Decapsulated::Empty));
+        assert!(b.is_ready() && !b.is_unconfirmed() && !b.can_send(), "b has no path");
+        assert_eq!((a.counters().initiated, a.counters().completed), (1, 1));
+        assert_eq!((b.counters().answered, b.counters().completed), (1, 1));
+    }
+
+    #[test]
+    fn unanswered_initiations_are_repeated_with_growing_delays() {
+        let mut now = start();
+        let [mut a, _] = sessions(now);
+        a.set_path(now, true);
+        let mut delays = Vec::new();
+        for _ in 0..5 {
+            assert!(initiation(&mut a, now).is_some());
+            let next = a.next_initiation.unwrap();
+            delays.push((next - now).as_secs());
+            now = next;
+        }
+        assert_eq!(delays, [1, 2, 3, 5, 5]);
+        assert_eq!((a.counters().initiated, a.counters().unanswered), (5, 4));
+    }
+
+    #[test]
+    fn fallback_initiator_waits_for_the_preferred_one() {
+        let now = start();
+        let [mut a, mut b] = sessions(now);
+        a.set_path(now, true);
+        b.set_path(now, true);
+        assert_eq!(a.next_initiation, Some(now));
+        assert_eq!(b.next_initiation, Some(now + FALLBACK_DELAY));
+    }
+
+    #[test]
+    fn session_without_path_or_pending_packets_needs_no_timer() {
+        let now = start();
+        let [mut a, _] = sessions(now);
+        assert_eq!(a.poll_timeout(false), None);
+        assert_eq!(a.poll_timeout(true), Some(now));
+        a.set_path(now, true);
+        assert_eq!(a.poll_timeout(false), Some(now));
+        a.set_path(now, false);
+        assert_eq!(a.poll_timeout(false), None);
+    }
+
+    #[test]
+    fn forged_handshake_messages_are_rejected_and_counted() {
+        let now = start();
+        let [mut a, mut b] = sessions(now);
+        a.set_path(now, true);
+        let mut initiation = initiation(&mut a, now).unwrap();
+        initiation[20] ^= 1;
+        let refused = b.handle_handshake(now, &initiation, &mut [0; 148]);
+        assert_eq!(refused, Err(DropReason::Unauthenticated));
+        assert_eq!(b.counters().failed, 1);
     }
 }

@@ -1,263 +1,384 @@
-//! The machine itself: parties, members, paths and time. Packets are in [`crate::outbound`] and [`crate::inbound`].
+//! The tunnel of one device: parties, members, and the way of packets and datagrams between them.
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::IpAddr,
     time::Instant,
 };
 
+use boringtun::noise::{Packet, Tunn};
 use partyline_model::{DeviceId, PartyId};
+use partyline_timing::TokenBucket;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
+use tracing::{debug, trace};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::{
-    DropCounters, DropReason, Outbox, PartyConfig, PathConfig, PeerConfig, SessionStats, bucket::Bucket,
-    party::Party, peer::Peer, session::Session,
+    config::{PartyConfig, PathConfig, PeerConfig},
+    control::{ControlTooLong, is_control},
+    drops::{DropCounters, DropReason},
+    event::{Event, Received},
+    handshakes::HandshakeCounters,
+    ip::IpHeader,
+    limits::{INITIATION_RATE, MAX_DATAGRAM_LEN, MIN_SCRATCH_LEN, WIREGUARD_OVERHEAD},
+    outbox::Outbox,
+    party::{CookieCheck, Party},
+    peer::{Peer, SessionStats},
+    peers::PeerTable,
+    routing::Scope,
+    session::Session,
 };
 
-/// Handshake initiations a second that are worth an X25519 operation to find out who sent them.
-const HANDSHAKE_RATE: u32 = 100;
-const HANDSHAKE_BURST: u32 = 200;
-/// Events kept for a caller that does not ask; older ones go first.
-const EVENTS: usize = 1024;
+/// Events kept for a caller that does not poll; the oldest make room.
+const MAX_EVENTS: usize = 1024;
 
-/// What a datagram from the socket contained. Slices point into the scratch buffer that the caller passed.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Received<'a> {
-    /// An IP packet for the party's network device.
-    Packet {
-        /// The party.
-        party: PartyId,
-        /// The member that sent it.
-        peer: DeviceId,
-        /// The packet.
-        packet: &'a mut [u8],
-    },
-    /// A complete message of the control channel.
-    Control {
-        /// The party.
-        party: PartyId,
-        /// The member that sent it.
-        peer: DeviceId,
-        /// The message.
-        message: Vec<u8>,
-    },
-    /// A handshake message that has to be answered by the path on which it came.
-    HandshakeReply {
-        /// The member, or `None` while an initiator has yet to prove its address.
-        peer: Option<(PartyId, DeviceId)>,
-        /// The answer.
-        datagram: &'a mut [u8],
-    },
-    /// An authentic datagram without content: a keepalive, a cookie reply, or a part of a control message.
-    Authenticated {
-        /// The party.
-        party: PartyId,
-        /// The member that sent it.
-        peer: DeviceId,
-    },
-    /// The datagram was dropped and counted.
-    Dropped(DropReason),
-}
-
-/// A change in the state of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// Keys were agreed on: packets can be sent and received.
-    SessionReady {
-        /// The party.
-        party: PartyId,
-        /// The member.
-        peer: DeviceId,
-    },
-    /// The keys expired without new ones having been agreed on.
-    SessionLost {
-        /// The party.
-        party: PartyId,
-        /// The member.
-        peer: DeviceId,
-    },
-}
-
-/// The tunnel of a device. See the crate's documentation.
+/// The tunnel of one device. See the crate's documentation.
+///
+/// After [`Self::set_path`], [`Self::rekey`] and every datagram, call [`Self::handle_timeout`] as soon as
+/// [`Self::poll_timeout`] says, and send what is in the [`Outbox`].
 pub struct Tunnel {
-    pub(crate) parties: BTreeMap<PartyId, Party>,
-    /// Members of all parties. A slot's number is the low 16 bits of the member's receiver index.
-    pub(crate) slots: Vec<Option<Peer>>,
-    pub(crate) rng: ChaCha12Rng,
-    pub(crate) handshakes: Bucket,
-    pub(crate) drops: DropCounters,
+    parties: BTreeMap<PartyId, Party>,
+    peers: PeerTable,
+    rng: ChaCha12Rng,
+    /// Limits handshake initiations of all parties together.
+    initiations: TokenBucket,
+    /// Drops that belong to no member.
+    drops: DropCounters,
+    rate_limited: u64,
     events: VecDeque<Event>,
     wake: Option<Instant>,
     epoch: Instant,
 }
 
 impl Tunnel {
-    /// A tunnel without parties. The seed must be secret and fresh.
+    /// Creates a tunnel without parties. The seed must be secret and fresh.
     #[must_use]
     pub fn new(now: Instant, seed: [u8; 32]) -> Self {
         Self {
             parties: BTreeMap::new(),
-            slots: Vec::new(),
+            peers: PeerTable::default(),
             rng: ChaCha12Rng::from_seed(seed),
-            handshakes: Bucket::new(now, HANDSHAKE_RATE, HANDSHAKE_BURST),
+            initiations: TokenBucket::new(INITIATION_RATE),
             drops: DropCounters::default(),
+            rate_limited: 0,
             events: VecDeque::new(),
             wake: None,
             epoch: now,
         }
     }
 
-    /// Adds a party, or changes the addresses of one; its sessions live on unless the key changed.
-    pub fn set_party(&mut self, now: Instant, id: PartyId, secret: StaticSecret, net: PartyConfig) {
-        match self.parties.get_mut(&id) {
-            Some(party) if party.public == PublicKey::from(&secret) => party.net = net,
-            _ => {
-                self.remove_party(id);
-                self.parties.insert(id, Party::new(now, secret, net));
+    /// Adds a party, or changes our addresses in it. Its sessions persist unless our key changed.
+    pub fn set_party(&mut self, id: PartyId, secret: StaticSecret, config: PartyConfig) {
+        let same_key = self.parties.get_mut(&id).filter(|party| party.public == PublicKey::from(&secret));
+        if let Some(party) = same_key {
+            if party.config != config {
+                debug!(party = %id.short(), mtu = config.mtu, "party changed");
+                party.config = config;
             }
+            return;
         }
+        self.remove_party(id);
+        debug!(party = %id.short(), mtu = config.mtu, "party added");
+        self.parties.insert(id, Party::new(secret, config));
     }
 
-    /// Forgets a party with all its sessions and keys.
+    /// Removes a party with all its members, sessions and keys.
     pub fn remove_party(&mut self, id: PartyId) {
-        if let Some(party) = self.parties.remove(&id) {
-            party.peers.into_values().for_each(|slot| self.slots[slot] = None);
+        let Some(party) = self.parties.remove(&id) else { return };
+        for (_, slot) in party.routes.iter() {
+            self.peers.remove(slot);
         }
+        debug!(party = %id.short(), count = party.routes.iter().count(), "party removed");
     }
 
-    /// Adds a member, or changes its addresses; its session lives on unless the key changed. Of two members that claim
-    /// an address the one set last gets its packets. Ignored if the party is unknown.
+    /// Adds a member, or changes its addresses. Its session persists unless its key changed. Of two members that claim one
+    /// address, the one set last receives its packets. Ignored if the party is unknown.
     pub fn set_peer(&mut self, now: Instant, party: PartyId, id: DeviceId, config: PeerConfig) {
-        let Some(slot) = self.find(party, id) else { return self.insert_peer(now, party, id, config) };
-        let same_key = self.slots[slot].as_ref().is_some_and(|peer| peer.config.key == config.key);
-        if !same_key {
-            self.remove_peer(party, id);
-            return self.insert_peer(now, party, id, config);
-        }
-        if let (Some(party), Some(peer)) = (self.parties.get_mut(&party), &mut self.slots[slot])
-            && peer.config != config
-        {
-            party.remove_peer(id, &std::mem::replace(&mut peer.config, config));
-            party.insert_peer(id, slot, &config);
+        let known = self.find(party, id).and_then(|slot| Some((slot, *self.peers.get(slot)?.config())));
+        match known {
+            Some((_, before)) if before == config => {}
+            Some((slot, before)) if before.key == config.key => self.readdress(slot, party, id, config),
+            Some(_) => {
+                self.remove_peer(party, id);
+                self.insert_peer(now, party, id, config);
+            }
+            None => self.insert_peer(now, party, id, config),
         }
     }
 
-    fn insert_peer(&mut self, now: Instant, id: PartyId, device: DeviceId, config: PeerConfig) {
-        let slot = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
-        let (Some(party), Ok(low)) = (self.parties.get_mut(&id), u16::try_from(slot)) else { return };
-        // The random part keeps datagrams for a former holder of the slot from being tried with the wrong keys.
-        let index = u32::from(self.rng.next_u32() as u8) << 16 | u32::from(low);
-        let key = PublicKey::from(config.key.0);
-        let session = Session::new((now, self.epoch), &party.secret, key, index, party.limiter.clone());
-        party.insert_peer(device, slot, &config);
-        if slot == self.slots.len() {
-            self.slots.push(None);
-        }
-        self.slots[slot] = Some(Peer::new(now, (id, device), config, index, session, party.net.mtu));
+    fn readdress(&mut self, slot: usize, party: PartyId, id: DeviceId, config: PeerConfig) {
+        let (Some(ours), Some(peer)) = (self.parties.get_mut(&party), self.peers.get_mut(slot)) else {
+            return;
+        };
+        ours.routes.remove(id, &peer.replace_config(config));
+        ours.routes.insert(id, slot, &config);
+        debug!(party = %party.short(), peer = %id.short(), v4 = ?config.v4, v6 = %config.v6, "addresses of the peer changed");
     }
 
-    /// Forgets a member, its session and its keys.
+    fn insert_peer(&mut self, now: Instant, party: PartyId, id: DeviceId, config: PeerConfig) {
+        let Some(ours) = self.parties.get_mut(&party) else { return };
+        let (epoch, key) = (self.epoch, PublicKey::from(config.key.0));
+        let slot = self.peers.insert(self.rng.next_u32() as u8, |index| {
+            let session = Session::new((now, epoch), &ours.secret, key, index, ours.mac_check.clone());
+            Peer::new((party, id), config, index, session, ours.config.mtu)
+        });
+        let Some(slot) = slot else {
+            return debug!(party = %party.short(), peer = %id.short(), reason = "no free slot", "peer refused");
+        };
+        ours.routes.insert(id, slot, &config);
+        debug!(party = %party.short(), peer = %id.short(), v4 = ?config.v4, v6 = %config.v6, "peer added");
+    }
+
+    /// Removes a member, its session and its keys.
     pub fn remove_peer(&mut self, party: PartyId, id: DeviceId) {
-        let Some(peer) = self.find(party, id).and_then(|slot| self.slots[slot].take()) else { return };
-        if let Some(party) = self.parties.get_mut(&party) {
-            party.remove_peer(id, &peer.config);
+        let Some(peer) = self.find(party, id).and_then(|slot| self.peers.remove(slot)) else { return };
+        if let Some(ours) = self.parties.get_mut(&party) {
+            ours.routes.remove(id, peer.config());
         }
+        debug!(party = %party.short(), peer = %id.short(), ready = peer.session().is_ready(), "peer removed");
     }
 
-    /// Says how datagrams can reach a member now, if at all. With a path, sessions are made and kept; without, packets
-    /// wait a moment and are then dropped. Call [`Self::handle_timeout`] afterwards.
+    /// Sets what the path to a member carries, or that there is none. With a path a session is established and kept;
+    /// without one, packets wait for up to 3 s and are then dropped.
     pub fn set_path(&mut self, now: Instant, party: PartyId, id: DeviceId, path: Option<PathConfig>) {
-        let Some(mtu) = self.parties.get(&party).map(|party| party.net.mtu) else { return };
-        if let Some(peer) = self.peer_mut(party, id) {
+        let Some(mtu) = self.parties.get(&party).map(|party| party.config.mtu) else { return };
+        if let Some(peer) = self.find(party, id).and_then(|slot| self.peers.get_mut(slot)) {
             peer.set_path(now, path, mtu);
             self.wake = Some(now);
         }
     }
 
-    /// Shakes hands anew with a member that has lost its keys, for example because its engine was restarted. Call
-    /// [`Self::handle_timeout`] afterwards.
+    /// Initiates a handshake with a member that has lost its keys, for example because its engine was restarted.
     pub fn rekey(&mut self, now: Instant, party: PartyId, id: DeviceId) {
-        if let Some(peer) = self.peer_mut(party, id) {
-            peer.session.refresh(now);
+        if let Some(peer) = self.find(party, id).and_then(|slot| self.peers.get_mut(slot)) {
+            peer.rekey(now);
             self.wake = Some(now);
         }
     }
 
-    /// The moment to call [`Self::handle_timeout`], if any.
+    /// Returns the moment to call [`Self::handle_timeout`], if any.
     #[must_use]
     pub const fn poll_timeout(&self) -> Option<Instant> {
         self.wake
     }
 
-    /// Lets time pass: handshakes, renewals and keepalives go to `out`.
-    pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
+    /// Handles timers that are due: initiations, renewals of keys, keepalives, and packets that waited too long.
+    pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
         if self.wake.is_none_or(|wake| wake > now) {
             return;
         }
-        let Self { slots, rng, drops, events, .. } = self;
-        for peer in slots.iter_mut().flatten() {
-            peer.handle_timeout(now, rng, drops, out);
-            note_change(peer, events);
+        for peer in self.peers.iter_mut() {
+            peer.handle_timeout(now, &mut self.rng, outbox);
+            push_event(&mut self.events, peer);
         }
-        self.wake = slots.iter().flatten().filter_map(|peer| peer.session.deadline()).min();
+        self.wake = self.peers.iter().filter_map(Peer::poll_timeout).min();
     }
 
-    /// What happened to sessions, oldest first.
+    /// Returns the next change of a session, oldest first.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// The session with a member, if it is one.
+    /// Returns the state of the session with a member, or `None` if it is not one.
     #[must_use]
     pub fn session(&self, party: PartyId, id: DeviceId) -> Option<SessionStats> {
-        let peer = self.slots[self.find(party, id)?].as_ref()?;
-        Some(peer.view())
+        Some(self.peers.get(self.find(party, id)?)?.stats())
     }
 
-    /// The members of a party to whom data can flow, in order of their ids.
+    /// Returns the members of a party with a ready session, in the order of their ids.
     pub fn ready_peers(&self, party: PartyId) -> impl Iterator<Item = DeviceId> {
-        let peers = self.parties.get(&party).into_iter().flat_map(|party| &party.peers);
-        let ready = |slot: usize| self.slots[slot].as_ref().is_some_and(|peer| peer.session.is_ready());
-        peers.filter(move |(_, slot)| ready(**slot)).map(|(id, _)| *id)
+        let members = self.parties.get(&party).into_iter().flat_map(|party| party.routes.iter());
+        let is_ready = |slot| self.peers.get(slot).is_some_and(|peer| peer.session().is_ready());
+        members.filter(move |(_, slot)| is_ready(*slot)).map(|(id, _)| id)
     }
 
-    /// Everything that was dropped, whoever sent it.
+    /// Returns all drops by reason. Visits every member.
     #[must_use]
-    pub const fn drops(&self) -> &DropCounters {
-        &self.drops
+    pub fn drops(&self) -> DropCounters {
+        let mut sum = self.peers.drops();
+        sum.add(&self.drops);
+        sum
     }
 
-    /// Tells of a change in a member's session, and sees to it that its timers are served.
-    pub(crate) fn after(&mut self, slot: usize) {
-        let Some(peer) = &mut self.slots[slot] else { return };
-        note_change(peer, &mut self.events);
-        self.wake = self.wake.into_iter().chain(peer.session.deadline()).min();
+    /// Returns all handshakes by outcome. Visits every member.
+    #[must_use]
+    pub fn handshakes(&self) -> HandshakeCounters {
+        HandshakeCounters { rate_limited: self.rate_limited, ..self.peers.handshakes() }
     }
 
-    pub(crate) fn find(&self, party: PartyId, id: DeviceId) -> Option<usize> {
-        self.parties.get(&party)?.peers.get(&id).copied()
+    /// Handles an IP packet from a party's network device. Datagrams for the members are written to `outbox`, as are
+    /// Packet Too Big messages for the device. The MSS of a SYN is clamped in place.
+    pub fn handle_packet(&mut self, now: Instant, party: PartyId, packet: &mut [u8], outbox: &mut Outbox) {
+        if let Err(reason) = self.route(now, party, packet, outbox) {
+            self.drops.count(reason);
+            trace!(party = %party.short(), bytes = packet.len(), reason = reason.label(), "packet from the device dropped");
+        }
     }
 
-    fn peer_mut(&mut self, party: PartyId, id: DeviceId) -> Option<&mut Peer> {
-        let slot = self.find(party, id)?;
-        self.slots[slot].as_mut()
+    fn route(
+        &mut self,
+        now: Instant,
+        id: PartyId,
+        packet: &mut [u8],
+        outbox: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        let party = self.parties.get_mut(&id).ok_or(DropReason::UnknownParty)?;
+        let header = IpHeader::parse(packet).ok_or(DropReason::Malformed)?;
+        let packet = &mut packet[..header.len];
+        if packet.len() > MAX_DATAGRAM_LEN - WIREGUARD_OVERHEAD {
+            return Err(DropReason::TooLong);
+        }
+        if party.check_outgoing(now, &header)? == Scope::Broadcast {
+            for (_, slot) in party.routes.iter() {
+                if let Some(peer) = self.peers.get_mut(slot) {
+                    peer.send_broadcast(now, packet, &header, outbox);
+                }
+            }
+            return Ok(());
+        }
+        if is_control(packet, &header) {
+            return Err(DropReason::ReservedPort);
+        }
+        let slot = party.routes.by_address(header.destination).ok_or(DropReason::NoRoute)?;
+        let peer = self.peers.get_mut(slot).ok_or(DropReason::NoRoute)?;
+        peer.send_packet(now, packet, &header, outbox);
+        if !peer.session().can_send() {
+            self.after(slot);
+        }
+        Ok(())
+    }
+
+    /// Sends a message of at most [`crate::MAX_CONTROL_MESSAGE_LEN`] bytes on the control channel. Like a datagram it can be
+    /// lost; without a session it waits for one for up to 3 s. Ignored if there is no such member.
+    ///
+    /// # Errors
+    /// If the message is too long.
+    pub fn send_control(
+        &mut self,
+        now: Instant,
+        party: PartyId,
+        id: DeviceId,
+        message: &[u8],
+        outbox: &mut Outbox,
+    ) -> Result<(), ControlTooLong> {
+        let from = self.parties.get(&party).map(|party| party.config.v6.addr());
+        let (Some(from), Some(slot)) = (from, self.find(party, id)) else { return Ok(()) };
+        let Some(peer) = self.peers.get_mut(slot) else { return Ok(()) };
+        peer.send_control(now, from, message, outbox)?;
+        self.after(slot);
+        Ok(())
+    }
+
+    /// Handles a WireGuard datagram for any of the parties. `source` is the address that it came from, which matters only for
+    /// the proof of address under load. What it contains is written to `scratch`, which must be as long as the datagram
+    /// and at least [`MIN_SCRATCH_LEN`]. Packets that waited for a session are written to `outbox`.
+    pub fn handle_datagram<'a>(
+        &mut self,
+        now: Instant,
+        source: IpAddr,
+        datagram: &[u8],
+        scratch: &'a mut [u8],
+        outbox: &mut Outbox,
+    ) -> Received<'a> {
+        // boringtun panics if there is less room than the datagram has, before it knows who sent it.
+        if datagram.len() > MAX_DATAGRAM_LEN || scratch.len() < datagram.len().max(MIN_SCRATCH_LEN) {
+            return self.drop_datagram(source, DropReason::TooLong);
+        }
+        let Ok(message) = Tunn::parse_incoming_packet(datagram) else {
+            return self.drop_datagram(source, DropReason::Malformed);
+        };
+        let receiver = match &message {
+            Packet::HandshakeInit(_) => {
+                return self.handle_initiation(now, source, (datagram, &message), scratch, outbox);
+            }
+            Packet::HandshakeResponse(response) => response.receiver_idx,
+            Packet::PacketCookieReply(cookie) => cookie.receiver_idx,
+            Packet::PacketData(data) => data.receiver_idx,
+        };
+        let Some((slot, peer)) = self.peers.by_receiver_index(receiver) else {
+            return self.drop_datagram(source, DropReason::UnknownReceiverIndex);
+        };
+        if !matches!(message, Packet::PacketData(_)) {
+            let received = peer.handle_handshake(now, source, datagram, scratch, outbox);
+            self.after(slot);
+            return received;
+        }
+        let Some(party) = self.parties.get(&peer.party()) else {
+            return self.drop_datagram(source, DropReason::UnknownParty);
+        };
+        let was_ready = peer.session().is_ready();
+        let received = peer.handle_data(now, &party.config, datagram, scratch, outbox);
+        if !was_ready {
+            self.after(slot);
+        }
+        received
+    }
+
+    /// A handshake initiation names no receiver index: its first MAC selects the party, the key inside it the member.
+    fn handle_initiation<'a>(
+        &mut self,
+        now: Instant,
+        source: IpAddr,
+        (datagram, message): (&[u8], &Packet),
+        scratch: &'a mut [u8],
+        outbox: &mut Outbox,
+    ) -> Received<'a> {
+        let Some(party) = self.parties.values().find(|party| party.is_addressed_by(datagram)) else {
+            return self.drop_datagram(source, DropReason::UnknownPeer);
+        };
+        if !self.initiations.take(now, 1) {
+            match party.check_cookie(source, datagram, scratch) {
+                CookieCheck::Passed => {}
+                CookieCheck::Challenge(len) => return self.challenge(source, &mut scratch[..len]),
+                CookieCheck::Failed => return self.drop_datagram(source, DropReason::HandshakeRateLimited),
+            }
+        }
+        let slot = match party.initiator(message) {
+            Ok(slot) => slot,
+            Err(reason) => {
+                debug!(%source, reason = reason.label(), "handshake of an unknown peer rejected");
+                return self.drop_datagram(source, reason);
+            }
+        };
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return self.drop_datagram(source, DropReason::UnknownPeer);
+        };
+        let received = peer.handle_handshake(now, source, datagram, scratch, outbox);
+        self.after(slot);
+        received
+    }
+
+    fn challenge<'a>(&mut self, source: IpAddr, reply: &'a mut [u8]) -> Received<'a> {
+        self.rate_limited += 1;
+        self.drops.count(DropReason::HandshakeRateLimited);
+        debug!(%source, reason = "too many initiations", "handshake rate limited, cookie sent");
+        Received::HandshakeReply { peer: None, datagram: reply }
+    }
+
+    fn drop_datagram(&mut self, source: IpAddr, reason: DropReason) -> Received<'static> {
+        self.drops.count(reason);
+        trace!(%source, reason = reason.label(), "datagram dropped");
+        Received::Dropped(reason)
+    }
+
+    /// Reports a change of a member's session, and sees to it that its timers are handled.
+    fn after(&mut self, slot: usize) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        push_event(&mut self.events, peer);
+        self.wake = self.wake.into_iter().chain(peer.poll_timeout()).min();
+    }
+
+    fn find(&self, party: PartyId, id: DeviceId) -> Option<usize> {
+        self.parties.get(&party)?.routes.by_id(id)
     }
 }
 
-fn note_change(peer: &mut Peer, events: &mut VecDeque<Event>) {
-    let ready = peer.session.is_ready();
-    if ready == peer.was_ready {
-        return;
-    }
-    peer.was_ready = ready;
-    if events.len() == EVENTS {
+fn push_event(events: &mut VecDeque<Event>, peer: &mut Peer) {
+    let Some(event) = peer.poll_event() else { return };
+    if events.len() == MAX_EVENTS {
         events.pop_front();
+        debug!(count = MAX_EVENTS, reason = "events were not polled", "oldest session event dropped");
     }
-    let (party, peer) = peer.who;
-    events.push_back(if ready {
-        Event::SessionReady { party, peer }
-    } else {
-        Event::SessionLost { party, peer }
-    });
+    events.push_back(event);
 }

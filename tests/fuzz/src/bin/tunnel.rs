@@ -51,7 +51,7 @@ impl Game {
         let (ours, theirs) = (StaticSecret::from([3; 32]), StaticSecret::from([4; 32]));
         let our_key = PublicKey::from(&ours);
         let mut tunnel = Tunnel::new(now, [5; 32]);
-        tunnel.set_party(now, PARTY, ours, net());
+        tunnel.set_party(PARTY, ours, net());
         tunnel.set_peer(now, PARTY, MEMBER, peer(&theirs));
         tunnel.set_path(now, PARTY, MEMBER, Some(PathConfig { headroom: 0, mtu: None }));
         let member = Tunn::new(theirs, our_key, None, None, 1, None);

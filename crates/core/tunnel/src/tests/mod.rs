@@ -1,84 +1,58 @@
-//! Tunnels in one thread, joined by hand, in time moved by hand.
+//! Tunnels joined in one thread, in time moved by hand.
 
 mod hostile;
 mod packets;
 mod sessions;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant},
 };
 
-use partyline_model::{DeviceId, PartyId, TunnelPublicKey};
-use x25519_dalek::{PublicKey, StaticSecret};
+use partyline_model::{DeviceId, PartyId};
+use x25519_dalek::StaticSecret;
 
 use crate::{
-    Outbox, PartyConfig, PathConfig, PeerConfig, Received, SessionStats, Tunnel, checksum, packet::Header,
+    MIN_SCRATCH_LEN, Outbox, PathConfig, Received, SessionStats, Tunnel,
+    testing::{PARTY, device_id, party_config, peer_config, secrets, start},
 };
 
-pub(super) const PARTY: PartyId = PartyId([1; 32]);
 pub(super) const OTHER_PARTY: PartyId = PartyId([2; 32]);
 pub(super) const DIRECT: PathConfig = PathConfig { headroom: 0, mtu: None };
-pub(super) const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+/// The address that every datagram seems to come from.
+pub(super) const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 pub(super) struct Device {
     pub tunnel: Tunnel,
-    pub out: Outbox,
+    pub outbox: Outbox,
     pub id: DeviceId,
     pub received: Vec<(DeviceId, Vec<u8>)>,
     pub control: Vec<(DeviceId, Vec<u8>)>,
-    pub returned: Vec<Vec<u8>>,
+    pub deliveries: Vec<Vec<u8>>,
 }
 
-/// Members of one party, in the order of their tunnel keys: the earlier one leads.
+/// Members of one party in the order of their public keys, so that the earlier one is the preferred initiator.
 pub(super) struct Lan {
     pub now: Instant,
     pub devices: Vec<Device>,
-    /// Every datagram that was carried: from, to, bytes.
+    /// Every datagram that was carried: sender, recipient, bytes.
     pub wire: Vec<(usize, usize, Vec<u8>)>,
-    /// Whether datagrams arrive.
+    /// False while datagrams are lost.
     pub up: bool,
-}
-
-pub(super) fn v4(member: usize) -> Ipv4Addr {
-    Ipv4Addr::new(10, 77, 0, member as u8 + 1)
-}
-
-pub(super) fn v6(member: usize) -> Ipv6Addr {
-    Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, member as u16 + 1)
-}
-
-pub(super) fn net(member: usize) -> PartyConfig {
-    let v4 = ipnet::Ipv4Net::new(v4(member), 24).unwrap();
-    PartyConfig { v4, v6: ipnet::Ipv6Net::new(v6(member), 64).unwrap(), mtu: 1400 }
-}
-
-pub(super) fn secrets(count: usize) -> Vec<StaticSecret> {
-    let mut secrets: Vec<_> = (0..count).map(|i| StaticSecret::from([i as u8 + 10; 32])).collect();
-    secrets.sort_by_key(|secret| PublicKey::from(secret).to_bytes());
-    secrets
-}
-
-pub(super) fn peer_config(member: usize, secret: &StaticSecret) -> PeerConfig {
-    PeerConfig {
-        key: TunnelPublicKey(PublicKey::from(secret).to_bytes()),
-        v4: Some(v4(member)),
-        v6: v6(member),
-    }
 }
 
 impl Lan {
     /// Members that know each other, without paths yet.
-    pub(super) fn strangers(count: usize) -> Self {
-        let now = Instant::now_for_tests();
+    pub(super) fn without_paths(count: usize) -> Self {
         let secrets = secrets(count);
+        let now = start();
         let devices = (0..count).map(|i| Device::new(now, i, &secrets)).collect();
         Self { now, devices, wire: Vec::new(), up: true }
     }
 
     /// Members with paths and sessions between them all.
     pub(super) fn connected(count: usize) -> Self {
-        let mut lan = Self::strangers(count);
+        let mut lan = Self::without_paths(count);
         lan.set_paths(Some(DIRECT));
         lan.run();
         lan.wire.clear();
@@ -96,14 +70,14 @@ impl Lan {
 
     pub(super) fn send(&mut self, from: usize, packet: &[u8]) {
         let device = &mut self.devices[from];
-        device.tunnel.handle_packet(self.now, PARTY, &mut packet.to_vec(), &mut device.out);
+        device.tunnel.handle_packet(self.now, PARTY, &mut packet.to_vec(), &mut device.outbox);
     }
 
-    /// Serves timers that are due and carries datagrams until nothing moves.
+    /// Handles timers that are due and carries datagrams until nothing moves.
     pub(super) fn run(&mut self) {
         loop {
             for device in &mut self.devices {
-                device.tunnel.handle_timeout(self.now, &mut device.out);
+                device.tunnel.handle_timeout(self.now, &mut device.outbox);
             }
             if !(0..self.devices.len()).any(|from| self.carry(from)) {
                 return;
@@ -125,9 +99,9 @@ impl Lan {
         }
     }
 
-    /// Takes what `from` has to send to where it belongs.
+    /// Carries what `from` has to send. Returns false if that was nothing.
     fn carry(&mut self, from: usize) -> bool {
-        let sent = self.devices[from].take();
+        let sent = self.devices[from].take_sent();
         let moved = !sent.is_empty();
         for (to, datagram) in sent {
             let to = self.devices.iter().position(|device| device.id == to).unwrap();
@@ -137,58 +111,59 @@ impl Lan {
     }
 
     /// Gives a datagram to a member, and its direct answer back.
-    pub(super) fn deliver(&mut self, from: usize, to: usize, datagram: &[u8]) {
+    fn deliver(&mut self, from: usize, to: usize, datagram: &[u8]) {
         self.wire.push((from, to, datagram.to_vec()));
         if !self.up {
             return;
         }
-        if let Some(reply) = self.devices[to].take_in(self.now, datagram) {
+        if let Some(reply) = self.devices[to].handle_datagram(self.now, datagram) {
             self.deliver(to, from, &reply);
         }
     }
 
-    pub(super) fn session(&self, of: usize, with: usize) -> SessionStats {
-        self.devices[of].tunnel.session(PARTY, self.devices[with].id).unwrap()
+    pub(super) fn session(&self, of: usize, peer: usize) -> SessionStats {
+        self.devices[of].tunnel.session(PARTY, self.devices[peer].id).unwrap()
     }
 
-    /// Datagrams of a WireGuard message type that were carried.
+    /// The number of datagrams of a WireGuard message type that were carried.
     pub(super) fn count(&self, kind: u8) -> usize {
         self.wire.iter().filter(|(_, _, datagram)| datagram[0] == kind).count()
     }
 }
 
 impl Device {
-    fn new(now: Instant, member: usize, secrets: &[StaticSecret]) -> Self {
+    pub(super) fn new(now: Instant, member: usize, secrets: &[StaticSecret]) -> Self {
         let mut tunnel = Tunnel::new(now, [member as u8; 32]);
-        tunnel.set_party(now, PARTY, secrets[member].clone(), net(member));
+        tunnel.set_party(PARTY, secrets[member].clone(), party_config(member));
         for (other, secret) in secrets.iter().enumerate().filter(|(other, _)| *other != member) {
             tunnel.set_peer(now, PARTY, device_id(other), peer_config(other, secret));
         }
         Self {
             tunnel,
-            out: Outbox::new(),
+            outbox: Outbox::new(),
             id: device_id(member),
             received: vec![],
             control: vec![],
-            returned: vec![],
+            deliveries: vec![],
         }
     }
 
-    /// Empties the outbox.
-    pub(super) fn take(&mut self) -> Vec<(DeviceId, Vec<u8>)> {
+    /// Empties the outbox and returns its datagrams.
+    pub(super) fn take_sent(&mut self) -> Vec<(DeviceId, Vec<u8>)> {
         let mut sent = Vec::new();
-        for mut burst in self.out.bursts() {
+        for mut burst in self.outbox.bursts() {
             let (peer, headroom) = (burst.peer, burst.headroom);
             sent.extend(burst.segments().map(|datagram| (peer, datagram[headroom..].to_vec())));
         }
-        self.returned.extend(self.out.deliveries().map(|(_, packet)| packet.to_vec()));
-        self.out.clear();
+        self.deliveries.extend(self.outbox.deliveries().map(|(_, packet)| packet.to_vec()));
+        self.outbox.clear();
         sent
     }
 
-    fn take_in(&mut self, now: Instant, datagram: &[u8]) -> Option<Vec<u8>> {
-        let mut packet = vec![0; datagram.len().max(crate::MIN_SCRATCH_LEN)];
-        match self.tunnel.handle_datagram(now, OUTSIDE, datagram, &mut packet, &mut self.out) {
+    /// Handles a datagram and returns the handshake message to answer with, if any.
+    fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) -> Option<Vec<u8>> {
+        let mut scratch = vec![0; datagram.len().max(MIN_SCRATCH_LEN)];
+        match self.tunnel.handle_datagram(now, SOURCE, datagram, &mut scratch, &mut self.outbox) {
             Received::Packet { peer, packet, .. } => self.received.push((peer, packet.to_vec())),
             Received::Control { peer, message, .. } => self.control.push((peer, message)),
             Received::HandshakeReply { datagram, .. } => return Some(datagram.to_vec()),
@@ -196,78 +171,4 @@ impl Device {
         }
         None
     }
-}
-
-pub(super) fn device_id(member: usize) -> DeviceId {
-    DeviceId([member as u8 + 100; 32])
-}
-
-trait ForTests {
-    fn now_for_tests() -> Self;
-}
-
-impl ForTests for Instant {
-    /// The machine only ever compares instants; the first one is as good as any.
-    #[allow(clippy::disallowed_methods)]
-    fn now_for_tests() -> Self {
-        Self::now()
-    }
-}
-
-/// A UDP packet with a payload of `len` bytes.
-pub(super) fn udp(from: impl Into<IpAddr>, to: impl Into<IpAddr>, port: u16, len: usize) -> Vec<u8> {
-    let mut segment = vec![0x30, 0x39];
-    segment.extend(port.to_be_bytes());
-    segment.extend((8 + len as u16).to_be_bytes());
-    segment.extend([0, 0]);
-    segment.extend((0..len).map(|i| i as u8));
-    ip(from.into(), to.into(), 17, &segment)
-}
-
-/// A TCP SYN with a maximum segment size, behind `padding` no-operation options.
-pub(super) fn syn(from: impl Into<IpAddr>, to: impl Into<IpAddr>, mss: u16, padding: usize) -> Vec<u8> {
-    let (from, to) = (from.into(), to.into());
-    let mut options = vec![1; padding];
-    options.extend([2, 4]);
-    options.extend(mss.to_be_bytes());
-    options.resize(options.len().next_multiple_of(4), 0);
-    let mut segment = vec![0x30, 0x39, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0x02, 0xff, 0xff, 0, 0, 0, 0];
-    segment[12] = ((20 + options.len()) as u8 / 4) << 4;
-    segment.extend(options);
-    let sum = checksum::finish(checksum::pseudo_header(from, to, 6, segment.len()) + checksum::sum(&segment));
-    segment[16..18].copy_from_slice(&sum.to_be_bytes());
-    ip(from, to, 6, &segment)
-}
-
-fn ip(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let mut packet = Vec::new();
-    match (from, to) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => {
-            packet.extend([0x45, 0]);
-            packet.extend((20 + payload.len() as u16).to_be_bytes());
-            packet.extend([0x12, 0x34, 0, 0, 64, protocol, 0, 0]);
-            packet.extend(from.octets());
-            packet.extend(to.octets());
-            let sum = checksum::finish(checksum::sum(&packet));
-            packet[10..12].copy_from_slice(&sum.to_be_bytes());
-        }
-        (IpAddr::V6(from), IpAddr::V6(to)) => {
-            packet.extend([0x60, 0, 0, 0]);
-            packet.extend((payload.len() as u16).to_be_bytes());
-            packet.extend([protocol, 64]);
-            packet.extend(from.octets());
-            packet.extend(to.octets());
-        }
-        _ => panic!("both addresses are of one family"),
-    }
-    packet.extend(payload);
-    packet
-}
-
-/// Whether the checksum of a TCP or ICMPv6 packet is right.
-pub(super) fn checksum_holds(packet: &[u8]) -> bool {
-    let header = Header::parse(packet).unwrap();
-    let payload = &packet[header.payload..header.len];
-    let pseudo = checksum::pseudo_header(header.source, header.destination, header.protocol, payload.len());
-    checksum::finish(pseudo + checksum::sum(payload)) == 0
 }

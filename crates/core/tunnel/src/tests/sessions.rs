@@ -1,25 +1,26 @@
-//! Handshakes, waiting, renewal, broadcast and the control channel.
+//! Sessions, renewal of keys, broadcast and the control channel, from end to end.
 
 use std::time::Duration;
 
 use x25519_dalek::StaticSecret;
 
-use super::{DIRECT, Device, Lan, OTHER_PARTY, PARTY, device_id, net, peer_config, secrets, udp, v4, v6};
+use super::{DIRECT, Device, Lan, OTHER_PARTY};
 use crate::{
-    ControlTooLong, DropReason, Event, MAX_CONTROL_MESSAGE_LEN, Outbox, PathConfig, PeerConfig,
+    CONTROL_PORT, ControlTooLong, DropReason, Event, MAX_CONTROL_MESSAGE_LEN, Outbox, PathConfig, PeerConfig,
     RELAY_HEADROOM, Tunnel,
+    testing::{PARTY, device_id, party_config, peer_config, secrets, udp, v4, v6},
 };
 
 const INITIATION: u8 = 1;
 
 #[test]
-fn a_path_makes_a_session_and_packets_go_both_ways() {
-    let mut lan = Lan::strangers(2);
+fn path_leads_to_a_session_that_carries_packets_both_ways() {
+    let mut lan = Lan::without_paths(2);
     assert_eq!(lan.devices[0].tunnel.poll_timeout(), None);
     lan.set_paths(Some(DIRECT));
     lan.run();
     assert_eq!(lan.count(INITIATION), 1);
-    assert_eq!(lan.wire[0].0, 0, "the lower key leads");
+    assert_eq!(lan.wire[0].0, 0, "the lower key initiates");
     for (from, to) in [(0, 1), (1, 0)] {
         let packets = [udp(v4(from), v4(to), 7, 100), udp(v6(from), v6(to), 7, 1300)];
         packets.iter().for_each(|packet| lan.send(from, packet));
@@ -35,7 +36,7 @@ fn a_path_makes_a_session_and_packets_go_both_ways() {
 }
 
 #[test]
-fn sessions_are_announced_once() {
+fn ready_session_is_reported_once() {
     let mut lan = Lan::connected(2);
     for device in [0, 1] {
         let tunnel = &mut lan.devices[device].tunnel;
@@ -48,8 +49,8 @@ fn sessions_are_announced_once() {
 }
 
 #[test]
-fn packets_wait_for_the_handshake_and_the_newest_survive() {
-    let mut lan = Lan::strangers(2);
+fn newest_packets_wait_for_the_handshake() {
+    let mut lan = Lan::without_paths(2);
     for len in 0..40 {
         lan.send(1, &udp(v4(1), v4(0), 7, len));
     }
@@ -57,24 +58,24 @@ fn packets_wait_for_the_handshake_and_the_newest_survive() {
     lan.run();
     let lengths: Vec<_> = lan.devices[0].received.iter().map(|(_, packet)| packet.len() - 28).collect();
     assert_eq!(lengths, (8..40).collect::<Vec<_>>());
-    assert_eq!(lan.session(1, 0).drops.get(DropReason::Waiting), 8);
+    assert_eq!(lan.session(1, 0).drops.get(DropReason::PendingOverflow), 8);
 }
 
 #[test]
-fn packets_do_not_wait_for_ever() {
-    let mut lan = Lan::strangers(2);
+fn waiting_packets_expire() {
+    let mut lan = Lan::without_paths(2);
     lan.send(0, &udp(v4(0), v4(1), 7, 10));
     lan.advance(Duration::from_secs(4));
     assert_eq!(lan.devices[0].tunnel.poll_timeout(), None);
     lan.set_paths(Some(DIRECT));
     lan.run();
     assert!(lan.devices[1].received.is_empty());
-    assert_eq!(lan.devices[0].tunnel.drops().get(DropReason::Waiting), 1);
+    assert_eq!(lan.devices[0].tunnel.drops().get(DropReason::PendingExpired), 1);
 }
 
 #[test]
-fn lost_initiations_are_repeated() {
-    let mut lan = Lan::strangers(2);
+fn lost_initiation_is_repeated() {
+    let mut lan = Lan::without_paths(2);
     lan.up = false;
     lan.set_paths(Some(DIRECT));
     lan.advance(Duration::from_millis(1900));
@@ -85,8 +86,8 @@ fn lost_initiations_are_repeated() {
 }
 
 #[test]
-fn an_initiation_that_went_another_way_is_repeated_at_once() {
-    let mut lan = Lan::strangers(2);
+fn unanswered_initiation_is_repeated_at_once_on_another_path() {
+    let mut lan = Lan::without_paths(2);
     lan.up = false;
     lan.set_paths(Some(DIRECT));
     lan.run();
@@ -97,12 +98,12 @@ fn an_initiation_that_went_another_way_is_repeated_at_once() {
     assert_eq!(lan.count(INITIATION), 2);
     lan.set_paths(Some(DIRECT));
     lan.run();
-    assert_eq!(lan.count(INITIATION), 2, "a session that stands needs no other");
+    assert_eq!(lan.count(INITIATION), 2, "a ready session needs no other handshake");
 }
 
 #[test]
-fn the_one_that_does_not_lead_steps_in() {
-    let mut lan = Lan::strangers(2);
+fn fallback_initiator_initiates_after_two_seconds_of_silence() {
+    let mut lan = Lan::without_paths(2);
     lan.devices[1].tunnel.set_path(lan.now, PARTY, device_id(0), Some(DIRECT));
     lan.advance(Duration::from_millis(1900));
     assert!(lan.wire.is_empty());
@@ -112,7 +113,7 @@ fn the_one_that_does_not_lead_steps_in() {
 }
 
 #[test]
-fn keys_are_renewed_by_the_leader_alone() {
+fn keys_are_renewed_by_the_preferred_initiator_only() {
     let mut lan = Lan::connected(2);
     let first = lan.session(0, 1).last_handshake;
     lan.advance(Duration::from_secs(400));
@@ -123,7 +124,7 @@ fn keys_are_renewed_by_the_leader_alone() {
 }
 
 #[test]
-fn no_path_no_datagrams() {
+fn nothing_is_sent_without_a_path() {
     let mut lan = Lan::connected(2);
     lan.set_paths(None);
     lan.send(0, &udp(v4(0), v4(1), 7, 10));
@@ -132,7 +133,7 @@ fn no_path_no_datagrams() {
 }
 
 #[test]
-fn a_restarted_member_is_shaken_hands_with_again() {
+fn rekey_restores_the_session_with_a_restarted_member() {
     let mut lan = Lan::connected(2);
     lan.devices[1] = Device::new(lan.now, 1, &secrets(2));
     lan.devices[1].tunnel.set_path(lan.now, PARTY, device_id(0), Some(DIRECT));
@@ -144,7 +145,7 @@ fn a_restarted_member_is_shaken_hands_with_again() {
 }
 
 #[test]
-fn a_new_address_keeps_the_session_and_a_new_key_does_not() {
+fn changed_address_keeps_the_session_and_changed_key_does_not() {
     let mut lan = Lan::connected(2);
     let mut config = peer_config(1, &secrets(2)[1]);
     config.v4 = Some(v4(8));
@@ -177,24 +178,24 @@ fn broadcast_and_multicast_reach_every_member_once() {
 }
 
 #[test]
-fn housekeeping_stays_home() {
+fn multicast_for_routers_is_not_sent() {
     let mut lan = Lan::connected(2);
     lan.send(0, &udp(v4(0), [224, 0, 0, 22], 1, 8));
     lan.send(0, &udp(v6(0), "ff02::16".parse::<std::net::Ipv6Addr>().unwrap(), 1, 8));
     lan.send(0, &udp(v6(0), "ff02::2".parse::<std::net::Ipv6Addr>().unwrap(), 1, 8));
-    assert!(lan.devices[0].out.is_empty());
-    assert_eq!(lan.devices[0].tunnel.drops().get(DropReason::Housekeeping), 3);
+    assert!(lan.devices[0].outbox.is_empty());
+    assert_eq!(lan.devices[0].tunnel.drops().get(DropReason::RouterMulticast), 3);
 }
 
 #[test]
-fn broadcast_has_a_budget() {
+fn broadcasts_are_rate_limited() {
     let mut lan = Lan::connected(2);
     for _ in 0..600 {
         lan.send(0, &udp(v4(0), [255; 4], 4445, 5));
         lan.run();
     }
     assert_eq!(lan.devices[1].received.len(), 500);
-    assert_eq!(lan.devices[0].tunnel.drops().get(DropReason::Storm), 100);
+    assert_eq!(lan.devices[0].tunnel.drops().get(DropReason::BroadcastRateLimited), 100);
     lan.now += Duration::from_secs(1);
     lan.send(0, &udp(v4(0), [255; 4], 4445, 5));
     lan.run();
@@ -202,12 +203,12 @@ fn broadcast_has_a_budget() {
 }
 
 #[test]
-fn parties_share_a_tunnel_and_nothing_else() {
+fn parties_share_only_the_tunnel() {
     let mut lan = Lan::connected(2);
     let keys = [98, 99].map(|byte| StaticSecret::from([byte; 32]));
     for (member, other) in [(0, 1), (1, 0)] {
         let tunnel = &mut lan.devices[member].tunnel;
-        tunnel.set_party(lan.now, OTHER_PARTY, keys[member].clone(), net(member));
+        tunnel.set_party(OTHER_PARTY, keys[member].clone(), party_config(member));
         tunnel.set_peer(lan.now, OTHER_PARTY, device_id(other), peer_config(other, &keys[other]));
         tunnel.set_path(lan.now, OTHER_PARTY, device_id(other), Some(DIRECT));
     }
@@ -215,7 +216,7 @@ fn parties_share_a_tunnel_and_nothing_else() {
     let tunnel = &mut lan.devices[0].tunnel;
     assert!(tunnel.session(OTHER_PARTY, device_id(1)).unwrap().ready);
     lan.send(0, &udp(v4(0), [255; 4], 4445, 5));
-    assert!(lan.devices[0].out.bursts().all(|burst| burst.party == PARTY));
+    assert!(lan.devices[0].outbox.bursts().all(|burst| burst.party == PARTY));
     lan.run();
     let tunnel = &mut lan.devices[0].tunnel;
     tunnel.remove_party(PARTY);
@@ -224,64 +225,51 @@ fn parties_share_a_tunnel_and_nothing_else() {
 }
 
 #[test]
-fn control_messages_of_all_sizes_arrive_and_never_touch_the_device() {
+fn control_messages_of_all_sizes_arrive_and_never_reach_the_device() {
     let mut lan = Lan::connected(2);
     for len in [0, 1, 1200, 1201, MAX_CONTROL_MESSAGE_LEN] {
         let message: Vec<_> = (0..len).map(|i| (i % 251) as u8).collect();
-        let Device { tunnel, out, .. } = &mut lan.devices[0];
-        tunnel.send_control(lan.now, PARTY, device_id(1), &message, out).unwrap();
+        let Device { tunnel, outbox, .. } = &mut lan.devices[0];
+        tunnel.send_control(lan.now, PARTY, device_id(1), &message, outbox).unwrap();
         lan.run();
         assert_eq!(lan.devices[1].control.pop(), Some((device_id(0), message)));
     }
     assert!(lan.devices[1].received.is_empty());
-    let Device { tunnel, out, .. } = &mut lan.devices[0];
+    let Device { tunnel, outbox, .. } = &mut lan.devices[0];
     let long = vec![0; MAX_CONTROL_MESSAGE_LEN + 1];
-    let refused = tunnel.send_control(lan.now, PARTY, device_id(1), &long, out);
+    let refused = tunnel.send_control(lan.now, PARTY, device_id(1), &long, outbox);
     assert_eq!(refused, Err(ControlTooLong(MAX_CONTROL_MESSAGE_LEN + 1)));
 }
 
 #[test]
-fn local_programs_cannot_speak_on_the_control_port() {
+fn local_programs_cannot_use_the_control_port() {
     let mut lan = Lan::connected(2);
-    lan.send(0, &udp(v6(0), v6(1), crate::CONTROL_PORT, 50));
+    lan.send(0, &udp(v6(0), v6(1), CONTROL_PORT, 50));
     lan.run();
     assert!(lan.devices[1].control.is_empty());
-    assert_eq!(lan.devices[0].tunnel.drops().get(DropReason::ControlPort), 1);
+    assert_eq!(lan.devices[0].tunnel.drops().get(DropReason::ReservedPort), 1);
 }
 
 #[test]
-fn datagrams_of_one_size_are_one_burst_with_room_for_a_relay_header() {
+fn datagrams_of_one_size_share_a_burst_with_relay_headroom() {
     let mut lan = Lan::connected(2);
     let relayed = PathConfig { headroom: RELAY_HEADROOM, mtu: None };
     lan.devices[0].tunnel.set_path(lan.now, PARTY, device_id(1), Some(relayed));
     for len in [1000, 1000, 1000, 200, 1000] {
         lan.send(0, &udp(v4(0), v4(1), 7, len));
     }
-    let shapes: Vec<_> =
-        lan.devices[0].out.bursts().map(|burst| (burst.headroom, burst.segment, burst.bytes.len())).collect();
+    let shapes: Vec<_> = lan.devices[0]
+        .outbox
+        .bursts()
+        .map(|burst| (burst.headroom, burst.segment, burst.bytes.len()))
+        .collect();
     assert_eq!(shapes, [(4, 1064, 3 * 1064 + 264), (4, 1064, 1064)]);
     lan.run();
     assert_eq!(lan.devices[1].received.len(), 5);
 }
 
 #[test]
-fn a_burst_never_exceeds_what_the_kernel_takes() {
-    let mut lan = Lan::connected(2);
-    for _ in 0..150 {
-        lan.send(0, &udp(v4(0), v4(1), 7, 4));
-    }
-    for _ in 0..60 {
-        lan.send(0, &udp(v4(0), v4(1), 7, 1372));
-    }
-    for burst in lan.devices[0].out.bursts() {
-        assert!(burst.bytes.len() <= 65_000 && burst.bytes.len().div_ceil(burst.segment) <= 64);
-    }
-    lan.run();
-    assert_eq!(lan.devices[1].received.len(), 210);
-}
-
-#[test]
-fn an_unemptied_outbox_does_not_grow_without_bound() {
+fn outbox_that_is_not_emptied_stays_bounded() {
     let mut lan = Lan::connected(2);
     for _ in 0..1000 {
         lan.send(0, &udp(v4(0), v4(1), 7, 1372));
@@ -290,18 +278,18 @@ fn an_unemptied_outbox_does_not_grow_without_bound() {
 }
 
 #[test]
-fn an_unknown_party_is_not_served() {
-    let mut tunnel = Tunnel::new(Lan::strangers(1).now, [0; 32]);
-    let mut out = Outbox::new();
-    let now = Lan::strangers(1).now;
-    tunnel.handle_packet(now, PARTY, &mut udp(v4(0), v4(1), 7, 4), &mut out);
+fn packets_of_an_unknown_party_are_dropped() {
+    let mut tunnel = Tunnel::new(Lan::without_paths(1).now, [0; 32]);
+    let mut outbox = Outbox::new();
+    let now = Lan::without_paths(1).now;
+    tunnel.handle_packet(now, PARTY, &mut udp(v4(0), v4(1), 7, 4), &mut outbox);
     tunnel.set_path(now, PARTY, device_id(1), Some(DIRECT));
-    assert!(out.is_empty() && tunnel.poll_timeout().is_none());
+    assert!(outbox.is_empty() && tunnel.poll_timeout().is_none());
     assert_eq!(tunnel.drops().get(DropReason::UnknownParty), 1);
 }
 
 #[test]
-fn an_address_goes_with_whoever_claims_it_now() {
+fn packets_go_to_the_member_that_claimed_the_address_last() {
     let mut lan = Lan::connected(3);
     let secrets = secrets(3);
     let claim = |lan: &mut Lan, member: usize, host: u8| {
@@ -321,7 +309,7 @@ fn an_address_goes_with_whoever_claims_it_now() {
     claim(&mut lan, 2, 2);
     claim(&mut lan, 1, 98);
     assert_eq!(sent_to(&mut lan), [0, 1]);
-    // What another has claimed since stays with it.
+    // An address that another member has claimed since stays with that member.
     claim(&mut lan, 1, 2);
     claim(&mut lan, 2, 97);
     assert_eq!(sent_to(&mut lan), [1, 0]);
