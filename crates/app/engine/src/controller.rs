@@ -60,7 +60,7 @@ fn stopped() -> AppError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use partyline_model::{DeviceId, DeviceView, NetworkView, Phase};
+    use partyline_model::{Command, DeviceId, DeviceView, NetworkView, Phase};
 
     fn snapshot() -> Arc<Snapshot> {
         Arc::new(Snapshot {
