@@ -6,8 +6,8 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use partyline_model::{Allocation, Badge, Filtering, Mapping};
-use partyline_netcheck::{Config, Login, Netcheck, Socket, StunServer, Term};
+use partyline_model::{Allocation, Badge, Filtering, Mapping, SocketId};
+use partyline_netcheck::{Config, CredentialMechanism, Netcheck, StunCredentials, StunServer};
 use partyline_tests_interop::netns::{Netns, Running, Street};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,7 +34,7 @@ fn survey_as(bind: SocketAddr, server: StunServer) -> Result<Netcheck> {
     let socket = UdpSocket::bind(bind)?;
     let start = Instant::now();
     let mut netcheck = Netcheck::new(start, [3; 32], Config::default());
-    netcheck.set_local(start, vec![socket.local_addr()?]);
+    netcheck.set_local_addresses(start, vec![socket.local_addr()?]);
     netcheck.set_servers(start, vec![server]);
     let mut buffer = [0; 1500];
     while !netcheck.report().finished {
@@ -48,7 +48,7 @@ fn survey_as(bind: SocketAddr, server: StunServer) -> Result<Netcheck> {
         let wait = wait.unwrap_or(PATIENCE).clamp(Duration::from_millis(1), Duration::from_secs(1));
         socket.set_read_timeout(Some(wait))?;
         if let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            netcheck.handle_datagram(Instant::now(), Socket::Tunnel, from, &buffer[..length]);
+            netcheck.handle_datagram(Instant::now(), SocketId::MAIN, from, &buffer[..length]);
         }
         netcheck.handle_timeout(Instant::now());
     }
@@ -78,8 +78,8 @@ fn without_a_nat_everything_is_open() -> Result<()> {
     assert_eq!(profile.mapping, Some(Mapping::EndpointIndependent), "{report:?}");
     assert_eq!(profile.filtering, Some(Filtering::EndpointIndependent), "{report:?}");
     assert_eq!(netcheck.badge(), Some(Badge::Open));
-    assert_eq!(report.servers[0].other, Some((ips[1], alternate).into()));
-    assert_eq!(report.dropped, partyline_netcheck::Dropped::default());
+    assert_eq!(report.servers[0].other_address, Some((ips[1], alternate).into()));
+    assert_eq!(report.dropped, partyline_netcheck::DropCounters::default());
     Ok(())
 }
 
@@ -92,15 +92,20 @@ fn a_server_that_asks_who_we_are_is_told() -> Result<()> {
     let _coturn = Running::start("coturn", "turnserver", &arguments, None)?;
     let bind = (Ipv4Addr::LOCALHOST, 0).into();
     let server = StunServer::new("coturn", (ips[0], port).into());
-    let login =
-        |password: &str| Some(Login { username: "anna".into(), password: password.into(), term: Term::Long });
-    let known = survey_as(bind, StunServer { login: login("secret"), ..server.clone() })?;
+    let login = |password: &str| {
+        Some(StunCredentials {
+            username: "anna".into(),
+            password: password.into(),
+            mechanism: CredentialMechanism::LongTerm,
+        })
+    };
+    let known = survey_as(bind, StunServer { credentials: login("secret"), ..server.clone() })?;
     let (profile, report) = (known.profile(), known.report());
     assert_eq!(profile.mapping, Some(Mapping::EndpointIndependent), "{report:?}");
     assert_eq!(profile.filtering, Some(Filtering::EndpointIndependent), "{report:?}");
-    for stranger in [StunServer { login: login("guess"), ..server.clone() }, server] {
+    for stranger in [StunServer { credentials: login("guess"), ..server.clone() }, server] {
         let report = survey_as(bind, stranger)?.report();
-        assert!(report.servers[0].silent && report.dropped.unusable > 0, "{report:?}");
+        assert!(report.servers[0].timed_out && report.dropped.unusable > 0, "{report:?}");
     }
     Ok(())
 }

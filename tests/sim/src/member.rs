@@ -153,7 +153,7 @@ impl Member {
             },
             version: "test".to_owned(),
             paths: PathsConfig::default(),
-            netcheck: NetcheckConfig { spares: self.spares, ..NetcheckConfig::default() },
+            netcheck: NetcheckConfig { probe_sockets: self.spares, ..NetcheckConfig::default() },
         };
         let mut node = Node::new(now, seed, config, self.disk.as_deref()).expect("state that can be read");
         node.handle_network(now, self.network());

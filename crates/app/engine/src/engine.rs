@@ -435,8 +435,8 @@ impl Engine {
         if self.snapshot_due(now) <= now.instant {
             let states = self.ports.states();
             self.node.handle_router(router::checks(&states));
-            self.node.handle_promises(now, router::promises(&states));
-            self.ports.talk_to(self.node.kept_servers());
+            self.node.handle_peer_mappings(now, router::promises(&states));
+            self.ports.talk_to(self.node.keepalive_servers());
             self.node.measure(now);
             self.shown = (self.node.revision(), now);
             self.snapshots.send_replace(Arc::new(self.node.snapshot(now)));

@@ -25,7 +25,7 @@ pub(crate) fn node(now: Now, options: &EngineOptions, store: &Store) -> Result<N
         settings: options.settings.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         paths: partyline_node::PathsConfig::default(),
-        netcheck: partyline_node::NetcheckConfig { spares: SPARES, ..Default::default() },
+        netcheck: partyline_node::NetcheckConfig { probe_sockets: SPARES, ..Default::default() },
     };
     let mut seed = [0; 32];
     rand::rngs::OsRng.fill_bytes(&mut seed);

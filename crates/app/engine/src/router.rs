@@ -1,7 +1,7 @@
 //! How the router was asked for a port, for people.
 
 use partyline_model::RouterCheck;
-use partyline_node::Promise;
+use partyline_node::PeerMapping;
 use partyline_portmap::{Health, MethodState};
 
 /// Every way, with what came of it.
@@ -10,10 +10,10 @@ pub(crate) fn checks(states: &[MethodState]) -> Vec<RouterCheck> {
 }
 
 /// What it promises for single flows where it opens no port.
-pub(crate) fn promises(states: &[MethodState]) -> Vec<Promise> {
+pub(crate) fn promises(states: &[MethodState]) -> Vec<PeerMapping> {
     let flows = states.iter().flat_map(|state| &state.flows);
     flows
-        .map(|flow| Promise { remote: flow.remote, external: flow.external, lifetime: flow.lifetime })
+        .map(|flow| PeerMapping { remote: flow.remote, external: flow.external, lifetime: flow.lifetime })
         .collect()
 }
 
@@ -63,6 +63,6 @@ mod tests {
         let said = "the router refused: it opens no ports; but keeps the way to 11.0.0.9:3478 open for 600 s at a \
                     time, from 11.0.0.1:41641";
         assert_eq!((check.works, check.problem.as_deref()), (false, Some(said)));
-        assert_eq!(promises(&[state]), [Promise { remote, external, lifetime }]);
+        assert_eq!(promises(&[state]), [PeerMapping { remote, external, lifetime }]);
     }
 }

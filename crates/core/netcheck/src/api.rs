@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::{CheckStep, Confidence, NatProfile};
+use partyline_model::{CheckStep, Confidence, NatProfile, SocketId};
 use partyline_wire::credentials::Credentials;
 
 use crate::stun;
@@ -17,22 +17,22 @@ pub struct Config {
     pub enabled: bool,
     /// How often the mapping is kept alive and the public address looked at again. The moment is moved by up to a
     /// tenth, so that many members do not ask at once.
-    pub refresh: Duration,
+    pub keepalive_interval: Duration,
     /// How long a server may stay silent before it is given up until the next refresh; one that has answered before
     /// gets four times as long. A late answer counts all the same.
-    pub patience: Duration,
-    /// How many sockets that have sent nothing yet are lent whenever [`Event::SparesWanted`] asks for them. Without any
+    pub response_timeout: Duration,
+    /// How many sockets that have sent nothing yet [`Event::OpenProbeSockets`] asks for. Without any
     /// the measurement is made from the tunnel's socket, where the tunnel's own packets disturb it.
-    pub spares: u8,
+    pub probe_sockets: u8,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             enabled: true,
-            refresh: Duration::from_secs(22),
-            patience: Duration::from_millis(2500),
-            spares: 0,
+            keepalive_interval: Duration::from_secs(22),
+            response_timeout: Duration::from_millis(2500),
+            probe_sockets: 0,
         }
     }
 }
@@ -45,68 +45,58 @@ pub struct StunServer {
     /// Where it answers.
     pub address: SocketAddr,
     /// What to say if it wants to know who asks.
-    pub login: Option<Login>,
+    pub credentials: Option<StunCredentials>,
 }
 
 impl StunServer {
     /// A server that asks nobody who they are, as most do.
     #[must_use]
     pub fn new(name: impl Into<String>, address: SocketAddr) -> Self {
-        Self { name: name.into(), address, login: None }
+        Self { name: name.into(), address, credentials: None }
     }
 }
 
 /// A user name and a password.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Login {
+pub struct StunCredentials {
     /// The user name.
     pub username: String,
     /// The password.
     pub password: String,
     /// How they are used.
-    pub term: Term,
+    pub mechanism: CredentialMechanism,
 }
 
 /// The two ways of saying who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Term {
+pub enum CredentialMechanism {
     /// Once the server has asked for it, with its realm and nonce (RFC 8489, section 9.2).
-    Long,
+    LongTerm,
     /// From the first question on (RFC 8489, section 9.1).
-    Short,
+    ShortTerm,
 }
 
-impl Login {
+impl StunCredentials {
     /// `None` if the password has characters that short-term credentials cannot have.
     pub(crate) fn credentials(&self) -> Option<Credentials> {
-        match self.term {
-            Term::Long => Some(Credentials::new(&self.username, &self.password)),
-            Term::Short => Credentials::short_term(&self.username, &self.password),
+        match self.mechanism {
+            CredentialMechanism::LongTerm => Some(Credentials::new(&self.username, &self.password)),
+            CredentialMechanism::ShortTerm => Credentials::short_term(&self.username, &self.password),
         }
     }
 }
 
-impl std::fmt::Debug for Login {
+impl std::fmt::Debug for StunCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Login").finish_non_exhaustive()
+        f.debug_struct("StunCredentials").finish_non_exhaustive()
     }
-}
-
-/// Which socket a datagram goes out of or came in by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub enum Socket {
-    /// The one that the tunnel uses.
-    #[default]
-    Tunnel,
-    /// One of those named by [`crate::Netcheck::set_spares`], by its position. Never asked for if there are none.
-    Spare(u8),
 }
 
 /// A datagram to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
     /// From which socket.
-    pub socket: Socket,
+    pub socket: SocketId,
     /// Where to.
     pub destination: SocketAddr,
     /// What.
@@ -115,7 +105,7 @@ pub struct Transmit {
 
 /// What the router has promised for a flow of the tunnel's socket (PCP's PEER, RFC 6887 section 12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Promise {
+pub struct PeerMapping {
     /// The server that the flow goes to.
     pub remote: SocketAddr,
     /// Where the server sees the socket, as the router says.
@@ -126,14 +116,14 @@ pub struct Promise {
 
 /// What an observer is asked to do: to send a packet that only it and we know to where one of our lent sockets is seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Errand {
+pub struct FilteringProbeRequest {
     /// Where a server sees the socket.
     pub to: SocketAddr,
     /// What nobody can guess.
     pub token: [u8; 12],
 }
 
-impl Errand {
+impl FilteringProbeRequest {
     /// The packet: a Binding indication (RFC 8489), which asks for no answer.
     #[must_use]
     pub fn packet(&self) -> Vec<u8> {
@@ -143,7 +133,7 @@ impl Errand {
 
 /// Two UDP ports of one address that a member lends: where servers see two sockets of its.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pair {
+pub struct PortPair {
     /// The port that our NAT is opened for.
     pub first: SocketAddr,
     /// The other.
@@ -152,15 +142,15 @@ pub struct Pair {
 
 /// What a member who lends two ports is asked to do: to send one packet from each to each of two of our sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Round {
+pub struct ProbeRound {
     /// Where a server sees them.
     pub to: [SocketAddr; 2],
     /// What nobody can guess.
     pub token: [u8; 12],
 }
 
-impl Round {
-    /// The packet, as that of [`Errand::packet`].
+impl ProbeRound {
+    /// The packet, as that of [`FilteringProbeRequest::packet`].
     #[must_use]
     pub fn packet(&self) -> Vec<u8> {
         stun::indication(self.token)
@@ -177,18 +167,24 @@ pub enum Event {
     Profile(NatProfile),
     /// UDP was found to be blocked, or to be open again.
     UdpBlocked(bool),
-    /// So many sockets are needed that have sent nothing yet; answered by [`crate::Netcheck::set_spares`]. Those lent
-    /// before are not needed any more.
-    SparesWanted(u8),
-    /// The sockets that were lent are not needed any more.
-    SparesDone,
+    /// These sockets are to be opened, in place of those opened before; answered by
+    /// [`crate::Netcheck::probe_sockets_opened`].
+    OpenProbeSockets {
+        /// The new sockets.
+        ids: Vec<SocketId>,
+    },
+    /// These sockets are not needed any more.
+    CloseProbeSockets {
+        /// All sockets that were asked for.
+        ids: Vec<SocketId>,
+    },
     /// Somebody elsewhere may show that the NAT lets everybody in, by what it sends for us; or lend two ports, to show
-    /// whom it lets in ([`crate::Netcheck::set_pair`]).
-    ObserverWanted(Errand),
-    /// The member whose ports [`crate::Netcheck::set_pair`] took is to send.
-    RoundWanted(Round),
-    /// A server does not answer. Whether it does over TCP ([`crate::Netcheck::set_reachable`]) would tell why.
-    Silent(SocketAddr),
+    /// whom it lets in ([`crate::Netcheck::set_port_pair`]).
+    RequestFilteringProbe(FilteringProbeRequest),
+    /// The member whose ports [`crate::Netcheck::set_port_pair`] took is to send.
+    RequestProbeRound(ProbeRound),
+    /// A server does not answer. Whether it does over TCP ([`crate::Netcheck::set_tcp_reachable`]) would tell why.
+    ServerTimedOut(SocketAddr),
 }
 
 /// What was asked and what came of it.
@@ -203,7 +199,7 @@ pub struct Report {
     /// When it ended.
     pub finished_at: Option<Instant>,
     /// How long it took from the first question on, once it ended.
-    pub took: Option<Duration>,
+    pub duration: Option<Duration>,
     /// Datagrams sent for it so far.
     pub packets: u32,
     /// How far it is with what.
@@ -213,7 +209,7 @@ pub struct Report {
     /// What could not be measured and why, in words for a person.
     pub gaps: Vec<&'static str>,
     /// Datagrams that looked like answers to us and were dropped.
-    pub dropped: Dropped,
+    pub dropped: DropCounters,
 }
 
 /// One server's part.
@@ -228,14 +224,14 @@ pub struct ServerReport {
     /// The address at which it saw the tunnel's socket.
     pub reflexive: Option<SocketAddr>,
     /// Its second address (RFC 5780), if it says it has one.
-    pub other: Option<SocketAddr>,
+    pub other_address: Option<SocketAddr>,
     /// Whether it failed to answer when it was last asked.
-    pub silent: bool,
+    pub timed_out: bool,
 }
 
 /// Datagrams dropped, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Dropped {
+pub struct DropCounters {
     /// Not well-formed STUN, or a FINGERPRINT that is not the message's.
     pub malformed: u32,
     /// To a transaction of ours that is over: the answers to retransmissions.

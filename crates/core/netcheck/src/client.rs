@@ -12,8 +12,10 @@ use rand_core::{RngCore, SeedableRng};
 
 use partyline_wire::credentials::Credentials;
 
+use partyline_model::SocketId;
+
 use crate::{
-    Dropped, Login, Socket, Transmit,
+    DropCounters, StunCredentials, Transmit,
     rto::RoundTrips,
     stun::{self, Answer, Change, Flaw, Id},
 };
@@ -32,7 +34,7 @@ const MOST_TRANSACTIONS: usize = 512;
 /// What to ask.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Query<P> {
-    pub(crate) socket: Socket,
+    pub(crate) socket: SocketId,
     pub(crate) destination: SocketAddr,
     pub(crate) change: Change,
     /// Where a server that honours `change` answers from.
@@ -45,7 +47,7 @@ pub(crate) struct Query<P> {
 /// What came of a query.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Heard<P> {
-    pub(crate) socket: Socket,
+    pub(crate) socket: SocketId,
     pub(crate) purpose: P,
     pub(crate) destination: SocketAddr,
     pub(crate) asked: Instant,
@@ -84,7 +86,7 @@ pub(crate) struct Client<P> {
     /// By server address: what we say there if we are asked.
     credentials: BTreeMap<IpAddr, Credentials>,
     rng: ChaCha12Rng,
-    pub(crate) dropped: Dropped,
+    pub(crate) dropped: DropCounters,
     /// Datagrams sent so far.
     pub(crate) sent: u32,
 }
@@ -103,7 +105,7 @@ impl<P: Copy> Client<P> {
     }
 
     /// What to say to servers that want to know who asks; a challenge that is known already stays so.
-    pub(crate) fn add_logins<'a>(&mut self, logins: impl Iterator<Item = (IpAddr, &'a Login)>) {
+    pub(crate) fn add_logins<'a>(&mut self, logins: impl Iterator<Item = (IpAddr, &'a StunCredentials)>) {
         for (server, login) in logins {
             if let (false, Some(credentials)) = (self.credentials.contains_key(&server), login.credentials())
             {
@@ -141,7 +143,7 @@ impl<P: Copy> Client<P> {
     pub(crate) fn handle(
         &mut self,
         now: Instant,
-        socket: Socket,
+        socket: SocketId,
         source: SocketAddr,
         bytes: &[u8],
     ) -> Option<Option<Heard<P>>> {
@@ -235,13 +237,13 @@ impl<P: Copy> Client<P> {
 
     /// What a request was for that one of our sockets sent and another one got, through a NAT that turns packets
     /// around.
-    pub(crate) fn echoed(&self, socket: Socket, bytes: &[u8]) -> Option<P> {
+    pub(crate) fn echoed(&self, socket: SocketId, bytes: &[u8]) -> Option<P> {
         let transaction = self.transactions.get(&stun::requested_id(bytes)?)?;
         (transaction.query.socket != socket).then_some(transaction.query.purpose)
     }
 
     /// What a question was for that one of our sockets asked and another one got the answer to, as it wanted.
-    pub(crate) fn forwarded(&self, socket: Socket, source: SocketAddr, bytes: &[u8]) -> Option<P> {
+    pub(crate) fn forwarded(&self, socket: SocketId, source: SocketAddr, bytes: &[u8]) -> Option<P> {
         let query = &self.transactions.get(&stun::answered_id(bytes)?)?.query;
         let wanted = matches!(query.change, Change::ToPort(_)) && query.destination == source;
         (wanted && query.socket != socket && stun::answer(bytes, source, None).is_ok())
@@ -283,7 +285,7 @@ impl<P: Copy> Client<P> {
     }
 
     /// Sends something that only opens the NAT.
-    pub(crate) fn indicate(&mut self, socket: Socket, destination: SocketAddr) {
+    pub(crate) fn indicate(&mut self, socket: SocketId, destination: SocketAddr) {
         let bytes = stun::indication(self.token());
         self.sent = self.sent.saturating_add(1);
         self.transmits.push_back(Transmit { socket, destination, bytes });

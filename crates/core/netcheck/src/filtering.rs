@@ -10,7 +10,7 @@ use std::{net::SocketAddr, time::Instant};
 use partyline_model::{Filtering, Mapping};
 
 use crate::{
-    Pair,
+    PortPair,
     client::Client,
     observer::Watch,
     pair::{PairTest, Step},
@@ -38,7 +38,7 @@ pub(crate) struct FilteringTest {
     /// Whether a member was asked, or could not be.
     watched: bool,
     /// What a member lends.
-    pub(crate) pair: Option<Pair>,
+    pub(crate) pair: Option<PortPair>,
 }
 
 #[derive(Debug, Default)]

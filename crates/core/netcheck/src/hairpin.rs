@@ -9,10 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::Mapping;
+use partyline_model::{Mapping, SocketId};
 
 use crate::{
-    Socket,
     client::{Client, Query},
     stun::Change,
     survey::{Purpose, Survey},
@@ -26,14 +25,14 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// Two sockets with their outside addresses, sending to each other.
 #[derive(Debug)]
 pub(crate) struct Hairpin {
-    ends: [(Socket, SocketAddr); 2],
+    ends: [(SocketId, SocketAddr); 2],
     rounds: u32,
     next: Instant,
     arrived: bool,
 }
 
 impl Hairpin {
-    pub(crate) fn new(now: Instant, one: (Socket, SocketAddr), other: (Socket, SocketAddr)) -> Self {
+    pub(crate) fn new(now: Instant, one: (SocketId, SocketAddr), other: (SocketId, SocketAddr)) -> Self {
         Self { ends: [one, other], rounds: 0, next: now, arrived: false }
     }
 
@@ -116,7 +115,7 @@ impl Survey {
     /// A test with two sockets, if there are two and a NAT is between them and the servers: without one it would be
     /// this computer itself that brings the packets back.
     fn new_hairpin(&self, now: Instant) -> Option<Hairpin> {
-        let outside = |socket: Socket| Some((socket, self.seen_of(socket).first()?.reflexive));
+        let outside = |socket: SocketId| Some((socket, self.seen_of(socket).first()?.reflexive));
         let (one, other) = (outside(self.roles.mapping)?, outside(*self.roles.fresh.last()?)?);
         let turnable =
             one.1.ip() == other.1.ip() && one.1.is_ipv4() && !self.terms.local.contains(&one.1.ip());

@@ -1,7 +1,7 @@
 //! Flows that the router has promised to keep.
 //!
 //! A router that speaks PCP but opens no ports may still say for the flows that there are where they are seen, and how
-//! long it keeps them ([`Promise`]). Its outside address tells of another NAT above it, as that of an open port would.
+//! long it keeps them ([`PeerMapping`]). Its outside address tells of another NAT above it, as that of an open port would.
 //! The flow to the server that is asked now and then needs fewer questions then, if the server does see it there: else
 //! another NAT, with a lifetime of its own, lies between, or the router is wrong. One that did not keep its word is not
 //! believed again in the same network.
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Netcheck, Promise, servers::Family};
+use crate::{Netcheck, PeerMapping, servers::Family};
 
 /// However long the promise is: other changes want to be seen too.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -19,7 +19,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// What is promised.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    promises: Vec<Promise>,
+    promises: Vec<PeerMapping>,
     broken: bool,
 }
 
@@ -38,15 +38,15 @@ impl Kept {
         self.promises.iter().map(|promise| promise.external.ip()).find(IpAddr::is_ipv4)
     }
 
-    fn promise(&self, remote: SocketAddr) -> Option<&Promise> {
+    fn promise(&self, remote: SocketAddr) -> Option<&PeerMapping> {
         self.promises.iter().find(|promise| promise.remote == remote)
     }
 }
 
 impl Netcheck {
     /// Takes what the router promises for the tunnel socket's flows; the whole list every time. To be told again after
-    /// [`Netcheck::set_local`] and [`Netcheck::restart`], which forget.
-    pub fn set_promises(&mut self, now: Instant, promises: Vec<Promise>) {
+    /// [`Netcheck::set_local_addresses`] and [`Netcheck::restart`], which forget.
+    pub fn set_peer_mappings(&mut self, now: Instant, promises: Vec<PeerMapping>) {
         if self.kept.promises != promises {
             self.kept.promises = promises;
             self.note_mapped();
@@ -57,7 +57,7 @@ impl Netcheck {
 
     /// The servers that the tunnel's socket wants to be heard by at any time: one of each address family.
     #[must_use]
-    pub fn kept_servers(&self) -> Vec<SocketAddr> {
+    pub fn keepalive_servers(&self) -> Vec<SocketAddr> {
         let answering = Family::BOTH.into_iter().filter_map(|family| self.servers.answering(family));
         answering.map(|(_, server)| server.report.address).collect()
     }
@@ -70,7 +70,7 @@ impl Netcheck {
             let true_one = promise.filter(|promise| Some(promise.external) == server.report.reflexive);
             true_one.map_or(Duration::ZERO, |promise| promise.lifetime)
         });
-        let usual = self.config.refresh;
+        let usual = self.config.keepalive_interval;
         let lifetime = promised.min().filter(|_| !self.kept.broken).unwrap_or_default();
         (lifetime / 2).clamp(usual, LONGEST.max(usual))
     }

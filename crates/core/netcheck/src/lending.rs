@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use partyline_model::SocketId;
+
 use crate::{
-    Event, Netcheck, Socket,
+    Event, Netcheck,
     client::Heard,
     lifetime::{Lifetime, Lived},
     servers::Family,
@@ -49,7 +51,7 @@ impl Idle {
         self.running.iter_mut().for_each(|running| running.unseen(index));
     }
 
-    pub(crate) fn arrived(&mut self, socket: Socket, index: u8) {
+    pub(crate) fn arrived(&mut self, socket: SocketId, index: u8) {
         self.running.iter_mut().for_each(|running| running.arrived(socket, index));
     }
 
@@ -70,19 +72,17 @@ impl Netcheck {
     /// Takes the sockets that were lent, or asks for some.
     pub(crate) fn borrow(&mut self) {
         let wanted = self.config.enabled && !self.servers.list.is_empty();
-        if wanted && !self.spares.is_empty() {
+        if wanted && !self.probe_sockets.is_empty() {
             self.lend();
-        } else if wanted && self.config.spares > 0 {
-            self.lent = true;
-            self.events.push_back(Event::SparesWanted(self.config.spares));
+        } else if wanted && self.config.probe_sockets > 0 {
+            self.requested = (0..self.config.probe_sockets.into()).map(SocketId::probe).collect();
+            self.events.push_back(Event::OpenProbeSockets { ids: self.requested.clone() });
         }
     }
 
     pub(crate) fn lend(&mut self) {
-        let spares = std::mem::take(&mut self.spares);
-        let named = (0..).zip(&spares).map(|(index, spare)| (Socket::Spare(index), spare.port()));
-        let named: Vec<_> = named.collect();
-        self.surveys.iter_mut().for_each(|survey| survey.lend(&named));
+        let opened = std::mem::take(&mut self.probe_sockets);
+        self.surveys.iter_mut().for_each(|survey| survey.lend(&opened));
     }
 
     pub(crate) fn finish(&mut self, now: Instant) {
@@ -109,8 +109,15 @@ impl Netcheck {
     }
 
     fn give_back(&mut self) {
-        if !self.idle.is_running() && std::mem::take(&mut self.lent) {
-            self.events.push_back(Event::SparesDone);
+        if !self.idle.is_running() {
+            self.close_probe_sockets();
+        }
+    }
+
+    pub(crate) fn close_probe_sockets(&mut self) {
+        let ids = std::mem::take(&mut self.requested);
+        if !ids.is_empty() {
+            self.events.push_back(Event::CloseProbeSockets { ids });
         }
     }
 
@@ -121,7 +128,8 @@ impl Netcheck {
         let outside = survey.seen_of(roles.mapping).first()?.reflexive.ip();
         let behind = !survey.terms.local.contains(&outside) && !roles.fresh.is_empty();
         let idle: Vec<_> = roles.fresh.iter().copied().chain([roles.filtering]).collect();
-        behind.then(|| Lifetime::new(now, reference.server, roles.mapping, &idle, self.config.patience))
+        behind
+            .then(|| Lifetime::new(now, reference.server, roles.mapping, &idle, self.config.response_timeout))
     }
 
     pub(crate) fn measure_idle(&mut self, now: Instant) {

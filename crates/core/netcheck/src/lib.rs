@@ -37,8 +37,8 @@ mod trial;
 mod watch;
 
 pub use api::{
-    Config, Dropped, Errand, Event, Login, Pair, Promise, Report, Round, ServerReport, Socket, StunServer,
-    Term, Transmit,
+    Config, CredentialMechanism, DropCounters, Event, FilteringProbeRequest, PeerMapping, PortPair,
+    ProbeRound, Report, ServerReport, StunCredentials, StunServer, Transmit,
 };
 pub use netcheck::Netcheck;
-pub use observer::{question, seen_at};
+pub use observer::{binding_request, mapped_address};

@@ -12,8 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use partyline_model::SocketId;
+
 use crate::{
-    Socket,
     client::{Client, Query},
     stun::Change,
     survey::Purpose,
@@ -30,7 +31,7 @@ const KNOCK_GAP: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Lifetime {
     server: SocketAddr,
-    asker: Socket,
+    asker: SocketId,
     patience: Duration,
     watches: Vec<Watch>,
 }
@@ -48,7 +49,7 @@ pub(crate) enum Lived {
 
 #[derive(Debug)]
 struct Watch {
-    socket: Socket,
+    socket: SocketId,
     span: Duration,
     outside: Option<SocketAddr>,
     state: State,
@@ -80,11 +81,11 @@ impl Lifetime {
     pub(crate) fn new(
         now: Instant,
         server: SocketAddr,
-        asker: Socket,
-        idle: &[Socket],
+        asker: SocketId,
+        idle: &[SocketId],
         patience: Duration,
     ) -> Self {
-        let watch = |(socket, span): (&Socket, u64)| Watch {
+        let watch = |(socket, span): (&SocketId, u64)| Watch {
             socket: *socket,
             span: Duration::from_secs(span),
             outside: None,
@@ -110,7 +111,7 @@ impl Lifetime {
     }
 
     /// A socket got what another one had asked for.
-    pub(crate) fn arrived(&mut self, socket: Socket, index: u8) {
+    pub(crate) fn arrived(&mut self, socket: SocketId, index: u8) {
         let Some(watch) = self.watches.get_mut(usize::from(index)) else { return };
         match watch.state {
             State::Knocking { again, .. } if watch.socket == socket => {

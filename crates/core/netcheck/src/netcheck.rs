@@ -6,10 +6,10 @@ use std::{
     time::Instant,
 };
 
-use partyline_model::NatProfile;
+use partyline_model::{NatProfile, SocketId};
 
 use crate::{
-    Config, Event, Socket, StunServer, Transmit,
+    Config, Event, StunServer, Transmit,
     client::{Client, Heard},
     history::History,
     kept::Kept,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 const MOST_LOCAL: usize = 32;
-const MOST_SPARES: usize = 8;
+const MAX_PROBE_SOCKETS: usize = 8;
 /// Measures the NAT, and watches the mapping of the tunnel's socket.
 ///
 /// Where no sockets are lent, let it speak before anybody else does: a NAT that preserves ports, or that filters, is
@@ -32,7 +32,8 @@ pub struct Netcheck {
     history: History,
     pub(crate) servers: Servers,
     pub(crate) local: Vec<SocketAddr>,
-    pub(crate) spares: Vec<SocketAddr>,
+    /// Sockets that are open and were not used by a measurement yet, with the ports they are bound to.
+    pub(crate) probe_sockets: Vec<(SocketId, u16)>,
     pub(crate) router: Option<IpAddr>,
     pub(crate) kept: Kept,
     pub(crate) online: bool,
@@ -44,8 +45,8 @@ pub struct Netcheck {
     /// Over IPv4 and over IPv6.
     pub(crate) surveys: [Survey; 2],
     pub(crate) idle: Idle,
-    /// Whether sockets were asked for, and are awaited or in use.
-    pub(crate) lent: bool,
+    /// Sockets that were asked for, and are awaited or in use.
+    pub(crate) requested: Vec<SocketId>,
     pub(crate) surveyed: Instant,
     sent_before: u32,
     /// When the measurement ended, and how many datagrams it took.
@@ -70,7 +71,7 @@ impl Netcheck {
             history: History::default(),
             servers: Servers::default(),
             local: Vec::new(),
-            spares: Vec::new(),
+            probe_sockets: Vec::new(),
             router: None,
             kept: Kept::default(),
             online: false,
@@ -79,7 +80,7 @@ impl Netcheck {
             observers: false,
             surveys: Family::BOTH.map(|_| Survey::new(Terms::default())),
             idle: Idle::default(),
-            lent: false,
+            requested: Vec::new(),
             surveyed: now,
             sent_before: 0,
             finished: None,
@@ -108,7 +109,7 @@ impl Netcheck {
 
     /// Tells the tunnel socket's own addresses (each interface's address with the socket's port). A change means
     /// another network and restarts everything.
-    pub fn set_local(&mut self, now: Instant, mut addresses: Vec<SocketAddr>) {
+    pub fn set_local_addresses(&mut self, now: Instant, mut addresses: Vec<SocketAddr>) {
         addresses.sort_unstable();
         addresses.dedup();
         addresses.truncate(MOST_LOCAL);
@@ -130,7 +131,7 @@ impl Netcheck {
     }
 
     /// Measures again because somebody wants to know; what is known stays until it is contradicted.
-    pub fn check(&mut self, now: Instant) {
+    pub fn remeasure(&mut self, now: Instant) {
         self.resurveys = 0;
         self.measure(now);
     }
@@ -140,20 +141,19 @@ impl Netcheck {
     pub fn set_enabled(&mut self, now: Instant, enabled: bool) {
         if self.config.enabled != enabled {
             self.config.enabled = enabled;
-            if std::mem::take(&mut self.lent) {
-                self.events.push_back(Event::SparesDone);
-            }
-            self.check(now);
+            self.close_probe_sockets();
+            self.remeasure(now);
         }
     }
 
-    /// Lends sockets that have sent nothing yet: their local addresses, at most 8. The first makes the measurement, the
-    /// others show how ports are allocated. To be called in answer to [`Event::SparesWanted`], or before
-    /// [`Netcheck::set_servers`] or [`Netcheck::restart`]; each measurement needs new ones.
-    pub fn set_spares(&mut self, now: Instant, mut addresses: Vec<SocketAddr>) {
-        addresses.truncate(MOST_SPARES);
-        self.spares = addresses;
-        if self.lent {
+    /// Takes sockets that have sent nothing yet with the ports they are bound to (`None` for a socket that could not
+    /// be opened), at most 8. The first makes the measurement, the others show how ports are allocated. To be called in
+    /// answer to [`Event::OpenProbeSockets`], or before [`Netcheck::set_servers`] or [`Netcheck::restart`]; each
+    /// measurement needs new ones.
+    pub fn probe_sockets_opened(&mut self, now: Instant, opened: &[(SocketId, Option<u16>)]) {
+        let bound = opened.iter().filter_map(|(id, port)| Some((*id, (*port)?)));
+        self.probe_sockets = bound.take(MAX_PROBE_SOCKETS).collect();
+        if !self.requested.is_empty() {
             self.lend();
             self.advance(now);
         }
@@ -169,7 +169,7 @@ impl Netcheck {
 
     /// Tells at which addresses servers answer over TCP or TLS: if those are silent over UDP, it is not because they
     /// are dead.
-    pub fn set_reachable(&mut self, now: Instant, addresses: impl IntoIterator<Item = IpAddr>) {
+    pub fn set_tcp_reachable(&mut self, now: Instant, addresses: impl IntoIterator<Item = IpAddr>) {
         let reachable = addresses.into_iter().collect();
         if self.reachable != reachable {
             self.reachable = reachable;
@@ -178,7 +178,7 @@ impl Netcheck {
     }
 
     /// Tells the router's external address as port mapping learned it; `None` while no port is mapped.
-    pub fn set_router(&mut self, now: Instant, external: Option<IpAddr>) {
+    pub fn set_router_address(&mut self, now: Instant, external: Option<IpAddr>) {
         self.router = external;
         self.note_mapped();
         self.advance(now);
@@ -195,7 +195,7 @@ impl Netcheck {
     }
 
     /// Whether the mapping must be kept alive (default: yes).
-    pub fn set_needed(&mut self, now: Instant, needed: bool) {
+    pub fn set_keepalive(&mut self, now: Instant, needed: bool) {
         self.needed = needed;
         self.schedule_refresh(now);
     }
@@ -204,7 +204,7 @@ impl Netcheck {
     pub fn handle_datagram(
         &mut self,
         now: Instant,
-        socket: Socket,
+        socket: SocketId,
         source: SocketAddr,
         bytes: &[u8],
     ) -> bool {
@@ -237,7 +237,7 @@ impl Netcheck {
             match purpose {
                 Purpose::Contact(index) | Purpose::Refresh(index) => {
                     self.servers.settle(now, index, State::Silent);
-                    self.events.push_back(Event::Silent(destination));
+                    self.events.push_back(Event::ServerTimedOut(destination));
                 }
                 Purpose::Greet(index) => self.idle.unseen(index),
                 other => self.survey(destination).silent(other),
@@ -261,7 +261,7 @@ impl Netcheck {
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         let transmit = self.client.poll_transmit()?;
-        if transmit.socket == Socket::Tunnel {
+        if transmit.socket == SocketId::MAIN {
             self.history.note(transmit.destination);
         }
         Some(transmit)
@@ -280,7 +280,7 @@ impl Netcheck {
         let local_port = self.local.first().map(SocketAddr::port).filter(|port| *port != 0);
         let fresh = self.history.is_fresh();
         let terms = Terms {
-            patience: self.config.patience,
+            patience: self.config.response_timeout,
             local: self.local.iter().map(SocketAddr::ip).collect(),
             local_port,
             fresh,
@@ -320,7 +320,7 @@ impl Netcheck {
         let Some(server) = self.servers.settle(now, index, state) else { return Continuity::Same };
         let Some(answer) = heard.answer else { return Continuity::Same };
         server.report.reflexive = Some(answer.mapped);
-        server.report.other = answer.other;
+        server.report.other_address = answer.other;
         server.report.rtt = heard.rtt.or(server.report.rtt);
         self.client.add_logins(self.servers.logins());
         let survey = &mut self.surveys[Family::of(heard.destination) as usize];
@@ -351,9 +351,9 @@ impl Netcheck {
                 survey.step(now, Meeting { met, asked }, &mut self.client);
             }
             let errands = self.surveys.iter_mut().filter_map(|survey| survey.errand.take());
-            self.events.extend(errands.map(Event::ObserverWanted));
+            self.events.extend(errands.map(Event::RequestFilteringProbe));
             let rounds = self.surveys.iter_mut().filter_map(|survey| survey.round.take());
-            self.events.extend(rounds.map(Event::RoundWanted));
+            self.events.extend(rounds.map(Event::RequestProbeRound));
             self.finish(now);
             self.measure_idle(now);
             self.wake = self.next_step(now);

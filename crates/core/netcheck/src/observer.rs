@@ -13,10 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::Filtering;
+use partyline_model::{Filtering, SocketId};
 
 use crate::{
-    Errand, Netcheck, Socket,
+    FilteringProbeRequest, Netcheck,
     client::Client,
     filtering::{LOSSY, NO_REFERENCE, UNFIT, UNPROVEN},
     servers::Family,
@@ -33,14 +33,14 @@ const UNTOLD: [&str; 4] = [NO_REFERENCE, UNFIT, UNPROVEN, LOSSY];
 /// What is awaited.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Watch {
-    errand: Errand,
+    errand: FilteringProbeRequest,
     pub(crate) until: Instant,
 }
 
 impl Netcheck {
     /// Tells whether there are members who could send a packet for us. The first ones are a reason to measure again
     /// where nobody could show filtering so far.
-    pub fn set_observers(&mut self, now: Instant, there: bool) {
+    pub fn set_observers_available(&mut self, now: Instant, there: bool) {
         if self.observers == there {
             return;
         }
@@ -54,14 +54,14 @@ impl Netcheck {
     }
 
     fn lacks_filtering(&self) -> bool {
-        self.config.spares > 0 && self.config.enabled && self.profile.filtering.is_none()
+        self.config.probe_sockets > 0 && self.config.enabled && self.profile.filtering.is_none()
     }
 
     /// Takes a packet that a member may have sent for us.
     pub(crate) fn observed(
         &mut self,
         now: Instant,
-        socket: Socket,
+        socket: SocketId,
         source: SocketAddr,
         bytes: &[u8],
     ) -> bool {
@@ -77,7 +77,7 @@ impl Survey {
     /// A watch for a member's packet to the socket of the filtering test, once a server has seen that.
     pub(crate) fn watch(&mut self, now: Instant, client: &mut Client<Purpose>) -> Option<Watch> {
         let to = self.seen_of(self.roles.filtering).first()?.reflexive;
-        let errand = Errand { to, token: client.token() };
+        let errand = FilteringProbeRequest { to, token: client.token() };
         self.errand = Some(errand);
         Some(Watch { errand, until: now + PATIENCE })
     }
@@ -88,7 +88,7 @@ impl Survey {
         wanted && self.terms.observers && !self.roles.is_shared()
     }
 
-    fn observed(&mut self, socket: Socket, source: SocketAddr, token: stun::Id) -> bool {
+    fn observed(&mut self, socket: SocketId, source: SocketAddr, token: stun::Id) -> bool {
         let Some(Watch { errand, .. }) = self.filtering.watch().filter(|watch| watch.errand.token == token)
         else {
             return false;
@@ -110,13 +110,13 @@ impl Survey {
 
 /// The question by which one who lends a socket learns where a server sees it.
 #[must_use]
-pub fn question(token: [u8; 12]) -> Vec<u8> {
+pub fn binding_request(token: [u8; 12]) -> Vec<u8> {
     stun::request(token, stun::Change::Nothing, None)
 }
 
 /// The answer to it.
 #[must_use]
-pub fn seen_at(server: SocketAddr, token: [u8; 12], bytes: &[u8]) -> Option<SocketAddr> {
+pub fn mapped_address(server: SocketAddr, token: [u8; 12], bytes: &[u8]) -> Option<SocketAddr> {
     let answer = stun::answered_id(bytes)
         .filter(|id| *id == token)
         .and_then(|_| stun::answer(bytes, server, None).ok());

@@ -16,10 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::{Filtering, Mapping};
+use partyline_model::{Filtering, Mapping, SocketId};
 
 use crate::{
-    Netcheck, Pair, Round, Socket,
+    Netcheck, PortPair, ProbeRound,
     client::Client,
     observer::is_far,
     servers::Family,
@@ -70,7 +70,7 @@ enum After {
 /// One of our sockets, as a server sees it.
 #[derive(Debug, Clone, Copy)]
 struct End {
-    socket: Socket,
+    socket: SocketId,
     seen: SocketAddr,
     by: SocketAddr,
 }
@@ -78,7 +78,7 @@ struct End {
 /// The test.
 #[derive(Debug)]
 pub(crate) struct PairTest {
-    pair: Pair,
+    pair: PortPair,
     opened: End,
     untouched: End,
     phase: Phase,
@@ -107,7 +107,7 @@ impl PairTest {
     }
 
     /// Takes a packet with a round's token; false if it is none.
-    fn arrived(&mut self, now: Instant, socket: Socket, source: SocketAddr, token: Id) -> bool {
+    fn arrived(&mut self, now: Instant, socket: SocketId, source: SocketAddr, token: Id) -> bool {
         let number = token[11] ^ self.token[11];
         if token[..11] != self.token[..11] || usize::from(number) >= self.rounds.len() {
             return false;
@@ -179,9 +179,9 @@ pub(crate) enum Step {
 }
 
 impl Netcheck {
-    /// Takes the two ports that a member lends, in answer to [`crate::Event::ObserverWanted`]. Useless ones are passed
+    /// Takes the two ports that a member lends, in answer to [`crate::Event::RequestFilteringProbe`]. Useless ones are passed
     /// over.
-    pub fn set_pair(&mut self, now: Instant, pair: Pair) {
+    pub fn set_port_pair(&mut self, now: Instant, pair: PortPair) {
         let survey = &mut self.surveys[Family::V4 as usize];
         if survey.is_fit(pair) {
             survey.filtering.pair = Some(pair);
@@ -192,7 +192,7 @@ impl Netcheck {
 
 impl Survey {
     /// Whether a member's ports can tell anything: two of one address, which is far from ours and no server's.
-    fn is_fit(&self, Pair { first, second }: Pair) -> bool {
+    fn is_fit(&self, PortPair { first, second }: PortPair) -> bool {
         let Some(seen) = self.seen_of(self.roles.filtering).first().map(|seen| seen.reflexive) else {
             return false;
         };
@@ -212,8 +212,8 @@ impl Survey {
         let ready = self.mapping.is_done() && self.ports.is_done() && self.hairpin.is_done();
         let independent = self.found.mapping == Some(Mapping::EndpointIndependent);
         let pair = self.filtering.pair.filter(|_| ready && independent && !self.torn)?;
-        let touched = |socket: &Socket| self.asked_by(*socket).any(|asked| asked.ip() == pair.first.ip());
-        let end = |socket: Socket| {
+        let touched = |socket: &SocketId| self.asked_by(*socket).any(|asked| asked.ip() == pair.first.ip());
+        let end = |socket: SocketId| {
             let first = self.seen_of(socket).first().copied().filter(|_| !touched(&socket))?;
             Some(End { socket, seen: first.reflexive, by: first.destination })
         };
@@ -273,7 +273,7 @@ impl Survey {
 
     /// Opens the NAT for what may come, and lets the member send.
     fn send_round(&mut self, now: Instant, test: &mut PairTest, client: &mut Client<Purpose>) {
-        let (opened, untouched, Pair { first, second }) =
+        let (opened, untouched, PortPair { first, second }) =
             (test.opened.socket, test.untouched.socket, test.pair);
         let missed = match test.phase {
             Phase::Proving(Filtering::AddressDependent) => Some((untouched, first)),
@@ -284,7 +284,7 @@ impl Survey {
             self.note(socket, to);
             client.indicate(socket, to);
         }
-        self.round = Some(Round { to: [test.opened.seen, test.untouched.seen], token: test.number() });
+        self.round = Some(ProbeRound { to: [test.opened.seen, test.untouched.seen], token: test.number() });
         test.rounds.push(Sent { at: now, control: false, second: false, stranger: false });
         test.next = now + PACE;
     }
@@ -307,7 +307,7 @@ impl Survey {
     }
 
     /// Takes a packet that a member may have sent from the ports it lends.
-    pub(crate) fn arrived(&mut self, now: Instant, socket: Socket, source: SocketAddr, token: Id) -> bool {
+    pub(crate) fn arrived(&mut self, now: Instant, socket: SocketId, source: SocketAddr, token: Id) -> bool {
         self.filtering.pair_test().is_some_and(|test| test.arrived(now, socket, source, token))
     }
 }

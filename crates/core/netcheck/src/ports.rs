@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use partyline_model::SocketId;
+
 use crate::{
-    Socket,
     client::Client,
     infer::{self, Samples},
     survey::{Meeting, Purpose, Survey},
@@ -72,7 +73,7 @@ impl Survey {
     }
 
     /// The sockets to ask from in turn; that of the filtering test too, where no server was fit for that.
-    fn fresh(&self) -> Vec<Socket> {
+    fn fresh(&self) -> Vec<SocketId> {
         let unused = self.asked_by(self.roles.filtering).next().is_none();
         let idle = self.filtering.is_done() && unused && !self.roles.is_shared();
         self.roles.fresh.iter().copied().chain(idle.then_some(self.roles.filtering)).collect()
@@ -93,10 +94,10 @@ impl Survey {
         }
     }
 
-    fn samples(&self, socket: Socket) -> Option<Samples> {
+    fn samples(&self, socket: SocketId) -> Option<Samples> {
         let observations = self.seen_of(socket);
         let heard = self.asked_by(socket).all(|asked| observations.iter().any(|o| o.destination == *asked));
-        let complete = heard && (socket != Socket::Tunnel || self.terms.fresh);
+        let complete = heard && (socket != SocketId::MAIN || self.terms.fresh);
         let local_port = *self.roles.ports.get(&socket)?;
         Some(Samples { local_port, complete, in_turn: self.fresh().contains(&socket), observations })
     }

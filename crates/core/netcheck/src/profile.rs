@@ -51,7 +51,7 @@ impl Netcheck {
             enabled: self.config.enabled,
             finished: self.finished.is_some(),
             finished_at: self.finished.map(|(at, _)| at),
-            took: self.finished.map(took),
+            duration: self.finished.map(took),
             packets: self.finished.map_or_else(|| self.packets(), |(_, packets)| packets),
             steps: self.steps(),
             confidence: self.confidence(),

@@ -10,7 +10,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// More servers than are ever asked; further ones get the estimate of the others.
 const MOST: usize = 64;
 
-/// Round trips by server address.
+/// ProbeRound trips by server address.
 #[derive(Debug, Default)]
 pub(crate) struct RoundTrips {
     known: BTreeMap<IpAddr, Estimate>,

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Login, ServerReport, StunServer};
+use crate::{ServerReport, StunCredentials, StunServer};
 
 /// Servers kept, and how many of one family are met.
 const MOST_SERVERS: usize = 16;
@@ -35,7 +35,7 @@ pub(crate) enum State {
 pub(crate) struct Server {
     pub(crate) report: ServerReport,
     pub(crate) state: State,
-    login: Option<Login>,
+    credentials: Option<StunCredentials>,
     /// Where it was before it sent us elsewhere.
     left: Vec<SocketAddr>,
     asked: Option<Instant>,
@@ -93,7 +93,7 @@ impl Servers {
     pub(crate) fn forget(&mut self) {
         for server in &mut self.list {
             server.report =
-                ServerReport { rtt: None, reflexive: None, silent: false, ..server.report.clone() };
+                ServerReport { rtt: None, reflexive: None, timed_out: false, ..server.report.clone() };
         }
     }
 
@@ -120,8 +120,8 @@ impl Servers {
     pub(crate) fn settle(&mut self, now: Instant, index: usize, state: State) -> Option<&mut Server> {
         let server = self.list.get_mut(index)?;
         server.state = state;
-        server.report.silent = state == State::Silent;
-        if server.report.silent {
+        server.report.timed_out = state == State::Silent;
+        if server.report.timed_out {
             server.report.reflexive = None;
         }
         self.due[Family::of(server.report.address) as usize] = Some(now);
@@ -143,10 +143,10 @@ impl Servers {
     }
 
     /// What to say at which address: where servers are, and where they say that they are too.
-    pub(crate) fn logins(&self) -> impl Iterator<Item = (IpAddr, &Login)> {
+    pub(crate) fn logins(&self) -> impl Iterator<Item = (IpAddr, &StunCredentials)> {
         self.list.iter().flat_map(|server| {
-            let addresses = [Some(server.report.address), server.report.other].into_iter().flatten();
-            server.login.iter().flat_map(move |login| addresses.clone().map(move |at| (at.ip(), login)))
+            let addresses = [Some(server.report.address), server.report.other_address].into_iter().flatten();
+            server.credentials.iter().flat_map(move |login| addresses.clone().map(move |at| (at.ip(), login)))
         })
     }
 
@@ -191,15 +191,16 @@ impl Servers {
 
     /// Whether everybody was asked in vain. Being asked once more does not make a server less silent.
     pub(crate) fn all_silent(&self, most: usize) -> bool {
-        let tried = |s: &Server| s.report.silent || s.state == State::Unasked;
-        let left = |family| self.candidate(family, most).is_some_and(|index| !self.list[index].report.silent);
-        let silent = self.list.iter().any(|server| server.report.silent);
+        let tried = |s: &Server| s.report.timed_out || s.state == State::Unasked;
+        let left =
+            |family| self.candidate(family, most).is_some_and(|index| !self.list[index].report.timed_out);
+        let silent = self.list.iter().any(|server| server.report.timed_out);
         silent && self.list.iter().all(tried) && !Family::BOTH.into_iter().any(left)
     }
 
     /// The addresses of those that were asked in vain.
     pub(crate) fn silent(&self) -> BTreeSet<IpAddr> {
-        self.list.iter().filter(|s| s.report.silent).map(|s| s.report.address.ip()).collect()
+        self.list.iter().filter(|s| s.report.timed_out).map(|s| s.report.address.ip()).collect()
     }
 
     fn of(&self, family: Family) -> impl Iterator<Item = (usize, &Server)> {
@@ -209,7 +210,7 @@ impl Servers {
     fn candidate(&self, family: Family, most: usize) -> Option<usize> {
         let met = |s: &Server| matches!(s.state, State::Asked | State::Answered);
         let others: BTreeSet<IpAddr> =
-            self.of(family).filter_map(|(_, s)| s.report.other.map(|o| o.ip())).collect();
+            self.of(family).filter_map(|(_, s)| s.report.other_address.map(|o| o.ip())).collect();
         let answered = self.of(family).filter(|(_, s)| s.state == State::Answered).count();
         let same_machine = |name: &str| self.of(family).any(|(_, s)| met(s) && s.report.name == name);
         let wanted = |s: &Server| {
@@ -226,8 +227,9 @@ impl Servers {
 
 impl Server {
     fn new(server: StunServer) -> Self {
-        let StunServer { name, address, login } = server;
-        let report = ServerReport { name, address, rtt: None, reflexive: None, other: None, silent: false };
-        Self { report, state: State::Unasked, login, left: Vec::new(), asked: None }
+        let StunServer { name, address, credentials } = server;
+        let report =
+            ServerReport { name, address, rtt: None, reflexive: None, other_address: None, timed_out: false };
+        Self { report, state: State::Unasked, credentials, left: Vec::new(), asked: None }
     }
 }

@@ -12,10 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::{Allocation, CheckTopic, Filtering, Mapping};
+use partyline_model::{Allocation, CheckTopic, Filtering, Mapping, SocketId};
 
 use crate::{
-    Errand, Round, Socket,
+    FilteringProbeRequest, ProbeRound,
     client::{Client, Heard, Query},
     filtering::FilteringTest,
     hairpin::HairpinTest,
@@ -79,20 +79,20 @@ pub(crate) struct Terms {
 }
 
 /// Which socket does what.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Roles {
-    pub(crate) mapping: Socket,
-    pub(crate) filtering: Socket,
+    pub(crate) mapping: SocketId,
+    pub(crate) filtering: SocketId,
     /// Those that have sent nothing yet.
-    pub(crate) fresh: Vec<Socket>,
+    pub(crate) fresh: Vec<SocketId>,
     /// The ports they are bound to, where known.
-    pub(crate) ports: BTreeMap<Socket, u16>,
+    pub(crate) ports: BTreeMap<SocketId, u16>,
 }
 
 impl Roles {
-    fn new(lent: &[(Socket, u16)]) -> Self {
+    fn new(lent: &[(SocketId, u16)]) -> Self {
         let sockets: Vec<_> = lent.iter().map(|(socket, _)| *socket).collect();
-        let mapping = sockets.first().copied().unwrap_or_default();
+        let mapping = sockets.first().copied().unwrap_or(SocketId::MAIN);
         Self {
             mapping,
             filtering: sockets.get(1).copied().unwrap_or(mapping),
@@ -134,8 +134,8 @@ pub(crate) struct Survey {
     pub(crate) contacts: Vec<SocketAddr>,
     /// Servers with a second address, and whether that one has been left alone so far.
     pub(crate) references: Vec<(Reference, bool)>,
-    asked: BTreeMap<Socket, BTreeSet<SocketAddr>>,
-    seen: BTreeMap<Socket, BTreeMap<SocketAddr, Observation>>,
+    asked: BTreeMap<SocketId, BTreeSet<SocketAddr>>,
+    seen: BTreeMap<SocketId, BTreeMap<SocketAddr, Observation>>,
     /// One destination saw two mappings: what was seen does not belong together.
     pub(crate) torn: bool,
     pub(crate) mapping: MappingTest,
@@ -145,15 +145,15 @@ pub(crate) struct Survey {
     pub(crate) found: Found,
     pub(crate) gaps: Vec<&'static str>,
     /// What an observer is to be asked.
-    pub(crate) errand: Option<Errand>,
+    pub(crate) errand: Option<FilteringProbeRequest>,
     /// What the one who lends two ports is to send.
-    pub(crate) round: Option<Round>,
+    pub(crate) round: Option<ProbeRound>,
 }
 
 impl Survey {
     pub(crate) fn new(terms: Terms) -> Self {
-        let mut roles = Roles::default();
-        roles.ports.extend(terms.local_port.map(|port| (Socket::Tunnel, port)));
+        let mut roles = Roles::new(&[]);
+        roles.ports.extend(terms.local_port.map(|port| (SocketId::MAIN, port)));
         Self {
             terms,
             roles,
@@ -196,7 +196,7 @@ impl Survey {
     }
 
     /// Makes the survey from sockets of its own, if it has not come further than to meet servers.
-    pub(crate) fn lend(&mut self, sockets: &[(Socket, u16)]) {
+    pub(crate) fn lend(&mut self, sockets: &[(SocketId, u16)]) {
         if matches!(self.mapping, MappingTest::Waiting) && self.filtering.is_waiting() && !sockets.is_empty()
         {
             self.roles = Roles::new(sockets);
@@ -205,21 +205,21 @@ impl Survey {
     }
 
     /// Notes that one of our sockets sends to somebody.
-    pub(crate) fn note(&mut self, socket: Socket, destination: SocketAddr) {
+    pub(crate) fn note(&mut self, socket: SocketId, destination: SocketAddr) {
         self.asked.entry(socket).or_default().insert(destination);
     }
 
     /// Whether a socket has sent to somebody.
-    pub(crate) fn has_asked(&self, socket: Socket, destination: SocketAddr) -> bool {
+    pub(crate) fn has_asked(&self, socket: SocketId, destination: SocketAddr) -> bool {
         self.asked_by(socket).any(|asked| *asked == destination)
     }
 
-    pub(crate) fn asked_by(&self, socket: Socket) -> impl Iterator<Item = &SocketAddr> {
+    pub(crate) fn asked_by(&self, socket: SocketId) -> impl Iterator<Item = &SocketAddr> {
         self.asked.get(&socket).into_iter().flatten()
     }
 
     /// Where servers saw a socket, in the order of the questions.
-    pub(crate) fn seen_of(&self, socket: Socket) -> Vec<Observation> {
+    pub(crate) fn seen_of(&self, socket: SocketId) -> Vec<Observation> {
         let mut seen: Vec<_> =
             self.seen.get(&socket).into_iter().flat_map(|seen| seen.values().copied()).collect();
         seen.sort_by_key(|observation| observation.asked);
@@ -229,7 +229,7 @@ impl Survey {
     /// Notes where a server saw one of our sockets.
     pub(crate) fn observe(&mut self, heard: &Heard<Purpose>) -> Continuity {
         let Some(seen) = observation(heard) else { return Continuity::Same };
-        if heard.socket == Socket::Tunnel && !self.contacts.contains(&seen.destination) {
+        if heard.socket == SocketId::MAIN && !self.contacts.contains(&seen.destination) {
             self.contacts.push(seen.destination);
         }
         let list = self.seen.entry(heard.socket).or_default();
@@ -248,7 +248,7 @@ impl Survey {
     /// A policy shows as soon as enough servers have seen the same socket; what a new observation contradicts was
     /// none. Before the survey's own socket has spoken, the tunnel's may show independence.
     fn conclude_mapping(&mut self, own: bool) {
-        let seen = self.seen_of(if own { self.roles.mapping } else { Socket::Tunnel });
+        let seen = self.seen_of(if own { self.roles.mapping } else { SocketId::MAIN });
         let inferred = infer::mapping(&seen).filter(|_| !self.torn);
         if own && seen.len() > 1 {
             self.found.mapping = inferred;
@@ -266,7 +266,7 @@ impl Survey {
     pub(crate) fn offer(&mut self, reference: Reference, untouched: bool) {
         let known = self.references.iter().any(|(known, _)| known.server == reference.server);
         if !known && self.references.len() < MOST_REFERENCES {
-            self.references.push((reference, untouched || self.roles.filtering != Socket::Tunnel));
+            self.references.push((reference, untouched || self.roles.filtering != SocketId::MAIN));
         }
     }
 
@@ -331,7 +331,7 @@ impl Survey {
     pub(crate) fn ask(
         &mut self,
         now: Instant,
-        (socket, destination): (Socket, SocketAddr),
+        (socket, destination): (SocketId, SocketAddr),
         purpose: Purpose,
         client: &mut Client<Purpose>,
     ) {

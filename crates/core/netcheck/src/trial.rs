@@ -10,8 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use partyline_model::SocketId;
+
 use crate::{
-    Socket,
     client::{Client, Query},
     stun::Change,
     survey::Purpose,
@@ -79,7 +80,7 @@ pub(crate) enum Verdict {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Round {
+struct ProbeRound {
     plain: bool,
     port: bool,
     address: bool,
@@ -88,10 +89,10 @@ struct Round {
 /// A filtering test in progress.
 #[derive(Debug)]
 pub(crate) struct Trial {
-    socket: Socket,
+    socket: SocketId,
     pub(crate) reference: Reference,
     goal: Goal,
-    rounds: Vec<(Instant, Round)>,
+    rounds: Vec<(Instant, ProbeRound)>,
     next: Instant,
     unfit: bool,
     /// The longest round trip of a round so far.
@@ -99,7 +100,7 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    pub(crate) fn new(now: Instant, socket: Socket, reference: Reference, goal: Goal) -> Self {
+    pub(crate) fn new(now: Instant, socket: SocketId, reference: Reference, goal: Goal) -> Self {
         Self { socket, reference, goal, rounds: Vec::new(), next: now, unfit: false, rtt: None }
     }
 
@@ -116,7 +117,7 @@ impl Trial {
             client
                 .ask(now, Query { socket, destination, change, expected, purpose, patience: Duration::ZERO });
         }
-        self.rounds.push((now, Round::default()));
+        self.rounds.push((now, ProbeRound::default()));
         self.next = now + PACE;
     }
 
@@ -166,7 +167,7 @@ impl Trial {
     /// How many more plain answers came than were lost, of the rounds that are over; `hoped`: if those that are under
     /// way turn out well.
     fn lead(&self, now: Instant, hoped: bool) -> i32 {
-        let counts = |(at, round): &(Instant, Round)| match (self.settled(*at, now), round.plain) {
+        let counts = |(at, round): &(Instant, ProbeRound)| match (self.settled(*at, now), round.plain) {
             (true, plain) => {
                 if plain {
                     1
@@ -179,7 +180,7 @@ impl Trial {
         self.rounds.iter().map(counts).sum()
     }
 
-    fn any(&self, what: impl Fn(&Round) -> bool) -> bool {
+    fn any(&self, what: impl Fn(&ProbeRound) -> bool) -> bool {
         self.rounds.iter().any(|(_, round)| what(round))
     }
 

@@ -2,11 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use partyline_model::NatProfile;
+use partyline_model::{NatProfile, SocketId};
 
-use crate::{
-    Netcheck, Socket, client::Query, lending::BELIEVED, servers::Family, stun::Change, survey::Purpose,
-};
+use crate::{Netcheck, client::Query, lending::BELIEVED, servers::Family, stun::Change, survey::Purpose};
 
 /// How many times as long as others a question to a server that has answered before may stay unanswered.
 const REFRESH_PATIENCE: u32 = 4;
@@ -16,8 +14,8 @@ const RESURVEY: Duration = Duration::from_secs(60);
 
 impl Netcheck {
     /// Takes what was measured in this network before, so long ago. It is shown until something contradicts it. To be
-    /// called after [`Netcheck::set_local`] or [`Netcheck::restart`], which forget.
-    pub fn recall(&mut self, now: Instant, profile: &NatProfile, age: Duration) {
+    /// called after [`Netcheck::set_local_addresses`] or [`Netcheck::restart`], which forget.
+    pub fn load_cached_profile(&mut self, now: Instant, profile: &NatProfile, age: Duration) {
         if self.finished.is_some() || !self.config.enabled {
             return;
         }
@@ -58,16 +56,16 @@ impl Netcheck {
         let destination = server.report.address;
         // A mapping that was seen is not given up as lightly as an address that nobody answers at.
         let known = matches!(purpose, Purpose::Refresh(_));
-        let patience = self.config.patience * if known { REFRESH_PATIENCE } else { 1 };
-        self.survey(destination).note(Socket::Tunnel, destination);
-        let (socket, change) = (Socket::Tunnel, Change::Nothing);
+        let patience = self.config.response_timeout * if known { REFRESH_PATIENCE } else { 1 };
+        self.survey(destination).note(SocketId::MAIN, destination);
+        let (socket, change) = (SocketId::MAIN, Change::Nothing);
         self.client.ask(now, Query { socket, destination, change, expected: destination, purpose, patience });
     }
 
     /// One question to one server of each family that answers; if none does, to all once more.
     pub(crate) fn refresh(&mut self, now: Instant) {
         if self.finished.is_some_and(|(at, _)| at + BELIEVED <= now) {
-            return self.check(now);
+            return self.remeasure(now);
         }
         let answering = Family::BOTH.map(|family| self.servers.answering(family).map(|(index, _)| index));
         answering

@@ -6,9 +6,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use lab::{Line, Manners, OUTSIDE, Rules, Server, World, full_server, nat};
 use partyline_model::{CheckTopic, Filtering, StepState};
-use partyline_netcheck::{Config, Errand};
+use partyline_netcheck::{Config, FilteringProbeRequest};
 
-const SPARES: u16 = 7;
+const PROBE_SOCKETS: u16 = 7;
 
 /// A member elsewhere.
 fn friend() -> SocketAddr {
@@ -17,9 +17,9 @@ fn friend() -> SocketAddr {
 
 /// A measurement with one plain server, in which a member at this address does what it is asked.
 fn observed(seed: u64, rules: Rules, servers: Vec<Server>, from: SocketAddr) -> World {
-    let mut world = World::new(seed, Some(nat(seed, rules)), servers, Line::GOOD, SPARES);
+    let mut world = World::new(seed, Some(nat(seed, rules)), servers, Line::GOOD, PROBE_SOCKETS);
     world.observer = Some(from);
-    world.netcheck.set_observers(world.now, true);
+    world.netcheck.set_observers_available(world.now, true);
     world.survey();
     world
 }
@@ -37,7 +37,7 @@ fn a_member_s_packet_shows_an_open_nat_and_its_absence_shows_nothing() {
         assert_eq!(told, open.then_some(Filtering::EndpointIndependent), "{rules:?}");
         assert_eq!(world.netcheck.profile().allocation, Some(rules.allocation), "{rules:?}");
         let report = world.netcheck.report();
-        assert!(report.took.expect("over") < Duration::from_secs(3), "{:?}", report.took);
+        assert!(report.duration.expect("over") < Duration::from_secs(3), "{:?}", report.duration);
         assert_eq!(world.errands.len(), 1);
     }
 }
@@ -55,10 +55,10 @@ fn a_server_that_is_unfit_is_made_up_for() {
 #[test]
 fn members_who_come_during_the_measurement_are_asked() {
     for (seed, rules) in (0..).zip(Rules::all_types(1)) {
-        let mut world = World::new(seed, Some(nat(seed, rules)), plain(), Line::GOOD, SPARES);
+        let mut world = World::new(seed, Some(nat(seed, rules)), plain(), Line::GOOD, PROBE_SOCKETS);
         world.observer = Some(friend());
         world.run(Duration::from_millis(300));
-        world.netcheck.set_observers(world.now, true);
+        world.netcheck.set_observers_available(world.now, true);
         assert!(!world.netcheck.report().finished);
         world.survey();
         let open = rules.filtering == Filtering::EndpointIndependent;
@@ -72,8 +72,8 @@ fn members_who_come_during_the_measurement_are_asked() {
 fn with_an_unfit_server(rules: Rules) -> World {
     let nat = nat(1, Rules { lifetime: Duration::from_secs(900), ..rules });
     let unfit = vec![full_server().with_manners(Manners::Ignores)];
-    let config = Config { spares: 7, ..Config::default() };
-    World::with_config(1, Some(nat), unfit, Line::GOOD, SPARES, config)
+    let config = Config { probe_sockets: 7, ..Config::default() };
+    World::with_config(1, Some(nat), unfit, Line::GOOD, PROBE_SOCKETS, config)
 }
 
 fn lifetime(world: &World) -> Option<StepState> {
@@ -89,8 +89,8 @@ fn the_first_member_is_asked_at_once_and_the_lifetime_of_idle_mappings_measured_
     world.run(Duration::from_secs(60));
     assert_eq!((world.netcheck.profile().filtering, lifetime(&world)), (None, Some(StepState::Running)));
     world.observer = Some(friend());
-    world.lend(SPARES);
-    world.netcheck.set_observers(world.now, true);
+    world.open_probe_sockets(PROBE_SOCKETS);
+    world.netcheck.set_observers_available(world.now, true);
     world.survey();
     assert_eq!(world.netcheck.profile().filtering, Some(Filtering::EndpointIndependent));
     world.run(Duration::from_secs(310));
@@ -101,12 +101,12 @@ fn the_first_member_is_asked_at_once_and_the_lifetime_of_idle_mappings_measured_
 fn members_who_could_not_help_and_come_again_leave_that_measurement_alone() {
     let closed = Rules::all_types(1).last().expect("a type");
     let mut world = with_an_unfit_server(closed);
-    world.netcheck.set_observers(world.now, true);
+    world.netcheck.set_observers_available(world.now, true);
     world.survey();
     for _ in 0..10 {
         world.run(Duration::from_secs(31));
-        world.netcheck.set_observers(world.now, false);
-        world.netcheck.set_observers(world.now, true);
+        world.netcheck.set_observers_available(world.now, false);
+        world.netcheck.set_observers_available(world.now, true);
     }
     assert_eq!(world.netcheck.profile().lifetime, Some(Duration::from_secs(298)));
 }
@@ -125,12 +125,12 @@ fn members_where_the_nat_may_turn_packets_around_are_not_believed() {
 #[test]
 fn what_nobody_asked_for_shows_nothing() {
     let rules = Rules::all_types(1).next().expect("a type");
-    let mut world = World::new(1, Some(nat(1, rules)), plain(), Line::GOOD, SPARES);
-    world.netcheck.set_observers(world.now, true);
+    let mut world = World::new(1, Some(nat(1, rules)), plain(), Line::GOOD, PROBE_SOCKETS);
+    world.netcheck.set_observers_available(world.now, true);
     world.run(Duration::from_millis(200));
     let asked = world.errands.first().copied().expect("a member is asked");
     for token in [[0; 12], asked.token.map(|byte| !byte)] {
-        let wrong = Errand { token, ..asked };
+        let wrong = FilteringProbeRequest { token, ..asked };
         world.inject(friend(), wrong.to, wrong.packet());
     }
     world.survey();
@@ -143,7 +143,7 @@ fn what_nobody_asked_for_shows_nothing() {
 #[test]
 fn without_members_or_with_a_good_server_nobody_is_asked() {
     for (seed, rules) in (0..).zip(Rules::all_types(1)) {
-        let mut world = World::new(seed, Some(nat(seed, rules)), plain(), Line::GOOD, SPARES);
+        let mut world = World::new(seed, Some(nat(seed, rules)), plain(), Line::GOOD, PROBE_SOCKETS);
         world.survey();
         assert!(world.errands.is_empty(), "nobody is there");
         let world = observed(seed, rules, vec![full_server()], friend());

@@ -7,10 +7,10 @@ use std::time::Duration;
 use lab::{Friend, Line, OUTSIDE, Rules, Server, World, full_server, nat};
 use partyline_model::{Filtering, Mapping};
 use partyline_nat::PortCollision;
-use partyline_netcheck::Pair;
+use partyline_netcheck::PortPair;
 use proptest::prelude::*;
 
-const SPARES: u16 = 7;
+const PROBE_SOCKETS: u16 = 7;
 
 /// Two servers of one address each, which show that mappings are the same for everybody, but not who is let in.
 fn plain() -> Vec<Server> {
@@ -19,10 +19,10 @@ fn plain() -> Vec<Server> {
 
 /// A measurement in which a friend lends two ports. It sends to the socket first as any member does.
 fn judged(seed: u64, rules: Rules, friend: Friend, line: Line) -> World {
-    let mut world = World::new(seed, Some(nat(seed, rules)), plain(), line, SPARES);
+    let mut world = World::new(seed, Some(nat(seed, rules)), plain(), line, PROBE_SOCKETS);
     world.observer = Some(friend.sockets[0]).filter(|_| friend.nat.is_none());
     world.friend = Some(friend);
-    world.netcheck.set_observers(world.now, true);
+    world.netcheck.set_observers_available(world.now, true);
     world.survey();
     world
 }
@@ -41,7 +41,7 @@ fn a_friend_with_two_ports_tells_every_filter_of_a_nat_with_one_port_for_everybo
         let world = judged(seed, rules, Friend::open(), Line::GOOD);
         assert_eq!(told(&world), Some(rules.filtering), "{rules:?}");
         let report = world.netcheck.report();
-        assert!(report.took.expect("over") < Duration::from_secs(3), "{:?}", report.took);
+        assert!(report.duration.expect("over") < Duration::from_secs(3), "{:?}", report.duration);
         assert_eq!(report.gaps, Vec::<&str>::new());
     }
 }
@@ -79,9 +79,9 @@ fn a_friend_behind_a_nat_of_its_own_tells_the_truth_or_nothing() {
 fn a_friend_who_cannot_send_from_a_port_tells_nothing() {
     for works in [[false, true], [true, false], [false; 2]] {
         for (seed, rules) in (0..).zip(independent()) {
-            let mut world = World::new(seed, Some(nat(seed, rules)), plain(), Line::GOOD, SPARES);
+            let mut world = World::new(seed, Some(nat(seed, rules)), plain(), Line::GOOD, PROBE_SOCKETS);
             world.friend = Some(Friend { works, ..Friend::open() });
-            world.netcheck.set_observers(world.now, true);
+            world.netcheck.set_observers_available(world.now, true);
             world.survey();
             assert_eq!(told(&world), None, "{works:?}: {rules:?}");
             assert!(world.netcheck.report().finished);
@@ -92,22 +92,23 @@ fn a_friend_who_cannot_send_from_a_port_tells_nothing() {
 #[test]
 fn ports_that_can_show_nothing_are_not_used() {
     let rules = independent().last().expect("a type");
-    let pair = |ip: [u8; 4], first, second| Pair { first: (ip, first).into(), second: (ip, second).into() };
+    let pair =
+        |ip: [u8; 4], first, second| PortPair { first: (ip, first).into(), second: (ip, second).into() };
     let other = ([11, 0, 8, 1], 2).into();
     let useless = [
         pair([11, 0, 0, 9], 1, 2),
         pair([192, 168, 7, 7], 1, 2),
         pair([11, 0, 1, 1], 1, 2),
         pair([11, 0, 7, 1], 1, 1),
-        Pair { second: other, ..pair([11, 0, 7, 1], 1, 2) },
-        Pair { first: (OUTSIDE, 1).into(), second: (OUTSIDE, 2).into() },
+        PortPair { second: other, ..pair([11, 0, 7, 1], 1, 2) },
+        PortPair { first: (OUTSIDE, 1).into(), second: (OUTSIDE, 2).into() },
     ];
     for pair in useless {
-        let mut world = World::new(1, Some(nat(1, rules)), plain(), Line::GOOD, SPARES);
-        world.netcheck.set_observers(world.now, true);
+        let mut world = World::new(1, Some(nat(1, rules)), plain(), Line::GOOD, PROBE_SOCKETS);
+        world.netcheck.set_observers_available(world.now, true);
         world.run(Duration::from_millis(600));
         assert!(!world.errands.is_empty());
-        world.netcheck.set_pair(world.now, pair);
+        world.netcheck.set_port_pair(world.now, pair);
         world.survey();
         assert!(!world.sent.contains_key(&pair.first) && !world.sent.contains_key(&pair.second), "{pair:?}");
     }
@@ -116,9 +117,9 @@ fn ports_that_can_show_nothing_are_not_used() {
 #[test]
 fn a_server_that_can_tell_is_believed_without_a_friend() {
     let rules = independent().last().expect("a type");
-    let mut world = World::new(1, Some(nat(1, rules)), vec![full_server()], Line::GOOD, SPARES);
+    let mut world = World::new(1, Some(nat(1, rules)), vec![full_server()], Line::GOOD, PROBE_SOCKETS);
     world.friend = Some(Friend::open());
-    world.netcheck.set_observers(world.now, true);
+    world.netcheck.set_observers_available(world.now, true);
     world.survey();
     assert_eq!((told(&world), world.errands.len()), (Some(rules.filtering), 0));
 }

@@ -10,8 +10,8 @@ use partyline_nat::PortCollision;
 use partyline_netcheck::Event;
 use proptest::prelude::*;
 
-/// As many sockets as the engine lends.
-const SPARES: u16 = 7;
+/// As many probe sockets as the engine opens.
+const PROBE_SOCKETS: u16 = 7;
 
 const MAPPINGS: [Mapping; 3] =
     [Mapping::EndpointIndependent, Mapping::AddressDependent, Mapping::AddressAndPortDependent];
@@ -32,10 +32,11 @@ fn assert_never_wrong(profile: &NatProfile, rules: Rules) {
 }
 
 #[test]
-fn all_27_types_are_told_with_spare_sockets() {
+fn all_27_types_are_told_with_probe_sockets() {
     for (seed, rules) in all_types().enumerate() {
         let seed = seed as u64;
-        let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, SPARES);
+        let mut world =
+            World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, PROBE_SOCKETS);
         world.survey();
         let profile = world.netcheck.profile();
         assert_eq!(profile.mapping, Some(rules.mapping), "{rules:?}");
@@ -50,10 +51,14 @@ fn the_whole_report_is_there_within_three_seconds() {
     for (seed, rules) in all_types().enumerate() {
         let seed = seed as u64;
         let servers = vec![full_server(), Server { dead: true, ..Server::new([11, 0, 9, 1], 3478) }];
-        let mut world = World::new(seed, Some(nat(seed, rules)), servers, Line::GOOD, SPARES);
+        let mut world = World::new(seed, Some(nat(seed, rules)), servers, Line::GOOD, PROBE_SOCKETS);
         world.survey();
         let report = world.netcheck.report();
-        assert!(report.took.expect("over") <= Duration::from_secs(3), "{:?} for {rules:?}", report.took);
+        assert!(
+            report.duration.expect("over") <= Duration::from_secs(3),
+            "{:?} for {rules:?}",
+            report.duration
+        );
         assert_eq!(report.confidence, Confidence::High);
         assert!(report.packets < 80, "{} packets for {rules:?}", report.packets);
     }
@@ -65,7 +70,8 @@ fn hairpinning_is_told_and_its_absence_only_where_that_can_be_known() {
         for hairpin in [false, true] {
             let rules = Rules { hairpin, ..rules };
             let seed = seed as u64;
-            let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, SPARES);
+            let mut world =
+                World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, PROBE_SOCKETS);
             world.survey();
             let told = world.netcheck.profile().hairpin;
             let knowable = rules.mapping == MAPPINGS[0];
@@ -79,7 +85,7 @@ fn plain_servers_on_one_port_show_independence_and_allocation() {
     for (seed, rules) in all_types().enumerate() {
         let seed = seed as u64;
         let servers = vec![Server::new([11, 0, 1, 1], 3478), Server::new([11, 0, 2, 1], 3478)];
-        let mut world = World::new(seed, Some(nat(seed, rules)), servers, Line::GOOD, SPARES);
+        let mut world = World::new(seed, Some(nat(seed, rules)), servers, Line::GOOD, PROBE_SOCKETS);
         world.survey();
         let profile = world.netcheck.profile();
         let independent = rules.mapping == Mapping::EndpointIndependent;
@@ -90,7 +96,7 @@ fn plain_servers_on_one_port_show_independence_and_allocation() {
 }
 
 #[test]
-fn without_spare_sockets_mapping_and_filtering_are_told_all_the_same() {
+fn without_probe_sockets_mapping_and_filtering_are_told_all_the_same() {
     for (seed, rules) in all_types().enumerate() {
         let seed = seed as u64;
         let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, 0);
@@ -244,13 +250,13 @@ proptest! {
 
     #[test]
     fn no_policy_is_ever_wrong(
-        seed: u64, rules in any_rules(), servers in any_servers(), line in any_line(), spares in 0u16..6,
+        seed: u64, rules in any_rules(), servers in any_servers(), line in any_line(), probe_sockets in 0u16..6,
         friend: bool, after in prop_oneof![Just(0), 0u64..1500]
     ) {
-        let mut world = World::new(seed, Some(nat(seed, rules)), servers, line, spares);
+        let mut world = World::new(seed, Some(nat(seed, rules)), servers, line, probe_sockets);
         world.observer = friend.then(|| ([11, 0, 7, 1], 41_641).into());
         world.run(Duration::from_millis(after));
-        world.netcheck.set_observers(world.now, friend);
+        world.netcheck.set_observers_available(world.now, friend);
         world.survey();
         assert_never_wrong(world.netcheck.profile(), rules);
         world.run(Duration::from_secs(60));
@@ -263,13 +269,13 @@ fn five_percent_loss_and_jitter_hide_no_policy() {
     let line = Line { loss: 0.05, latency: Duration::from_millis(20), jitter: Duration::from_millis(30) };
     let (mut hidden, mut slow) = ([0; 3], 0);
     for (seed, rules) in (0u64..540).zip(all_types().collect::<Vec<_>>().into_iter().cycle()) {
-        let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], line, SPARES);
+        let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], line, PROBE_SOCKETS);
         world.survey();
         let profile = world.netcheck.profile();
         assert_never_wrong(profile, rules);
         let unknown = [profile.mapping.is_none(), profile.filtering.is_none(), profile.allocation.is_none()];
         hidden.iter_mut().zip(unknown).for_each(|(count, unknown)| *count += u32::from(unknown));
-        let took = world.netcheck.report().took.expect("over");
+        let took = world.netcheck.report().duration.expect("over");
         slow += u32::from(took > Duration::from_secs(3));
     }
     eprintln!("unknown of 540: mapping, filtering, allocation {hidden:?}; longer than 3 s: {slow}");
@@ -279,7 +285,8 @@ fn five_percent_loss_and_jitter_hide_no_policy() {
 #[test]
 fn the_mapping_policy_is_told_in_two_round_trips() {
     for (seed, rules) in (0u64..).zip(all_types()) {
-        let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, SPARES);
+        let mut world =
+            World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, PROBE_SOCKETS);
         world.run(Duration::from_millis(130));
         assert_eq!(world.netcheck.profile().mapping, Some(rules.mapping), "{rules:?}");
     }
@@ -287,7 +294,7 @@ fn the_mapping_policy_is_told_in_two_round_trips() {
 
 #[test]
 fn nothing_is_said_of_hairpinning_without_a_nat() {
-    let mut world = World::new(1, None, vec![full_server()], Line::GOOD, SPARES);
+    let mut world = World::new(1, None, vec![full_server()], Line::GOOD, PROBE_SOCKETS);
     world.survey();
     assert_eq!(world.netcheck.profile().hairpin, None);
     assert_eq!(world.netcheck.badge(), Some(Badge::Open));

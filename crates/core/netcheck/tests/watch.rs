@@ -8,9 +8,11 @@ use std::{
 };
 
 use lab::{INSIDE, INSIDE_V6, Line, Nat, OUTSIDE, Rules, Server, TUNNEL_PORT, UDP, World, full_server, nat};
-use partyline_model::{Allocation, Badge, CheckTopic, Filtering, Mapping, NatProfile, StepState};
+use partyline_model::{Allocation, Badge, CheckTopic, Filtering, Mapping, NatProfile, SocketId, StepState};
 use partyline_nat::PortCollision;
-use partyline_netcheck::{Config, Event, Login, Netcheck, Promise, Socket, StunServer, Term};
+use partyline_netcheck::{
+    Config, CredentialMechanism, Event, Netcheck, PeerMapping, StunCredentials, StunServer,
+};
 use proptest::prelude::*;
 use stun_rs::{
     HMACKey, MessageClass, MessageDecoder, MessageEncoderBuilder, StunMessageBuilder,
@@ -40,7 +42,7 @@ fn an_idle_mapping_costs_one_question_per_refresh() {
     world.run(Duration::from_secs(220));
     let asked = world.sent.values().sum::<u32>() - before;
     assert!((9..=11).contains(&asked), "{asked} questions in 220 s");
-    world.netcheck.set_needed(world.now, false);
+    world.netcheck.set_keepalive(world.now, false);
     let before: u32 = world.sent.values().sum();
     world.run(Duration::from_secs(220));
     assert_eq!(world.sent.values().sum::<u32>(), before);
@@ -50,7 +52,7 @@ fn an_idle_mapping_costs_one_question_per_refresh() {
 #[test]
 fn a_promise_of_the_router_saves_questions_until_it_is_broken() {
     let mut world = measured();
-    let server = world.netcheck.kept_servers()[0];
+    let server = world.netcheck.keepalive_servers()[0];
     let external = world.netcheck.reflexive()[0];
     let questions = |world: &mut World| {
         let before = world.sent[&server];
@@ -58,11 +60,11 @@ fn a_promise_of_the_router_saves_questions_until_it_is_broken() {
         world.sent[&server] - before
     };
     let usual = questions(&mut world);
-    let promise = Promise { remote: server, external, lifetime: Duration::from_secs(1200) };
-    let elsewhere = Promise { external: SocketAddr::new(external.ip(), external.port() ^ 1), ..promise };
-    let short = Promise { lifetime: Duration::from_secs(4), ..promise };
+    let promise = PeerMapping { remote: server, external, lifetime: Duration::from_secs(1200) };
+    let elsewhere = PeerMapping { external: SocketAddr::new(external.ip(), external.port() ^ 1), ..promise };
+    let short = PeerMapping { lifetime: Duration::from_secs(4), ..promise };
     for (promise, fewer) in [(elsewhere, false), (short, false), (promise, true)] {
-        world.netcheck.set_promises(world.now, vec![promise]);
+        world.netcheck.set_peer_mappings(world.now, vec![promise]);
         let now = questions(&mut world);
         assert_eq!(now * 2 < usual, fewer, "{now} instead of {usual} questions for {promise:?}");
     }
@@ -77,12 +79,12 @@ fn a_promise_of_the_router_saves_questions_until_it_is_broken() {
 #[test]
 fn a_promise_from_below_another_nat_tells_of_it_and_makes_no_policy() {
     let mut world = World::new(7, Some(home()), vec![full_server()], Line::GOOD, 0);
-    let promise = |remote| Promise {
+    let promise = |remote| PeerMapping {
         remote,
         external: ([100, 64, 0, 9], 7).into(),
         lifetime: Duration::from_secs(600),
     };
-    world.netcheck.set_promises(world.now, vec![promise(world.servers[0].address)]);
+    world.netcheck.set_peer_mappings(world.now, vec![promise(world.servers[0].address)]);
     world.survey();
     let profile = world.netcheck.profile();
     assert_eq!((profile.double_nat, profile.carrier_nat), (Some(true), Some(true)));
@@ -115,7 +117,7 @@ fn silence_is_blocked_udp_only_if_servers_are_reachable_otherwise() {
     assert_eq!(world.netcheck.profile().udp_blocked, None);
     world.netcheck.set_online(world.now, true);
     assert_eq!(world.netcheck.profile().udp_blocked, None, "one dead server proves nothing");
-    world.netcheck.set_reachable(world.now, [full_server().address.ip()]);
+    world.netcheck.set_tcp_reachable(world.now, [full_server().address.ip()]);
     assert_eq!(world.netcheck.badge(), Some(Badge::UdpBlocked));
     world.servers[0].dead = false;
     world.run(Duration::from_secs(60));
@@ -128,7 +130,7 @@ fn silence_is_blocked_udp_only_if_servers_are_reachable_otherwise() {
 #[test]
 fn an_unanswered_question_is_repeated_with_growing_gaps_and_given_up() {
     let dead = Server { dead: true, ..Server::new([11, 0, 1, 1], 3478) };
-    let config = Config { refresh: Duration::from_secs(100), ..Config::default() };
+    let config = Config { keepalive_interval: Duration::from_secs(100), ..Config::default() };
     let mut world = World::with_config(3, None, vec![dead.clone()], Line::GOOD, 0, config);
     let mut sent_at = Vec::new();
     for step in 0..100u64 {
@@ -139,7 +141,7 @@ fn an_unanswered_question_is_repeated_with_growing_gaps_and_given_up() {
         }
     }
     assert_eq!(sent_at, [0, 200, 700, 1200, 1700, 2200]);
-    assert!(world.netcheck.report().servers[0].silent);
+    assert!(world.netcheck.report().servers[0].timed_out);
 }
 
 #[test]
@@ -147,10 +149,10 @@ fn a_late_answer_counts() {
     let far = Line { latency: Duration::from_millis(1400), ..Line::GOOD };
     let mut world = World::new(3, Some(home()), vec![full_server()], far, 0);
     world.run(Duration::from_millis(2600));
-    assert!(world.netcheck.report().servers[0].silent);
+    assert!(world.netcheck.report().servers[0].timed_out);
     world.run(Duration::from_millis(400));
     assert_eq!(world.netcheck.profile().public, vec![OUTSIDE]);
-    assert!(!world.netcheck.report().servers[0].silent);
+    assert!(!world.netcheck.report().servers[0].timed_out);
 }
 
 #[test]
@@ -169,10 +171,10 @@ fn a_router_with_a_private_or_foreign_outside_address_means_double_nat() {
     let verdicts =
         [([100, 64, 0, 9], true), ([192, 168, 0, 2], true), ([11, 0, 0, 9], true), ([11, 0, 0, 1], false)];
     for (address, double) in verdicts {
-        world.netcheck.set_router(world.now, Some(IpAddr::from(address)));
+        world.netcheck.set_router_address(world.now, Some(IpAddr::from(address)));
         assert_eq!(world.netcheck.profile().double_nat, Some(double), "{address:?}");
     }
-    world.netcheck.set_router(world.now, None);
+    world.netcheck.set_router_address(world.now, None);
     assert_eq!(world.netcheck.profile().double_nat, None);
 }
 
@@ -186,7 +188,7 @@ fn servers_of_both_families_give_an_address_each() {
     assert_eq!(world.sent.get(&v6), None, "without an IPv6 address nobody is asked over IPv6");
     assert_eq!(world.netcheck.profile().ipv6, Some(false));
     let local = ["[2001:db8::7]:41641", "11.0.0.1:41641"].map(|a| a.parse().expect("an address"));
-    world.netcheck.set_local(world.now, local.to_vec());
+    world.netcheck.set_local_addresses(world.now, local.to_vec());
     world.run(Duration::from_millis(100));
     let seen = [SocketAddr::new(OUTSIDE, TUNNEL_PORT), SocketAddr::new(INSIDE_V6, TUNNEL_PORT)];
     assert_eq!(world.netcheck.reflexive(), seen);
@@ -206,7 +208,7 @@ fn the_first_answer_comes_from_whichever_family_works_without_waiting_for_the_ot
         let servers: Vec<_> = world.servers.iter().map(named).collect();
         world.netcheck.set_servers(world.now, servers);
         let local = [(INSIDE, TUNNEL_PORT).into(), SocketAddr::new(INSIDE_V6, TUNNEL_PORT)];
-        world.netcheck.set_local(world.now, local.to_vec());
+        world.netcheck.set_local_addresses(world.now, local.to_vec());
         world.events.clear();
         world.run(Duration::from_secs(3));
         let told = world.events.iter().find(|(_, event)| matches!(event, Event::Reflexive(_)));
@@ -234,21 +236,21 @@ fn what_is_known_of_a_network_is_shown_at_once_and_kept_until_contradicted() {
     let long_ago = Duration::from_secs(3600);
     let profile = measured().netcheck.profile().clone();
     let mut world = World::new(7, Some(home()), vec![Server::new([11, 0, 1, 1], 3478)], Line::GOOD, 0);
-    world.netcheck.recall(world.now, &profile, long_ago);
+    world.netcheck.load_cached_profile(world.now, &profile, long_ago);
     assert_eq!(world.netcheck.profile().filtering, profile.filtering);
     world.survey();
     assert_eq!(world.netcheck.profile().filtering, profile.filtering, "nobody could contradict it");
 
     let moved = NatProfile { public: vec![IpAddr::from([11, 0, 0, 99])], ..profile.clone() };
     let mut world = World::new(7, Some(home()), vec![Server::new([11, 0, 1, 1], 3478)], Line::GOOD, 0);
-    world.netcheck.recall(world.now, &moved, long_ago);
+    world.netcheck.load_cached_profile(world.now, &moved, long_ago);
     world.survey();
     assert_eq!(world.netcheck.profile().filtering, None, "another public address is another network");
 
     let lived = NatProfile { lifetime: Some(Duration::from_secs(58)), ..profile };
     for (age, again) in [(long_ago, false), (Duration::from_secs(90_000), true)] {
         let mut world = World::new(7, Some(home()), vec![full_server()], Line::GOOD, 7);
-        world.netcheck.recall(world.now, &lived, age);
+        world.netcheck.load_cached_profile(world.now, &lived, age);
         world.survey();
         let doing = world.netcheck.report().steps.iter().any(|step| step.state == StepState::Running);
         assert_eq!(doing, again, "a lifetime is believed for a day");
@@ -317,17 +319,17 @@ fn asked() -> (Netcheck, std::time::Instant, SocketAddr, Vec<u8>) {
 fn answers_from_elsewhere_or_to_another_socket_are_dropped_and_counted() {
     let (mut netcheck, now, server, answer) = asked();
     let stranger = SocketAddr::new(Ipv4Addr::new(11, 9, 9, 9).into(), 3478);
-    assert!(netcheck.handle_datagram(now, Socket::Tunnel, stranger, &answer));
-    assert!(netcheck.handle_datagram(now, Socket::Spare(0), server, &answer));
+    assert!(netcheck.handle_datagram(now, SocketId::MAIN, stranger, &answer));
+    assert!(netcheck.handle_datagram(now, SocketId::probe(0), server, &answer));
     assert_eq!(netcheck.report().dropped.wrong_source, 2);
     assert!(netcheck.reflexive().is_empty());
     let mapped_source = SocketAddr::new(Ipv4Addr::new(11, 0, 1, 1).to_ipv6_mapped().into(), 3478);
     assert!(
-        netcheck.handle_datagram(now, Socket::Tunnel, mapped_source, &answer),
+        netcheck.handle_datagram(now, SocketId::MAIN, mapped_source, &answer),
         "as a dual-stack socket has it"
     );
     assert_eq!(netcheck.reflexive(), vec![SocketAddr::new(INSIDE, 4000)]);
-    assert!(netcheck.handle_datagram(now, Socket::Tunnel, server, &answer));
+    assert!(netcheck.handle_datagram(now, SocketId::MAIN, server, &answer));
     assert_eq!(netcheck.report().dropped.late, 1);
 }
 
@@ -339,10 +341,10 @@ fn a_redirection_to_nowhere_is_a_refusal() {
     // ERROR-CODE 300 without a reason, then the length of one attribute only.
     redirection.extend_from_slice(&[0, 9, 0, 4, 0, 0, 3, 0]);
     redirection[3] = 8;
-    assert!(netcheck.handle_datagram(now, Socket::Tunnel, server, &redirection));
+    assert!(netcheck.handle_datagram(now, SocketId::MAIN, server, &redirection));
     assert_eq!(netcheck.report().dropped.unusable, 1);
     assert_eq!(netcheck.poll_transmit(), None);
-    assert!(netcheck.report().servers[0].silent);
+    assert!(netcheck.report().servers[0].timed_out);
 }
 
 /// The refusal that names another server (300, ALTERNATE-SERVER), to the question that is under way.
@@ -365,11 +367,11 @@ fn a_redirection_is_followed_but_not_in_circles_and_not_into_our_own_network() {
         netcheck.set_servers(now, vec![StunServer::new("one", (first, 3478).into())]);
         for to in &hops {
             let (source, bytes) = redirection(&mut netcheck, *to);
-            assert!(netcheck.handle_datagram(now, Socket::Tunnel, source, &bytes));
+            assert!(netcheck.handle_datagram(now, SocketId::MAIN, source, &bytes));
         }
         let asked = netcheck.poll_transmit().map(|question| question.destination);
         assert_eq!(asked.is_some(), hops.len() == followed, "{hops:?}: {asked:?}");
-        assert_eq!(netcheck.report().servers[0].silent, hops.len() != followed);
+        assert_eq!(netcheck.report().servers[0].timed_out, hops.len() != followed);
     }
 }
 
@@ -383,7 +385,7 @@ fn unknown_attributes_that_must_be_understood_spoil_an_answer_and_others_do_not(
         answer.extend_from_slice(&[0, 8, 0, 1, 1, 1, 1, 1, 1, 1]);
         let length = u16::try_from(answer.len() - 20).expect("short");
         answer[2..4].copy_from_slice(&length.to_be_bytes());
-        assert!(netcheck.handle_datagram(now, Socket::Tunnel, server, &answer));
+        assert!(netcheck.handle_datagram(now, SocketId::MAIN, server, &answer));
         assert_eq!(!netcheck.reflexive().is_empty(), usable, "{kind:#x}");
     }
 }
@@ -392,7 +394,7 @@ proptest! {
     #[test]
     fn garbage_is_left_to_others(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let (mut netcheck, now, server, _) = asked();
-        prop_assert!(!netcheck.handle_datagram(now, Socket::Tunnel, server, &bytes));
+        prop_assert!(!netcheck.handle_datagram(now, SocketId::MAIN, server, &bytes));
     }
 
     #[test]
@@ -404,7 +406,7 @@ proptest! {
         answer[index.max(20)] = with;
         answer.truncate(cut);
         answer.extend_from_slice(&tail);
-        prop_assert!(netcheck.handle_datagram(now, Socket::Tunnel, server, &answer));
+        prop_assert!(netcheck.handle_datagram(now, SocketId::MAIN, server, &answer));
         let dropped = netcheck.report().dropped;
         // A fingerprint whose own type is broken protects nothing any more, and the rest is as it was.
         let unharmed = netcheck.reflexive() == vec![SocketAddr::new(INSIDE, 4000)];
@@ -417,21 +419,24 @@ fn sockets_are_asked_for_and_measure_once_a_server_was_heard() {
     #[allow(clippy::disallowed_methods, reason = "some instant to count from")]
     let now = std::time::Instant::now();
     let server = full_server();
-    let mut netcheck = Netcheck::new(now, [1; 32], Config { spares: 2, ..Config::default() });
+    let mut netcheck = Netcheck::new(now, [1; 32], Config { probe_sockets: 2, ..Config::default() });
     netcheck.set_servers(now, vec![StunServer::new("one", server.address)]);
-    let wanted = std::iter::from_fn(|| netcheck.poll_event()).find(|e| matches!(e, Event::SparesWanted(_)));
-    assert_eq!(wanted, Some(Event::SparesWanted(2)));
-    netcheck.set_spares(now, [4001, 4002].map(|port| SocketAddr::new(INSIDE, port)).to_vec());
+    let wanted =
+        std::iter::from_fn(|| netcheck.poll_event()).find(|e| matches!(e, Event::OpenProbeSockets { .. }));
+    let ids = [0, 1].map(SocketId::probe).to_vec();
+    assert_eq!(wanted, Some(Event::OpenProbeSockets { ids: ids.clone() }));
+    netcheck.probe_sockets_opened(now, &[(ids[0], Some(4001)), (ids[1], Some(4002))]);
     let question = netcheck.poll_transmit().expect("a question");
-    assert_eq!(question.socket, Socket::Tunnel, "its public address is what is wanted first");
+    assert_eq!(question.socket, SocketId::MAIN, "its public address is what is wanted first");
     let seen = SocketAddr::new(OUTSIDE, 4000);
     let (_, answer) = server.answer(server.address, seen, &question.bytes).expect("an answer");
-    netcheck.handle_datagram(now, Socket::Tunnel, server.address, &answer);
+    netcheck.handle_datagram(now, SocketId::MAIN, server.address, &answer);
     let sockets: Vec<_> = std::iter::from_fn(|| netcheck.poll_transmit()).map(|t| t.socket).collect();
-    assert!(sockets.contains(&Socket::Spare(0)) && sockets.contains(&Socket::Spare(1)), "{sockets:?}");
-    assert!(!sockets.contains(&Socket::Tunnel), "{sockets:?}");
-    netcheck.check(now);
-    let again = std::iter::from_fn(|| netcheck.poll_event()).any(|e| e == Event::SparesWanted(2));
+    assert!(sockets.contains(&SocketId::probe(0)) && sockets.contains(&SocketId::probe(1)), "{sockets:?}");
+    assert!(!sockets.contains(&SocketId::MAIN), "{sockets:?}");
+    netcheck.remeasure(now);
+    let again = std::iter::from_fn(|| netcheck.poll_event())
+        .any(|e| e == Event::OpenProbeSockets { ids: ids.clone() });
     assert!(again, "each measurement needs fresh ones");
 }
 
@@ -465,7 +470,7 @@ fn a_check_with_one_plain_server_ends_every_time_and_says_what_it_cannot_tell() 
             "{:?}",
             report.gaps
         );
-        world.netcheck.check(world.now);
+        world.netcheck.remeasure(world.now);
         assert!(!world.netcheck.report().finished);
         world.survey();
     }
@@ -492,8 +497,12 @@ fn with_short_term_credentials_the_first_question_is_signed_and_only_signed_answ
     let now = std::time::Instant::now();
     let server = full_server();
     let mut netcheck = Netcheck::new(now, [1; 32], Config::default());
-    let login = Login { username: "anna".into(), password: "secret".into(), term: Term::Short };
-    let known = StunServer { login: Some(login), ..StunServer::new("one", server.address) };
+    let credentials = StunCredentials {
+        username: "anna".into(),
+        password: "secret".into(),
+        mechanism: CredentialMechanism::ShortTerm,
+    };
+    let known = StunServer { credentials: Some(credentials), ..StunServer::new("one", server.address) };
     netcheck.set_servers(now, vec![known]);
     let question = netcheck.poll_transmit().expect("a question").bytes;
     let (request, _) = MessageDecoder::default().decode(&question).expect("well-formed");
@@ -504,10 +513,10 @@ fn with_short_term_credentials_the_first_question_is_signed_and_only_signed_answ
 
     let (_, unsigned) = server.answer(server.address, (OUTSIDE, 4000).into(), &question).expect("an answer");
     for forged in [unsigned, signed_answer(&question, "guess")] {
-        assert!(netcheck.handle_datagram(now, Socket::Tunnel, server.address, &forged));
+        assert!(netcheck.handle_datagram(now, SocketId::MAIN, server.address, &forged));
         assert!(netcheck.reflexive().is_empty(), "as if it had never come");
     }
     assert_eq!(netcheck.report().dropped.malformed, 2);
-    netcheck.handle_datagram(now, Socket::Tunnel, server.address, &signed_answer(&question, "secret"));
+    netcheck.handle_datagram(now, SocketId::MAIN, server.address, &signed_answer(&question, "secret"));
     assert_eq!(netcheck.reflexive(), vec![SocketAddr::new(OUTSIDE, 4000)]);
 }

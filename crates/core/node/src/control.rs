@@ -10,7 +10,7 @@ use std::{
 };
 
 use partyline_model::{DeviceId, Now, PartyId, Topic};
-use partyline_netcheck::{Errand, Pair, Round};
+use partyline_netcheck::{FilteringProbeRequest, PortPair, ProbeRound};
 use rand_core::RngCore as _;
 use serde::{Deserialize, Serialize};
 
@@ -71,14 +71,14 @@ impl Node {
             Ok(ControlMessage::Pass { to, message }) => self.pass_on(now, party, peer, to, message),
             Ok(ControlMessage::Passed { .. }) => {}
             Ok(ControlMessage::Observe { to, token }) => {
-                self.asked_to_observe(now, party, peer, Errand { to, token });
+                self.asked_to_observe(now, party, peer, FilteringProbeRequest { to, token });
             }
             Ok(ControlMessage::AskPort) => self.asked_for_port(now, party, peer),
             Ok(ControlMessage::LendPort { first, second }) => {
-                self.lent_port(now, peer, Pair { first, second });
+                self.lent_port(now, peer, PortPair { first, second });
             }
             Ok(ControlMessage::SendFromBoth { to, token }) => {
-                self.asked_to_send_from_both(now, party, peer, &Round { to, token });
+                self.asked_to_send_from_both(now, party, peer, &ProbeRound { to, token });
             }
             Err(_) => self.refusals.count(&partyline_party::Refusal::Malformed),
         }

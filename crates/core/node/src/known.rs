@@ -70,7 +70,7 @@ impl Node {
         let age = now.unix.since(known.measured_at);
         if age <= OLDEST {
             self.network.recalled = Some(known.measured_at);
-            self.netcheck.recall(now.instant, &known.nat, age);
+            self.netcheck.load_cached_profile(now.instant, &known.nat, age);
         }
     }
 

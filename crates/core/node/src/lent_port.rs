@@ -11,7 +11,7 @@ use std::{
 };
 
 use partyline_model::{DeviceId, Mapping, Now, PartyId};
-use partyline_netcheck::{Pair, Round, question, seen_at};
+use partyline_netcheck::{PortPair, ProbeRound, binding_request, mapped_address};
 use partyline_paths::SocketId;
 use rand_core::RngCore as _;
 
@@ -67,7 +67,7 @@ impl Node {
 
     /// A member asks for a second port of ours.
     pub(crate) fn asked_for_port(&mut self, now: Now, party: PartyId, from: DeviceId) {
-        let server = self.netcheck.kept_servers().into_iter().find(SocketAddr::is_ipv4);
+        let server = self.netcheck.keepalive_servers().into_iter().find(SocketAddr::is_ipv4);
         let busy = self.ports.loan.is_some();
         let Some(server) = server.filter(|_| self.settings.serve_friends && !busy) else { return };
         let mut token = [0; 12];
@@ -81,7 +81,7 @@ impl Node {
     pub(crate) fn lent_socket_opened(&mut self, opened: &[(SocketId, Option<u16>)]) -> bool {
         let ours = opened.iter().any(|(id, _)| *id == SOCKET);
         if let Some(loan) = self.ports.loan.as_ref().filter(|_| ours) {
-            let (destination, bytes) = (loan.server, question(loan.token));
+            let (destination, bytes) = (loan.server, binding_request(loan.token));
             let ask = || Output::SocketSend { id: SOCKET, destination, bytes: bytes.clone() };
             self.outputs.extend(std::iter::repeat_with(ask).take(QUESTIONS));
         }
@@ -103,7 +103,7 @@ impl Node {
         let Some(loan) = self.ports.loan.as_mut().filter(|loan| loan.server == source && !loan.told) else {
             return true;
         };
-        if let (Some(first), Some(second)) = (first, seen_at(source, loan.token, bytes)) {
+        if let (Some(first), Some(second)) = (first, mapped_address(source, loan.token, bytes)) {
             loan.told = true;
             let (party, to) = (loan.party, loan.to);
             self.send_control(now.instant, party, to, &ControlMessage::LendPort { first, second });
@@ -112,13 +112,13 @@ impl Node {
     }
 
     /// A member lends us a port.
-    pub(crate) fn lent_port(&mut self, now: Now, from: DeviceId, pair: Pair) {
+    pub(crate) fn lent_port(&mut self, now: Now, from: DeviceId, pair: PortPair) {
         if self.ports.lender.is_some_and(|(_, lender)| lender == from) {
-            self.netcheck.set_pair(now.instant, pair);
+            self.netcheck.set_port_pair(now.instant, pair);
         }
     }
 
-    pub(crate) fn ask_for_round(&mut self, now: Now, Round { to, token }: Round) {
+    pub(crate) fn ask_for_round(&mut self, now: Now, ProbeRound { to, token }: ProbeRound) {
         if let Some((party, member)) = self.ports.lender {
             self.send_control(now.instant, party, member, &ControlMessage::SendFromBoth { to, token });
         }
@@ -130,7 +130,7 @@ impl Node {
         now: Now,
         party: PartyId,
         from: DeviceId,
-        round: &Round,
+        round: &ProbeRound,
     ) {
         let fair = round.to.iter().all(|to| self.is_at(party, from, *to));
         let loan = self.ports.loan.as_mut().filter(|loan| fair && (loan.party, loan.to) == (party, from));

@@ -45,7 +45,7 @@ pub use commands::RequestId;
 pub use io::{DeviceConfig, DeviceInput, LocalNetwork, Output, ServerId, ServerInput, StreamInput};
 pub use node::{Config, Node};
 pub use packets::{Egress, PACKET_ROOM};
-pub use partyline_netcheck::{Config as NetcheckConfig, Promise};
+pub use partyline_netcheck::{Config as NetcheckConfig, PeerMapping};
 pub use partyline_paths::{
     AllocationOutcome, AllocationTest, Config as PathsConfig, RelayServer, RelayTransport, SocketId, StreamId,
 };

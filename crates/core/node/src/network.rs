@@ -5,8 +5,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use partyline_model::{AppError, ErrorCode, NetworkReport, Now, Reply, RouterCheck, ServerCheck, Timestamp};
-use partyline_netcheck::{Promise, Socket, StunServer, Transmit};
+use partyline_model::{
+    AppError, ErrorCode, NetworkReport, Now, Reply, RouterCheck, ServerCheck, SocketId, Timestamp,
+};
+use partyline_netcheck::{PeerMapping, StunServer, Transmit};
 
 use crate::{Node, io::Output};
 
@@ -30,12 +32,14 @@ pub struct NetworkCheck {
 impl Node {
     /// Lends the sockets that [`Output::Spares`] asked for: their local addresses.
     pub fn handle_spares(&mut self, now: Now, addresses: Vec<SocketAddr>) {
-        self.netcheck.set_spares(now.instant, addresses);
+        let opened: Vec<_> =
+            (0..).map(SocketId::probe).zip(addresses.iter().map(|a| Some(a.port()))).collect();
+        self.netcheck.probe_sockets_opened(now.instant, &opened);
     }
 
     /// Takes a datagram that came to a lent socket.
     pub fn handle_spare_datagram(&mut self, now: Now, index: u8, source: SocketAddr, datagram: &[u8]) {
-        self.netcheck.handle_datagram(now.instant, Socket::Spare(index), source, datagram);
+        self.netcheck.handle_datagram(now.instant, SocketId::probe(index.into()), source, datagram);
     }
 
     /// Takes how the ways of asking the router for a port fare; the whole list every time.
@@ -47,20 +51,20 @@ impl Node {
     }
 
     /// Takes what the router promises for the tunnel socket's flows to servers; the whole list every time.
-    pub fn handle_promises(&mut self, now: Now, promises: Vec<Promise>) {
-        self.netcheck.set_promises(now.instant, promises);
+    pub fn handle_peer_mappings(&mut self, now: Now, promises: Vec<PeerMapping>) {
+        self.netcheck.set_peer_mappings(now.instant, promises);
     }
 
     /// The servers by which the tunnel's socket wants to be heard at any time.
     #[must_use]
-    pub fn kept_servers(&self) -> Vec<SocketAddr> {
-        self.netcheck.kept_servers()
+    pub fn keepalive_servers(&self) -> Vec<SocketAddr> {
+        self.netcheck.keepalive_servers()
     }
 
     /// Takes the address of a server that answers over TCP, as [`Output::Reach`] asked.
     pub fn handle_reached(&mut self, now: Now, address: IpAddr) {
         self.network.reachable.insert(address);
-        self.netcheck.set_reachable(now.instant, self.network.reachable.iter().copied());
+        self.netcheck.set_tcp_reachable(now.instant, self.network.reachable.iter().copied());
     }
 
     /// Measures again, with further servers where some are named.
@@ -74,7 +78,7 @@ impl Node {
         for (host, port) in wanted {
             self.outputs.push_back(Output::Resolve { host, port });
         }
-        self.netcheck.check(now.instant);
+        self.netcheck.remeasure(now.instant);
         Ok(Reply::Done)
     }
 
@@ -105,9 +109,11 @@ impl Node {
 
     pub(crate) fn send_netcheck(&mut self, transmit: Transmit) {
         let Transmit { socket, destination, bytes } = transmit;
-        self.outputs.push_back(match socket {
-            Socket::Tunnel => Output::Datagram { destination, bytes },
-            Socket::Spare(index) => Output::SpareSend { index, destination, bytes },
+        self.outputs.push_back(if socket == SocketId::MAIN {
+            Output::Datagram { destination, bytes }
+        } else {
+            let index = u8::try_from(socket.0 - SocketId::probe(0).0).unwrap_or(u8::MAX);
+            Output::SpareSend { index, destination, bytes }
         });
     }
 
@@ -128,7 +134,7 @@ impl Node {
             measured_at: at
                 .or(self.network.recalled)
                 .map(|at| u32::try_from(at.seconds()).unwrap_or(u32::MAX)),
-            took_ms: report.took.map_or(0, milliseconds),
+            took_ms: report.duration.map_or(0, milliseconds),
             packets: report.packets,
         }
     }
@@ -140,8 +146,8 @@ fn server_check(server: partyline_netcheck::ServerReport) -> ServerCheck {
         address: server.address,
         rtt_ms: server.rtt.map(milliseconds),
         reflexive: server.reflexive,
-        two_addresses: server.other.is_some(),
-        silent: server.silent,
+        two_addresses: server.other_address.is_some(),
+        silent: server.timed_out,
     }
 }
 

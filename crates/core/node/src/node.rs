@@ -239,7 +239,7 @@ impl Node {
     fn move_to_network(&mut self, now: Now) {
         self.reflexive.clear();
         self.passages.network_changed(now.instant);
-        self.netcheck.set_local(now.instant, self.host_addresses());
+        self.netcheck.set_local_addresses(now.instant, self.host_addresses());
         self.recall_network(now);
         self.gather(now);
         self.paths.network_changed(now.instant);
@@ -269,7 +269,7 @@ impl Node {
     pub fn handle_mapped(&mut self, now: Now, mapped: Vec<SocketAddr>) {
         if self.mapped != mapped {
             self.mapped = mapped;
-            self.netcheck.set_router(
+            self.netcheck.set_router_address(
                 now.instant,
                 self.mapped.iter().map(SocketAddr::ip).find(std::net::IpAddr::is_ipv4),
             );
@@ -357,17 +357,20 @@ impl Node {
                 self.remember_network(now);
             }
             partyline_netcheck::Event::UdpBlocked(_) => self.touch(),
-            partyline_netcheck::Event::SparesWanted(count) => {
-                self.outputs.push_back(Output::Spares { count })
+            partyline_netcheck::Event::OpenProbeSockets { ids } => {
+                let count = u8::try_from(ids.len()).unwrap_or(u8::MAX);
+                self.outputs.push_back(Output::Spares { count });
             }
-            partyline_netcheck::Event::SparesDone => {
+            partyline_netcheck::Event::CloseProbeSockets { .. } => {
                 self.outputs.push_back(Output::Spares { count: 0 });
                 self.remember_network(now);
                 self.touch();
             }
-            partyline_netcheck::Event::ObserverWanted(errand) => self.ask_observers(now, errand),
-            partyline_netcheck::Event::RoundWanted(round) => self.ask_for_round(now, round),
-            partyline_netcheck::Event::Silent(address) => self.outputs.push_back(Output::Reach { address }),
+            partyline_netcheck::Event::RequestFilteringProbe(errand) => self.ask_observers(now, errand),
+            partyline_netcheck::Event::RequestProbeRound(round) => self.ask_for_round(now, round),
+            partyline_netcheck::Event::ServerTimedOut(address) => {
+                self.outputs.push_back(Output::Reach { address })
+            }
         }
     }
 

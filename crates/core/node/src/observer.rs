@@ -12,7 +12,7 @@ use std::{
 };
 
 use partyline_model::{Candidate, CandidateKind, DeviceId, DoctorFinding, NatProfile, Now, PartyId, Verdict};
-use partyline_netcheck::Errand;
+use partyline_netcheck::FilteringProbeRequest;
 
 use crate::{Node, control::ControlMessage, io::Output};
 
@@ -58,10 +58,10 @@ impl Node {
     /// Tells netcheck whether there is anybody to ask.
     pub(crate) fn tell_observers(&mut self, now: Now) {
         let there = !self.observers().is_empty();
-        self.netcheck.set_observers(now.instant, there);
+        self.netcheck.set_observers_available(now.instant, there);
     }
 
-    pub(crate) fn ask_observers(&mut self, now: Now, errand: Errand) {
+    pub(crate) fn ask_observers(&mut self, now: Now, errand: FilteringProbeRequest) {
         let message = ControlMessage::Observe { to: errand.to, token: errand.token };
         let observers = self.observers();
         for (party, member) in observers.iter().take(ASKED) {
@@ -84,13 +84,13 @@ impl Node {
         now: Now,
         party: PartyId,
         from: DeviceId,
-        Errand { to, token }: Errand,
+        FilteringProbeRequest { to, token }: FilteringProbeRequest,
     ) {
         let fair = self.settings.serve_friends && self.is_at(party, from, to);
         if !self.errands.admit(now.instant, from, fair) {
             return;
         }
-        let packet = Errand { to, token }.packet();
+        let packet = FilteringProbeRequest { to, token }.packet();
         let datagram = || Output::Datagram { destination: to, bytes: packet.clone() };
         self.outputs.extend(std::iter::repeat_with(datagram).take(PACKETS));
     }

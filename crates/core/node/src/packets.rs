@@ -136,12 +136,7 @@ impl Node {
             Handled::Consumed => None,
             Handled::Foreign if local != Local::Socket(SocketId::MAIN) => None,
             Handled::Foreign => {
-                self.netcheck.handle_datagram(
-                    now.instant,
-                    partyline_netcheck::Socket::Tunnel,
-                    source,
-                    datagram,
-                );
+                self.netcheck.handle_datagram(now.instant, partyline_model::SocketId::MAIN, source, datagram);
                 None
             }
             Handled::Tunnel { payload, path } => {

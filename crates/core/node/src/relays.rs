@@ -11,7 +11,7 @@ use std::{
 };
 
 use partyline_model::{Now, RelaySetting};
-use partyline_netcheck::{Login, StunServer, Term};
+use partyline_netcheck::{CredentialMechanism, StunCredentials, StunServer};
 use partyline_paths::{RelayServer, RelayTransport};
 use partyline_wire::rendezvous::RelayGrant;
 
@@ -180,7 +180,11 @@ impl Relays {
             .map(|RelayServer { name, address, username, password, .. }| StunServer {
                 name,
                 address,
-                login: Some(Login { username, password, term: Term::Long }),
+                credentials: Some(StunCredentials {
+                    username,
+                    password,
+                    mechanism: CredentialMechanism::LongTerm,
+                }),
             })
             .collect()
     }

@@ -298,7 +298,7 @@ impl Node {
     pub(crate) fn rank_relays(&mut self, now: Now) {
         let mut answers: BTreeMap<String, Option<Duration>> = BTreeMap::new();
         for server in self.netcheck.report().servers {
-            let rtt = server.rtt.filter(|_| !server.silent);
+            let rtt = server.rtt.filter(|_| !server.timed_out);
             let best = answers.entry(server.name).or_default();
             *best = best.iter().copied().chain(rtt).min();
         }

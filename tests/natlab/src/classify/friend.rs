@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use anyhow::Result;
-use partyline_netcheck::{Errand, Pair, Round, question, seen_at};
+use partyline_netcheck::{FilteringProbeRequest, PortPair, ProbeRound, binding_request, mapped_address};
 
 use crate::Host;
 
@@ -35,29 +35,29 @@ impl Friend {
     }
 
     /// Sends what any member would, and asks where its sockets are seen.
-    pub fn lend(&self, errand: Errand) {
+    pub fn lend(&self, errand: FilteringProbeRequest) {
         for _ in 0..PACKETS {
             let _ = self.sockets[0].send_to(&errand.packet(), errand.to);
-            self.sockets().for_each(|socket| drop(socket.send_to(&question(TOKEN), self.server)));
+            self.sockets().for_each(|socket| drop(socket.send_to(&binding_request(TOKEN), self.server)));
         }
     }
 
     /// Sends from both to both.
-    pub fn play(&self, round: Round) {
+    pub fn play(&self, round: ProbeRound) {
         for to in round.to {
             self.sockets().for_each(|socket| drop(socket.send_to(&round.packet(), to)));
         }
     }
 
     /// Takes what came; once both are seen, what it lends.
-    pub fn receive(&mut self, buffer: &mut [u8]) -> Option<Pair> {
+    pub fn receive(&mut self, buffer: &mut [u8]) -> Option<PortPair> {
         for (socket, seen) in self.sockets.iter().zip(&mut self.seen) {
             while let Ok((length, from)) = socket.recv_from(buffer) {
-                let told = seen_at(from, TOKEN, &buffer[..length]).filter(|_| from == self.server);
+                let told = mapped_address(from, TOKEN, &buffer[..length]).filter(|_| from == self.server);
                 *seen = seen.or(told);
             }
         }
         let [Some(first), Some(second)] = self.seen else { return None };
-        (!std::mem::replace(&mut self.told, true)).then_some(Pair { first, second })
+        (!std::mem::replace(&mut self.told, true)).then_some(PortPair { first, second })
     }
 }

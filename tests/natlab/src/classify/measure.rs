@@ -14,14 +14,14 @@ use nix::{
     poll::{PollFd, PollFlags, ppoll},
     sys::time::TimeSpec,
 };
-use partyline_model::{Badge, NatProfile, NetworkView};
-use partyline_netcheck::{Config, Event, Netcheck, Socket, StunServer};
+use partyline_model::{Badge, NatProfile, NetworkView, SocketId};
+use partyline_netcheck::{Config, Event, Netcheck, StunServer};
 
 use super::friend::Friend;
 use crate::{Host, checked};
 
-/// Sockets that are lent to the check besides the tunnel's, as the engine does.
-const SPARES: usize = 7;
+/// Probe sockets of the check besides the tunnel's, as the engine does.
+const PROBE_SOCKETS: usize = 7;
 /// How long a check may take at most.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a server gets to accept a TCP connection: a lost SYN is repeated after 1 and 3 s, and the line may be rough.
@@ -105,7 +105,7 @@ struct Check {
 impl Check {
     fn begin(host: &Host, question: &Question) -> Result<Self> {
         let any = if host.v6().is_some() { Ipv6Addr::UNSPECIFIED.into() } else { IpAddr::from([0; 4]) };
-        let ports = [question.port].into_iter().chain([0; SPARES]);
+        let ports = [question.port].into_iter().chain([0; PROBE_SOCKETS]);
         let sockets = ports
             .map(|port| UdpSocket::bind((any, port)).and_then(|s| s.set_nonblocking(true).map(|()| s)))
             .collect::<io::Result<Vec<_>>>()?;
@@ -119,10 +119,12 @@ impl Check {
         let seed = std::array::from_fn(|i| local[0].port().to_be_bytes()[i % 2]);
         let mut netcheck = Netcheck::new(begun, seed, Config::default());
         netcheck.set_online(begun, !reachable.is_empty());
-        netcheck.set_reachable(begun, reachable);
-        netcheck.set_local(begun, [local[0]].into_iter().chain(own).collect());
-        netcheck.set_router(begun, question.router);
-        netcheck.set_spares(begun, local[1..].to_vec());
+        netcheck.set_tcp_reachable(begun, reachable);
+        netcheck.set_local_addresses(begun, [local[0]].into_iter().chain(own).collect());
+        netcheck.set_router_address(begun, question.router);
+        let ports = local[1..].iter().map(|address| Some(address.port()));
+        let opened: Vec<_> = (0..).map(SocketId::probe).zip(ports).collect();
+        netcheck.probe_sockets_opened(begun, &opened);
         let server = question.servers.iter().map(|server| server.address).find(SocketAddr::is_ipv4);
         let friend = question
             .friend
@@ -130,7 +132,7 @@ impl Check {
             .zip(server)
             .map(|((host, own), server)| Friend::new(host, *own, server))
             .transpose()?;
-        netcheck.set_observers(begun, friend.is_some());
+        netcheck.set_observers_available(begun, friend.is_some());
         netcheck.set_servers(begun, question.servers.clone());
         Ok(Self { netcheck, sockets, friend, begun, address: None, mapping: None })
     }
@@ -147,7 +149,7 @@ impl Check {
                     badge: self.netcheck.badge(),
                     address: self.address,
                     mapping: self.mapping,
-                    whole: report.took,
+                    whole: report.duration,
                     packets: report.packets,
                     gaps: report.gaps.into_iter().map(str::to_owned).collect(),
                 });
@@ -165,11 +167,8 @@ impl Check {
 
     fn send(&mut self) {
         while let Some(transmit) = self.netcheck.poll_transmit() {
-            let index = match transmit.socket {
-                Socket::Tunnel => 0,
-                Socket::Spare(index) => usize::from(index) + 1,
-            };
-            let Some(socket) = self.sockets.get(index) else { continue };
+            let mut named = (0..).map(socket_id).zip(&self.sockets);
+            let Some((_, socket)) = named.find(|(id, _)| *id == transmit.socket) else { continue };
             let six = socket.local_addr().is_ok_and(|local| local.is_ipv6());
             let destination = match transmit.destination {
                 SocketAddr::V4(to) if six => SocketAddr::new(to.ip().to_ipv6_mapped().into(), to.port()),
@@ -190,8 +189,10 @@ impl Check {
                 Event::Profile(profile) if profile.mapping.is_some() => {
                     self.mapping.get_or_insert(passed);
                 }
-                Event::ObserverWanted(errand) => self.friend.iter().for_each(|friend| friend.lend(errand)),
-                Event::RoundWanted(round) => self.friend.iter().for_each(|friend| friend.play(round)),
+                Event::RequestFilteringProbe(errand) => {
+                    self.friend.iter().for_each(|friend| friend.lend(errand))
+                }
+                Event::RequestProbeRound(round) => self.friend.iter().for_each(|friend| friend.play(round)),
                 _ => {}
             }
         }
@@ -214,19 +215,21 @@ impl Check {
     }
 
     fn receive(&mut self, buffer: &mut [u8]) {
-        for (index, socket) in self.sockets.iter().enumerate() {
-            let name = match index.checked_sub(1).map(u8::try_from) {
-                None => Socket::Tunnel,
-                Some(index) => Socket::Spare(index.unwrap_or(u8::MAX)),
-            };
+        for (index, socket) in (0..).zip(&self.sockets) {
+            let name = socket_id(index);
             while let Ok((length, from)) = socket.recv_from(buffer) {
                 self.netcheck.handle_datagram(Instant::now(), name, from, &buffer[..length]);
             }
         }
         if let Some(pair) = self.friend.as_mut().and_then(|friend| friend.receive(buffer)) {
-            self.netcheck.set_pair(Instant::now(), pair);
+            self.netcheck.set_port_pair(Instant::now(), pair);
         }
     }
+}
+
+/// The main socket comes first.
+fn socket_id(index: u16) -> SocketId {
+    index.checked_sub(1).map_or(SocketId::MAIN, SocketId::probe)
 }
 
 /// Those servers whose HTTPS port answers.

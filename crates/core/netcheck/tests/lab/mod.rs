@@ -11,15 +11,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use partyline_model::SocketId;
 use partyline_nat::{Hairpinned, Protocol};
-use partyline_netcheck::{Config, Errand, Event, Netcheck, Pair, Round, Socket, StunServer};
+use partyline_netcheck::{Config, Event, FilteringProbeRequest, Netcheck, PortPair, ProbeRound, StunServer};
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 
 pub use partyline_nat::{Nat, Rules};
 pub use server::{Manners, Server};
 
-/// The inside computer's address; the tunnel's socket is at the first port, spares follow.
+/// The inside computer's address; the tunnel's socket is at the first port, probe sockets follow.
 pub const INSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 7));
 pub const TUNNEL_PORT: u16 = 41641;
 /// The same computer's IPv6 address, where it has one: no NAT and no firewall is in its way.
@@ -102,7 +103,7 @@ pub struct World {
     /// A member that lends two ports, if there is one.
     pub friend: Option<Friend>,
     /// What members were asked.
-    pub errands: Vec<Errand>,
+    pub errands: Vec<FilteringProbeRequest>,
     pub start: Instant,
     pub now: Instant,
     line: Line,
@@ -112,8 +113,8 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, nat: Option<Nat>, servers: Vec<Server>, line: Line, spares: u16) -> Self {
-        Self::with_config(seed, nat, servers, line, spares, Config::default())
+    pub fn new(seed: u64, nat: Option<Nat>, servers: Vec<Server>, line: Line, probe_sockets: u16) -> Self {
+        Self::with_config(seed, nat, servers, line, probe_sockets, Config::default())
     }
 
     pub fn with_config(
@@ -121,7 +122,7 @@ impl World {
         nat: Option<Nat>,
         servers: Vec<Server>,
         line: Line,
-        spares: u16,
+        probe_sockets: u16,
         config: Config,
     ) -> Self {
         #[allow(clippy::disallowed_methods, reason = "some instant to count virtual time from")]
@@ -130,8 +131,8 @@ impl World {
         let mut own = [0; 32];
         rng.fill_bytes(&mut own);
         let mut netcheck = Netcheck::new(now, own, config);
-        netcheck.set_spares(now, lent(spares));
-        netcheck.set_local(now, vec![SocketAddr::new(local_ip(nat.as_ref()), TUNNEL_PORT)]);
+        netcheck.probe_sockets_opened(now, &opened(probe_sockets));
+        netcheck.set_local_addresses(now, vec![SocketAddr::new(local_ip(nat.as_ref()), TUNNEL_PORT)]);
         let list = servers.iter().enumerate().map(|(i, s)| StunServer::new(format!("stun{i}"), s.address));
         netcheck.set_servers(now, list.collect());
         let (events, sent, heap, errands) = Default::default();
@@ -155,9 +156,9 @@ impl World {
         }
     }
 
-    /// Lends so many sockets to the next measurement.
-    pub fn lend(&mut self, spares: u16) {
-        self.netcheck.set_spares(self.now, lent(spares));
+    /// Opens so many sockets for the next measurement.
+    pub fn open_probe_sockets(&mut self, count: u16) {
+        self.netcheck.probe_sockets_opened(self.now, &opened(count));
     }
 
     /// Runs for a span of virtual time.
@@ -199,10 +200,7 @@ impl World {
 
     fn drain(&mut self) {
         while let Some(transmit) = self.netcheck.poll_transmit() {
-            let port = match transmit.socket {
-                Socket::Tunnel => TUNNEL_PORT,
-                Socket::Spare(i) => TUNNEL_PORT + (u16::from(i) + 1) * 7,
-            };
+            let port = port_of(transmit.socket);
             *self.sent.entry(transmit.destination).or_default() += 1;
             let v6 = transmit.destination.is_ipv6();
             let own = if v6 { INSIDE_V6 } else { local_ip(self.nat.as_ref()) };
@@ -215,12 +213,12 @@ impl World {
             });
         }
         while let Some(event) = self.netcheck.poll_event() {
-            if let Event::ObserverWanted(errand) = event {
+            if let Event::RequestFilteringProbe(errand) = event {
                 self.errands.push(errand);
                 self.observer.into_iter().for_each(|from| self.inject(from, errand.to, errand.packet()));
                 self.lend_ports();
             }
-            if let Event::RoundWanted(round) = event {
+            if let Event::RequestProbeRound(round) = event {
                 self.play_round(round);
             }
             self.events.push((self.now - self.start, event));
@@ -232,12 +230,12 @@ impl World {
         let (now, server) = (self.now, self.servers[0].address);
         let Some(friend) = &mut self.friend else { return };
         if let [Some(first), Some(second)] = [0, 1].map(|index| friend.seen_from(now, index, server)) {
-            self.netcheck.set_pair(now, Pair { first, second });
+            self.netcheck.set_port_pair(now, PortPair { first, second });
         }
     }
 
     /// The friend sends from both to both, if it hears of it.
-    fn play_round(&mut self, round: Round) {
+    fn play_round(&mut self, round: ProbeRound) {
         if self.chance() < self.line.loss {
             return;
         }
@@ -290,10 +288,7 @@ impl World {
     }
 
     fn hand_over(&mut self, inside: SocketAddr, source: SocketAddr, bytes: &[u8]) {
-        let socket = match inside.port() {
-            TUNNEL_PORT => Socket::Tunnel,
-            port => Socket::Spare(u8::try_from((port - TUNNEL_PORT) / 7 - 1).expect("few spares")),
-        };
+        let socket = socket_at(inside.port());
         self.netcheck.handle_datagram(self.now, socket, source, bytes);
     }
 
@@ -318,8 +313,20 @@ impl World {
     }
 }
 
-fn lent(spares: u16) -> Vec<SocketAddr> {
-    (1..=spares).map(|i| SocketAddr::new(INSIDE, TUNNEL_PORT + i * 7)).collect()
+fn opened(count: u16) -> Vec<(SocketId, Option<u16>)> {
+    (0..count).map(SocketId::probe).map(|id| (id, Some(port_of(id)))).collect()
+}
+
+fn port_of(socket: SocketId) -> u16 {
+    if socket == SocketId::MAIN {
+        TUNNEL_PORT
+    } else {
+        TUNNEL_PORT + (socket.0 - SocketId::probe(0).0 + 1) * 7
+    }
+}
+
+fn socket_at(port: u16) -> SocketId {
+    if port == TUNNEL_PORT { SocketId::MAIN } else { SocketId::probe((port - TUNNEL_PORT) / 7 - 1) }
 }
 
 fn local_ip(nat: Option<&Nat>) -> IpAddr {
