@@ -7,11 +7,14 @@ use partyline_node::{Node, PACKET_ROOM, ServerId, ServerInput, SocketId, StreamI
 
 use crate::{
     internet::{Place, Turned},
-    member::Socket,
+    member::Out,
     relay,
     server::{Said, Server},
     world::{Item, LATENCY, World},
 };
+
+/// The longest message on a stream, and a little more.
+const LONGEST_MESSAGE: usize = 66_000;
 
 impl World {
     pub(crate) fn arrive(&mut self, item: Item) {
@@ -66,17 +69,11 @@ impl World {
         }
         let Some((place, to)) = self.internet.down(self.now.instant, turned) else { return };
         let Some((who, socket)) = self.hears(place, to) else { return };
-        match socket {
-            Socket::Tunnel => self.hand_over(who, None, turned.from, bytes),
-            Socket::Opened(id) => self.hand_over(who, Some(id), turned.from, bytes),
-            Socket::Spare(index) => {
-                self.with(who, |node, now| node.handle_spare_datagram(now, index, turned.from, bytes));
-            }
-        }
+        self.hand_over(who, socket, turned.from, bytes);
     }
 
     /// Who listens at an address within a place, and by which socket.
-    pub(crate) fn hears(&mut self, place: Place, to: SocketAddr) -> Option<(usize, Socket)> {
+    pub(crate) fn hears(&mut self, place: Place, to: SocketAddr) -> Option<(usize, SocketId)> {
         let at = |who: usize| {
             let member = self.members.get(who).filter(|member| member.home == place && !member.asleep)?;
             Some((who, member.socket(to)?))
@@ -87,16 +84,10 @@ impl World {
         Some(found)
     }
 
-    fn hand_over(&mut self, who: usize, opened: Option<SocketId>, from: SocketAddr, bytes: &[u8]) {
-        let mut packet = vec![0; bytes.len().max(PACKET_ROOM)];
-        let came = self.with(who, |node, now| match opened {
-            Some(id) => node.handle_socket_datagram(now, id, from, bytes, &mut packet),
-            None => node.handle_datagram(now, from, bytes, &mut packet),
-        });
-        if let Some((party, len)) = came {
-            packet.truncate(len);
-            self.members[who].received.push((party, packet));
-        }
+    fn hand_over(&mut self, who: usize, socket: SocketId, from: SocketAddr, bytes: &[u8]) {
+        let (mut scratch, mut out) = (vec![0; bytes.len().max(PACKET_ROOM)], Out::default());
+        self.with(who, |node, now| node.handle_datagram(now, socket, from, bytes, &mut scratch, &mut out));
+        self.send_out(who, out);
     }
 
     fn server_gets(&mut self, who: usize, connection: partyline_rendezvous::ConnectionId, bytes: &[u8]) {
@@ -167,8 +158,9 @@ impl World {
         if matches!(input, StreamInput::Closed) {
             self.members[who].streams.remove(&id);
         }
-        let packets = self.with(who, |node, now| node.handle_stream(now, id, input));
-        self.members[who].received.extend(packets);
+        let (mut scratch, mut out) = (vec![0; LONGEST_MESSAGE], Out::default());
+        self.with(who, |node, now| node.handle_stream(now, id, input, &mut scratch, &mut out));
+        self.send_out(who, out);
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 
 use partyline_model::{AppError, Now, PartyId, Reply, Settings};
 use partyline_node::{
-    Config, DeviceConfig, Egress, LocalNetwork, NetcheckConfig, Node, PathsConfig, RequestId, ServerId,
-    SocketId, StreamId,
+    Config, Deliver, DeviceConfig, Egress, Local, LocalNetwork, NetcheckConfig, Node, PathsConfig, RequestId,
+    ServerId, SocketId, StreamId, Transmit,
 };
 use partyline_rendezvous::ConnectionId;
 
@@ -79,8 +79,7 @@ pub struct Member {
     pub online: Option<Instant>,
     /// Fresh sockets it lends to each network check.
     pub spares: u8,
-    pub(crate) lent: Vec<u16>,
-    /// Sockets opened to cross a NAT, and their ports.
+    /// Sockets opened besides the main one, and their ports.
     pub(crate) opened: BTreeMap<SocketId, u16>,
     next_spare: u16,
     /// Connections whose packets go nowhere any more, since the network under them is another one.
@@ -89,14 +88,6 @@ pub struct Member {
     pub(crate) runs: u32,
     pub(crate) connections: BTreeMap<ServerId, ConnectionId>,
     pub(crate) next_request: RequestId,
-}
-
-/// Which of a member's sockets an address belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Socket {
-    Tunnel,
-    Spare(u8),
-    Opened(SocketId),
 }
 
 impl Member {
@@ -121,7 +112,6 @@ impl Member {
             asleep: false,
             online: None,
             spares: 0,
-            lent: Vec::new(),
             opened: BTreeMap::new(),
             next_spare: FIRST_SPARE,
             stale: BTreeSet::new(),
@@ -135,7 +125,7 @@ impl Member {
     /// How many sockets it has open besides the tunnel's and those lent to its own check.
     #[must_use]
     pub fn opened_sockets(&self) -> usize {
-        self.opened.len()
+        self.opened.keys().filter(|id| !id.is_probe()).count()
     }
 
     /// Moves it to a computer of these addresses.
@@ -176,17 +166,15 @@ impl Member {
         }
     }
 
-    /// Opens fresh sockets in place of those lent before.
-    pub(crate) fn lend(&mut self, count: u8) -> Vec<SocketAddr> {
-        self.lent = (0..count).map(|_| self.fresh_port()).collect();
-        self.lent.iter().map(|port| SocketAddr::new(self.address.ip(), *port)).collect()
-    }
-
-    /// Opens sockets to cross a NAT.
+    /// Opens fresh sockets, in place of open ones of the same ids.
     pub(crate) fn open(&mut self, ids: Vec<SocketId>) -> Vec<(SocketId, Option<u16>)> {
         let ports: Vec<_> = ids.into_iter().map(|id| (id, self.fresh_port())).collect();
         self.opened.extend(ports.iter().copied());
         ports.into_iter().map(|(id, port)| (id, Some(port))).collect()
+    }
+
+    pub(crate) fn close(&mut self, id: SocketId) {
+        self.opened.remove(&id);
     }
 
     fn fresh_port(&mut self) -> u16 {
@@ -196,25 +184,20 @@ impl Member {
     }
 
     /// The socket at an address, if it is one of this computer's.
-    pub(crate) fn socket(&self, to: SocketAddr) -> Option<Socket> {
+    pub(crate) fn socket(&self, to: SocketAddr) -> Option<SocketId> {
         if to == self.address || Some(to) == self.v6 {
-            return Some(Socket::Tunnel);
+            return Some(SocketId::MAIN);
         }
-        if to.ip() != self.address.ip() {
-            return None;
-        }
-        let spare = self.lent.iter().position(|port| *port == to.port());
-        let opened = || self.opened.iter().find(|(_, port)| **port == to.port());
-        spare.map(|index| Socket::Spare(index as u8)).or_else(|| Some(Socket::Opened(*opened()?.0)))
+        let mut opened = self.opened.iter().filter(|_| to.ip() == self.address.ip());
+        opened.find(|(_, port)| **port == to.port()).map(|(id, _)| *id)
     }
 
     /// The address that packets of a socket leave from.
-    pub(crate) fn source(&self, socket: Socket, to: SocketAddr) -> Option<SocketAddr> {
+    pub(crate) fn source(&self, socket: SocketId, to: SocketAddr) -> Option<SocketAddr> {
         match socket {
-            Socket::Tunnel if to.is_ipv6() => self.v6,
-            Socket::Tunnel => Some(self.address),
-            Socket::Spare(index) => self.beside(self.lent.get(usize::from(index))?, to),
-            Socket::Opened(id) => self.beside(self.opened.get(&id)?, to),
+            SocketId::MAIN if to.is_ipv6() => self.v6,
+            SocketId::MAIN => Some(self.address),
+            opened => self.beside(self.opened.get(&opened)?, to),
         }
     }
 
@@ -226,31 +209,17 @@ impl Member {
 /// What leaves a node in one go.
 #[derive(Default)]
 pub(crate) struct Out {
-    pub datagrams: Vec<(Socket, SocketAddr, Vec<u8>)>,
+    pub messages: Vec<(Local, SocketAddr, Vec<u8>)>,
     pub packets: Vec<(PartyId, Vec<u8>)>,
-    pub streams: Vec<(StreamId, Vec<u8>)>,
 }
 
 impl Egress for Out {
-    fn datagrams(&mut self, destination: SocketAddr, segment: usize, bytes: &[u8]) {
-        self.put(Socket::Tunnel, destination, segment, bytes);
+    fn transmit(&mut self, Transmit { local, destination, segment, bytes }: Transmit<'_>) {
+        let messages = bytes.chunks(segment).map(|message| (local, destination, message.to_vec()));
+        self.messages.extend(messages);
     }
 
-    fn datagrams_from(&mut self, socket: SocketId, destination: SocketAddr, segment: usize, bytes: &[u8]) {
-        self.put(Socket::Opened(socket), destination, segment, bytes);
-    }
-
-    fn stream(&mut self, stream: StreamId, bytes: &[u8]) {
-        self.streams.push((stream, bytes.to_vec()));
-    }
-
-    fn packet(&mut self, party: PartyId, packet: &[u8]) {
+    fn deliver(&mut self, Deliver { party, packet }: Deliver<'_>) {
         self.packets.push((party, packet.to_vec()));
-    }
-}
-
-impl Out {
-    fn put(&mut self, socket: Socket, to: SocketAddr, segment: usize, bytes: &[u8]) {
-        self.datagrams.extend(bytes.chunks(segment.max(1)).map(|datagram| (socket, to, datagram.to_vec())));
     }
 }

@@ -2,12 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use partyline_node::{DeviceInput, Output};
+use partyline_node::{DeviceInput, Local, Output};
 use partyline_wire::rendezvous::ClientFrame;
 
 use crate::{
     Member,
-    member::{Out, Socket},
+    member::Out,
     relay,
     world::{Item, LATENCY, World},
 };
@@ -43,13 +43,7 @@ impl World {
             let Some(node) = member.node.as_mut() else { return };
             node.flush(now, &mut out);
             let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
-            member.received.extend(out.packets);
-            for (socket, to, bytes) in out.datagrams {
-                self.send(who, socket, to, bytes);
-            }
-            for (stream, bytes) in out.streams {
-                self.send_stream(who, stream, bytes);
-            }
+            self.send_out(who, out);
             if outputs.is_empty() {
                 return;
             }
@@ -57,22 +51,26 @@ impl World {
         }
     }
 
+    /// Sends and delivers what left a node.
+    pub(crate) fn send_out(&mut self, who: usize, out: Out) {
+        self.members[who].received.extend(out.packets);
+        for (local, to, bytes) in out.messages {
+            match local {
+                Local::Socket(socket) => self.send(who, socket, to, bytes),
+                Local::Stream(stream) => self.send_stream(who, stream, bytes),
+            }
+        }
+    }
+
     fn perform(&mut self, who: usize, output: Output) {
         let member = &mut self.members[who];
         let Some(node) = member.node.as_mut() else { return };
         match output {
-            Output::Datagram { destination, bytes } => self.send(who, Socket::Tunnel, destination, bytes),
-            Output::SpareSend { index, destination, bytes } => {
-                self.send(who, Socket::Spare(index), destination, bytes);
-            }
-            Output::SocketsOpen { ids } => {
+            Output::OpenSockets { ids } => {
                 let opened = member.open(ids);
-                self.with_node(who, |node, now| node.handle_sockets(now, &opened));
+                self.with_node(who, |node, now| node.handle_sockets_opened(now, &opened));
             }
-            Output::SocketSend { id, destination, bytes } => {
-                self.send(who, Socket::Opened(id), destination, bytes);
-            }
-            Output::SocketClose { id } => drop(member.opened.remove(&id)),
+            Output::CloseSocket { id } => member.close(id),
             Output::DeviceUp { party, device } => {
                 member.devices.insert(party, device);
                 member.devices_made += 1;
@@ -88,7 +86,6 @@ impl World {
                 }
             }
             Output::StreamOpen { id, .. } => self.put(LATENCY, Item::OpenStream(who, id)),
-            Output::StreamSend { id, bytes } => self.send_stream(who, id, bytes),
             Output::StreamClose { id } => {
                 if let Some(number) = member.streams.remove(&id) {
                     self.put(LATENCY, Item::StreamHangup(number));
@@ -100,10 +97,6 @@ impl World {
             Output::Answer { request, result } => {
                 self.save(who);
                 self.members[who].answers.insert(request, *result);
-            }
-            Output::Spares { count } => {
-                let lent = member.lend(count);
-                self.with_node(who, |node, now| node.handle_spares(now, lent));
             }
             Output::Reach { address } => {
                 if relay::owns(address.ip()) && self.relay.is_some() {

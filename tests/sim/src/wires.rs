@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_node::StreamId;
+use partyline_node::{SocketId, StreamId};
 
 use crate::{
     internet::{Place, Turned},
-    member::{Line, Socket},
+    member::Line,
     relay::{self, Sent},
     world::{Datagram, Item, World},
 };
@@ -41,7 +41,7 @@ pub(crate) struct Pipe {
 
 impl World {
     /// Sends from a member's socket.
-    pub(crate) fn send(&mut self, who: usize, socket: Socket, to: SocketAddr, bytes: Vec<u8>) {
+    pub(crate) fn send(&mut self, who: usize, socket: SocketId, to: SocketAddr, bytes: Vec<u8>) {
         self.members[who].datagrams += 1;
         let member = &self.members[who];
         let Some(from) = member.source(socket, to) else { return };

@@ -158,7 +158,6 @@ impl World {
         let member = &mut self.members[who];
         (member.node, member.unsaved) = (None, false);
         member.devices.clear();
-        member.lent.clear();
         member.opened.clear();
         let streams = std::mem::take(&mut member.streams);
         for connection in std::mem::take(&mut member.connections).into_values() {

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use partyline_model::{Handle, PartyPhase, Timestamp, Topic};
-use partyline_node::{ServerInput, StreamInput};
+use partyline_node::{Deliver, Egress, ServerInput, SocketId, StreamInput, Transmit};
 use partyline_tests_sim::World;
 use partyline_wire::{
     beacon,
@@ -99,14 +99,25 @@ proptest! {
         for (input, mut bytes) in noise {
             world.with(0, |node, now| match input {
                 0 => node.handle_beacon(now, from, &beacon::encode(&topic, &bytes).unwrap_or_default()),
-                1 => drop(node.handle_datagram(now, from, &bytes, &mut [0; 1024])),
+                1 => node.handle_datagram(now, SocketId::MAIN, from, &bytes, &mut [0; 1024], &mut Nowhere),
                 2 => node.handle_packet(now.instant, party, &mut bytes),
-                _ => drop(node.handle_stream(now, partyline_node::StreamId(0), StreamInput::Data(bytes))),
+                _ => {
+                    let (id, input) = (partyline_node::StreamId(0), StreamInput::Data(bytes));
+                    node.handle_stream(now, id, input, &mut [0; 1024], &mut Nowhere);
+                }
             });
         }
         world.run(Duration::from_secs(1));
         prop_assert!(world.reaches(0, 1));
     }
+}
+
+struct Nowhere;
+
+impl Egress for Nowhere {
+    fn transmit(&mut self, _: Transmit<'_>) {}
+
+    fn deliver(&mut self, _: Deliver<'_>) {}
 }
 
 fn expand(seed: u64) -> [u8; 32] {

@@ -3,7 +3,12 @@
 //! A device that cannot be made is tried again until it can or is no longer wanted: another network may go away, or the
 //! right be given.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use partyline_model::{AppError, ErrorCode, PartyId};
 use partyline_node::{DeviceConfig, DeviceInput};
@@ -50,6 +55,8 @@ struct Device {
     maker: JoinHandle<()>,
     tun: Option<Arc<TunDevice>>,
     writes: TunWrites,
+    /// Packets that did not fit `writes`: a chunk of a stream may hold more of them than one write takes.
+    overflow: VecDeque<Vec<u8>>,
 }
 
 impl Drop for Device {
@@ -71,7 +78,13 @@ impl Devices {
         self.made += 1;
         let number = self.made;
         let maker = make((party, number), config, before, self.events.clone(), self.packets.clone());
-        let device = Device { number, maker: tokio::spawn(maker), tun: None, writes: TunWrites::new() };
+        let device = Device {
+            number,
+            maker: tokio::spawn(maker),
+            tun: None,
+            writes: TunWrites::new(),
+            overflow: VecDeque::new(),
+        };
         self.devices.insert(party, device);
     }
 
@@ -108,29 +121,46 @@ impl Devices {
         Some((party, input))
     }
 
-    /// Queues a packet for a device; false if its batch must be written first.
-    pub(crate) fn push(&mut self, party: PartyId, packet: &[u8]) -> bool {
-        match self.devices.get_mut(&party) {
-            Some(Device { tun: Some(_), writes, .. }) => writes.push(packet),
-            // Without a device there is nobody to tell.
-            _ => true,
+    /// Queues a packet for a party's device. Without a device, the packet is dropped.
+    pub(crate) fn push(&mut self, party: PartyId, packet: &[u8]) {
+        let Some(Device { tun: Some(_), writes, overflow, .. }) = self.devices.get_mut(&party) else {
+            return tracing::trace!(party = %party.short(), reason = "no device", "dropped a received packet");
+        };
+        // Whatever overflowed once has to keep its place.
+        if !overflow.is_empty() || !writes.push(packet) {
+            overflow.push_back(packet.to_vec());
         }
     }
 
-    /// Queues a packet for a device, after writing what is queued if there is no room.
-    pub(crate) async fn write(&mut self, party: PartyId, packet: &[u8]) {
-        if !self.push(party, packet) {
-            self.flush().await;
-            self.push(party, packet);
-        }
+    /// True if another packet for any device fits without [`Self::flush`] or copying it twice.
+    pub(crate) fn has_room(&self) -> bool {
+        self.devices.values().all(|device| !device.writes.is_full())
     }
 
     /// Writes what is queued.
     pub(crate) async fn flush(&mut self) {
         for (party, device) in &mut self.devices {
-            let Some(tun) = &device.tun else { continue };
-            if let Err(error) = tun.send(&mut device.writes).await {
+            device.flush(*party).await;
+        }
+    }
+}
+
+impl Device {
+    async fn flush(&mut self, party: PartyId) {
+        let Some(tun) = &self.tun else { return };
+        loop {
+            if let Err(error) = tun.send(&mut self.writes).await {
                 tracing::warn!(party = %party.short(), %error, "the network device does not take packets");
+                return self.overflow.clear();
+            }
+            while !self.writes.is_full()
+                && let Some(packet) = self.overflow.pop_front()
+            {
+                // A packet longer than 64 KiB fits no device and is dropped.
+                self.writes.push(&packet);
+            }
+            if self.writes.is_empty() {
+                return;
             }
         }
     }

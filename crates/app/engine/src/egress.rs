@@ -1,36 +1,28 @@
-//! Where the node's packets leave: the sockets, the devices, the streams to relays.
+//! The engine's side of the node's one exit.
 
-use std::net::SocketAddr;
-
-use partyline_model::PartyId;
-use partyline_net::{Outgoing, UdpEndpoint};
-use partyline_node::{Egress, SocketId, StreamId};
+use partyline_net::Outgoing;
+use partyline_node::{Deliver, Egress, Local, Transmit};
 
 use crate::{connections::Connections, devices::Devices, sockets::Sockets};
 
-/// All the ways out of one engine.
-pub(crate) struct Ways<'a> {
-    pub udp: &'a UdpEndpoint,
-    pub sockets: &'a Sockets,
-    pub devices: &'a mut Devices,
-    pub connections: &'a mut Connections,
+/// Everything that packets leave by: sockets, streams to relays, the parties' devices.
+pub(crate) struct EngineEgress {
+    pub sockets: Sockets,
+    pub devices: Devices,
+    pub connections: Connections,
 }
 
-impl Egress for Ways<'_> {
-    fn datagrams(&mut self, to: SocketAddr, segment: usize, bytes: &[u8]) {
-        // What cannot be sent is counted there.
-        let _ = self.udp.try_send(&Outgoing { to, from: None, bytes, segment });
+impl Egress for EngineEgress {
+    fn transmit(&mut self, Transmit { local, destination, segment, bytes }: Transmit<'_>) {
+        match local {
+            Local::Socket(socket) => {
+                self.sockets.send(socket, &Outgoing { to: destination, from: None, bytes, segment });
+            }
+            Local::Stream(stream) => self.connections.send_on_stream(stream, bytes.to_vec()),
+        }
     }
 
-    fn datagrams_from(&mut self, socket: SocketId, to: SocketAddr, segment: usize, bytes: &[u8]) {
-        self.sockets.send(socket, &Outgoing { to, from: None, bytes, segment });
-    }
-
-    fn stream(&mut self, stream: StreamId, bytes: &[u8]) {
-        self.connections.send_on_stream(stream, bytes.to_vec());
-    }
-
-    fn packet(&mut self, party: PartyId, packet: &[u8]) {
+    fn deliver(&mut self, Deliver { party, packet }: Deliver<'_>) {
         self.devices.push(party, packet);
     }
 }

@@ -8,8 +8,8 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 use partyline_model::{
     AppError, ClientCommand, Command, EngineCommand, ErrorCode, Now, Reply, Settings, Snapshot,
 };
-use partyline_net::{BeaconSockets, Outgoing, RecvBatch, Roots, TlsClient, UdpEndpoint};
-use partyline_node::{LocalNetwork, Node, Output, RequestId};
+use partyline_net::{BeaconSockets, RecvBatch, Roots, TlsClient};
+use partyline_node::{LocalNetwork, Node, Output, RequestId, SocketId};
 use partyline_platform::{Clock, NetworkState, SleepWatch, sweep};
 use partyline_telemetry::Metrics;
 use rand::RngCore as _;
@@ -22,12 +22,11 @@ use crate::{
     Call, Controller, EngineOptions, RunningEngine,
     connections::{ConnectionEvent, Connections},
     devices::{Batch, Devices},
-    egress::Ways,
+    egress::EngineEgress,
     open,
     ports::Ports,
     router,
-    sockets::{SocketDatagrams, Sockets},
-    spares::{SpareDatagram, Spares},
+    sockets::{Arrivals, Sockets},
     store::Store,
     surroundings::{self, Surrounding, beacon_interfaces, hear, reachable},
     trial,
@@ -47,13 +46,9 @@ pub struct Engine {
     clock: Clock,
     node: Node,
     store: Store,
-    udp: UdpEndpoint,
+    egress: EngineEgress,
     beacon: Option<BeaconSockets>,
-    devices: Devices,
-    connections: Connections,
     ports: Ports,
-    spares: Spares,
-    sockets: Sockets,
     network: NetworkState,
     calls: mpsc::Receiver<Call>,
     answers: HashMap<RequestId, oneshot::Sender<Result<Reply, AppError>>>,
@@ -114,37 +109,29 @@ impl Engine {
         let (surrounding_events, surroundings) = mpsc::channel(QUEUE);
         let (snapshots, watched) = watch::channel(Arc::new(node.snapshot(now)));
         let seed = rand::rngs::OsRng.next_u64();
-        let (spares, spare_datagrams) = Spares::new();
-        let (sockets, socket_datagrams) = Sockets::new();
+        let ports = Ports::new(&udp, seed, &options.state_dir, surrounding_events.clone());
+        let (sockets, arrivals) = Sockets::new(udp);
         let engine = Self {
-            devices: Devices::new(&options.state_dir, device_events, batches),
-            connections: Connections::new(tls, connection_events),
-            ports: Ports::new(&udp, seed, &options.state_dir, surrounding_events.clone())
-                .enabled(node.settings().port_mapping),
+            egress: EngineEgress {
+                sockets,
+                devices: Devices::new(&options.state_dir, device_events, batches),
+                connections: Connections::new(tls, connection_events),
+            },
+            ports: ports.enabled(node.settings().port_mapping),
             watcher: surroundings::watch(surrounding_events),
             sleep: SleepWatch::new(clock),
             metrics: Metrics::install(),
             beacon: open::beacon(),
-            spares,
-            sockets,
             clock,
             shown: (node.revision(), now),
             node,
             store,
-            udp,
             network: NetworkState::default(),
             calls,
             answers: HashMap::new(),
             next_request: 0,
             snapshots,
-            inbox: Inbox {
-                connections,
-                devices,
-                packets,
-                surroundings,
-                spares: spare_datagrams,
-                sockets: socket_datagrams,
-            },
+            inbox: Inbox { connections, devices, packets, surroundings, arrivals },
             packet: vec![0; PACKET],
             received: Some(RecvBatch::new()),
             stopped: false,
@@ -178,11 +165,10 @@ impl Engine {
             Some(event) = self.inbox.connections.recv() => Wake::Connection(event),
             Some(event) = self.inbox.devices.recv() => Wake::Device(event),
             Some(event) = self.inbox.surroundings.recv() => Wake::Surrounding(event),
-            Some(datagram) = self.inbox.spares.recv() => Wake::Spare(datagram),
-            Some(datagrams) = self.inbox.sockets.recv() => Wake::Socket(datagrams),
+            Some(arrivals) = self.inbox.arrivals.recv() => Wake::Arrivals(arrivals),
             received = hear(self.beacon.as_ref()) => Wake::Beacon(received),
             () = tokio::time::sleep(wait), if wait.is_zero() => Wake::Time,
-            received = self.udp.recv(batch) => Wake::Datagrams(received),
+            received = self.egress.sockets.main.recv(batch) => Wake::Datagrams(received),
             Some(batch) = self.inbox.packets.recv() => Wake::Packets(batch),
             () = tokio::time::sleep(wait) => Wake::Time,
         }
@@ -204,20 +190,14 @@ impl Engine {
             Wake::Datagrams(Ok(())) => self.receive(now, received).await,
             Wake::Datagrams(Err(error)) => self.rebind(now, &error).await,
             Wake::Packets(batch) => self.take_packets(now, batch),
-            Wake::Connection(event) => self.on_connection(now, event).await,
+            Wake::Connection(event) => self.on_connection(now, event),
             Wake::Device(event) => {
-                if let Some((party, input)) = self.devices.handle(event) {
+                if let Some((party, input)) = self.egress.devices.handle(event) {
                     self.node.handle_device(party, input);
                 }
             }
             Wake::Surrounding(surrounding) => self.on_surrounding(now, surrounding).await,
-            Wake::Spare(datagram) => {
-                if self.spares.is_current(&datagram) {
-                    let SpareDatagram { index, from, bytes, .. } = datagram;
-                    self.node.handle_spare_datagram(now, index, from, &bytes);
-                }
-            }
-            Wake::Socket(arrived) => self.receive_punched(now, arrived).await,
+            Wake::Arrivals(arrivals) => self.receive_arrivals(now, &arrivals).await,
             Wake::Beacon(Ok((bytes, source))) => self.node.handle_beacon(now, source, &bytes),
             Wake::Beacon(Err(error)) => {
                 tracing::warn!(%error, "the LAN beacon is lost");
@@ -234,7 +214,7 @@ impl Engine {
         match command {
             ClientCommand::Node(command) => self.node_command(now, command, answer).await,
             ClientCommand::Engine(EngineCommand::TestServer { target }) => {
-                trial::answer(target, self.node.settings(), self.connections.tls(), answer);
+                trial::answer(target, self.node.settings(), self.egress.connections.tls(), answer);
             }
             ClientCommand::Engine(EngineCommand::Metrics) => {
                 // The caller may have given up.
@@ -263,12 +243,12 @@ impl Engine {
     /// Opens the socket on another port where the settings name one; refuses what cannot be had.
     async fn move_port(&mut self, now: Now, settings: &Settings) -> Result<(), AppError> {
         settings.validate()?;
-        if settings.port == self.node.settings().port || settings.port == self.udp.port() {
+        if settings.port == self.node.settings().port || settings.port == self.egress.sockets.main.port() {
             return Ok(());
         }
-        self.udp = open::bind(settings.port)?;
-        tracing::info!(port = self.udp.port(), "moved to another UDP port");
-        self.ports.move_to(&self.udp);
+        self.egress.sockets.main = open::bind(settings.port)?;
+        tracing::info!(port = self.egress.sockets.main.port(), "moved to another UDP port");
+        self.ports.move_to(&self.egress.sockets.main);
         self.ports.follow(&self.network);
         self.tell_network(now).await;
         Ok(())
@@ -276,25 +256,24 @@ impl Engine {
 
     async fn receive(&mut self, now: Now, batch: &RecvBatch) {
         for datagram in batch.datagrams() {
-            let Some((party, len)) =
-                self.node.handle_datagram(now, datagram.from, datagram.bytes, &mut self.packet)
-            else {
-                continue;
-            };
-            self.devices.write(party, &self.packet[..len]).await;
+            self.handle_datagram(now, SocketId::MAIN, datagram.from, datagram.bytes).await;
         }
     }
 
-    async fn receive_punched(&mut self, now: Now, arrived: SocketDatagrams) {
-        if !self.sockets.is_current(&arrived) {
+    async fn receive_arrivals(&mut self, now: Now, arrivals: &Arrivals) {
+        if !self.egress.sockets.is_current(arrivals) {
             return;
         }
-        for (from, bytes) in &arrived.datagrams {
-            let packet = self.node.handle_socket_datagram(now, arrived.id, *from, bytes, &mut self.packet);
-            if let Some((party, len)) = packet {
-                self.devices.write(party, &self.packet[..len]).await;
-            }
+        for (from, bytes) in &arrivals.datagrams {
+            self.handle_datagram(now, arrivals.socket, *from, bytes).await;
         }
+    }
+
+    async fn handle_datagram(&mut self, now: Now, socket: SocketId, from: SocketAddr, bytes: &[u8]) {
+        if !self.egress.devices.has_room() {
+            self.egress.devices.flush().await;
+        }
+        self.node.handle_datagram(now, socket, from, bytes, &mut self.packet, &mut self.egress);
     }
 
     fn take_packets(&mut self, now: Now, mut batch: Batch) {
@@ -304,13 +283,11 @@ impl Engine {
         batch.done();
     }
 
-    async fn on_connection(&mut self, now: Now, event: ConnectionEvent) {
+    fn on_connection(&mut self, now: Now, event: ConnectionEvent) {
         match event {
             ConnectionEvent::Server(id, input) => self.node.handle_server(now, id, input),
             ConnectionEvent::Stream(id, input) => {
-                for (party, packet) in self.node.handle_stream(now, id, input) {
-                    self.devices.write(party, &packet).await;
-                }
+                self.node.handle_stream(now, id, input, &mut self.packet, &mut self.egress);
             }
             ConnectionEvent::Resolved { host, port, addresses } => {
                 self.node.handle_resolved(now, host, port, addresses);
@@ -336,7 +313,7 @@ impl Engine {
 
     async fn rebind(&mut self, now: Now, error: &std::io::Error) {
         tracing::warn!(%error, "the UDP sockets are lost; opening them anew");
-        if let Err(error) = self.udp.rebind() {
+        if let Err(error) = self.egress.sockets.main.rebind() {
             tracing::error!(%error, "no UDP socket");
             tokio::time::sleep(SNAPSHOT_AGE).await;
         }
@@ -354,24 +331,22 @@ impl Engine {
             addresses: state.addresses.iter().map(|local| local.address).filter(reachable).collect(),
             prefixes,
             routers: state.gateways.iter().map(|gateway| gateway.address).collect(),
-            port_v4: self.udp.has_v4().then(|| self.udp.port()),
-            port_v6: self.udp.port_v6(),
+            port_v4: self.egress.sockets.main.has_v4().then(|| self.egress.sockets.main.port()),
+            port_v6: self.egress.sockets.main.port_v6(),
         }
     }
 
     /// Sends what waits and does what the node asks for, until it asks for nothing.
     async fn pump(&mut self) {
         let now = self.clock.now();
-        let mut egress = Ways {
-            udp: &self.udp,
-            sockets: &self.sockets,
-            devices: &mut self.devices,
-            connections: &mut self.connections,
-        };
-        self.node.flush(now, &mut egress);
-        self.devices.flush().await;
-        while let Some(output) = self.node.poll_output() {
+        loop {
+            self.node.flush(now, &mut self.egress);
+            self.egress.devices.flush().await;
+            let Some(output) = self.node.poll_output() else { break };
             self.perform(now, output).await;
+            while let Some(output) = self.node.poll_output() {
+                self.perform(now, output).await;
+            }
         }
         if self.store.deadline().is_some_and(|at| at <= now.instant) {
             let _ = self.store.write(now.instant, self.node.save()).await;
@@ -381,32 +356,23 @@ impl Engine {
 
     async fn perform(&mut self, now: Now, output: Output) {
         match output {
-            Output::Datagram { destination, bytes } => {
-                let _ = self.udp.try_send(&Outgoing::one(destination, &bytes));
+            Output::OpenSockets { ids } => {
+                let opened = self.egress.sockets.open(&ids);
+                self.node.handle_sockets_opened(now, &opened);
             }
-            Output::SocketsOpen { ids } => self.node.handle_sockets(now, &self.sockets.open(&ids)),
-            Output::SocketSend { id, destination, bytes } => {
-                self.sockets.send(id, &Outgoing::one(destination, &bytes))
-            }
-            Output::SocketClose { id } => self.sockets.close(id),
-            Output::DeviceUp { party, device } => self.devices.open(party, device),
-            Output::DeviceDown { party } => self.devices.close(party),
-            Output::ServerOpen { id, url } => self.connections.open_server(id, url),
-            Output::ServerSend { id, frame } => self.connections.send_to_server(id, frame),
-            Output::ServerClose { id } => self.connections.close_server(id),
+            Output::CloseSocket { id } => self.egress.sockets.close(id),
+            Output::DeviceUp { party, device } => self.egress.devices.open(party, device),
+            Output::DeviceDown { party } => self.egress.devices.close(party),
+            Output::ServerOpen { id, url } => self.egress.connections.open_server(id, url),
+            Output::ServerSend { id, frame } => self.egress.connections.send_to_server(id, frame),
+            Output::ServerClose { id } => self.egress.connections.close_server(id),
             Output::StreamOpen { id, tls, address, host } => {
-                self.connections.open_stream(id, tls, address, host)
+                self.egress.connections.open_stream(id, tls, address, host)
             }
-            Output::StreamSend { id, bytes } => self.connections.send_on_stream(id, bytes),
-            Output::StreamClose { id } => self.connections.close_stream(id),
-            Output::Resolve { host, port } => self.connections.resolve(host, port),
+            Output::StreamClose { id } => self.egress.connections.close_stream(id),
+            Output::Resolve { host, port } => self.egress.connections.resolve(host, port),
             Output::Beacon { to, bytes } => self.send_beacon(to, &bytes),
-            Output::Spares { count } => {
-                let lent = self.spares.lend(count);
-                self.node.handle_spares(now, lent);
-            }
-            Output::SpareSend { index, destination, bytes } => self.spares.send(index, destination, &bytes),
-            Output::Reach { address } => self.connections.reach(address),
+            Output::Reach { address } => self.egress.connections.reach(address),
             Output::Tried { method, worked, took } => attempts::count(&self.metrics, method, worked, took),
             Output::Save => self.store.mark(now.instant),
             Output::Answer { request, result } => self.answer(now, request, *result).await,

@@ -13,7 +13,6 @@ mod open;
 mod ports;
 mod router;
 mod sockets;
-mod spares;
 mod store;
 mod surroundings;
 mod trial;

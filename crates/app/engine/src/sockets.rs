@@ -1,7 +1,9 @@
-//! Sockets that punching asks for: hundreds for seconds, and perhaps one that then carries a path.
+//! The engine's UDP sockets: the main one, and those that the node opens by id to punch holes, to probe the NAT, or to
+//! lend a second port.
 //!
-//! Each has a task that passes on what comes. They share one receive batch, which is taken only while one system call
-//! fills it, so that hundreds of sockets cost no memory to speak of.
+//! The loop itself receives on the main socket. Every other socket has a task that passes on what arrives. Hundreds
+//! may be open for seconds while a NAT is punched, so they share one receive batch, which a task holds only while one
+//! system call fills it; idle sockets cost no memory to speak of.
 
 use std::{
     collections::HashMap,
@@ -9,106 +11,125 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use partyline_net::{Outgoing, RecvBatch, UdpEndpoint};
+use partyline_net::{BindError, Outgoing, RecvBatch, UdpEndpoint};
 use partyline_node::SocketId;
 use tokio::{sync::mpsc, task::JoinHandle};
 
+/// Arrivals that may wait for the loop.
 const QUEUE: usize = 256;
 
-/// Datagrams that came to one of the sockets in one system call.
+/// Datagrams that arrived on a socket other than the main one, in one system call.
 #[derive(Debug)]
-pub(crate) struct SocketDatagrams {
-    pub id: SocketId,
-    /// Tells sockets apart that had the same number, one after the other.
-    run: u64,
+pub(crate) struct Arrivals {
+    pub socket: SocketId,
+    /// Distinguishes sockets that had the same id, one after the other.
+    generation: u64,
     pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
 }
 
-/// All of them.
+/// All UDP sockets of one engine.
 pub(crate) struct Sockets {
-    open: HashMap<SocketId, Open>,
-    runs: u64,
+    pub main: UdpEndpoint,
+    others: HashMap<SocketId, OpenSocket>,
+    generations: u64,
     batch: Arc<Mutex<RecvBatch>>,
-    arrivals: mpsc::Sender<SocketDatagrams>,
+    arrivals: mpsc::Sender<Arrivals>,
 }
 
-struct Open {
-    socket: Arc<UdpEndpoint>,
-    run: u64,
+struct OpenSocket {
+    endpoint: Arc<UdpEndpoint>,
+    generation: u64,
     reader: JoinHandle<()>,
 }
 
-impl Drop for Open {
+impl Drop for OpenSocket {
     fn drop(&mut self) {
         self.reader.abort();
     }
 }
 
 impl Sockets {
-    /// None yet, and where their datagrams will come.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<SocketDatagrams>) {
+    /// The main socket alone, and the queue in which what arrives on later ones will appear.
+    pub(crate) fn new(main: UdpEndpoint) -> (Self, mpsc::Receiver<Arrivals>) {
         let (arrivals, inbox) = mpsc::channel(QUEUE);
         let batch = Arc::new(Mutex::new(RecvBatch::new()));
-        (Self { open: HashMap::new(), runs: 0, batch, arrivals }, inbox)
+        (Self { main, others: HashMap::new(), generations: 0, batch, arrivals }, inbox)
     }
 
-    /// Opens sockets; says which got which port.
+    /// Opens sockets in place of open ones with the same ids. Returns the local port of each, or `None` for one that
+    /// could not be opened.
     pub(crate) fn open(&mut self, ids: &[SocketId]) -> Vec<(SocketId, Option<u16>)> {
-        ids.iter().map(|id| (*id, self.open_one(*id))).collect()
+        let opened: Vec<_> = ids.iter().map(|id| (*id, self.open_one(*id))).collect();
+        tracing::debug!(count = opened.len(), "opened UDP sockets");
+        opened
     }
 
     fn open_one(&mut self, id: SocketId) -> Option<u16> {
-        let opened = UdpEndpoint::open_v4();
-        let socket = opened.inspect_err(|error| tracing::warn!(%error, "no socket to punch with")).ok()?;
-        let port = socket.port();
-        self.runs += 1;
-        let socket = Arc::new(socket);
-        let reader = tokio::spawn(read(
-            Arc::clone(&socket),
-            Arc::clone(&self.batch),
-            (id, self.runs),
-            self.arrivals.clone(),
-        ));
-        self.open.insert(id, Open { socket, run: self.runs, reader });
+        self.others.remove(&id);
+        let endpoint = bind(id)
+            .inspect_err(|error| tracing::warn!(socket = id.0, %error, "a UDP socket could not be opened"))
+            .ok()?;
+        let port = endpoint.port();
+        self.generations += 1;
+        let (endpoint, generation) = (Arc::new(endpoint), self.generations);
+        let (reading, batch) = (Arc::clone(&endpoint), Arc::clone(&self.batch));
+        let reader = tokio::spawn(read(reading, batch, (id, generation), self.arrivals.clone()));
+        self.others.insert(id, OpenSocket { endpoint, generation, reader });
         Some(port)
     }
 
     pub(crate) fn close(&mut self, id: SocketId) {
-        self.open.remove(&id);
-    }
-
-    /// Sends; what cannot be sent is as good as lost on the way.
-    pub(crate) fn send(&self, id: SocketId, outgoing: &Outgoing<'_>) {
-        if let Some(open) = self.open.get(&id) {
-            let _ = open.socket.try_send(outgoing);
+        if self.others.remove(&id).is_some() {
+            tracing::trace!(socket = id.0, "closed a UDP socket");
         }
     }
 
-    /// Whether these came to a socket that is still open.
-    pub(crate) fn is_current(&self, arrived: &SocketDatagrams) -> bool {
-        self.open.get(&arrived.id).is_some_and(|open| open.run == arrived.run)
+    /// Sends without waiting. A datagram that cannot be sent is dropped, as a full network would; the endpoint counts it.
+    pub(crate) fn send(&self, id: SocketId, outgoing: &Outgoing<'_>) {
+        let endpoint = match id {
+            SocketId::MAIN => Some(&self.main),
+            _ => self.others.get(&id).map(|open| &*open.endpoint),
+        };
+        match endpoint.map(|endpoint| endpoint.try_send(outgoing)) {
+            Some(Ok(())) => {}
+            Some(Err(reason)) => {
+                tracing::trace!(socket = id.0, to = %outgoing.to, ?reason, "dropped outgoing datagrams");
+            }
+            None => tracing::trace!(socket = id.0, reason = "not open", "dropped outgoing datagrams"),
+        }
     }
+
+    /// True if these datagrams arrived on a socket that is still open.
+    pub(crate) fn is_current(&self, arrivals: &Arrivals) -> bool {
+        self.others.get(&arrivals.socket).is_some_and(|open| open.generation == arrivals.generation)
+    }
+}
+
+/// Probe sockets measure the NATs of both address families; punching and second ports are about IPv4.
+fn bind(id: SocketId) -> Result<UdpEndpoint, BindError> {
+    if id.is_probe() { UdpEndpoint::bind(0) } else { UdpEndpoint::open_v4() }
 }
 
 async fn read(
-    socket: Arc<UdpEndpoint>,
+    endpoint: Arc<UdpEndpoint>,
     batch: Arc<Mutex<RecvBatch>>,
-    (id, run): (SocketId, u64),
-    arrivals: mpsc::Sender<SocketDatagrams>,
+    (socket, generation): (SocketId, u64),
+    queue: mpsc::Sender<Arrivals>,
 ) {
-    while socket.readable().await.is_ok() {
-        let Some(datagrams) = take(&socket, &batch) else { return };
-        let arrived = SocketDatagrams { id, run, datagrams };
-        if !arrived.datagrams.is_empty() && arrivals.send(arrived).await.is_err() {
+    while endpoint.readable().await.is_ok() {
+        let Some(datagrams) = take(&endpoint, &batch) else { break };
+        let arrivals = Arrivals { socket, generation, datagrams };
+        if !arrivals.datagrams.is_empty() && queue.send(arrivals).await.is_err() {
             return;
         }
     }
+    tracing::debug!(socket = socket.0, "lost a UDP socket");
 }
 
-/// What has arrived; `None` if the socket is lost.
-fn take(socket: &UdpEndpoint, batch: &Mutex<RecvBatch>) -> Option<Vec<(SocketAddr, Vec<u8>)>> {
+/// The datagrams that have arrived; `None` if the socket is lost.
+fn take(endpoint: &UdpEndpoint, batch: &Mutex<RecvBatch>) -> Option<Vec<(SocketAddr, Vec<u8>)>> {
     let mut batch = batch.lock().unwrap_or_else(PoisonError::into_inner);
-    if !socket.try_recv(&mut batch).ok()? {
+    if !endpoint.try_recv(&mut batch).ok()? {
         return Some(Vec::new());
     }
     Some(batch.datagrams().map(|datagram| (datagram.from, datagram.bytes.to_vec())).collect())
@@ -118,19 +139,53 @@ fn take(socket: &UdpEndpoint, batch: &Mutex<RecvBatch>) -> Option<Vec<(SocketAdd
 mod tests {
     use super::*;
 
+    fn sockets() -> (Sockets, mpsc::Receiver<Arrivals>) {
+        Sockets::new(UdpEndpoint::bind(0).unwrap())
+    }
+
+    fn loopback(port: u16) -> SocketAddr {
+        ([127, 0, 0, 1], port).into()
+    }
+
     #[tokio::test]
     async fn hundreds_open_receive_and_close() {
-        let (mut sockets, mut inbox) = Sockets::new();
+        let (mut sockets, mut inbox) = sockets();
         let ids: Vec<SocketId> = (1..=256).map(SocketId).collect();
         let ports = sockets.open(&ids);
         assert!(ports.iter().all(|(_, port)| port.is_some()));
-        let to = |id: usize| SocketAddr::from(([127, 0, 0, 1], ports[id].1.unwrap()));
+        let to = |id: usize| loopback(ports[id].1.unwrap());
         sockets.send(ids[0], &Outgoing::one(to(255), b"hello"));
         let arrived = inbox.recv().await.unwrap();
-        assert_eq!((arrived.id, sockets.is_current(&arrived)), (ids[255], true));
+        assert_eq!((arrived.socket, sockets.is_current(&arrived)), (ids[255], true));
         assert_eq!(arrived.datagrams, [(to(0), b"hello".to_vec())]);
         sockets.close(ids[255]);
         sockets.open(&ids[255..]);
-        assert!(!sockets.is_current(&arrived), "it came to another socket of this number");
+        assert!(!sockets.is_current(&arrived), "arrived on an earlier socket of this id");
+    }
+
+    #[tokio::test]
+    async fn opening_an_id_again_replaces_its_socket() {
+        let (mut sockets, mut inbox) = sockets();
+        let id = SocketId::probe(0);
+        let [(_, Some(first))] = sockets.open(&[id])[..] else { panic!("one socket") };
+        sockets.send(SocketId::MAIN, &Outgoing::one(loopback(first), b"early"));
+        let early = inbox.recv().await.unwrap();
+        let [(_, Some(second))] = sockets.open(&[id])[..] else { panic!("one socket") };
+        assert!(!sockets.is_current(&early));
+        sockets.send(SocketId::MAIN, &Outgoing::one(loopback(second), b"late"));
+        let late = inbox.recv().await.unwrap();
+        assert!(sockets.is_current(&late));
+        assert_eq!(late.datagrams, [(loopback(sockets.main.port()), b"late".to_vec())]);
+    }
+
+    #[tokio::test]
+    async fn sending_from_a_closed_socket_drops_the_datagram() {
+        let (mut sockets, mut inbox) = sockets();
+        let ports = sockets.open(&[SocketId(1), SocketId(2)]);
+        let to = loopback(ports[1].1.unwrap());
+        sockets.close(SocketId(1));
+        sockets.send(SocketId(1), &Outgoing::one(to, b"closed"));
+        sockets.send(SocketId::MAIN, &Outgoing::one(to, b"open"));
+        assert_eq!(inbox.recv().await.unwrap().datagrams[0].1, b"open");
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use partyline_model::{AppError, ErrorCode, PingSample, RelaySetting, Reply, Settings, TestTarget};
 use partyline_net::{Stream, TlsClient, WebSocket};
-use partyline_node::{RelayServer, RelayTransport, AllocationTest, AllocationOutcome, TurnUrl};
+use partyline_node::{AllocationOutcome, AllocationTest, RelayServer, RelayTransport, TurnUrl};
 use partyline_wire::{
     datagram::Deframer,
     rendezvous::{ClientFrame, ServerFrame, VERSION},

@@ -8,8 +8,7 @@ use crate::{
     Call,
     connections::ConnectionEvent,
     devices::{Batch, DeviceEvent},
-    sockets::SocketDatagrams,
-    spares::SpareDatagram,
+    sockets::Arrivals,
     surroundings::Surrounding,
 };
 
@@ -19,8 +18,7 @@ pub(crate) struct Inbox {
     pub devices: mpsc::Receiver<DeviceEvent>,
     pub packets: mpsc::Receiver<Batch>,
     pub surroundings: mpsc::Receiver<Surrounding>,
-    pub spares: mpsc::Receiver<SpareDatagram>,
-    pub sockets: mpsc::Receiver<SocketDatagrams>,
+    pub arrivals: mpsc::Receiver<Arrivals>,
 }
 
 /// What woke the loop.
@@ -31,8 +29,7 @@ pub(crate) enum Wake {
     Connection(ConnectionEvent),
     Device(DeviceEvent),
     Surrounding(Surrounding),
-    Spare(SpareDatagram),
-    Socket(SocketDatagrams),
+    Arrivals(Arrivals),
     Beacon(std::io::Result<(Vec<u8>, SocketAddr)>),
     Time,
 }

@@ -202,7 +202,7 @@ impl Node {
         for goodbye in goodbyes {
             self.deliver_without(now, party, &goodbye);
         }
-        self.flush_to_outputs(now);
+        self.queue_outbox(now);
         self.take_down(now, party);
         if let Some(local) = self.parties.remove(&party) {
             self.begin_farewell(now, local.membership);

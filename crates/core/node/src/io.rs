@@ -13,33 +13,19 @@ use partyline_paths::SocketId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerId(pub u32);
 
-/// What the engine has to do.
+/// What the engine has to do besides sending ([`crate::Egress`]).
 #[derive(Debug)]
 pub enum Output {
-    /// Send a datagram from the tunnel's socket.
-    Datagram {
-        /// To where; the address family chooses the socket.
-        destination: SocketAddr,
-        /// The datagram.
-        bytes: Vec<u8>,
-    },
-    /// Open UDP sockets for IPv4 on ports that the system chooses; answered by `handle_sockets`.
-    SocketsOpen {
-        /// Under which numbers.
+    /// Open fresh UDP sockets on ports that the system chooses, in place of open ones with the same ids; answered by
+    /// [`crate::Node::handle_sockets_opened`]. Probe sockets of the network check are for both address families, all
+    /// others for IPv4.
+    OpenSockets {
+        /// The ids to open them under.
         ids: Vec<SocketId>,
     },
-    /// Send a datagram from one of those sockets.
-    SocketSend {
-        /// From which.
-        id: SocketId,
-        /// To where.
-        destination: SocketAddr,
-        /// The datagram.
-        bytes: Vec<u8>,
-    },
     /// Close one of those sockets.
-    SocketClose {
-        /// Which.
+    CloseSocket {
+        /// The id it was opened under.
         id: SocketId,
     },
     /// A way of reaching a member was tried; for metrics.
@@ -93,13 +79,6 @@ pub enum Output {
         /// The name its certificate must have.
         host: String,
     },
-    /// Send bytes on a stream.
-    StreamSend {
-        /// On which.
-        id: partyline_paths::StreamId,
-        /// What.
-        bytes: Vec<u8>,
-    },
     /// Close a stream.
     StreamClose {
         /// Which.
@@ -111,21 +90,6 @@ pub enum Output {
         host: String,
         /// The port to put beside the addresses.
         port: u16,
-    },
-    /// Open so many sockets on ports that the system chooses, for a check of the network, in place of those that were
-    /// open for the last; answered by `handle_spares`. None: close them.
-    Spares {
-        /// How many.
-        count: u8,
-    },
-    /// Send a datagram from one of those sockets.
-    SpareSend {
-        /// From which.
-        index: u8,
-        /// To where.
-        destination: SocketAddr,
-        /// The datagram.
-        bytes: Vec<u8>,
     },
     /// See whether anything answers over TCP at this address, or at its port 443; if so, `handle_reached` is to be told.
     Reach {

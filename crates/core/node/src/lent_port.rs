@@ -15,7 +15,7 @@ use partyline_netcheck::{PortPair, ProbeRound, binding_request, mapped_address};
 use partyline_paths::SocketId;
 use rand_core::RngCore as _;
 
-use crate::{Node, control::ControlMessage, io::Output};
+use crate::{Node, control::ControlMessage, egress::Local, io::Output};
 
 const SOCKET: SocketId = SocketId::second_port(0);
 /// How long it is lent at most.
@@ -74,41 +74,30 @@ impl Node {
         self.rng.fill_bytes(&mut token);
         let until = now.instant + TERM;
         self.ports.loan = Some(Loan { party, to: from, until, server, token, told: false, rounds: 0 });
-        self.outputs.push_back(Output::SocketsOpen { ids: vec![SOCKET] });
+        self.outputs.push_back(Output::OpenSockets { ids: vec![SOCKET] });
     }
 
-    /// Takes what became of sockets, if it is the one that is lent.
-    pub(crate) fn lent_socket_opened(&mut self, opened: &[(SocketId, Option<u16>)]) -> bool {
-        let ours = opened.iter().any(|(id, _)| *id == SOCKET);
-        if let Some(loan) = self.ports.loan.as_ref().filter(|_| ours) {
-            let (destination, bytes) = (loan.server, binding_request(loan.token));
-            let ask = || Output::SocketSend { id: SOCKET, destination, bytes: bytes.clone() };
-            self.outputs.extend(std::iter::repeat_with(ask).take(QUESTIONS));
+    /// The socket that is lent is open, or could not be: asks a server where it is seen.
+    pub(crate) fn second_port_opened(&mut self) {
+        if let Some(loan) = &self.ports.loan {
+            let request = binding_request(loan.token);
+            for _ in 0..QUESTIONS {
+                self.transmits.push(Local::Socket(SOCKET), loan.server, &request);
+            }
         }
-        ours
     }
 
-    /// Takes a datagram that came to the socket that is lent; false if it came to another.
-    pub(crate) fn heard_by_lent_socket(
-        &mut self,
-        now: Now,
-        socket: SocketId,
-        source: SocketAddr,
-        bytes: &[u8],
-    ) -> bool {
-        if socket != SOCKET {
-            return false;
-        }
+    /// Takes a datagram that came to the socket that is lent.
+    pub(crate) fn on_second_port_datagram(&mut self, now: Now, source: SocketAddr, bytes: &[u8]) {
         let first = self.reflexive.iter().copied().find(SocketAddr::is_ipv4);
         let Some(loan) = self.ports.loan.as_mut().filter(|loan| loan.server == source && !loan.told) else {
-            return true;
+            return;
         };
         if let (Some(first), Some(second)) = (first, mapped_address(source, loan.token, bytes)) {
             loan.told = true;
             let (party, to) = (loan.party, loan.to);
             self.send_control(now.instant, party, to, &ControlMessage::LendPort { first, second });
         }
-        true
     }
 
     /// A member lends us a port.
@@ -138,17 +127,18 @@ impl Node {
             return;
         };
         loan.rounds += 1;
+        let packet = round.packet();
         for destination in round.to {
-            let bytes = round.packet();
-            self.outputs.push_back(Output::Datagram { destination, bytes: bytes.clone() });
-            self.outputs.push_back(Output::SocketSend { id: SOCKET, destination, bytes });
+            for socket in [SocketId::MAIN, SOCKET] {
+                self.transmits.push(Local::Socket(socket), destination, &packet);
+            }
         }
     }
 
     /// Takes the port back when its time is over.
     pub(crate) fn take_ports_back(&mut self, now: Instant) {
         if self.ports.loan.take_if(|loan| loan.until <= now).is_some() {
-            self.outputs.push_back(Output::SocketClose { id: SOCKET });
+            self.outputs.push_back(Output::CloseSocket { id: SOCKET });
         }
     }
 }

@@ -14,6 +14,7 @@
 
 mod commands;
 mod control;
+mod egress;
 mod farewell;
 mod io;
 mod known;
@@ -42,9 +43,10 @@ mod state;
 mod streams;
 
 pub use commands::RequestId;
+pub use egress::{Deliver, Egress, Local, Transmit};
 pub use io::{DeviceConfig, DeviceInput, LocalNetwork, Output, ServerId, ServerInput, StreamInput};
 pub use node::{Config, Node};
-pub use packets::{Egress, PACKET_ROOM};
+pub use packets::PACKET_ROOM;
 pub use partyline_netcheck::{Config as NetcheckConfig, PeerMapping};
 pub use partyline_paths::{
     AllocationOutcome, AllocationTest, Config as PathsConfig, RelayServer, RelayTransport, SocketId, StreamId,

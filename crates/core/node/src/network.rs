@@ -5,12 +5,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use partyline_model::{
-    AppError, ErrorCode, NetworkReport, Now, Reply, RouterCheck, ServerCheck, SocketId, Timestamp,
-};
+use partyline_model::{AppError, ErrorCode, NetworkReport, Now, Reply, RouterCheck, ServerCheck, Timestamp};
 use partyline_netcheck::{PeerMapping, StunServer, Transmit};
 
-use crate::{Node, io::Output};
+use crate::{Node, egress::Local, io::Output};
 
 /// STUN servers that may be asked for besides the parties' own.
 const MOST_SERVERS: usize = 8;
@@ -30,18 +28,6 @@ pub struct NetworkCheck {
 }
 
 impl Node {
-    /// Lends the sockets that [`Output::Spares`] asked for: their local addresses.
-    pub fn handle_spares(&mut self, now: Now, addresses: Vec<SocketAddr>) {
-        let opened: Vec<_> =
-            (0..).map(SocketId::probe).zip(addresses.iter().map(|a| Some(a.port()))).collect();
-        self.netcheck.probe_sockets_opened(now.instant, &opened);
-    }
-
-    /// Takes a datagram that came to a lent socket.
-    pub fn handle_spare_datagram(&mut self, now: Now, index: u8, source: SocketAddr, datagram: &[u8]) {
-        self.netcheck.handle_datagram(now.instant, SocketId::probe(index.into()), source, datagram);
-    }
-
     /// Takes how the ways of asking the router for a port fare; the whole list every time.
     pub fn handle_router(&mut self, checks: Vec<RouterCheck>) {
         if self.network.router != checks {
@@ -107,14 +93,9 @@ impl Node {
         self.paths.set_nat(now.instant, self.netcheck.profile().clone(), observers);
     }
 
-    pub(crate) fn send_netcheck(&mut self, transmit: Transmit) {
+    pub(crate) fn send_netcheck(&mut self, transmit: &Transmit) {
         let Transmit { socket, destination, bytes } = transmit;
-        self.outputs.push_back(if socket == SocketId::MAIN {
-            Output::Datagram { destination, bytes }
-        } else {
-            let index = u8::try_from(socket.0 - SocketId::probe(0).0).unwrap_or(u8::MAX);
-            Output::SpareSend { index, destination, bytes }
-        });
+        self.transmits.push(Local::Socket(*socket), *destination, bytes);
     }
 
     pub(crate) fn network_report(&self, now: Now) -> NetworkReport {

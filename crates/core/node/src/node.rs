@@ -16,6 +16,7 @@ use rand_core::{RngCore as _, SeedableRng as _};
 
 use crate::{
     commands::Pings,
+    egress::TransmitQueue,
     farewell::Farewells,
     io::{LocalNetwork, Output, ServerId},
     known::KnownNetworks,
@@ -74,6 +75,7 @@ pub struct Node {
     pub(crate) reach: Reachability,
     pub(crate) outbox: Outbox,
     pub(crate) outputs: VecDeque<Output>,
+    pub(crate) transmits: TransmitQueue,
     pub(crate) pings: Pings,
     pub(crate) revision: u32,
     pub(crate) next_server: u32,
@@ -141,6 +143,7 @@ impl Node {
             reach: Reachability::default(),
             outbox: Outbox::new(),
             outputs: VecDeque::new(),
+            transmits: TransmitQueue::default(),
             pings: Pings::default(),
             revision: 1,
             next_server: 0,
@@ -168,7 +171,8 @@ impl Node {
         self.device.id()
     }
 
-    /// The next thing the engine has to do. Ask until there is none, after every input.
+    /// The next thing the engine has to do. Ask until there is none, after every input and after [`Self::flush`]; what the
+    /// answers make the node send leaves with another flush.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
@@ -293,7 +297,7 @@ impl Node {
             self.on_netcheck_event(now, event);
         }
         while let Some(transmit) = self.netcheck.poll_transmit() {
-            self.send_netcheck(transmit);
+            self.send_netcheck(&transmit);
         }
         self.tunnel.handle_timeout(now.instant, &mut self.outbox);
         while let Some(event) = self.tunnel.poll_event() {
@@ -332,8 +336,8 @@ impl Node {
                 let tls = transport == RelayTransport::Tls;
                 self.outputs.push_back(Output::StreamOpen { id: stream, tls, address, host });
             }
-            PathEvent::OpenSockets(ids) => self.outputs.push_back(Output::SocketsOpen { ids }),
-            PathEvent::CloseSocket(id) => self.outputs.push_back(Output::SocketClose { id }),
+            PathEvent::OpenSockets(ids) => self.outputs.push_back(Output::OpenSockets { ids }),
+            PathEvent::CloseSocket(id) => self.outputs.push_back(Output::CloseSocket { id }),
             PathEvent::Signal { peer, bytes } => self.signal(now, peer, bytes),
             PathEvent::CloseStream(id) => {
                 self.streams.remove(id);
@@ -358,11 +362,10 @@ impl Node {
             }
             partyline_netcheck::Event::UdpBlocked(_) => self.touch(),
             partyline_netcheck::Event::OpenProbeSockets { ids } => {
-                let count = u8::try_from(ids.len()).unwrap_or(u8::MAX);
-                self.outputs.push_back(Output::Spares { count });
+                self.outputs.push_back(Output::OpenSockets { ids });
             }
-            partyline_netcheck::Event::CloseProbeSockets { .. } => {
-                self.outputs.push_back(Output::Spares { count: 0 });
+            partyline_netcheck::Event::CloseProbeSockets { ids } => {
+                self.outputs.extend(ids.into_iter().map(|id| Output::CloseSocket { id }));
                 self.remember_network(now);
                 self.touch();
             }

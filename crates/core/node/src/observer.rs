@@ -13,8 +13,9 @@ use std::{
 
 use partyline_model::{Candidate, CandidateKind, DeviceId, DoctorFinding, NatProfile, Now, PartyId, Verdict};
 use partyline_netcheck::FilteringProbeRequest;
+use partyline_paths::SocketId;
 
-use crate::{Node, control::ControlMessage, io::Output};
+use crate::{Node, control::ControlMessage, egress::Local};
 
 /// Members asked at a time.
 const ASKED: usize = 3;
@@ -91,8 +92,9 @@ impl Node {
             return;
         }
         let packet = FilteringProbeRequest { to, token }.packet();
-        let datagram = || Output::Datagram { destination: to, bytes: packet.clone() };
-        self.outputs.extend(std::iter::repeat_with(datagram).take(PACKETS));
+        for _ in 0..PACKETS {
+            self.transmits.push(Local::Socket(SocketId::MAIN), to, &packet);
+        }
     }
 }
 

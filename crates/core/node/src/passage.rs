@@ -17,11 +17,7 @@ use std::{
 use partyline_model::{DeviceId, Now, PartyId};
 use partyline_paths::{Local, MemberRelay, PeerId};
 
-use crate::{
-    Node,
-    control::ControlMessage,
-    packets::{Egress, PACKET_ROOM},
-};
+use crate::{Node, control::ControlMessage, egress::Egress, packets::PACKET_ROOM};
 
 /// Pairs served at a time.
 const MOST_SERVED: usize = 16;

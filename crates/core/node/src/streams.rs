@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
-use partyline_model::{Now, PartyId};
+use partyline_model::Now;
 use partyline_paths::{Local, StreamId};
 use partyline_wire::datagram::{Deframer, FramingError};
 
 use crate::{
     Node,
+    egress::Egress,
     io::{Output, StreamInput},
 };
 
@@ -44,37 +45,36 @@ impl Streams {
 }
 
 impl Node {
-    /// Takes what became of a stream to a relay, and returns the IP packets that came by it.
-    pub fn handle_stream(&mut self, now: Now, id: StreamId, input: StreamInput) -> Vec<(PartyId, Vec<u8>)> {
+    /// Takes what became of a stream to a relay. IP packets in what arrived leave by [`Egress::deliver`]; `scratch` is as
+    /// for [`Self::handle_datagram`], for messages of up to 64 KiB.
+    pub fn handle_stream(
+        &mut self,
+        now: Now,
+        id: StreamId,
+        input: StreamInput,
+        scratch: &mut [u8],
+        egress: &mut impl Egress,
+    ) {
         match input {
             StreamInput::Opened => self.paths.stream_opened(now.instant, id),
             StreamInput::Closed => self.close_stream(now.instant, id),
             StreamInput::Data(bytes) => {
                 self.streams.push(id, &bytes);
-                return self.read_stream(now, id);
+                self.read_stream(now, id, scratch, egress);
             }
         }
-        Vec::new()
     }
 
-    fn read_stream(&mut self, now: Now, id: StreamId) -> Vec<(PartyId, Vec<u8>)> {
-        let mut packets = Vec::new();
+    fn read_stream(&mut self, now: Now, id: StreamId, scratch: &mut [u8], egress: &mut impl Egress) {
         loop {
             match self.streams.next(id) {
                 Ok(Some((server, message))) => {
-                    let mut packet = vec![0; message.len().max(partyline_tunnel::MIN_SCRATCH_LEN)];
-                    if let Some((party, len)) =
-                        self.receive(now, Local::Stream(id), server, &message, &mut packet)
-                    {
-                        packet.truncate(len);
-                        packets.push((party, packet));
-                    }
+                    self.receive(now, Local::Stream(id), server, &message, scratch, egress);
                 }
-                Ok(None) => return packets,
+                Ok(None) => return,
                 Err(FramingError) => {
                     self.outputs.push_back(Output::StreamClose { id });
-                    self.close_stream(now.instant, id);
-                    return packets;
+                    return self.close_stream(now.instant, id);
                 }
             }
         }

@@ -18,8 +18,8 @@ use nix::sys::socket::{
 use partyline_model::{Command, DeviceId, Now, PartyId, Reply, Settings, Timestamp};
 use partyline_net::{TlsClient, WebSocket, connect_ws};
 use partyline_node::{
-    Config, DeviceInput, Egress, LocalNetwork, NetcheckConfig, Node, Output, PACKET_ROOM, PathsConfig,
-    ServerId, ServerInput, SocketId, StreamId,
+    Config, Deliver, DeviceInput, Egress, Local, LocalNetwork, NetcheckConfig, Node, Output, PACKET_ROOM,
+    PathsConfig, ServerId, ServerInput, SocketId, Transmit,
 };
 use tokio::{
     net::UdpSocket,
@@ -175,7 +175,8 @@ impl Task {
                 _ = self.socket.readable() => {
                     for _ in 0..BATCH {
                         let Ok((len, from)) = self.socket.try_recv_from(&mut datagram) else { break };
-                        let _ = self.node.handle_datagram(now(), from, &datagram[..len], &mut packet);
+                        let (bytes, main) = (&datagram[..len], SocketId::MAIN);
+                        self.node.handle_datagram(now(), main, from, bytes, &mut packet, &mut Out::default());
                     }
                 }
                 Some((id, input)) = self.events.recv() => self.node.handle_server(now(), id, input),
@@ -205,11 +206,15 @@ impl Task {
     }
 
     fn pump(&mut self) {
-        let mut out = Out::default();
-        self.node.flush(now(), &mut out);
-        out.0.into_iter().for_each(|(to, bytes)| self.send(to, &bytes));
-        while let Some(output) = self.node.poll_output() {
+        loop {
+            let mut out = Out::default();
+            self.node.flush(now(), &mut out);
+            out.0.into_iter().for_each(|(to, bytes)| self.send(to, &bytes));
+            let Some(output) = self.node.poll_output() else { return };
             self.perform(output);
+            while let Some(output) = self.node.poll_output() {
+                self.perform(output);
+            }
         }
     }
 
@@ -221,7 +226,6 @@ impl Task {
 
     fn perform(&mut self, output: Output) {
         match output {
-            Output::Datagram { destination, bytes } => self.send(destination, &bytes),
             Output::DeviceUp { party, .. } => {
                 self.party = Some(party);
                 self.node.handle_device(party, DeviceInput::Up("mesh0".to_owned()));
@@ -242,10 +246,9 @@ impl Task {
                     let _ = answer.send(reply);
                 }
             }
-            Output::Spares { .. } => self.node.handle_spares(now(), Vec::new()),
-            Output::SocketsOpen { ids } => {
+            Output::OpenSockets { ids } => {
                 let none: Vec<(SocketId, Option<u16>)> = ids.into_iter().map(|id| (id, None)).collect();
-                self.node.handle_sockets(now(), &none);
+                self.node.handle_sockets_opened(now(), &none);
             }
             // Nobody's router, disk or LAN is here, and the relay is reached by UDP.
             _ => {}
@@ -294,13 +297,11 @@ async fn carry(
 struct Out(VecDeque<(SocketAddr, Vec<u8>)>);
 
 impl Egress for Out {
-    fn datagrams(&mut self, destination: SocketAddr, segment: usize, bytes: &[u8]) {
-        self.0.extend(bytes.chunks(segment.max(1)).map(|datagram| (destination, datagram.to_vec())));
+    fn transmit(&mut self, Transmit { local, destination, segment, bytes }: Transmit<'_>) {
+        if local == Local::Socket(SocketId::MAIN) {
+            self.0.extend(bytes.chunks(segment).map(|datagram| (destination, datagram.to_vec())));
+        }
     }
 
-    fn datagrams_from(&mut self, _: SocketId, _: SocketAddr, _: usize, _: &[u8]) {}
-
-    fn stream(&mut self, _: StreamId, _: &[u8]) {}
-
-    fn packet(&mut self, _: PartyId, _: &[u8]) {}
+    fn deliver(&mut self, _: Deliver<'_>) {}
 }
