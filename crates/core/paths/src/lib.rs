@@ -1,53 +1,155 @@
-//! Finds, checks and keeps the best path to every peer, relay first.
+//! Finds, checks and keeps the best path to every peer: relay first, direct where possible.
 //!
-//! All parties of a device share one [`Paths`] and one UDP socket. The caller says what it has gathered itself (its
-//! addresses, what STUN servers saw, ports that the router opened) and which relays there are; the machine answers
-//! with the candidates to announce. It is told every peer's candidates as they come in, in any order and as often as
-//! they change.
+//! A fresh reader who knows ICE and WireGuard finds a relative of both here: candidates, pairs, checks and nomination
+//! come from ICE (RFC 8445), relays are TURN servers (RFC 8656), and what a found path carries are WireGuard messages.
+//! Three things differ. Packets flow through a relay from the first moment on, while direct paths are still being
+//! checked. The choice is never final: paths are measured for as long as the peer is known, and replaced when they
+//! fail or a better one appears. And where checks cannot suffice, both sides cross their NATs together by predicting
+//! or trying ports.
 //!
-//! **Relay first.** As soon as there is an allocation on either side, packets flow through it. Meanwhile every other
-//! address of the peer is checked from the shared socket with authenticated STUN Binding requests
-//! ([`partyline_wire::probe`]), both sides at once, so that the checks open the NATs for each other (the spirit of
-//! RFC 8445: pairs, pacing, triggered checks, addresses learned from the peer's own packets). A direct path takes
-//! over once a check was answered on it: it carries packets both ways then, and what is still under way through the
-//! relay arrives as well, so nothing is lost and the tunnel's replay window drops whatever would be double.
+//! # The protocol
 //!
-//! **Keeping it.** Whoever sends wants to hear something back, and where the traffic gives no answer, checks ask for
-//! one. Silence for longer than half a second makes a path suspect: packets go out on the next best path as well.
-//! After three seconds it has failed, and everything is checked again. Idle paths are kept alive by one side every 15
-//! seconds, paths that are not in use not at all. See [`choice`] for how a path is chosen, [`pair`] for the life of
-//! one path, [`relays`] for which relay is used over which transport, and [`turn`] for the TURN client.
+//! **Candidates.** All parties of a computer share one [`Paths`] and one main UDP socket, which is the base of all host
+//! and reflexive candidates. The caller passes what it has gathered itself ([`Paths::set_local`]) and which relay
+//! servers there are ([`Paths::set_relays`]); the machine reports the complete list to announce
+//! ([`Event::LocalCandidates`]). Each peer's candidates are passed in as they arrive, in any order and as often as they
+//! change ([`Paths::set_peer`]).
 //!
-//! **Use.** After every call, take [`Paths::poll_transmit`] and [`Paths::poll_event`] until they are empty, and call
-//! [`Paths::handle_timeout`] when [`Paths::poll_timeout`] says. Tunnel messages do not pass through the machine:
-//! [`Paths::route`] says where they go, and incoming ones are handed back as a range of the datagram.
+//! **Relays** (`relays`, `turn`). An allocation is kept at the best relay server, and a second one at another server as
+//! a standby. UDP is preferred; TCP and TLS are tried a second later. As soon as there is an allocation on either
+//! side, packets flow through it.
+//!
+//! **Checks** (`pairing`, `pair`, `pairs`). Each remote candidate is paired with the main socket, each relayed one with
+//! an allocation. A pair is checked with authenticated STUN Binding requests ([`partyline_wire::probe`]) from both sides
+//! at once, so that the checks open both NATs for each other. Checks are paced (RFC 8445, section 14); a check of the
+//! peer triggers one of ours (section 7.3.1.4), and shows addresses that nobody announced (peer-reflexive, section
+//! 7.3.1.3).
+//!
+//! **Selection** (`selection`). Paths compete by tier: local network, direct, through another member, relay over UDP, relay
+//! over a stream. Within a tier the cost decides: round trip time, jitter, loss (`quality`). The controlling side
+//! nominates the path it uses by USE-CANDIDATE, and the other follows. A direct path takes over once a check was answered
+//! on it, since it carries packets both ways then. What is still under way through the relay arrives as well, and the
+//! tunnel's replay window drops duplicates, so that a change loses nothing.
+//!
+//! **Liveness** (`pair`). After a packet was sent, an authenticated one must come back; where the traffic brings none,
+//! checks provoke one (RFC 7675, only stricter). A path that is silent for 500 ms or four round trips is suspect: packets go
+//! out on the next best path as well. After 3 s it has failed, and everything is checked again. Idle paths are kept
+//! alive by the controlling side; unused ones are not.
+//!
+//! **Punching** (`strategy`, `punch`). From the behavior of both NATs (RFC 4787) follows whether checks suffice, whether
+//! both sides should send to predicted ports, whether one should open many sockets while the other tries ports, or
+//! whether only a relay is possible. Attempts are agreed on by signals ([`Event::Signal`]) so that both sides start at
+//! the same moment. A circuit breaker per method bounds retries, and a budget over all peers bounds what sprays send.
+//!
+//! **Members as relays** (`member_relays`). A member that both sides reach directly can forward between them. The caller
+//! finds such members; a path through one is checked and selected like any other.
+//!
+//! # Using it
+//!
+//! The machine has no sockets and no clock. After every call, drain [`Paths::poll_transmit`] and [`Paths::poll_event`],
+//! and call [`Paths::handle_timeout`] when [`Paths::poll_timeout`] is due. Tunnel messages do not pass through the
+//! machine: [`Paths::route`] says where they go, and [`Paths::handle_datagram`] returns incoming ones as a range of the
+//! datagram.
+//!
+//! ```
+//! use std::time::Instant;
+//!
+//! use partyline_model::{Candidate, CandidateKind, NatProfile, PathKind};
+//! use partyline_paths::{Config, Local, Paths, PeerId, PeerParams, SocketId};
+//! use partyline_wire::probe::Tag;
+//!
+//! const ADDRESSES: [&str; 2] = ["198.51.100.1:7777", "198.51.100.2:7777"];
+//! const PEER: PeerId = PeerId(1);
+//!
+//! // Two members who know each other's candidates, by whatever signaling.
+//! let mut now = Instant::now();
+//! let mut members = [0, 1].map(|me| {
+//!     let mut paths = Paths::new([me as u8; 32], Config::default());
+//!     let address = ADDRESSES[1 - me].parse().unwrap();
+//!     paths.set_peer(now, PEER, PeerParams {
+//!         probe_key: [7; 32],
+//!         local_tag: Tag([me as u8; 8]),
+//!         remote_tag: Tag([1 - me as u8; 8]),
+//!         controlling: me == 0,
+//!         nat: NatProfile::default(),
+//!         candidates: vec![Candidate { kind: CandidateKind::Host, address }],
+//!     });
+//!     paths
+//! });
+//!
+//! // A network without NATs and without delay. Once nothing is under way, time jumps to the next deadline.
+//! while members.iter().any(|paths| paths.view(now, PEER).unwrap().quality.rtt_ms.is_none()) {
+//!     let mut idle = true;
+//!     for me in [0, 1] {
+//!         while let Some(transmit) = members[me].poll_transmit() {
+//!             let source = ADDRESSES[me].parse().unwrap();
+//!             members[1 - me].handle_datagram(now, Local::Socket(SocketId::MAIN), source, &transmit.bytes);
+//!             idle = false;
+//!         }
+//!     }
+//!     if idle {
+//!         now = members.iter().filter_map(Paths::poll_timeout).min().unwrap();
+//!         members.iter_mut().for_each(|paths| paths.handle_timeout(now));
+//!     }
+//! }
+//! assert_eq!(members[0].view(now, PEER).unwrap().kind, Some(PathKind::Direct));
+//! assert_eq!(members[0].route(now, PEER).unwrap().primary.destination, ADDRESSES[1].parse().unwrap());
+//! ```
+//!
+//! # Where to find what
+//!
+//! | module | content |
+//! |---|---|
+//! | `api`, `path`, `counters` | the public vocabulary |
+//! | `paths` | [`Paths`]: input, output, timers |
+//! | `peer` | one peer, which wires the parts below |
+//! | `pair`, `pairs`, `pairing` | one candidate pair; the collection with its limits; which pairs are wanted |
+//! | `selection`, `quality` | which path is used; what checks measure |
+//! | `strategy`, `punch` | what to try between two NATs; attempts to do so |
+//! | `relays`, `turn` | which allocations are held; the TURN client |
+//! | `member_relays` | offers of members to relay |
+//! | `remote`, `transactions` | keys, tags and transaction ids of checks |
+//! | `context`, `pacing`, `sockets`, `traffic` | what peers share: pace, budgets, punch sockets |
+//! | `explain` | the answer to "why this path?" |
+//!
+//! # Observing it
+//!
+//! Every change of a path, pair, relay or punch attempt is logged at debug with its reason, within a span that names
+//! the peer; changes of path also at info, and every dropped datagram at trace. [`Paths::counters`] counts drops, and
+//! [`Event::Attempted`] counts methods.
 
 #![allow(rustdoc::private_intra_doc_links)]
 
 mod address;
 mod api;
-mod choice;
+mod context;
+mod counters;
 mod explain;
-mod machine;
+mod member_relays;
+mod pacing;
 mod pair;
 mod pairing;
-mod passage;
+mod pairs;
+mod path;
+mod paths;
 mod peer;
 mod punch;
 mod quality;
-mod receive;
 mod relays;
-mod role;
-mod schedule;
+mod remote;
+mod selection;
+mod sockets;
 mod strategy;
+mod traffic;
+mod transactions;
 mod turn;
 
 pub use api::{
-    AllocationId, Config, Counters, Event, Handled, Hop, Local, MemberRelay, Path, PeerId, PeerParams, PeerView,
-    RelayServer, RelayTransport, Route, SocketId, StreamId, Transmit, Via,
+    Config, Event, Handled, MAX_REMOTE_CANDIDATES, PeerParams, PeerView, RelayServer, RelayTransport,
+    Transmit,
 };
-pub use machine::Paths;
-pub use turn::{AllocationTest, AllocationOutcome};
-
-/// How many candidates of one peer are tried.
-pub const MAX_REMOTE_CANDIDATES: usize = 32;
+pub use counters::Counters;
+pub use partyline_model::{SocketId, StreamId};
+pub use path::{AllocationId, Hop, Local, MemberRelay, Path, PeerId, Route, Via};
+pub use paths::Paths;
+pub use turn::{AllocationOutcome, AllocationTest};

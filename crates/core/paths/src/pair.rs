@@ -1,9 +1,12 @@
-//! One path to a peer and what checks have shown of it.
+//! One candidate pair and what its connectivity checks have shown.
 //!
-//! All local candidates share one socket, so a pair (RFC 8445, section 6.1.2) is told apart by the near end, the
-//! socket or an allocation, and the remote address. It is first checked with doubling gaps; an answer makes it valid,
-//! silence makes it fail until a later round. From then on it is judged by packets: as soon as one goes out, one must
-//! come back in time (RFC 7675's consent, only stricter), and checks go out to provoke it where the traffic does not.
+//! A pair (RFC 8445, section 6.1.2) is identified by its [`Path`]. It is `Frozen` until its TURN channel is bound, then
+//! `InProgress` while checks go out with doubling gaps. A response makes it `Valid`; silence makes it `Failed` until a
+//! later series of checks, with growing pauses in between.
+//!
+//! A valid pair is judged by its packets: every packet that goes out expects an authenticated one back in time. This
+//! is the consent freshness of RFC 7675, only much stricter. Where the traffic brings no response by itself, checks
+//! are sent to provoke one. A pair that stays silent is *suspect* first, and then fails.
 
 use std::{
     collections::BTreeSet,
@@ -13,147 +16,245 @@ use std::{
 
 use partyline_model::{CandidateKind, Method, PathKind};
 use partyline_wire::probe::TransactionId;
+use tracing::debug;
 
 use crate::{
     address::is_private,
-    api::{Event, Path, RelayTransport, Via},
-    quality::Estimate,
-    role::Role,
+    api::{Event, RelayTransport},
+    path::{Path, Via},
+    quality::PathQuality,
 };
 
-/// Gap after the first check of a round; each further one doubles.
-const FIRST_GAP: Duration = Duration::from_millis(100);
-/// Gaps double up to this one.
-const LONGEST_GAP: Duration = Duration::from_millis(1600);
-/// Checks in a round after the first.
-const LATER_ROUND: u32 = 3;
-/// Pause after the first failed round; each further one doubles.
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
-/// How soon after a packet without answer a check goes out.
-const NUDGE: Duration = Duration::from_millis(200);
-/// The least time without an answer that makes a path suspect.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// Time without an answer after which a path has failed.
-pub(crate) const DROP_AFTER: Duration = Duration::from_secs(3);
-/// How many round trips are measured before a path rests.
-pub(crate) const SAMPLES: u32 = 3;
-/// How often a path in use with traffic is measured.
-const MEASURE: Duration = Duration::from_secs(2);
-/// How often at most it is measured for whoever looks at it.
-const LOOK: Duration = Duration::from_secs(1);
-/// How often the best others are measured meanwhile, and how long after a packet there still is traffic.
-const MEASURE_OTHERS: Duration = Duration::from_secs(10);
-pub(crate) const BUSY: Duration = Duration::from_secs(2);
-/// How often at most something goes out by other mappings that a path depends on; the shortest live 30 s.
-const KEEP_OTHERS: Duration = Duration::from_secs(4);
-/// Checks remembered as unanswered; older ones count as lost.
-const MAX_OPEN: usize = 8;
+/// Gap after the first check of a series; each further one doubles.
+const FIRST_CHECK_GAP: Duration = Duration::from_millis(100);
+/// Bounds the gaps within a series of checks.
+const MAX_CHECK_GAP: Duration = Duration::from_millis(1600);
+/// Checks in each series after the first.
+const CHECKS_PER_RETRY: u32 = 3;
+/// Pause after the first failed series; each further one doubles, up to [`PairUse::max_retry_pause`].
+const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// Longest pause between series for a pair that would be better than the path in use.
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(600);
+/// Longest pause between series while the peer cannot be reached at all.
+const MAX_RETRY_UNREACHABLE: Duration = Duration::from_secs(10);
+/// Least time after an unanswered packet at which a check is sent to provoke a response.
+const MIN_PROVOKE_DELAY: Duration = Duration::from_millis(200);
+/// Least time without a response that makes a pair suspect.
+const MIN_SUSPECT_DELAY: Duration = Duration::from_millis(500);
+/// Least time without a response after which a valid pair fails.
+const MIN_FAILURE_DELAY: Duration = Duration::from_secs(3);
+/// Round trips that are measured before a pair may rest or be compared by its quality.
+pub(crate) const MIN_SAMPLES: u32 = 3;
+/// Interval at which the path in use is measured while it carries traffic.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(2);
+/// Least interval between measurements on request.
+const MIN_REQUESTED_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which the best alternatives are measured while there is traffic.
+const MONITOR_INTERVAL: Duration = Duration::from_secs(10);
+/// How long after the last packet a path counts as carrying traffic.
+pub(crate) const TRAFFIC_TIMEOUT: Duration = Duration::from_secs(2);
+/// Least interval at which further NAT mappings of a pair are kept alive; the shortest timeouts are 30 s.
+const MAPPING_REFRESH_INTERVAL: Duration = Duration::from_secs(4);
+/// Checks that may await a response at one time; older ones count as lost.
+const MAX_OPEN_CHECKS: usize = 8;
 
+/// The state of a pair; the names are those of RFC 8445, section 6.1.2.6, where they fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
-    /// The relay has not bound a channel yet.
-    Waiting,
-    /// So many checks of this round went out.
-    Checking(u32),
-    /// A check was answered, and nothing has failed since.
+pub(crate) enum PairState {
+    /// The relay server has not bound a channel to the remote address yet.
+    Frozen,
+    /// A series of checks is under way, of which this many were sent.
+    InProgress(u32),
+    /// A check was answered, and the pair has not failed since.
     Valid,
-    /// A round without answer.
+    /// A series of checks remained unanswered, or a valid pair fell silent.
     Failed,
 }
 
+/// What a pair is used for, which decides how often it is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PairUse {
+    /// It carries the packets; the controlling side keeps it alive.
+    Selected {
+        /// Whether this side controls.
+        controlling: bool,
+    },
+    /// It would be better than the path in use.
+    Challenger,
+    /// No path carries packets, so every pair is needed.
+    Required,
+    /// It is among the best alternatives of the same tier while there is traffic.
+    Monitored,
+    /// It would be no better than the path in use.
+    Standby,
+}
+
+impl PairUse {
+    /// Returns the longest pause between two series of checks, or `None` if a failed pair is not retried.
+    const fn max_retry_pause(self) -> Option<Duration> {
+        match self {
+            Self::Required => Some(MAX_RETRY_UNREACHABLE),
+            Self::Challenger | Self::Selected { .. } => Some(MAX_RETRY_PAUSE),
+            Self::Monitored | Self::Standby => None,
+        }
+    }
+}
+
+/// A check that awaits its response.
 #[derive(Debug, Clone, Copy)]
-struct Open {
+struct OpenCheck {
     id: TransactionId,
     sent: Instant,
-    /// Whether silence says something about loss: the path was valid when the check went out.
+    /// Whether its loss counts: the pair was valid when the check was sent.
     counts: bool,
 }
 
+/// A check that will not be answered any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ExpiredCheck {
+    pub(crate) id: TransactionId,
+    /// Whether it counts as a lost sample of a valid pair.
+    pub(crate) lost: bool,
+}
+
+/// One path to a peer with the state of its checks.
 #[derive(Debug)]
-pub(crate) struct Pair {
+pub(crate) struct CandidatePair {
     pub(crate) path: Path,
     /// How the remote address was learned.
     pub(crate) kind: CandidateKind,
-    /// How our relay is reached, if it is used.
+    /// How the relay server is reached, if one is used.
     pub(crate) transport: Option<RelayTransport>,
-    pub(crate) state: State,
-    /// Other ports of the peer's to which packets went when it was found: the mapping in our router by which the peer's
-    /// packets come in may be one of those.
-    pub(crate) openings: BTreeSet<SocketAddr>,
-    /// When those got something last.
-    pub(crate) kept: Option<Instant>,
-    /// Kept only because it is in use or until another one is: one of its ends is no longer announced.
+    state: PairState,
+    /// Other ports of the peer that packets went to when the pair was found. The mapping in our router by which the
+    /// peer's packets arrive may belong to one of them.
+    pub(crate) opened_ports: BTreeSet<SocketAddr>,
+    /// When the mappings of those ports were last kept alive.
+    mappings_kept_at: Option<Instant>,
+    /// One of its ends is no longer announced; the pair is kept only until another one takes over.
     pub(crate) outdated: bool,
-    pub(crate) estimate: Estimate,
-    /// When checking began, and how long it took to settle.
-    pub(crate) began: Option<Instant>,
-    pub(crate) took: Option<Duration>,
-    /// The last authenticated packet that came in.
-    pub(crate) heard: Option<Instant>,
-    /// The last packet that went out.
-    pub(crate) last_out: Option<Instant>,
+    quality: PathQuality,
+    first_check_at: Option<Instant>,
+    /// The time from the first check until the pair first became valid or failed.
+    settled_after: Option<Duration>,
+    /// The last authenticated packet that arrived.
+    last_received: Option<Instant>,
+    /// The last packet that was sent and expects a response.
+    last_sent: Option<Instant>,
     last_check: Option<Instant>,
-    /// Since when packets went out and none came back.
-    pub(crate) unanswered: Option<Instant>,
+    /// Since when packets have gone out without any coming back.
+    unanswered_since: Option<Instant>,
+    suspect_reported: bool,
     failed_at: Option<Instant>,
-    /// Rounds of checks that failed since it last was valid.
-    pub(crate) rounds: u32,
-    /// Spreads retries, 0.75 to 1.25.
-    spread: f64,
-    /// Checks in the first round.
-    first_round: u32,
-    urgent: bool,
-    /// When the check that is due may go out.
-    pub(crate) turn: Option<Instant>,
-    open: Vec<Open>,
+    /// Series of checks that failed since the pair last was valid.
+    failed_series: u32,
+    /// Factor that spreads retries, from 0.75 to 1.25.
+    retry_jitter: f64,
+    /// Checks in the first series.
+    first_series: u32,
+    /// A check is due at once.
+    check_now: bool,
+    /// The pacer's promise when the check that is due may be sent.
+    turn_at: Option<Instant>,
+    open_checks: Vec<OpenCheck>,
 }
 
-impl Pair {
+impl CandidatePair {
+    /// Creates a pair that is checked for about `timeout` before it fails for the first time. Pairs through an
+    /// allocation start frozen; see [`Self::on_channel_bound`].
     pub(crate) fn new(
         path: Path,
         kind: CandidateKind,
         transport: Option<RelayTransport>,
-        spread: f64,
-        patience: Duration,
+        retry_jitter: f64,
+        timeout: Duration,
     ) -> Self {
-        let state = if matches!(path.via, Via::Relay(_)) { State::Waiting } else { State::Checking(0) };
+        let state =
+            if matches!(path.via, Via::Relay(_)) { PairState::Frozen } else { PairState::InProgress(0) };
         Self {
             path,
             kind,
             transport,
             state,
-            openings: BTreeSet::new(),
-            kept: None,
+            opened_ports: BTreeSet::new(),
+            mappings_kept_at: None,
             outdated: false,
-            estimate: Estimate::default(),
-            began: None,
-            took: None,
-            heard: None,
-            last_out: None,
+            quality: PathQuality::default(),
+            first_check_at: None,
+            settled_after: None,
+            last_received: None,
+            last_sent: None,
             last_check: None,
-            unanswered: None,
+            unanswered_since: None,
+            suspect_reported: false,
             failed_at: None,
-            rounds: 0,
-            spread,
-            first_round: round_of(patience),
-            urgent: false,
-            turn: None,
-            open: Vec::new(),
+            failed_series: 0,
+            retry_jitter,
+            first_series: series_within(timeout),
+            check_now: false,
+            turn_at: None,
+            open_checks: Vec::new(),
         }
     }
 
-    /// What the user is told that carries the packets.
-    pub(crate) fn carries(&self) -> PathKind {
-        kind_of(self.path, self.kind)
+    pub(crate) const fn state(&self) -> PairState {
+        self.state
     }
 
-    /// The method under which it is explained.
+    pub(crate) const fn is_valid(&self) -> bool {
+        matches!(self.state, PairState::Valid)
+    }
+
+    pub(crate) const fn is_failed(&self) -> bool {
+        matches!(self.state, PairState::Failed)
+    }
+
+    /// Returns true if at least one whole series of checks has failed since the pair last was valid.
+    pub(crate) const fn has_failed_before(&self) -> bool {
+        self.failed_series > 0
+    }
+
+    pub(crate) const fn quality(&self) -> &PathQuality {
+        &self.quality
+    }
+
+    pub(crate) const fn last_received(&self) -> Option<Instant> {
+        self.last_received
+    }
+
+    pub(crate) const fn unanswered_since(&self) -> Option<Instant> {
+        self.unanswered_since
+    }
+
+    pub(crate) const fn settled_after(&self) -> Option<Duration> {
+        self.settled_after
+    }
+
+    /// Returns how long ago the first check was sent; zero before that.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        self.first_check_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
+    }
+
+    /// Returns true if no check was sent yet, or the first one at least `span` ago.
+    pub(crate) fn is_older_than(&self, span: Duration, now: Instant) -> bool {
+        self.first_check_at.is_none_or(|at| at + span <= now)
+    }
+
+    /// Returns true if the pair has carried packets lately.
+    pub(crate) fn has_traffic(&self, now: Instant) -> bool {
+        self.last_sent.is_some_and(|at| now < at + TRAFFIC_TIMEOUT)
+    }
+
+    /// Returns the kind of path shown to the user.
+    pub(crate) fn path_kind(&self) -> PathKind {
+        path_kind(self.path, self.kind)
+    }
+
+    /// Returns the method under which the pair is reported.
     pub(crate) fn method(&self) -> Method {
-        match (self.carries(), self.kind, self.transport) {
+        match (self.path_kind(), self.kind, self.transport) {
             (PathKind::MemberRelay, ..) => Method::MemberRelay,
-            (PathKind::Relay, _, Some(RelayTransport::Tcp)) => Method::RelayTcp,
-            (PathKind::Relay, _, Some(RelayTransport::Tls)) => Method::RelayTls,
-            (PathKind::Relay, ..) => Method::RelayUdp,
+            (PathKind::Relay, _, transport) => transport.unwrap_or(RelayTransport::Udp).method(),
             (PathKind::Lan, ..) => Method::Lan,
             (PathKind::DirectV6, ..) => Method::Ipv6,
             (PathKind::Mapped, ..) => Method::Mapped,
@@ -163,9 +264,9 @@ impl Pair {
         }
     }
 
-    /// The class in which paths compete; less is better.
+    /// Returns the class in which pairs compete; lower is better.
     pub(crate) fn tier(&self) -> u8 {
-        match (self.carries(), self.transport) {
+        match (self.path_kind(), self.transport) {
             (PathKind::MemberRelay | PathKind::Relay, _) if self.outdated => 5,
             (PathKind::Lan, _) => 0,
             (PathKind::DirectV6 | PathKind::Mapped | PathKind::Direct, _) => 1,
@@ -175,227 +276,316 @@ impl Pair {
         }
     }
 
+    /// Returns true if packets on this pair need nobody to forward them.
     pub(crate) fn is_direct(&self) -> bool {
         self.tier() < 2
     }
 
-    /// Starts a round at once, with all its checks.
-    pub(crate) fn restart(&mut self) {
-        if self.state != State::Waiting {
-            self.state = State::Checking(0);
-            (self.rounds, self.urgent, self.unanswered) = (0, false, None);
+    /// Returns true if the remote address was learned from the peer's packets rather than announced.
+    pub(crate) const fn is_learned(&self) -> bool {
+        use CandidateKind::{PeerReflexive, Predicted, Sprayed};
+        matches!(self.kind, PeerReflexive | Predicted | Sprayed)
+    }
+
+    /// Returns the priority announced in checks (RFC 8445, section 5.1.2), with tiers as type preferences.
+    pub(crate) fn priority(&self) -> u32 {
+        let preference = [126, 110, 20, 10, 0].get(usize::from(self.tier())).copied().unwrap_or(0);
+        (preference << 24) | (0xffff << 8) | 0xff
+    }
+
+    /// Starts a new series of checks at once, unless the pair is frozen.
+    pub(crate) fn restart(&mut self, reason: &'static str) {
+        if self.state != PairState::Frozen {
+            self.transition(PairState::InProgress(0), reason);
+            (self.failed_series, self.check_now) = (0, false);
+            self.clear_unanswered();
         }
     }
 
-    /// The relay has bound the channel.
-    pub(crate) fn bound(&mut self) {
-        if self.state == State::Waiting {
-            self.state = State::Checking(0);
+    /// Unfreezes the pair: its relay server has bound the channel.
+    pub(crate) fn on_channel_bound(&mut self) {
+        if self.state == PairState::Frozen {
+            self.transition(PairState::InProgress(0), "channel bound");
         }
     }
 
-    /// Checks as soon as the pace allows (RFC 8445's triggered check), starting over if it had failed.
-    pub(crate) fn trigger(&mut self) {
+    /// Sends a check as soon as the pace allows (RFC 8445, section 7.3.1.4); a failed pair starts over.
+    pub(crate) fn trigger_check(&mut self, reason: &'static str) {
         match self.state {
-            State::Waiting => {}
-            State::Failed => self.restart(),
-            State::Checking(_) | State::Valid => {
-                self.hasten();
-                self.urgent = true;
+            PairState::Frozen => {}
+            PairState::Failed => self.restart(reason),
+            PairState::InProgress(_) | PairState::Valid => {
+                self.expedite();
+                self.check_now = true;
             }
         }
     }
 
-    /// A turn that was promised for measuring is too late for what comes now.
-    fn hasten(&mut self) {
+    /// Gives up a turn that was promised for a mere measurement, because the next check is worth more.
+    fn expedite(&mut self) {
         if self.only_measures() {
-            self.turn = None;
+            self.turn_at = None;
         }
     }
 
-    /// Checks a path that is in order, for whoever looks at it; not again within a second.
-    pub(crate) fn measure(&mut self, now: Instant) {
-        let lately = self.last_check.is_some_and(|at| now < at + LOOK);
-        if self.state == State::Valid && self.unanswered.is_none() && !lately {
-            self.urgent = true;
+    /// Measures a valid pair on request, at most once a second.
+    pub(crate) fn request_measurement(&mut self, now: Instant) {
+        let recent = self.last_check.is_some_and(|at| now < at + MIN_REQUESTED_INTERVAL);
+        if self.is_valid() && self.unanswered_since.is_none() && !recent {
+            self.check_now = true;
         }
     }
 
-    /// A packet goes out that wants an answer.
-    pub(crate) fn sent(&mut self, now: Instant) {
-        self.hasten();
-        self.last_out = Some(now);
-        self.unanswered.get_or_insert(now);
+    /// Demands a response as though packets had gone unanswered until now: after a change of network a valid pair
+    /// is suspect until it is validated again, and the others are checked afresh.
+    pub(crate) fn require_liveness(&mut self, now: Instant) {
+        if self.is_valid() {
+            self.trigger_check("network changed");
+            self.unanswered_since = now.checked_sub(self.suspect_delay()).or(Some(now));
+        } else {
+            self.restart("network changed");
+        }
     }
 
-    /// A check goes out.
-    pub(crate) fn checked(&mut self, now: Instant, id: TransactionId) {
-        self.began.get_or_insert(now);
+    /// Notes that a packet was sent that expects a response.
+    pub(crate) fn on_sent(&mut self, now: Instant) {
+        self.expedite();
+        self.last_sent = Some(now);
+        self.unanswered_since.get_or_insert(now);
+    }
+
+    /// Notes that a check was sent.
+    pub(crate) fn on_check_sent(&mut self, now: Instant, id: TransactionId) {
+        self.first_check_at.get_or_insert(now);
         self.last_check = Some(now);
-        self.urgent = false;
-        if self.state == State::Failed {
-            self.state = State::Checking(0);
+        self.check_now = false;
+        if self.is_failed() {
+            self.transition(PairState::InProgress(0), "retry");
         }
-        if let State::Checking(sent) = &mut self.state {
+        if let PairState::InProgress(sent) = &mut self.state {
             *sent += 1;
         } else {
-            self.sent(now);
+            self.on_sent(now);
         }
-        self.open.push(Open { id, sent: now, counts: self.state == State::Valid });
+        self.open_checks.push(OpenCheck { id, sent: now, counts: self.is_valid() });
     }
 
-    /// A check of ours was answered on this path; `None` if it was not asked here. Makes the path valid.
-    /// Returns the round trip.
-    pub(crate) fn answered(&mut self, now: Instant, id: TransactionId) -> Option<Duration> {
-        let at = self.open.iter().position(|open| open.id == id)?;
-        let rtt = now - self.open.swap_remove(at).sent;
-        self.estimate.answered(rtt);
-        self.came_back(now);
-        if self.state != State::Valid {
-            (self.state, self.rounds, self.urgent) = (State::Valid, 0, false);
-            self.took = self.began.map(|began| now - began);
+    /// Takes the response to a check, which makes the pair valid. Returns the round trip time, or `None` if the
+    /// check was not sent on this pair.
+    pub(crate) fn on_response(&mut self, now: Instant, id: TransactionId) -> Option<Duration> {
+        let at = self.open_checks.iter().position(|check| check.id == id)?;
+        let rtt = now - self.open_checks.swap_remove(at).sent;
+        self.quality.on_response(rtt);
+        self.on_received(now);
+        if !self.is_valid() {
+            self.settled_after = self.first_check_at.map(|at| now - at);
+            self.transition(PairState::Valid, "check answered");
+            (self.failed_series, self.check_now) = (0, false);
         }
         Some(rtt)
     }
 
-    /// The tunnel authenticated a packet that came this way, or a check was answered.
-    pub(crate) fn came_back(&mut self, now: Instant) {
-        self.heard = Some(now);
-        self.unanswered = None;
+    /// Notes an authenticated packet: from the tunnel, or the response to a check.
+    pub(crate) fn on_received(&mut self, now: Instant) {
+        self.last_received = Some(now);
+        self.clear_unanswered();
     }
 
-    /// How long an answer may take.
-    pub(crate) fn patience(&self) -> Duration {
-        self.estimate.rtt().map_or(PATIENCE, |rtt| (rtt * 4).max(PATIENCE))
+    /// Notes a check of the peer. It proves only that packets arrive, not that ours do.
+    pub(crate) fn on_request(&mut self, now: Instant) {
+        self.last_received = Some(now);
     }
 
-    /// Packets go out and none come back.
-    pub(crate) fn suspect(&self, now: Instant) -> bool {
-        self.unanswered.is_some_and(|since| now >= since + self.patience())
+    fn clear_unanswered(&mut self) {
+        if std::mem::take(&mut self.suspect_reported) {
+            debug!(path = %self.path, "path no longer suspect");
+        }
+        self.unanswered_since = None;
     }
 
-    /// Valid, and not suspect.
-    pub(crate) fn sound(&self, now: Instant) -> bool {
-        self.state == State::Valid && !self.suspect(now)
+    /// Returns how long a response may take before the pair is suspect.
+    fn suspect_delay(&self) -> Duration {
+        self.quality.rtt().map_or(MIN_SUSPECT_DELAY, |rtt| (rtt * 4).max(MIN_SUSPECT_DELAY))
     }
 
-    /// Forgets checks that will not be answered any more, and fails if the time for that has come. Returns their ids,
-    /// and whether the silence says something about loss.
-    pub(crate) fn expire(&mut self, now: Instant) -> Vec<(TransactionId, bool)> {
-        let patience = self.patience() * 4;
-        let over = |open: &Open| open.sent + patience <= now;
-        let excess = self.open.len().saturating_sub(MAX_OPEN);
-        let mut gone: Vec<Open> = self.open.drain(..excess).collect();
-        gone.extend(self.open.extract_if(.., |open| over(open)));
-        gone.iter().filter(|open| open.counts).for_each(|_| self.estimate.lost());
+    /// Returns true if packets have gone out for longer than a response may take.
+    pub(crate) fn is_suspect(&self, now: Instant) -> bool {
+        self.unanswered_since.is_some_and(|since| now >= since + self.suspect_delay())
+    }
+
+    /// Returns true if the pair is valid and not suspect.
+    pub(crate) fn is_sound(&self, now: Instant) -> bool {
+        self.is_valid() && !self.is_suspect(now)
+    }
+
+    /// Expires checks that will not be answered any more, and fails the pair if its time has come.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<ExpiredCheck> {
+        let timeout = self.suspect_delay() * 4;
+        let excess = self.open_checks.len().saturating_sub(MAX_OPEN_CHECKS);
+        let mut expired: Vec<OpenCheck> = self.open_checks.drain(..excess).collect();
+        expired.extend(self.open_checks.extract_if(.., |check| check.sent + timeout <= now));
+        expired.iter().filter(|check| check.counts).for_each(|_| self.quality.on_loss());
+        self.report_suspicion(now);
         if self.fails_at().is_some_and(|at| at <= now) {
             self.fail(now);
         }
-        gone.into_iter().map(|open| (open.id, open.counts)).collect()
+        expired.into_iter().map(|check| ExpiredCheck { id: check.id, lost: check.counts }).collect()
     }
 
-    /// Whether it is time to keep the other mappings that the path depends on.
-    pub(crate) fn asymmetry_due(&self, now: Instant) -> bool {
-        self.kept.or(self.began).is_some_and(|at| at + KEEP_OTHERS <= now)
+    fn report_suspicion(&mut self, now: Instant) {
+        if let Some(since) = self.unanswered_since.filter(|_| self.is_sound_but_silent(now)) {
+            self.suspect_reported = true;
+            let after_ms = (now - since).as_millis();
+            debug!(path = %self.path, after_ms, reason = "packets are not answered", "path suspect");
+        }
     }
 
-    /// What has just come of being checked for the first time, or again after it had failed. Rounds tell for themselves
-    /// what comes of the paths that they find.
-    pub(crate) fn tried(&self, before: State) -> Option<Event> {
+    fn is_sound_but_silent(&self, now: Instant) -> bool {
+        self.is_valid() && self.is_suspect(now) && !self.suspect_reported
+    }
+
+    /// Returns true if it is time to keep alive the further mappings that the pair depends on.
+    pub(crate) fn is_mapping_refresh_due(&self, now: Instant) -> bool {
+        let last = self.mappings_kept_at.or(self.first_check_at);
+        last.is_some_and(|at| at + MAPPING_REFRESH_INTERVAL <= now)
+    }
+
+    pub(crate) fn on_mappings_kept(&mut self, now: Instant) {
+        self.mappings_kept_at = Some(now);
+    }
+
+    /// Returns the event to report if the pair has become valid or failed for the first time since it was in state
+    /// `before`. Punch attempts report the outcome of the pairs they find themselves.
+    pub(crate) fn attempt_event(&self, before: PairState) -> Option<Event> {
         let method = self.method();
-        let worked = self.state == State::Valid && before != State::Valid;
-        let failed = self.state == State::Failed && matches!(before, State::Checking(_)) && self.rounds == 1;
-        let by_round = matches!(method, Method::Predict | Method::Spray);
-        let took = self.took.unwrap_or_default();
-        ((worked || failed) && !by_round).then_some(Event::Attempted { method, succeeded: worked, took })
+        let succeeded = self.is_valid() && before != PairState::Valid;
+        let gave_up =
+            self.is_failed() && matches!(before, PairState::InProgress(_)) && self.failed_series == 1;
+        let by_punching = matches!(method, Method::Predict | Method::Spray);
+        let took = self.settled_after.unwrap_or_default();
+        ((succeeded || gave_up) && !by_punching).then_some(Event::Attempted { method, succeeded, took })
     }
 
-    /// Nothing waits for what its next check says: it works, as far as is known.
+    /// Returns true if the next check only measures: as far as is known, the pair works.
     pub(crate) const fn only_measures(&self) -> bool {
-        matches!(self.state, State::Valid) && self.unanswered.is_none() && !self.urgent
+        self.is_valid() && self.unanswered_since.is_none() && !self.check_now
     }
 
-    /// No check went out since then.
-    pub(crate) fn unchecked_since(&self, since: Instant) -> bool {
+    /// Returns true if no check has been sent since the given moment.
+    pub(crate) fn is_unchecked_since(&self, since: Instant) -> bool {
         self.last_check.is_none_or(|at| at < since)
     }
 
-    /// The ids of all checks that wait for an answer.
-    pub(crate) fn open_ids(&self) -> impl Iterator<Item = TransactionId> {
-        self.open.iter().map(|open| open.id)
+    /// Asks the pacer for a turn unless one is promised already, and returns when it is; `None` means now.
+    pub(crate) fn await_turn(
+        &mut self,
+        now: Instant,
+        ask: impl FnOnce() -> Result<(), Instant>,
+    ) -> Option<Instant> {
+        self.turn_at = self.turn_at.filter(|turn| *turn > now).or_else(|| ask().err());
+        self.turn_at
     }
 
-    /// When it becomes suspect or fails, if nothing comes back.
-    pub(crate) fn turns_at(&self, now: Instant) -> Option<Instant> {
-        let suspect = self.unanswered.map(|since| since + self.patience()).filter(|at| *at > now);
+    /// Returns the ids of all checks that await a response.
+    pub(crate) fn open_ids(&self) -> impl Iterator<Item = TransactionId> {
+        self.open_checks.iter().map(|check| check.id)
+    }
+
+    /// Returns when the pair becomes suspect or fails, if nothing comes back.
+    pub(crate) fn next_change(&self, now: Instant) -> Option<Instant> {
+        let suspect = self.unanswered_since.map(|since| since + self.suspect_delay()).filter(|at| *at > now);
         suspect.into_iter().chain(self.fails_at()).min()
     }
 
     fn fails_at(&self) -> Option<Instant> {
         match self.state {
-            State::Checking(sent) if sent >= self.round_len() => self.last_check.map(|at| at + gap(sent)),
-            State::Valid => self.unanswered.map(|since| since + DROP_AFTER.max(self.patience())),
+            PairState::InProgress(sent) if sent >= self.series_len() => {
+                self.last_check.map(|at| at + check_gap(sent))
+            }
+            PairState::Valid => {
+                self.unanswered_since.map(|since| since + MIN_FAILURE_DELAY.max(self.suspect_delay()))
+            }
             _ => None,
         }
     }
 
     fn fail(&mut self, now: Instant) {
-        self.took = self.took.or(self.began.map(|began| now - began));
-        (self.state, self.failed_at, self.unanswered) = (State::Failed, Some(now), None);
-        (self.heard, self.estimate) = (None, Estimate::default());
-        self.rounds += 1;
+        let reason = if self.is_valid() { "packets are not answered" } else { "no check was answered" };
+        self.settled_after = self.settled_after.or(self.first_check_at.map(|at| now - at));
+        self.transition(PairState::Failed, reason);
+        self.failed_at = Some(now);
+        (self.unanswered_since, self.suspect_reported, self.last_received) = (None, false, None);
+        self.quality = PathQuality::default();
+        self.failed_series += 1;
     }
 
-    fn round_len(&self) -> u32 {
-        if self.rounds == 0 { self.first_round } else { LATER_ROUND }
+    fn series_len(&self) -> u32 {
+        if self.failed_series == 0 { self.first_series } else { CHECKS_PER_RETRY }
     }
 
-    /// When the next check is due, given what the path is used for.
-    pub(crate) fn next_check(&self, now: Instant, role: Role, keepalive: Duration) -> Option<Instant> {
-        if self.urgent {
+    /// Returns when the next check is due, given what the pair is used for.
+    pub(crate) fn next_check(&self, now: Instant, used_as: PairUse, keepalive: Duration) -> Option<Instant> {
+        if self.check_now {
             return Some(now);
         }
-        let last = self.last_check;
         match self.state {
-            State::Waiting => None,
-            State::Checking(0) => Some(now),
-            State::Checking(sent) if sent < self.round_len() => last.map(|at| at + gap(sent)),
-            State::Checking(_) => None,
-            State::Failed => role.retries().and_then(|longest| {
-                let pause = (FIRST_PAUSE * (1 << self.rounds.saturating_sub(1).min(8))).min(longest);
-                self.failed_at.map(|at| at + pause.mul_f64(self.spread))
-            }),
-            State::Valid => self.next_of_valid(now, role, keepalive),
+            PairState::Frozen => None,
+            PairState::InProgress(0) => Some(now),
+            PairState::InProgress(sent) if sent < self.series_len() => {
+                self.last_check.map(|at| at + check_gap(sent))
+            }
+            PairState::InProgress(_) => None,
+            PairState::Failed => used_as.max_retry_pause().and_then(|longest| self.retry_at(longest)),
+            PairState::Valid => self.next_check_of_valid(now, used_as, keepalive),
         }
     }
 
-    fn next_of_valid(&self, now: Instant, role: Role, keepalive: Duration) -> Option<Instant> {
+    fn retry_at(&self, longest: Duration) -> Option<Instant> {
+        let doublings = self.failed_series.saturating_sub(1).min(8);
+        let pause = (FIRST_RETRY_PAUSE * (1 << doublings)).min(longest);
+        self.failed_at.map(|at| at + pause.mul_f64(self.retry_jitter))
+    }
+
+    fn next_check_of_valid(&self, now: Instant, used_as: PairUse, keepalive: Duration) -> Option<Instant> {
         let last = self.last_check?;
-        if let Some(since) = self.unanswered {
-            let nudge = self.estimate.rtt().map_or(NUDGE, |rtt| (rtt * 3 / 2).max(NUDGE));
-            return Some(last.max(since) + nudge);
+        if let Some(since) = self.unanswered_since {
+            let delay =
+                self.quality.rtt().map_or(MIN_PROVOKE_DELAY, |rtt| (rtt * 3 / 2).max(MIN_PROVOKE_DELAY));
+            return Some(last.max(since) + delay);
         }
-        if self.estimate.samples() < SAMPLES {
-            return Some(last + NUDGE);
+        if self.quality.samples() < MIN_SAMPLES {
+            return Some(last + MIN_PROVOKE_DELAY);
         }
-        let out = self.last_out.map_or(last, |at| at.max(last));
-        let busy = out > last && now < out + MEASURE;
-        match role {
-            Role::InUse { .. } if busy => Some(last + MEASURE),
-            Role::InUse { leading: true } => Some(out + keepalive),
-            Role::InUse { leading: false } => {
-                Some(self.heard.map_or(out, |at| at.max(out)) + keepalive * 4 / 3)
+        let sent = self.last_sent.map_or(last, |at| at.max(last));
+        let busy = sent > last && now < sent + TRAFFIC_TIMEOUT;
+        match used_as {
+            PairUse::Selected { .. } if busy => Some(last + MEASURE_INTERVAL),
+            PairUse::Selected { controlling: true } => Some(sent + keepalive),
+            // The controlled side steps in only if the keepalives of the other stop arriving.
+            PairUse::Selected { controlling: false } => {
+                Some(self.last_received.map_or(sent, |at| at.max(sent)) + keepalive * 4 / 3)
             }
-            Role::Watched => Some(last + MEASURE_OTHERS),
-            // The peer leads, and does not use what is better: perhaps it has lost it without our knowing.
-            Role::Rival => Some(last + MEASURE),
-            Role::Needed | Role::Spare => None,
+            PairUse::Monitored => Some(last + MONITOR_INTERVAL),
+            // The controlling side does not use the better path: perhaps it has lost it without our knowing.
+            PairUse::Challenger => Some(last + MEASURE_INTERVAL),
+            PairUse::Required | PairUse::Standby => None,
+        }
+    }
+
+    fn transition(&mut self, to: PairState, reason: &'static str) {
+        let from = std::mem::replace(&mut self.state, to);
+        if std::mem::discriminant(&from) != std::mem::discriminant(&to) {
+            let after_ms = self.settled_after.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+            debug!(
+                path = %self.path, kind = ?self.kind, ?from, ?to, reason, after_ms,
+                count = self.failed_series, "candidate pair changed state"
+            );
         }
     }
 }
 
-/// What a path to an address that was learned in this way is.
-pub(crate) fn kind_of(path: Path, kind: CandidateKind) -> PathKind {
+/// Returns the kind of a path whose remote address was learned in the given way.
+pub(crate) fn path_kind(path: Path, kind: CandidateKind) -> PathKind {
     let ip = path.remote.ip();
     match (path.via, kind) {
         (Via::Member(_), _) => PathKind::MemberRelay,
@@ -408,15 +598,222 @@ pub(crate) fn kind_of(path: Path, kind: CandidateKind) -> PathKind {
     }
 }
 
-fn gap(sent: u32) -> Duration {
-    (FIRST_GAP * (1 << sent.saturating_sub(1).min(6))).min(LONGEST_GAP)
+/// Returns the gap after the check with this number.
+fn check_gap(sent: u32) -> Duration {
+    (FIRST_CHECK_GAP * (1 << sent.saturating_sub(1).min(6))).min(MAX_CHECK_GAP)
 }
 
-/// Checks that fit into so much time, the last one's wait included: 6 into 5 s.
-fn round_of(patience: Duration) -> u32 {
+/// Returns how many checks fit into `timeout`, the wait after the last one included: 6 into 5 s.
+fn series_within(timeout: Duration) -> u32 {
     let ends = (1..).scan(Duration::ZERO, |end, sent| {
-        *end += gap(sent);
+        *end += check_gap(sent);
         Some(*end)
     });
-    u32::try_from(ends.take_while(|end| *end <= patience).count()).unwrap_or(u32::MAX).max(LATER_ROUND)
+    let count = ends.take_while(|end| *end <= timeout).count();
+    u32::try_from(count).unwrap_or(u32::MAX).max(CHECKS_PER_RETRY)
+}
+
+#[cfg(test)]
+mod tests {
+    use partyline_model::SocketId;
+
+    use super::*;
+    use crate::path::AllocationId;
+
+    const KEEPALIVE: Duration = Duration::from_secs(15);
+    const CONTROLLING: PairUse = PairUse::Selected { controlling: true };
+
+    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn ms(span: u64) -> Duration {
+        Duration::from_millis(span)
+    }
+
+    fn direct() -> CandidatePair {
+        let path = Path { via: Via::Socket(SocketId::MAIN), remote: ([198, 51, 100, 1], 1).into() };
+        CandidatePair::new(path, CandidateKind::ServerReflexive, None, 1.0, Duration::from_secs(5))
+    }
+
+    fn id(counter: u64) -> TransactionId {
+        TransactionId::new(counter, 0)
+    }
+
+    /// A pair that was validated by three checks of 20 ms, and when the last response arrived.
+    fn valid() -> (CandidatePair, Instant) {
+        let (mut pair, mut now) = (direct(), start());
+        for counter in 0..u64::from(MIN_SAMPLES) {
+            pair.on_check_sent(now, id(counter));
+            now += ms(20);
+            assert_eq!(pair.on_response(now, id(counter)), Some(ms(20)));
+        }
+        (pair, now)
+    }
+
+    #[test]
+    fn a_first_series_of_six_checks_with_doubling_gaps_fails_within_five_seconds() {
+        let (mut pair, begin) = (direct(), start());
+        let mut sent = Vec::new();
+        let mut now = begin;
+        while !pair.is_failed() {
+            let check = pair.next_check(now, PairUse::Required, KEEPALIVE);
+            now = [check, pair.next_change(now)].into_iter().flatten().min().unwrap();
+            pair.expire(now);
+            if check.is_some_and(|at| at <= now) {
+                sent.push((now - begin).as_millis());
+                pair.on_check_sent(now, id(sent.len() as u64));
+            }
+        }
+        assert_eq!(sent, [0, 100, 300, 700, 1500, 3100]);
+        assert!(now - begin <= Duration::from_secs(5));
+    }
+
+    #[test]
+    fn retries_pause_longer_each_time_and_never_long_while_the_peer_is_unreachable() {
+        let (mut pair, now) = (direct(), start());
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            pair.state = PairState::InProgress(9);
+            pair.fail(now);
+            let at = |used_as| pair.next_check(now, used_as, KEEPALIVE).map(|at| (at - now).as_secs());
+            pauses.push((at(PairUse::Challenger).unwrap(), at(PairUse::Required).unwrap()));
+            assert_eq!(at(PairUse::Standby), None);
+        }
+        assert_eq!(pauses[..4], [(5, 5), (10, 10), (20, 10), (40, 10)]);
+        assert_eq!(pauses[9], (600, 10));
+    }
+
+    #[test]
+    fn a_valid_pair_is_suspect_after_500_ms_and_fails_after_3_s_without_responses() {
+        let (mut pair, now) = valid();
+        pair.on_sent(now);
+        assert!(pair.is_sound(now + ms(499)) && pair.is_suspect(now + ms(500)));
+        pair.expire(now + ms(2999));
+        assert!(pair.is_valid());
+        pair.expire(now + ms(3000));
+        assert!(pair.is_failed());
+        assert_eq!(pair.quality().samples(), 0);
+    }
+
+    #[test]
+    fn a_slow_pair_has_four_round_trips_before_it_is_suspect() {
+        let (mut pair, now) = (direct(), start());
+        pair.on_check_sent(now, id(1));
+        let now = now + ms(400);
+        pair.on_response(now, id(1));
+        pair.on_sent(now);
+        assert!(!pair.is_suspect(now + ms(1599)) && pair.is_suspect(now + ms(1600)));
+    }
+
+    #[test]
+    fn any_authenticated_packet_ends_suspicion() {
+        let (mut pair, now) = valid();
+        pair.on_sent(now);
+        pair.expire(now + ms(600));
+        assert!(pair.is_suspect(now + ms(600)));
+        pair.on_received(now + ms(601));
+        assert!(pair.is_sound(now + ms(601)));
+    }
+
+    #[test]
+    fn a_check_of_the_peer_is_no_proof_that_ours_arrive() {
+        let (mut pair, now) = valid();
+        pair.on_sent(now);
+        pair.on_request(now + ms(600));
+        assert!(pair.is_suspect(now + ms(600)));
+    }
+
+    #[test]
+    fn unanswered_packets_provoke_a_check_after_200_ms() {
+        let (mut pair, now) = valid();
+        let sent = now + Duration::from_secs(1);
+        pair.on_sent(sent);
+        assert_eq!(pair.next_check(sent, CONTROLLING, KEEPALIVE), Some(sent + ms(200)));
+    }
+
+    #[test]
+    fn the_controlling_side_keeps_an_idle_path_alive_and_the_other_waits_a_third_longer() {
+        let (pair, now) = valid();
+        let last = pair.last_check.unwrap();
+        assert_eq!(pair.next_check(now, CONTROLLING, KEEPALIVE), Some(last + KEEPALIVE));
+        let controlled = PairUse::Selected { controlling: false };
+        assert_eq!(pair.next_check(now, controlled, KEEPALIVE), Some(now + KEEPALIVE * 4 / 3));
+        assert_eq!(pair.next_check(now, PairUse::Standby, KEEPALIVE), None);
+    }
+
+    #[test]
+    fn measurements_on_request_are_at_least_a_second_apart() {
+        let (mut pair, now) = valid();
+        pair.request_measurement(now);
+        assert!(pair.only_measures());
+        let later = pair.last_check.unwrap() + MIN_REQUESTED_INTERVAL;
+        pair.request_measurement(later);
+        assert_eq!(pair.next_check(later, PairUse::Standby, KEEPALIVE), Some(later));
+    }
+
+    #[test]
+    fn a_pair_through_an_allocation_is_frozen_until_its_channel_is_bound() {
+        let path = Path { via: Via::Relay(AllocationId(1)), remote: ([198, 51, 100, 1], 1).into() };
+        let udp = Some(RelayTransport::Udp);
+        let mut pair = CandidatePair::new(path, CandidateKind::Relayed, udp, 1.0, Duration::from_secs(5));
+        let now = start();
+        pair.trigger_check("test");
+        assert_eq!(
+            (pair.state(), pair.next_check(now, PairUse::Required, KEEPALIVE)),
+            (PairState::Frozen, None)
+        );
+        pair.on_channel_bound();
+        assert_eq!(pair.next_check(now, PairUse::Required, KEEPALIVE), Some(now));
+    }
+
+    #[test]
+    fn responses_to_other_checks_do_not_count() {
+        let (mut pair, now) = (direct(), start());
+        pair.on_check_sent(now, id(1));
+        assert_eq!(pair.on_response(now, id(2)), None);
+        assert!(!pair.is_valid());
+    }
+
+    #[test]
+    fn only_checks_of_a_valid_pair_count_as_lost() {
+        let (mut pair, now) = (direct(), start());
+        pair.on_check_sent(now, id(1));
+        assert_eq!(pair.expire(now + ms(2000)), [ExpiredCheck { id: id(1), lost: false }]);
+        let (mut pair, now) = valid();
+        pair.on_check_sent(now, id(9));
+        assert_eq!(pair.expire(now + ms(2000)), [ExpiredCheck { id: id(9), lost: true }]);
+    }
+
+    #[test]
+    fn after_a_change_of_network_a_valid_pair_is_suspect_and_checked_at_once() {
+        let (mut pair, now) = valid();
+        let now = now + KEEPALIVE;
+        pair.require_liveness(now);
+        assert!(pair.is_valid() && pair.is_suspect(now));
+        assert_eq!(pair.next_check(now, PairUse::Standby, KEEPALIVE), Some(now));
+    }
+
+    #[test]
+    fn tiers_rank_local_before_direct_before_members_before_relays() {
+        let tier = |via, kind, transport| {
+            let path = Path { via, remote: ([198, 51, 100, 1], 1).into() };
+            CandidatePair::new(path, kind, transport, 1.0, Duration::from_secs(5)).tier()
+        };
+        let relay = Via::Relay(AllocationId(1));
+        let member = Via::Member(crate::path::MemberRelay {
+            through: crate::path::PeerId(1),
+            to: crate::path::PeerId(2),
+        });
+        let socket = Via::Socket(SocketId::MAIN);
+        let tiers = [
+            tier(socket, CandidateKind::Lan, None),
+            tier(socket, CandidateKind::ServerReflexive, None),
+            tier(member, CandidateKind::Relayed, None),
+            tier(relay, CandidateKind::Relayed, Some(RelayTransport::Udp)),
+            tier(relay, CandidateKind::Relayed, Some(RelayTransport::Tls)),
+        ];
+        assert_eq!(tiers, [0, 1, 2, 3, 4]);
+    }
 }

@@ -1,261 +1,138 @@
-//! Which pairs a peer has: those its candidates and our allocations ask for, and those its packets show.
+//! Which of our near ends are paired with which candidates of a peer (RFC 8445, section 6.1.2.2, with fewer pairs).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, net::SocketAddr};
 
-use partyline_model::{Candidate, CandidateKind, PathKind};
-use rand_core::RngCore;
-use std::net::SocketAddr;
+use partyline_model::{Candidate, CandidateKind, PathKind, SocketId};
 
 use crate::{
-    address::is_private,
-    api::{AllocationId, Config, MemberRelay, Path, PeerId, RelayTransport, SocketId, Via},
-    pair::{Pair, State, kind_of},
-    peer::{Env, Peer},
+    address::{is_private, is_reachable},
+    api::Config,
+    context::Device,
+    pair::path_kind,
+    path::{AllocationId, MemberRelay, Path, PeerId, Via},
+    relays::RelayPool,
+    remote::Remote,
 };
 
-/// Addresses learned from the peer's own packets that are remembered.
-const MAX_LEARNED: usize = 8;
-/// Pairs in all.
-const MAX_PAIRS: usize = 64;
+/// Paths worth checking, each with the best kind of candidate that asks for it.
+pub(crate) type WantedPaths = BTreeMap<Path, CandidateKind>;
 
-impl Peer {
-    /// Makes the pairs that candidates and allocations ask for, and removes those they no longer do.
-    pub(crate) fn sync(&mut self, env: &mut Env<'_>) {
-        let wanted = self.wanted(env);
-        self.recognise_relays();
-        let selected = self.selected;
-        let works = |pair: &Pair| wanted.contains_key(&pair.path) && pair.state == State::Valid;
-        let served = self.pairs.iter().any(works);
-        let announced: BTreeSet<SocketAddr> = self.candidates.iter().map(|c| c.address).collect();
-        let stays = |pair: &Pair| {
-            let (alive, retiring) = match pair.path.via {
-                Via::Socket(_) => (true, false),
-                Via::Member(passage) => (env.direct.contains(&passage.through), false),
-                Via::Relay(id) => (env.relays.get(id).is_some(), env.relays.retires(id)),
-            };
-            let in_use = selected == Some(pair.path) && pair.state == State::Valid;
-            let learned = is_learned(pair);
-            // Once the peer has a relay of its own it is reached there; until that works, packets come as before.
-            let relayed = matches!(pair.path.via, Via::Relay(_));
-            let until_better = relayed && !served && announced.contains(&pair.path.remote);
-            wanted.contains_key(&pair.path) || (alive && (retiring || in_use || learned || until_better))
+/// Returns the paths to a peer that are worth checking: from the main socket to its candidates, through each of the
+/// given members, and through our allocations.
+pub(crate) fn wanted_paths(
+    remote: &Remote,
+    forwarders: &[PeerId],
+    device: &Device,
+    relays: &RelayPool,
+) -> WantedPaths {
+    let mut wanted = WantedPaths::new();
+    let (relayed, direct): (Vec<Candidate>, Vec<Candidate>) =
+        remote.candidates.iter().partition(|candidate| candidate.kind == CandidateKind::Relayed);
+    if device.config.direct {
+        let main = Via::Socket(SocketId::MAIN);
+        let tried = |c: &&Candidate| {
+            let path = Path { via: main, remote: c.address };
+            is_reachable(c, &device.candidates) && is_permitted(&device.config, path, c.kind)
         };
-        let gone: Vec<Pair> = self.pairs.extract_if(.., |pair| !stays(pair)).collect();
-        gone.iter().for_each(|pair| forget(pair, env));
-        for pair in &mut self.pairs {
-            pair.outdated = !wanted.contains_key(&pair.path) && !is_learned(pair);
-        }
-        for (path, kind) in wanted {
-            match self.pair_mut(path) {
-                Some(pair) => pair.kind = kind,
-                None => self.add(env, path, kind),
-            }
-        }
-        self.pairs.sort_by_key(|pair| (pair.tier(), pair.kind, pair.path));
+        direct.iter().filter(tried).for_each(|candidate| want(&mut wanted, main, candidate));
     }
-
-    /// Gives up what is not wanted any more, though it may work, and looks for what is.
-    pub(crate) fn reconsider(&mut self, env: &mut Env<'_>) {
-        let config = env.config;
-        let gone: Vec<Pair> =
-            self.pairs.extract_if(.., |pair| !permitted(config, pair.path, pair.kind)).collect();
-        gone.iter().for_each(|pair| forget(pair, env));
-        self.sync(env);
-    }
-
-    /// A path may show itself before the peer says that its end is at a relay; it is none the better for that.
-    fn recognise_relays(&mut self) {
-        let Self { pairs, candidates, .. } = self;
-        for pair in pairs.iter_mut().filter(|pair| pair.kind == CandidateKind::PeerReflexive) {
-            if ends_at_relay(candidates, pair.path) {
-                (pair.kind, pair.transport) = (CandidateKind::Relayed, Some(RelayTransport::Udp));
-            }
+    if device.config.methods.member_relay {
+        for through in forwarders.iter().filter(|through| device.direct_peers.contains(through)) {
+            wanted.insert(MemberRelay { through: *through, to: remote.id }.path(), CandidateKind::Relayed);
         }
     }
-
-    /// Paths worth checking, each with the best of its reasons.
-    fn wanted(&self, env: &Env<'_>) -> BTreeMap<Path, CandidateKind> {
-        let mut wanted = BTreeMap::new();
-        let want = |wanted: &mut BTreeMap<_, _>, via, candidate: &Candidate| {
-            let kind = wanted.entry(Path { via, remote: candidate.address }).or_insert(candidate.kind);
-            *kind = (*kind).min(candidate.kind);
-        };
-        let (relayed, direct): (Vec<Candidate>, Vec<Candidate>) =
-            self.candidates.iter().partition(|candidate| candidate.kind == CandidateKind::Relayed);
-        if env.config.direct {
-            let tried = |c: &&Candidate| {
-                let path = Path { via: Via::Socket(SocketId::MAIN), remote: c.address };
-                reachable(c, env.local) && permitted(env.config, path, c.kind)
-            };
-            direct.iter().filter(tried).for_each(|c| want(&mut wanted, Via::Socket(SocketId::MAIN), c));
-        }
-        if env.config.methods.member_relay {
-            let usable = |(through, _): &&(PeerId, _)| env.direct.contains(through);
-            for (through, _) in self.offers.iter().filter(usable) {
-                let path = MemberRelay { through: *through, to: self.id }.path();
-                wanted.insert(path, CandidateKind::Relayed);
-            }
-        }
-        if env.config.relay {
-            let ours: Vec<(AllocationId, SocketAddr)> =
-                env.relays.offered().filter_map(|a| Some((a.id, a.relayed()?))).collect();
-            let theirs: Vec<SocketAddr> = relayed.iter().map(|c| c.address).collect();
-            let near: Vec<SocketAddr> = ours.iter().map(|(_, address)| *address).collect();
-            for (at, remote) in meetings(&near, &theirs) {
-                if let (Some((id, _)), Some(far)) = (ours.get(at), relayed.get(remote)) {
-                    want(&mut wanted, Via::Relay(*id), far);
-                }
-            }
-            for (id, address) in ours.iter().filter(|_| relayed.is_empty()) {
-                let outside =
-                    |c: &&Candidate| c.address.is_ipv4() == address.is_ipv4() && !is_private(c.address.ip());
-                direct.iter().filter(outside).for_each(|c| want(&mut wanted, Via::Relay(*id), c));
-            }
-            if ours.is_empty() {
-                relayed
-                    .iter()
-                    .filter(|c| reachable(c, env.local))
-                    .for_each(|c| want(&mut wanted, Via::Socket(SocketId::MAIN), c));
-            }
-        }
-        wanted
+    if device.config.relay {
+        want_relayed(&mut wanted, device, relays, &relayed, &direct);
     }
+    wanted
+}
 
-    fn add(&mut self, env: &mut Env<'_>, path: Path, kind: CandidateKind) {
-        if self.pairs.len() >= MAX_PAIRS {
-            return;
+fn want(wanted: &mut WantedPaths, via: Via, candidate: &Candidate) {
+    let kind = wanted.entry(Path { via, remote: candidate.address }).or_insert(candidate.kind);
+    *kind = (*kind).min(candidate.kind);
+}
+
+/// Adds the paths on which at least one side uses a relay server.
+fn want_relayed(
+    wanted: &mut WantedPaths,
+    device: &Device,
+    relays: &RelayPool,
+    relayed: &[Candidate],
+    direct: &[Candidate],
+) {
+    let ours: Vec<(AllocationId, SocketAddr)> =
+        relays.announced().filter_map(|held| Some((held.id, held.relayed()?))).collect();
+    let near: Vec<SocketAddr> = ours.iter().map(|(_, address)| *address).collect();
+    let far: Vec<SocketAddr> = relayed.iter().map(|candidate| candidate.address).collect();
+    for (at, remote) in relay_pairs(&near, &far) {
+        if let (Some((id, _)), Some(candidate)) = (ours.get(at), relayed.get(remote)) {
+            want(wanted, Via::Relay(*id), candidate);
         }
-        let spread = 0.75 + f64::from(env.rng.next_u32()) / f64::from(u32::MAX) / 2.0;
-        let mut transport = None;
-        let mut bound = false;
-        if let Via::Relay(id) = path.via
-            && let Some(allocation) = env.relays.get_mut(id)
-        {
-            transport = Some(allocation.server.transport);
-            allocation.bind(env.now, path.remote, env.out);
-            bound = allocation.channel(path.remote).is_some();
-        } else if kind == CandidateKind::Relayed && matches!(path.via, Via::Socket(_)) {
-            transport = Some(RelayTransport::Udp);
-        }
-        let mut pair = Pair::new(path, kind, transport, spread, env.config.direct_timeout);
-        if bound {
-            pair.bound();
-        }
-        self.pairs.push(pair);
     }
-
-    /// The pair of this path; made if the peer's packets come from an address that nobody announced.
-    pub(crate) fn learn(&mut self, env: &mut Env<'_>, path: Path) -> Option<&mut Pair> {
-        if self.pair(path).is_none() {
-            if !permitted(env.config, path, CandidateKind::PeerReflexive) || !self.make_room(env) {
-                return None;
-            }
-            let relayed = ends_at_relay(&self.candidates, path).then_some(CandidateKind::Relayed);
-            let kind = relayed.or_else(|| self.punch.kind_of(path)).unwrap_or(CandidateKind::PeerReflexive);
-            self.add(env, path, kind);
-            self.pairs.sort_by_key(|pair| (pair.tier(), pair.kind, pair.path));
+    // A peer without a relay is reached from ours, and we reach its relay if we have none.
+    if relayed.is_empty() {
+        for (id, address) in &ours {
+            let outside =
+                |c: &&Candidate| c.address.is_ipv4() == address.is_ipv4() && !is_private(c.address.ip());
+            direct.iter().filter(outside).for_each(|candidate| want(wanted, Via::Relay(*id), candidate));
         }
-        let openings = self.punch.opened_to(path);
-        let pair = self.pair_mut(path)?;
-        pair.openings.extend(openings.into_iter().filter(|remote| *remote != path.remote));
-        Some(pair)
     }
-
-    /// Gives up a learned address that has failed, if there are too many to learn another.
-    fn make_room(&mut self, env: &mut Env<'_>) -> bool {
-        let learned = |pair: &&Pair| pair.kind == CandidateKind::PeerReflexive;
-        if self.pairs.iter().filter(learned).count() < MAX_LEARNED {
-            return true;
-        }
-        let failed = |pair: &Pair| learned(&pair) && pair.state == State::Failed;
-        let Some(at) = self.pairs.iter().position(failed) else { return false };
-        forget(&self.pairs.remove(at), env);
-        true
+    if ours.is_empty() {
+        let reachable = relayed.iter().filter(|candidate| is_reachable(candidate, &device.candidates));
+        reachable.for_each(|candidate| want(wanted, Via::Socket(SocketId::MAIN), candidate));
     }
 }
 
-/// Which of our relayed addresses exchange packets with which of theirs, by their places in both lists, best first:
-/// the two that a relay gave to both, so that packets cross one relay only; those that are left over on both sides;
-/// and the best of both. Both sides come to the same result, so that the channels on both ends fit.
-fn meetings(ours: &[SocketAddr], theirs: &[SocketAddr]) -> Vec<(usize, usize)> {
+/// Returns which of our relayed addresses are paired with which of the peer's, by their places in both lists.
+///
+/// Paired are the two that one relay gave to both sides, so that packets cross one relay only; those whose relay the
+/// other side does not use; and the best of both. Both sides come to the same result, so that channels are bound on
+/// both ends.
+fn relay_pairs(ours: &[SocketAddr], theirs: &[SocketAddr]) -> Vec<(usize, usize)> {
     let shares = |one: &SocketAddr, others: &[SocketAddr]| others.iter().any(|other| one.ip() == other.ip());
     let best = |list: &[SocketAddr], v4| list.iter().position(|address| address.is_ipv4() == v4);
-    let mut meetings = Vec::new();
+    let mut pairs = Vec::new();
     for (at, near) in ours.iter().enumerate() {
         for (remote, far) in theirs.iter().enumerate().filter(|(_, far)| far.is_ipv4() == near.is_ipv4()) {
             let v4 = near.is_ipv4();
-            let bests = best(ours, v4) == Some(at) && best(theirs, v4) == Some(remote);
-            if near.ip() == far.ip() || bests || (!shares(near, theirs) && !shares(far, ours)) {
-                meetings.push((at, remote));
+            let both_best = best(ours, v4) == Some(at) && best(theirs, v4) == Some(remote);
+            let neither_shared = !shares(near, theirs) && !shares(far, ours);
+            if near.ip() == far.ip() || both_best || neither_shared {
+                pairs.push((at, remote));
             }
         }
     }
-    meetings
+    pairs
 }
 
-/// Whether the way of connecting that a path stands for is switched on.
-pub(crate) fn permitted(config: &Config, path: Path, kind: CandidateKind) -> bool {
+/// Returns true if the method that a path stands for is switched on.
+pub(crate) fn is_permitted(config: &Config, path: Path, kind: CandidateKind) -> bool {
     let methods = &config.methods;
-    match (kind_of(path, kind), kind) {
+    match (path_kind(path, kind), kind) {
         (PathKind::Relay, _) => config.relay,
-        (PathKind::MemberRelay, _) => config.methods.member_relay,
+        (PathKind::MemberRelay, _) => methods.member_relay,
         _ if !config.direct => false,
         (PathKind::Lan, _) => methods.lan,
         (PathKind::DirectV6, _) => methods.ipv6,
         (PathKind::Mapped, _) => methods.mapped,
         (_, CandidateKind::Predicted) => methods.predict,
         (_, CandidateKind::Sprayed) => methods.spray,
-        // Members knock at ports that our router opened from addresses that nobody announced.
+        // Members reach ports that our router opened for us from addresses that they never announced.
         (_, CandidateKind::PeerReflexive) => true,
         _ => methods.punch,
     }
 }
 
-/// Whether the peer's packets or answers showed it, rather than an announcement.
-fn is_learned(pair: &Pair) -> bool {
-    use CandidateKind::{PeerReflexive, Predicted, Sprayed};
-    matches!(pair.kind, PeerReflexive | Predicted | Sprayed)
-}
-
-/// Whether a path goes straight to a relay of the peer's.
-fn ends_at_relay(candidates: &[Candidate], path: Path) -> bool {
-    let relayed = |c: &Candidate| c.kind == CandidateKind::Relayed && c.address == path.remote;
-    matches!(path.via, Via::Socket(_)) && candidates.iter().any(relayed)
-}
-
-/// Gives back what a pair holds.
-pub(crate) fn forget(pair: &Pair, env: &mut Env<'_>) {
-    env.aliases.retain(|_, path| *path != pair.path);
-    for id in pair.open_ids() {
-        env.open_checks.remove(&id);
-    }
-    if let Via::Relay(id) = pair.path.via
-        && let Some(allocation) = env.relays.get_mut(id)
-    {
-        allocation.unbind(pair.path.remote);
-    }
-}
-
-/// Whether an address of a peer's can be meant for us: a family we have, no wildcard, no group, no loopback unless we
-/// live there ourselves, and link-local only where the beacon heard it.
-fn reachable(candidate: &Candidate, local: &[Candidate]) -> bool {
-    let ip = candidate.address.ip();
-    let link_local = matches!(candidate.address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local());
-    let same_family = |c: &Candidate| c.address.is_ipv6() == ip.is_ipv6() && c.kind != CandidateKind::Relayed;
-    !ip.is_unspecified()
-        && !ip.is_multicast()
-        && candidate.address.port() != 0
-        && (ip.is_ipv4() || local.iter().any(same_family))
-        && (!ip.is_loopback() || local.iter().any(|c| c.address.ip().is_loopback()))
-        && (!link_local || candidate.kind == CandidateKind::Lan)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::meetings;
+    use partyline_model::{Methods, NatProfile};
+    use partyline_wire::probe::Tag;
 
-    /// Relays by letter; equal letters are one relay.
-    fn meet(ours: &str, theirs: &str) -> String {
+    use super::*;
+    use crate::{api::PeerParams, context::Shared};
+
+    /// The pairs of relayed addresses, written as the letters of their relays.
+    fn pairs(ours: &str, theirs: &str) -> String {
         let addresses = |letters: &str, port: u16| -> Vec<_> {
             letters.bytes().map(|letter| ([203, 0, 113, letter], port).into()).collect()
         };
@@ -263,29 +140,78 @@ mod tests {
         let name = |(at, remote): (usize, usize)| {
             [ours.as_bytes()[at], theirs.as_bytes()[remote]].map(char::from).iter().collect::<String>()
         };
-        meetings(&near, &far).into_iter().map(name).collect::<Vec<_>>().join(" ")
+        relay_pairs(&near, &far).into_iter().map(name).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
-    fn members_meet_at_the_relays_they_share_and_otherwise_across() {
-        assert_eq!(meet("ab", "ab"), "aa bb");
-        assert_eq!(meet("ab", "ba"), "ab aa bb");
-        assert_eq!(meet("ab", "cd"), "ac ad bc bd");
-        assert_eq!(meet("ab", "bc"), "ab ac bb");
-        assert_eq!(meet("a", "ab"), "aa");
-        assert_eq!(meet("", "ab"), "");
+    fn members_use_the_relays_they_share_and_otherwise_two() {
+        assert_eq!(pairs("ab", "ab"), "aa bb");
+        assert_eq!(pairs("ab", "ba"), "ab aa bb");
+        assert_eq!(pairs("ab", "cd"), "ac ad bc bd");
+        assert_eq!(pairs("ab", "bc"), "ab ac bb");
+        assert_eq!(pairs("a", "ab"), "aa");
+        assert_eq!(pairs("", "ab"), "");
     }
 
     #[test]
-    fn both_sides_agree() {
+    fn both_sides_form_the_same_relay_pairs() {
         let lists = ["a", "b", "ab", "ba", "bc", "cb", "cd"];
         for (ours, theirs) in lists.iter().flat_map(|ours| lists.map(|theirs| (*ours, theirs))) {
             let mirrored = |pair: &str| pair.chars().rev().collect::<String>();
-            let mut there: Vec<_> = meet(theirs, ours).split(' ').map(mirrored).collect();
+            let mut there: Vec<_> = pairs(theirs, ours).split(' ').map(mirrored).collect();
             there.sort_unstable();
-            let mut here: Vec<_> = meet(ours, theirs).split(' ').map(str::to_owned).collect();
+            let mut here: Vec<_> = pairs(ours, theirs).split(' ').map(str::to_owned).collect();
             here.sort_unstable();
             assert_eq!(here, there, "{ours} {theirs}");
         }
+    }
+
+    fn remote(candidates: &[(CandidateKind, &str)]) -> Remote {
+        let candidates = candidates.iter();
+        let params = PeerParams {
+            probe_key: [7; 32],
+            local_tag: Tag([1; 8]),
+            remote_tag: Tag([2; 8]),
+            controlling: true,
+            nat: NatProfile::default(),
+            candidates: candidates
+                .map(|(kind, address)| Candidate { kind: *kind, address: address.parse().unwrap() })
+                .collect(),
+        };
+        Remote::new(PeerId(2), params)
+    }
+
+    fn kinds(remote: &Remote, forwarders: &[PeerId], config: Config) -> Vec<CandidateKind> {
+        let mut shared = Shared::new([1; 32], config);
+        shared.device.direct_peers.insert(PeerId(1));
+        wanted_paths(remote, forwarders, &shared.device, &shared.relays).into_values().collect()
+    }
+
+    #[test]
+    fn an_address_that_is_announced_twice_is_one_path_of_the_better_kind() {
+        use CandidateKind::{Host, ServerReflexive};
+        let address = "198.51.100.1:1";
+        let remote = remote(&[(ServerReflexive, address), (Host, address)]);
+        assert_eq!(kinds(&remote, &[], Config::default()), [Host]);
+    }
+
+    #[test]
+    fn methods_that_are_switched_off_are_not_tried() {
+        use CandidateKind::{Lan, Mapped, Relayed, ServerReflexive};
+        let list = [(Lan, "192.168.1.9:1"), (Mapped, "198.51.100.1:1"), (ServerReflexive, "198.51.100.1:2")];
+        let remote = remote(&list);
+        let all = Config::default();
+        let punch_only = Methods { lan: false, mapped: false, ..all.methods };
+        assert_eq!(kinds(&remote, &[], Config { methods: punch_only, ..all.clone() }), [ServerReflexive]);
+        assert_eq!(kinds(&remote, &[], Config { direct: false, ..all.clone() }), []);
+        let through_member = Config { direct: false, ..all };
+        assert_eq!(kinds(&remote, &[PeerId(1), PeerId(9)], through_member), [Relayed], "9 is not direct");
+    }
+
+    #[test]
+    fn a_relay_of_the_peer_is_reached_from_the_main_socket_without_one_of_ours() {
+        let remote = remote(&[(CandidateKind::Relayed, "203.0.113.1:5")]);
+        assert_eq!(kinds(&remote, &[], Config::default()), [CandidateKind::Relayed]);
+        assert_eq!(kinds(&remote, &[], Config { relay: false, ..Config::default() }), []);
     }
 }

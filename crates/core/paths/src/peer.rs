@@ -1,421 +1,379 @@
-//! One peer: its candidates, the pairs they make, and the checks between.
+//! One peer: its candidate pairs, the path in use, and punching, side by side.
+//!
+//! Each part has its own state and sees the others only as arguments: [`CandidatePairs`] the checks, [`PathSelection`]
+//! the choice, [`Punch`] the attempts to cross both NATs. The peer passes events between them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use partyline_model::{Candidate, CandidateKind, Mapping, NatProfile, PathKind};
-use partyline_wire::probe::{ProbeError, ProbeKey, ReplayWindow, Request, Response, Tag, TransactionId};
-use rand_chacha::ChaCha20Rng;
-use rand_core::RngCore;
+use partyline_model::{CandidateKind, PathKind, SocketId};
+use partyline_wire::{probe::TransactionId, punch::Signal};
+use tracing::{debug, trace};
 
 use crate::{
-    MAX_REMOTE_CANDIDATES,
-    api::{Config, Event, Hop, Local, Path, PeerId, PeerParams, SocketId, Transmit, Via},
-    pair::{Pair, State},
-    pairing::{forget, permitted},
-    punch::{Budget, PortOrder, Punch, Sockets, Traffic, indication, question},
-    relays::Relays,
-    schedule::Pacer,
+    api::{Event, PeerParams},
+    context::Context,
+    member_relays::MemberRelayOffers,
+    pair::CandidatePair,
+    pairing::{is_permitted, wanted_paths},
+    pairs::CandidatePairs,
+    path::{MemberRelay, Path, PeerId, Route, Via},
+    punch::{PeerState, Punch},
+    relays::RelayPool,
+    remote::{Refusal, Remote},
+    selection::{PathSelection, Selector},
+    traffic::TrafficMonitor,
 };
 
-/// Answers that may come from another port than was asked, remembered over all peers.
-const MAX_ALIASES: usize = 1024;
-/// RFC 8445's priority of a peer-reflexive candidate.
-const PROBE_PRIORITY: u32 = (110 << 24) | (0xffff << 8) | 0xff;
+/// How long an unused path by a punch socket is kept beside the direct one in use.
+const UNUSED_PUNCH_SOCKET_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What all peers share, lent to one of them for the time of a call.
-pub(crate) struct Env<'a> {
-    pub(crate) now: Instant,
-    pub(crate) config: &'a Config,
-    pub(crate) local: &'a [Candidate],
-    pub(crate) relays: &'a mut Relays,
-    /// Peers with a direct path: those that may pass packets on.
-    pub(crate) direct: &'a BTreeSet<PeerId>,
-    pub(crate) pacer: &'a mut Pacer,
-    pub(crate) measuring: &'a mut Pacer,
-    pub(crate) open_checks: &'a mut BTreeMap<TransactionId, PeerId>,
-    pub(crate) counter: &'a mut u64,
-    pub(crate) rng: &'a mut ChaCha20Rng,
-    pub(crate) nat: &'a NatProfile,
-    pub(crate) observers: &'a [SocketAddr],
-    pub(crate) sockets: &'a mut Sockets,
-    pub(crate) budget: &'a mut Budget,
-    pub(crate) aliases: &'a mut BTreeMap<Path, Path>,
-    pub(crate) out: &'a mut VecDeque<Transmit>,
-    pub(crate) events: &'a mut VecDeque<Event>,
-}
-
-impl Env<'_> {
-    /// Sends a probe along a path. Through a relay it is lost while there is no channel.
-    fn send(&mut self, path: Path, mut probe: Vec<u8>) {
-        if let Via::Member(passage) = path.via
-            && !self.direct.contains(&passage.through)
-        {
-            return;
-        }
-        let Some(hop) = hop(self.relays, path) else { return };
-        if let Some(header) = hop.header(probe.len()) {
-            let padding = hop.padding(probe.len());
-            probe.splice(..0, header);
-            probe.resize(probe.len() + padding, 0);
-        }
-        self.out.push_back(Transmit { local: hop.local, destination: hop.destination, bytes: probe });
-    }
-}
-
-/// The way out along a path, if there is one now.
-pub(crate) fn hop(relays: &Relays, path: Path) -> Option<Hop> {
-    match path.via {
-        Via::Socket(socket) => Some(Hop { local: Local::Socket(socket), destination: path.remote, channel: None }),
-        Via::Relay(allocation) => relays.hop(allocation, path.remote),
-        Via::Member(passage) => Some(Hop { local: Local::Member(passage), destination: path.remote, channel: None }),
-    }
-}
-
-/// Why a probe was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    Forged,
-    Replayed,
-    Stray,
-}
-
-impl From<ProbeError> for Refusal {
-    fn from(_: ProbeError) -> Self {
-        Self::Forged
-    }
-}
-
+/// One peer.
 pub(crate) struct Peer {
-    pub(crate) id: PeerId,
-    key: ProbeKey,
-    local_tag: Tag,
-    remote_tag: Tag,
-    pub(crate) controlling: bool,
-    pub(crate) nat: NatProfile,
-    pub(crate) punch: Punch,
-    pub(crate) candidates: Vec<Candidate>,
-    pub(crate) pairs: Vec<Pair>,
-    window: ReplayWindow,
-    pub(crate) selected: Option<Path>,
-    /// Whether a check was answered on it.
-    pub(crate) proven: bool,
-    /// The path the controlling side has settled on.
-    pub(crate) nominated: Option<Path>,
-    pub(crate) history: VecDeque<(Instant, Option<PathKind>)>,
-    /// Peers that would pass packets on to this one, with the round trip through them.
-    pub(crate) offers: Vec<(PeerId, Duration)>,
-    /// The path that is better than the one in use, and the samples there were when that began.
-    pub(crate) lead: Option<(Path, u32)>,
-    /// Since when it is known.
-    pub(crate) known: Instant,
-    pub(crate) traffic: Traffic,
-    /// Ports to try when they have to be guessed, once some were.
-    pub(crate) ports: Option<PortOrder>,
+    remote: Remote,
+    pairs: CandidatePairs,
+    selection: PathSelection,
+    punch: Punch,
+    member_relays: MemberRelayOffers,
+    traffic: TrafficMonitor,
+    known_since: Instant,
 }
 
 impl Peer {
     pub(crate) fn new(now: Instant, id: PeerId, params: PeerParams) -> Self {
-        let mut peer = Self {
-            id,
-            key: ProbeKey::new(&params.probe_key),
-            local_tag: params.local_tag,
-            remote_tag: params.remote_tag,
-            controlling: params.controlling,
-            nat: params.nat,
+        debug!(peer = %id, controlling = params.controlling, candidates = params.candidates.len(), "peer added");
+        Self {
+            remote: Remote::new(id, params),
+            pairs: CandidatePairs::default(),
+            selection: PathSelection::default(),
             punch: Punch::default(),
-            candidates: params.candidates,
-            pairs: Vec::new(),
-            window: ReplayWindow::default(),
-            selected: None,
-            proven: false,
-            nominated: None,
-            history: VecDeque::new(),
-            offers: Vec::new(),
-            lead: None,
-            known: now,
-            traffic: Traffic::default(),
-            ports: None,
-        };
-        peer.candidates.truncate(MAX_REMOTE_CANDIDATES);
-        peer
+            member_relays: MemberRelayOffers::default(),
+            traffic: TrafficMonitor::default(),
+            known_since: now,
+        }
     }
 
-    /// Whether these parameters belong to the same run of the same peer.
-    pub(crate) fn is_same_run(&self, params: &PeerParams) -> bool {
-        self.key == ProbeKey::new(&params.probe_key) && self.tags() == (params.local_tag, params.remote_tag)
+    pub(crate) const fn remote(&self) -> &Remote {
+        &self.remote
     }
 
-    /// Our tag and the peer's.
-    pub(crate) fn tags(&self) -> (Tag, Tag) {
-        (self.local_tag, self.remote_tag)
+    pub(crate) const fn pairs(&self) -> &CandidatePairs {
+        &self.pairs
     }
 
-    /// Takes other candidates.
-    pub(crate) fn set_candidates(&mut self, mut candidates: Vec<Candidate>) {
-        candidates.truncate(MAX_REMOTE_CANDIDATES);
-        self.candidates = candidates;
+    pub(crate) const fn selection(&self) -> &PathSelection {
+        &self.selection
     }
 
-    pub(crate) fn pair(&self, path: Path) -> Option<&Pair> {
-        self.pairs.iter().find(|pair| pair.path == path)
+    pub(crate) const fn punch(&self) -> &Punch {
+        &self.punch
     }
 
-    pub(crate) fn pair_mut(&mut self, path: Path) -> Option<&mut Pair> {
-        self.pairs.iter_mut().find(|pair| pair.path == path)
+    /// Returns the pair in use.
+    pub(crate) fn selected_pair(&self) -> Option<&CandidatePair> {
+        self.selection.pair(&self.pairs)
     }
 
-    /// Answers a check and takes it as a sign of life.
+    /// Returns true if the path in use is direct and valid.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.selection.is_direct(&self.pairs)
+    }
+
+    /// Takes what the peer announces now.
+    pub(crate) fn update(&mut self, params: PeerParams) {
+        self.remote.update(params);
+    }
+
+    /// Brings the candidate pairs in line with candidates, allocations and offers.
+    pub(crate) fn sync_pairs(&mut self, ctx: &mut Context<'_>) {
+        let members = self.member_relays.members();
+        let wanted = wanted_paths(&self.remote, &members, ctx.device, ctx.relays);
+        self.pairs.reconcile(ctx, &self.remote, wanted, self.selection.path());
+    }
+
+    /// Applies a changed configuration: gives up what is not permitted any more though it may work, and checks what is.
+    pub(crate) fn apply_config(&mut self, ctx: &mut Context<'_>) {
+        self.pairs.remove_where(ctx, "switched off", |ctx, pair| {
+            !is_permitted(&ctx.device.config, pair.path, pair.kind)
+        });
+        self.sync_pairs(ctx);
+    }
+
+    /// Reacts to a possible change of network: nothing that was measured counts until it is measured again.
+    pub(crate) fn on_network_changed(&mut self, now: Instant) {
+        self.punch.retry_now();
+        self.pairs.iter_mut().for_each(|pair| pair.require_liveness(now));
+    }
+
+    /// Unfreezes the pair of a path whose channel is bound now.
+    pub(crate) fn on_channel_bound(&mut self, path: Path) {
+        if let Some(pair) = self.pairs.get_mut(path) {
+            pair.on_channel_bound();
+        }
+    }
+
+    /// Measures the path in use on request.
+    pub(crate) fn measure(&mut self, now: Instant) {
+        if let Some(pair) = self.selection.path().and_then(|path| self.pairs.get_mut(path)) {
+            pair.request_measurement(now);
+        }
+    }
+
+    /// Answers a check of the peer, and takes it as a sign that packets arrive by this path.
     pub(crate) fn handle_request(
         &mut self,
-        env: &mut Env<'_>,
+        ctx: &mut Context<'_>,
         path: Path,
         bytes: &[u8],
     ) -> Result<(), Refusal> {
-        let request = Request::open(bytes, &self.key)?;
-        if !self.window.accept(request.id.counter()) {
-            return Err(Refusal::Replayed);
-        }
-        // An answer would tell the peer that it may use this path.
-        let kind = self.pair(path).map_or(CandidateKind::PeerReflexive, |pair| pair.kind);
-        if !permitted(env.config, path, kind) {
+        let request = self.remote.session.open_request(bytes)?;
+        // A response would tell the peer that it may use this path.
+        let kind = self.pairs.get(path).map_or(CandidateKind::PeerReflexive, |pair| pair.kind);
+        if !is_permitted(&ctx.device.config, path, kind) {
+            trace!(%path, reason = "method switched off", "check not answered");
             return Ok(());
         }
-        let (now, follows) = (env.now, !self.controlling);
-        if let Some(pair) = self.learn(env, path) {
-            pair.heard = Some(now);
-            if pair.state != State::Valid {
-                pair.trigger();
+        trace!(%path, nominate = request.nominate, "check received");
+        let controlled = !self.remote.controlling;
+        if let Some(pair) = self.learn(ctx, path) {
+            pair.on_request(ctx.now);
+            if !pair.is_valid() {
+                pair.trigger_check("the peer's check arrived");
             }
-            if request.nominate && follows {
-                self.nominated = Some(path);
+            if request.nominate && controlled {
+                self.selection.nominate(path);
             }
         }
-        self.punch_heard(env, path, request.id);
-        let response = Response { id: request.id, mapped: path.remote };
-        if let Ok(bytes) = response.encode(&self.key) {
-            env.send(path, bytes);
-        }
-        if self.selected == Some(path) {
-            self.keep_asymmetric(env, path);
+        let state = PeerState { remote: &self.remote, pairs: &self.pairs, selected: self.selection.path() };
+        self.punch.on_request(&state, ctx, path, request.id);
+        self.remote.send_response(ctx, path, request.id);
+        if self.selection.path() == Some(path) {
+            self.pairs.keep_mappings(ctx, path);
         }
         Ok(())
     }
 
-    /// Where the peer's packets come from another port than ours go to, or by another mapping in our router than ours
-    /// leave by, those get something too (RFC 8445, section 11): nothing else would go out by the mapping that lets
-    /// them in, and it would lapse.
-    fn keep_asymmetric(&mut self, env: &mut Env<'_>, path: Path) {
-        let Some(pair) = self.pair_mut(path).filter(|pair| pair.asymmetry_due(env.now)) else { return };
-        pair.kept = Some(env.now);
-        let changes =
-            !matches!(env.nat.mapping, Some(Mapping::EndpointIndependent | Mapping::AddressDependent));
-        let heard = self.pairs.iter().filter(|pair| changes || pair.heard.is_some()).map(|pair| pair.path);
-        let beside = |other: &Path| other.via == path.via && other.remote.ip() == path.remote.ip();
-        let aliases = env.aliases.iter().filter(|(_, asked)| **asked == path).map(|(source, _)| *source);
-        let openings = self.pair(path).into_iter().flat_map(|pair| &pair.openings);
-        let openings = openings.map(|remote| Path { remote: *remote, ..path });
-        let mut others: BTreeSet<Path> = heard.filter(beside).chain(aliases).chain(openings).collect();
-        others.remove(&path);
-        for other in others {
-            *env.counter += 1;
-            let bytes = indication(*env.counter);
-            env.send(other, bytes);
-        }
-    }
-
-    /// Takes the answer to a check; it must come from where the check went (RFC 8445, section 7.2.5.2.1), or from another
-    /// port there. A NAT whose mapping depends on the destination answers from one port what it heard at another; if
-    /// it also lets both in, packets go to the one and come from the other, and sending to that would make a third.
+    /// Takes the response to a check. It must come from where the check was sent (RFC 8445, section 7.2.5.2.1), or from
+    /// another port of that host; see [`crate::context::Aliases`].
     pub(crate) fn handle_response(
         &mut self,
-        env: &mut Env<'_>,
+        ctx: &mut Context<'_>,
         path: Path,
         id: TransactionId,
         bytes: &[u8],
     ) -> Result<(), Refusal> {
-        if env.observers.contains(&path.remote) && self.punch.sampled(env.now, id, bytes) {
+        let from_server = ctx.device.stun_servers.contains(&path.remote);
+        if from_server && self.punch.on_stun_response(ctx.now, id, bytes) {
             return Ok(());
         }
-        let response = Response::open(bytes, &self.key)?;
-        let asked = self.asked(response.id).ok_or(Refusal::Stray)?;
-        if asked.via != path.via || asked.remote.ip() != path.remote.ip() {
-            return Err(Refusal::Stray);
+        let response = self.remote.session.open_response(bytes)?;
+        let checked = self.checked_path(response.id).filter(|checked| checked.is_beside(&path));
+        let checked = checked.ok_or(Refusal::Unsolicited)?;
+        if self.pairs.get(checked).is_none() {
+            self.promote_probe(ctx, checked, response.id);
         }
-        if self.pair(asked).is_none() {
-            self.promote(env, asked, response.id);
-        }
-        let (peer, in_use) = (self.id, self.selected == Some(asked));
-        let pair = self.pair_mut(asked).ok_or(Refusal::Stray)?;
-        let before = pair.state;
-        let rtt = pair.answered(env.now, response.id).ok_or(Refusal::Stray)?;
-        env.events.extend(pair.tried(before));
+        let in_use = self.selection.path() == Some(checked);
+        let pair = self.pairs.get_mut(checked).ok_or(Refusal::Unsolicited)?;
+        let before = pair.state();
+        let rtt = pair.on_response(ctx.now, response.id).ok_or(Refusal::Unsolicited)?;
+        trace!(path = %checked, rtt_ms = rtt.as_millis(), "check answered");
+        ctx.events.extend(pair.attempt_event(before));
         if in_use {
-            let kind = pair.carries();
-            env.events.push_back(Event::Sampled { peer, rtt: Some(rtt), kind });
+            let kind = pair.path_kind();
+            ctx.events.push_back(Event::Sampled { peer: self.remote.id, rtt: Some(rtt), kind });
         }
-        if asked != path && self.pair(path).is_none() && env.aliases.len() < MAX_ALIASES {
-            env.aliases.insert(path, asked);
+        if checked != path && self.pairs.get(path).is_none() {
+            ctx.aliases.add(path, checked);
         }
         Ok(())
     }
 
-    /// Where the check went that has this id.
-    fn asked(&self, id: TransactionId) -> Option<Path> {
-        let checked = self.pairs.iter().find(|pair| pair.open_ids().any(|open| open == id));
-        checked.map(|pair| pair.path).or_else(|| Some(self.punch.probed(id)?.0))
+    /// Returns the path that a check or probe with this id was sent along.
+    fn checked_path(&self, id: TransactionId) -> Option<Path> {
+        self.pairs.checked_path(id).or_else(|| self.punch.probe(id).map(|(path, _)| path))
     }
 
-    /// A probe of a round was answered: it is a path.
-    fn promote(&mut self, env: &mut Env<'_>, path: Path, id: TransactionId) {
-        let Some((_, sent)) = self.punch.probed(id) else { return };
-        if let Some(pair) = self.learn(env, path) {
-            pair.checked(sent, id);
+    /// Makes a candidate pair of a path on which a probe was answered.
+    fn promote_probe(&mut self, ctx: &mut Context<'_>, path: Path, id: TransactionId) {
+        let Some((_, sent)) = self.punch.probe(id) else { return };
+        if let Some(pair) = self.learn(ctx, path) {
+            pair.on_check_sent(sent, id);
         }
     }
 
-    /// Sends a probe of a round; the round keeps its id.
-    pub(crate) fn probe(&self, env: &mut Env<'_>, path: Path) -> Option<TransactionId> {
-        let id = TransactionId::new(*env.counter, env.rng.next_u32());
-        *env.counter += 1;
-        let (recipient, sender) = (self.remote_tag, self.local_tag);
-        let request = Request { id, recipient, sender, priority: PROBE_PRIORITY, nominate: false };
-        let bytes = request.encode(&self.key).ok()?;
-        env.open_checks.insert(id, self.id);
-        env.send(path, bytes);
-        Some(id)
+    /// Returns the pair of a path by which the peer's packets arrive, learning it if it is new.
+    fn learn(&mut self, ctx: &mut Context<'_>, path: Path) -> Option<&mut CandidatePair> {
+        let relayed = self.remote.ends_at_relay(path).then_some(CandidateKind::Relayed);
+        let kind = relayed.or_else(|| self.punch.candidate_kind(path));
+        let opened_ports = self.punch.predicted_ports(path);
+        let pair = self.pairs.learn(ctx, path, kind.unwrap_or(CandidateKind::PeerReflexive))?;
+        pair.opened_ports.extend(opened_ports.into_iter().filter(|remote| *remote != path.remote));
+        Some(pair)
     }
 
-    /// Asks a server where it sees a socket.
-    pub(crate) fn ask(&self, env: &mut Env<'_>, socket: SocketId, server: SocketAddr, id: TransactionId) {
-        env.open_checks.insert(id, self.id);
-        env.out.push_back(Transmit { local: Local::Socket(socket), destination: server, bytes: question(id) });
+    /// Notes that the tunnel has authenticated a packet of this peer on a known path. Returns false if the path is new;
+    /// see [`Self::learn_authenticated`].
+    pub(crate) fn on_authenticated(&mut self, now: Instant, path: Path) -> bool {
+        let pair = self.pairs.get_mut(path);
+        let known = pair.is_some();
+        pair.into_iter().for_each(|pair| pair.on_received(now));
+        known
     }
 
-    /// The tunnel authenticated a packet of this peer.
-    pub(crate) fn authenticated(&mut self, env: &mut Env<'_>, path: Path) {
-        let now = env.now;
-        let known = self.pair(path).is_some();
-        if let Some(pair) = self.learn(env, path) {
-            pair.came_back(now);
-            if !known {
-                pair.trigger();
-            }
+    /// Learns a path from a packet that the tunnel has authenticated, and checks it.
+    pub(crate) fn learn_authenticated(&mut self, ctx: &mut Context<'_>, path: Path) {
+        let now = ctx.now;
+        if let Some(pair) = self.learn(ctx, path) {
+            pair.on_received(now);
+            pair.trigger_check("an authenticated packet arrived");
         }
     }
 
-    /// The relay is ready to exchange packets with this address.
-    pub(crate) fn bound(&mut self, path: Path) {
-        if let Some(pair) = self.pair_mut(path) {
-            pair.bound();
+    /// Takes a signal of the peer about a punch attempt.
+    pub(crate) fn handle_signal(&mut self, ctx: &mut Context<'_>, signal: Signal) {
+        let state = PeerState { remote: &self.remote, pairs: &self.pairs, selected: self.selection.path() };
+        self.punch.on_signal(&state, ctx, signal);
+    }
+
+    /// Takes sockets that punching asked for.
+    pub(crate) fn on_sockets_opened(&mut self, ctx: &mut Context<'_>, opened: &[(SocketId, Option<u16>)]) {
+        self.punch.on_sockets_opened(ctx, opened);
+    }
+
+    /// Takes a member's offer to relay to this peer with the given round trip time.
+    pub(crate) fn on_member_relay_offer(&mut self, ctx: &mut Context<'_>, relay: MemberRelay, rtt: Duration) {
+        if self.member_relays.add(relay, rtt, self.server_rtt()) {
+            self.sync_pairs(ctx);
         }
     }
 
-    /// The network may be another one: nothing that was measured directly counts any more, until it is again.
-    pub(crate) fn network_changed(&mut self, now: Instant) {
-        self.punch.start_over();
-        for pair in &mut self.pairs {
-            if pair.state == State::Valid {
-                pair.trigger();
-                pair.unanswered = now.checked_sub(pair.patience()).or(Some(now));
-            } else {
-                pair.restart();
-            }
-        }
+    /// Returns the round trip time through the best relay server.
+    fn server_rtt(&self) -> Option<Duration> {
+        let relayed = self.pairs.iter().filter(|pair| pair.path_kind() == PathKind::Relay);
+        relayed.filter(|pair| pair.is_valid()).filter_map(|pair| pair.quality().rtt()).min()
     }
 
-    /// Does what is due, and says when the next thing will be.
-    pub(crate) fn drive(&mut self, env: &mut Env<'_>) -> Option<Instant> {
-        for pair in &mut self.pairs {
-            let before = pair.state;
-            let gone = pair.expire(env.now);
-            env.events.extend(pair.tried(before));
-            for (id, lost) in gone {
-                env.open_checks.remove(&id);
-                if lost && self.selected == Some(pair.path) {
-                    let kind = pair.carries();
-                    env.events.push_back(Event::Sampled { peer: self.id, rtt: None, kind });
+    /// Returns true if a relay server is the best there is, or nothing, although there was time for something better.
+    pub(crate) fn wants_member_relay(&self, now: Instant, direct_timeout: Duration) -> bool {
+        let kind = self.selected_pair().map(CandidatePair::path_kind);
+        matches!(kind, None | Some(PathKind::Relay)) && now >= self.known_since + direct_timeout
+    }
+
+    /// Returns where the next packets go, and notes that they are sent.
+    pub(crate) fn route(&mut self, now: Instant, relays: &RelayPool) -> Option<Route> {
+        if self.selection.path().is_some() {
+            self.traffic.on_sent(now);
+        }
+        self.selection.route(now, &mut self.pairs, relays)
+    }
+
+    /// Does what is due, and returns when to continue.
+    pub(crate) fn drive(&mut self, ctx: &mut Context<'_>) -> Option<Instant> {
+        self.expire_checks(ctx);
+        self.member_relays.remove_failed(self.remote.id, &self.pairs);
+        let selector = Selector { peer: self.remote.id, controlling: self.remote.controlling };
+        self.selection.update(ctx.now, selector, &mut self.pairs, ctx.events);
+        self.verify_relays(ctx);
+        let next_check = self.send_due_checks(ctx);
+        self.remove_unused_punch_sockets(ctx);
+        let strained = self.traffic.is_strained(self.selection.pair(&self.pairs), ctx.now);
+        ctx.pacing.sprays.set_strained(ctx.now, self.remote.id, strained);
+        let state = PeerState { remote: &self.remote, pairs: &self.pairs, selected: self.selection.path() };
+        [next_check, self.punch.drive(&state, ctx)].into_iter().flatten().min()
+    }
+
+    fn expire_checks(&mut self, ctx: &mut Context<'_>) {
+        for pair in self.pairs.iter_mut() {
+            let before = pair.state();
+            let expired = pair.expire(ctx.now);
+            ctx.events.extend(pair.attempt_event(before));
+            for check in expired {
+                ctx.transactions.close(check.id);
+                if check.lost && self.selection.path() == Some(pair.path) {
+                    let kind = pair.path_kind();
+                    ctx.events.push_back(Event::Sampled { peer: self.remote.id, rtt: None, kind });
                 }
             }
         }
-        self.drop_failed_offers();
-        self.choose(env.now, env.events);
-        self.doubt_relays(env);
-        let mut next: Option<Instant> = None;
-        for at in 0..self.pairs.len() {
-            let due = self
-                .pairs
-                .get(at)
-                .and_then(|pair| pair.next_check(env.now, self.role(pair, env.now), env.config.keepalive));
-            let mut due = due;
-            if due.is_some_and(|at| at <= env.now) {
-                due = self.take_turn(env, at);
-            }
-            let turns = self.pairs.get(at).and_then(|pair| pair.turns_at(env.now));
-            next = [next, due, turns].into_iter().flatten().min();
-        }
-        [next, self.drive_punch(env)].into_iter().flatten().min()
     }
 
-    /// Checks a pair if it is its turn; returns when to look again.
-    fn take_turn(&mut self, env: &mut Env<'_>, at: usize) -> Option<Instant> {
-        let pair = self.pairs.get_mut(at)?;
-        let pacer = if pair.only_measures() { &mut *env.measuring } else { &mut *env.pacer };
-        pair.turn = pair.turn.filter(|turn| *turn > env.now).or_else(|| pacer.queue(env.now).err());
-        if pair.turn.is_none() { self.check(env, at) } else { pair.turn }
-    }
-
-    /// A relayed path in trouble may mean that the server restarted: ask it.
-    fn doubt_relays(&self, env: &mut Env<'_>) {
-        for pair in self.pairs.iter().filter(|pair| pair.suspect(env.now)) {
+    /// Asks relay servers whether they still know us where a relayed path is suspect: the server may have restarted.
+    fn verify_relays(&self, ctx: &mut Context<'_>) {
+        for pair in self.pairs.iter().filter(|pair| pair.is_suspect(ctx.now)) {
             if let Via::Relay(id) = pair.path.via
-                && let Some(allocation) = env.relays.get_mut(id)
+                && let Some(allocation) = ctx.relays.get_mut(id)
             {
-                allocation.verify(env.now, env.out);
+                allocation.verify(ctx.now, ctx.transmits);
             }
         }
+    }
+
+    /// Sends the checks that are due as far as the pace allows. Returns when the next one is due or a pair changes.
+    fn send_due_checks(&mut self, ctx: &mut Context<'_>) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for path in self.pairs.paths() {
+            let mut due = self.next_check(ctx, path);
+            if due.is_some_and(|at| at <= ctx.now) {
+                due = self.await_turn(ctx, path).or_else(|| self.check(ctx, path));
+            }
+            let change = self.pairs.get(path).and_then(|pair| pair.next_change(ctx.now));
+            next = [next, due, change].into_iter().flatten().min();
+        }
+        next
+    }
+
+    fn next_check(&self, ctx: &Context<'_>, path: Path) -> Option<Instant> {
+        let pair = self.pairs.get(path)?;
+        let used_as = self.selection.use_of(pair, &self.pairs, self.remote.controlling, ctx.now);
+        pair.next_check(ctx.now, used_as, ctx.device.config.keepalive)
+    }
+
+    /// Returns when the pacers give a pair its turn; `None` means now.
+    fn await_turn(&mut self, ctx: &mut Context<'_>, path: Path) -> Option<Instant> {
+        let pair = self.pairs.get_mut(path)?;
+        let pacing = &mut *ctx.pacing;
+        let pacer = if pair.only_measures() { &mut pacing.measurements } else { &mut pacing.checks };
+        pair.await_turn(ctx.now, || pacer.take(ctx.now))
     }
 
     /// Sends a check on a pair; returns when its next one is due.
-    fn check(&mut self, env: &mut Env<'_>, at: usize) -> Option<Instant> {
-        let controlling = self.controlling;
-        let pair = self.pairs.get_mut(at)?;
-        let id = TransactionId::new(*env.counter, env.rng.next_u32());
-        *env.counter += 1;
-        pair.checked(env.now, id);
-        let (path, priority) = (pair.path, priority(pair));
-        let nominate = controlling && self.selected == Some(path);
-        let request = Request { id, recipient: self.remote_tag, sender: self.local_tag, priority, nominate };
-        if let Ok(bytes) = request.encode(&self.key) {
-            env.open_checks.insert(id, self.id);
-            env.send(path, bytes);
+    fn check(&mut self, ctx: &mut Context<'_>, path: Path) -> Option<Instant> {
+        let pair = self.pairs.get_mut(path)?;
+        let id = ctx.transactions.next_id();
+        pair.on_check_sent(ctx.now, id);
+        let priority = pair.priority();
+        let in_use = self.selection.path() == Some(path);
+        self.remote.send_check(ctx, path, id, priority, self.remote.controlling && in_use);
+        if in_use {
+            self.pairs.keep_mappings(ctx, path);
         }
-        if self.selected == Some(path) {
-            self.keep_asymmetric(env, path);
-        }
-        let pair = self.pairs.get(at)?;
-        pair.next_check(env.now, self.role(pair, env.now), env.config.keepalive)
+        self.next_check(ctx, path)
     }
 
-    /// Gives back what the pairs hold.
-    pub(crate) fn close(&mut self, env: &mut Env<'_>) {
-        for pair in std::mem::take(&mut self.pairs) {
-            forget(&pair, env);
+    /// Gives up paths by punch sockets that have failed or are not used beside a direct one, and with the last path of a
+    /// socket the socket itself.
+    fn remove_unused_punch_sockets(&mut self, ctx: &mut Context<'_>) {
+        let selected = self.selection.path();
+        let on_direct = self.selected_pair().is_some_and(CandidatePair::is_direct);
+        let removed = self.pairs.remove_where(ctx, "failed or not used", |ctx, pair| {
+            let old = pair.is_older_than(UNUSED_PUNCH_SOCKET_TIMEOUT, ctx.now);
+            let unused = selected != Some(pair.path) && on_direct && old;
+            pair.path.uses_punch_socket() && (pair.is_failed() || unused)
+        });
+        for path in removed {
+            if let Via::Socket(id) = path.via
+                && !self.pairs.uses(path.via)
+                && !self.punch.holds(id)
+            {
+                ctx.sockets.close(id, ctx.events);
+            }
         }
-        env.sockets.of(self.id).into_iter().for_each(|socket| env.sockets.close(socket, env.events));
     }
 
-    /// How long the path in use has been in use.
-    pub(crate) fn age(&self, now: Instant) -> Duration {
-        self.history.back().map_or(Duration::ZERO, |(since, _)| now.saturating_duration_since(*since))
+    /// Releases everything the peer holds.
+    pub(crate) fn close(mut self, ctx: &mut Context<'_>) {
+        debug!(peer = %self.remote.id, "peer removed");
+        self.pairs.remove_where(ctx, "peer removed", |_, _| true);
+        ctx.sockets.close_all(self.remote.id, ctx.events);
+        ctx.pacing.sprays.set_strained(ctx.now, self.remote.id, false);
     }
-}
-
-/// RFC 8445's priority, with our tiers as type preferences.
-fn priority(pair: &Pair) -> u32 {
-    let preference = [126, 110, 20, 10, 0].get(usize::from(pair.tier())).copied().unwrap_or(0);
-    (preference << 24) | (0xffff << 8) | 0xff
 }

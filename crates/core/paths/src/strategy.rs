@@ -1,83 +1,91 @@
-//! What is worth trying between two NATs.
+//! Which methods are worth trying between two NATs.
 //!
-//! It follows from three properties of each side (see `docs/traversal.md` for the reasons). Its port is *known* where all
-//! destinations share it, or where it is preserved or counted. It is *steady* where it is the same for every port of
-//! the other side. A side is *open* where it lets in every port of an address that it has sent to. What is not known
-//! counts as unfavourable at first, and as favourable where nothing would be left to try.
+//! The strategy follows from the behavior of both NATs in the terms of RFC 4787 (see `docs/traversal.md` for the reasons).
+//! Three properties of each side decide:
+//!
+//! - Its port is *known* if its mapping is endpoint-independent, or if ports are preserved or allocated contiguously.
+//! - Its port is *steady* if it is the same for every port of the other side.
+//! - It is *open* if its filtering accepts packets from every port of an address it has sent to.
+//!
+//! Properties that were not measured count as unfavorable at first, and as favorable if nothing would be left to try.
+//! The result is checked against the oracle of `partyline-nat` for every pair of NAT types.
 
 use std::net::IpAddr;
 
 use partyline_model::{Allocation, Candidate, CandidateKind, Filtering, Mapping, NatProfile};
 use partyline_wire::punch::NatPolicies;
 
-/// What is known about one side.
+/// What is known about the NAT of one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Side {
     pub(crate) nat: NatPolicies,
-    /// It has an address at which anybody reaches it: public, or opened by the router.
+    /// Whether it has an address that anybody can reach: a public one, or a mapping that its router made on request.
     pub(crate) reachable: bool,
-    /// No UDP gets out.
+    /// Whether its network drops outgoing UDP.
     pub(crate) blocked: bool,
     /// Its public IPv4 address.
     pub(crate) public: Option<IpAddr>,
-    /// Its router lets inside computers meet at the outside address.
+    /// Whether its router supports hairpinning (RFC 4787, section 6).
     pub(crate) hairpin: Option<bool>,
 }
 
-/// Who opens sockets for the other to find.
+/// One of the two sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Who {
-    Me,
-    Peer,
+pub(crate) enum End {
+    Local,
+    Remote,
 }
 
-/// What is worth trying, besides checks of the announced addresses, which are always made.
+/// What to try besides checks of the announced candidates, which are always made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Plan {
-    /// Those checks are enough.
+pub(crate) enum Strategy {
+    /// Those checks suffice.
     Checks,
-    /// Both sides send to where the other will be seen.
+    /// Both sides send to the ports at which the other is predicted to appear.
     Predict,
-    /// One side opens many sockets, the other tries random ports.
-    Spray(Who),
-    /// Too little is known: the one, then the other.
-    Either(Who),
-    /// Nothing is worth trying.
-    Relay(Reason),
+    /// The given side opens many sockets, and the other tries random ports.
+    Spray(End),
+    /// Too little is known: prediction first, then a spray to sockets of the given side.
+    Either(End),
+    /// No direct path is possible.
+    Relay(Infeasible),
 }
 
-/// Why nothing is worth trying.
+/// Why no direct path is possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reason {
-    /// UDP does not get out of our network.
+pub(crate) enum Infeasible {
+    /// Our network drops outgoing UDP.
     BlockedHere,
-    /// UDP does not get out of theirs.
+    /// The peer's network drops outgoing UDP.
     BlockedThere,
-    /// One port would have to be guessed on each side at once.
+    /// Both ports would have to be guessed at once.
     BothRandom,
-    /// Both are behind one address that does not turn packets around.
+    /// Both are behind one public address whose router does not support hairpinning.
     NoHairpin,
 }
 
-impl Reason {
-    pub(crate) const fn text(self) -> &'static str {
+impl Infeasible {
+    /// Returns the sentence shown to the user.
+    pub(crate) const fn description(self) -> &'static str {
         match self {
-            Self::BlockedHere => "Not worth trying: this network lets out no UDP.",
-            Self::BlockedThere => "Not worth trying: the member's network lets out no UDP.",
+            Self::BlockedHere => "Not possible: this network blocks UDP.",
+            Self::BlockedThere => "Not possible: the member's network blocks UDP.",
             Self::BothRandom => {
-                "Not worth trying: the routers change ports unpredictably and let in only who they sent to."
+                "Not possible: both routers choose ports at random and accept packets only from known addresses."
             }
             Self::NoHairpin => {
-                "Not worth trying: both are behind one address, and its router does not send packets back in."
+                "Not possible: both are behind one public address, and its router does not route packets back inside."
             }
         }
     }
 }
 
 impl Side {
+    /// Combines a measured or reported NAT profile with the candidates of the same side.
     pub(crate) fn of(profile: &NatProfile, candidates: &[Candidate]) -> Self {
         let NatProfile { mapping, filtering, allocation, .. } = *profile;
-        let public = profile.public.iter().copied().find(IpAddr::is_ipv4).or_else(|| seen(candidates));
+        let public =
+            profile.public.iter().copied().find(IpAddr::is_ipv4).or_else(|| reflexive_ip(candidates));
         let open = |c: &Candidate| match c.kind {
             CandidateKind::Mapped => c.address.is_ipv4() && is_outermost(c, public),
             CandidateKind::Host => Some(c.address.ip()) == public,
@@ -92,7 +100,7 @@ impl Side {
         }
     }
 
-    /// Everything that decides has been measured.
+    /// Returns true if everything that decides has been measured.
     pub(crate) const fn is_known(&self) -> bool {
         let NatPolicies { mapping, filtering, allocation } = self.nat;
         self.reachable
@@ -104,7 +112,7 @@ impl Side {
                 ))
     }
 
-    /// From 0, reachable by anybody, to 4; 5 where too little is known.
+    /// Returns how hard the side is to reach: from 0, reachable by anybody, to 4; 5 if too little is known.
     const fn level(&self) -> u8 {
         match (self.reachable, self.nat.mapping, self.nat.filtering) {
             (true, ..) => 0,
@@ -116,11 +124,12 @@ impl Side {
         }
     }
 
-    fn traits(&self, hopeful: bool) -> Traits {
+    /// Returns the properties that decide. Unknown ones count as favorable if `optimistic`.
+    fn traits(&self, optimistic: bool) -> Traits {
         let NatPolicies { mapping, filtering, allocation } = self.nat;
         let independent = self.reachable || mapping == Some(Mapping::EndpointIndependent);
         let counted = matches!(allocation, Some(Allocation::Preserving | Allocation::Contiguous { .. }));
-        let guess = |known: bool, unknown: bool| known || (unknown && hopeful);
+        let guess = |known: bool, unknown: bool| known || (unknown && optimistic);
         Traits {
             independent,
             known: independent || guess(counted, allocation.is_none()),
@@ -137,53 +146,56 @@ impl Side {
 
 #[derive(Debug, Clone, Copy)]
 struct Traits {
-    /// All destinations share the port, and servers have seen it.
+    /// All destinations share the port, and STUN servers have seen it.
     independent: bool,
+    /// The port can be predicted.
     known: bool,
+    /// The port is the same for every port of the other side.
     steady: bool,
+    /// Packets are accepted from every port of an address that was sent to.
     open: bool,
-    /// Lets in everybody.
+    /// Packets are accepted from anybody.
     anybody: bool,
 }
 
-/// Where servers see a side over IPv4.
-pub(crate) fn seen(candidates: &[Candidate]) -> Option<IpAddr> {
-    let seen = |c: &&Candidate| c.kind == CandidateKind::ServerReflexive && c.address.is_ipv4();
-    candidates.iter().find(seen).map(|c| c.address.ip())
+/// Returns the IPv4 address at which STUN servers see a side.
+pub(crate) fn reflexive_ip(candidates: &[Candidate]) -> Option<IpAddr> {
+    let reflexive = |c: &&Candidate| c.kind == CandidateKind::ServerReflexive && c.address.is_ipv4();
+    candidates.iter().find(reflexive).map(|c| c.address.ip())
 }
 
-/// Whether a port that a router opened is at the public address, as far as that is known. Behind a carrier it is not,
-/// and nobody elsewhere reaches it.
+/// Returns true if a port that a router opened is at the public address, as far as that is known. Behind a
+/// carrier-grade NAT it is not, and nobody elsewhere can reach it.
 pub(crate) fn is_outermost(mapped: &Candidate, public: Option<IpAddr>) -> bool {
     public.is_none_or(|public| mapped.address.ip() == public)
 }
 
-/// What is worth trying. Both sides come to the same result, seen from their own side.
-pub(crate) fn plan(me: &Side, peer: &Side) -> Plan {
+/// Returns what to try. Both sides come to the same strategy, each from its own point of view.
+pub(crate) fn choose(me: &Side, peer: &Side) -> Strategy {
     if me.blocked {
-        return Plan::Relay(Reason::BlockedHere);
+        return Strategy::Relay(Infeasible::BlockedHere);
     }
     if peer.blocked {
-        return Plan::Relay(Reason::BlockedThere);
+        return Strategy::Relay(Infeasible::BlockedThere);
     }
     let together = me.public.is_some() && me.public == peer.public;
     if together && me.hairpin == Some(false) && peer.hairpin == Some(false) {
-        return Plan::Relay(Reason::NoHairpin);
+        return Strategy::Relay(Infeasible::NoHairpin);
     }
-    if checks_do(me.traits(false), peer.traits(false)) {
-        return Plan::Checks;
+    if checks_suffice(me.traits(false), peer.traits(false)) {
+        return Strategy::Checks;
     }
     if me.is_known() && peer.is_known() {
-        return of_traits(me.traits(false), peer.traits(false));
+        return strategy_for(me.traits(false), peer.traits(false));
     }
-    match of_traits(me.traits(true), peer.traits(true)) {
-        Plan::Relay(reason) => Plan::Relay(reason),
-        _ => Plan::Either(guess_opener(me, peer)),
+    match strategy_for(me.traits(true), peer.traits(true)) {
+        Strategy::Relay(reason) => Strategy::Relay(reason),
+        _ => Strategy::Either(likely_opener(me, peer)),
     }
 }
 
-/// Whether this side proposes: the one with the better NAT, whose packets the other can expect.
-pub(crate) fn leads(me: &Side, peer: &Side, controlling: bool) -> bool {
+/// Returns true if this side proposes attempts: the one with the better NAT.
+pub(crate) fn is_proposer(me: &Side, peer: &Side, controlling: bool) -> bool {
     match me.level().cmp(&peer.level()) {
         std::cmp::Ordering::Less => true,
         std::cmp::Ordering::Greater => false,
@@ -191,59 +203,61 @@ pub(crate) fn leads(me: &Side, peer: &Side, controlling: bool) -> bool {
     }
 }
 
-/// Where too little is known: the side with the worse NAT is likelier to have random ports.
-fn guess_opener(me: &Side, peer: &Side) -> Who {
+/// Returns which side should open sockets while too little is known: the one with the worse NAT, which is more likely to
+/// allocate ports at random.
+fn likely_opener(me: &Side, peer: &Side) -> End {
     let random = |side: &Side| side.nat.allocation == Some(Allocation::Random);
-    match (random(me) && !peer_steadier(peer, me), me.level() > peer.level()) {
-        (true, _) | (false, true) => Who::Me,
-        (false, false) => Who::Peer,
+    match (random(me) && !is_worse(peer, me), me.level() > peer.level()) {
+        (true, _) | (false, true) => End::Local,
+        (false, false) => End::Remote,
     }
 }
 
-fn peer_steadier(peer: &Side, me: &Side) -> bool {
+fn is_worse(peer: &Side, me: &Side) -> bool {
     peer.level() > me.level()
 }
 
-/// Whether checks between the announced addresses meet: one side's reach the other, and the answer comes back.
-fn checks_do(one: Traits, other: Traits) -> bool {
+/// Returns true if checks between the announced candidates suffice: one side's reach the other, and the response
+/// comes back.
+fn checks_suffice(one: Traits, other: Traits) -> bool {
     let arrives = |from: Traits, to: Traits| to.anybody || (to.independent && (to.open || from.independent));
     let answered = |from: Traits, to: Traits| from.open || to.independent;
     let works = |from: Traits, to: Traits| arrives(from, to) && answered(from, to);
     works(one, other) || works(other, one)
 }
 
-fn of_traits(me: Traits, peer: Traits) -> Plan {
+fn strategy_for(me: Traits, peer: Traits) -> Strategy {
     match (me.known, peer.known) {
-        (true, true) => Plan::Predict,
-        (true, false) => known_and_random(me, peer, Who::Peer),
-        (false, true) => known_and_random(peer, me, Who::Me),
+        (true, true) => Strategy::Predict,
+        (true, false) => known_and_random(me, peer, End::Remote),
+        (false, true) => known_and_random(peer, me, End::Local),
         (false, false) => both_random(me, peer),
     }
 }
 
-/// `opener` is the one whose ports are random.
-fn known_and_random(known: Traits, random: Traits, opener: Who) -> Plan {
-    let heard = known.open && (known.steady || random.steady || random.open);
-    if heard {
-        Plan::Predict
+/// Plans for one side whose port is known and one, the `opener`, whose ports are random.
+fn known_and_random(known: Traits, random: Traits, opener: End) -> Strategy {
+    let reached = known.open && (known.steady || random.steady || random.open);
+    if reached {
+        Strategy::Predict
     } else if known.steady || random.open {
-        Plan::Spray(opener)
+        Strategy::Spray(opener)
     } else {
-        Plan::Relay(Reason::BothRandom)
+        Strategy::Relay(Infeasible::BothRandom)
     }
 }
 
-fn both_random(me: Traits, peer: Traits) -> Plan {
-    // An opener whose port is steady answers from the port at which it was found.
+fn both_random(me: Traits, peer: Traits) -> Strategy {
+    // An opener whose port is steady responds from the very port at which it was found.
     let opener = match (me.open, peer.open) {
-        (true, true) if peer.steady && !me.steady => Who::Peer,
-        (true, _) if me.steady || peer.open => Who::Me,
-        (_, true) if peer.steady => Who::Peer,
-        (true, false) if peer.steady => Who::Me,
-        (false, true) if me.steady => Who::Peer,
-        _ => return Plan::Relay(Reason::BothRandom),
+        (true, true) if peer.steady && !me.steady => End::Remote,
+        (true, _) if me.steady || peer.open => End::Local,
+        (_, true) if peer.steady => End::Remote,
+        (true, false) if peer.steady => End::Local,
+        (false, true) if me.steady => End::Remote,
+        _ => return Strategy::Relay(Infeasible::BothRandom),
     };
-    Plan::Spray(opener)
+    Strategy::Spray(opener)
 }
 
 #[cfg(test)]
@@ -262,30 +276,30 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_is_made_exactly_where_a_direct_path_is_possible() {
+    fn a_direct_strategy_is_chosen_exactly_where_a_direct_path_is_possible() {
         let all: Vec<Rules> = Rules::all_types(2).collect();
         for (one, other) in all.iter().flat_map(|one| all.iter().map(move |other| (one, other))) {
-            let plan = plan(&side(one), &side(other));
-            let hopeless = matches!(plan, Plan::Relay(_));
+            let strategy = choose(&side(one), &side(other));
+            let infeasible = matches!(strategy, Strategy::Relay(_));
             let (a, b) = (one.short(), other.short());
-            assert_eq!(hopeless, oracle::direct(one, other).is_err(), "{a} with {b}: {plan:?}");
+            assert_eq!(infeasible, oracle::direct(one, other).is_err(), "{a} with {b}: {strategy:?}");
         }
     }
 
     #[test]
-    fn both_sides_make_the_same_plan() {
-        let mirrored = |plan| match plan {
-            Plan::Spray(Who::Me) => Plan::Spray(Who::Peer),
-            Plan::Spray(Who::Peer) => Plan::Spray(Who::Me),
+    fn both_sides_choose_the_same_strategy() {
+        let mirrored = |strategy| match strategy {
+            Strategy::Spray(End::Local) => Strategy::Spray(End::Remote),
+            Strategy::Spray(End::Remote) => Strategy::Spray(End::Local),
             other => other,
         };
         let all: Vec<Side> = Rules::all_types(2).map(|rules| side(&rules)).collect();
         let mut ties = 0;
         for (one, other) in all.iter().flat_map(|one| all.iter().map(move |other| (one, other))) {
-            assert!(leads(one, other, true) != leads(other, one, false));
-            if plan(one, other) != mirrored(plan(other, one)) {
-                // Where either may open, whoever proposes decides.
-                assert!(matches!(plan(one, other), Plan::Spray(_)));
+            assert!(is_proposer(one, other, true) != is_proposer(other, one, false));
+            if choose(one, other) != mirrored(choose(other, one)) {
+                // Where either side may open, the proposer decides.
+                assert!(matches!(choose(one, other), Strategy::Spray(_)));
                 ties += 1;
             }
         }
@@ -293,31 +307,31 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_tried_without_udp_or_a_way_back_in() {
+    fn no_method_is_tried_without_udp_or_hairpinning() {
         let open = side(&Rules::all_types(1).next().unwrap());
         let blocked = Side { blocked: true, ..open };
-        assert_eq!(plan(&blocked, &open), Plan::Relay(Reason::BlockedHere));
-        assert_eq!(plan(&open, &blocked), Plan::Relay(Reason::BlockedThere));
+        assert_eq!(choose(&blocked, &open), Strategy::Relay(Infeasible::BlockedHere));
+        assert_eq!(choose(&open, &blocked), Strategy::Relay(Infeasible::BlockedThere));
         let public = Some(IpAddr::from([198, 51, 100, 1]));
         let shared = Side { public, hairpin: Some(false), ..open };
-        assert_eq!(plan(&shared, &shared), Plan::Relay(Reason::NoHairpin));
-        let turning = Side { hairpin: Some(true), ..shared };
-        assert_eq!(plan(&turning, &turning), Plan::Checks);
+        assert_eq!(choose(&shared, &shared), Strategy::Relay(Infeasible::NoHairpin));
+        let hairpinning = Side { hairpin: Some(true), ..shared };
+        assert_eq!(choose(&hairpinning, &hairpinning), Strategy::Checks);
     }
 
     #[test]
-    fn a_port_opened_below_a_carrier_reaches_nobody() {
-        let seen = |kind, ip: [u8; 4]| Candidate { kind, address: (ip, 2000).into() };
-        let public = seen(CandidateKind::ServerReflexive, [198, 51, 100, 1]);
-        let of = |ip| Side::of(&NatProfile::default(), &[public, seen(CandidateKind::Mapped, ip)]);
+    fn a_port_opened_behind_a_carrier_grade_nat_is_not_reachable() {
+        let candidate = |kind, ip: [u8; 4]| Candidate { kind, address: (ip, 2000).into() };
+        let public = candidate(CandidateKind::ServerReflexive, [198, 51, 100, 1]);
+        let of = |ip| Side::of(&NatProfile::default(), &[public, candidate(CandidateKind::Mapped, ip)]);
         assert!(of([198, 51, 100, 1]).reachable && !of([100, 64, 0, 1]).reachable);
     }
 
     #[test]
-    fn what_is_not_known_is_tried() {
+    fn methods_are_tried_while_too_little_is_known() {
         let unknown = Side::default();
-        assert!(matches!(plan(&unknown, &unknown), Plan::Either(_)));
+        assert!(matches!(choose(&unknown, &unknown), Strategy::Either(_)));
         let reachable = Side { reachable: true, ..unknown };
-        assert_eq!(plan(&unknown, &reachable), Plan::Checks);
+        assert_eq!(choose(&unknown, &reachable), Strategy::Checks);
     }
 }

@@ -47,7 +47,7 @@ fn forged_checks_are_counted_and_not_answered() {
     let now = world.now;
     let paths = &mut world.homes[1].paths;
     assert_eq!(paths.handle_datagram(now, MAIN, stranger(), &bytes), Handled::Consumed);
-    assert_eq!(paths.counters().forged, 1);
+    assert_eq!(paths.counters().unauthenticated, 1);
     assert_eq!(paths.poll_transmit(), None);
 
     let elsewhere = Request { recipient: Tag([77; 8]), ..forged }.encode(&ProbeKey::new(&[99; 32])).unwrap();
@@ -84,10 +84,10 @@ fn answers_count_only_from_where_was_asked() {
     let now = world.now;
     let paths = &mut world.homes[0].paths;
     paths.handle_datagram(now, MAIN, stranger(), &answer);
-    assert_eq!((paths.counters().stray, paths.route(now, PeerId(1))), (1, None));
+    assert_eq!((paths.counters().unsolicited, paths.route(now, PeerId(1))), (1, None));
     let forged = Response { id: request.id, mapped: far.address }.encode(&ProbeKey::new(&[1; 32])).unwrap();
     paths.handle_datagram(now, MAIN, far.address, &forged);
-    assert_eq!((paths.counters().forged, paths.route(now, PeerId(1))), (1, None));
+    assert_eq!((paths.counters().unauthenticated, paths.route(now, PeerId(1))), (1, None));
     paths.handle_datagram(now, MAIN, far.address, &answer);
     assert!(paths.route(now, PeerId(1)).is_some());
     assert_eq!(paths.handle_datagram(now, MAIN, far.address, &answer), Handled::Foreign);
@@ -117,14 +117,19 @@ fn a_peer_that_shows_ever_new_addresses_is_bounded() {
 fn tunnel_messages_are_handed_over_wherever_they_come_from() {
     let mut world = connected();
     let now = world.now;
-    let expected =
-        Handled::Tunnel { payload: 0..8, path: Path { via: Via::Socket(SocketId::MAIN), remote: stranger() } };
+    let expected = Handled::Tunnel {
+        payload: 0..8,
+        path: Path { via: Via::Socket(SocketId::MAIN), remote: stranger() },
+    };
     let mapped = "[::ffff:198.51.100.200]:666".parse().unwrap();
     for src in [stranger(), mapped] {
         assert_eq!(world.homes[0].paths.handle_datagram(now, MAIN, src, &[1, 0, 0, 0, 9, 9, 9, 9]), expected);
     }
     assert_eq!(
-        world.homes[0].paths.hop(Path { via: Via::Socket(SocketId::MAIN), remote: stranger() }).map(|h| h.destination),
+        world.homes[0]
+            .paths
+            .hop(Path { via: Via::Socket(SocketId::MAIN), remote: stranger() })
+            .map(|h| h.destination),
         Some(stranger())
     );
 }

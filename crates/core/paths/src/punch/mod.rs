@@ -1,20 +1,22 @@
-//! Crossing two NATs together: when, by which method, and what came of it.
+//! Crossing two NATs together: when, by which method, and with what result.
 //!
-//! The announced addresses are checked in any case ([`crate::pair`]). Where [`crate::strategy`] says that this is not
-//! enough, the side with the better NAT proposes a [`round::Round`]; rounds that fail are repeated with growing
-//! pauses ([`breaker`]), and begin afresh when something about either network changes.
+//! The announced candidates are checked in any case ([`crate::pair`]). Where [`crate::strategy`] says that this cannot
+//! suffice, the side with the better NAT proposes a [`attempt::PunchAttempt`]:
+//!
+//! - **Prediction** (`sampling`, `prediction`, `simultaneous_open`): both sides send to the ports at which the other
+//!   will appear.
+//! - **Spray** (`spray`): one side opens hundreds of sockets, the other tries ports at random until it finds one.
+//!
+//! Attempts that fail are repeated with growing pauses ([`breaker`]), and without pause once something changes
+//! about either network.
 
+mod attempt;
 mod breaker;
-mod budget;
-mod closing;
-mod meet;
-mod prepare;
-mod round;
-mod sample;
-mod sockets;
+mod prediction;
+mod probes;
+mod sampling;
+mod simultaneous_open;
 mod spray;
-mod talk;
-mod traffic;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,293 +24,549 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::{AttemptOutcome, CandidateKind, Method};
-use partyline_wire::{probe::TransactionId, punch::PunchAction};
-use rand_core::RngCore;
+use partyline_model::{AttemptOutcome, CandidateKind, Method, SocketId};
+use partyline_wire::{
+    probe::TransactionId,
+    punch::{Body, EndReason, PunchAction, PunchPlan, Signal},
+};
+use tracing::{debug, trace};
 
 use crate::{
-    api::{Config, Event, Path, SocketId, Via},
-    pair::{Pair, State},
-    peer::{Env, Peer},
-    strategy::{self, Plan, Reason, Side, Who},
+    api::{Config, Event},
+    context::Context,
+    path::Path,
+    strategy::{self, End, Infeasible, Side, Strategy},
 };
 
+use attempt::{AttemptEnd, PunchAttempt};
+pub(crate) use attempt::{AttemptRecord, PeerState};
 use breaker::Breaker;
-pub(crate) use budget::Budget;
-use round::{Outcome, Round};
-pub(crate) use sample::{indication, question};
-pub(crate) use sockets::Sockets;
-pub(crate) use spray::PortOrder;
-pub(crate) use traffic::Traffic;
+use spray::PortOrder;
 
-/// How long measurements are waited for before everything is tried without them.
-const GRACE: Duration = Duration::from_millis(2500);
-/// How much later the side that does not lead proposes, should the other not.
-const SECOND: Duration = Duration::from_secs(4);
-/// How long a round waits for sockets that others use, half or half as long again.
-const BUSY: Duration = Duration::from_secs(2);
-/// How long a path by an extra socket stays beside a better one.
-const KEEP_SPARE: Duration = Duration::from_secs(10);
+/// How long NAT measurements are awaited before everything is tried without them.
+const MEASUREMENT_WAIT: Duration = Duration::from_millis(2500);
+/// How much later the side that is not the proposer proposes nevertheless, in case the other does not.
+const SECOND_PROPOSER_DELAY: Duration = Duration::from_secs(4);
+/// How long an attempt waits for sockets that others use, jittered between half and one and a half times.
+const BUSY_PAUSE: Duration = Duration::from_secs(2);
+/// Least time between two attempts that the other side may ask for.
+const MIN_ATTEMPT_GAP: Duration = Duration::from_millis(400);
 
-/// All about punching towards one peer.
+/// Everything about punching towards one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Punch {
-    round: Option<Round>,
+    attempt: Option<PunchAttempt>,
     breakers: BTreeMap<Method, Breaker>,
-    /// What the last attempts came to.
-    log: BTreeMap<Method, Record>,
-    /// What is known of both sides, and since when.
+    /// What the last attempt of each method came to.
+    records: BTreeMap<Method, AttemptRecord>,
+    /// What is known about both NATs.
     sides: Option<(Side, Side)>,
-    since: Option<Instant>,
-    /// When the last round ended.
-    ended: Option<Instant>,
-    /// When there may be another one, after one that had to wait for others.
-    resumes: Option<Instant>,
-}
-
-/// What one attempt came to.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Record {
-    pub(crate) outcome: AttemptOutcome,
-    pub(crate) took: Duration,
-    pub(crate) note: String,
+    /// When that was first known.
+    known_since: Option<Instant>,
+    last_ended: Option<Instant>,
+    /// When there may be another attempt after one side had no sockets left.
+    resumes_at: Option<Instant>,
+    port_order: Option<PortOrder>,
 }
 
 impl Punch {
-    /// The kind of a path that the peer's packets show, if a round is what they come from.
-    pub(crate) fn kind_of(&self, path: Path) -> Option<CandidateKind> {
-        let round = self.round.as_ref()?;
-        let extra = path.via != Via::Socket(SocketId::MAIN) && matches!(path.via, Via::Socket(_));
-        (extra || round.is_target(path)).then(|| round.kind())
+    /// Returns the kind of a path that the peer's packets show, if the current attempt is where they come from.
+    pub(crate) fn candidate_kind(&self, path: Path) -> Option<CandidateKind> {
+        let attempt = self.attempt.as_ref()?;
+        (path.uses_punch_socket() || attempt.is_target(path)).then(|| attempt.candidate_kind())
     }
 
-    /// Where the mapping by which a path was found was opened to, while the round runs in which that happens.
-    pub(crate) fn opened_to(&self, path: Path) -> BTreeSet<SocketAddr> {
-        self.round.as_ref().map(|round| round.opened_to(path)).unwrap_or_default()
+    /// Returns the ports of the peer that the current attempt has sent to by a path's near end, if they were predicted.
+    pub(crate) fn predicted_ports(&self, path: Path) -> BTreeSet<SocketAddr> {
+        self.attempt.as_ref().map(|attempt| attempt.probes().predicted_ports(path)).unwrap_or_default()
     }
 
-    /// Where a probe of the running round went.
-    pub(crate) fn probed(&self, id: TransactionId) -> Option<(Path, Instant)> {
-        self.round.as_ref()?.probed(id)
+    /// Returns the path of a probe of the current attempt, and when it was sent.
+    pub(crate) fn probe(&self, id: TransactionId) -> Option<(Path, Instant)> {
+        self.attempt.as_ref()?.probes().get(id)
     }
 
-    /// Lines of the answer to "why this path?".
-    pub(crate) fn records(&self, now: Instant) -> BTreeMap<Method, Record> {
-        let mut records = self.log.clone();
-        if let Some(round) = &self.round {
-            records.insert(round.method(), round.record(now, AttemptOutcome::Trying));
+    /// Returns true if the current attempt uses a socket.
+    pub(crate) fn holds(&self, id: SocketId) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.holds(id))
+    }
+
+    /// Returns what each method came to, for the user.
+    pub(crate) fn records(&self, now: Instant) -> BTreeMap<Method, AttemptRecord> {
+        let mut records = self.records.clone();
+        if let Some(attempt) = &self.attempt {
+            records.insert(attempt.method(), attempt.record(now, AttemptOutcome::Trying));
         }
         for (method, breaker) in &self.breakers {
-            if let (Some(record), Some(failures)) = (records.get_mut(method), breaker.open())
+            if let (Some(record), Some(failures)) = (records.get_mut(method), breaker.failures_if_open())
                 && record.outcome == AttemptOutcome::NoAnswer
-                && let Some(until) = breaker.pause(now)
+                && let Some(retry_at) = breaker.retry_at(now)
             {
-                let seconds = (until - now).as_secs() + 1;
-                record.note =
-                    format!("{} It failed {failures} times; again in {seconds} s.", record.note.trim_end());
+                let seconds = (retry_at - now).as_secs() + 1;
+                let note = record.note.trim_end();
+                record.note = format!("{note} Failed {failures} times; trying again in {seconds} s.");
             }
         }
         records
     }
 
-    /// Why nothing is worth trying, if so.
-    pub(crate) fn hopeless(&self) -> Option<Reason> {
-        match self.sides.map(|(me, peer)| strategy::plan(&me, &peer)) {
-            Some(Plan::Relay(reason)) => Some(reason),
+    /// Returns why no direct path is possible, if so.
+    pub(crate) fn infeasible(&self) -> Option<Infeasible> {
+        match self.sides.map(|(local, remote)| strategy::choose(&local, &remote)) {
+            Some(Strategy::Relay(reason)) => Some(reason),
             _ => None,
         }
     }
 
-    pub(crate) fn take_round(&mut self) -> Option<Round> {
-        self.round.take()
+    /// Takes what may be a STUN server's response to a port sample; returns false if it is not.
+    pub(crate) fn on_stun_response(&mut self, now: Instant, id: TransactionId, bytes: &[u8]) -> bool {
+        self.attempt.as_mut().is_some_and(|attempt| attempt.on_stun_response(now, id, bytes))
     }
 
-    pub(crate) fn put_round(&mut self, round: Round) {
-        self.round = Some(round);
-    }
-
-    /// A server may have answered a sample.
-    pub(crate) fn sampled(&mut self, now: Instant, id: TransactionId, bytes: &[u8]) -> bool {
-        self.round.as_mut().is_some_and(|round| round.sampled(now, id, bytes))
-    }
-
-    /// Everything may be different now.
-    pub(crate) fn start_over(&mut self) {
-        self.breakers.clear();
-        self.since = None;
-    }
-
-    fn drive(&mut self, peer: &mut Peer, env: &mut Env<'_>) -> Option<Instant> {
-        if peer.has_direct() {
-            self.end(peer, env, Outcome::Connected);
-            return None;
+    /// Takes sockets that were asked for, with their ports, or `None` where one could not be opened.
+    pub(crate) fn on_sockets_opened(&mut self, ctx: &mut Context<'_>, opened: &[(SocketId, Option<u16>)]) {
+        match &mut self.attempt {
+            Some(attempt) => attempt.on_sockets_opened(ctx, opened),
+            None => opened.iter().for_each(|(id, _)| ctx.sockets.close(*id, ctx.events)),
         }
-        if let Some(round) = &mut self.round {
-            match round.drive(peer, env) {
-                Ok(next) => return next,
-                Err(outcome) => self.end(peer, env, outcome),
+    }
+
+    /// Takes a probe of the peer that arrived by a path.
+    pub(crate) fn on_request(
+        &mut self,
+        peer: &PeerState<'_>,
+        ctx: &mut Context<'_>,
+        path: Path,
+        id: TransactionId,
+    ) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.on_request(peer.remote, ctx, path, id);
+        }
+    }
+
+    /// Forgets failures, because they say nothing about another network.
+    pub(crate) fn retry_now(&mut self) {
+        self.close_breakers("network changed");
+        self.known_since = None;
+    }
+
+    fn close_breakers(&mut self, reason: &'static str) {
+        self.breakers.values_mut().for_each(|breaker| breaker.reset(reason));
+    }
+
+    /// Takes a signal of the peer.
+    pub(crate) fn on_signal(&mut self, peer: &PeerState<'_>, ctx: &mut Context<'_>, signal: Signal) {
+        trace!(attempt = signal.attempt, body = ?signal.body, "signal received");
+        let current = self.attempt.as_mut().filter(|attempt| attempt.number() == signal.attempt);
+        match (signal.body, current) {
+            (Body::Offer(_), Some(attempt)) => {
+                // The offer was repeated, so our answer may have been lost.
+                if !attempt.is_ours() {
+                    attempt.send_plan(peer.remote, ctx);
+                }
+            }
+            (Body::Offer(plan), None) => self.on_offer(peer, ctx, signal.attempt, plan),
+            (Body::Answer(plan), Some(attempt)) => attempt.on_answer(ctx.now, plan),
+            (Body::ProbeReceived(id), Some(attempt)) => attempt.on_probe_received(TransactionId(id)),
+            (Body::End(EndReason::Failed), Some(_)) => self.end(peer, ctx, AttemptEnd::Declined),
+            (Body::End(EndReason::Unavailable), Some(_)) => self.end(peer, ctx, AttemptEnd::Busy),
+            // Whether the other side is connected shows by its packets.
+            (Body::End(EndReason::Connected), Some(_)) => {}
+            (Body::Answer(_) | Body::ProbeReceived(_) | Body::End(_), None) => {
+                trace!(attempt = signal.attempt, reason = "no such attempt", "signal dropped");
             }
         }
-        self.begin(peer, env)
     }
 
-    /// Ends the running round, if there is one.
-    fn end(&mut self, peer: &mut Peer, env: &mut Env<'_>, outcome: Outcome) {
-        let Some(mut round) = self.round.take() else { return };
-        round.close(peer, env, outcome);
-        let method = round.method();
-        let result = match outcome {
-            Outcome::Connected => AttemptOutcome::Worked,
-            Outcome::Failed | Outcome::Refused => AttemptOutcome::NoAnswer,
-            Outcome::Busy => return self.rest(env),
-            Outcome::Superseded => return,
+    /// Takes part in an attempt that the other side proposes, if possible.
+    fn on_offer(&mut self, peer: &PeerState<'_>, ctx: &mut Context<'_>, number: u32, plan: PunchPlan) {
+        let decline = |ctx: &mut Context<'_>, ending: EndReason| {
+            debug!(attempt = number, reason = ?ending, "punch attempt declined");
+            peer.remote.send_signal(ctx, number, Body::End(ending));
         };
-        let found = |pair: &Pair| pair.kind == round.kind() && pair.state == State::Valid;
-        let worked = peer.pairs.iter().any(found);
-        // What checks of the announced addresses found meanwhile is no success of the round, and no failure either.
-        if worked || outcome != Outcome::Connected {
-            let took = env.now.saturating_duration_since(round.began);
-            env.events.push_back(Event::Attempted { method, succeeded: worked, took });
+        if peer.pairs.has_direct() {
+            return decline(ctx, EndReason::Connected);
         }
-        if outcome == Outcome::Connected {
-            self.breakers.remove(&method);
-        } else {
-            let spread = f64::from(env.rng.next_u32()) / f64::from(u32::MAX);
-            self.breakers.entry(method).or_default().failed(env.now, spread);
+        if let Some(attempt) = &self.attempt {
+            // Where both have proposed, the controlling side's attempt counts.
+            if attempt.is_ours() && peer.remote.controlling {
+                return;
+            }
+            self.end(peer, ctx, AttemptEnd::Superseded);
         }
-        self.ended = Some(env.now);
-        self.log.insert(method, round.record(env.now, result));
+        let local = Side::of(&ctx.device.nat, &ctx.device.candidates);
+        let (action, method) = match plan.action {
+            PunchAction::Predict => (PunchAction::Predict, Method::Predict),
+            PunchAction::Open { .. } => (prediction::spray_action(&local), Method::Spray),
+            PunchAction::Spray { .. } => (prediction::OPEN, Method::Spray),
+        };
+        if !is_permitted(&ctx.device.config, method) {
+            return decline(ctx, EndReason::Failed);
+        }
+        let too_soon = self.last_ended.is_some_and(|ended| ctx.now < ended + MIN_ATTEMPT_GAP);
+        self.attempt = (!too_soon)
+            .then(|| PunchAttempt::prepare(peer, ctx, local, action, (number, Some(plan))))
+            .flatten();
+        if self.attempt.is_none() {
+            decline(ctx, EndReason::Unavailable);
+        }
     }
 
-    /// Waits a little before the next round, because one of the two has no sockets left for it.
-    fn rest(&mut self, env: &mut Env<'_>) {
-        let spread = f64::from(env.rng.next_u32()) / f64::from(u32::MAX);
-        self.resumes = Some(env.now + BUSY.mul_f64(0.5 + spread));
-    }
-
-    /// Proposes a round if it is time for one; says when to look again.
-    fn begin(&mut self, peer: &mut Peer, env: &mut Env<'_>) -> Option<Instant> {
-        let sides = (Side::of(env.nat, env.local), Side::of(&peer.nat, &peer.candidates));
-        if self.sides != Some(sides) {
-            self.sides = Some(sides);
-            self.breakers.clear();
-            self.since.get_or_insert(env.now);
-        }
-        let since = *self.since.get_or_insert(env.now);
-        let (me, them) = sides;
-        if peer.candidates.is_empty() || !env.config.direct {
+    /// Does what is due, and returns when to continue.
+    pub(crate) fn drive(&mut self, peer: &PeerState<'_>, ctx: &mut Context<'_>) -> Option<Instant> {
+        if peer.pairs.has_direct() {
+            self.end(peer, ctx, AttemptEnd::Connected);
             return None;
         }
-        let (methods, ready) = match strategy::plan(&me, &them) {
-            Plan::Predict => (vec![(Method::Predict, Who::Me)], since),
-            Plan::Spray(opener) => (vec![(Method::Spray, opener)], since),
-            Plan::Either(opener) => (vec![(Method::Predict, opener), (Method::Spray, opener)], since + GRACE),
-            Plan::Checks | Plan::Relay(_) => return None,
+        if let Some(attempt) = &mut self.attempt {
+            match attempt.drive(peer, ctx, &mut self.port_order) {
+                Ok(next) => return Some(next),
+                Err(end) => self.end(peer, ctx, end),
+            }
+        }
+        self.begin(peer, ctx)
+    }
+
+    /// Ends the current attempt, if there is one.
+    fn end(&mut self, peer: &PeerState<'_>, ctx: &mut Context<'_>, end: AttemptEnd) {
+        let Some(mut attempt) = self.attempt.take() else { return };
+        attempt.close(peer, ctx, end);
+        let outcome = match end {
+            AttemptEnd::Connected => AttemptOutcome::Worked,
+            AttemptEnd::Failed | AttemptEnd::Declined => AttemptOutcome::NoAnswer,
+            AttemptEnd::Busy => return self.pause(ctx),
+            AttemptEnd::Superseded => return,
         };
-        let leads = strategy::leads(&me, &them, peer.controlling);
-        let delay = if leads { Duration::ZERO } else { SECOND };
+        let method = attempt.method();
+        let succeeded =
+            peer.pairs.iter().any(|pair| pair.kind == attempt.candidate_kind() && pair.is_valid());
+        // If checks of the announced candidates connected meanwhile, the attempt neither succeeded nor failed.
+        if succeeded || end != AttemptEnd::Connected {
+            let took = ctx.now.saturating_duration_since(attempt.began());
+            ctx.events.push_back(Event::Attempted { method, succeeded, took });
+        }
+        let breaker = self.breakers.entry(method).or_insert_with(|| Breaker::new(method));
+        if end == AttemptEnd::Connected {
+            breaker.reset("connected");
+        } else {
+            breaker.on_failure(ctx.now, ctx.transactions.random_share());
+        }
+        self.last_ended = Some(ctx.now);
+        self.records.insert(method, attempt.record(ctx.now, outcome));
+    }
+
+    /// Waits a little before the next attempt, because one of the two sides has no sockets left for it.
+    fn pause(&mut self, ctx: &mut Context<'_>) {
+        let pause = BUSY_PAUSE.mul_f64(0.5 + ctx.transactions.random_share());
+        debug!(retry_ms = pause.as_millis(), reason = "no sockets left", "punching paused");
+        self.resumes_at = Some(ctx.now + pause);
+    }
+
+    /// Proposes an attempt if it is time for one; returns when to continue.
+    fn begin(&mut self, peer: &PeerState<'_>, ctx: &mut Context<'_>) -> Option<Instant> {
+        let remote = peer.remote;
+        let local_side = Side::of(&ctx.device.nat, &ctx.device.candidates);
+        let remote_side = Side::of(&remote.nat, &remote.candidates);
+        let known_since = self.note_sides(ctx.now, local_side, remote_side);
+        if remote.candidates.is_empty() || !ctx.device.config.direct {
+            return None;
+        }
+        let (methods, ready_at) = match strategy::choose(&local_side, &remote_side) {
+            Strategy::Predict => (vec![(Method::Predict, End::Local)], known_since),
+            Strategy::Spray(opener) => (vec![(Method::Spray, opener)], known_since),
+            Strategy::Either(opener) => {
+                let methods = vec![(Method::Predict, opener), (Method::Spray, opener)];
+                (methods, known_since + MEASUREMENT_WAIT)
+            }
+            Strategy::Checks | Strategy::Relay(_) => return None,
+        };
+        let proposes = strategy::is_proposer(&local_side, &remote_side, remote.controlling);
+        let delay = if proposes { Duration::ZERO } else { SECOND_PROPOSER_DELAY };
         let mut next: Option<Instant> = None;
-        for (method, opener) in methods.into_iter().filter(|(method, _)| permits(env.config, *method)) {
-            let pause = self.breakers.get(&method).and_then(|breaker| breaker.pause(env.now));
-            let at =
-                [pause, self.ended, self.resumes].into_iter().flatten().fold(ready, Instant::max) + delay;
-            if at <= env.now {
-                return self.propose(peer, env, me, (method, opener));
+        for (method, opener) in methods {
+            if !is_permitted(&ctx.device.config, method) {
+                continue;
+            }
+            let at = self.earliest(ctx.now, method).map_or(ready_at, |at| at.max(ready_at)) + delay;
+            if at <= ctx.now {
+                return self.propose(peer, ctx, local_side, (method, opener));
             }
             next = Some(next.map_or(at, |next| next.min(at)));
         }
         next
     }
 
+    /// Notes what is known about both NATs, and returns since when something has been. News close the breakers.
+    fn note_sides(&mut self, now: Instant, local: Side, remote: Side) -> Instant {
+        if self.sides != Some((local, remote)) {
+            self.sides = Some((local, remote));
+            self.close_breakers("NAT profile changed");
+            debug!(strategy = ?strategy::choose(&local, &remote), ?local, ?remote, "strategy chosen");
+        }
+        *self.known_since.get_or_insert(now)
+    }
+
+    /// Returns before when there must be no attempt by a method, if there is such a moment.
+    fn earliest(&self, now: Instant, method: Method) -> Option<Instant> {
+        let retry_at = self.breakers.get(&method).and_then(|breaker| breaker.retry_at(now));
+        [retry_at, self.last_ended, self.resumes_at].into_iter().flatten().max()
+    }
+
     fn propose(
         &mut self,
-        peer: &mut Peer,
-        env: &mut Env<'_>,
-        me: Side,
-        (method, opener): (Method, Who),
+        peer: &PeerState<'_>,
+        ctx: &mut Context<'_>,
+        local: Side,
+        (method, opener): (Method, End),
     ) -> Option<Instant> {
-        let part = match (method, opener) {
-            (Method::Spray, Who::Me) => prepare::OPEN,
-            (Method::Spray, Who::Peer) => prepare::spray(&me),
+        let action = match (method, opener) {
+            (Method::Spray, End::Local) => prediction::OPEN,
+            (Method::Spray, End::Remote) => prediction::spray_action(&local),
             _ => PunchAction::Predict,
         };
-        let number = env.rng.next_u32();
-        let Some(round) = Round::prepare(peer, env, me, part, (number, None)) else {
-            self.rest(env);
-            return self.resumes;
-        };
-        self.round = Some(round);
-        self.drive(peer, env)
+        let number = rand_core::RngCore::next_u32(ctx.transactions.rng());
+        self.attempt = PunchAttempt::prepare(peer, ctx, local, action, (number, None));
+        if self.attempt.is_none() {
+            self.pause(ctx);
+            return self.resumes_at;
+        }
+        self.drive(peer, ctx)
     }
 }
 
-impl Peer {
-    /// Does what punching has to do; returns when it wants to go on.
-    pub(crate) fn drive_punch(&mut self, env: &mut Env<'_>) -> Option<Instant> {
-        self.reap(env);
-        self.watch_traffic(env);
-        let mut punch = std::mem::take(&mut self.punch);
-        let next = punch.drive(self, env);
-        self.punch = punch;
-        next
-    }
-
-    /// Sockets that were asked for are open, or could not be opened.
-    pub(crate) fn sockets_opened(&mut self, env: &mut Env<'_>, opened: &[(SocketId, Option<u16>)]) {
-        match &mut self.punch.round {
-            Some(round) => round.opened(env, opened),
-            None => opened.iter().for_each(|(id, _)| env.sockets.close(*id, env.events)),
-        }
-    }
-
-    /// Whether some direct path carries packets both ways.
-    pub(crate) fn has_direct(&self) -> bool {
-        self.pairs.iter().any(|pair| pair.is_direct() && pair.state == State::Valid)
-    }
-
-    /// Gives up paths by extra sockets that have failed or are not used, and with the last path the socket.
-    fn reap(&mut self, env: &mut Env<'_>) {
-        let selected = self.selected;
-        let settled = self.is_direct_selected();
-        let over = |pair: &Pair| {
-            let idle = selected != Some(pair.path)
-                && settled
-                && pair.began.is_none_or(|began| began + KEEP_SPARE <= env.now);
-            is_extra(pair.path) && (pair.state == State::Failed || idle)
-        };
-        let gone: Vec<Pair> = self.pairs.extract_if(.., |pair| over(pair)).collect();
-        for pair in &gone {
-            crate::pairing::forget(pair, env);
-            self.release(env, pair.path.via);
-        }
-    }
-
-    /// Closes an extra socket if nothing uses it.
-    fn release(&self, env: &mut Env<'_>, via: Via) {
-        let Via::Socket(id) = via else { return };
-        let used = self.pairs.iter().any(|pair| pair.path.via == via)
-            || self.punch.round.as_ref().is_some_and(|round| round.holds(id));
-        if !used {
-            env.sockets.close(id, env.events);
-        }
-    }
-
-    fn is_direct_selected(&self) -> bool {
-        self.selected.and_then(|path| self.pair(path)).is_some_and(Pair::is_direct)
-    }
+/// Returns true if a method is switched on.
+const fn is_permitted(config: &Config, method: Method) -> bool {
+    let switched_on = match method {
+        Method::Predict => config.methods.predict,
+        Method::Spray => config.methods.spray,
+        _ => true,
+    };
+    config.direct && switched_on
 }
 
-/// Whether a path leaves by a socket of its own.
-pub(crate) fn is_extra(path: Path) -> bool {
-    matches!(path.via, Via::Socket(id) if id != SocketId::MAIN)
-}
+#[cfg(test)]
+mod tests {
+    use partyline_model::{Allocation, Candidate, Filtering, Mapping, NatProfile};
+    use partyline_wire::probe::Tag;
 
-/// Whether a method is switched on.
-pub(crate) fn permits(config: &Config, method: Method) -> bool {
-    config.direct
-        && match method {
-            Method::Predict => config.methods.predict,
-            Method::Spray => config.methods.spray,
-            _ => true,
+    use super::*;
+    use crate::{api::PeerParams, context::Shared, pairs::CandidatePairs, path::PeerId, remote::Remote};
+
+    /// One member's punching, without pairs: nothing ever gets through.
+    struct Member {
+        shared: Shared,
+        remote: Remote,
+        pairs: CandidatePairs,
+        punch: Punch,
+        now: Instant,
+        next: Option<Instant>,
+    }
+
+    fn symmetric(allocation: Allocation, host: u8) -> NatProfile {
+        NatProfile {
+            mapping: Some(Mapping::AddressAndPortDependent),
+            filtering: Some(Filtering::AddressDependent),
+            allocation: Some(allocation),
+            public: vec![[198, 51, 100, host].into()],
+            udp_blocked: Some(false),
+            ..NatProfile::default()
         }
+    }
+
+    fn candidates(host: u8) -> Vec<Candidate> {
+        let address = ([198, 51, 100, host], 40_000).into();
+        vec![Candidate { kind: CandidateKind::ServerReflexive, address }]
+    }
+
+    impl Member {
+        /// Two members behind NATs that preserve ports but map each destination to another one.
+        #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
+        fn new(me: u8) -> Self {
+            let other = 3 - me;
+            let mut shared = Shared::new([me; 32], Config::default());
+            shared.device.nat = symmetric(Allocation::Preserving, me);
+            shared.device.candidates = candidates(me);
+            let params = PeerParams {
+                probe_key: [7; 32],
+                local_tag: Tag([me; 8]),
+                remote_tag: Tag([other; 8]),
+                controlling: me == 1,
+                nat: symmetric(Allocation::Preserving, other),
+                candidates: candidates(other),
+            };
+            Self {
+                shared,
+                remote: Remote::new(PeerId(1), params),
+                pairs: CandidatePairs::default(),
+                punch: Punch::default(),
+                now: Instant::now(),
+                next: None,
+            }
+        }
+
+        fn call<R>(&mut self, what: impl FnOnce(&mut Punch, &PeerState<'_>, &mut Context<'_>) -> R) -> R {
+            let peer = PeerState { remote: &self.remote, pairs: &self.pairs, selected: None };
+            let mut ctx = self.shared.context(self.now);
+            let result = what(&mut self.punch, &peer, &mut ctx);
+            self.next = self.punch.drive(&peer, &mut ctx);
+            result
+        }
+
+        /// Drives until nothing is due, opening sockets as they are asked for. Returns the other events.
+        fn settle(&mut self) -> Vec<Event> {
+            let mut others = Vec::new();
+            self.call(|_, _, _| ());
+            while let Some(event) = self.shared.events.pop_front() {
+                match event {
+                    Event::OpenSockets(ids) => {
+                        let opened: Vec<_> = ids.iter().map(|id| (*id, Some(30_000 + id.0))).collect();
+                        self.call(|punch, _, ctx| punch.on_sockets_opened(ctx, &opened));
+                    }
+                    other => others.push(other),
+                }
+            }
+            others
+        }
+
+        fn signals(&mut self) -> Vec<Signal> {
+            let signal = |event| match event {
+                Event::Signal { bytes, .. } => Signal::decode(&bytes).ok(),
+                _ => None,
+            };
+            self.settle().into_iter().filter_map(signal).collect()
+        }
+
+        fn receive(&mut self, signal: Signal) {
+            self.call(|punch, peer, ctx| punch.on_signal(peer, ctx, signal));
+        }
+    }
+
+    fn is_offer(signal: &Signal) -> bool {
+        matches!(signal.body, Body::Offer(_))
+    }
+
+    #[test]
+    fn the_controlling_side_proposes_where_both_nats_are_alike() {
+        let offers = Member::new(1).signals();
+        assert!(matches!(&offers[..], [offer] if is_offer(offer)));
+        let mut second = Member::new(2);
+        assert_eq!(second.signals(), []);
+        assert_eq!(second.next, Some(second.now + SECOND_PROPOSER_DELAY));
+    }
+
+    #[test]
+    fn an_offer_is_answered_and_both_send_to_the_predicted_ports() {
+        let (mut one, mut other) = (Member::new(1), Member::new(2));
+        let offer = one.signals().remove(0);
+        other.receive(offer);
+        let answer = other.signals().remove(0);
+        assert!(matches!(answer.body, Body::Answer(_)));
+        one.receive(answer);
+        other.now = other.next.unwrap();
+        other.settle();
+        for member in [&mut one, &mut other] {
+            let ports: BTreeSet<u16> =
+                member.shared.transmits.iter().map(|sent| sent.destination.port()).collect();
+            assert_eq!(ports.into_iter().collect::<Vec<_>>(), [30_001, 30_002, 30_003, 30_004]);
+        }
+    }
+
+    #[test]
+    fn a_repeated_offer_is_answered_again_and_starts_nothing() {
+        let (mut one, mut other) = (Member::new(1), Member::new(2));
+        let offer = one.signals().remove(0);
+        other.receive(offer.clone());
+        let answer = other.signals();
+        other.receive(offer);
+        assert_eq!(other.signals(), answer);
+    }
+
+    #[test]
+    fn an_offer_without_answer_is_repeated_and_then_counts_as_failed() {
+        let mut one = Member::new(1);
+        let mut offers = one.signals().len();
+        while one.punch.attempt.is_some() {
+            one.now = one.next.unwrap();
+            let events = one.settle();
+            offers += events.iter().filter(|event| matches!(event, Event::Signal { .. })).count();
+            if events.iter().any(|event| matches!(event, Event::Attempted { succeeded: false, .. })) {
+                break;
+            }
+        }
+        assert_eq!(offers, 4);
+        let record = &one.punch.records(one.now)[&Method::Predict];
+        assert_eq!(record.outcome, AttemptOutcome::NoAnswer);
+        assert!(one.next > Some(one.now), "it waits before it tries again");
+    }
+
+    #[test]
+    fn where_both_propose_the_controlling_sides_attempt_counts() {
+        let (mut one, mut other) = (Member::new(1), Member::new(2));
+        other.settle();
+        other.now += SECOND_PROPOSER_DELAY;
+        let (first, second) = (one.signals().remove(0), other.signals().remove(0));
+        one.receive(second);
+        assert_eq!(one.signals(), []);
+        other.receive(first.clone());
+        let answer = other.signals().pop().unwrap();
+        assert_eq!(answer.attempt, first.attempt);
+    }
+
+    #[test]
+    fn a_method_that_is_switched_off_is_declined() {
+        let (mut one, mut other) = (Member::new(1), Member::new(2));
+        other.shared.device.config.methods.predict = false;
+        let offer = one.signals().remove(0);
+        other.receive(offer.clone());
+        let declined = Signal { attempt: offer.attempt, body: Body::End(EndReason::Failed) };
+        one.receive(declined.clone());
+        assert_eq!(other.signals(), vec![declined]);
+        assert!(one.punch.attempt.is_none());
+    }
+
+    #[test]
+    fn endpoints_that_the_peer_does_not_claim_are_never_sent_to() {
+        let (mut one, mut other) = (Member::new(1), Member::new(2));
+        let mut offer = one.signals().remove(0);
+        let Body::Offer(plan) = &mut offer.body else { panic!("no offer") };
+        plan.endpoints = vec![([192, 0, 2, 66], 53).into()];
+        other.receive(offer);
+        other.settle();
+        other.now = other.next.unwrap();
+        other.settle();
+        assert!(!other.shared.transmits.is_empty());
+        let own =
+            |sent: &crate::api::Transmit| sent.destination.ip() == std::net::IpAddr::from([198, 51, 100, 1]);
+        assert!(other.shared.transmits.iter().all(own));
+    }
+
+    #[test]
+    fn news_about_a_nat_end_the_pauses() {
+        let mut one = Member::new(1);
+        one.settle();
+        one.call(|punch, peer, ctx| punch.end(peer, ctx, AttemptEnd::Failed));
+        let paused = one.next.unwrap();
+        assert!(paused > one.now);
+        one.remote.nat.hairpin = Some(true);
+        assert!(one.signals().iter().any(is_offer));
+    }
+
+    #[test]
+    fn a_busy_peer_is_asked_again_without_counting_a_failure() {
+        let mut one = Member::new(1);
+        let offer = one.signals().remove(0);
+        one.receive(Signal { attempt: offer.attempt, body: Body::End(EndReason::Unavailable) });
+        let pause = one.next.unwrap() - one.now;
+        assert!(pause >= BUSY_PAUSE / 2 && pause <= BUSY_PAUSE * 3 / 2, "{pause:?}");
+        assert!(one.punch.breakers.is_empty());
+    }
+
+    #[test]
+    fn sockets_are_closed_when_the_attempt_ends() {
+        let mut one = Member::new(1);
+        one.settle();
+        one.call(|punch, peer, ctx| punch.end(peer, ctx, AttemptEnd::Failed));
+        let closed = one.shared.events.iter().filter(|event| matches!(event, Event::CloseSocket(_))).count();
+        assert_eq!(closed, 4);
+    }
 }

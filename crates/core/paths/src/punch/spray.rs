@@ -1,7 +1,7 @@
-//! The birthday paradox against random ports: one side opens many sockets, the other tries ports until it meets one.
+//! The birthday paradox against random ports: one side opens many sockets, the other tries ports until it finds one.
 //!
-//! With 256 of 64,512 ports open, a probe meets one with a chance of 1 in 252; 1,024 probes meet at least one with
-//! a chance of 98 %. The ports are tried in an order that visits each of them once.
+//! With 256 of 64,512 ports open, a probe finds one with a chance of 1 in 252, and 1,024 probes find at least one with
+//! a chance of 98 %. Ports are tried in an order that visits each of them once.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -9,27 +9,35 @@ use std::{
 };
 
 use rand_core::RngCore;
+use tracing::debug;
 
-use super::{round::Probes, sockets::Fresh};
+use super::probes::SentProbes;
 use crate::{
-    api::{Path, Via},
-    peer::{Env, Peer},
+    context::Context,
+    path::{Path, Via},
+    remote::Remote,
+    sockets::PunchSocket,
 };
 
-/// Ports that routers use.
+/// The lowest port that routers assign.
 const FIRST_PORT: u32 = 1024;
-const PORTS: u32 = 65_536 - FIRST_PORT;
-/// When the sockets are opened towards the other side once more, in case a packet was lost.
-const AGAIN: Duration = Duration::from_secs(3);
-/// How long after its last packet a side waits for an answer.
-const PATIENCE: Duration = Duration::from_millis(1500);
-/// Packets a second.
+/// Ports that routers assign.
+const PORT_COUNT: u32 = 65_536 - FIRST_PORT;
+/// How often all sockets are opened towards the other side; more than once in case a packet is lost.
+const OPENING_PASSES: u32 = 2;
+/// Interval between the begins of two such passes.
+const PASS_INTERVAL: Duration = Duration::from_secs(3);
+/// How long after its last packet a side waits for a response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Packets per second of one spray.
 const RATE: u32 = 200;
+/// Gap between two packets of one spray.
+const GAP: Duration = Duration::from_nanos(1_000_000_000 / RATE as u64);
 
-/// The side that is looked for.
+/// The side that opens sockets and waits to be found.
 #[derive(Debug)]
-pub(crate) struct Opening {
-    sockets: Vec<Fresh>,
+pub(super) struct SprayListener {
+    sockets: Vec<PunchSocket>,
     target: SocketAddr,
     next: usize,
     passes: u32,
@@ -37,137 +45,240 @@ pub(crate) struct Opening {
     until: Instant,
 }
 
-impl Opening {
-    /// `packets` is what the other side will try at most.
-    pub(crate) fn new(now: Instant, sockets: Vec<Fresh>, target: SocketAddr, packets: u16) -> Self {
-        let span = Duration::from_secs(1) * u32::from(packets) / RATE;
-        Self { sockets, target, next: 0, passes: 0, pass_began: now, until: now + span + PATIENCE * 2 }
+impl SprayListener {
+    /// Creates a listener that waits as long as the other side needs for `packets` probes.
+    pub(super) fn new(now: Instant, sockets: Vec<PunchSocket>, target: SocketAddr, packets: u16) -> Self {
+        let until = now + GAP * u32::from(packets) + RESPONSE_TIMEOUT * 2;
+        Self { sockets, target, next: 0, passes: 0, pass_began: now, until }
     }
 
-    pub(crate) const fn target(&self) -> SocketAddr {
+    /// Returns the address that the sockets are opened towards.
+    pub(super) const fn target(&self) -> SocketAddr {
         self.target
     }
 
     /// Opens all sockets towards another address.
-    pub(crate) fn retarget(&mut self, now: Instant, target: SocketAddr) {
+    pub(super) fn retarget(&mut self, now: Instant, target: SocketAddr) {
+        debug!(%target, reason = "probe came from another port", "spray listener opens its sockets anew");
         (self.target, self.next, self.passes, self.pass_began) = (target, 0, 0, now);
     }
 
-    pub(crate) fn holds(&self, path: Path) -> bool {
+    /// Returns true if a path has one of the sockets as its near end.
+    pub(super) fn owns(&self, path: Path) -> bool {
         self.sockets.iter().any(|socket| path.via == Via::Socket(socket.id))
     }
 
-    pub(crate) fn drive(
+    /// Sends what is due and the budget allows. Returns when to continue, or `None` once the time is over.
+    pub(super) fn drive(
         &mut self,
-        peer: &mut Peer,
-        env: &mut Env<'_>,
-        probes: &mut Probes,
+        remote: &Remote,
+        ctx: &mut Context<'_>,
+        probes: &mut SentProbes,
     ) -> Option<Instant> {
-        if env.now >= self.until {
+        if ctx.now >= self.until {
             return None;
         }
-        if self.next >= self.sockets.len() && self.passes < 2 && env.now >= self.pass_began + AGAIN {
-            (self.next, self.pass_began) = (0, env.now);
+        let pass_done = self.next >= self.sockets.len();
+        if pass_done && self.passes < OPENING_PASSES && ctx.now >= self.pass_began + PASS_INTERVAL {
+            (self.next, self.pass_began) = (0, ctx.now);
         }
         while let Some(socket) = self.sockets.get(self.next) {
-            if let Err(later) = env.budget.take(env.now) {
+            if let Err(later) = ctx.pacing.sprays.take(ctx.now) {
                 return Some(later.min(self.until));
             }
-            probes.send(peer, env, Path { via: Via::Socket(socket.id), remote: self.target });
+            probes.send(remote, ctx, Path { via: Via::Socket(socket.id), remote: self.target });
             self.next += 1;
             if self.next == self.sockets.len() {
                 self.passes += 1;
             }
         }
-        let again = (self.passes < 2).then(|| self.pass_began + AGAIN);
+        let again = (self.passes < OPENING_PASSES).then(|| self.pass_began + PASS_INTERVAL);
         Some(again.map_or(self.until, |at| at.min(self.until)))
     }
 }
 
-/// The order in which ports of a peer are tried: at random, each of them once before any is tried again. It goes on from
-/// round to round, since a port that was tried has a mapping in our own router already, and would not move a counting
-/// NAT on.
+/// The order in which the ports of a peer are tried: random, and each of them once before any is tried again.
+///
+/// It continues from attempt to attempt, since a port that was tried has a mapping in our own router already, and would
+/// not advance a contiguous allocation.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct PortOrder {
+pub(super) struct PortOrder {
     place: u32,
     stride: u32,
 }
 
 impl PortOrder {
-    pub(crate) fn new(rng: &mut impl RngCore) -> Self {
-        let mut stride = rng.next_u32() % PORTS;
-        while !coprime(stride, PORTS) {
-            stride = (stride + 1) % PORTS;
+    pub(super) fn new(rng: &mut impl RngCore) -> Self {
+        // A stride coprime to the number of ports visits all of them.
+        let mut stride = rng.next_u32() % PORT_COUNT;
+        while !is_coprime(stride, PORT_COUNT) {
+            stride = (stride + 1) % PORT_COUNT;
         }
-        Self { place: rng.next_u32() % PORTS, stride }
+        Self { place: rng.next_u32() % PORT_COUNT, stride }
     }
 
     fn next(&mut self) -> u16 {
         let port = FIRST_PORT + self.place;
-        self.place = (self.place + self.stride) % PORTS;
+        self.place = (self.place + self.stride) % PORT_COUNT;
         u16::try_from(port).unwrap_or(u16::MAX)
     }
 }
 
-/// The side that looks.
+/// The side that tries random ports.
 #[derive(Debug)]
-pub(crate) struct Spraying {
+pub(super) struct SpraySender {
     via: Via,
     ip: IpAddr,
-    pub(crate) sent: u16,
+    sent: u16,
+    /// Bounds the packets sent.
     packets: u16,
-    next: Instant,
+    next_at: Instant,
     until: Option<Instant>,
-    /// A port at which the other side heard us.
-    pub(crate) found: Option<SocketAddr>,
+    /// A port at which the other side received a probe, to be probed from the predicted ports.
+    found: Option<SocketAddr>,
 }
 
-impl Spraying {
-    pub(crate) const fn new(now: Instant, via: Via, ip: IpAddr, packets: u16) -> Self {
-        Self { via, ip, sent: 0, packets, next: now, until: None, found: None }
+impl SpraySender {
+    pub(super) const fn new(now: Instant, via: Via, ip: IpAddr, packets: u16) -> Self {
+        Self { via, ip, sent: 0, packets, next_at: now, until: None, found: None }
     }
 
-    /// Stops trying.
-    pub(crate) fn stop(&mut self) {
-        self.packets = self.sent;
+    /// Returns the number of ports tried.
+    pub(super) const fn sent(&self) -> u16 {
+        self.sent
     }
 
-    /// The port at which the other side heard us, once no more are tried.
-    pub(crate) fn take_found(&mut self) -> Option<SocketAddr> {
+    /// Notes a port at which the other side received a probe. No more are tried if `stop` is true; otherwise the
+    /// remaining probes still have to advance our own NAT's ports.
+    pub(super) fn on_found(&mut self, remote: SocketAddr, stop: bool) {
+        self.found.get_or_insert(remote);
+        if stop {
+            self.packets = self.sent;
+        }
+    }
+
+    /// Returns, once, the port at which the other side received a probe, as soon as no more are tried.
+    pub(super) const fn take_found(&mut self) -> Option<SocketAddr> {
         if self.sent < self.packets { None } else { self.found.take() }
     }
 
-    pub(crate) fn drive(
+    /// Sends what is due and the budget allows. Returns when to continue, or `None` once no response can arrive.
+    pub(super) fn drive(
         &mut self,
-        peer: &mut Peer,
-        env: &mut Env<'_>,
-        probes: &mut Probes,
+        remote: &Remote,
+        ctx: &mut Context<'_>,
+        probes: &mut SentProbes,
+        order: &mut PortOrder,
     ) -> Option<Instant> {
         while self.sent < self.packets {
-            if self.next > env.now {
-                return Some(self.next);
+            if self.next_at > ctx.now {
+                return Some(self.next_at);
             }
-            if let Err(later) = env.budget.take(env.now) {
+            if let Err(later) = ctx.pacing.sprays.take(ctx.now) {
                 return Some(later);
             }
-            let order = peer.ports.get_or_insert_with(|| PortOrder::new(env.rng));
-            let remote = SocketAddr::new(self.ip, order.next());
-            probes.send(peer, env, Path { via: self.via, remote });
+            let target = SocketAddr::new(self.ip, order.next());
+            probes.send(remote, ctx, Path { via: self.via, remote: target });
             self.sent += 1;
-            // A timer that came late does not slow the whole down.
-            let gap = Duration::from_secs(1) / RATE;
-            let late = env.now.saturating_duration_since(self.next).min(gap * 8);
-            self.next = env.now + gap - late.min(gap);
+            // A timer that fired late does not slow down the whole spray.
+            let late = ctx.now.saturating_duration_since(self.next_at).min(GAP);
+            self.next_at = ctx.now + GAP - late;
         }
-        let until = *self.until.get_or_insert(env.now + PATIENCE);
-        (until > env.now).then_some(until)
+        let until = *self.until.get_or_insert(ctx.now + RESPONSE_TIMEOUT);
+        (until > ctx.now).then_some(until)
     }
 }
 
-fn coprime(a: u32, b: u32) -> bool {
+const fn is_coprime(a: u32, b: u32) -> bool {
     let (mut a, mut b) = (a, b);
     while b != 0 {
         (a, b) = (b, a % b);
     }
     a == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use partyline_model::{NatProfile, SocketId};
+    use partyline_wire::probe::Tag;
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng as _;
+
+    use super::*;
+    use crate::{
+        api::{Config, PeerParams},
+        context::Shared,
+        path::PeerId,
+    };
+
+    fn remote() -> Remote {
+        let params = PeerParams {
+            probe_key: [7; 32],
+            local_tag: Tag([1; 8]),
+            remote_tag: Tag([2; 8]),
+            controlling: true,
+            nat: NatProfile::default(),
+            candidates: Vec::new(),
+        };
+        Remote::new(PeerId(1), params)
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
+    fn setting() -> (Shared, SentProbes, Instant) {
+        (Shared::new([1; 32], Config::default()), SentProbes::default(), Instant::now())
+    }
+
+    #[test]
+    fn each_port_is_tried_once_before_any_is_tried_again() {
+        let mut order = PortOrder::new(&mut ChaCha20Rng::from_seed([9; 32]));
+        let ports: BTreeSet<u16> = (0..PORT_COUNT).map(|_| order.next()).collect();
+        assert_eq!(ports.len(), PORT_COUNT as usize);
+        assert!(ports.first() >= Some(&1024));
+    }
+
+    #[test]
+    fn a_spray_sends_its_packets_at_the_rate_and_then_waits_for_a_response() {
+        let (mut shared, mut probes, begin) = setting();
+        let mut order = PortOrder::new(&mut ChaCha20Rng::from_seed([9; 32]));
+        let main = Via::Socket(SocketId::MAIN);
+        let mut sender = SpraySender::new(begin, main, [198, 51, 100, 1].into(), 400);
+        let (mut now, mut last_sent) = (begin, begin);
+        while let Some(next) = sender.drive(&remote(), &mut shared.context(now), &mut probes, &mut order) {
+            if sender.sent() < 400 {
+                last_sent = next;
+            }
+            now = next;
+        }
+        assert_eq!((sender.sent(), probes.count()), (400, 400));
+        assert_eq!((last_sent - begin).as_millis(), 399 * 5);
+        assert_eq!(now - last_sent, RESPONSE_TIMEOUT);
+    }
+
+    #[test]
+    fn a_sender_that_was_found_stops_unless_its_ports_have_to_advance() {
+        let target = ([198, 51, 100, 1], 5).into();
+        let (_, _, now) = setting();
+        let main = Via::Socket(SocketId::MAIN);
+        let mut sender = SpraySender::new(now, main, [198, 51, 100, 1].into(), 400);
+        sender.on_found(target, false);
+        assert_eq!(sender.take_found(), None);
+        sender.on_found(target, true);
+        assert_eq!((sender.take_found(), sender.take_found()), (Some(target), None));
+    }
+
+    #[test]
+    fn a_listener_opens_each_socket_twice() {
+        let (mut shared, mut probes, begin) = setting();
+        let sockets = (1..=10).map(|number| PunchSocket { id: SocketId(number), port: number }).collect();
+        let mut listener = SprayListener::new(begin, sockets, ([198, 51, 100, 1], 5).into(), 1000);
+        let mut now = begin;
+        while let Some(next) = listener.drive(&remote(), &mut shared.context(now), &mut probes) {
+            now = next;
+        }
+        assert_eq!(probes.count(), 20);
+        assert_eq!((now - begin).as_millis(), 1000 * 5 + 3000);
+        assert!(listener.owns(Path { via: Via::Socket(SocketId(3)), remote: listener.target() }));
+    }
 }

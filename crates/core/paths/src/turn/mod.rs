@@ -1,16 +1,23 @@
-//! A TURN client (RFC 8656) without input or output.
+//! A TURN client (RFC 8656) without input or output of its own.
 //!
-//! One [`Allocation`] is one try to get, and then to keep, one relayed address at one server over one transport. It
-//! asks without credentials, is challenged (401) with a realm and a nonce, asks again, and is given a relayed
-//! address. For every peer address a channel is bound, which also installs the permission for that address (RFC
-//! 8656, section 12); nothing is ever sent by Send indication. One Refresh request in every keepalive interval does
-//! three jobs: it keeps the NAT's mapping, extends the allocation, and notices a server that forgot it (437), which
-//! ends this allocation so that its owner can ask for another one.
+//! One [`Allocation`] is one attempt to get, and then to keep, one relayed address at one server over one transport.
+//!
+//! 1. An Allocate request without credentials is answered with 401, a realm and a nonce (RFC 8489, section 9.2). The
+//!    signed request is answered with a relayed address. An allocation that the server still remembers from an
+//!    earlier run (437) is released first.
+//! 2. For every peer address a channel is bound, which also installs the permission for that address (section 12).
+//!    Send indications are never used; Data indications are understood.
+//! 3. One Refresh request per keepalive interval has three purposes: it keeps the NAT mapping, extends the allocation, and
+//!    notices a server that lost it (437). That ends this allocation, so that its owner can ask for another one.
+//!
+//! `requests` retransmits, `channels` assigns channel numbers, `indication` parses Data indications. [`AllocationTest`]
+//! asks once whether a server grants allocations at all.
 
 mod allocation;
+mod allocation_test;
 mod channels;
 mod indication;
-mod trial;
+mod requests;
 
-pub(crate) use allocation::{Allocation, Change, Ending, Input};
-pub use trial::{AllocationTest, AllocationOutcome};
+pub(crate) use allocation::{Allocation, AllocationChange, AllocationEnd, ServerMessage};
+pub use allocation_test::{AllocationOutcome, AllocationTest};
