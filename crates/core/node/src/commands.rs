@@ -65,10 +65,10 @@ impl Node {
             Command::Join { link, display_name } => self.join(now, &link, display_name),
             Command::Invite { party, lifetime, role } => self.invite(now, party, lifetime, role),
             Command::Revoke { party, invite } => {
-                self.govern(now, party, |party, now, rng| party.revoke(now.unix, rng, invite))
+                self.govern(now, party, |party, now, rng| party.revoke_invite(now.unix, rng, invite))
             }
             Command::Kick { party, member } => {
-                self.govern(now, party, |party, now, rng| party.remove(now.unix, rng, member))
+                self.govern(now, party, |party, now, rng| party.remove_member(now.unix, rng, member))
             }
             Command::SetRange { party, range } => {
                 self.govern(now, party, |party, now, rng| party.set_range(now.unix, rng, range))
@@ -102,8 +102,8 @@ impl Node {
         let new = NewParty { name, display_name, servers, range };
         let mut membership = Membership::create(now.unix, &mut self.rng, &self.device, new)
             .map_err(|error| party_error(&error))?;
-        let invite = membership
-            .invite(now.unix, &mut self.rng, InviteLifetime::Day, Role::Member)
+        let (invite, _) = membership
+            .create_invite(now.unix, &mut self.rng, InviteLifetime::Day, Role::Member)
             .map_err(|error| party_error(&error))?;
         let party = self.admit(now, membership);
         Ok(Reply::Created { party, link: link(&invite) })
@@ -146,10 +146,9 @@ impl Node {
         Ok(Reply::Joined { party })
     }
 
-    fn admit(&mut self, now: Now, mut membership: Membership) -> PartyId {
+    fn admit(&mut self, now: Now, membership: Membership) -> PartyId {
         let party = membership.id();
         self.farewells.forget(party);
-        membership.take_changed();
         self.parties.insert(party, LocalParty::new(now.instant, membership, true));
         self.outputs.push_back(Output::Save);
         self.switch_on(now, party);
@@ -171,12 +170,11 @@ impl Node {
         role: Role,
     ) -> Result<Reply, AppError> {
         let local = self.parties.get_mut(&party).ok_or_else(unknown_party)?;
-        let invite = local
+        let (invite, outcome) = local
             .membership
-            .invite(now.unix, &mut self.rng, lifetime, role)
+            .create_invite(now.unix, &mut self.rng, lifetime, role)
             .map_err(|error| party_error(&error))?;
-        local.membership.take_changed();
-        self.outputs.push_back(Output::Save);
+        self.save_if(outcome.persist);
         Ok(Reply::Invite { link: link(&invite) })
     }
 
@@ -198,7 +196,7 @@ impl Node {
 
     fn leave(&mut self, now: Now, party: PartyId) -> Result<Reply, AppError> {
         let local = self.parties.get_mut(&party).ok_or_else(unknown_party)?;
-        let goodbyes = local.membership.leave(now.unix, &mut self.rng);
+        let goodbyes = local.membership.leave(now.unix, &mut self.rng).messages;
         for goodbye in goodbyes {
             self.deliver_without(now, party, &goodbye);
         }

@@ -176,10 +176,12 @@ impl Node {
 
     fn tell(&mut self, now: Now, party: PartyId, to: DeviceId, topic: &Topic) {
         let Some(local) = self.parties.get_mut(&party) else { return };
-        let sealed = local.membership.announcement(now.unix, &mut self.rng, topic, &self.reach);
-        if let Some(sealed) = sealed {
-            self.send_control(now.instant, party, to, &ControlMessage::Sealed { topic: *topic, sealed });
+        let outcome = local.membership.announcement(now.unix, &mut self.rng, topic, &self.reach);
+        for announcement in outcome.messages {
+            let message = ControlMessage::Sealed { topic: *topic, sealed: announcement.message };
+            self.send_control(now.instant, party, to, &message);
         }
+        self.save_if(outcome.persist);
     }
 
     /// Whether one server that we are at lists all these members on a topic.

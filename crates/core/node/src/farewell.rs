@@ -102,12 +102,15 @@ impl Node {
             let Some(room) = link.rooms.get(&access.topic) else {
                 link.rooms.insert(access.topic, Room::default());
                 let nowhere = Reachability::default();
-                let record = membership.announcement(now.unix, &mut self.rng, &access.topic, &nowhere);
-                frames.extend(record.and_then(|record| enter(membership, (&challenge, &access), record)));
+                let record =
+                    membership.announcement(now.unix, &mut self.rng, &access.topic, &nowhere).messages.pop();
+                frames.extend(
+                    record.and_then(|record| enter(membership, (&challenge, &access), record.message)),
+                );
                 continue;
             };
             if room.entered {
-                for goodbye in membership.leave(now.unix, &mut self.rng) {
+                for goodbye in membership.leave(now.unix, &mut self.rng).messages {
                     let Some(room) = link.rooms.get(&goodbye.topic) else { continue };
                     frames.extend(letters(membership, room, &goodbye, &mut self.next_message));
                 }

@@ -225,16 +225,16 @@ mod tests {
         let (host, guest) = (DeviceKey::generate(&mut rng), DeviceKey::generate(&mut rng));
         let membership = Membership::create(now, &mut rng, &host, party).expect("a party");
         let mut local = LocalParty::new(Instant::now(), membership, true);
-        let invite = local.membership.invite(now, &mut rng, InviteLifetime::Week, Role::Member);
-        let invite = invite.expect("an invite");
+        let invite = local.membership.create_invite(now, &mut rng, InviteLifetime::Week, Role::Member);
+        let (invite, _) = invite.expect("an invite");
         let mut friend =
             Membership::join(now, &mut rng, &guest, &invite, "Ben".to_owned()).expect("a member");
         let mut keys = Vec::new();
         for _ in 0..2 {
             let topic = friend.topic();
             let sealed = friend.announcement(now, &mut rng, &topic, &Reachability::default());
-            let heard = local.membership.receive(now, &mut rng, &topic, &sealed.expect("an announcement"));
-            assert_eq!(heard.expect("taken in").from, Some(friend.me()));
+            let received = local.membership.receive(now, &mut rng, &topic, &sealed.messages[0].message);
+            assert_eq!(received.expect("accepted").sender, friend.me());
             keys.push(local.keep_keys(friend.me()).expect("a key"));
             assert_eq!(keys.last(), local.membership.probe_key(&friend.me()).as_ref());
             assert_eq!(

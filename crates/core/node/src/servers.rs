@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use partyline_model::{AppError, DeviceId, ErrorCode, Now, PartyId, Topic};
-use partyline_party::{Membership, TopicAccess};
+use partyline_party::{Membership, Outgoing, TopicAccess};
 use partyline_wire::rendezvous::{
     ClientFrame, RefusalCode, ServerFrame, TopicMember, VERSION, proof_message,
 };
@@ -103,7 +103,7 @@ impl Node {
                 for local in
                     self.parties.values_mut().filter(|local| local.membership.servers().contains(&url))
                 {
-                    local.membership.note_server_time(now.unix, time);
+                    local.membership.on_server_time(now.unix, time);
                 }
                 self.sync_rooms(now);
                 self.say_farewells(now, id);
@@ -246,14 +246,15 @@ impl Node {
         else {
             return;
         };
-        let mut frames = Vec::new();
+        let (mut frames, mut persist) = (Vec::new(), false);
         for access in local.membership.topics() {
             let topic = access.topic;
             if link.rooms.get(&topic).is_some_and(|room| room.announced == local.revision) {
                 continue;
             }
-            let record = local.membership.announcement(now.unix, &mut self.rng, &topic, &self.reach);
-            let Some(record) = record else { continue };
+            let mut outcome = local.membership.announcement(now.unix, &mut self.rng, &topic, &self.reach);
+            persist |= outcome.persist;
+            let Some(Outgoing { message: record, .. }) = outcome.messages.pop() else { continue };
             if let Some(room) = link.rooms.get_mut(&topic) {
                 room.announced = local.revision;
                 frames.push(ClientFrame::Announce { topic, record });
@@ -264,6 +265,7 @@ impl Node {
             }
         }
         frames.iter().for_each(|frame| self.send_frame(id, frame));
+        self.save_if(persist);
     }
 
     pub(crate) fn send_frame(&mut self, id: ServerId, frame: &ClientFrame) {
@@ -322,7 +324,7 @@ pub(crate) fn enter(
     record: Vec<u8>,
 ) -> Option<ClientFrame> {
     let (topic, handle) = (access.topic, access.handle);
-    let proof = membership.prove(&topic, &proof_message(challenge, &topic, &handle))?;
+    let proof = membership.prove_topic_access(&topic, &proof_message(challenge, &topic, &handle))?;
     Some(ClientFrame::Enter { topic, handle, proof, record })
 }
 

@@ -79,7 +79,7 @@ impl Node {
     fn rename(&mut self, now: Now) {
         let name = self.settings.display_name.as_str();
         for local in self.parties.values_mut().filter(|_| !name.is_empty()) {
-            if local.membership.set_display_name(name) == Ok(true) {
+            if local.membership.set_display_name(name).is_ok_and(|outcome| outcome.persist) {
                 local.announce_soon(now.instant);
                 local.beacon_soon(now.instant);
             }

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use partyline_model::{AppError, DeviceId, ErrorCode, Now, PartyId, Topic};
-use partyline_party::{Departure, Dismissal, Effect, Outcome, Outgoing};
+use partyline_party::{Departure, Dismissal, Effect, Outcome, Outgoing, Received};
 use partyline_paths::PeerId;
 use partyline_wire::{beacon, rendezvous::ClientFrame};
 
@@ -39,24 +39,24 @@ impl Node {
         sealed: &[u8],
     ) -> Option<DeviceId> {
         let local = self.parties.get_mut(&party).filter(|local| local.on)?;
-        let outcome = match local.membership.receive(now.unix, &mut self.rng, topic, sealed) {
-            Ok(outcome) => outcome,
-            Err(refusal) => {
-                self.refusals.count(&refusal);
-                return None;
-            }
-        };
-        let from = outcome.from;
+        let Received { sender: from, outcome } =
+            match local.membership.receive(now.unix, &mut self.rng, topic, sealed) {
+                Ok(received) => received,
+                Err(refusal) => {
+                    self.refusals.count(&refusal);
+                    return None;
+                }
+            };
         if outcome.effects.iter().any(|effect| matches!(effect, Effect::MemberGone(_, Departure::Left))) {
             local.goodbyes.note(now.instant, *topic, sealed);
         }
         // Signals are for us alone, and old in a moment.
         let lasting = !outcome.effects.iter().any(|effect| matches!(effect, Effect::Signal { .. }));
-        if let Some(from) = from.filter(|_| lasting) {
+        if lasting {
             self.note_letter(now, party, from, (topic, sealed), channel);
         }
         self.apply(now, party, outcome);
-        from
+        Some(from)
     }
 
     /// Acts on what a membership says changed.
@@ -64,7 +64,7 @@ impl Node {
         for effect in outcome.effects {
             self.act(now, party, effect);
         }
-        if self.parties.get_mut(&party).is_some_and(|local| local.membership.take_claims_changed()) {
+        if outcome.addresses_changed {
             self.sync_addresses(now.instant, party);
         }
         for message in outcome.messages {
@@ -73,11 +73,16 @@ impl Node {
         self.sync_device(now, party);
         if let Some(local) = self.parties.get_mut(&party) {
             local.plan(now);
-            if local.membership.take_changed() {
-                self.outputs.push_back(Output::Save);
-            }
         }
+        self.save_if(outcome.persist);
         self.touch();
+    }
+
+    /// Asks for the state to be written if a membership does.
+    pub(crate) fn save_if(&mut self, persist: bool) {
+        if persist {
+            self.outputs.push_back(Output::Save);
+        }
     }
 
     fn act(&mut self, now: Now, party: PartyId, effect: Effect) {
@@ -110,9 +115,9 @@ impl Node {
     pub(crate) fn signal(&mut self, now: Now, peer: PeerId, bytes: Vec<u8>) {
         let Some((party, device)) = self.peers.member(peer) else { return };
         let Some(local) = self.parties.get_mut(&party).filter(|local| local.on) else { return };
-        if let Some(message) = local.membership.signal(now.unix, &mut self.rng, &device, bytes) {
-            self.deliver(now, party, &message);
-        }
+        let outcome = local.membership.signal(now.unix, &mut self.rng, &device, bytes);
+        outcome.messages.iter().for_each(|message| self.deliver(now, party, message));
+        self.save_if(outcome.persist);
     }
 
     /// A lapsed membership goes on listening, since a confirmation or the right time may revive it; others are over.
@@ -244,9 +249,13 @@ impl Node {
     pub(crate) fn send_beacon(&mut self, now: Now, party: PartyId, to: Option<std::net::SocketAddr>) {
         let Some(local) = self.parties.get_mut(&party) else { return };
         let Some(topic) = local.membership.topics().into_iter().find(|access| access.current) else { return };
-        if let Some(bytes) = local.membership.beacon(now.unix, &mut self.rng, &topic.topic, &self.reach) {
-            self.outputs.push_back(Output::Beacon { to, bytes });
+        let outcome = local.membership.beacon(now.unix, &mut self.rng, &topic.topic, &self.reach);
+        for message in outcome.messages {
+            if let Some(bytes) = beacon::encode(&message.topic, &message.message) {
+                self.outputs.push_back(Output::Beacon { to, bytes });
+            }
         }
+        self.save_if(outcome.persist);
     }
 
     /// Takes a LAN beacon; whose it is shows when it is opened.

@@ -18,12 +18,12 @@ pub struct ClockSkew {
     /// Whether this computer's clock is behind (else ahead).
     pub behind: bool,
     /// Compared with whose.
-    pub witness: Witness,
+    pub witness: ClockReference,
 }
 
 /// Whose clock differs from this computer's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Witness {
+pub enum ClockReference {
     /// A rendezvous server's: most likely this computer's clock is wrong.
     Server,
     /// A member's: one of the two is wrong.
@@ -46,12 +46,12 @@ impl ClockWatch {
         self.server = (by > CLOCK_TOLERANCE).then_some(ClockSkew {
             by,
             behind: theirs > now,
-            witness: Witness::Server,
+            witness: ClockReference::Server,
         });
     }
 
     pub(crate) fn note_message(&mut self, now: Timestamp, sender: DeviceId, sent_at: Timestamp) {
-        let (by, witness) = (sent_at.since(now), Witness::Member(sender));
+        let (by, witness) = (sent_at.since(now), ClockReference::Member(sender));
         if by > CLOCK_TOLERANCE {
             self.member = Some(ClockSkew { by, behind: true, witness });
         } else if self.member.is_some_and(|skew| skew.witness == witness) {

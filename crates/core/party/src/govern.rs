@@ -30,13 +30,13 @@ impl Membership {
     ///
     /// # Errors
     /// When this device may not invite, or has not caught up with the party.
-    pub fn invite(
+    pub fn create_invite(
         &mut self,
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
         lifetime: InviteLifetime,
         role: Role,
-    ) -> Result<Invite, PartyError> {
+    ) -> Result<(Invite, Outcome), PartyError> {
         let (issuer, signer) = match self.authority() {
             Some(authority) if role != Role::Owner => (Issuer::Authority, authority),
             None if role == Role::Member && self.role() == Role::CoOwner => {
@@ -57,8 +57,7 @@ impl Membership {
         let not_after = lifetime.duration().map_or(Expiry::NEVER, |span| Expiry::at(now.plus(span)));
         let grant = chain::grant(&signer, &self.state.party, issuer, id, not_after, role);
         self.state.issued.push(Issued { id, not_after, role, commitment: self.epoch.commitment });
-        self.changed = true;
-        Ok(Invite {
+        let invite = Invite {
             party: self.state.party,
             name: self.name().to_owned(),
             inviter: self.display_name().to_owned(),
@@ -70,7 +69,8 @@ impl Membership {
             role,
             issuer,
             signature: grant.signature,
-        })
+        };
+        Ok((invite, self.finish(Outcome { persist: true, ..Outcome::default() })))
     }
 
     /// Open invites made here: which, until when, and what they make of the joiner.
@@ -84,7 +84,7 @@ impl Membership {
     ///
     /// # Errors
     /// When this device may not, or the charter is full.
-    pub fn revoke(
+    pub fn revoke_invite(
         &mut self,
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
@@ -97,7 +97,7 @@ impl Membership {
     ///
     /// # Errors
     /// When this device may not, there is no such member, or the charter is full.
-    pub fn remove(
+    pub fn remove_member(
         &mut self,
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
@@ -115,7 +115,7 @@ impl Membership {
     ///
     /// # Errors
     /// When this is not the owner's device, there is no such member, or there are too many.
-    pub fn appoint(
+    pub fn set_co_owner(
         &mut self,
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
@@ -262,25 +262,29 @@ impl Membership {
         charter: Charter,
         renewed: Option<Epoch>,
     ) -> Outcome {
-        let mut out =
-            Outcome { effects: vec![Effect::CharterChanged, Effect::Announce], ..Outcome::default() };
+        let mut out = Outcome {
+            effects: vec![Effect::CharterChanged, Effect::Announce],
+            persist: true,
+            addresses_changed: true,
+            ..Outcome::default()
+        };
         let (topic, audience) = (self.epoch.topic, self.listed.clone());
         self.state.charter = Some(charter);
         if let Some(epoch) = renewed {
-            self.rotate(now, epoch);
-            out.effects.push(Effect::Rekeyed);
+            self.rotate(now, epoch, &mut out);
+            out.push(Effect::Rekeyed);
         }
-        (self.changed, self.claims_changed) = (true, true);
         self.refresh(now, &mut out);
         for device in audience {
             let stays = self.listed.contains(&device);
             let charter = || self.charter_update_for(&device).map(|update| Body::Charter(Box::new(update)));
             let body =
                 if stays && topic != self.epoch.topic { self.rekey_for(&device, rng) } else { charter() };
-            out.messages.extend(body.and_then(|body| self.send(now, rng, &topic, device, body)));
+            if let Some(body) = body {
+                self.send(now, rng, &topic, device, body, &mut out);
+            }
         }
-        out.say_once();
-        out
+        self.finish(out)
     }
 
     /// After hearing of a charter: the owner takes an amendment over, a co-owner repeats what got lost.
@@ -305,8 +309,7 @@ impl Membership {
             lost.then(|| self.amend(now, rng, &wanted))
         };
         if let Some(Ok(done)) = done {
-            out.effects.extend(done.effects);
-            out.messages.extend(done.messages);
+            out.merge(done);
         }
     }
 }

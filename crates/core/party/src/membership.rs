@@ -13,7 +13,7 @@ use partyline_wire::{
 use rand_core::{CryptoRng, RngCore};
 
 use crate::{
-    JoinError, PartyError, Standing, chain,
+    Effect, JoinError, Outcome, PartyError, Standing, chain,
     clock::ClockWatch,
     keys::{DeviceKey, Epoch, Secret, tunnel_public},
     roster::Roster,
@@ -46,7 +46,7 @@ pub struct TopicAccess {
 }
 
 /// How far sequence numbers, which are milliseconds of the clock, may run ahead of the stored one.
-pub(crate) const SEQUENCE_SLACK: u64 = 60_000;
+pub(crate) const SEQUENCE_SLACK: u64 = 600_000;
 
 /// One party on one device.
 pub struct Membership {
@@ -60,10 +60,7 @@ pub struct Membership {
     pub(crate) listed: BTreeSet<DeviceId>,
     pub(crate) standing: Standing,
     pub(crate) clock: ClockWatch,
-    pub(crate) changed: bool,
-    /// Host numbers that are claimed, who counts among the claimants, or the range they are in.
-    pub(crate) claims_changed: bool,
-    /// The last sequence number that the caller was asked to store.
+    /// The last sequence number that the caller was asked to persist.
     pub(crate) stored_sequence: u64,
 }
 
@@ -114,7 +111,7 @@ impl Membership {
             },
         ));
         membership.state.authority = Some(authority);
-        membership.refresh(now, &mut crate::Outcome::default());
+        membership.settle(now);
         Ok(membership)
     }
 
@@ -148,7 +145,7 @@ impl Membership {
             Self::enter(now, rng, device, invite.party, (secret, display_name), (grant, &key));
         membership.state.invited_name.clone_from(&invite.name);
         membership.state.invited_servers.clone_from(&invite.servers);
-        membership.refresh(now, &mut crate::Outcome::default());
+        membership.settle(now);
         Ok(membership)
     }
 
@@ -204,10 +201,8 @@ impl Membership {
             return Err(PartyError::WrongDevice);
         }
         let mut membership = Self::wake(device, state, rng);
-        membership.refresh(now, &mut crate::Outcome::default());
-        membership.changed = false;
+        membership.settle(now);
         // Past everything said since the state was stored, even if the clock has been set back since.
-        membership.stored_sequence = membership.state.sequence;
         membership.state.sequence = membership.state.sequence.saturating_add(2 * SEQUENCE_SLACK);
         Ok(membership)
     }
@@ -222,28 +217,43 @@ impl Membership {
             listed: BTreeSet::new(),
             standing: Standing::Unconfirmed { until: None },
             clock: ClockWatch::default(),
-            changed: true,
-            claims_changed: true,
             stored_sequence: 0,
         };
         membership.start_session(rng);
         membership
     }
 
-    /// Goes by another name from now on; says whether that is news, which the caller then announces. The certificate keeps
-    /// the name it was signed with: an invite's key, and the owner's confirmation, would be needed for another one.
+    /// Judges everybody for the first time. The caller reads the result from [`Self::members`], and writes the state of a
+    /// party that is new.
+    fn settle(&mut self, now: Timestamp) {
+        let mut out = Outcome { addresses_changed: true, ..Outcome::default() };
+        self.refresh(now, &mut out);
+        self.stored_sequence = self.state.sequence;
+    }
+
+    /// Changes the name this device's user goes by; the outcome is empty if it is the same. The certificate keeps the
+    /// name it was signed with: an invite's key, and the owner's confirmation, would be needed for another one.
     ///
     /// # Errors
     /// When the name breaks the rules.
-    pub fn set_display_name(&mut self, name: &str) -> Result<bool, PartyError> {
+    pub fn set_display_name(&mut self, name: &str) -> Result<Outcome, PartyError> {
         check_display_name(name)?;
-        if name == self.display_name() {
-            return Ok(false);
+        let mut out = Outcome::default();
+        if name != self.display_name() {
+            let signed = self.state.certificate.claims().name == name;
+            self.state.name = (!signed).then(|| name.to_owned());
+            out.persist = true;
+            out.push(Effect::Announce);
         }
-        let signed = self.state.certificate.claims().name == name;
-        self.state.name = (!signed).then(|| name.to_owned());
-        self.changed = true;
-        Ok(true)
+        Ok(self.finish(out))
+    }
+
+    /// The caller is about to write the state, sequence number included, if the outcome asks for it.
+    pub(crate) const fn finish(&mut self, out: Outcome) -> Outcome {
+        if out.persist {
+            self.stored_sequence = self.state.sequence;
+        }
+        out
     }
 
     /// Draws a new session nonce, which makes all probe keys new. Making, joining and restoring do it too.

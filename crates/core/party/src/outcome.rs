@@ -4,28 +4,45 @@ use partyline_model::{DeviceId, Handle, Topic};
 
 use crate::Dismissal;
 
-/// What an input changed, and what to send because of it.
+/// Everything one input of a [`Membership`](crate::Membership) asks of its caller.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[must_use = "replies are to be sent and effects to be acted on"]
+#[must_use = "messages must be sent, effects acted on and the state persisted"]
 pub struct Outcome {
-    /// Who sent the message; `None` if nothing was received.
-    pub from: Option<DeviceId>,
-    /// In the order they happened.
+    /// What changed, in the order in which it happened, each at most once.
     pub effects: Vec<Effect>,
-    /// Over whichever channels reach the receiver.
+    /// Messages to send over every channel that reaches their receiver.
     pub messages: Vec<Outgoing>,
+    /// True if [`Membership::state`](crate::Membership::state) must be written to disk now.
+    pub persist: bool,
+    /// True if anything changed that decides which member holds which virtual address: a claim, the set of members
+    /// or the range.
+    pub addresses_changed: bool,
 }
 
 impl Outcome {
-    /// Several causes may ask for the same thing; once is enough.
-    pub(crate) fn say_once(&mut self) {
-        let mut said = Vec::new();
-        self.effects.retain(|effect| {
-            let new = !said.contains(effect);
-            said.push(effect.clone());
-            new
-        });
+    /// Appends what a later input asks for. Effects that are already listed are not repeated.
+    pub fn merge(&mut self, other: Self) {
+        other.effects.into_iter().for_each(|effect| self.push(effect));
+        self.messages.extend(other.messages);
+        self.persist |= other.persist;
+        self.addresses_changed |= other.addresses_changed;
     }
+
+    /// Adds an effect unless another cause has asked for it already.
+    pub(crate) fn push(&mut self, effect: Effect) {
+        if !self.effects.contains(&effect) {
+            self.effects.push(effect);
+        }
+    }
+}
+
+/// A message that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// The device that signed the message.
+    pub sender: DeviceId,
+    /// What the message changed and the replies to it.
+    pub outcome: Outcome,
 }
 
 /// Something that changed.

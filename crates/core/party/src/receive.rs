@@ -7,7 +7,6 @@
 use partyline_model::{DeviceId, Role, Timestamp, Topic};
 use partyline_wire::{
     announcement::Announcement,
-    beacon,
     exact::Exact,
     membership::{Certificate, Charter, Confirmation, Stamp},
     sealed::{Body, CharterUpdate, MAX_SEALED, Message, Rekey, RekeyContent, decode_plaintext, subject},
@@ -16,7 +15,7 @@ use rand_core::{CryptoRng, RngCore};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
-    Dismissal, Effect, MAX_MEMBERS, Membership, Outcome, Refusal, chain,
+    Dismissal, Effect, MAX_MEMBERS, Membership, Outcome, Received, Refusal, chain,
     keys::{Epoch, Secret, is_signed_by, tag_of},
     rules::Rules,
     seal::{open, seal},
@@ -44,12 +43,12 @@ impl Membership {
         rng: &mut (impl CryptoRng + RngCore),
         topic: &Topic,
         sealed: &[u8],
-    ) -> Result<Outcome, Refusal> {
+    ) -> Result<Received, Refusal> {
         let Message { sender, sequence, sent_at, body, .. } = self.unseal(topic, sealed)?.value().clone();
         if !self.state.roster.is_fresh(&sender, sequence) {
             return Err(Refusal::Replayed);
         }
-        let mut out = Outcome { from: Some(sender), ..Outcome::default() };
+        let mut out = Outcome::default();
         match body {
             Body::Announce(announcement) => {
                 self.hear_announcement(now, rng, topic, (sender, sequence), *announcement, &mut out)?;
@@ -58,9 +57,9 @@ impl Membership {
             Body::Rekey(rekey) => self.hear_rekey(now, sender, &rekey, &mut out)?,
             Body::Signal(bytes) => {
                 self.expect_member(now, &sender)?;
-                out.effects.push(Effect::Signal { from: sender, bytes });
+                out.push(Effect::Signal { from: sender, bytes });
             }
-            Body::Leave => self.hear_goodbye(&sender, sequence)?,
+            Body::Leave => self.hear_goodbye(&sender, sequence, &mut out)?,
         }
         self.state.roster.note(&sender, sequence);
         if self.listed.contains(&sender) {
@@ -72,23 +71,8 @@ impl Membership {
         } else {
             self.refresh_one(now, sender, &mut out);
         }
-        out.say_once();
-        Ok(out)
-    }
-
-    /// Takes in a LAN beacon.
-    ///
-    /// # Errors
-    /// Says why it was dropped; [`Refusal::UnknownTopic`] if it belongs to another party.
-    pub fn receive_beacon(
-        &mut self,
-        now: Timestamp,
-        rng: &mut (impl CryptoRng + RngCore),
-        datagram: &[u8],
-    ) -> Result<(Topic, Outcome), Refusal> {
-        let (tag, sealed) = beacon::decode(datagram).ok_or(Refusal::Malformed)?;
-        let topic = self.topic_by_tag(tag).ok_or(Refusal::UnknownTopic)?;
-        self.receive(now, rng, &topic, sealed).map(|outcome| (topic, outcome))
+        let outcome = self.finish(out);
+        Ok(Received { sender, outcome })
     }
 
     fn unseal(&self, topic: &Topic, sealed: &[u8]) -> Result<Exact<Message>, Refusal> {
@@ -120,7 +104,7 @@ impl Membership {
         announcement: Announcement,
         out: &mut Outcome,
     ) -> Result<(), Refusal> {
-        self.check_announcement(&sender, &announcement)?;
+        self.check_announcement(&sender, &announcement, out)?;
         let (charter, secret) = (announcement.charter, announcement.secret);
         let knows_confirmation = announcement.confirmation.is_some();
         let listed = &self.listed;
@@ -128,11 +112,11 @@ impl Membership {
         let record = admitted.ok_or(Refusal::Full)?;
         let claim = (record.digest, record.host());
         let changed = record.update(announcement, sequence, now);
-        self.claims_changed |= claim != (record.digest, record.host());
+        out.addresses_changed |= claim != (record.digest, record.host());
         if changed && self.listed.contains(&sender) {
-            out.effects.push(Effect::MemberChanged(sender));
+            out.push(Effect::MemberChanged(sender));
         }
-        self.changed |= changed;
+        out.persist |= changed;
         self.confirm_if_owner(now, rng, &sender, out);
 
         let answer = self.answer_to(now, &sender, charter, secret, knows_confirmation);
@@ -142,12 +126,19 @@ impl Membership {
             Answer::Rekey => self.rekey_for(&sender, rng),
             Answer::Ask => Some(self.announce(None)),
         };
-        out.messages.extend(body.and_then(|body| self.send(now, rng, topic, sender, body)));
+        if let Some(body) = body {
+            self.send(now, rng, topic, sender, body, out);
+        }
         Ok(())
     }
 
     /// Everything that makes an announcement worth keeping, before anything is kept.
-    fn check_announcement(&mut self, sender: &DeviceId, announcement: &Announcement) -> Result<(), Refusal> {
+    fn check_announcement(
+        &mut self,
+        sender: &DeviceId,
+        announcement: &Announcement,
+        out: &mut Outcome,
+    ) -> Result<(), Refusal> {
         let Announcement { certificate, confirmation, .. } = announcement;
         let known = self.state.roster.get(sender);
         let same = known.is_some_and(|record| record.certificate == *certificate);
@@ -167,7 +158,7 @@ impl Membership {
         if known.is_none() && self.listed.len() + 1 >= MAX_MEMBERS {
             return Err(Refusal::Full);
         }
-        if same { Ok(()) } else { self.check_tunnel_key(sender, certificate, confirmation.is_some()) }
+        if same { Ok(()) } else { self.check_tunnel_key(sender, certificate, confirmation.is_some(), out) }
     }
 
     /// A tunnel key belongs to whoever showed it first, unless only the other one is confirmed.
@@ -176,6 +167,7 @@ impl Membership {
         sender: &DeviceId,
         certificate: &Certificate,
         confirmed: bool,
+        out: &mut Outcome,
     ) -> Result<(), Refusal> {
         let tunnel = certificate.claims().tunnel;
         if tunnel == self.tunnel_public() {
@@ -188,7 +180,7 @@ impl Membership {
             Some((device, false)) => {
                 self.state.roster.remove(&device);
                 self.listed.remove(&device);
-                self.claims_changed = true;
+                out.addresses_changed = true;
                 Ok(())
             }
             None => Ok(()),
@@ -210,13 +202,12 @@ impl Membership {
         }
         record.confirmation = Some(chain::confirm(&authority, &record.certificate));
         let appointed = record.certificate.claims().grant.role == Role::CoOwner;
-        self.changed = true;
+        out.persist = true;
         if self.listed.contains(device) {
-            out.effects.push(Effect::MemberChanged(*device));
+            out.push(Effect::MemberChanged(*device));
         }
-        if appointed && let Ok(done) = self.appoint(now, rng, *device, true) {
-            out.effects.extend(done.effects);
-            out.messages.extend(done.messages);
+        if appointed && let Ok(done) = self.set_co_owner(now, rng, *device, true) {
+            out.merge(done);
         }
     }
 
@@ -302,16 +293,16 @@ impl Membership {
         }
         self.adopt(content.update, out);
         if epoch.commitment != self.epoch.commitment {
-            self.rotate(now, epoch);
-            out.effects.extend([Effect::Rekeyed, Effect::Announce]);
+            self.rotate(now, epoch, out);
+            [Effect::Rekeyed, Effect::Announce].into_iter().for_each(|effect| out.push(effect));
         }
         Ok(())
     }
 
-    fn hear_goodbye(&mut self, sender: &DeviceId, sequence: u64) -> Result<(), Refusal> {
+    fn hear_goodbye(&mut self, sender: &DeviceId, sequence: u64, out: &mut Outcome) -> Result<(), Refusal> {
         let record = self.state.roster.get_mut(sender).ok_or(Refusal::UnknownSender)?;
         record.leave(sequence);
-        self.changed = true;
+        out.persist = true;
         Ok(())
     }
 
@@ -344,10 +335,10 @@ impl Membership {
         self.state.confirmation = update.confirmation.or(self.state.confirmation);
         if self.state.charter.as_ref() != Some(&update.charter) {
             self.state.charter = Some(update.charter);
-            self.claims_changed = true;
-            out.effects.extend([Effect::CharterChanged, Effect::Announce]);
+            out.addresses_changed = true;
+            [Effect::CharterChanged, Effect::Announce].into_iter().for_each(|effect| out.push(effect));
         }
-        self.changed = true;
+        out.persist = true;
     }
 }
 

@@ -50,7 +50,7 @@ pub struct Member<'a> {
     /// What it says of its NAT.
     pub nat: Option<&'a NatProfile>,
     /// When it was last heard, by this device's clock.
-    pub last_heard: Timestamp,
+    pub last_received: Timestamp,
 }
 
 impl Member<'_> {
@@ -68,7 +68,7 @@ pub(crate) struct Record {
     pub(crate) digest: [u8; 32],
     pub(crate) confirmation: Option<Confirmation>,
     pub(crate) presence: Option<Presence>,
-    pub(crate) last_heard: Timestamp,
+    pub(crate) last_received: Timestamp,
     seen: Seen,
     /// Sequence of the message that certificate, presence and goodbye each came by; 0 for never.
     announced: u64,
@@ -83,7 +83,7 @@ impl Record {
             certificate,
             confirmation: None,
             presence: None,
-            last_heard: Timestamp::default(),
+            last_received: Timestamp::default(),
             seen: Seen::default(),
             announced: 0,
             present: 0,
@@ -121,7 +121,7 @@ impl Record {
     /// Takes over what is newer in a checked announcement; says whether anything changed.
     pub(crate) fn update(&mut self, announcement: Announcement, sequence: u64, now: Timestamp) -> bool {
         let mut changed = false;
-        self.last_heard = now;
+        self.last_received = now;
         if sequence < self.announced && self.certificate != announcement.certificate {
             return false;
         }
@@ -131,7 +131,7 @@ impl Record {
                 let seen = std::mem::take(&mut self.seen);
                 *self = Self {
                     announced: sequence,
-                    last_heard: now,
+                    last_received: now,
                     seen,
                     left: self.left,
                     ..Self::new(announcement.certificate)
@@ -184,7 +184,7 @@ impl Roster {
                 .0
                 .iter()
                 .filter(|(device, _)| !counts(device))
-                .min_by_key(|(_, record)| record.last_heard);
+                .min_by_key(|(_, record)| record.last_received);
             let stale = *stale?.0;
             self.0.remove(&stale);
         }

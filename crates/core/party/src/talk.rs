@@ -3,7 +3,6 @@
 use partyline_model::{DeviceId, Timestamp, Topic};
 use partyline_wire::{
     announcement::{Announcement, MAX_BEACON_CANDIDATES, MAX_CANDIDATES, MAX_PUBLIC, Presence, Reachability},
-    beacon,
     exact::Exact,
     membership::Charter,
     sealed::{Body, MAX_SEALED, MAX_SIGNAL, Message, encode_plaintext, subject},
@@ -22,54 +21,63 @@ use crate::{
 
 impl Membership {
     /// What to announce on a topic: how this device can be reached on the current one, who it is on old ones.
-    /// `None` on unknown topics.
+    /// The outcome holds one message to everybody, or none on unknown topics.
     pub fn announcement(
         &mut self,
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
         topic: &Topic,
         reach: &Reachability,
-    ) -> Option<Vec<u8>> {
-        let presence = self.may_show_itself_on(topic).then(|| self.presence(reach, MAX_CANDIDATES));
-        let body = self.announce(presence);
-        self.say(now, rng, topic, None, body)
+    ) -> Outcome {
+        self.announce_within(now, rng, topic, reach, MAX_CANDIDATES)
     }
 
-    /// The same as a LAN beacon datagram, with fewer candidates.
+    /// The same with fewer candidates, so that [`partyline_wire::beacon::encode`] makes a LAN beacon of the message.
     pub fn beacon(
         &mut self,
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
         topic: &Topic,
         reach: &Reachability,
-    ) -> Option<Vec<u8>> {
-        let presence = self.may_show_itself_on(topic).then(|| self.presence(reach, MAX_BEACON_CANDIDATES));
-        let body = self.announce(presence);
-        let sealed = self.say(now, rng, topic, None, body)?;
-        beacon::encode(topic, &sealed)
+    ) -> Outcome {
+        self.announce_within(now, rng, topic, reach, MAX_BEACON_CANDIDATES)
     }
 
-    /// A signal from one path machine to another; `None` if there is no such member or the signal is too long.
+    fn announce_within(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        reach: &Reachability,
+        limit: usize,
+    ) -> Outcome {
+        let presence = self.may_show_itself_on(topic).then(|| self.presence(reach, limit));
+        let (body, mut out) = (self.announce(presence), Outcome::default());
+        self.broadcast(now, rng, topic, body, &mut out);
+        self.finish(out)
+    }
+
+    /// A signal from one path machine to another; no message if there is no such member or the signal is too long.
     pub fn signal(
         &mut self,
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
         to: &DeviceId,
         bytes: Vec<u8>,
-    ) -> Option<Outgoing> {
-        let known = self.listed.contains(to) && bytes.len() <= MAX_SIGNAL;
-        let topic = self.epoch.topic;
-        known.then(|| self.send(now, rng, &topic, *to, Body::Signal(bytes))).flatten()
+    ) -> Outcome {
+        let (topic, mut out) = (self.epoch.topic, Outcome::default());
+        if self.listed.contains(to) && bytes.len() <= MAX_SIGNAL {
+            self.send(now, rng, &topic, *to, Body::Signal(bytes), &mut out);
+        }
+        self.finish(out)
     }
 
     /// Goodbye, on every topic. The caller forgets the state after sending it.
-    pub fn leave(&mut self, now: Timestamp, rng: &mut (impl CryptoRng + RngCore)) -> Vec<Outgoing> {
+    pub fn leave(&mut self, now: Timestamp, rng: &mut (impl CryptoRng + RngCore)) -> Outcome {
         let topics: Vec<Topic> = self.epochs().map(|epoch| epoch.topic).collect();
-        let goodbye = |topic| {
-            let message = self.say(now, rng, &topic, None, Body::Leave)?;
-            Some(Outgoing { topic, to: None, handle: None, message })
-        };
-        topics.into_iter().filter_map(goodbye).collect()
+        let mut out = Outcome::default();
+        topics.iter().for_each(|topic| self.broadcast(now, rng, topic, Body::Leave, &mut out));
+        self.finish(out)
     }
 
     /// The next moment at which time alone changes something.
@@ -87,9 +95,9 @@ impl Membership {
     /// Lets lapse what has lapsed.
     pub fn handle_timeout(&mut self, now: Timestamp) -> Outcome {
         let mut out = Outcome::default();
-        self.forget_old_secrets(now);
+        self.forget_old_secrets(now, &mut out);
         self.refresh(now, &mut out);
-        out
+        self.finish(out)
     }
 
     /// Whether to show how this device can be reached: on the current topic, unless the charter has moved on to a
@@ -124,10 +132,26 @@ impl Membership {
         topic: &Topic,
         to: DeviceId,
         body: Body,
-    ) -> Option<Outgoing> {
+        out: &mut Outcome,
+    ) {
         let handle = self.handle_of(topic, &to);
-        let message = self.say(now, rng, topic, Some(to), body)?;
-        Some(Outgoing { topic: *topic, to: Some(to), handle, message })
+        if let Some(message) = self.say(now, rng, topic, Some(to), body, out) {
+            out.messages.push(Outgoing { topic: *topic, to: Some(to), handle, message });
+        }
+    }
+
+    /// A message to everybody on a topic.
+    fn broadcast(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        body: Body,
+        out: &mut Outcome,
+    ) {
+        if let Some(message) = self.say(now, rng, topic, None, body, out) {
+            out.messages.push(Outgoing { topic: *topic, to: None, handle: None, message });
+        }
     }
 
     /// Signs and seals. `None` on unknown topics, and for what exceeds every limit.
@@ -138,11 +162,12 @@ impl Membership {
         topic: &Topic,
         recipient: Option<DeviceId>,
         body: Body,
+        out: &mut Outcome,
     ) -> Option<Vec<u8>> {
         let key = self.epoch_of(topic)?.seal.clone();
         // At least the clock, so that a device restored from an old copy of its state is heard again.
         self.state.sequence = self.state.sequence.saturating_add(1).max(now.0);
-        self.changed |= self.state.sequence > self.stored_sequence.saturating_add(SEQUENCE_SLACK);
+        out.persist |= self.state.sequence > self.stored_sequence.saturating_add(SEQUENCE_SLACK);
         let (sender, sequence) = (self.me(), self.state.sequence);
         let message = Exact::new(Message { sender, recipient, sequence, sent_at: now, body });
         let signature = sign(self.device.signing(), &subject(topic, &message));
@@ -152,17 +177,17 @@ impl Membership {
     }
 
     /// Replaces the party secret; the old one is remembered for those who sleep.
-    pub(crate) fn rotate(&mut self, now: Timestamp, epoch: Epoch) {
+    pub(crate) fn rotate(&mut self, now: Timestamp, epoch: Epoch, out: &mut Outcome) {
         let until = now.plus(OLD_SECRET_LIFE);
         let secret = std::mem::replace(&mut self.state.secret, epoch.secret.clone());
         self.old.insert(0, std::mem::replace(&mut self.epoch, epoch));
         self.state.old_secrets.insert(0, OldSecret { secret, until });
-        self.forget_old_secrets(now);
-        self.changed = true;
+        self.forget_old_secrets(now, out);
+        out.persist = true;
     }
 
     /// Keeps the newest few for a month, and those that open invites made here lead to for as long as these.
-    fn forget_old_secrets(&mut self, now: Timestamp) {
+    fn forget_old_secrets(&mut self, now: Timestamp, out: &mut Outcome) {
         self.state.issued.retain(|issued| issued.is_open(now));
         let before = self.old.len();
         let mut keep = Vec::new();
@@ -177,7 +202,7 @@ impl Membership {
         let (mut first, mut second) = (0, 0);
         self.state.old_secrets.retain(|_| kept(&mut first));
         self.old.retain(|_| kept(&mut second));
-        self.changed |= self.old.len() != before;
+        out.persist |= self.old.len() != before;
     }
 
     /// Judges everybody anew and says what changed: after another charter, and when time has passed.
@@ -209,8 +234,8 @@ impl Membership {
             Some(departure) => (self.listed.remove(&device), Effect::MemberGone(device, departure)),
         };
         if moved {
-            (self.changed, self.claims_changed) = (true, true);
-            out.effects.push(effect);
+            (out.persist, out.addresses_changed) = (true, true);
+            out.push(effect);
         }
     }
 
@@ -227,17 +252,19 @@ impl Membership {
             return;
         }
         match standing {
-            Standing::Confirmed => out.effects.extend([Effect::Confirmed, Effect::Announce]),
-            Standing::Dismissed(why) => out.effects.push(Effect::Dismissed(why)),
+            Standing::Confirmed => {
+                [Effect::Confirmed, Effect::Announce].into_iter().for_each(|effect| out.push(effect))
+            }
+            Standing::Dismissed(why) => out.push(Effect::Dismissed(why)),
             Standing::Unconfirmed { .. } => {}
         }
         self.standing = standing;
-        self.changed = true;
+        out.persist = true;
     }
 
     /// Claims a host number, or another one if this one is another's.
     fn refresh_address(&mut self, out: &mut Outcome) {
-        if !self.claims_changed {
+        if !out.addresses_changed {
             return;
         }
         let Some(range) = self.range() else { return };
@@ -248,8 +275,8 @@ impl Membership {
         let host = address::choose(&self.me(), range, &taken);
         if host != self.state.host {
             self.state.host = host;
-            self.changed = true;
-            out.effects.extend([Effect::AddressChanged, Effect::Announce]);
+            (out.persist, out.addresses_changed) = (true, true);
+            [Effect::AddressChanged, Effect::Announce].into_iter().for_each(|effect| out.push(effect));
         }
     }
 }

@@ -80,7 +80,7 @@ impl World {
     }
 
     fn invite(&mut self, by: usize, lifetime: InviteLifetime, role: Role) -> Invite {
-        self.friends[by].invite(self.now, &mut self.rng, lifetime, role).unwrap()
+        self.friends[by].create_invite(self.now, &mut self.rng, lifetime, role).unwrap().0
     }
 
     fn join(&mut self, invite: &Invite) -> usize {
@@ -130,16 +130,16 @@ impl World {
         }
         for access in self.friends[index].topics() {
             let reach = reach(2);
-            let sealed =
-                self.friends[index].announcement(self.now, &mut self.rng, &access.topic, &reach).unwrap();
-            self.send(index, access.topic, None, &sealed);
+            let outcome = self.friends[index].announcement(self.now, &mut self.rng, &access.topic, &reach);
+            assert_eq!(outcome.messages.len(), 1);
+            self.take(index, outcome);
         }
     }
 
     fn take(&mut self, index: usize, outcome: Outcome) {
         let announce = outcome.effects.contains(&Effect::Announce);
         self.effects[index].extend(outcome.effects);
-        if self.friends[index].take_claims_changed() {
+        if outcome.addresses_changed {
             self.addresses[index] = addresses(&self.friends[index]);
         }
         for outgoing in outcome.messages {
@@ -156,8 +156,8 @@ impl World {
 
     fn deliver(&mut self, letter: &Letter) -> Result<(), Refusal> {
         let Letter { to, topic, sealed } = letter;
-        let outcome = self.friends[*to].receive(self.now, &mut self.rng, topic, sealed)?;
-        self.take(*to, outcome);
+        let received = self.friends[*to].receive(self.now, &mut self.rng, topic, sealed)?;
+        self.take(*to, received.outcome);
         Ok(())
     }
 
@@ -184,8 +184,19 @@ impl World {
     /// A full announcement on the current topic.
     fn announcement(&mut self, index: usize) -> (Topic, Vec<u8>) {
         let topic = self.friends[index].topics()[0].topic;
-        let sealed = self.friends[index].announcement(self.now, &mut self.rng, &topic, &reach(2)).unwrap();
-        (topic, sealed)
+        (topic, self.announcement_on(index, self.now, &topic, 2))
+    }
+
+    /// An announcement on any topic, made at a time of its own.
+    fn announcement_on(&mut self, index: usize, at: Timestamp, topic: &Topic, candidates: u8) -> Vec<u8> {
+        let outcome = self.friends[index].announcement(at, &mut self.rng, topic, &reach(candidates));
+        only(outcome).message
+    }
+
+    /// A signal from one friend to another.
+    fn signal(&mut self, from: usize, to: usize, bytes: Vec<u8>) -> Outgoing {
+        let to = self.id(to);
+        only(self.friends[from].signal(self.now, &mut self.rng, &to, bytes))
     }
 
     fn knows(&self, index: usize, other: usize) -> bool {
@@ -203,6 +214,12 @@ impl World {
             _ => None,
         }
     }
+}
+
+/// The only message of an outcome.
+fn only(outcome: Outcome) -> Outgoing {
+    let [message] = <[Outgoing; 1]>::try_from(outcome.messages).unwrap();
+    message
 }
 
 fn new_party() -> NewParty {

@@ -25,12 +25,6 @@ impl Membership {
         &self.state
     }
 
-    /// Whether the state changed since this was last asked in a way that is worth storing at once.
-    pub const fn take_changed(&mut self) -> bool {
-        self.stored_sequence = self.state.sequence;
-        std::mem::replace(&mut self.changed, false)
-    }
-
     /// Which party.
     #[must_use]
     pub const fn id(&self) -> PartyId {
@@ -137,7 +131,7 @@ impl Membership {
 
     /// Signs `message` with the topic's key, for a server that asks for the right to enter.
     #[must_use]
-    pub fn prove(&self, topic: &Topic, message: &[u8]) -> Option<[u8; 64]> {
+    pub fn prove_topic_access(&self, topic: &Topic, message: &[u8]) -> Option<[u8; 64]> {
         self.epoch_of(topic).map(|epoch| epoch.prove(message).0)
     }
 
@@ -184,7 +178,7 @@ impl Membership {
     }
 
     /// Tells this computer's clock from a server's.
-    pub fn note_server_time(&mut self, now: Timestamp, theirs: Timestamp) {
+    pub fn on_server_time(&mut self, now: Timestamp, theirs: Timestamp) {
         self.clock.note_server(now, theirs);
     }
 
@@ -192,11 +186,6 @@ impl Membership {
     #[must_use]
     pub fn clock_skew(&self) -> Option<ClockSkew> {
         self.clock.skew()
-    }
-
-    /// Whether anything changed, since this was last asked, that decides who holds which address.
-    pub const fn take_claims_changed(&mut self) -> bool {
-        std::mem::replace(&mut self.claims_changed, false)
     }
 
     pub(crate) const fn rules(&self) -> Rules<'_> {
@@ -270,7 +259,7 @@ impl Membership {
             session: record.presence.as_ref().map(|presence| presence.session),
             candidates: reach.map_or(&[], |reach| &reach.candidates),
             nat: reach.map(|reach| &reach.nat),
-            last_heard: record.last_heard,
+            last_received: record.last_received,
         }
     }
 }

@@ -69,5 +69,5 @@ fn ended() -> Result<String> {
         range: "10.80.7.0/24".parse()?,
     };
     let mut party = Membership::create(then, &mut OsRng, &DeviceKey::generate(&mut OsRng), new)?;
-    Ok(party.invite(then, &mut OsRng, InviteLifetime::Day, Role::Member)?.app_link())
+    Ok(party.create_invite(then, &mut OsRng, InviteLifetime::Day, Role::Member)?.0.app_link())
 }

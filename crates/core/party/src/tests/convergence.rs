@@ -120,7 +120,7 @@ fn remove_one(world: &mut World, by: usize, whom: prop::sample::Index, gone: &mu
     }
     let index = candidates[whom.index(candidates.len())];
     let id = world.id(index);
-    if let Ok(outcome) = world.friends[by].remove(world.now, &mut world.rng, id) {
+    if let Ok(outcome) = world.friends[by].remove_member(world.now, &mut world.rng, id) {
         gone.insert(index);
         world.take(by, outcome);
     }
@@ -129,7 +129,7 @@ fn remove_one(world: &mut World, by: usize, whom: prop::sample::Index, gone: &mu
 fn run(steps: Vec<Step>) -> (World, Vec<usize>) {
     let mut world = World::of(4);
     let co_owner = world.id(1);
-    let outcome = world.friends[0].appoint(world.now, &mut world.rng, co_owner, true).unwrap();
+    let outcome = world.friends[0].set_co_owner(world.now, &mut world.rng, co_owner, true).unwrap();
     world.take(0, outcome);
     world.settle();
     let mut gone = BTreeSet::new();
@@ -138,7 +138,9 @@ fn run(steps: Vec<Step>) -> (World, Vec<usize>) {
             Step::Join if world.friends.len() < 10 => {
                 // Refused while the owner lacks the secret that a co-owner made.
                 let World { friends, rng, now, .. } = &mut world;
-                if let Ok(invite) = friends[0].invite(*now, rng, InviteLifetime::Never, Role::Member) {
+                if let Ok((invite, _)) =
+                    friends[0].create_invite(*now, rng, InviteLifetime::Never, Role::Member)
+                {
                     let new = world.join(&invite);
                     world.announce(new);
                 }

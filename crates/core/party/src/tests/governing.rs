@@ -11,14 +11,14 @@ fn party_with_a_co_owner() -> World {
 
 fn appoint(world: &mut World, whom: usize, co_owner: bool) {
     let id = world.id(whom);
-    let outcome = world.friends[0].appoint(world.now, &mut world.rng, id, co_owner).unwrap();
+    let outcome = world.friends[0].set_co_owner(world.now, &mut world.rng, id, co_owner).unwrap();
     world.take(0, outcome);
     world.settle();
 }
 
 fn remove(world: &mut World, by: usize, whom: usize) -> Result<(), PartyError> {
     let id = world.id(whom);
-    let outcome = world.friends[by].remove(world.now, &mut world.rng, id)?;
+    let outcome = world.friends[by].remove_member(world.now, &mut world.rng, id)?;
     world.take(by, outcome);
     Ok(())
 }
@@ -58,9 +58,9 @@ fn a_co_owner_invites_members_and_nobody_else() {
     assert_eq!(world.friends[new].standing(), Standing::Confirmed);
 
     let World { friends, rng, now, .. } = &mut world;
-    let higher = friends[1].invite(*now, rng, InviteLifetime::Day, Role::CoOwner);
+    let higher = friends[1].create_invite(*now, rng, InviteLifetime::Day, Role::CoOwner);
     assert_eq!(higher.unwrap_err(), PartyError::NotOwner);
-    let by_member = friends[2].invite(*now, rng, InviteLifetime::Day, Role::Member);
+    let by_member = friends[2].create_invite(*now, rng, InviteLifetime::Day, Role::Member);
     assert_eq!(by_member.unwrap_err(), PartyError::NotCoOwner);
 }
 

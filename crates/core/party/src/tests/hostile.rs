@@ -1,4 +1,5 @@
 use partyline_wire::{
+    beacon,
     exact::Exact,
     membership::{Charter, Confirmation},
     sealed::{Body, CharterUpdate, Message, RekeyContent, encode_plaintext, subject},
@@ -14,7 +15,9 @@ use crate::{
 /// A message by `from` that its own code would never send.
 fn forge(world: &mut World, from: usize, recipient: Option<DeviceId>, body: Body) -> (Topic, Vec<u8>) {
     let topic = world.friends[from].topics()[0].topic;
-    let sealed = world.friends[from].say(world.now, &mut world.rng, &topic, recipient, body).unwrap();
+    let sealed = world.friends[from]
+        .say(world.now, &mut world.rng, &topic, recipient, body, &mut Outcome::default())
+        .unwrap();
     (topic, sealed)
 }
 
@@ -31,8 +34,7 @@ fn a_replayed_message_is_refused() {
     let (topic, sealed) = world.announcement(1);
     assert_eq!(world.hand(0, topic, &sealed), Ok(()));
     assert_eq!(world.hand(0, topic, &sealed), Err(Refusal::Replayed));
-    let to = world.id(0);
-    let signal = world.friends[1].signal(world.now, &mut world.rng, &to, vec![1, 2, 3]).unwrap();
+    let signal = world.signal(1, 0, vec![1, 2, 3]);
     assert_eq!(world.hand(0, signal.topic, &signal.message), Ok(()));
     assert!(world.effects[0].contains(&Effect::Signal { from: world.id(1), bytes: vec![1, 2, 3] }));
     assert_eq!(world.hand(0, signal.topic, &signal.message), Err(Refusal::Replayed));
@@ -79,8 +81,7 @@ fn a_server_that_changes_or_swaps_records_achieves_nothing() {
     world.hand(0, topic, &sealed).unwrap();
     assert_eq!(*world.friends[0].member(&world.id(2)).unwrap().tunnel_key.as_bytes(), before);
     // A message for one is not heard by another, and one's own comes back to nobody.
-    let to = world.id(0);
-    let signal = world.friends[1].signal(world.now, &mut world.rng, &to, vec![1]).unwrap();
+    let signal = world.signal(1, 0, vec![1]);
     assert_eq!(world.hand(2, signal.topic, &signal.message), Err(Refusal::NotForMe));
     assert_eq!(world.hand(1, signal.topic, &signal.message), Err(Refusal::Own));
 }
@@ -111,7 +112,7 @@ fn a_message_cannot_be_moved_to_another_topic() {
     let (old_topic, sealed) = world.announcement(1);
     let old = world.friends[0].epoch.clone();
     let removed = world.id(2);
-    let outcome = world.friends[0].remove(world.now, &mut world.rng, removed).unwrap();
+    let outcome = world.friends[0].remove_member(world.now, &mut world.rng, removed).unwrap();
     world.take(0, outcome);
     world.settle();
     // Whoever knows both keys opens it on the old topic and seals it for the new one.
@@ -218,7 +219,7 @@ fn a_rekey_is_for_its_receiver_alone() {
     let body = friends[0].rekey_for(&to, rng).unwrap();
     // Re-addressed to the third member, it does not open.
     let third = friends[2].me();
-    let sealed = friends[0].say(*now, rng, &topic, Some(third), body).unwrap();
+    let sealed = friends[0].say(*now, rng, &topic, Some(third), body, &mut Outcome::default()).unwrap();
     assert_eq!(world.hand(2, topic, &sealed), Err(Refusal::Unreadable));
 }
 
@@ -249,18 +250,20 @@ fn an_announcement_with_twelve_long_candidates_fits_a_beacon() {
     let mut reach = Reachability { candidates: (0..24).map(long).collect(), ..Reachability::default() };
     reach.nat.public = vec![std::net::Ipv6Addr::from_bits(u128::MAX).into(); 2];
     let topic = world.friends[1].topics()[0].topic;
-    let beacon = world.friends[1].beacon(world.now, &mut world.rng, &topic, &reach).unwrap();
     let World { friends, rng, now, .. } = &mut world;
-    let (heard_on, outcome) = friends[0].receive_beacon(*now, rng, &beacon).unwrap();
-    assert_eq!(heard_on, topic);
-    assert_eq!(outcome.from, Some(friends[1].me()));
+    let sealed = only(friends[1].beacon(*now, rng, &topic, &reach)).message;
+    let beacon = beacon::encode(&topic, &sealed).unwrap();
+    let (tag, sealed) = beacon::decode(&beacon).unwrap();
+    assert_eq!(friends[0].topic_by_tag(tag), Some(topic));
+    assert_eq!(friends[0].receive(*now, rng, &topic, sealed).unwrap().sender, friends[1].me());
     assert_eq!(friends[0].member(&friends[1].me()).unwrap().candidates.len(), 12);
-    assert!(beacon.len() <= partyline_wire::beacon::MAX_BEACON - 300, "{}", beacon.len());
-    let full = friends[1].announcement(*now, rng, &topic, &reach).unwrap();
-    assert!(full.len() <= partyline_wire::rendezvous::MAX_RECORD);
+    assert!(beacon.len() <= beacon::MAX_BEACON - 300, "{}", beacon.len());
+    let full = only(friends[1].announcement(*now, rng, &topic, &reach));
+    assert!(full.message.len() <= partyline_wire::rendezvous::MAX_RECORD);
     // And once more with another name, of the longest letters.
-    assert_eq!(friends[1].set_display_name(&"\u{1f600}".repeat(32)), Ok(true));
-    assert!(friends[1].beacon(*now, rng, &topic, &reach).is_some());
+    let _ = friends[1].set_display_name(&"\u{1f600}".repeat(32)).unwrap();
+    let sealed = only(friends[1].beacon(*now, rng, &topic, &reach)).message;
+    assert!(beacon::encode(&topic, &sealed).is_some());
 }
 
 proptest! {
@@ -275,7 +278,7 @@ proptest! {
         let sealed = seal(&epoch.seal, &epoch.topic.0, &bytes, &mut world.rng);
         prop_assert!(world.hand(0, epoch.topic, &sealed).is_err());
         let World { friends, rng, now, .. } = &mut world;
-        prop_assert!(friends[0].receive_beacon(*now, rng, &bytes).is_err());
+        prop_assert!(friends[0].receive(*now, rng, &Topic([0; 32]), &bytes).is_err());
     }
 
     #[test]

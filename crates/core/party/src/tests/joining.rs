@@ -78,16 +78,16 @@ fn messages_from_the_future_and_servers_show_a_wrong_clock() {
     let mut world = World::of(2);
     let real = world.now.plus(HOUR * 5);
     let topic = world.friends[1].topics()[0].topic;
-    let sealed = world.friends[1].announcement(real, &mut world.rng, &topic, &reach(1)).unwrap();
+    let sealed = world.announcement_on(1, real, &topic, 1);
     world.hand(0, topic, &sealed).unwrap();
     let skew = world.friends[0].clock_skew().unwrap();
-    assert!(skew.behind && skew.by == HOUR * 5 && skew.witness == Witness::Member(world.id(1)));
+    assert!(skew.behind && skew.by == HOUR * 5 && skew.witness == ClockReference::Member(world.id(1)));
     assert!(world.knows(0, 1));
 
     let now = world.now;
-    world.friends[0].note_server_time(now, Timestamp(now.0 - 7_200_000));
+    world.friends[0].on_server_time(now, Timestamp(now.0 - 7_200_000));
     let skew = world.friends[0].clock_skew().unwrap();
-    assert!(!skew.behind && skew.by == HOUR * 2 && skew.witness == Witness::Server);
+    assert!(!skew.behind && skew.by == HOUR * 2 && skew.witness == ClockReference::Server);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_revoked_invite_makes_no_member() {
     let mut world = World::of(2);
     let invite = world.invite(0, InviteLifetime::Week, Role::Member);
     let id = world.friends[0].invites(world.now).last().unwrap().0;
-    let outcome = world.friends[0].revoke(world.now, &mut world.rng, id).unwrap();
+    let outcome = world.friends[0].revoke_invite(world.now, &mut world.rng, id).unwrap();
     world.take(0, outcome);
     world.settle();
     assert!(world.friends[0].invites(world.now).all(|(open, ..)| open != id));
@@ -115,7 +115,7 @@ fn a_link_from_before_a_change_of_secret_still_leads_in() {
         let spare = world.invite(0, InviteLifetime::Hour, Role::Member);
         drop(spare);
         let id = world.friends[0].invites(world.now).last().unwrap().0;
-        let outcome = world.friends[0].revoke(world.now, &mut world.rng, id).unwrap();
+        let outcome = world.friends[0].revoke_invite(world.now, &mut world.rng, id).unwrap();
         world.take(0, outcome);
         world.settle();
         world.pass(DAY * 10);
@@ -175,9 +175,8 @@ fn hostile_and_endless_names_are_refused() {
 fn leaving_is_heard_and_can_be_undone_by_an_invite() {
     let mut world = World::of(3);
     let leaver = world.friends[2].device.clone();
-    for goodbye in world.friends[2].leave(world.now, &mut world.rng) {
-        world.send(2, goodbye.topic, goodbye.to, &goodbye.message);
-    }
+    let outcome = world.friends[2].leave(world.now, &mut world.rng);
+    world.take(2, outcome);
     world.awake[2] = false;
     world.settle();
     let left = Effect::MemberGone(world.id(2), Departure::Left);

@@ -16,7 +16,7 @@ fn party_that_removed_one() -> (World, Invite) {
 
 fn remove(world: &mut World, by: usize, whom: usize) {
     let id = world.id(whom);
-    let outcome = world.friends[by].remove(world.now, &mut world.rng, id).unwrap();
+    let outcome = world.friends[by].remove_member(world.now, &mut world.rng, id).unwrap();
     world.take(by, outcome);
     world.settle();
 }
@@ -67,7 +67,7 @@ fn the_old_secret_shows_certificates_and_nothing_else() {
     assert!(!old.current);
     // A removed member that does not stop listening.
     world.friends[2].standing = Standing::Confirmed;
-    let sealed = world.friends[1].announcement(world.now, &mut world.rng, &old.topic, &reach(2)).unwrap();
+    let sealed = world.announcement_on(1, world.now, &old.topic, 2);
     let heard = crate::seal::open(&world.friends[2].epoch.seal, &old.topic.0, &sealed).unwrap();
     let (message, _) = partyline_wire::sealed::decode_plaintext(&heard).unwrap();
     let Body::Announce(announcement) = &message.value().body else { panic!("{message:?}") };
@@ -77,10 +77,9 @@ fn the_old_secret_shows_certificates_and_nothing_else() {
 
     // What it says there moves nobody.
     world.pass(HOUR);
-    let to = world.id(1);
-    let signal = world.friends[2].signal(world.now, &mut world.rng, &to, vec![1]).unwrap();
+    let signal = world.signal(2, 1, vec![1]);
     assert_eq!(world.hand(1, signal.topic, &signal.message), Err(Refusal::NotAMember(Dismissal::Removed)));
-    let sealed = world.friends[2].announcement(world.now, &mut world.rng, &old.topic, &reach(1)).unwrap();
+    let sealed = world.announcement_on(2, world.now, &old.topic, 1);
     world.hand(1, old.topic, &sealed).unwrap();
     assert!(!world.knows(1, 2));
 }
@@ -140,8 +139,8 @@ fn nobody_removes_the_owner_or_itself() {
     let mut world = World::of(2);
     let (owner, member) = (world.id(0), world.id(1));
     let World { friends, rng, now, .. } = &mut world;
-    assert_eq!(friends[0].remove(*now, rng, owner), Err(PartyError::Protected));
-    assert_eq!(friends[1].remove(*now, rng, owner), Err(PartyError::NotCoOwner));
-    assert_eq!(friends[1].remove(*now, rng, member), Err(PartyError::Protected));
-    assert_eq!(friends[0].remove(*now, rng, DeviceId([9; 32])), Err(PartyError::UnknownMember));
+    assert_eq!(friends[0].remove_member(*now, rng, owner), Err(PartyError::Protected));
+    assert_eq!(friends[1].remove_member(*now, rng, owner), Err(PartyError::NotCoOwner));
+    assert_eq!(friends[1].remove_member(*now, rng, member), Err(PartyError::Protected));
+    assert_eq!(friends[0].remove_member(*now, rng, DeviceId([9; 32])), Err(PartyError::UnknownMember));
 }

@@ -23,7 +23,6 @@ fn a_membership_survives_a_restart_and_knows_everybody() {
     );
     assert_eq!(friend.standing(), Standing::Confirmed);
     assert_ne!(friend.session(), session);
-    assert!(!friend.take_changed());
     let again: MembershipState =
         serde_json::from_str(&serde_json::to_string(friend.state()).unwrap()).unwrap();
     assert!(again.charter == friend.state.charter && again.secret == friend.state.secret);
@@ -36,8 +35,9 @@ fn another_name_reaches_everybody_and_survives_a_restart() {
     let mut world = World::of(3);
     let who = world.id(1);
     let called = |world: &World, by: usize| world.friends[by].member(&who).unwrap().name.to_owned();
-    assert_eq!(world.friends[1].set_display_name("Zoë"), Ok(true));
-    assert_eq!(world.friends[1].set_display_name("Zoë"), Ok(false), "no news");
+    let outcome = world.friends[1].set_display_name("Zoë").unwrap();
+    assert!(outcome.persist && outcome.effects == [Effect::Announce]);
+    assert_eq!(world.friends[1].set_display_name("Zoë"), Ok(Outcome::default()), "no news");
     assert!(world.friends[1].set_display_name("a\u{202e}b").is_err());
     world.meet();
     assert_eq!([called(&world, 0), called(&world, 2)], ["Zoë", "Zoë"]);
@@ -48,7 +48,8 @@ fn another_name_reaches_everybody_and_survives_a_restart() {
     let device = world.friends[1].device.clone();
     world.friends[1] = Membership::restore(world.now, &mut world.rng, &device, state).unwrap();
     assert_eq!(world.friends[1].display_name(), "Zoë");
-    assert_eq!(world.friends[1].set_display_name("Friend 1"), Ok(true), "as the certificate says");
+    let outcome = world.friends[1].set_display_name("Friend 1").unwrap();
+    assert!(outcome.persist, "as the certificate says");
     world.meet();
     assert_eq!([called(&world, 0), called(&world, 2)], ["Friend 1", "Friend 1"]);
 }
@@ -76,12 +77,17 @@ fn a_restart_goes_on_with_higher_sequence_numbers_even_from_an_old_copy() {
 fn a_clock_that_is_set_back_between_two_runs_silences_nobody() {
     let mut world = World::of(2);
     world.pass(HOUR * 2);
-    world.announce(1);
-    assert!(world.friends[1].take_changed(), "the sequence ran far ahead of the stored one");
+    let topic = world.friends[1].topic();
+    let World { friends, rng, now, .. } = &mut world;
+    let outcome = friends[1].announcement(*now, rng, &topic, &reach(2));
+    assert!(outcome.persist, "the sequence ran far ahead of the stored one");
+    world.take(1, outcome);
     let stored = world.friends[1].state().clone();
     world.pass(Duration::from_secs(50));
-    world.announce(1);
-    assert!(!world.friends[1].take_changed());
+    let World { friends, rng, now, .. } = &mut world;
+    let outcome = friends[1].announcement(*now, rng, &topic, &reach(2));
+    assert!(!outcome.persist);
+    world.take(1, outcome);
     world.settle();
     world.now = Timestamp(world.now.0 - 7_200_000);
     let device = world.friends[1].device.clone();
