@@ -37,7 +37,7 @@ pub struct Scale {
 #[must_use]
 pub fn measure(members: usize, parties: usize) -> Scale {
     let mut world = World::new(members as u64);
-    let rate = Rate { burst: 1_000_000, per_second: 1_000_000 };
+    let rate = Rate::per_second(1_000_000, 1_000_000);
     world.limits =
         Limits { address_rate: rate, topic_rate: rate, members_per_topic: 1_000, ..world.limits.clone() };
     world.start_server();

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use partyline_wire::rendezvous::RefusalCode;
 
 use crate::{relay, server::Shared};
 
@@ -64,16 +63,9 @@ fn rendezvous(figures: &mut Figures, shared: &Shared) {
         ("queued_bytes", "Bytes waiting to be sent.", queued),
     ];
     now.into_iter().for_each(|(name, help, value)| figures.gauge(name, help, value as u64));
-    let since_start = [
-        ("frames_received_total", "Frames from members.", stats.frames_received),
-        ("frames_sent_total", "Frames to members.", stats.frames_sent),
-        ("grants_total", "Relay credentials granted.", stats.grants),
-        ("mail_expired_total", "Messages nobody came for.", stats.mail_expired),
-        ("connections_turned_away_total", "WebSockets refused for a limit.", stats.turned_away),
-    ];
-    since_start.into_iter().for_each(|(name, help, value)| figures.counter(name, help, value));
-    let refused = stats.refused.iter().map(|(code, count)| (label(*code), *count));
-    figures.labelled("refused_total", "Frames refused.", "code", refused);
+    figures.labelled("rendezvous_events_total", "What happened at the rendezvous.", "event", stats.counters.each());
+    figures.labelled("rendezvous_refused_total", "Frames refused.", "reason", stats.refusals.each());
+    figures.labelled("rendezvous_limits_total", "Limits reached.", "limit", stats.limit_hits.each());
 }
 
 fn relayed(figures: &mut Figures, counters: &relay::Counters) {
@@ -90,19 +82,4 @@ fn relayed(figures: &mut Figures, counters: &relay::Counters) {
     figures.labelled("relay_bytes_total", "Payload bytes relayed.", "direction", counters.bytes.each());
     let dropped = counters.dropped.each();
     figures.labelled("relay_dropped_total", "Packets dropped by the relay.", "reason", dropped);
-}
-
-const fn label(code: RefusalCode) -> &'static str {
-    match code {
-        RefusalCode::Malformed => "malformed",
-        RefusalCode::BadProof => "bad_proof",
-        RefusalCode::NotEntered => "not_entered",
-        RefusalCode::Replaced => "replaced",
-        RefusalCode::RateLimited => "rate_limited",
-        RefusalCode::TopicFull => "topic_full",
-        RefusalCode::TooManyTopics => "too_many_topics",
-        RefusalCode::ServerFull => "server_full",
-        RefusalCode::MailboxFull => "mailbox_full",
-        RefusalCode::NoRelay => "no_relay",
-    }
 }

@@ -79,7 +79,7 @@ async fn connections_over_the_limit_are_told_at_the_door() {
 
 #[tokio::test]
 async fn a_flood_is_refused_and_then_cut_off() {
-    let limits = Limits { address_rate: Rate { burst: 20, per_second: 1 }, strikes: 10, ..Limits::default() };
+    let limits = Limits { address_rate: Rate::per_second(1, 20), strikes: 10, ..Limits::default() };
     let (server, address) = start(Config { limits, ..config() });
     let mut member = Member::connect(address).await;
     for echo in 0..40 {
@@ -94,7 +94,7 @@ async fn a_flood_is_refused_and_then_cut_off() {
 
 #[tokio::test]
 async fn a_member_who_does_not_read_is_cut_off_and_blocks_nobody() {
-    let plenty = Rate { burst: 1_000_000, per_second: 1_000_000 };
+    let plenty = Rate::per_second(1_000_000, 1_000_000);
     let limits = Limits { address_rate: plenty, topic_rate: plenty, ..Limits::default() };
     let (server, address) = start(Config { limits, ..config() });
     let _deaf = Member::enter(address, 1, 9).await;

@@ -74,7 +74,7 @@ async fn figures_tell_what_happens() {
     member.goodbye().await;
     let _other = Member::enter(address, 1, 2).await;
     let figures = ask(address, "GET /metrics HTTP/1.1").await;
-    for line in ["partyline_members 1", "partyline_topics 1", "partyline_refused_total{code=\"malformed\"} 1"]
+    for line in ["partyline_members 1", "partyline_topics 1", "partyline_rendezvous_refused_total{reason=\"malformed\"} 1"]
     {
         assert!(figures.contains(line), "{line} is not in {figures}");
     }

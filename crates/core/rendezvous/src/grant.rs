@@ -1,6 +1,7 @@
-//! Relay credentials that expire on their own: the username carries the date, the password proves that somebody
-//! who knows the relays' secret wrote it. Relays check them without being told of anyone (coturn's
-//! `use-auth-secret`, draft-uberti-behave-turn-rest).
+//! Relay credentials that expire by themselves (draft-uberti-behave-turn-rest, the `use-auth-secret` of coturn).
+//!
+//! The username carries the time of expiry, and the password is an HMAC over it under a secret that the rendezvous
+//! server shares with its relays. Relays check credentials without asking the rendezvous server.
 
 use std::{fmt, time::Duration};
 
@@ -13,9 +14,9 @@ use sha1::Sha1;
 /// The relays a server hands out.
 #[derive(Clone)]
 pub struct RelayOffer {
-    /// Best first.
+    /// How to reach them, best first.
     pub servers: Vec<RelayServer>,
-    /// Shared with the relays.
+    /// The secret shared with the relays.
     pub secret: Vec<u8>,
     /// Their TURN realm.
     pub realm: String,
@@ -34,19 +35,19 @@ impl fmt::Debug for RelayOffer {
 }
 
 impl RelayOffer {
-    /// Credentials for one member.
+    /// Returns credentials for one member.
     #[must_use]
     pub fn grant(&self, now: Timestamp, handle: Handle) -> RelayGrant {
         let expires = Timestamp(now.plus(self.lifetime).seconds() * 1000);
         let username = format!("{}:{handle}", expires.seconds());
-        let password = credential(&self.secret, &username);
+        let password = relay_password(&self.secret, &username);
         RelayGrant { servers: self.servers.clone(), username, password, realm: self.realm.clone(), expires }
     }
 }
 
-/// The password that goes with a username: base64 of HMAC-SHA1.
+/// Returns the password that belongs to a username: base64 of its HMAC-SHA1 under `secret`.
 #[must_use]
-pub fn credential(secret: &[u8], username: &str) -> String {
+pub fn relay_password(secret: &[u8], username: &str) -> String {
     // HMAC takes keys of every length.
     let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(secret) else { return String::new() };
     mac.update(username.as_bytes());

@@ -1,29 +1,57 @@
-//! The rendezvous server without its sockets: topics, presence, mailboxes, limits.
+//! The rendezvous server without its sockets: topics, presence, mailboxes and limits.
 //!
-//! A [`Rendezvous`] is told of connections and frames and answers with [`Event`]s; it reads no clock and draws no
-//! randomness of its own. Whoever holds a topic's key may enter the topic under a handle and be seen there with a
-//! record; what records and messages say is sealed, so that the server only compares and forwards bytes.
+//! A [`Rendezvous`] takes connections and frames and returns [`Event`]s. It reads no clock and draws no randomness of
+//! its own. Whoever holds a topic's key may enter the topic under a handle and be seen there with a record. Records
+//! and messages are sealed by their senders, so that the server only compares and forwards bytes.
 //!
-//! It keeps nothing that its clients cannot announce again: who is present, their newest records, and for a few
-//! minutes messages to those who are not. Every one of these has a limit, and everybody's frames are paced by two
-//! token buckets: one per address (IPv6: per /64) and one per topic. Work per frame grows with the logarithm of what
-//! is held, except where a frame is passed on to a topic's members.
+//! The server keeps nothing that its clients cannot announce again: who is present, their newest records, and for a few
+//! minutes the messages to members that are absent. Each of these has a limit, and frames are paced by two token
+//! buckets, one per address (IPv6: per /64) and one per topic. The work per frame grows with the logarithm of what is
+//! held, except where a frame is forwarded to a topic's members.
 //!
-//! Rule of use: after every `handle_*` call drain [`Rendezvous::poll_event`]; call [`Rendezvous::handle_timeout`]
-//! when the moment given by [`Rendezvous::poll_timeout`] has come.
+//! Rule of use: after every `handle_*` call drain [`Rendezvous::poll_event`]; call [`Rendezvous::handle_timeout`] when
+//! the moment returned by [`Rendezvous::poll_timeout`] has come.
+//!
+//! ```
+//! use std::{net::Ipv4Addr, time::Instant};
+//! use partyline_model::{Now, Timestamp};
+//! use partyline_rendezvous::{Event, Limits, Rendezvous};
+//! use partyline_wire::rendezvous::{ClientFrame, ServerFrame};
+//!
+//! let now = Now { instant: Instant::now(), unix: Timestamp(1_800_000_000_000) };
+//! let mut server = Rendezvous::new(now, Limits::default(), None, [7; 32]);
+//! let connection = server.handle_connect(now, Ipv4Addr::LOCALHOST.into())?;
+//! server.handle_frame(now, connection, &ClientFrame::Time { echo: 5 }.encode()?);
+//!
+//! let mut sent = Vec::new();
+//! while let Some(event) = server.poll_event() {
+//!     if let Event::Send { frame, .. } = event {
+//!         sent.push(ServerFrame::decode(&frame)?);
+//!     }
+//! }
+//! assert!(matches!(sent[0], ServerFrame::Welcome { .. }));
+//! assert_eq!(sent[1], ServerFrame::TimeReply { echo: 5, time: now.unix });
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
-mod address;
-mod bucket;
+mod addresses;
+mod connections;
+mod counters;
+mod event;
 mod grant;
 mod limits;
 mod mailbox;
+mod memory;
+mod outbox;
+mod refusal;
 mod server;
-mod stats;
 #[cfg(test)]
 mod tests;
 mod topic;
 
-pub use grant::{RelayOffer, credential};
-pub use limits::{Limits, Rate};
-pub use server::{ConnectionId, Event, Full, Rendezvous};
-pub use stats::Stats;
+pub use counters::{Counters, LimitHits, Refusals, Stats};
+pub use event::{AdmissionError, ConnectionId, Event};
+pub use grant::{RelayOffer, relay_password};
+pub use limits::{Limit, Limits};
+pub use partyline_timing::Rate;
+pub use server::Rendezvous;

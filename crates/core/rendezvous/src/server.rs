@@ -1,61 +1,41 @@
-//! The machine: connections come and go, frames come in, events go out.
+//! The state machine: connections open and close, frames come in, events go out.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     net::IpAddr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
+use ed25519_dalek::{Signature, VerifyingKey};
 use partyline_model::{Handle, Now, Topic};
-use partyline_wire::rendezvous::{ClientFrame, RefusalCode, ServerFrame, VERSION, close};
+use partyline_wire::{
+    rendezvous::{ClientFrame, MAX_ROSTER_CHUNK, RefusalCode, ServerFrame, VERSION, close, proof_message},
+    trace_id,
+};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
+use tracing::{debug, debug_span, info_span, trace};
 
-use crate::{Limits, RelayOffer, Stats, address::Addresses, topic::TopicState};
+use crate::{
+    addresses::Addresses,
+    connections::Connections,
+    counters::{Counters, LimitHits, Refusals, Stats},
+    event::{AdmissionError, ConnectionId, Event},
+    grant::RelayOffer,
+    limits::{Limit, Limits},
+    mailbox::{self, Mail, MailExpiry},
+    memory::MemoryQuota,
+    outbox::Outbox,
+    refusal::{Refusal, Subject, explanation},
+    topic::{Member, TopicState, member_cost},
+};
 
-mod mail;
-mod presence;
+/// How often addresses without connections are forgotten.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often addresses that rest are forgotten.
-const SWEEP: Duration = Duration::from_secs(60);
-
-/// What entering costs of an address's pace; all other frames cost one.
-const ENTER_COST: u32 = 4;
-
-/// One connection, for as long as the server runs; never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(pub u64);
-
-/// What the caller has to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// Send a frame.
-    Send {
-        /// To whom.
-        to: ConnectionId,
-        /// The encoded frame, shared by all who get it.
-        frame: Arc<[u8]>,
-    },
-    /// Close a connection once what was sent before is out. The server has forgotten it already.
-    Close {
-        /// Which.
-        connection: ConnectionId,
-        /// One of [`close`]'s codes.
-        code: u16,
-        /// The same for people.
-        reason: &'static str,
-    },
-}
-
-/// Why a connection is turned away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Full {
-    /// The server has as many as it may.
-    Server,
-    /// The address has as many as it may.
-    Address,
-}
+/// Tokens that entering a topic takes from an address's bucket, since its proof costs a signature check. All other
+/// frames take one.
+const ENTER_COST: u64 = 4;
 
 /// The state of a rendezvous server.
 #[derive(Debug)]
@@ -63,240 +43,435 @@ pub struct Rendezvous {
     limits: Limits,
     relays: Option<RelayOffer>,
     rng: ChaCha20Rng,
-    connections: BTreeMap<ConnectionId, Connection>,
-    last_connection: u64,
+    connections: Connections,
     addresses: Addresses,
     topics: BTreeMap<Topic, TopicState>,
-    /// All mail by its number, which is the order in which it expires.
-    expiry: BTreeMap<u64, Expiry>,
-    last_mail: u64,
+    /// Members present, over all topics.
+    members: usize,
+    mail_expiry: MailExpiry,
+    memory: MemoryQuota,
     next_sweep: Instant,
-    events: VecDeque<Event>,
-    stats: Stats,
+    outbox: Outbox,
+    counters: Counters,
+    refusals: Refusals,
+    limit_hits: LimitHits,
 }
 
-#[derive(Debug)]
-struct Connection {
-    address: IpAddr,
-    challenge: [u8; 32],
-    /// Topics entered, few enough to look through.
-    entered: Vec<(Topic, Handle)>,
-    /// Frames refused for their rate in a row.
-    strikes: u8,
-}
-
-impl Connection {
-    fn handle_on(&self, topic: &Topic) -> Option<Handle> {
-        self.entered.iter().find(|(entered, _)| entered == topic).map(|(_, handle)| *handle)
-    }
-}
-
-#[derive(Debug)]
-struct Expiry {
-    at: Instant,
+/// A request to enter a topic.
+struct Entry {
     topic: Topic,
     handle: Handle,
+    proof: [u8; 64],
+    record: Vec<u8>,
 }
 
 impl Rendezvous {
-    /// A server without connections. The seed makes its challenges unpredictable.
+    /// Returns a server without connections. The seed makes its challenges unpredictable; it must be secret and fresh.
     #[must_use]
     pub fn new(now: Now, limits: Limits, relays: Option<RelayOffer>, seed: [u8; 32]) -> Self {
         Self {
+            memory: MemoryQuota::new(limits.held_bytes),
             limits,
             relays,
             rng: ChaCha20Rng::from_seed(seed),
-            connections: BTreeMap::new(),
-            last_connection: 0,
+            connections: Connections::default(),
             addresses: Addresses::default(),
             topics: BTreeMap::new(),
-            expiry: BTreeMap::new(),
-            last_mail: 0,
-            next_sweep: now.instant + SWEEP,
-            events: VecDeque::new(),
-            stats: Stats::default(),
+            members: 0,
+            mail_expiry: MailExpiry::default(),
+            next_sweep: now.instant + SWEEP_INTERVAL,
+            outbox: Outbox::default(),
+            counters: Counters::default(),
+            refusals: Refusals::default(),
+            limit_hits: LimitHits::default(),
         }
     }
 
-    /// A connection was made. It is welcomed.
+    /// Admits a connection and welcomes it.
     ///
     /// # Errors
     /// There are too many, in all or from this address.
-    pub fn handle_connect(&mut self, now: Now, address: IpAddr) -> Result<ConnectionId, Full> {
-        self.admit(now, address).inspect_err(|_| self.stats.turned_away += 1)?;
-        self.last_connection += 1;
-        let id = ConnectionId(self.last_connection);
+    pub fn handle_connect(&mut self, now: Now, address: IpAddr) -> Result<ConnectionId, AdmissionError> {
+        if let Err(limit) = self.admit(address) {
+            self.limit_hits.count(limit);
+            self.counters.connections_rejected += 1;
+            debug!(%address, reason = limit.name(), "connection rejected");
+            return Err(match limit {
+                Limit::Connections => AdmissionError::ServerFull,
+                _ => AdmissionError::AddressFull,
+            });
+        }
         let mut challenge = [0; 32];
         self.rng.fill_bytes(&mut challenge);
-        self.connections.insert(id, Connection { address, challenge, entered: Vec::new(), strikes: 0 });
-        self.send(id, &ServerFrame::Welcome { version: VERSION, challenge, time: now.unix });
+        let id = self.connections.open(address, challenge);
+        self.counters.connections_admitted += 1;
+        debug!(connection = id.0, %address, count = self.connections.len(), "connection admitted");
+        self.outbox.send(id, &ServerFrame::Welcome { version: VERSION, challenge, time: now.unix });
         Ok(id)
     }
 
-    fn admit(&mut self, now: Now, address: IpAddr) -> Result<(), Full> {
+    fn admit(&mut self, address: IpAddr) -> Result<(), Limit> {
         if self.connections.len() >= self.limits.connections {
-            return Err(Full::Server);
+            return Err(Limit::Connections);
         }
-        match self.addresses.connect(now.instant, address, &self.limits) {
-            true => Ok(()),
-            false => Err(Full::Address),
-        }
+        self.addresses.connect(address, &self.limits)
     }
 
-    /// A connection ended. Unknown ones are ignored, so it does no harm after [`Event::Close`].
+    /// Forgets a connection that ended. Unknown ones are ignored, so that it does no harm after [`Event::Close`].
     pub fn handle_disconnect(&mut self, now: Now, id: ConnectionId) {
-        let Some(connection) = self.connections.remove(&id) else { return };
+        let Some(connection) = self.connections.close(id) else { return };
+        let _span = debug_span!("connection", connection = id.0).entered();
+        debug!(topics = connection.entered().len(), "connection closed");
         self.addresses.disconnect(now.instant, connection.address);
-        for (topic, handle) in connection.entered {
-            self.depart(topic, handle);
+        for (topic, handle) in connection.entered() {
+            self.depart(*topic, *handle, "connection closed");
         }
     }
 
-    /// A binary message came.
+    /// Handles a binary message of a connection.
     pub fn handle_frame(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
-        let Some(connection) = self.connections.get(&id) else { return };
-        self.stats.frames_received += 1;
-        let address = connection.address;
-        let Ok(frame) = ClientFrame::decode(bytes) else {
-            self.refuse(id, None, None, RefusalCode::Malformed);
-            return self.close(now, id, close::MALFORMED, "a frame could not be decoded");
+        let _span = debug_span!("connection", connection = id.0).entered();
+        let Some(address) = self.connections.get(id).map(|connection| connection.address) else {
+            self.counters.frames_after_close += 1;
+            trace!(bytes = bytes.len(), reason = "connection closed", "frame dropped");
+            return;
+        };
+        self.counters.frames_received += 1;
+        let frame = match ClientFrame::decode(bytes) {
+            Ok(frame) => frame,
+            Err(error) => {
+                debug!(%error, bytes = bytes.len(), "frame cannot be decoded");
+                self.refuse(id, Subject::default(), RefusalCode::Malformed.into());
+                return self.close(now, id, close::MALFORMED, "a frame could not be decoded");
+            }
         };
         let cost = if matches!(frame, ClientFrame::Enter { .. }) { ENTER_COST } else { 1 };
-        if self.addresses.take(now.instant, address, cost, &self.limits) {
-            self.forgive(id);
-            self.dispatch(now, id, frame);
-        } else {
-            self.strike(now, id, &frame);
+        match self.addresses.take(now.instant, address, cost, &self.limits) {
+            Ok(()) => self.dispatch(now, id, frame),
+            Err(limit) => self.strike(now, id, Subject::of(&frame), limit),
         }
     }
 
     fn dispatch(&mut self, now: Now, id: ConnectionId, frame: ClientFrame) {
-        match frame {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.clear_strikes();
+        }
+        let subject = Subject::of(&frame);
+        let result = match frame {
             ClientFrame::Enter { topic, handle, proof, record } => {
-                self.enter(now, id, (topic, handle), &proof, record);
+                self.enter(now, id, Entry { topic, handle, proof, record })
             }
             ClientFrame::Announce { topic, record } => self.announce(now, id, topic, record),
             ClientFrame::Send { topic, to, id: number, message } => {
-                self.mail(now, id, topic, mail::Letter { to, number, message });
+                self.send_message(now, id, topic, to, number, message)
             }
-            ClientFrame::Leave { topic } => self.leave(id, topic),
-            ClientFrame::Time { echo } => self.send(id, &ServerFrame::TimeReply { echo, time: now.unix }),
-            ClientFrame::Relays { topic } => self.grant(now, id, topic),
+            ClientFrame::Leave { topic } => self.leave(id, topic, "left"),
+            ClientFrame::Time { echo } => {
+                self.outbox.send(id, &ServerFrame::TimeReply { echo, time: now.unix });
+                Ok(())
+            }
+            ClientFrame::Relays { topic } => self.grant_relays(now, id, topic),
+        };
+        if let Err(refusal) = result {
+            self.refuse(id, subject, refusal);
         }
     }
 
-    /// Time has passed.
+    /// Expires what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.expire_mail(now.instant);
         if now.instant >= self.next_sweep {
-            self.addresses.sweep(now.instant);
-            self.next_sweep = now.instant + SWEEP;
+            let forgotten = self.addresses.sweep(now.instant);
+            trace!(forgotten, count = self.addresses.len(), "addresses swept");
+            self.next_sweep = now.instant + SWEEP_INTERVAL;
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    /// Returns when to call [`handle_timeout`](Self::handle_timeout) next.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
-        let expiry = self.expiry.first_key_value().map(|(_, expiry)| expiry.at);
-        expiry.map_or(self.next_sweep, |at| at.min(self.next_sweep))
+        self.mail_expiry.next().map_or(self.next_sweep, |at| at.min(self.next_sweep))
     }
 
-    /// The next thing to do, until there is none.
+    /// Returns the next thing to do, until there is none.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.outbox.pop()
     }
 
-    /// Figures for the operator.
+    /// Returns figures for the operator.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats {
             connections: self.connections.len(),
             addresses: self.addresses.len(),
             topics: self.topics.len(),
-            mail: self.expiry.len(),
-            ..self.stats.clone()
+            members: self.members,
+            mail: self.mail_expiry.len(),
+            held_bytes: self.memory.used(),
+            counters: Counters { frames_sent: self.outbox.frames_sent(), ..self.counters },
+            refusals: self.refusals,
+            limit_hits: self.limit_hits,
         }
     }
 
-    fn grant(&mut self, now: Now, id: ConnectionId, topic: Topic) {
-        let Some(handle) = self.handle_on(id, &topic) else {
-            return self.refuse(id, Some(topic), None, RefusalCode::NotEntered);
-        };
-        let Some(grant) = self.relays.as_ref().map(|relays| relays.grant(now.unix, handle)) else {
-            return self.refuse(id, Some(topic), None, RefusalCode::NoRelay);
-        };
-        self.stats.grants += 1;
-        self.send(id, &ServerFrame::RelayGrant(grant));
+    // Presence.
+
+    fn enter(&mut self, now: Now, id: ConnectionId, entry: Entry) -> Result<(), Refusal> {
+        self.check_entry(now, id, &entry)?;
+        let Entry { topic, handle, record, .. } = entry;
+        if self.connections.handle_on(id, &topic).is_some_and(|before| before != handle) {
+            self.leave(id, topic, "entered under another handle")?;
+        }
+        let created = !self.topics.contains_key(&topic);
+        let state = self.topics.entry(topic).or_default();
+        let replaced = state.insert(handle, Member::new(id, &record));
+        self.counters.topics_created += u64::from(created);
+        self.counters.sessions += 1;
+        self.members += 1;
+        self.memory.add(member_cost(record.len()));
+        let again = replaced.is_some();
+        debug!(topic = %topic.short(), handle = %handle.short(), count = state.members(), created, again, "member entered topic");
+        if let Some(replaced) = replaced {
+            self.members -= 1;
+            self.memory.release(replaced.cost());
+            self.replace(now, replaced.connection, id, topic);
+        }
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.enter(topic, handle);
+        }
+        self.notify_others(&topic, &handle, &ServerFrame::Present { topic, handle, record });
+        self.send_roster(id, topic, &handle);
+        self.deliver_mail(id, topic, handle);
+        Ok(())
     }
 
-    fn handle_on(&self, id: ConnectionId, topic: &Topic) -> Option<Handle> {
-        self.connections.get(&id)?.handle_on(topic)
-    }
-
-    fn forgive(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.strikes = 0;
+    /// Checks whether a connection may enter a topic, and takes a token of the topic if it exists. The proof comes
+    /// first, so that nobody without the topic's key learns whether the topic exists or is full.
+    fn check_entry(&mut self, now: Now, id: ConnectionId, entry: &Entry) -> Result<(), Refusal> {
+        let connection = self.connections.get(id).ok_or(RefusalCode::NotEntered)?;
+        if !is_proof(&connection.challenge, &entry.topic, &entry.handle, &entry.proof) {
+            return Err(RefusalCode::BadProof.into());
+        }
+        let entered = connection.handle_on(&entry.topic).is_some();
+        if !entered && connection.entered().len() >= self.limits.topics_per_connection {
+            return Err(Limit::TopicsPerConnection.into());
+        }
+        self.memory.check(member_cost(entry.record.len()), 0)?;
+        let topics_full = self.topics.len() >= self.limits.topics;
+        match self.topics.get_mut(&entry.topic) {
+            Some(state) => {
+                state.check_room(&entry.handle, &self.limits)?;
+                Ok(state.take_token(now.instant, &self.limits)?)
+            }
+            None if topics_full => Err(Limit::Topics.into()),
+            None => Ok(()),
         }
     }
 
-    fn strike(&mut self, now: Now, id: ConnectionId, frame: &ClientFrame) {
-        let (topic, number) = match frame {
-            ClientFrame::Send { topic, id, .. } => (Some(*topic), Some(*id)),
-            ClientFrame::Enter { topic, .. }
-            | ClientFrame::Announce { topic, .. }
-            | ClientFrame::Leave { topic }
-            | ClientFrame::Relays { topic } => (Some(*topic), None),
-            ClientFrame::Time { .. } => (None, None),
-        };
-        self.refuse(id, topic, number, RefusalCode::RateLimited);
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.strikes = connection.strikes.saturating_add(1);
-        if connection.strikes >= self.limits.strikes {
+    /// Takes an older connection of a member off a topic. Without any other topic it is of no more use and is closed.
+    fn replace(&mut self, now: Now, older: ConnectionId, newer: ConnectionId, topic: Topic) {
+        if older == newer {
+            return;
+        }
+        self.counters.sessions_replaced += 1;
+        debug!(topic = %topic.short(), older = older.0, "older session of the member replaced");
+        self.refuse(older, Subject { topic: Some(topic), message: None }, RefusalCode::Replaced.into());
+        let Some(connection) = self.connections.get_mut(older) else { return };
+        connection.leave(&topic);
+        if connection.entered().is_empty() {
+            self.close(now, older, close::REPLACED, "the same member connected again");
+        }
+    }
+
+    fn send_roster(&mut self, id: ConnectionId, topic: Topic, me: &Handle) {
+        let Some(state) = self.topics.get(&topic) else { return };
+        let mut rest = state.roster(me);
+        loop {
+            let more = rest.split_off(rest.len().min(MAX_ROSTER_CHUNK));
+            self.outbox.send(id, &ServerFrame::Roster { topic, members: rest, more: !more.is_empty() });
+            if more.is_empty() {
+                return;
+            }
+            rest = more;
+        }
+    }
+
+    fn announce(&mut self, now: Now, id: ConnectionId, topic: Topic, record: Vec<u8>) -> Result<(), Refusal> {
+        let handle = self.connections.handle_on(id, &topic).ok_or(RefusalCode::NotEntered)?;
+        let state = self.topics.get_mut(&topic).ok_or(RefusalCode::NotEntered)?;
+        let before = state.record_len(&handle).ok_or(RefusalCode::NotEntered)?;
+        self.memory.check(record.len(), before)?;
+        state.take_token(now.instant, &self.limits)?;
+        state.set_record(&handle, &record);
+        self.memory.release(before);
+        self.memory.add(record.len());
+        self.counters.records_announced += 1;
+        trace!(topic = %topic.short(), handle = %handle.short(), bytes = record.len(), "record announced");
+        self.notify_others(&topic, &handle, &ServerFrame::Present { topic, handle, record });
+        Ok(())
+    }
+
+    fn leave(&mut self, id: ConnectionId, topic: Topic, reason: &'static str) -> Result<(), Refusal> {
+        let handle = self.connections.handle_on(id, &topic).ok_or(RefusalCode::NotEntered)?;
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.leave(&topic);
+        }
+        self.depart(topic, handle, reason);
+        Ok(())
+    }
+
+    /// Takes a member off a topic and notifies the others.
+    fn depart(&mut self, topic: Topic, handle: Handle, reason: &'static str) {
+        let Some(state) = self.topics.get_mut(&topic) else { return };
+        let Some(member) = state.remove(&handle) else { return };
+        debug!(topic = %topic.short(), handle = %handle.short(), count = state.members(), reason, "member left topic");
+        self.members -= 1;
+        self.memory.release(member.cost());
+        self.remove_if_idle(&topic);
+        self.notify_others(&topic, &handle, &ServerFrame::Gone { topic, handle });
+    }
+
+    fn remove_if_idle(&mut self, topic: &Topic) {
+        if self.topics.get(topic).is_some_and(TopicState::is_idle) {
+            self.topics.remove(topic);
+            debug!(topic = %topic.short(), count = self.topics.len(), "topic removed: no member, no message");
+        }
+    }
+
+    fn notify_others(&mut self, topic: &Topic, except: &Handle, frame: &ServerFrame) {
+        if let Some(state) = self.topics.get(topic) {
+            self.outbox.send_all(state.others(except), frame);
+        }
+    }
+
+    // Messages.
+
+    fn send_message(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        topic: Topic,
+        to: Handle,
+        number: u32,
+        message: Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let from = self.connections.handle_on(id, &topic).ok_or(RefusalCode::NotEntered)?;
+        // Both members compute the same id, so that one trace follows an attempt to connect across all three.
+        let _span = info_span!(
+            "forward",
+            trace_id = %format_args!("{:032x}", u128::from_be_bytes(trace_id(&topic, from, to))),
+            topic = %topic.short(),
+        )
+        .entered();
+        let state = self.topics.get_mut(&topic).ok_or(RefusalCode::NotEntered)?;
+        state.take_token(now.instant, &self.limits)?;
+        if let Some(recipient) = state.connection_of(&to) {
+            self.counters.messages_forwarded += 1;
+            trace!(from = %from.short(), to = %to.short(), id = number, bytes = message.len(), "message forwarded");
+            self.outbox.send(recipient, &ServerFrame::Message { topic, from, message });
+            return Ok(());
+        }
+        self.store_message(now.instant, topic, to, Mail { number: 0, from, id: number, message })
+    }
+
+    fn store_message(&mut self, now: Instant, topic: Topic, to: Handle, mail: Mail) -> Result<(), Refusal> {
+        let state = self.topics.get_mut(&topic).ok_or(RefusalCode::NotEntered)?;
+        if state.has_mail(&to, mail.from, mail.id, &mail.message) {
+            self.counters.messages_duplicate += 1;
+            trace!(to = %to.short(), id = mail.id, reason = "the same one waits already", "message dropped");
+            return Ok(());
+        }
+        state.check_mail(&to, &mail.message, &self.limits)?;
+        let cost = mailbox::cost(mail.message.len());
+        self.memory.check(cost, 0)?;
+        self.memory.add(cost);
+        self.counters.messages_stored += 1;
+        let lifetime = self.limits.mail_lifetime;
+        let number = self.mail_expiry.add(now + lifetime, topic, to);
+        debug!(to = %to.short(), id = mail.id, after_ms = lifetime.as_millis() as u64, "message stored for an absent member");
+        state.store_mail(to, Mail { number, ..mail });
+        Ok(())
+    }
+
+    fn deliver_mail(&mut self, id: ConnectionId, topic: Topic, handle: Handle) {
+        let Some(state) = self.topics.get_mut(&topic) else { return };
+        let waiting = state.take_mail(&handle);
+        if !waiting.is_empty() {
+            debug!(topic = %topic.short(), handle = %handle.short(), count = waiting.len(), "stored messages delivered");
+        }
+        for mail in waiting {
+            self.memory.release(mail.cost());
+            self.mail_expiry.remove(mail.number);
+            self.counters.messages_delivered += 1;
+            self.outbox.send(id, &ServerFrame::Message { topic, from: mail.from, message: mail.message });
+        }
+    }
+
+    fn expire_mail(&mut self, now: Instant) {
+        while let Some((number, waiting)) = self.mail_expiry.pop_due(now) {
+            let topic = waiting.topic;
+            let state = self.topics.get_mut(&topic);
+            if let Some(mail) = state.and_then(|state| state.expire_mail(&waiting.handle, number)) {
+                self.counters.messages_expired += 1;
+                self.memory.release(mail.cost());
+                debug!(topic = %topic.short(), to = %waiting.handle.short(), id = mail.id, reason = "recipient stayed absent", "message dropped");
+            }
+            self.remove_if_idle(&topic);
+        }
+    }
+
+    // Relays.
+
+    fn grant_relays(&mut self, now: Now, id: ConnectionId, topic: Topic) -> Result<(), Refusal> {
+        let handle = self.connections.handle_on(id, &topic).ok_or(RefusalCode::NotEntered)?;
+        let relays = self.relays.as_ref().ok_or(RefusalCode::NoRelay)?;
+        let grant = relays.grant(now.unix, handle);
+        self.counters.relay_grants += 1;
+        debug!(topic = %topic.short(), handle = %handle.short(), count = grant.servers.len(), "relay credentials granted");
+        self.outbox.send(id, &ServerFrame::RelayGrant(grant));
+        Ok(())
+    }
+
+    // Refusals.
+
+    /// Refuses a frame for its rate, and closes the connection of a client that goes on regardless.
+    fn strike(&mut self, now: Now, id: ConnectionId, subject: Subject, limit: Limit) {
+        self.refuse(id, subject, limit.into());
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.strike() >= self.limits.strikes {
+            self.limit_hits.count(Limit::Strikes);
             self.close(now, id, close::RATE, "too many frames in too short a time");
         }
     }
 
-    fn close(&mut self, now: Now, id: ConnectionId, code: u16, reason: &'static str) {
-        self.handle_disconnect(now, id);
-        self.events.push_back(Event::Close { connection: id, code, reason });
-    }
-
-    fn refuse(&mut self, id: ConnectionId, topic: Option<Topic>, number: Option<u32>, code: RefusalCode) {
-        *self.stats.refused.entry(code).or_default() += 1;
-        let detail = explain(code).to_owned();
-        self.send(id, &ServerFrame::Refused { topic, id: number, code, detail });
-    }
-
-    fn send(&mut self, to: ConnectionId, frame: &ServerFrame) {
-        self.send_all([to], frame);
-    }
-
-    /// Encodes once for all. What is sent was within its limits when it came in.
-    fn send_all(&mut self, to: impl IntoIterator<Item = ConnectionId>, frame: &ServerFrame) {
-        let Ok(bytes) = frame.encode() else { return };
-        let frame = Arc::<[u8]>::from(bytes);
-        for to in to {
-            self.stats.frames_sent += 1;
-            self.events.push_back(Event::Send { to, frame: Arc::clone(&frame) });
+    fn refuse(&mut self, id: ConnectionId, subject: Subject, refusal: Refusal) {
+        let code = refusal.code();
+        self.refusals.count(code);
+        if let Refusal::Limit(limit) = refusal {
+            self.limit_hits.count(limit);
         }
+        // A client that floods the server must not flood its log too.
+        if code == RefusalCode::RateLimited {
+            trace!(connection = id.0, topic = ?subject.topic, id = subject.message, reason = refusal.reason(), "frame refused");
+        } else {
+            debug!(connection = id.0, topic = ?subject.topic, id = subject.message, reason = refusal.reason(), "frame refused");
+        }
+        let detail = explanation(code).to_owned();
+        self.outbox
+            .send(id, &ServerFrame::Refused { topic: subject.topic, id: subject.message, code, detail });
+    }
+
+    fn close(&mut self, now: Now, id: ConnectionId, code: u16, reason: &'static str) {
+        debug!(connection = id.0, code, reason, "closing the connection");
+        self.counters.connections_closed += 1;
+        self.handle_disconnect(now, id);
+        self.outbox.close(id, code, reason);
     }
 }
 
-const fn explain(code: RefusalCode) -> &'static str {
-    match code {
-        RefusalCode::Malformed => {
-            "The frame could not be decoded; the two programs may be of different versions."
-        }
-        RefusalCode::BadProof => "The proof does not fit the topic and this connection's challenge.",
-        RefusalCode::NotEntered => "Enter the topic on this connection first.",
-        RefusalCode::Replaced => "The same member entered from another connection.",
-        RefusalCode::RateLimited => {
-            "Too many frames from this address or on this topic; try again in a moment."
-        }
-        RefusalCode::TopicFull => "The topic has as many members as this server allows.",
-        RefusalCode::TooManyTopics => "This connection has entered as many topics as this server allows.",
-        RefusalCode::ServerFull => "The server is full; try another one or try again later.",
-        RefusalCode::MailboxFull => "Too many messages wait for the recipient; try again later.",
-        RefusalCode::NoRelay => "This server offers no relay.",
-    }
+fn is_proof(challenge: &[u8; 32], topic: &Topic, handle: &Handle, proof: &[u8; 64]) -> bool {
+    VerifyingKey::from_bytes(topic.as_bytes()).is_ok_and(|key| {
+        let message = proof_message(challenge, topic, handle);
+        key.verify_strict(&message, &Signature::from_bytes(proof)).is_ok()
+    })
 }

@@ -1,4 +1,4 @@
-//! The server, driven by hand.
+//! The server driven through its public interface, with time moved by hand.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,7 +12,7 @@ use partyline_wire::rendezvous::{
     ClientFrame, RefusalCode, RelayServer, ServerFrame, TopicMember, close, proof_message,
 };
 
-use crate::{ConnectionId, Event, Full, Limits, Rate, RelayOffer, Rendezvous, credential};
+use crate::{AdmissionError, ConnectionId, Event, Limits, Rate, RelayOffer, Rendezvous, relay_password};
 
 mod invariants;
 mod limits;
@@ -23,7 +23,7 @@ pub(crate) fn start() -> Now {
     Now { instant: Instant::now(), unix: Timestamp(1_800_000_000_000) }
 }
 
-/// A server with everything it sent, sorted by connection.
+/// A server and everything it sent, by connection.
 struct World {
     server: Rendezvous,
     now: Now,
@@ -50,7 +50,7 @@ impl World {
         }
     }
 
-    fn connect_from(&mut self, address: IpAddr) -> Result<ConnectionId, Full> {
+    fn connect_from(&mut self, address: IpAddr) -> Result<ConnectionId, AdmissionError> {
         let id = self.server.handle_connect(self.now, address)?;
         self.drain();
         match self.inbox.get_mut(&id).and_then(VecDeque::pop_front) {
@@ -64,7 +64,7 @@ impl World {
         self.connect_from(Ipv4Addr::LOCALHOST.into()).unwrap()
     }
 
-    fn say(&mut self, id: ConnectionId, frame: &ClientFrame) {
+    fn send(&mut self, id: ConnectionId, frame: &ClientFrame) {
         self.server.handle_frame(self.now, id, &frame.encode().unwrap());
         self.drain();
     }
@@ -82,15 +82,15 @@ impl World {
         }
     }
 
-    /// Everything a connection was sent since the last call.
-    fn heard(&mut self, id: ConnectionId) -> Vec<ServerFrame> {
+    /// Returns everything sent on a connection since the last call.
+    fn received(&mut self, id: ConnectionId) -> Vec<ServerFrame> {
         self.inbox.remove(&id).unwrap_or_default().into()
     }
 
     fn enter(&mut self, id: ConnectionId, party: u8, handle: Handle, record: &[u8]) -> Vec<ServerFrame> {
         let frame = self.enter_frame(id, party, handle, record);
-        self.say(id, &frame);
-        self.heard(id)
+        self.send(id, &frame);
+        self.received(id)
     }
 
     fn enter_frame(&self, id: ConnectionId, party: u8, handle: Handle, record: &[u8]) -> ClientFrame {
@@ -98,15 +98,15 @@ impl World {
         ClientFrame::Enter { topic: topic(party), handle, proof, record: record.to_vec() }
     }
 
-    /// A new connection that is in the party under a handle.
+    /// Opens a connection that enters a topic under a handle.
     fn member(&mut self, party: u8, handle: Handle) -> ConnectionId {
         let id = self.connect();
-        let heard = self.enter(id, party, handle, &[handle.0[0]]);
-        assert!(matches!(heard.first(), Some(ServerFrame::Roster { .. })), "{heard:?}");
+        let received = self.enter(id, party, handle, &[handle.0[0]]);
+        assert!(matches!(received.first(), Some(ServerFrame::Roster { .. })), "{received:?}");
         id
     }
 
-    fn pass(&mut self, span: Duration) {
+    fn advance(&mut self, span: Duration) {
         self.now = Now { instant: self.now.instant + span, unix: self.now.unix.plus(span) };
         self.server.handle_timeout(self.now);
         self.drain();

@@ -90,7 +90,7 @@ struct RateSection {
 
 impl From<RateSection> for Rate {
     fn from(rate: RateSection) -> Self {
-        Self { burst: rate.burst, per_second: rate.per_second }
+        Self::per_second(rate.per_second.into(), rate.burst.into())
     }
 }
 

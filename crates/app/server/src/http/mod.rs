@@ -18,7 +18,7 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use partyline_rendezvous::Full;
+use partyline_rendezvous::AdmissionError;
 use partyline_wire::rendezvous::PATH;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -141,10 +141,10 @@ impl Exchange {
     }
 }
 
-fn turned_away(full: Full) -> Response<Page> {
+fn turned_away(full: AdmissionError) -> Response<Page> {
     let mut response = match full {
-        Full::Server => Page::text(StatusCode::SERVICE_UNAVAILABLE, "The server is full or stopping.\n"),
-        Full::Address => {
+        AdmissionError::ServerFull => Page::text(StatusCode::SERVICE_UNAVAILABLE, "The server is full or stopping.\n"),
+        AdmissionError::AddressFull => {
             Page::text(StatusCode::TOO_MANY_REQUESTS, "Too many connections from this address.\n")
         }
     };

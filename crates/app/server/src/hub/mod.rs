@@ -17,7 +17,7 @@ use std::{
 };
 
 use partyline_model::{Now, Timestamp};
-use partyline_rendezvous::{ConnectionId, Event, Full, Limits, RelayOffer, Rendezvous, Stats};
+use partyline_rendezvous::{AdmissionError, ConnectionId, Event, Limits, RelayOffer, Rendezvous, Stats};
 use partyline_wire::rendezvous::close;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -65,10 +65,10 @@ impl Hub {
     }
 
     /// A place for a member.
-    pub(crate) fn connect(self: &Arc<Self>, ticket: Ticket) -> Result<Seat, Full> {
+    pub(crate) fn connect(self: &Arc<Self>, ticket: Ticket) -> Result<Seat, AdmissionError> {
         let mut state = self.lock();
         if self.is_stopping() {
-            return Err(Full::Server);
+            return Err(AdmissionError::ServerFull);
         }
         let id = state.core.handle_connect(now(), ticket.address())?;
         let outbox = Arc::new(Outbox::new(self.seconds()));

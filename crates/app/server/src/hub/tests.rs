@@ -47,7 +47,7 @@ fn a_stopping_hub_says_goodbye_and_takes_nobody() {
     hub.stop();
     let (out, closing) = collect(&seat);
     assert!(closing && out.windows(2).any(|code| code == close::GOING_AWAY.to_be_bytes()));
-    assert_eq!(hub.connect(Gate::new(9, 9).enter(LOOPBACK).unwrap()).unwrap_err(), Full::Server);
+    assert_eq!(hub.connect(Gate::new(9, 9).enter(LOOPBACK).unwrap()).unwrap_err(), AdmissionError::ServerFull);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Random histories: everyone's picture of a topic, built from frames alone, is the truth.
+//! Random histories: the view of a topic that each client builds from frames alone matches the server's.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +39,7 @@ struct Picture {
 }
 
 impl Picture {
-    fn hear(&mut self, frame: ServerFrame) {
+    fn apply(&mut self, frame: ServerFrame) {
         match frame {
             ServerFrame::Roster { topic, members, .. } => {
                 if let Some((_, seen)) = self.topics.get_mut(&topic) {
@@ -61,18 +61,18 @@ impl Picture {
 }
 
 #[derive(Default)]
-struct Play {
+struct History {
     clients: Vec<ConnectionId>,
     pictures: BTreeMap<ConnectionId, Picture>,
     records: u8,
 }
 
-impl Play {
+impl History {
     fn step(&mut self, world: &mut World, step: Step) {
         match step {
             Step::Connect if self.clients.len() < 8 => self.clients.push(world.connect()),
             Step::Connect => {}
-            Step::Pass { seconds } => world.pass(Duration::from_secs(seconds)),
+            Step::Pass { seconds } => world.advance(Duration::from_secs(seconds)),
             Step::Enter { who, .. }
             | Step::Announce { who, .. }
             | Step::Send { who, .. }
@@ -87,7 +87,7 @@ impl Play {
         self.clients.retain(|id| !world.closed.contains_key(id));
         for id in &self.clients {
             let picture = self.pictures.entry(*id).or_default();
-            world.heard(*id).into_iter().for_each(|frame| picture.hear(frame));
+            world.received(*id).into_iter().for_each(|frame| picture.apply(frame));
         }
     }
 
@@ -99,20 +99,20 @@ impl Play {
             Step::Enter { party, handle: n, .. } => {
                 picture.topics.insert(topic(party), (handle(n), BTreeMap::new()));
                 let frame = world.enter_frame(id, party, handle(n), &record);
-                world.say(id, &frame);
+                world.send(id, &frame);
             }
             Step::Announce { party, .. } => {
-                world.say(id, &ClientFrame::Announce { topic: topic(party), record })
+                world.send(id, &ClientFrame::Announce { topic: topic(party), record })
             }
             Step::Send { party, to, .. } => {
-                world.say(
+                world.send(
                     id,
                     &ClientFrame::Send { topic: topic(party), to: handle(to), id: 1, message: record },
                 );
             }
             Step::Leave { party, .. } => {
                 picture.topics.remove(&topic(party));
-                world.say(id, &ClientFrame::Leave { topic: topic(party) });
+                world.send(id, &ClientFrame::Leave { topic: topic(party) });
             }
             Step::Garbage { bytes, .. } => {
                 if ClientFrame::decode(&bytes).is_err() {
@@ -132,7 +132,7 @@ impl Play {
         let mut truth: BTreeMap<Topic, BTreeSet<Handle>> = BTreeMap::new();
         for id in &self.clients {
             for (topic, (me, _)) in &self.pictures[id].topics {
-                assert!(truth.entry(*topic).or_default().insert(*me), "a handle is in one place");
+                assert!(truth.entry(*topic).or_default().insert(*me), "each handle has one session");
             }
         }
         assert_eq!(world.server.stats().members, truth.values().map(BTreeSet::len).sum::<usize>());
@@ -150,18 +150,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn pictures_are_true_and_nothing_is_left_behind(steps in vec(step(), 1..120)) {
+    fn client_views_match_the_server_and_nothing_is_left_behind(steps in vec(step(), 1..120)) {
         let mut world = World::new(Limits::default());
-        let mut play = Play::default();
+        let mut history = History::default();
         for step in steps {
-            play.step(&mut world, step);
-            play.check(&world);
+            history.step(&mut world, step);
+            history.check(&world);
         }
-        for id in play.clients {
+        for id in history.clients {
             world.server.handle_disconnect(world.now, id);
         }
-        world.pass(Limits::default().mail_lifetime);
-        world.pass(Duration::from_secs(60));
+        world.advance(Limits::default().mail_lifetime);
+        world.advance(Duration::from_secs(60));
         let stats = world.server.stats();
         prop_assert_eq!((stats.topics, stats.members, stats.mail, stats.held_bytes), (0, 0, 0, 0));
         prop_assert_eq!((stats.connections, stats.addresses), (0, 0));

@@ -1,9 +1,9 @@
-//! What members see of each other.
+//! What members see of each other, of messages and of relays.
 
 use super::*;
 
 #[test]
-fn members_see_each_other_come_change_and_go() {
+fn members_see_each_other_enter_announce_and_leave() {
     let mut world = World::new(Limits::default());
     let (a, b) = (handle(1), handle(2));
     let first = world.member(1, a);
@@ -12,93 +12,93 @@ fn members_see_each_other_come_change_and_go() {
     let roster = vec![TopicMember { handle: a, record: vec![1] }];
     assert_eq!(seen, [ServerFrame::Roster { topic: topic(1), members: roster, more: false }]);
     assert_eq!(
-        world.heard(first),
+        world.received(first),
         [ServerFrame::Present { topic: topic(1), handle: b, record: b"b".to_vec() }]
     );
 
-    world.say(second, &ClientFrame::Announce { topic: topic(1), record: b"new".to_vec() });
+    world.send(second, &ClientFrame::Announce { topic: topic(1), record: b"new".to_vec() });
     assert_eq!(
-        world.heard(first),
+        world.received(first),
         [ServerFrame::Present { topic: topic(1), handle: b, record: b"new".to_vec() }]
     );
-    assert_eq!(world.heard(second), []);
+    assert_eq!(world.received(second), []);
 
-    world.say(second, &ClientFrame::Leave { topic: topic(1) });
-    assert_eq!(world.heard(first), [ServerFrame::Gone { topic: topic(1), handle: b }]);
+    world.send(second, &ClientFrame::Leave { topic: topic(1) });
+    assert_eq!(world.received(first), [ServerFrame::Gone { topic: topic(1), handle: b }]);
     world.server.handle_disconnect(world.now, first);
     assert_eq!(world.server.stats().topics, 0);
     assert_eq!(world.server.stats().held_bytes, 0);
 }
 
 #[test]
-fn parties_do_not_hear_of_each_other() {
+fn members_of_other_topics_stay_invisible() {
     let mut world = World::new(Limits::default());
     let first = world.member(1, handle(1));
     let second = world.member(2, handle(2));
-    world.say(second, &ClientFrame::Send { topic: topic(1), to: handle(1), id: 1, message: vec![1] });
-    assert_eq!(refusal(&world.heard(second)), Some(RefusalCode::NotEntered));
-    assert_eq!(world.heard(first), []);
+    world.send(second, &ClientFrame::Send { topic: topic(1), to: handle(1), id: 1, message: vec![1] });
+    assert_eq!(refusal(&world.received(second)), Some(RefusalCode::NotEntered));
+    assert_eq!(world.received(first), []);
 }
 
 #[test]
-fn one_connection_may_be_in_two_parties() {
+fn one_connection_may_enter_two_topics() {
     let mut world = World::new(Limits::default());
     let both = world.member(1, handle(1));
     world.enter(both, 2, handle(9), b"x");
     let friend = world.member(2, handle(2));
-    assert!(matches!(&world.heard(both)[..], [ServerFrame::Present { topic: t, .. }] if *t == topic(2)));
+    assert!(matches!(&world.received(both)[..], [ServerFrame::Present { topic: t, .. }] if *t == topic(2)));
     world.server.handle_disconnect(world.now, both);
     world.drain();
-    assert_eq!(world.heard(friend), [ServerFrame::Gone { topic: topic(2), handle: handle(9) }]);
+    assert_eq!(world.received(friend), [ServerFrame::Gone { topic: topic(2), handle: handle(9) }]);
 }
 
 #[test]
-fn a_proof_counts_for_its_connection_topic_and_handle_only() {
+fn proof_is_bound_to_connection_topic_and_handle() {
     let mut world = World::new(Limits::default());
     let (first, second) = (world.connect(), world.connect());
     let frame = world.enter_frame(first, 1, handle(1), b"");
-    world.say(second, &frame);
-    assert_eq!(refusal(&world.heard(second)), Some(RefusalCode::BadProof));
+    world.send(second, &frame);
+    assert_eq!(refusal(&world.received(second)), Some(RefusalCode::BadProof));
 
     let ClientFrame::Enter { proof, record, .. } = frame else { unreachable!() };
     for (topic, handle) in [(topic(2), handle(1)), (topic(1), handle(2)), (Topic([0; 32]), handle(1))] {
         let frame = ClientFrame::Enter { topic, handle, proof, record: record.clone() };
-        world.say(first, &frame);
-        assert_eq!(refusal(&world.heard(first)), Some(RefusalCode::BadProof));
+        world.send(first, &frame);
+        assert_eq!(refusal(&world.received(first)), Some(RefusalCode::BadProof));
     }
     assert_eq!(world.server.stats().topics, 0);
 }
 
 #[test]
-fn a_handle_that_enters_again_replaces_its_older_connection() {
+fn member_that_enters_again_replaces_its_older_session() {
     let mut world = World::new(Limits::default());
     let friend = world.member(1, handle(9));
     let older = world.member(1, handle(1));
-    world.heard(friend);
+    world.received(friend);
     let newer = world.member(1, handle(1));
-    assert_eq!(refusal(&world.heard(older)), Some(RefusalCode::Replaced));
+    assert_eq!(refusal(&world.received(older)), Some(RefusalCode::Replaced));
     assert_eq!(world.closed[&older], close::REPLACED);
-    assert!(matches!(&world.heard(friend)[..], [ServerFrame::Present { .. }]), "replaced, not gone");
+    assert!(matches!(&world.received(friend)[..], [ServerFrame::Present { .. }]), "replaced, not gone");
 
     // The older connection's end is not the member's.
     world.server.handle_disconnect(world.now, older);
     world.drain();
-    assert_eq!(world.heard(friend), []);
+    assert_eq!(world.received(friend), []);
     world.server.handle_disconnect(world.now, newer);
     world.drain();
-    assert_eq!(world.heard(friend), [ServerFrame::Gone { topic: topic(1), handle: handle(1) }]);
+    assert_eq!(world.received(friend), [ServerFrame::Gone { topic: topic(1), handle: handle(1) }]);
 }
 
 #[test]
-fn a_replaced_connection_keeps_its_other_parties() {
+fn replaced_connection_keeps_its_other_topics() {
     let mut world = World::new(Limits::default());
     let older = world.member(1, handle(1));
     world.enter(older, 2, handle(2), b"");
     world.member(1, handle(1));
     assert!(!world.closed.contains_key(&older));
-    world.say(older, &ClientFrame::Announce { topic: topic(1), record: vec![] });
-    world.say(older, &ClientFrame::Announce { topic: topic(2), record: vec![] });
-    let refused: Vec<_> = world.heard(older);
+    world.send(older, &ClientFrame::Announce { topic: topic(1), record: vec![] });
+    world.send(older, &ClientFrame::Announce { topic: topic(2), record: vec![] });
+    let refused: Vec<_> = world.received(older);
     assert_eq!(refused.len(), 2, "replaced, then not entered, then accepted: {refused:?}");
 }
 
@@ -107,53 +107,53 @@ fn entering_under_another_handle_leaves_the_first() {
     let mut world = World::new(Limits::default());
     let friend = world.member(1, handle(9));
     let id = world.member(1, handle(1));
-    world.heard(friend);
+    world.received(friend);
     world.enter(id, 1, handle(2), b"");
-    let heard = world.heard(friend);
-    assert_eq!(heard[0], ServerFrame::Gone { topic: topic(1), handle: handle(1) });
-    assert!(matches!(heard[1], ServerFrame::Present { handle: h, .. } if h == handle(2)));
+    let received = world.received(friend);
+    assert_eq!(received[0], ServerFrame::Gone { topic: topic(1), handle: handle(1) });
+    assert!(matches!(received[1], ServerFrame::Present { handle: h, .. } if h == handle(2)));
     assert_eq!(world.server.stats().members, 2);
 }
 
 #[test]
-fn messages_reach_the_present_at_once_and_the_absent_when_they_come() {
+fn messages_are_forwarded_to_present_and_stored_for_absent_members() {
     let mut world = World::new(Limits::default());
     let first = world.member(1, handle(1));
     let second = world.member(1, handle(2));
-    world.heard(first);
+    world.received(first);
     let message = |to, id, text: &[u8]| ClientFrame::Send { topic: topic(1), to, id, message: text.to_vec() };
     let delivered =
         |from, text: &[u8]| ServerFrame::Message { topic: topic(1), from, message: text.to_vec() };
-    world.say(first, &message(handle(2), 1, b"now"));
-    assert_eq!(world.heard(second), [delivered(handle(1), b"now")]);
+    world.send(first, &message(handle(2), 1, b"now"));
+    assert_eq!(world.received(second), [delivered(handle(1), b"now")]);
 
-    world.say(first, &message(handle(3), 2, b"later"));
-    world.say(first, &message(handle(3), 2, b"later"));
-    world.say(second, &message(handle(3), 2, b"too"));
+    world.send(first, &message(handle(3), 2, b"later"));
+    world.send(first, &message(handle(3), 2, b"later"));
+    world.send(second, &message(handle(3), 2, b"too"));
     assert_eq!(world.server.stats().mail, 2, "the same message waits once");
     let third = world.connect();
-    let heard = world.enter(third, 1, handle(3), b"");
-    assert_eq!(heard[1..], [delivered(handle(1), b"later"), delivered(handle(2), b"too")]);
+    let received = world.enter(third, 1, handle(3), b"");
+    assert_eq!(received[1..], [delivered(handle(1), b"later"), delivered(handle(2), b"too")]);
     assert_eq!(world.server.stats().mail, 0);
 }
 
 #[test]
-fn mail_expires_and_takes_its_topic_along() {
+fn stored_message_expires_and_its_topic_is_removed() {
     let mut world = World::new(Limits::default());
     let id = world.member(1, handle(1));
-    world.say(id, &ClientFrame::Send { topic: topic(1), to: handle(2), id: 1, message: vec![1; 100] });
+    world.send(id, &ClientFrame::Send { topic: topic(1), to: handle(2), id: 1, message: vec![1; 100] });
     world.server.handle_disconnect(world.now, id);
     assert_eq!(world.server.stats().topics, 1);
-    world.pass(Limits::default().mail_lifetime - Duration::from_millis(1));
+    world.advance(Limits::default().mail_lifetime - Duration::from_millis(1));
     assert_eq!(world.server.stats().mail, 1);
     assert_eq!(world.server.poll_timeout(), world.now.instant + Duration::from_millis(1));
-    world.pass(Duration::from_millis(1));
+    world.advance(Duration::from_millis(1));
     let stats = world.server.stats();
-    assert_eq!((stats.mail, stats.topics, stats.held_bytes, stats.mail_expired), (0, 0, 0, 1));
+    assert_eq!((stats.mail, stats.topics, stats.held_bytes, stats.counters.messages_expired), (0, 0, 0, 1));
 }
 
 #[test]
-fn a_long_roster_comes_whole_in_several_frames() {
+fn long_roster_is_split_into_several_frames() {
     let mut world = World::new(Limits::default());
     for n in 1..=40 {
         world.member(1, handle(n));
@@ -170,30 +170,30 @@ fn a_long_roster_comes_whole_in_several_frames() {
 }
 
 #[test]
-fn time_is_the_servers() {
+fn time_reply_carries_the_servers_clock() {
     let mut world = World::new(Limits::default());
     let id = world.connect();
-    world.pass(Duration::from_millis(1234));
-    world.say(id, &ClientFrame::Time { echo: 5 });
-    assert_eq!(world.heard(id), [ServerFrame::TimeReply { echo: 5, time: world.now.unix }]);
+    world.advance(Duration::from_millis(1234));
+    world.send(id, &ClientFrame::Time { echo: 5 });
+    assert_eq!(world.received(id), [ServerFrame::TimeReply { echo: 5, time: world.now.unix }]);
 }
 
 #[test]
-fn relay_credentials_are_for_members_and_end() {
+fn relay_credentials_are_for_members_and_expire() {
     let mut world = World::new(Limits::default());
     let id = world.connect();
-    world.say(id, &ClientFrame::Relays { topic: topic(1) });
-    assert_eq!(refusal(&world.heard(id)), Some(RefusalCode::NotEntered));
+    world.send(id, &ClientFrame::Relays { topic: topic(1) });
+    assert_eq!(refusal(&world.received(id)), Some(RefusalCode::NotEntered));
     world.enter(id, 1, handle(1), b"");
-    world.say(id, &ClientFrame::Relays { topic: topic(1) });
-    let Some(ServerFrame::RelayGrant(grant)) = world.heard(id).pop() else { panic!() };
+    world.send(id, &ClientFrame::Relays { topic: topic(1) });
+    let Some(ServerFrame::RelayGrant(grant)) = world.received(id).pop() else { panic!() };
     assert_eq!(grant.username, format!("1800003600:{}", handle(1)));
     assert_eq!(grant.expires, Timestamp(1_800_003_600_000));
-    assert_eq!(grant.password, credential(b"north", &grant.username));
+    assert_eq!(grant.password, relay_password(b"north", &grant.username));
 }
 
 /// RFC 2202, test case 2.
 #[test]
-fn the_credential_is_base64_of_hmac_sha1() {
-    assert_eq!(credential(b"Jefe", "what do ya want for nothing?"), "7/zfauXrL6LSdBbV8YTfnCWafHk=");
+fn relay_password_is_base64_of_hmac_sha1() {
+    assert_eq!(relay_password(b"Jefe", "what do ya want for nothing?"), "7/zfauXrL6LSdBbV8YTfnCWafHk=");
 }
