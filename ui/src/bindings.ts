@@ -46,49 +46,49 @@ export const events = {
 };
 
 /* Types */
-/**  How a new mapping's external port is chosen. */
+/**  The port assignment of a NAT (RFC 4787, section 4.2): how the external port of a new mapping is chosen. */
 export type Allocation = 
-/**  The inside port, where free (PP). */
+/**  The internal port, where it is free (PP). */
 "preserving" | 
-/**  The last one plus a step (PC). */
+/**  The last port plus a step (PC). */
 { contiguous: {
-	/**  Measured step; negative counts down. */
+	/**  The step; negative if the NAT counts down. */
 	delta: number,
 } } | 
-/**  Unpredictable (RD). */
+/**  An unpredictable port (RD). */
 "random";
 
-/**  An error for a person: never a bare cause, always a next step. */
+/**  An error for users: what happened, and always a next step. */
 export type AppError = {
-	/**  What kind. */
+	/**  The kind of error. */
 	code: ErrorCode,
-	/**  What happened, one sentence. */
+	/**  One sentence that says what happened. */
 	message: string,
-	/**  What to do about it, one sentence. */
+	/**  One sentence that says what to do about it. */
 	hint: string,
 };
 
 /**  One line of the answer to "why this path?". */
 export type Attempt = {
-	/**  What was tried. */
+	/**  The method that was tried. */
 	method: Method,
 	/**  How it ended. */
 	outcome: AttemptOutcome,
-	/**  Milliseconds from its start to its outcome. */
+	/**  Milliseconds from the start of the attempt to its outcome. */
 	took_ms: number,
-	/**  What a person should know about it, one sentence; may be empty. */
+	/**  One sentence of explanation for people; may be empty. */
 	note: string,
 };
 
 /**  How an attempt ended. */
 export type AttemptOutcome = 
-/**  Still being tried. */
+/**  It is still under way. */
 "trying" | 
-/**  It works. */
+/**  It succeeded. */
 "worked" | 
-/**  No answer came. */
+/**  No answer came in time. */
 "no_answer" | 
-/**  It could not be tried; the attempt's note says why. */
+/**  It could not be made; the attempt's note says why. */
 "impossible";
 
 /**  Who carries the parties. */
@@ -114,44 +114,44 @@ export type BackingKind =
 /**  Nowhere. */
 "none";
 
-/**  The word for a network that players know. */
+/**  A network's NAT type in the words that players know. */
 export type Badge = 
-/**  No NAT in the way (level 0). */
+/**  No NAT (level 0). */
 "open" | 
-/**  EI mapping, EI filtering (level 1). */
+/**  Endpoint-independent mapping and filtering (level 1). */
 "full_cone" | 
-/**  EI mapping, HD filtering (level 2). */
+/**  Endpoint-independent mapping, address-dependent filtering (level 2). */
 "restricted" | 
-/**  EI mapping, PD filtering (level 3). */
+/**  Endpoint-independent mapping, address and port-dependent filtering (level 3). */
 "port_restricted" | 
-/**  Mapping depends on the destination (level 4). */
+/**  The mapping depends on the destination (level 4). */
 "symmetric" | 
-/**  UDP does not get out at all. */
+/**  UDP is blocked. */
 "udp_blocked";
 
-/**  One step of a check. */
+/**  One step of a network check. */
 export type CheckStep = {
-	/**  What is looked at. */
+	/**  What the step measures. */
 	what: CheckTopic,
-	/**  How far it is. */
+	/**  The state of the step. */
 	state: StepState,
 };
 
-/**  What a step looks at, in the order in which they are done. */
+/**  What a step measures, in the order of the steps. */
 export type CheckTopic = 
 /**  Public addresses. */
 "address" | 
-/**  What passes the filter. */
+/**  The filtering behavior. */
 "filtering" | 
-/**  Which destinations share a port. */
+/**  The mapping behavior. */
 "mapping" | 
-/**  How ports are chosen. */
+/**  The port assignment. */
 "allocation" | 
-/**  Whether inside computers meet at the outside address. */
+/**  Hairpinning. */
 "hairpin" | 
 /**  IPv6 and its firewall. */
 "ipv6" | 
-/**  How long an idle mapping lives; goes on long after the others. */
+/**  The lifetime of idle mappings, which takes minutes longer than the other steps. */
 "lifetime";
 
 /**  Everything that a client may ask of the engine. */
@@ -163,135 +163,114 @@ EngineCommand;
 
 /**  A command that the node carries out. */
 export type Command = 
-/**  The current snapshot. Answered by [`Reply::Snapshot`]. */
+/**  Returns the current snapshot. Answered by [`Reply::Snapshot`]. */
 { command: "snapshot" } | 
-/**  Make a party and switch it on. Answered by [`Reply::Created`]. */
+/**  Creates a party and switches it on. Answered by [`Reply::Created`]. */
 { command: "create"; 
 /**  The party's name, 1 to 40 characters. */
 name: string; 
-/**  The name friends will see, 1 to 32 characters. */
+/**  The name that friends see, 1 to 32 characters. */
 display_name: string; 
 /**  Rendezvous servers (`wss://…`, or `ws://` where allowed); empty means the configured ones. */
 servers: string[]; 
-/**  Address range; `None` chooses one that collides with no local route. */
+/**  The address range; `None` chooses one that collides with no local route. */
 range: string | null } | 
-/**  What an invite link says, without using it. Answered by [`Reply::Preview`]. */
+/**  Decodes an invite link without using it. Answered by [`Reply::Preview`]. */
 { command: "preview"; 
-/**  The link. */
+/**  The invite link. */
 link: string } | 
-/**  Join with an invite link and switch the party on. Answered by [`Reply::Joined`]. */
+/**  Joins a party with an invite link and switches it on. Answered by [`Reply::Joined`]. */
 { command: "join"; 
-/**  The link. */
+/**  The invite link. */
 link: string; 
-/**  The name friends will see, 1 to 32 characters. */
+/**  The name that friends see, 1 to 32 characters. */
 display_name: string } | 
-/**  Make an invite. Answered by [`Reply::Invite`]. */
+/**  Creates an invite. Answered by [`Reply::Invite`]. */
 { command: "invite"; 
-/**  For which party. */
+/**  The party to invite to. */
 party: PartyId; 
-/**  For how long. */
+/**  How long the invite is valid. */
 lifetime: InviteLifetime; 
-/**  What it makes of the joiner; never `Owner`. */
+/**  The role that the joiner gets; never `Owner`. */
 role: Role } | 
-/**  Take an invite back. Answered by [`Reply::Done`]. */
-{ command: "revoke"; 
-/**  Of which party. */
-party: PartyId; 
-/**  Which. */
-invite: InviteId } | 
-/**  Leave a party for good. Answered by [`Reply::Done`]. */
-{ command: "leave"; 
-/**  Which. */
-party: PartyId } | 
-/**  Remove a member, and change the party's secret so that it stays removed. Answered by [`Reply::Done`]. */
-{ command: "kick"; 
-/**  From which party. */
-party: PartyId; 
-/**  Whom. */
-member: DeviceId } | 
-/**  Switch a party on. Answered by [`Reply::Done`]. */
-{ command: "up"; 
-/**  Which. */
-party: PartyId } | 
-/**  Switch a party off, without leaving it. Answered by [`Reply::Done`]. */
-{ command: "down"; 
-/**  Which. */
-party: PartyId } | 
-/**  Move the party to another address range; only its owner may. Answered by [`Reply::Done`]. */
+/**  Revokes an invite. Answered by [`Reply::Done`]. */
+{ command: "revoke"; party: PartyId; invite: InviteId } | 
+/**  Leaves a party for good. Answered by [`Reply::Done`]. */
+{ command: "leave"; party: PartyId } | 
+/**  Removes a member and replaces the party secret, so that it stays removed. Answered by [`Reply::Done`]. */
+{ command: "kick"; party: PartyId; member: DeviceId } | 
+/**  Switches a party on. Answered by [`Reply::Done`]. */
+{ command: "up"; party: PartyId } | 
+/**  Switches a party off without leaving it. Answered by [`Reply::Done`]. */
+{ command: "down"; party: PartyId } | 
+/**  Moves a party to another address range. Only its owner may do that. Answered by [`Reply::Done`]. */
 { command: "set_range"; 
-/**  Which party. */
+/**  The party to move. */
 party: PartyId; 
 /**  A private IPv4 range, prefix 16 to 28. */
 range: string } | 
-/**  One round trip to a member through the tunnel. Answered by [`Reply::Pong`]. */
-{ command: "ping"; 
-/**  In which party. */
-party: PartyId; 
-/**  Whom. */
-member: DeviceId } | 
+/**  Measures one round trip to a member through the tunnel. Answered by [`Reply::Pong`]. */
+{ command: "ping"; party: PartyId; member: DeviceId } | 
 /**
- *  Measures the paths to members now, for somebody who looks at them; otherwise idle paths are measured every 15 s. Skips
- *  members beyond the first 32 and paths that were measured within the last second. Answered by [`Reply::Done`].
+ *  Measures the paths to members now, for somebody who looks at them; otherwise idle paths are measured every 15
+ *  s. Skips members beyond the first 32 and paths that were measured within the last second. Answered by
+ *  [`Reply::Done`].
  */
 { command: "measure_paths"; 
-/**  In which party. */
+/**  The party. */
 party: PartyId; 
-/**  Whose paths. */
+/**  The members to whom the paths lead. */
 members: DeviceId[] } | 
 /**
- *  Measure the network again; how it goes is in the snapshots' [`crate::NetworkReport`]. Answered by
+ *  Measures the network again. Its progress is in [`crate::NetworkReport`] of the snapshots. Answered by
  *  [`Reply::Done`].
  */
 { command: "netcheck"; 
-/**  STUN servers to ask besides the parties' own (`host` or `host:port`), at most 8. */
+/**  STUN servers to ask in addition to the parties' own (`host` or `host:port`), at most 8. */
 stun: string[] } | 
 /**
- *  Set what the user may decide; kept across restarts, and applied at once. Another `port` needs a new socket, so
- *  that all paths are found anew. Answered by [`Reply::Done`], or an error that changes nothing.
+ *  Replaces the settings. They are applied at once and kept across restarts. Another `port` needs a new socket, so
+ *  that all paths have to be found again. Answered by [`Reply::Done`], or by an error that changes nothing.
  */
 { command: "configure"; 
-/**  All of it. Relays without a password keep the one that is known. */
+/**  All settings. Relays without a password keep the stored one. */
 settings: Settings } | 
-/**  What was measured of a member's paths in the last hour. Answered by [`Reply::Samples`]. */
-{ command: "samples"; 
-/**  In which party. */
-party: PartyId; 
-/**  Whose. */
-member: DeviceId } | 
-/**  Check everything that commonly goes wrong. Answered by [`Reply::Doctor`]. */
+/**  Returns the samples of a member's paths of the last hour. Answered by [`Reply::Samples`]. */
+{ command: "samples"; party: PartyId; member: DeviceId } | 
+/**  Checks everything that commonly goes wrong. Answered by [`Reply::Doctor`]. */
 { command: "doctor" } | 
-/**  End the engine cleanly. Answered by [`Reply::Done`]. */
+/**  Ends the engine cleanly. Answered by [`Reply::Done`]. */
 { command: "stop" };
 
-/**  How much of a profile is measured. */
+/**  How much of a NAT profile was measured. */
 export type Confidence = 
-/**  Nothing. */
+/**  Nothing was measured. */
 "none" | 
-/**  The public address only. */
+/**  Only the public address. */
 "low" | 
-/**  The mapping policy too. */
+/**  The mapping behavior too. */
 "medium" | 
-/**  All three policies. */
+/**  Mapping, filtering and port assignment. */
 "high";
 
-/**  An installation of Partyline: the public half of its Ed25519 device key. */
+/**  Identifies an installation of Partyline: the public half of its Ed25519 device key. */
 export type DeviceId = string;
 
-/**  This computer. */
+/**  This computer's identity. */
 export type DeviceView = {
-	/**  Its identity. */
+	/**  The device's identity. */
 	id: DeviceId,
 	/**  The engine's version. */
 	version: string,
 };
 
-/**  One line of a check-up. */
+/**  One finding of a check-up. */
 export type DoctorFinding = {
-	/**  What was looked at. */
+	/**  What was checked. */
 	what: string,
-	/**  How it is. */
+	/**  The state it is in. */
 	verdict: Verdict,
-	/**  Details, and what to do where something is wrong. */
+	/**  Details, and what to do if something is wrong. */
 	note: string,
 };
 
@@ -307,79 +286,79 @@ target: TestTarget } |
 /**  Returns what the process that hosts the engine has counted since its start. Answered by [`Reply::Metrics`]. */
 { command: "metrics" };
 
-/**  What kind of thing went wrong. Stable: scripts and translations key on it. */
+/**  The kind of an error. The names are stable, since scripts and translations depend on them. */
 export type ErrorCode = 
-/**  The text is not an invite, or part of it is missing. */
+/**  The text is not an invite link, or part of it is missing. */
 "invite_malformed" | 
-/**  The invite is for a newer Partyline. */
+/**  The invite was made by a newer version of Partyline. */
 "invite_version" | 
-/**  The invite is past its date. */
+/**  The invite has expired. */
 "invite_expired" | 
-/**  The owner took the invite back. */
+/**  The invite was revoked. */
 "invite_revoked" | 
-/**  The invite's signature is not the party's. */
+/**  The invite's signature was not made by the party's authority or a co-owner. */
 "invite_forged" | 
 /**  This device was removed from the party. */
 "removed" | 
-/**  This device is in the party already. */
+/**  This device is a member of the party already. */
 "already_member" | 
-/**  Only the owner (or a co-owner) may do this. */
+/**  Only the owner, or a co-owner, may do this. */
 "not_owner" | 
-/**  No such party on this device. */
+/**  This device is not in such a party. */
 "unknown_party" | 
-/**  No such member in the party. */
+/**  The party has no such member. */
 "unknown_member" | 
 /**  All addresses of the party's range are taken. */
 "party_full" | 
 /**  The party's address range is in use on the local network. */
 "range_conflict" | 
-/**  A name, address or number is outside its limits. */
+/**  A name, address or number is outside its range. */
 "invalid_input" | 
 /**  The process may not create network devices. */
 "permission_denied" | 
-/**  Another engine already runs on this computer. */
+/**  Another engine is running on this computer. */
 "already_running" | 
-/**  The service does not run or cannot be reached. */
+/**  The service is not running or cannot be reached. */
 "service_unreachable" | 
-/**  Service and client speak different versions. */
+/**  Service and client use different versions of the protocol. */
 "version_mismatch" | 
 /**  The rendezvous server cannot be reached. */
 "server_unreachable" | 
 /**  The rendezvous server's certificate is not valid for it. */
 "server_certificate" | 
-/**  State could not be written, for example because the disk is full. */
+/**  State could not be saved, for example because the disk is full. */
 "storage" | 
-/**  The network device could not be made. */
+/**  The network device could not be created. */
 "device" | 
-/**  The member did not answer in time. */
+/**  No answer came in time. */
 "timeout" | 
-/**  A defect in Partyline. */
+/**  Partyline has a defect. */
 "internal";
 
-/**  Whose packets a mapping lets in. */
+/**  The filtering behavior of a NAT (RFC 4787, section 5): which sources a mapping lets in. */
 export type Filtering = 
-/**  Anybody's (EI). */
+/**  All sources (EI). */
 "endpoint_independent" | 
-/**  Those from addresses it has sent to (HD). */
+/**  Addresses that it has sent to (HD). */
 "address_dependent" | 
-/**  Those from addresses and ports it has sent to (PD). */
+/**  Addresses and ports that it has sent to (PD). */
 "address_and_port_dependent";
 
-/**  A score in a word. */
+/**  A score as one word. */
 export type Grade = 
-/**  85 and more: nothing is felt. */
+/**  85 and more: no delay is felt. */
 "excellent" | 
 /**  65 and more: good for everything but the fastest games. */
 "good" | 
-/**  40 and more: felt. */
+/**  40 and more: delay is felt. */
 "fair" | 
 /**  Less: hard to play with. */
 "poor";
 
-/**  An invite: the public half of its Ed25519 key. */
+/**  Identifies an invite: the public half of its Ed25519 key. */
 export type InviteId = string;
 
-/**  How long an invite can be used. */
+/**  How long an invite is valid. */
 export type InviteLifetime = 
 /**  One hour. */
 "hour" | 
@@ -390,33 +369,33 @@ export type InviteLifetime =
 /**  Until revoked. */
 "never";
 
-/**  What an invite says of its party. */
+/**  The contents of an invite link. Nothing of it is verified before joining. */
 export type InvitePreview = {
-	/**  Of which party. */
+	/**  The party that the invite leads to. */
 	party: PartyId,
-	/**  The party's name when the invite was made. */
+	/**  The party's name when the invite was created. */
 	name: string,
-	/**  What the inviter was called then. */
+	/**  The inviter's name when the invite was created. */
 	inviter: string,
-	/**  How many members there were then. */
+	/**  The number of members when the invite was created. */
 	members: number,
-	/**  Past which it cannot be used; `None` for ever. */
+	/**  When the invite expires; `None` if it never does. */
 	expires: Timestamp | null,
-	/**  What the joiner becomes. */
+	/**  The role that the joiner gets. */
 	role: Role,
-	/**  Rendezvous servers. */
+	/**  The party's rendezvous servers. */
 	servers: string[],
-	/**  Whether this computer is in the party already. */
+	/**  True if this computer is a member already. */
 	member: boolean,
 };
 
 /**  An invite that can still be used. */
 export type InviteView = {
-	/**  Its identity, for revoking. */
+	/**  The invite's identity, for revoking it. */
 	id: InviteId,
-	/**  Seconds since 1970; `None` if it never expires. */
+	/**  When it expires, in seconds since 1970; `None` if it never does. */
 	expires: number | null,
-	/**  What it makes of the joiner. */
+	/**  The role that the joiner gets. */
 	role: Role,
 };
 
@@ -434,148 +413,154 @@ export type Language =
 /**  An invite link was opened while the app ran. It is kept until `take_link` takes it. */
 export type LinkArrived = string;
 
-/**  Which destinations share one external port. */
+/**  The mapping behavior of a NAT (RFC 4787, section 4.1): which destinations share one external port. */
 export type Mapping = 
-/**  All destinations (EI). */
+/**  All destinations share it (EI). */
 "endpoint_independent" | 
-/**  Those at one address (HD). */
+/**  Destinations at one address share it (HD). */
 "address_dependent" | 
-/**  Those at one address and port (PD). */
+/**  Each destination address and port has one of its own (PD). */
 "address_and_port_dependent";
 
-/**  One member. */
+/**  A member of a party. */
 export type MemberView = {
-	/**  Whose device. */
+	/**  The member's device. */
 	id: DeviceId,
-	/**  The name its user chose. */
+	/**  The name that its user chose. */
 	name: string,
-	/**  What it may do. */
+	/**  Its rights. */
 	role: Role,
-	/**  Whether this is the computer itself. */
+	/**  True for this computer itself. */
 	me: boolean,
-	/**  Whether the owner's device has confirmed it. */
+	/**  True if the owner's device has confirmed its certificate. */
 	confirmed: boolean,
-	/**  Whether it was heard from lately. */
+	/**  True if it has sent something lately. */
 	online: boolean,
-	/**  Its virtual addresses, once claimed. */
+	/**  Its virtual IPv4 address, once it has claimed one. */
 	address: string | null,
 	/**  Its virtual IPv6 address. */
 	address_v6: string | null,
-	/**  What it says of its own network. */
+	/**  The NAT type of its network, as it announces it. */
 	badge: Badge | null,
 	/**  The path in use. */
 	path: PathView | null,
-	/**  How good the path is. */
+	/**  The quality of the path. */
 	quality: Quality,
-	/**  What went to and fro. */
+	/**  Packets and bytes exchanged with it. */
 	traffic: TrafficView,
-	/**  Paths used so far, oldest first, at most 32. */
+	/**  The paths used so far, oldest first, at most 32. */
 	history: PathEvent[],
 };
 
-/**  A way of reaching a member that can succeed or fail on its own. */
+/**  A way of reaching a member that can succeed or fail independently of the others. */
 export type Method = 
 /**  Addresses on a shared local network. */
 "lan" | 
 /**  Global IPv6 addresses. */
 "ipv6" | 
-/**  A port opened by the router. */
+/**  A port that the router opened on request. */
 "mapped" | 
-/**  Simultaneous checks between reflexive addresses. */
+/**  Simultaneous connectivity checks between reflexive addresses. */
 "punch" | 
-/**  A predicted port. */
+/**  Connectivity checks to a predicted port. */
 "predict" | 
-/**  Many ports at once. */
+/**  Connectivity checks from many sockets to many ports. */
 "spray" | 
-/**  Through another member. */
+/**  Forwarding by another member. */
 "member_relay" | 
-/**  A relay over UDP. */
+/**  A TURN server over UDP. */
 "relay_udp" | 
-/**  A relay over TCP. */
+/**  A TURN server over TCP. */
 "relay_tcp" | 
-/**  A relay over TLS. */
+/**  A TURN server over TLS. */
 "relay_tls";
 
-/**  Ways of connecting, each of which can be switched off. */
+/**  The ways of connecting, each of which can be switched off. */
 export type Methods = {
 	/**  Addresses on a shared local network. */
 	lan?: boolean,
 	/**  Global IPv6 addresses. */
 	ipv6?: boolean,
-	/**  Ports opened by the router. */
+	/**  Ports that the router opens on request. */
 	mapped?: boolean,
-	/**  Simultaneous checks between reflexive addresses. */
+	/**  Simultaneous connectivity checks between reflexive addresses. */
 	punch?: boolean,
-	/**  Predicted ports. */
+	/**  Connectivity checks to predicted ports. */
 	predict?: boolean,
-	/**  Many ports at once. */
+	/**  Connectivity checks from many sockets to many ports. */
 	spray?: boolean,
-	/**  Another member between the two. */
+	/**  Forwarding by another member. */
 	member_relay?: boolean,
 };
 
-/**  What is known about the network this computer is in. `None` means not measured or not measurable, never a guess. */
+/**
+ *  What is known about the network of a computer. `None` means that a property was not or could not be measured;
+ *  nothing is guessed.
+ */
 export type NatProfile = {
-	/**  Mapping policy. */
+	/**  The mapping behavior. */
 	mapping: Mapping | null,
-	/**  Filtering policy. */
+	/**  The filtering behavior. */
 	filtering: Filtering | null,
-	/**  Allocation policy. */
+	/**  The port assignment. */
 	allocation: Allocation | null,
-	/**  Public addresses as servers saw them. */
+	/**  The public addresses that STUN servers saw. */
 	public: string[],
-	/**  No STUN server answered over UDP while one was reachable otherwise. */
+	/**  True if no STUN server answered over UDP while one was reachable by other means. */
 	udp_blocked: boolean | null,
-	/**  A second NAT lies above the router (private or shared external address). */
+	/**
+	 *  True if a second NAT lies between the router and the internet: the router's external address is private or
+	 *  shared.
+	 */
 	double_nat: boolean | null,
-	/**  The router lets inside hosts meet at its outside address. */
+	/**  True if internal hosts can reach each other at the external address (RFC 4787, section 6). */
 	hairpin: boolean | null,
-	/**  How long an idle mapping lives. */
+	/**  How long an idle UDP mapping lives. */
 	lifetime: Seconds | null,
-	/**  The router's own outside address is one of a carrier's NAT (100.64.0.0/10, RFC 6598). */
+	/**  True if the router's external address is in the shared space of carrier-grade NATs (100.64.0.0/10, RFC 6598). */
 	carrier_nat: boolean | null,
-	/**  Whether IPv6 reaches the internet. */
+	/**  True if the internet is reachable over IPv6. */
 	ipv6: boolean | null,
-	/**  Whose packets the IPv6 firewall lets in. */
+	/**  The filtering behavior of the IPv6 firewall. */
 	firewall_v6: Filtering | null,
 };
 
 /**  The tray asks for a place. */
 export type Navigate = Route;
 
-/**  How a check of the network goes, and what it found besides the profile. */
+/**  The progress of a network check, and what it found besides the [`crate::NatProfile`]. */
 export type NetworkReport = {
-	/**  Whether policies are measured at all (`nat_detection`). */
+	/**  True if NAT behavior is measured at all (the setting `nat_detection`). */
 	enabled: boolean,
-	/**  Whether a measurement is under way. */
+	/**  True while a measurement is under way. */
 	running: boolean,
-	/**  Its steps, in order. */
+	/**  The steps of the measurement, in order. */
 	steps: CheckStep[],
-	/**  The STUN servers asked. */
+	/**  The STUN servers that were asked. */
 	servers: ServerCheck[],
-	/**  What the router was asked to open, and how it answered. */
+	/**  How the router answered requests to open a port, by protocol. */
 	router: RouterCheck[],
-	/**  What could not be measured and why, a sentence each. */
+	/**  What could not be measured and why, one sentence each. */
 	gaps: string[],
-	/**  How much of the profile is measured. */
+	/**  How much of the profile was measured. */
 	confidence: Confidence,
-	/**  When the last measurement ended; seconds since 1970. */
+	/**  When the last measurement ended, in seconds since 1970. */
 	measured_at: number | null,
-	/**  How long it took, in milliseconds. */
+	/**  The duration of the last measurement in milliseconds. */
 	took_ms: number,
-	/**  Datagrams that it sent. */
+	/**  The number of datagrams that it sent. */
 	packets: number,
 };
 
-/**  The network this computer is in. */
+/**  The network of this computer. */
 export type NetworkView = {
-	/**  What was measured. */
+	/**  The measured NAT behavior. */
 	nat: NatProfile,
-	/**  The same in one word, once known. */
+	/**  The NAT type in one word, once known. */
 	badge: Badge | null,
-	/**  The UDP port all parties share. */
+	/**  The UDP port that all parties share. */
 	port: number,
-	/**  How the measurement goes, and what else it found. */
+	/**  The progress of the measurement, and what else it found. */
 	report: NetworkReport,
 };
 
@@ -587,95 +572,95 @@ export type Notifications = {
 	connection: boolean,
 };
 
-/**  A party: the public half of its Ed25519 authority key. */
+/**  Identifies a party: the public half of its Ed25519 authority key. */
 export type PartyId = string;
 
-/**  How far a party is. */
+/**  The phase of a party. */
 export type PartyPhase = 
-/**  Switched off by the user. */
+/**  The user has switched it off. */
 "down" | 
-/**  Switched on, no address yet or no signalling channel yet. */
+/**  It is switched on, but has no address or no signaling channel yet. */
 "connecting" | 
-/**  Has an address and a device. */
+/**  It has an address and a network device. */
 "up";
 
-/**  One party. */
+/**  A party of this computer. */
 export type PartyView = {
-	/**  Its identity. */
+	/**  The party's identity. */
 	id: PartyId,
-	/**  Its name. */
+	/**  The party's name. */
 	name: string,
-	/**  How far it is. */
+	/**  The phase of the party. */
 	phase: PartyPhase,
-	/**  This computer's role in it. */
+	/**  This computer's role in the party. */
 	role: Role,
 	/**  The address range, once known. */
 	range: string | null,
 	/**  The network device's name while up. */
 	interface: string | null,
-	/**  Members, this computer first, then by name. */
+	/**  The members: this computer first, the others by name. */
 	members: MemberView[],
-	/**  Invites that can still be used and were made here. */
+	/**  Invites that were created on this computer and can still be used. */
 	invites: InviteView[],
-	/**  Rendezvous servers of the party. */
+	/**  The party's rendezvous servers. */
 	servers: ServerView[],
-	/**  What keeps it from working, with what to do. */
+	/**  What keeps the party from working, and what to do about it. */
 	problem: AppError | null,
 };
 
 /**  A change of path. */
 export type PathEvent = {
-	/**  Seconds since 1970. */
+	/**  When the path changed, in seconds since 1970. */
 	at: number,
-	/**  To what; `None` if the member became unreachable. */
+	/**  The new path; `None` if the member became unreachable. */
 	kind: PathKind | null,
 };
 
 /**  What carries packets to a member right now. Ordered best first. */
 export type PathKind = 
-/**  Both on one local network. */
+/**  Both members are on one local network. */
 "lan" | 
-/**  Over IPv6 without help. */
+/**  Direct, between global IPv6 addresses. */
 "direct_v6" | 
-/**  Through a port the router opened on request. */
+/**  Direct, through a port that the router opened on request. */
 "mapped" | 
-/**  Through a punched hole, or with no NAT in the way. */
+/**  Direct, through a punched hole or without a NAT in between. */
 "direct" | 
-/**  Through another member. */
+/**  Forwarded by another member. */
 "member_relay" | 
-/**  Through a relay server. */
+/**  Forwarded by a TURN server. */
 "relay";
 
 /**  The path in use to a member. */
 export type PathView = {
-	/**  What carries it. */
+	/**  The kind of path. */
 	kind: PathKind,
-	/**  The far end of it: the member's address, or the relay's. */
+	/**  The remote address: the member's, or the relay's. */
 	remote: string,
 	/**  The relay's name, if relayed. */
 	relay: string | null,
-	/**  The member that passes the packets on, if one does. */
+	/**  The member that forwards the packets, if one does. */
 	via: DeviceId | null,
-	/**  Seconds it has been in use. */
+	/**  Seconds for which it has been in use. */
 	age_s: number,
 	/**  Seconds since the last WireGuard handshake. */
 	handshake_s: number | null,
-	/**  What was tried, in order. */
+	/**  The attempts that led to this path, in order. */
 	why: Attempt[],
 };
 
-/**  The engine's own state. */
+/**  The phase of the engine. */
 export type Phase = 
-/**  Reading state, opening sockets. */
+/**  The engine reads its state and opens sockets. */
 "starting" | 
-/**  At work. */
+/**  The engine is running. */
 "ready" | 
-/**  Saying goodbye. */
+/**  The engine sends its leave messages and stops. */
 "stopping";
 
-/**  One round trip. */
+/**  A measured round trip. */
 export type PingSample = {
-	/**  In milliseconds. */
+	/**  The round-trip time in milliseconds. */
 	rtt_ms: number,
 };
 
@@ -697,39 +682,39 @@ export type Preferences = {
 	hints_seen: string[],
 };
 
-/**  How good a path is. */
+/**  The quality of a path. */
 export type Quality = {
-	/**  Smoothed round trip in milliseconds. */
+	/**  The smoothed round-trip time in milliseconds. */
 	rtt_ms: number | null,
-	/**  Mean deviation of the round trip in milliseconds. */
+	/**  The mean deviation of the round-trip time in milliseconds. */
 	jitter_ms: number | null,
-	/**  Share of checks unanswered, 0 to 1. */
+	/**  The share of unanswered checks, from 0 to 1. */
 	loss: number | null,
-	/**  All three in one number, 0 to 100; see [`score`]. */
+	/**  All three in one number from 0 to 100; see [`score`]. */
 	score: number | null,
-	/**  The score in a word. */
+	/**  The grade that belongs to the score. */
 	grade: Grade | null,
-	/**  Where the last minute is going; `None` below 6 samples. */
+	/**  The trend of the last minute; `None` with fewer than 6 samples. */
 	trend: Trend | null,
-	/**  Median round trip of the last minute in milliseconds. */
+	/**  The median round-trip time of the last minute in milliseconds. */
 	p50_ms: number | null,
-	/**  The 95th percentile of it. */
+	/**  The 95th percentile of the last minute's round-trip times in milliseconds. */
 	p95_ms: number | null,
-	/**  The longest of it. */
+	/**  The longest round-trip time of the last minute in milliseconds. */
 	max_ms: number | null,
 	/**  The newest sample. */
 	latest: Sample | null,
 };
 
-/**  A relay of one's own. */
+/**  One of the user's own relays. */
 export type RelaySetting = {
-	/**  Where it is: `turn:host[:port][?transport=udp|tcp]` or `turns:host[:port]` (RFC 7065). */
+	/**  The relay's URL: `turn:host[:port][?transport=udp|tcp]` or `turns:host[:port]` (RFC 7065). */
 	url?: string,
-	/**  The user name it knows. */
+	/**  The user name of the long-term credentials. */
 	username?: string,
 	/**
-	 *  The password that goes with it. Never told to clients: in snapshots it is empty, and an empty one that comes
-	 *  back for the same URL and user name stands for the one that is known.
+	 *  The password of the long-term credentials. It never reaches clients: snapshots have an empty one, and an empty
+	 *  one that comes back with the same URL and user name stands for the stored password.
 	 */
 	password?: string,
 };
@@ -738,46 +723,46 @@ export type RelaySetting = {
 export type Reply = 
 /**  The current state. */
 { reply: "snapshot"; value: Snapshot } | 
-/**  A party was made. */
+/**  A party was created. */
 { reply: "created"; value: {
-	/**  Which. */
+	/**  The new party. */
 	party: PartyId,
 	/**  A link to invite friends with, valid for a day. */
 	link: string,
 } } | 
 /**  A party was joined. */
 { reply: "joined"; value: {
-	/**  Which. */
+	/**  The party. */
 	party: PartyId,
 } } | 
-/**  An invite link. */
+/**  An invite was created. */
 { reply: "invite"; value: {
-	/**  As `https://<server>/join#…` where the party has a server, else `partyline://join/…`. */
+	/**  The invite link: `https://<server>/join#…` where the party has a server, else `partyline://join/…`. */
 	link: string,
 } } | 
-/**  What an invite says. */
+/**  The contents of an invite. */
 { reply: "preview"; value: InvitePreview } | 
-/**  A round trip was made. */
+/**  A round trip was measured. */
 { reply: "pong"; value: PingSample } | 
-/**  Round trips, oldest first, at most 3,600. */
+/**  Samples, oldest first, at most 3,600. */
 { reply: "samples"; value: Sample[] } | 
-/**  What the check-up found. */
+/**  The findings of a check-up. */
 { reply: "doctor"; value: DoctorFinding[] } | 
-/**  What was counted. */
+/**  The metrics of the process. */
 { reply: "metrics"; value: {
-	/**  In the Prometheus text format. */
+	/**  The metrics in the Prometheus text format. */
 	text: string,
 } } | 
-/**  It is done. */
+/**  The command was carried out. */
 { reply: "done" };
 
-/**  What a member may do. */
+/**  The rights of a member. */
 export type Role = 
-/**  Holds the party's authority key. */
+/**  The owner, whose device holds the party's authority key. */
 "owner" | 
-/**  May invite and remove on the owner's behalf. */
+/**  A co-owner, who may invite and remove members on the owner's behalf. */
 "co_owner" | 
-/**  Plays. */
+/**  A member without further rights. */
 "member";
 
 /**  A place in the user interface. */
@@ -789,117 +774,120 @@ export type Route =
 /**  Which. */
 party: PartyId };
 
-/**  One way of asking the router for a port. */
+/**  How the router answered requests to open a port by one protocol. */
 export type RouterCheck = {
 	/**  `PCP`, `NAT-PMP` or `UPnP`. */
 	protocol: string,
-	/**  Whether it opened a port. */
+	/**  True if the router opened a port. */
 	works: boolean,
-	/**  Why it did not. */
+	/**  Why it did not, one sentence. */
 	problem: string | null,
 };
 
-/**  One check of a path. */
+/**  The outcome of one check of a path. */
 export type Sample = {
-	/**  When its outcome was known, in milliseconds since 1970. */
+	/**  When the outcome was known, in milliseconds since 1970. */
 	at_ms: number,
-	/**  The round trip in milliseconds; `None` if there was no answer. */
+	/**  The round-trip time in milliseconds; `None` if there was no answer. */
 	rtt_ms: number | null,
-	/**  What carried the member's packets then. */
+	/**  The path that carried the member's packets at that time. */
 	path: PathKind | null,
 };
 
-/**  The shape in which serde writes a [`Duration`]. */
+/**  The shape in which serde serializes a [`Duration`]. */
 export type Seconds = {
 	secs: number,
 	nanos: number,
 };
 
-/**  One STUN server's part. */
+/**  How one STUN server answered. */
 export type ServerCheck = {
-	/**  Its name. */
+	/**  The server's host name. */
 	name: string,
-	/**  Its address. */
+	/**  The server's address. */
 	address: string,
-	/**  Round trip in milliseconds. */
+	/**  The round-trip time in milliseconds. */
 	rtt_ms: number | null,
-	/**  Where it saw this computer. */
+	/**  The reflexive address, at which the server saw this computer. */
 	reflexive: string | null,
-	/**  Whether it has a second address (RFC 5780). */
+	/**  True if the server has a second address (RFC 5780). */
 	two_addresses: boolean,
-	/**  Whether it failed to answer. */
+	/**  True if the server did not answer. */
 	silent: boolean,
 };
 
 /**  A rendezvous server. */
 export type ServerView = {
-	/**  Its URL. */
+	/**  The server's URL. */
 	url: string,
-	/**  Whether it is connected. */
+	/**  True if the server is connected. */
 	connected: boolean,
-	/**  Why not. */
+	/**  Why it is not connected. */
 	problem: AppError | null,
 };
 
-/**  Everything that can be set. A file that lacks some of it gets the defaults. */
+/**  All settings. Those that a file does not contain have their defaults. */
 export type Settings = {
-	/**  The name friends see in parties made or joined from now on, at most 32 characters; empty until it is chosen. */
+	/**
+	 *  The name that friends see in parties created or joined from now on, at most 32 characters; empty until the user
+	 *  has chosen one.
+	 */
 	display_name?: string,
 	/**  Rendezvous servers for new parties (`wss://…`, or `ws://` where allowed), at most 8. */
 	servers?: string[],
-	/**  Relays of one's own, besides those the rendezvous servers grant; at most 8. */
+	/**  The user's own relays, in addition to those that rendezvous servers grant; at most 8. */
 	relays?: RelaySetting[],
-	/**  Whether the NAT is measured; without, every way of connecting is tried. */
+	/**  True if NAT behavior is measured. Without it every way of connecting is tried. */
 	nat_detection?: boolean,
-	/**  Whether the router is asked to open a port. */
+	/**  True if the router is asked to open a port. */
 	port_mapping?: boolean,
-	/**  Whether direct paths are tried at all. */
+	/**  True if direct paths are tried. */
 	direct?: boolean,
-	/**  Whether relay servers are used at all. */
+	/**  True if relay servers are used. */
 	relay?: boolean,
-	/**  Which ways of connecting are tried. */
+	/**  The ways of connecting that are tried. */
 	methods?: Methods,
-	/**  Whether this computer passes packets on between friends that cannot reach each other directly. */
+	/**  True if this computer forwards packets between friends that cannot reach each other directly. */
 	serve_friends?: boolean,
-	/**  The UDP port all parties share; 0 lets the system choose. */
+	/**  The UDP port that all parties share; 0 lets the system choose one. */
 	port?: number,
 	/**
-	 *  How long a new direct path is tried before it counts as failed and is retried with growing pauses, in seconds,
+	 *  Seconds for which a new direct path is tried before it counts as failed and is retried with growing pauses,
 	 *  1 to 60.
 	 */
 	direct_timeout_s?: number,
-	/**  The packet size of the parties' network devices in bytes, 1280 to 1420. */
+	/**  The MTU of the parties' network devices in bytes, 1280 to 1420. */
 	mtu?: number,
 };
 
-/**  Everything there is to show. */
+/**  The engine's whole state. */
 export type Snapshot = {
-	/**  Grows with every change. */
+	/**  A number that grows with every change. */
 	revision: number,
-	/**  What the engine is doing. */
+	/**  The phase of the engine. */
 	phase: Phase,
-	/**  This computer. */
+	/**  This computer's identity. */
 	device: DeviceView,
-	/**  Parties in the order they were joined. */
+	/**  The parties in the order in which they were joined. */
 	parties: PartyView[],
-	/**  The network this computer is in. */
+	/**  The network of this computer. */
 	network: NetworkView,
-	/**  What the user has set; passwords are left out. */
+	/**  The user's settings without passwords. */
 	settings: Settings,
 };
 
 /**  The engine's state has changed; at most ten a second, and none while the window is hidden. */
 export type SnapshotChanged = Snapshot;
 
-/**  How far a step is. */
+/**  The state of a step. */
 export type StepState = 
-/**  Not begun. */
+/**  Not started. */
 "waiting" | 
 /**  Under way. */
 "running" | 
-/**  Answered. */
+/**  Finished with a result. */
 "known" | 
-/**  Over, without an answer. */
+/**  Finished without a result. */
 "unknown";
 
 /**  A server that [`EngineCommand::TestServer`] can test. */
@@ -928,10 +916,7 @@ export type Theme =
  */
 export type Timestamp = number;
 
-/**
- *  Packets and bytes since the member was first connected. Bytes are numbers with a fraction only because they may
- *  exceed 32 bits.
- */
+/**  Traffic with a member since it was first connected. Bytes are floating-point numbers, since they may exceed 32 bits. */
 export type TrafficView = {
 	/**  Bytes received. */
 	received_bytes: number,
@@ -941,26 +926,26 @@ export type TrafficView = {
 	receiving: number,
 	/**  Bytes sent per second, smoothed over some 2 s. */
 	sending: number,
-	/**  Packets dropped, whatever the reason. */
+	/**  Packets dropped for any reason. */
 	dropped: number,
 };
 
-/**  Where the quality of a path is going. */
+/**  How the quality of a path develops. */
 export type Trend = 
 /**  The newer half of the last minute scores at least 5 points more than the older. */
 "better" | 
-/**  Neither. */
+/**  Neither better nor worse. */
 "steady" | 
-/**  At least 5 points less. */
+/**  The newer half scores at least 5 points less. */
 "worse";
 
-/**  How a thing is. */
+/**  The state of something that was checked. */
 export type Verdict = 
 /**  As it should be. */
 "good" | 
-/**  Works, could be better. */
+/**  It works, but could be better. */
 "fair" | 
-/**  Keeps something from working. */
+/**  It keeps something from working. */
 "bad";
 
 /* Tauri Specta runtime */

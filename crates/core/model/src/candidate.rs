@@ -1,4 +1,5 @@
-//! Where a member might be reached (RFC 8445's candidates, with the kinds that games' networks add).
+//! Addresses at which a member may be reached: the candidates of RFC 8445, with kinds added for LANs, port mappings and
+//! hole punching.
 
 use std::net::SocketAddr;
 
@@ -10,27 +11,27 @@ use serde::{Deserialize, Serialize};
 pub enum CandidateKind {
     /// An address of one of the computer's own interfaces.
     Host,
-    /// Heard by the LAN beacon: a neighbour on the same network.
+    /// The source address of a LAN beacon: a member on the same network.
     Lan,
-    /// A port that the router opened on request (UPnP, NAT-PMP, PCP, IPv6 pinhole).
+    /// A port that the router opened on request (UPnP, NAT-PMP, PCP, or an IPv6 pinhole).
     Mapped,
-    /// The address a STUN server saw.
+    /// The address that a STUN server saw.
     ServerReflexive,
-    /// The address a peer saw.
+    /// The address that a peer saw.
     PeerReflexive,
-    /// A port a contiguous NAT is expected to choose next.
+    /// The port that a NAT with contiguous allocation is expected to choose next.
     Predicted,
-    /// One of many ports opened against a random NAT.
+    /// One of many ports opened at once against a NAT with random allocation.
     Sprayed,
-    /// An address at a relay.
+    /// An address at a TURN server.
     Relayed,
 }
 
-/// An address at which a member says it may be reached.
+/// An address at which a member may be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Candidate {
     /// How it was learned.
     pub kind: CandidateKind,
-    /// The transport address; UDP always.
+    /// The transport address. The protocol is always UDP.
     pub address: SocketAddr,
 }

@@ -1,4 +1,4 @@
-//! What clients may ask of the engine, and what it answers. The local socket carries exactly these.
+//! The commands of clients and the engine's replies, as the local socket carries them.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DeviceId, InviteId, PartyId, RelaySetting, Role, Sample, Settings, Snapshot, Timestamp};
 
-/// How long an invite can be used.
+/// How long an invite is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
@@ -23,7 +23,7 @@ pub enum InviteLifetime {
 }
 
 impl InviteLifetime {
-    /// The span, or `None` for ever.
+    /// Returns the span, or `None` if the invite never expires.
     #[must_use]
     pub const fn duration(self) -> Option<Duration> {
         match self {
@@ -40,115 +40,94 @@ impl InviteLifetime {
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(tag = "command", rename_all = "snake_case", rename_all_fields = "snake_case")]
 pub enum Command {
-    /// The current snapshot. Answered by [`Reply::Snapshot`].
+    /// Returns the current snapshot. Answered by [`Reply::Snapshot`].
     Snapshot,
-    /// Make a party and switch it on. Answered by [`Reply::Created`].
+    /// Creates a party and switches it on. Answered by [`Reply::Created`].
     Create {
         /// The party's name, 1 to 40 characters.
         name: String,
-        /// The name friends will see, 1 to 32 characters.
+        /// The name that friends see, 1 to 32 characters.
         display_name: String,
         /// Rendezvous servers (`wss://…`, or `ws://` where allowed); empty means the configured ones.
         servers: Vec<String>,
-        /// Address range; `None` chooses one that collides with no local route.
+        /// The address range; `None` chooses one that collides with no local route.
         #[cfg_attr(feature = "specta", specta(type = Option<String>))]
         range: Option<Ipv4Net>,
     },
-    /// What an invite link says, without using it. Answered by [`Reply::Preview`].
+    /// Decodes an invite link without using it. Answered by [`Reply::Preview`].
     Preview {
-        /// The link.
+        /// The invite link.
         link: String,
     },
-    /// Join with an invite link and switch the party on. Answered by [`Reply::Joined`].
+    /// Joins a party with an invite link and switches it on. Answered by [`Reply::Joined`].
     Join {
-        /// The link.
+        /// The invite link.
         link: String,
-        /// The name friends will see, 1 to 32 characters.
+        /// The name that friends see, 1 to 32 characters.
         display_name: String,
     },
-    /// Make an invite. Answered by [`Reply::Invite`].
+    /// Creates an invite. Answered by [`Reply::Invite`].
     Invite {
-        /// For which party.
+        /// The party to invite to.
         party: PartyId,
-        /// For how long.
+        /// How long the invite is valid.
         lifetime: InviteLifetime,
-        /// What it makes of the joiner; never `Owner`.
+        /// The role that the joiner gets; never `Owner`.
         role: Role,
     },
-    /// Take an invite back. Answered by [`Reply::Done`].
-    Revoke {
-        /// Of which party.
-        party: PartyId,
-        /// Which.
-        invite: InviteId,
-    },
-    /// Leave a party for good. Answered by [`Reply::Done`].
-    Leave {
-        /// Which.
-        party: PartyId,
-    },
-    /// Remove a member, and change the party's secret so that it stays removed. Answered by [`Reply::Done`].
-    Kick {
-        /// From which party.
-        party: PartyId,
-        /// Whom.
-        member: DeviceId,
-    },
-    /// Switch a party on. Answered by [`Reply::Done`].
-    Up {
-        /// Which.
-        party: PartyId,
-    },
-    /// Switch a party off, without leaving it. Answered by [`Reply::Done`].
-    Down {
-        /// Which.
-        party: PartyId,
-    },
-    /// Move the party to another address range; only its owner may. Answered by [`Reply::Done`].
+    /// Revokes an invite. Answered by [`Reply::Done`].
+    #[expect(missing_docs, reason = "the names say it")]
+    Revoke { party: PartyId, invite: InviteId },
+    /// Leaves a party for good. Answered by [`Reply::Done`].
+    #[expect(missing_docs, reason = "the names say it")]
+    Leave { party: PartyId },
+    /// Removes a member and replaces the party secret, so that it stays removed. Answered by [`Reply::Done`].
+    #[expect(missing_docs, reason = "the names say it")]
+    Kick { party: PartyId, member: DeviceId },
+    /// Switches a party on. Answered by [`Reply::Done`].
+    #[expect(missing_docs, reason = "the names say it")]
+    Up { party: PartyId },
+    /// Switches a party off without leaving it. Answered by [`Reply::Done`].
+    #[expect(missing_docs, reason = "the names say it")]
+    Down { party: PartyId },
+    /// Moves a party to another address range. Only its owner may do that. Answered by [`Reply::Done`].
     SetRange {
-        /// Which party.
+        /// The party to move.
         party: PartyId,
         /// A private IPv4 range, prefix 16 to 28.
         #[cfg_attr(feature = "specta", specta(type = String))]
         range: Ipv4Net,
     },
-    /// One round trip to a member through the tunnel. Answered by [`Reply::Pong`].
-    Ping {
-        /// In which party.
-        party: PartyId,
-        /// Whom.
-        member: DeviceId,
-    },
-    /// Measures the paths to members now, for somebody who looks at them; otherwise idle paths are measured every 15 s. Skips
-    /// members beyond the first 32 and paths that were measured within the last second. Answered by [`Reply::Done`].
+    /// Measures one round trip to a member through the tunnel. Answered by [`Reply::Pong`].
+    #[expect(missing_docs, reason = "the names say it")]
+    Ping { party: PartyId, member: DeviceId },
+    /// Measures the paths to members now, for somebody who looks at them; otherwise idle paths are measured every 15
+    /// s. Skips members beyond the first 32 and paths that were measured within the last second. Answered by
+    /// [`Reply::Done`].
     MeasurePaths {
-        /// In which party.
+        /// The party.
         party: PartyId,
-        /// Whose paths.
+        /// The members to whom the paths lead.
         members: Vec<DeviceId>,
     },
-    /// Measure the network again; how it goes is in the snapshots' [`crate::NetworkReport`]. Answered by
+    /// Measures the network again. Its progress is in [`crate::NetworkReport`] of the snapshots. Answered by
     /// [`Reply::Done`].
     Netcheck {
-        /// STUN servers to ask besides the parties' own (`host` or `host:port`), at most 8.
+        /// STUN servers to ask in addition to the parties' own (`host` or `host:port`), at most 8.
         stun: Vec<String>,
     },
-    /// Set what the user may decide; kept across restarts, and applied at once. Another `port` needs a new socket, so
-    /// that all paths are found anew. Answered by [`Reply::Done`], or an error that changes nothing.
+    /// Replaces the settings. They are applied at once and kept across restarts. Another `port` needs a new socket, so
+    /// that all paths have to be found again. Answered by [`Reply::Done`], or by an error that changes nothing.
     Configure {
-        /// All of it. Relays without a password keep the one that is known.
+        /// All settings. Relays without a password keep the stored one.
         settings: Box<Settings>,
     },
-    /// What was measured of a member's paths in the last hour. Answered by [`Reply::Samples`].
-    Samples {
-        /// In which party.
-        party: PartyId,
-        /// Whose.
-        member: DeviceId,
-    },
-    /// Check everything that commonly goes wrong. Answered by [`Reply::Doctor`].
+    /// Returns the samples of a member's paths of the last hour. Answered by [`Reply::Samples`].
+    #[expect(missing_docs, reason = "the names say it")]
+    Samples { party: PartyId, member: DeviceId },
+    /// Checks everything that commonly goes wrong. Answered by [`Reply::Doctor`].
     Doctor,
-    /// End the engine cleanly. Answered by [`Reply::Done`].
+    /// Ends the engine cleanly. Answered by [`Reply::Done`].
     Stop,
 }
 
@@ -220,92 +199,92 @@ pub enum TestTarget {
 pub enum Reply {
     /// The current state.
     Snapshot(Box<Snapshot>),
-    /// A party was made.
+    /// A party was created.
     Created {
-        /// Which.
+        /// The new party.
         party: PartyId,
         /// A link to invite friends with, valid for a day.
         link: String,
     },
     /// A party was joined.
     Joined {
-        /// Which.
+        /// The party.
         party: PartyId,
     },
-    /// An invite link.
+    /// An invite was created.
     Invite {
-        /// As `https://<server>/join#…` where the party has a server, else `partyline://join/…`.
+        /// The invite link: `https://<server>/join#…` where the party has a server, else `partyline://join/…`.
         link: String,
     },
-    /// What an invite says.
+    /// The contents of an invite.
     Preview(InvitePreview),
-    /// A round trip was made.
+    /// A round trip was measured.
     Pong(PingSample),
-    /// Round trips, oldest first, at most 3,600.
+    /// Samples, oldest first, at most 3,600.
     Samples(Vec<Sample>),
-    /// What the check-up found.
+    /// The findings of a check-up.
     Doctor(Vec<DoctorFinding>),
-    /// What was counted.
+    /// The metrics of the process.
     Metrics {
-        /// In the Prometheus text format.
+        /// The metrics in the Prometheus text format.
         text: String,
     },
-    /// It is done.
+    /// The command was carried out.
     Done,
 }
 
-/// What an invite says of its party.
+/// The contents of an invite link. Nothing of it is verified before joining.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct InvitePreview {
-    /// Of which party.
+    /// The party that the invite leads to.
     pub party: PartyId,
-    /// The party's name when the invite was made.
+    /// The party's name when the invite was created.
     pub name: String,
-    /// What the inviter was called then.
+    /// The inviter's name when the invite was created.
     pub inviter: String,
-    /// How many members there were then.
+    /// The number of members when the invite was created.
     pub members: u8,
-    /// Past which it cannot be used; `None` for ever.
+    /// When the invite expires; `None` if it never does.
     pub expires: Option<Timestamp>,
-    /// What the joiner becomes.
+    /// The role that the joiner gets.
     pub role: Role,
-    /// Rendezvous servers.
+    /// The party's rendezvous servers.
     pub servers: Vec<String>,
-    /// Whether this computer is in the party already.
+    /// True if this computer is a member already.
     pub member: bool,
 }
 
-/// One round trip.
+/// A measured round trip.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct PingSample {
-    /// In milliseconds.
+    /// The round-trip time in milliseconds.
     #[cfg_attr(feature = "specta", specta(type = crate::Number))]
     pub rtt_ms: f32,
 }
 
-/// One line of a check-up.
+/// One finding of a check-up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct DoctorFinding {
-    /// What was looked at.
+    /// What was checked.
     pub what: String,
-    /// How it is.
+    /// The state it is in.
     pub verdict: Verdict,
-    /// Details, and what to do where something is wrong.
+    /// Details, and what to do if something is wrong.
     pub note: String,
 }
 
-/// How a thing is.
+/// The state of something that was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// As it should be.
     Good,
-    /// Works, could be better.
+    /// It works, but could be better.
     Fair,
-    /// Keeps something from working.
+    /// It keeps something from working.
     Bad,
 }

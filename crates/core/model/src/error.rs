@@ -1,75 +1,75 @@
-//! Errors as people meet them: what happened, and what to do about it.
+//! Errors as users see them: what happened, and what to do about it.
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of thing went wrong. Stable: scripts and translations key on it.
+/// The kind of an error. The names are stable, since scripts and translations depend on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// The text is not an invite, or part of it is missing.
+    /// The text is not an invite link, or part of it is missing.
     InviteMalformed,
-    /// The invite is for a newer Partyline.
+    /// The invite was made by a newer version of Partyline.
     InviteVersion,
-    /// The invite is past its date.
+    /// The invite has expired.
     InviteExpired,
-    /// The owner took the invite back.
+    /// The invite was revoked.
     InviteRevoked,
-    /// The invite's signature is not the party's.
+    /// The invite's signature was not made by the party's authority or a co-owner.
     InviteForged,
     /// This device was removed from the party.
     Removed,
-    /// This device is in the party already.
+    /// This device is a member of the party already.
     AlreadyMember,
-    /// Only the owner (or a co-owner) may do this.
+    /// Only the owner, or a co-owner, may do this.
     NotOwner,
-    /// No such party on this device.
+    /// This device is not in such a party.
     UnknownParty,
-    /// No such member in the party.
+    /// The party has no such member.
     UnknownMember,
     /// All addresses of the party's range are taken.
     PartyFull,
     /// The party's address range is in use on the local network.
     RangeConflict,
-    /// A name, address or number is outside its limits.
+    /// A name, address or number is outside its range.
     InvalidInput,
     /// The process may not create network devices.
     PermissionDenied,
-    /// Another engine already runs on this computer.
+    /// Another engine is running on this computer.
     AlreadyRunning,
-    /// The service does not run or cannot be reached.
+    /// The service is not running or cannot be reached.
     ServiceUnreachable,
-    /// Service and client speak different versions.
+    /// Service and client use different versions of the protocol.
     VersionMismatch,
     /// The rendezvous server cannot be reached.
     ServerUnreachable,
     /// The rendezvous server's certificate is not valid for it.
     ServerCertificate,
-    /// State could not be written, for example because the disk is full.
+    /// State could not be saved, for example because the disk is full.
     Storage,
-    /// The network device could not be made.
+    /// The network device could not be created.
     Device,
-    /// The member did not answer in time.
+    /// No answer came in time.
     Timeout,
-    /// A defect in Partyline.
+    /// Partyline has a defect.
     Internal,
 }
 
-/// An error for a person: never a bare cause, always a next step.
+/// An error for users: what happened, and always a next step.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[error("{message}")]
 pub struct AppError {
-    /// What kind.
+    /// The kind of error.
     pub code: ErrorCode,
-    /// What happened, one sentence.
+    /// One sentence that says what happened.
     pub message: String,
-    /// What to do about it, one sentence.
+    /// One sentence that says what to do about it.
     pub hint: String,
 }
 
 impl AppError {
-    /// An error with its next step.
+    /// Returns an error from its kind, message and hint.
     pub fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { code, message: message.into(), hint: hint.into() }
     }

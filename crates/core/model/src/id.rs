@@ -1,14 +1,15 @@
-//! Identifiers. Each is a fixed number of bytes, shown as lower-case hex, and not interchangeable with another.
+//! Identifiers. Each is a fixed number of bytes, is written as lower-case hexadecimal digits, and has a type of its
+//! own.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// Why a text is not an identifier.
+/// The text is not an identifier of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected} hexadecimal digits")]
 pub struct IdError {
-    /// Number of digits the identifier has.
+    /// The number of digits that the identifier has.
     pub expected: usize,
 }
 
@@ -20,16 +21,16 @@ macro_rules! id {
         pub struct $name(#[cfg_attr(feature = "specta", specta(type = String))] pub [u8; $len]);
 
         impl $name {
-            /// Length in bytes.
+            /// The identifier's length in bytes.
             pub const LEN: usize = $len;
 
-            /// The identifier's bytes.
+            /// Returns the identifier's bytes.
             #[must_use]
             pub const fn as_bytes(&self) -> &[u8; $len] {
                 &self.0
             }
 
-            /// The first eight hexadecimal digits, for people and logs.
+            /// Returns the first eight hexadecimal digits, for people and logs.
             #[must_use]
             pub fn short(&self) -> String {
                 self.to_string().chars().take(8).collect()
@@ -80,33 +81,33 @@ macro_rules! id {
 }
 
 id! {
-    /// A party: the public half of its Ed25519 authority key.
+    /// Identifies a party: the public half of its Ed25519 authority key.
     PartyId, 32
 }
 id! {
-    /// An installation of Partyline: the public half of its Ed25519 device key.
+    /// Identifies an installation of Partyline: the public half of its Ed25519 device key.
     DeviceId, 32
 }
 id! {
-    /// The X25519 public key of one device in one party; its WireGuard static key.
+    /// The WireGuard static public key (X25519) of one device in one party.
     TunnelPublicKey, 32
 }
 id! {
-    /// An invite: the public half of its Ed25519 key.
+    /// Identifies an invite: the public half of its Ed25519 key.
     InviteId, 32
 }
 id! {
-    /// A meeting place on a rendezvous server: an Ed25519 public key derived from the party secret, so that the
-    /// server can check the right to enter without knowing the party.
+    /// Names a party on rendezvous servers: an Ed25519 public key derived from the party secret, so that a server can
+    /// check the right to enter without knowing the party.
     Topic, 32
 }
 id! {
-    /// A member's name on one topic; says nothing about the device to anyone who lacks the party secret.
+    /// Names a member on one topic. It cannot be linked to the device without the party secret.
     Handle, 16
 }
 id! {
-    /// Drawn at random whenever a member's engine starts; binds probe keys to that run, so that nothing recorded
-    /// from an earlier run can be replayed.
+    /// Identifies one run of a member's engine; drawn at random at its start. Probe keys are bound to it, so that
+    /// nothing recorded during an earlier run can be replayed.
     SessionNonce, 16
 }
 
@@ -123,7 +124,7 @@ fn decode_hex(text: &[u8], out: &mut [u8]) -> Result<(), IdError> {
     Ok(())
 }
 
-/// Arrays as plain bytes in binary formats: exactly their length, without a prefix.
+/// Serializes arrays as plain bytes in binary formats: exactly their length, without a prefix.
 mod serde_bytes_array {
     use std::fmt;
 
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn other_lengths_and_digits_are_refused() {
+    fn wrong_lengths_and_digits_are_rejected() {
         assert!("00".parse::<Handle>().is_err());
         assert!("zz".repeat(16).parse::<Handle>().is_err());
         assert!("é".repeat(16).parse::<Handle>().is_err());

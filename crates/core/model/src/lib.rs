@@ -1,7 +1,19 @@
-//! The words every part of Partyline shares.
+//! The types that every part of Partyline shares: ids, candidates, the NAT profile, path kinds, settings, commands and
+//! the snapshot that clients see.
 //!
-//! Nothing here does anything: these are the ids, measurements and views that the core, the I/O crates, the
-//! programs and the user interface all speak about. Wire formats live in `partyline-wire`.
+//! These types have no behavior beyond conversions and limits. Byte formats live in `partyline-wire`.
+//!
+//! ```
+//! use partyline_model::{Badge, Filtering, Mapping, NatProfile};
+//!
+//! let nat = NatProfile {
+//!     mapping: Some(Mapping::EndpointIndependent),
+//!     filtering: Some(Filtering::AddressAndPortDependent),
+//!     ..NatProfile::default()
+//! };
+//! assert_eq!(nat.badge(false), Some(Badge::PortRestricted));
+//! assert_eq!(NatProfile::default().badge(false), None, "nothing is guessed");
+//! ```
 
 mod candidate;
 mod control;
@@ -35,6 +47,6 @@ pub use view::{
     ServerView, Snapshot, TrafficView,
 };
 
-/// What TypeScript writes as `number`, for fields that are never NaN: of a float it would write `number | null`.
+/// Makes specta write `number` for fields that are never NaN. For a float it would write `number | null`.
 #[cfg(feature = "specta")]
 pub(crate) type Number = u32;

@@ -1,81 +1,83 @@
-//! What a NAT does, in the words of RFC 4787. Three policies, each measured or unknown, make the 27 types.
+//! NAT behavior in the terms of RFC 4787: three policies, each measured or unknown, which make 27 types.
 
 use std::{net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// Which destinations share one external port.
+/// The mapping behavior of a NAT (RFC 4787, section 4.1): which destinations share one external port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum Mapping {
-    /// All destinations (EI).
+    /// All destinations share it (EI).
     EndpointIndependent,
-    /// Those at one address (HD).
+    /// Destinations at one address share it (HD).
     AddressDependent,
-    /// Those at one address and port (PD).
+    /// Each destination address and port has one of its own (PD).
     AddressAndPortDependent,
 }
 
-/// Whose packets a mapping lets in.
+/// The filtering behavior of a NAT (RFC 4787, section 5): which sources a mapping lets in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum Filtering {
-    /// Anybody's (EI).
+    /// All sources (EI).
     EndpointIndependent,
-    /// Those from addresses it has sent to (HD).
+    /// Addresses that it has sent to (HD).
     AddressDependent,
-    /// Those from addresses and ports it has sent to (PD).
+    /// Addresses and ports that it has sent to (PD).
     AddressAndPortDependent,
 }
 
-/// How a new mapping's external port is chosen.
+/// The port assignment of a NAT (RFC 4787, section 4.2): how the external port of a new mapping is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum Allocation {
-    /// The inside port, where free (PP).
+    /// The internal port, where it is free (PP).
     Preserving,
-    /// The last one plus a step (PC).
+    /// The last port plus a step (PC).
     Contiguous {
-        /// Measured step; negative counts down.
+        /// The step; negative if the NAT counts down.
         delta: i16,
     },
-    /// Unpredictable (RD).
+    /// An unpredictable port (RD).
     Random,
 }
 
-/// What is known about the network this computer is in. `None` means not measured or not measurable, never a guess.
+/// What is known about the network of a computer. `None` means that a property was not or could not be measured;
+/// nothing is guessed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct NatProfile {
-    /// Mapping policy.
+    /// The mapping behavior.
     pub mapping: Option<Mapping>,
-    /// Filtering policy.
+    /// The filtering behavior.
     pub filtering: Option<Filtering>,
-    /// Allocation policy.
+    /// The port assignment.
     pub allocation: Option<Allocation>,
-    /// Public addresses as servers saw them.
+    /// The public addresses that STUN servers saw.
     pub public: Vec<IpAddr>,
-    /// No STUN server answered over UDP while one was reachable otherwise.
+    /// True if no STUN server answered over UDP while one was reachable by other means.
     pub udp_blocked: Option<bool>,
-    /// A second NAT lies above the router (private or shared external address).
+    /// True if a second NAT lies between the router and the internet: the router's external address is private or
+    /// shared.
     pub double_nat: Option<bool>,
-    /// The router lets inside hosts meet at its outside address.
+    /// True if internal hosts can reach each other at the external address (RFC 4787, section 6).
     pub hairpin: Option<bool>,
-    /// How long an idle mapping lives.
+    /// How long an idle UDP mapping lives.
     #[cfg_attr(feature = "specta", specta(type = Option<Seconds>))]
     pub lifetime: Option<Duration>,
-    /// The router's own outside address is one of a carrier's NAT (100.64.0.0/10, RFC 6598).
+    /// True if the router's external address is in the shared space of carrier-grade NATs (100.64.0.0/10, RFC 6598).
     pub carrier_nat: Option<bool>,
-    /// Whether IPv6 reaches the internet.
+    /// True if the internet is reachable over IPv6.
     pub ipv6: Option<bool>,
-    /// Whose packets the IPv6 firewall lets in.
+    /// The filtering behavior of the IPv6 firewall.
     pub firewall_v6: Option<Filtering>,
 }
 
-/// The shape in which serde writes a [`Duration`].
+/// The shape in which serde serializes a [`Duration`].
 #[cfg(feature = "specta")]
 #[derive(specta::Type)]
 #[expect(dead_code, reason = "only its shape matters")]
@@ -84,27 +86,27 @@ struct Seconds {
     nanos: u32,
 }
 
-/// The word for a network that players know.
+/// A network's NAT type in the words that players know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum Badge {
-    /// No NAT in the way (level 0).
+    /// No NAT (level 0).
     Open,
-    /// EI mapping, EI filtering (level 1).
+    /// Endpoint-independent mapping and filtering (level 1).
     FullCone,
-    /// EI mapping, HD filtering (level 2).
+    /// Endpoint-independent mapping, address-dependent filtering (level 2).
     Restricted,
-    /// EI mapping, PD filtering (level 3).
+    /// Endpoint-independent mapping, address and port-dependent filtering (level 3).
     PortRestricted,
-    /// Mapping depends on the destination (level 4).
+    /// The mapping depends on the destination (level 4).
     Symmetric,
-    /// UDP does not get out at all.
+    /// UDP is blocked.
     UdpBlocked,
 }
 
 impl Badge {
-    /// From 0, reachable by anybody, to 4; `None` where UDP does not get out at all.
+    /// Returns the level from 0, reachable by everybody, to 4; `None` where UDP is blocked.
     #[must_use]
     pub const fn level(self) -> Option<u8> {
         match self {
@@ -119,7 +121,7 @@ impl Badge {
 }
 
 impl NatProfile {
-    /// The badge, or `None` while too little is known. `open` says that a local address equals the public one.
+    /// Returns the badge, or `None` while too little is known. `open` is true if a local address equals the public one.
     #[must_use]
     pub fn badge(&self, open: bool) -> Option<Badge> {
         if self.udp_blocked == Some(true) {
@@ -137,5 +139,35 @@ impl NatProfile {
             (Mapping::EndpointIndependent, None) => None,
             _ => Some(Badge::Symmetric),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn badge_follows_mapping_and_filtering() {
+        let badge =
+            |mapping, filtering| NatProfile { mapping, filtering, ..NatProfile::default() }.badge(false);
+        let (ei, hd, pd) = (
+            Some(Filtering::EndpointIndependent),
+            Some(Filtering::AddressDependent),
+            Some(Filtering::AddressAndPortDependent),
+        );
+        let cone = Some(Mapping::EndpointIndependent);
+        assert_eq!(
+            [ei, hd, pd, None].map(|filtering| badge(cone, filtering)),
+            [Some(Badge::FullCone), Some(Badge::Restricted), Some(Badge::PortRestricted), None]
+        );
+        assert_eq!(badge(Some(Mapping::AddressDependent), None), Some(Badge::Symmetric));
+        assert_eq!(badge(None, pd), None);
+    }
+
+    #[test]
+    fn blocked_udp_comes_before_an_open_network() {
+        let blocked = NatProfile { udp_blocked: Some(true), ..NatProfile::default() };
+        assert_eq!(blocked.badge(true), Some(Badge::UdpBlocked));
+        assert_eq!(NatProfile::default().badge(true).and_then(Badge::level), Some(0));
     }
 }

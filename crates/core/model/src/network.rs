@@ -1,123 +1,123 @@
-//! What a check of the network asked, found and could not find, for people to read.
+//! The report of a network check for users: its progress, what it found, and what could not be measured.
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// How a check of the network goes, and what it found besides the profile.
+/// The progress of a network check, and what it found besides the [`crate::NatProfile`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct NetworkReport {
-    /// Whether policies are measured at all (`nat_detection`).
+    /// True if NAT behavior is measured at all (the setting `nat_detection`).
     pub enabled: bool,
-    /// Whether a measurement is under way.
+    /// True while a measurement is under way.
     pub running: bool,
-    /// Its steps, in order.
+    /// The steps of the measurement, in order.
     pub steps: Vec<CheckStep>,
-    /// The STUN servers asked.
+    /// The STUN servers that were asked.
     pub servers: Vec<ServerCheck>,
-    /// What the router was asked to open, and how it answered.
+    /// How the router answered requests to open a port, by protocol.
     pub router: Vec<RouterCheck>,
-    /// What could not be measured and why, a sentence each.
+    /// What could not be measured and why, one sentence each.
     pub gaps: Vec<String>,
-    /// How much of the profile is measured.
+    /// How much of the profile was measured.
     pub confidence: Confidence,
-    /// When the last measurement ended; seconds since 1970.
+    /// When the last measurement ended, in seconds since 1970.
     pub measured_at: Option<u32>,
-    /// How long it took, in milliseconds.
+    /// The duration of the last measurement in milliseconds.
     pub took_ms: u32,
-    /// Datagrams that it sent.
+    /// The number of datagrams that it sent.
     pub packets: u32,
 }
 
-/// How much of a profile is measured.
+/// How much of a NAT profile was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum Confidence {
-    /// Nothing.
+    /// Nothing was measured.
     #[default]
     None,
-    /// The public address only.
+    /// Only the public address.
     Low,
-    /// The mapping policy too.
+    /// The mapping behavior too.
     Medium,
-    /// All three policies.
+    /// Mapping, filtering and port assignment.
     High,
 }
 
-/// One step of a check.
+/// One step of a network check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct CheckStep {
-    /// What is looked at.
+    /// What the step measures.
     pub what: CheckTopic,
-    /// How far it is.
+    /// The state of the step.
     pub state: StepState,
 }
 
-/// What a step looks at, in the order in which they are done.
+/// What a step measures, in the order of the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum CheckTopic {
     /// Public addresses.
     Address,
-    /// What passes the filter.
+    /// The filtering behavior.
     Filtering,
-    /// Which destinations share a port.
+    /// The mapping behavior.
     Mapping,
-    /// How ports are chosen.
+    /// The port assignment.
     Allocation,
-    /// Whether inside computers meet at the outside address.
+    /// Hairpinning.
     Hairpin,
     /// IPv6 and its firewall.
     Ipv6,
-    /// How long an idle mapping lives; goes on long after the others.
+    /// The lifetime of idle mappings, which takes minutes longer than the other steps.
     Lifetime,
 }
 
-/// How far a step is.
+/// The state of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum StepState {
-    /// Not begun.
+    /// Not started.
     Waiting,
     /// Under way.
     Running,
-    /// Answered.
+    /// Finished with a result.
     Known,
-    /// Over, without an answer.
+    /// Finished without a result.
     Unknown,
 }
 
-/// One STUN server's part.
+/// How one STUN server answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct ServerCheck {
-    /// Its name.
+    /// The server's host name.
     pub name: String,
-    /// Its address.
+    /// The server's address.
     pub address: SocketAddr,
-    /// Round trip in milliseconds.
+    /// The round-trip time in milliseconds.
     pub rtt_ms: Option<u32>,
-    /// Where it saw this computer.
+    /// The reflexive address, at which the server saw this computer.
     pub reflexive: Option<SocketAddr>,
-    /// Whether it has a second address (RFC 5780).
+    /// True if the server has a second address (RFC 5780).
     pub two_addresses: bool,
-    /// Whether it failed to answer.
+    /// True if the server did not answer.
     pub silent: bool,
 }
 
-/// One way of asking the router for a port.
+/// How the router answered requests to open a port by one protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct RouterCheck {
     /// `PCP`, `NAT-PMP` or `UPnP`.
     pub protocol: String,
-    /// Whether it opened a port.
+    /// True if the router opened a port.
     pub works: bool,
-    /// Why it did not.
+    /// Why it did not, one sentence.
     pub problem: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Words for how two members are connected, and for what was tried.
+//! How two members are connected, and what was tried.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,21 +7,36 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum PathKind {
-    /// Both on one local network.
+    /// Both members are on one local network.
     Lan,
-    /// Over IPv6 without help.
+    /// Direct, between global IPv6 addresses.
     DirectV6,
-    /// Through a port the router opened on request.
+    /// Direct, through a port that the router opened on request.
     Mapped,
-    /// Through a punched hole, or with no NAT in the way.
+    /// Direct, through a punched hole or without a NAT in between.
     Direct,
-    /// Through another member.
+    /// Forwarded by another member.
     MemberRelay,
-    /// Through a relay server.
+    /// Forwarded by a TURN server.
     Relay,
 }
 
-/// A way of reaching a member that can succeed or fail on its own.
+impl PathKind {
+    /// Returns the kind's name in reports, logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lan => "lan",
+            Self::DirectV6 => "direct_v6",
+            Self::Mapped => "mapped",
+            Self::Direct => "direct",
+            Self::MemberRelay => "member_relay",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+/// A way of reaching a member that can succeed or fail independently of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
@@ -30,26 +45,26 @@ pub enum Method {
     Lan,
     /// Global IPv6 addresses.
     Ipv6,
-    /// A port opened by the router.
+    /// A port that the router opened on request.
     Mapped,
-    /// Simultaneous checks between reflexive addresses.
+    /// Simultaneous connectivity checks between reflexive addresses.
     Punch,
-    /// A predicted port.
+    /// Connectivity checks to a predicted port.
     Predict,
-    /// Many ports at once.
+    /// Connectivity checks from many sockets to many ports.
     Spray,
-    /// Through another member.
+    /// Forwarding by another member.
     MemberRelay,
-    /// A relay over UDP.
+    /// A TURN server over UDP.
     RelayUdp,
-    /// A relay over TCP.
+    /// A TURN server over TCP.
     RelayTcp,
-    /// A relay over TLS.
+    /// A TURN server over TLS.
     RelayTls,
 }
 
 impl Method {
-    /// As it is written in reports and metrics.
+    /// Returns the method's name in reports, logs and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -72,13 +87,13 @@ impl Method {
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptOutcome {
-    /// Still being tried.
+    /// It is still under way.
     Trying,
-    /// It works.
+    /// It succeeded.
     Worked,
-    /// No answer came.
+    /// No answer came in time.
     NoAnswer,
-    /// It could not be tried; the attempt's note says why.
+    /// It could not be made; the attempt's note says why.
     Impossible,
 }
 
@@ -86,12 +101,27 @@ pub enum AttemptOutcome {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct Attempt {
-    /// What was tried.
+    /// The method that was tried.
     pub method: Method,
     /// How it ended.
     pub outcome: AttemptOutcome,
-    /// Milliseconds from its start to its outcome.
+    /// Milliseconds from the start of the attempt to its outcome.
     pub took_ms: u32,
-    /// What a person should know about it, one sentence; may be empty.
+    /// One sentence of explanation for people; may be empty.
     pub note: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_serialized_form() {
+        for kind in [PathKind::Lan, PathKind::DirectV6, PathKind::MemberRelay, PathKind::Relay] {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
+        for method in [Method::Lan, Method::Ipv6, Method::MemberRelay, Method::RelayTls] {
+            assert_eq!(serde_json::to_value(method).unwrap(), method.name());
+        }
+    }
 }

@@ -1,49 +1,52 @@
-//! What the user may decide about this computer's part in all its parties.
+//! The user's settings, which apply to all parties of this computer.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{AppError, ErrorCode};
 
-/// Rendezvous servers for new parties, at most.
-const MOST_SERVERS: usize = 8;
-/// Relays of one's own, at most.
-const MOST_RELAYS: usize = 8;
-/// The longest name friends see, in characters.
-const LONGEST_NAME: usize = 32;
-/// The longest URL, user name or password, in bytes.
-const LONGEST_TEXT: usize = 512;
-const MTU: std::ops::RangeInclusive<u16> = 1280..=1420;
-const DIRECT_TIMEOUT: std::ops::RangeInclusive<u16> = 1..=60;
+/// The maximum number of rendezvous servers for new parties.
+const MAX_SERVERS: usize = 8;
+/// The maximum number of relays that the user may add.
+const MAX_RELAYS: usize = 8;
+/// The maximum length of the display name in characters.
+const MAX_NAME_CHARS: usize = 32;
+/// The maximum length of a URL, user name or password in bytes.
+const MAX_TEXT_BYTES: usize = 512;
+/// Packet sizes of network devices in bytes: from IPv6's minimum to what a tunnel leaves of Ethernet's.
+const MTU_RANGE: std::ops::RangeInclusive<u16> = 1280..=1420;
+/// Seconds.
+const DIRECT_TIMEOUT_RANGE: std::ops::RangeInclusive<u16> = 1..=60;
 
-/// Everything that can be set. A file that lacks some of it gets the defaults.
+/// All settings. Those that a file does not contain have their defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(default)]
 pub struct Settings {
-    /// The name friends see in parties made or joined from now on, at most 32 characters; empty until it is chosen.
+    /// The name that friends see in parties created or joined from now on, at most 32 characters; empty until the user
+    /// has chosen one.
     pub display_name: String,
     /// Rendezvous servers for new parties (`wss://…`, or `ws://` where allowed), at most 8.
     pub servers: Vec<String>,
-    /// Relays of one's own, besides those the rendezvous servers grant; at most 8.
+    /// The user's own relays, in addition to those that rendezvous servers grant; at most 8.
     pub relays: Vec<RelaySetting>,
-    /// Whether the NAT is measured; without, every way of connecting is tried.
+    /// True if NAT behavior is measured. Without it every way of connecting is tried.
     pub nat_detection: bool,
-    /// Whether the router is asked to open a port.
+    /// True if the router is asked to open a port.
     pub port_mapping: bool,
-    /// Whether direct paths are tried at all.
+    /// True if direct paths are tried.
     pub direct: bool,
-    /// Whether relay servers are used at all.
+    /// True if relay servers are used.
     pub relay: bool,
-    /// Which ways of connecting are tried.
+    /// The ways of connecting that are tried.
     pub methods: Methods,
-    /// Whether this computer passes packets on between friends that cannot reach each other directly.
+    /// True if this computer forwards packets between friends that cannot reach each other directly.
     pub serve_friends: bool,
-    /// The UDP port all parties share; 0 lets the system choose.
+    /// The UDP port that all parties share; 0 lets the system choose one.
     pub port: u16,
-    /// How long a new direct path is tried before it counts as failed and is retried with growing pauses, in seconds,
+    /// Seconds for which a new direct path is tried before it counts as failed and is retried with growing pauses,
     /// 1 to 60.
     pub direct_timeout_s: u16,
-    /// The packet size of the parties' network devices in bytes, 1280 to 1420.
+    /// The MTU of the parties' network devices in bytes, 1280 to 1420.
     pub mtu: u16,
 }
 
@@ -66,7 +69,7 @@ impl Default for Settings {
     }
 }
 
-/// Ways of connecting, each of which can be switched off.
+/// The ways of connecting, each of which can be switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(default)]
@@ -75,15 +78,15 @@ pub struct Methods {
     pub lan: bool,
     /// Global IPv6 addresses.
     pub ipv6: bool,
-    /// Ports opened by the router.
+    /// Ports that the router opens on request.
     pub mapped: bool,
-    /// Simultaneous checks between reflexive addresses.
+    /// Simultaneous connectivity checks between reflexive addresses.
     pub punch: bool,
-    /// Predicted ports.
+    /// Connectivity checks to predicted ports.
     pub predict: bool,
-    /// Many ports at once.
+    /// Connectivity checks from many sockets to many ports.
     pub spray: bool,
-    /// Another member between the two.
+    /// Forwarding by another member.
     pub member_relay: bool,
 }
 
@@ -101,17 +104,17 @@ impl Default for Methods {
     }
 }
 
-/// A relay of one's own.
+/// One of the user's own relays.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(default)]
 pub struct RelaySetting {
-    /// Where it is: `turn:host[:port][?transport=udp|tcp]` or `turns:host[:port]` (RFC 7065).
+    /// The relay's URL: `turn:host[:port][?transport=udp|tcp]` or `turns:host[:port]` (RFC 7065).
     pub url: String,
-    /// The user name it knows.
+    /// The user name of the long-term credentials.
     pub username: String,
-    /// The password that goes with it. Never told to clients: in snapshots it is empty, and an empty one that comes
-    /// back for the same URL and user name stands for the one that is known.
+    /// The password of the long-term credentials. It never reaches clients: snapshots have an empty one, and an empty
+    /// one that comes back with the same URL and user name stands for the stored password.
     pub password: String,
 }
 
@@ -122,34 +125,34 @@ impl std::fmt::Debug for RelaySetting {
 }
 
 impl Settings {
-    /// Looks whether everything is within its limits.
+    /// Checks that everything is within its limits.
     ///
     /// # Errors
-    /// [`ErrorCode::InvalidInput`] with what is wrong and what is allowed.
+    /// [`ErrorCode::InvalidInput`], with what is wrong and what is allowed.
     pub fn validate(&self) -> Result<(), AppError> {
         let name = &self.display_name;
-        if name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control) {
+        if name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
             return refuse("The name is too long or not plain text.", "Use at most 32 letters.");
         }
-        let short = |text: &String| text.len() <= LONGEST_TEXT;
-        let servers = self.servers.len() <= MOST_SERVERS && self.servers.iter().all(short);
+        let short = |text: &String| text.len() <= MAX_TEXT_BYTES;
+        let servers = self.servers.len() <= MAX_SERVERS && self.servers.iter().all(short);
         let url = |server: &String| server.starts_with("wss://") || server.starts_with("ws://");
         if !servers || !self.servers.iter().all(url) {
             return refuse("Those are not rendezvous servers.", "Name at most 8, as wss://host.");
         }
-        if self.relays.len() > MOST_RELAYS || !self.relays.iter().all(RelaySetting::is_plausible) {
+        if self.relays.len() > MAX_RELAYS || !self.relays.iter().all(RelaySetting::is_plausible) {
             return refuse(
                 "Those are not relays.",
                 "Name at most 8, as turn:host:port or turns:host:port, with user name and password.",
             );
         }
-        if !MTU.contains(&self.mtu) {
+        if !MTU_RANGE.contains(&self.mtu) {
             return refuse(
                 format!("An MTU of {} bytes does not work.", self.mtu),
                 "Use 1280 to 1420; 1400 is usual.",
             );
         }
-        if !DIRECT_TIMEOUT.contains(&self.direct_timeout_s) {
+        if !DIRECT_TIMEOUT_RANGE.contains(&self.direct_timeout_s) {
             return refuse("That timeout for direct connections does not work.", "Use 1 to 60 seconds.");
         }
         if !self.direct && !self.relay {
@@ -161,7 +164,7 @@ impl Settings {
         Ok(())
     }
 
-    /// The same without passwords, for everybody's eyes.
+    /// Returns the settings without passwords, as clients see them.
     #[must_use]
     pub fn without_passwords(&self) -> Self {
         let mut shown = self.clone();
@@ -169,12 +172,12 @@ impl Settings {
         shown
     }
 
-    /// Puts the passwords that `known` has where a relay comes back without.
+    /// Restores the passwords of relays that came back from a client without, from the settings that have them.
     pub fn restore_passwords(&mut self, known: &Self) {
         self.relays.iter_mut().for_each(|relay| known.fill_in_password(relay));
     }
 
-    /// Gives a relay without a password the one that is known for it.
+    /// Fills in the stored password of a relay that has none.
     pub fn fill_in_password(&self, relay: &mut RelaySetting) {
         let same = |old: &&RelaySetting| (&old.url, &old.username) == (&relay.url, &relay.username);
         if let Some(known) = self.relays.iter().find(same).filter(|_| relay.password.is_empty()) {
@@ -187,7 +190,7 @@ impl RelaySetting {
     fn is_plausible(&self) -> bool {
         let scheme = self.url.starts_with("turn:") || self.url.starts_with("turns:");
         let texts = [&self.url, &self.username, &self.password];
-        scheme && texts.iter().all(|text| text.len() <= LONGEST_TEXT && !text.chars().any(char::is_control))
+        scheme && texts.iter().all(|text| text.len() <= MAX_TEXT_BYTES && !text.chars().any(char::is_control))
     }
 }
 
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn passwords_stay_where_they_are() {
+    fn passwords_are_hidden_from_clients_and_restored() {
         let known = Settings { relays: vec![relay("secret")], ..Settings::default() };
         let mut shown = known.without_passwords();
         assert_eq!(shown.relays, [relay("")]);
@@ -219,14 +222,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_has_its_default() {
+    fn missing_settings_have_their_defaults() {
         let read: Settings = serde_json::from_str(r#"{ "port": 7, "methods": { "spray": false } }"#).unwrap();
         let methods = Methods { spray: false, ..Methods::default() };
         assert_eq!(read, Settings { port: 7, methods, ..Settings::default() });
     }
 
     #[test]
-    fn limits_are_looked_at() {
+    fn values_outside_their_limits_are_rejected() {
         let usual = Settings::default;
         assert_eq!(usual().validate(), Ok(()));
         let relays = vec![relay("x"), RelaySetting { url: "turns:a:443".into(), ..relay("x") }];

@@ -1,5 +1,5 @@
-//! What clients of the engine see: whole snapshots, never differences. No 64-bit integers, so that every client
-//! language can read them.
+//! The engine's state as clients see it: whole snapshots, never differences. There are no 64-bit integers, so that
+//! every client language can read them.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -11,111 +11,111 @@ use crate::{
     Settings,
 };
 
-/// Everything there is to show.
+/// The engine's whole state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct Snapshot {
-    /// Grows with every change.
+    /// A number that grows with every change.
     pub revision: u32,
-    /// What the engine is doing.
+    /// The phase of the engine.
     pub phase: Phase,
-    /// This computer.
+    /// This computer's identity.
     pub device: DeviceView,
-    /// Parties in the order they were joined.
+    /// The parties in the order in which they were joined.
     pub parties: Vec<PartyView>,
-    /// The network this computer is in.
+    /// The network of this computer.
     pub network: NetworkView,
-    /// What the user has set; passwords are left out.
+    /// The user's settings without passwords.
     pub settings: Settings,
 }
 
-/// The engine's own state.
+/// The phase of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Reading state, opening sockets.
+    /// The engine reads its state and opens sockets.
     Starting,
-    /// At work.
+    /// The engine is running.
     Ready,
-    /// Saying goodbye.
+    /// The engine sends its leave messages and stops.
     Stopping,
 }
 
-/// This computer.
+/// This computer's identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct DeviceView {
-    /// Its identity.
+    /// The device's identity.
     pub id: DeviceId,
     /// The engine's version.
     pub version: String,
 }
 
-/// The network this computer is in.
+/// The network of this computer.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct NetworkView {
-    /// What was measured.
+    /// The measured NAT behavior.
     pub nat: NatProfile,
-    /// The same in one word, once known.
+    /// The NAT type in one word, once known.
     pub badge: Option<Badge>,
-    /// The UDP port all parties share.
+    /// The UDP port that all parties share.
     pub port: u16,
-    /// How the measurement goes, and what else it found.
+    /// The progress of the measurement, and what else it found.
     pub report: NetworkReport,
 }
 
-/// How far a party is.
+/// The phase of a party.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum PartyPhase {
-    /// Switched off by the user.
+    /// The user has switched it off.
     Down,
-    /// Switched on, no address yet or no signalling channel yet.
+    /// It is switched on, but has no address or no signaling channel yet.
     Connecting,
-    /// Has an address and a device.
+    /// It has an address and a network device.
     Up,
 }
 
-/// What a member may do.
+/// The rights of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Holds the party's authority key.
+    /// The owner, whose device holds the party's authority key.
     Owner,
-    /// May invite and remove on the owner's behalf.
+    /// A co-owner, who may invite and remove members on the owner's behalf.
     CoOwner,
-    /// Plays.
+    /// A member without further rights.
     Member,
 }
 
-/// One party.
+/// A party of this computer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct PartyView {
-    /// Its identity.
+    /// The party's identity.
     pub id: PartyId,
-    /// Its name.
+    /// The party's name.
     pub name: String,
-    /// How far it is.
+    /// The phase of the party.
     pub phase: PartyPhase,
-    /// This computer's role in it.
+    /// This computer's role in the party.
     pub role: Role,
     /// The address range, once known.
     #[cfg_attr(feature = "specta", specta(type = Option<String>))]
     pub range: Option<Ipv4Net>,
     /// The network device's name while up.
     pub interface: Option<String>,
-    /// Members, this computer first, then by name.
+    /// The members: this computer first, the others by name.
     pub members: Vec<MemberView>,
-    /// Invites that can still be used and were made here.
+    /// Invites that were created on this computer and can still be used.
     pub invites: Vec<InviteView>,
-    /// Rendezvous servers of the party.
+    /// The party's rendezvous servers.
     pub servers: Vec<ServerView>,
-    /// What keeps it from working, with what to do.
+    /// What keeps the party from working, and what to do about it.
     pub problem: Option<AppError>,
 }
 
@@ -123,11 +123,11 @@ pub struct PartyView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct ServerView {
-    /// Its URL.
+    /// The server's URL.
     pub url: String,
-    /// Whether it is connected.
+    /// True if the server is connected.
     pub connected: bool,
-    /// Why not.
+    /// Why it is not connected.
     pub problem: Option<AppError>,
 }
 
@@ -135,43 +135,43 @@ pub struct ServerView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct InviteView {
-    /// Its identity, for revoking.
+    /// The invite's identity, for revoking it.
     pub id: InviteId,
-    /// Seconds since 1970; `None` if it never expires.
+    /// When it expires, in seconds since 1970; `None` if it never does.
     pub expires: Option<u32>,
-    /// What it makes of the joiner.
+    /// The role that the joiner gets.
     pub role: Role,
 }
 
-/// One member.
+/// A member of a party.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct MemberView {
-    /// Whose device.
+    /// The member's device.
     pub id: DeviceId,
-    /// The name its user chose.
+    /// The name that its user chose.
     pub name: String,
-    /// What it may do.
+    /// Its rights.
     pub role: Role,
-    /// Whether this is the computer itself.
+    /// True for this computer itself.
     pub me: bool,
-    /// Whether the owner's device has confirmed it.
+    /// True if the owner's device has confirmed its certificate.
     pub confirmed: bool,
-    /// Whether it was heard from lately.
+    /// True if it has sent something lately.
     pub online: bool,
-    /// Its virtual addresses, once claimed.
+    /// Its virtual IPv4 address, once it has claimed one.
     pub address: Option<Ipv4Addr>,
     /// Its virtual IPv6 address.
     pub address_v6: Option<Ipv6Addr>,
-    /// What it says of its own network.
+    /// The NAT type of its network, as it announces it.
     pub badge: Option<Badge>,
     /// The path in use.
     pub path: Option<PathView>,
-    /// How good the path is.
+    /// The quality of the path.
     pub quality: Quality,
-    /// What went to and fro.
+    /// Packets and bytes exchanged with it.
     pub traffic: TrafficView,
-    /// Paths used so far, oldest first, at most 32.
+    /// The paths used so far, oldest first, at most 32.
     pub history: Vec<PathEvent>,
 }
 
@@ -179,24 +179,23 @@ pub struct MemberView {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct PathView {
-    /// What carries it.
+    /// The kind of path.
     pub kind: PathKind,
-    /// The far end of it: the member's address, or the relay's.
+    /// The remote address: the member's, or the relay's.
     pub remote: SocketAddr,
     /// The relay's name, if relayed.
     pub relay: Option<String>,
-    /// The member that passes the packets on, if one does.
+    /// The member that forwards the packets, if one does.
     pub via: Option<DeviceId>,
-    /// Seconds it has been in use.
+    /// Seconds for which it has been in use.
     pub age_s: u32,
     /// Seconds since the last WireGuard handshake.
     pub handshake_s: Option<u32>,
-    /// What was tried, in order.
+    /// The attempts that led to this path, in order.
     pub why: Vec<Attempt>,
 }
 
-/// Packets and bytes since the member was first connected. Bytes are numbers with a fraction only because they may
-/// exceed 32 bits.
+/// Traffic with a member since it was first connected. Bytes are floating-point numbers, since they may exceed 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct TrafficView {
@@ -212,7 +211,7 @@ pub struct TrafficView {
     /// Bytes sent per second, smoothed over some 2 s.
     #[cfg_attr(feature = "specta", specta(type = crate::Number))]
     pub sending: f32,
-    /// Packets dropped, whatever the reason.
+    /// Packets dropped for any reason.
     pub dropped: u32,
 }
 
@@ -220,8 +219,8 @@ pub struct TrafficView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct PathEvent {
-    /// Seconds since 1970.
+    /// When the path changed, in seconds since 1970.
     pub at: u32,
-    /// To what; `None` if the member became unreachable.
+    /// The new path; `None` if the member became unreachable.
     pub kind: Option<PathKind>,
 }

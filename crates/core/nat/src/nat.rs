@@ -1,4 +1,4 @@
-//! The translation itself.
+//! The address translation.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -6,65 +6,66 @@ use std::{
 };
 
 use partyline_model::{Filtering, Mapping};
+use tracing::trace;
 
 use crate::{
     Protocol, Rules,
     ports::Ports,
-    table::{Entry, Table, Towards},
+    table::{DestinationKey, Entry, Table},
 };
 
-/// How long an idle TCP connection's mapping must live (RFC 5382, REQ-5).
-const TCP_LIFETIME: Duration = Duration::from_secs(124 * 60);
+/// The shortest lifetime of an idle TCP mapping (RFC 5382, REQ-5).
+const MIN_TCP_LIFETIME: Duration = Duration::from_secs(124 * 60);
 
-/// A NAT with one outside address.
+/// A NAT with one external address.
 #[derive(Debug, Clone)]
 pub struct Nat {
     rules: Rules,
-    outside: IpAddr,
+    external: IpAddr,
     table: Table,
     ports: Ports,
 }
 
-/// A packet that was turned around at the outside address.
+/// A packet that was hairpinned at the external address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hairpinned {
-    /// Where it seems to come from.
+    /// The source address that the receiver sees.
     pub source: SocketAddr,
-    /// The inside socket that gets it.
+    /// The internal socket that receives it.
     pub inside: SocketAddr,
 }
 
 impl Nat {
-    /// A NAT without mappings. `seed` decides what is left to chance.
+    /// Returns a NAT without mappings. `seed` determines random ports.
     #[must_use]
     pub fn new(seed: u64, outside: IpAddr, rules: Rules) -> Self {
-        Self { rules, outside, table: Table::default(), ports: Ports::new(seed, &rules) }
+        Self { rules, external: outside, table: Table::default(), ports: Ports::new(seed, &rules) }
     }
 
-    /// What it does.
+    /// Returns its behavior.
     #[must_use]
     pub const fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    /// Its outside address.
+    /// Returns its external address.
     #[must_use]
     pub const fn outside(&self) -> IpAddr {
-        self.outside
+        self.external
     }
 
-    /// Forgets every mapping, as after a restart.
+    /// Removes all mappings, as after a restart.
     pub fn reset(&mut self) {
         self.table = Table::default();
     }
 
-    /// How many mappings of a protocol live.
+    /// Returns the number of live mappings of a protocol.
     pub fn mappings(&mut self, now: Instant, protocol: Protocol) -> usize {
         self.table.count(now, protocol)
     }
 
-    /// Where the outside sees a packet from `inside` come from; `None` if it is dropped, since table or ports are used
-    /// up.
+    /// Translates a packet from `inside`. Returns its external source address, or `None` if it is dropped, since the
+    /// table is full or no port is free.
     pub fn outbound(
         &mut self,
         now: Instant,
@@ -72,18 +73,22 @@ impl Nat {
         inside: SocketAddr,
         destination: SocketAddr,
     ) -> Option<SocketAddr> {
-        let flow = (protocol, inside, self.towards(destination));
+        let flow = (protocol, inside, self.destination_key(destination));
         let port = match self.table.port(now, flow) {
             Some(port) => port,
             None => self.map(now, flow)?,
         };
-        let ends = now + self.lifetime(protocol);
+        let expires = now + self.lifetime(protocol);
         let entry = self.table.entry_mut(now, protocol, port)?;
-        entry.ends = ends;
-        entry.use_for(destination).then(|| SocketAddr::new(self.outside, port))
+        entry.expires = expires;
+        if !entry.add_destination(destination) {
+            trace!(?protocol, %inside, %destination, reason = "too many destinations", "outbound packet dropped");
+            return None;
+        }
+        Some(SocketAddr::new(self.external, port))
     }
 
-    /// Which inside socket gets a packet that came to `external`; `None` if it is dropped.
+    /// Translates a packet from `source` to `external`. Returns the internal socket, or `None` if it is filtered.
     pub fn inbound(
         &mut self,
         now: Instant,
@@ -91,22 +96,26 @@ impl Nat {
         external: SocketAddr,
         source: SocketAddr,
     ) -> Option<SocketAddr> {
-        let entry = self.entry(now, protocol, external)?;
+        let Some(entry) = self.entry(now, protocol, external) else {
+            trace!(?protocol, %external, %source, reason = "no mapping", "inbound packet dropped");
+            return None;
+        };
         let inside = entry.inside;
         let whole = self.rules.filters_by_socket;
         let own = std::iter::once(entry).filter(|_| !whole);
         let all = self.table.of_socket(now, protocol, inside).filter(|_| whole);
         if !own.chain(all).any(|entry| self.lets_in(entry, source)) {
+            trace!(?protocol, %external, %source, reason = "filtered", "inbound packet dropped");
             return None;
         }
         if self.rules.inbound_refreshes {
-            let ends = now + self.lifetime(protocol);
-            self.table.entry_mut(now, protocol, external.port())?.ends = ends;
+            let expires = now + self.lifetime(protocol);
+            self.table.entry_mut(now, protocol, external.port())?.expires = expires;
         }
         Some(inside)
     }
 
-    /// What becomes of a packet from inside to the outside address.
+    /// Translates a packet from inside to the external address. Returns `None` if it is dropped.
     pub fn hairpin(
         &mut self,
         now: Instant,
@@ -119,7 +128,8 @@ impl Nat {
         Some(Hairpinned { source, inside })
     }
 
-    /// Whose packet to `destination` an ICMP error from outside quotes, that left from `external`. Changes nothing.
+    /// Returns the internal socket whose packet to `destination` left from `external`, for ICMP errors from outside
+    /// that quote it. Refreshes nothing.
     #[must_use]
     pub fn lookup_inbound(
         &self,
@@ -129,10 +139,11 @@ impl Nat {
         destination: SocketAddr,
     ) -> Option<SocketAddr> {
         let entry = self.entry(now, protocol, external)?;
-        entry.used.contains(&destination).then_some(entry.inside)
+        entry.destinations.contains(&destination).then_some(entry.inside)
     }
 
-    /// Where the outside knows `inside` when it talks to `destination`, if a mapping lives. Changes nothing.
+    /// Returns the external address of `inside` towards `destination` if it has a live mapping, for ICMP errors from
+    /// inside. Refreshes nothing.
     #[must_use]
     pub fn lookup_outbound(
         &self,
@@ -141,15 +152,15 @@ impl Nat {
         inside: SocketAddr,
         destination: SocketAddr,
     ) -> Option<SocketAddr> {
-        let port = self.table.port(now, (protocol, inside, self.towards(destination)))?;
-        Some(SocketAddr::new(self.outside, port))
+        let port = self.table.port(now, (protocol, inside, self.destination_key(destination)))?;
+        Some(SocketAddr::new(self.external, port))
     }
 
     fn entry(&self, now: Instant, protocol: Protocol, external: SocketAddr) -> Option<&Entry> {
-        self.table.entry(now, protocol, external.port()).filter(|_| external.ip() == self.outside)
+        self.table.entry(now, protocol, external.port()).filter(|_| external.ip() == self.external)
     }
 
-    const fn towards(&self, destination: SocketAddr) -> Towards {
+    const fn destination_key(&self, destination: SocketAddr) -> DestinationKey {
         match self.rules.mapping {
             Mapping::EndpointIndependent => None,
             Mapping::AddressDependent => Some((destination.ip(), None)),
@@ -157,13 +168,18 @@ impl Nat {
         }
     }
 
-    fn map(&mut self, now: Instant, flow: (Protocol, SocketAddr, Towards)) -> Option<u16> {
+    fn map(&mut self, now: Instant, flow: (Protocol, SocketAddr, DestinationKey)) -> Option<u16> {
         let (protocol, inside, _) = flow;
         if self.table.is_full(now, protocol, self.rules.table) {
+            trace!(?protocol, %inside, reason = "table is full", "outbound packet dropped");
             return None;
         }
         let taken = |port| self.table.entry(now, protocol, port).is_some();
-        let port = self.ports.choose(now, &self.rules, inside.port(), taken)?;
+        let Some(port) = self.ports.choose(now, &self.rules, inside.port(), taken) else {
+            trace!(?protocol, %inside, reason = "no free port", "outbound packet dropped");
+            return None;
+        };
+        trace!(?protocol, %inside, port, "mapping created");
         self.table.insert(flow, port, now + self.lifetime(protocol));
         Some(port)
     }
@@ -171,15 +187,15 @@ impl Nat {
     fn lets_in(&self, entry: &Entry, source: SocketAddr) -> bool {
         match self.rules.filtering {
             Filtering::EndpointIndependent => true,
-            Filtering::AddressDependent => entry.used.iter().any(|used| used.ip() == source.ip()),
-            Filtering::AddressAndPortDependent => entry.used.contains(&source),
+            Filtering::AddressDependent => entry.destinations.iter().any(|used| used.ip() == source.ip()),
+            Filtering::AddressAndPortDependent => entry.destinations.contains(&source),
         }
     }
 
     fn lifetime(&self, protocol: Protocol) -> Duration {
         match protocol {
             Protocol::Udp | Protocol::Icmp => self.rules.lifetime,
-            Protocol::Tcp => self.rules.lifetime.max(TCP_LIFETIME),
+            Protocol::Tcp => self.rules.lifetime.max(MIN_TCP_LIFETIME),
         }
     }
 }

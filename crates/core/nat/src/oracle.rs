@@ -1,17 +1,17 @@
-//! What two NATs allow at all, whatever a program does.
+//! Which pairs of NATs allow a direct path at all, whatever a program does.
 //!
-//! Both sides may know each other's NAT, tell each other over a relay what they see, open many sockets, foretell ports
-//! that are preserved or counted, and try random ports. They have [`MAX_PACKETS`] packets each, far fewer than there
-//! are ports, and do not wait for mappings to expire. What decides is which of three things each side has:
+//! Both sides may know each other's NAT behavior, exchange over a relay what they see, open many sockets, predict ports
+//! that are preserved or contiguous, and try random ports. Each has [`MAX_PACKETS`] packets, far fewer than there are
+//! ports, and does not wait for mappings to expire. Three properties of each side decide:
 //!
-//! - Its port is *known*: shared by all destinations (EI mapping), preserved or counted.
+//! - Its port is *predictable*: shared by all destinations (EI mapping), preserved or contiguous.
 //! - Its port is *steady*: the same for every port of the other side (EI or HD mapping). Then one socket can try many
 //!   ports of the other side from a single port of its own.
-//! - It is *open*: it lets in any port of an address that it has written to (EI or HD filtering). Then it can be found
-//!   by trying ports, and hears from where.
+//! - It is *open*: it lets in any port of an address that it has sent to (EI or HD filtering). Then it can be found by
+//!   trying ports, and learns the source of the packet that finds it.
 //!
-//! Of the 378 pairs of the 27 types, 365 can have a direct path. In the other 13 a packet would have to meet two things at
-//! once of which it can only try one: among 64,512 ports and with so few packets that is a chance of some 3 %.
+//! Of the 378 pairs of the 27 types, 365 can have a direct path. In the other 13, two unknown values have to be guessed
+//! at once, of which a packet can try only one. Among 64,512 ports and with so few packets the chance is about 3 %.
 
 use std::fmt;
 
@@ -19,36 +19,38 @@ use partyline_model::{Allocation, Filtering, Mapping};
 
 use crate::Rules;
 
-/// Packets that each side may send at most to find the other.
+/// The maximum number of packets that each side sends to find the other.
 pub const MAX_PACKETS: usize = 2048;
 
-/// How a direct path comes about.
+/// How a direct path is established.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Technique {
-    /// Both ports are known.
+    /// Both ports are predictable.
     Meet,
-    /// One port is known and steady.
+    /// One port is predictable and steady.
     Spray,
-    /// One side is open, and either the other is too or one of them is steady.
+    /// One side is open, and the other is open too or its own port is steady.
     SprayOpen,
-    /// One port is known, the other side open.
+    /// One port is predictable, and the other side is open.
     SprayThenMeet,
-    /// One port is known and its side open, the other steady.
+    /// One port is predictable and its side open, and the other port is steady.
     LearnThenMeet,
-    /// One side is open, the other steady.
+    /// One side is open, and the other port is steady.
     SprayTwice,
 }
 
-/// Why there is none.
+/// Why no direct path is possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Obstacle {
-    /// Both ports are unknown, and neither side is open.
+    /// Neither port is predictable, and neither side is open.
     BothHidden,
-    /// One port is unknown, the other changes with every try, and neither side is open.
+    /// One port is unpredictable, the other changes with every try, and neither side is open.
     OneShot,
-    /// One side changes to an unknown port with every destination and lets in that one alone; the other changes too.
+    /// One side has an unpredictable port for every destination and lets in only that destination; the other side's
+    /// port changes too.
     NeverBack,
-    /// The same, but the other side preserves ports and is open: it could use a port again, once its mapping expired.
+    /// As [`Self::NeverBack`], but the other side preserves ports and is open: it could use a port again once its
+    /// mapping has expired.
     Expiry,
 }
 
@@ -68,7 +70,7 @@ impl fmt::Display for Technique {
                 "One side is found by trying ports, and is then met from the known port that it expects."
             }
             Self::LearnThenMeet => {
-                "The side whose port is known hears the other's port, which stays, and meets it from its next port."
+                "The side with the known port learns the other's port, which stays, and meets it from its next port."
             }
             Self::SprayTwice => {
                 "One side is found from a port that stays, opens many sockets to that port, and is found again."
@@ -97,22 +99,22 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// Whether any strategy can give two computers a direct path, each behind one NAT of its own that filters by mapping
-/// and is used by nobody else, and how or why not. Does not depend on the order.
+/// Returns the technique with which two computers can establish a direct path. Each is behind one NAT of its own that
+/// filters by mapping and has no other users. The order of the two makes no difference.
 ///
 /// # Errors
-/// None can; the obstacle is the reason.
+/// No technique can; the obstacle is the reason.
 pub fn direct(one: &Rules, other: &Rules) -> Result<Technique, Obstacle> {
     let (one, other) = (Side::of(one), Side::of(other));
-    match (one.known, other.known) {
+    match (one.predictable, other.predictable) {
         (true, true) => Ok(Technique::Meet),
-        (true, false) => known_and_random(one, other),
-        (false, true) => known_and_random(other, one),
+        (true, false) => predictable_and_random(one, other),
+        (false, true) => predictable_and_random(other, one),
         (false, false) => both_random(one, other),
     }
 }
 
-fn known_and_random(known: Side, random: Side) -> Result<Technique, Obstacle> {
+fn predictable_and_random(known: Side, random: Side) -> Result<Technique, Obstacle> {
     match (known.steady, random.open, random.steady, known.open) {
         (true, _, _, _) => Ok(Technique::Spray),
         (false, true, _, _) => Ok(Technique::SprayThenMeet),
@@ -142,7 +144,7 @@ fn open_and_closed(open: Side, closed: Side) -> Result<Technique, Obstacle> {
 
 #[derive(Debug, Clone, Copy)]
 struct Side {
-    known: bool,
+    predictable: bool,
     steady: bool,
     open: bool,
     preserves: bool,
@@ -151,7 +153,8 @@ struct Side {
 impl Side {
     fn of(rules: &Rules) -> Self {
         Self {
-            known: rules.mapping == Mapping::EndpointIndependent || rules.allocation != Allocation::Random,
+            predictable: rules.mapping == Mapping::EndpointIndependent
+                || rules.allocation != Allocation::Random,
             steady: rules.mapping != Mapping::AddressAndPortDependent,
             open: rules.filtering != Filtering::AddressAndPortDependent,
             preserves: rules.allocation == Allocation::Preserving,

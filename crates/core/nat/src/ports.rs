@@ -1,4 +1,4 @@
-//! How external ports are chosen.
+//! Port assignment.
 
 use std::time::{Duration, Instant};
 
@@ -8,27 +8,27 @@ use rand_core::{RngCore, SeedableRng};
 
 use crate::{PortCollision, Rules};
 
-/// Moves of a counter by background_rate that are worth counting: then it may be anywhere.
-const MOST_RIVALS: u32 = 65_536;
+/// The maximum number of background mappings that are counted one by one. After as many the counter may be anywhere.
+const MAX_BACKGROUND_STEPS: u32 = 65_536;
 
-/// Chooses ports.
+/// Assigns external ports.
 #[derive(Debug, Clone)]
 pub(crate) struct Ports {
     rng: ChaCha12Rng,
-    /// The last port that was given, where they are counted.
+    /// The last port of a contiguous assignment.
     last: u16,
-    /// When a rival makes its next mapping.
-    rival: Option<Instant>,
+    /// When the next background mapping is created.
+    next_background: Option<Instant>,
 }
 
 impl Ports {
     pub fn new(seed: u64, rules: &Rules) -> Self {
-        let mut ports = Self { rng: ChaCha12Rng::seed_from_u64(seed), last: 0, rival: None };
+        let mut ports = Self { rng: ChaCha12Rng::seed_from_u64(seed), last: 0, next_background: None };
         ports.last = ports.any(rules);
         ports
     }
 
-    /// A port that is not `taken`, or `None` if there is none left.
+    /// Returns a port that is not `taken`, or `None` if there is none left.
     pub fn choose(
         &mut self,
         now: Instant,
@@ -42,7 +42,7 @@ impl Ports {
                 every(rules).map(|step| shift(rules, inside, step)).find(|port| !taken(*port))
             }
             Allocation::Contiguous { delta } => {
-                self.let_rivals_pass(now, rules, delta);
+                self.advance_background(now, rules, delta);
                 let last = self.last;
                 let steps = every(rules).map(|count| count.saturating_mul(i32::from(delta)));
                 let port = steps.map(|step| shift(rules, last, step)).find(|port| !taken(*port))?;
@@ -52,26 +52,26 @@ impl Ports {
             Allocation::Random | Allocation::Preserving => {
                 let start = self.any(rules);
                 let free = |port: &u16| *port != inside && !taken(*port);
-                // Mostly the first is free; searching on from it ends even where hardly any is.
+                // Mostly the first is free. Searching on from it ends even if hardly any is.
                 every(rules).map(|step| shift(rules, start, step - 1)).find(free)
             }
         }
     }
 
-    /// Moves the counter by what others took since the last time, as a Poisson process.
-    fn let_rivals_pass(&mut self, now: Instant, rules: &Rules, delta: i16) {
+    /// Advances the counter by the background mappings since the last call, which are a Poisson process.
+    fn advance_background(&mut self, now: Instant, rules: &Rules, delta: i16) {
         if rules.background_rate == 0 {
             return;
         }
-        let mut next = self.rival.unwrap_or_else(|| now + self.pause(rules.background_rate));
-        for _ in 0..MOST_RIVALS {
+        let mut next = self.next_background.unwrap_or_else(|| now + self.pause(rules.background_rate));
+        for _ in 0..MAX_BACKGROUND_STEPS {
             if next > now {
                 break;
             }
             self.last = shift(rules, self.last, delta.into());
             next += self.pause(rules.background_rate);
         }
-        self.rival = Some(next.max(now));
+        self.next_background = Some(next.max(now));
     }
 
     fn pause(&mut self, rate: u16) -> Duration {
@@ -84,7 +84,7 @@ impl Ports {
     }
 }
 
-/// As many steps as there are ports, from 1.
+/// Returns as many steps as there are ports, from 1.
 fn every(rules: &Rules) -> impl Iterator<Item = i32> + use<> {
     1..=count(rules).cast_signed()
 }
@@ -93,7 +93,7 @@ fn count(rules: &Rules) -> u32 {
     u32::from(rules.ports.1.saturating_sub(rules.ports.0)) + 1
 }
 
-/// So many ports further, going round within the range.
+/// Returns the port `step` ports further, wrapping within the range.
 fn shift(rules: &Rules, port: u16, step: i32) -> u16 {
     let first = i64::from(rules.ports.0);
     let place = (i64::from(port) - first + i64::from(step)).rem_euclid(i64::from(count(rules)));

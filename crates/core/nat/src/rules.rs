@@ -1,48 +1,50 @@
-//! What one NAT does.
+//! The behavior of one NAT.
 
 use std::time::Duration;
 
 use partyline_model::{Allocation, Filtering, Mapping};
 
-/// What a preserving NAT does when the inside port is taken, most often because two inside computers use the same.
+/// What a port-preserving NAT does if the internal port is taken, mostly since two internal hosts use the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PortCollision {
-    /// Takes the next higher free port.
+    /// It takes the next higher free port.
     Next,
-    /// Takes any free port.
+    /// It takes any free port.
     Random,
 }
 
-/// A NAT's behaviour.
+/// The behavior of a NAT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rules {
-    /// Which destinations share an external port.
+    /// The mapping behavior.
     pub mapping: Mapping,
-    /// Whose packets a mapping lets in.
+    /// The filtering behavior.
     pub filtering: Filtering,
-    /// How the port of a new mapping is chosen. A random port is never the inside port, since nobody could tell that
-    /// from preserving it.
+    /// The port assignment. A random port is never the internal port, since that could not be told apart from
+    /// preserving it.
     pub allocation: Allocation,
-    /// What happens where the inside port cannot be preserved.
+    /// What happens if the internal port cannot be preserved.
     pub collision: PortCollision,
-    /// The external ports that are used, first and last.
+    /// The first and the last external port.
     pub ports: (u16, u16),
-    /// Mappings that each protocol's table has room for; packets that need more are dropped.
+    /// The capacity of each protocol's mapping table. Packets that need more are dropped.
     pub table: usize,
     /// How long an idle mapping lives.
     pub lifetime: Duration,
-    /// Whether packets from outside keep a mapping alive too, as Linux has it. Those from inside always do.
+    /// True if inbound packets refresh a mapping too, as on Linux. Outbound packets always do (RFC 4787, section 4.3).
     pub inbound_refreshes: bool,
-    /// Whether a destination that any mapping of an inside socket was used for may answer to all of them.
+    /// True if filtering applies to all mappings of an internal socket together: a destination of any of them may
+    /// answer to all of them.
     pub filters_by_socket: bool,
-    /// Whether inside computers meet at the outside address.
+    /// True if internal hosts can reach each other at the external address.
     pub hairpin: bool,
-    /// New mappings per second that others make on average; they move a counting allocator on.
+    /// New mappings per second of other hosts on average, which advance a contiguous port assignment.
     pub background_rate: u16,
 }
 
 impl Rules {
-    /// A well-mannered NAT of a type: ports from 1024, 4096 mappings that live for two minutes, no hairpinning, alone.
+    /// Returns a NAT of one type with ports from 1024, 4096 mappings with a lifetime of two minutes, no hairpinning,
+    /// and no other traffic.
     #[must_use]
     pub const fn new(mapping: Mapping, filtering: Filtering, allocation: Allocation) -> Self {
         Self {
@@ -60,7 +62,7 @@ impl Rules {
         }
     }
 
-    /// The 27 types, with counters that take steps of `delta`.
+    /// Returns the 27 types, with contiguous port assignment in steps of `delta`.
     pub fn all_types(delta: i16) -> impl Iterator<Item = Self> {
         use {Filtering as F, Mapping as M};
         let mappings = [M::EndpointIndependent, M::AddressDependent, M::AddressAndPortDependent];
@@ -70,7 +72,7 @@ impl Rules {
         pairs.flat_map(move |(m, f)| allocations.map(|a| Self::new(m, f, a)))
     }
 
-    /// The type in short, as `EI/PD/PP`: mapping, filtering, allocation.
+    /// Returns the type as mapping, filtering and port assignment, for example `EI/PD/PP`.
     #[must_use]
     pub fn short(&self) -> String {
         let mapping = match self.mapping {

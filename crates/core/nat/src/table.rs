@@ -1,4 +1,4 @@
-//! The table of mappings: found from inside by socket and destination, from outside by port.
+//! The table of mappings, indexed by internal socket and destination and by external port.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,58 +8,58 @@ use std::{
 
 use crate::Protocol;
 
-/// What a mapping policy tells destinations apart by: nothing, the address, or address and port.
-pub(crate) type Towards = Option<(IpAddr, Option<u16>)>;
+/// What distinguishes destinations for the mapping behavior: nothing, the address, or address and port.
+pub(crate) type DestinationKey = Option<(IpAddr, Option<u16>)>;
 
-/// Destinations that one mapping remembers for filtering.
-const MOST_USED: usize = 8192;
+/// The maximum number of destinations that a mapping remembers for filtering.
+const MAX_DESTINATIONS: usize = 8192;
 
-/// An external port and whose it is.
+/// The mapping of an external port.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub inside: SocketAddr,
-    towards: Towards,
-    /// The destinations it was used for.
-    pub used: BTreeSet<SocketAddr>,
-    pub ends: Instant,
+    destination_key: DestinationKey,
+    /// The destinations that it was used for.
+    pub destinations: BTreeSet<SocketAddr>,
+    pub expires: Instant,
 }
 
-/// All mappings.
+/// All mappings of a NAT.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Table {
-    by_flow: BTreeMap<(Protocol, SocketAddr, Towards), u16>,
+    by_flow: BTreeMap<(Protocol, SocketAddr, DestinationKey), u16>,
     by_port: BTreeMap<(Protocol, u16), Entry>,
 }
 
 impl Entry {
-    /// Notes a destination; false if there is no room for another.
-    pub fn use_for(&mut self, destination: SocketAddr) -> bool {
-        if self.used.len() >= MOST_USED && !self.used.contains(&destination) {
+    /// Adds a destination. Returns false if there is no room for another.
+    pub fn add_destination(&mut self, destination: SocketAddr) -> bool {
+        if self.destinations.len() >= MAX_DESTINATIONS && !self.destinations.contains(&destination) {
             return false;
         }
-        self.used.insert(destination);
+        self.destinations.insert(destination);
         true
     }
 }
 
 impl Table {
-    /// The port of a flow whose mapping lives.
-    pub fn port(&self, now: Instant, flow: (Protocol, SocketAddr, Towards)) -> Option<u16> {
+    /// Returns the external port of a flow with a live mapping.
+    pub fn port(&self, now: Instant, flow: (Protocol, SocketAddr, DestinationKey)) -> Option<u16> {
         let port = *self.by_flow.get(&flow)?;
         self.entry(now, flow.0, port).map(|_| port)
     }
 
-    /// The mapping of a port, if it lives.
+    /// Returns the live mapping of an external port.
     pub fn entry(&self, now: Instant, protocol: Protocol, port: u16) -> Option<&Entry> {
-        self.by_port.get(&(protocol, port)).filter(|entry| entry.ends > now)
+        self.by_port.get(&(protocol, port)).filter(|entry| entry.expires > now)
     }
 
-    /// The same, to change it.
+    /// Returns the live mapping of an external port, to change it.
     pub fn entry_mut(&mut self, now: Instant, protocol: Protocol, port: u16) -> Option<&mut Entry> {
-        self.by_port.get_mut(&(protocol, port)).filter(|entry| entry.ends > now)
+        self.by_port.get_mut(&(protocol, port)).filter(|entry| entry.expires > now)
     }
 
-    /// The living mappings of an inside socket.
+    /// Returns the live mappings of an internal socket.
     pub fn of_socket(
         &self,
         now: Instant,
@@ -72,27 +72,29 @@ impl Table {
             .filter_map(move |(_, port)| self.entry(now, protocol, *port))
     }
 
-    /// Whether a protocol has no room for another mapping beside `most`.
-    pub fn is_full(&mut self, now: Instant, protocol: Protocol, most: usize) -> bool {
-        self.by_port.len() >= most && self.count(now, protocol) >= most
+    /// Returns true if a protocol has `capacity` live mappings.
+    pub fn is_full(&mut self, now: Instant, protocol: Protocol, capacity: usize) -> bool {
+        self.by_port.len() >= capacity && self.count(now, protocol) >= capacity
     }
 
-    /// How many mappings of a protocol live. Those that do not are removed.
+    /// Removes expired mappings, and returns the number of live ones of a protocol.
     pub fn count(&mut self, now: Instant, protocol: Protocol) -> usize {
-        self.by_port.retain(|_, entry| entry.ends > now);
+        self.by_port.retain(|_, entry| entry.expires > now);
         let Self { by_flow, by_port } = self;
-        by_flow.retain(|(protocol, inside, towards), port| {
-            by_port.get(&(*protocol, *port)).is_some_and(|e| e.inside == *inside && e.towards == *towards)
+        by_flow.retain(|(protocol, inside, destination_key), port| {
+            by_port
+                .get(&(*protocol, *port))
+                .is_some_and(|e| e.inside == *inside && e.destination_key == *destination_key)
         });
         self.by_port.range((protocol, 0)..=(protocol, u16::MAX)).count()
     }
 
-    /// Gives a port to a flow, taking it from a mapping that lives no more.
-    pub fn insert(&mut self, flow: (Protocol, SocketAddr, Towards), port: u16, ends: Instant) {
-        let (protocol, inside, towards) = flow;
-        let entry = Entry { inside, towards, used: BTreeSet::new(), ends };
+    /// Adds the mapping of a flow, in place of an expired one with the same port.
+    pub fn insert(&mut self, flow: (Protocol, SocketAddr, DestinationKey), port: u16, expires: Instant) {
+        let (protocol, inside, destination_key) = flow;
+        let entry = Entry { inside, destination_key, destinations: BTreeSet::new(), expires };
         if let Some(old) = self.by_port.insert((protocol, port), entry) {
-            self.by_flow.remove(&(protocol, old.inside, old.towards));
+            self.by_flow.remove(&(protocol, old.inside, old.destination_key));
         }
         self.by_flow.insert(flow, port);
     }

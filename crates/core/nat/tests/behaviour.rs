@@ -1,4 +1,4 @@
-//! What each policy and each limit does.
+//! Every policy and every limit of the NAT model.
 
 #![allow(clippy::disallowed_methods, reason = "some instant to count from")]
 
@@ -28,7 +28,7 @@ fn cone() -> Rules {
 }
 
 #[test]
-fn mapping_tells_destinations_apart_as_the_policy_says() {
+fn mapping_depends_on_the_destination_as_configured() {
     let now = Instant::now();
     for rules in Rules::all_types(2) {
         let mut nat = Nat::new(1, OUTSIDE, rules);
@@ -42,7 +42,7 @@ fn mapping_tells_destinations_apart_as_the_policy_says() {
 }
 
 #[test]
-fn filtering_lets_in_whom_the_policy_says() {
+fn filtering_depends_on_the_source_as_configured() {
     let now = Instant::now();
     for rules in Rules::all_types(-1) {
         let mut nat = Nat::new(1, OUTSIDE, rules);
@@ -55,7 +55,7 @@ fn filtering_lets_in_whom_the_policy_says() {
 }
 
 #[test]
-fn counters_step_and_go_round_within_their_range() {
+fn contiguous_ports_wrap_within_their_range() {
     let now = Instant::now();
     let allocation = Allocation::Contiguous { delta: -3 };
     let rules = Rules { allocation, ports: (2000, 2009), ..cone() };
@@ -68,7 +68,7 @@ fn counters_step_and_go_round_within_their_range() {
 }
 
 #[test]
-fn rivals_move_the_counter_on() {
+fn background_mappings_advance_the_counter() {
     let now = Instant::now();
     let alone = Rules { allocation: Allocation::Contiguous { delta: 1 }, ..cone() };
     let gap = |rules| {
@@ -83,7 +83,7 @@ fn rivals_move_the_counter_on() {
 }
 
 #[test]
-fn two_computers_on_one_port_both_keep_a_mapping() {
+fn colliding_internal_ports_get_separate_mappings() {
     let now = Instant::now();
     for collision in [PortCollision::Next, PortCollision::Random] {
         let mut nat = Nat::new(3, OUTSIDE, Rules { collision, ..cone() });
@@ -97,7 +97,7 @@ fn two_computers_on_one_port_both_keep_a_mapping() {
 }
 
 #[test]
-fn idle_mappings_end_and_their_ports_are_free_again() {
+fn idle_mappings_expire_and_free_their_ports() {
     let start = Instant::now();
     let after = |seconds| start + Duration::from_secs(seconds);
     for inbound_refreshes in [false, true] {
@@ -113,7 +113,7 @@ fn idle_mappings_end_and_their_ports_are_free_again() {
 }
 
 #[test]
-fn computers_meet_at_the_outside_address_only_with_hairpinning() {
+fn internal_hosts_reach_each_other_only_with_hairpinning() {
     let now = Instant::now();
     for hairpin in [false, true] {
         let rules = Rules { hairpin, filtering: Filtering::EndpointIndependent, ..cone() };
@@ -126,7 +126,7 @@ fn computers_meet_at_the_outside_address_only_with_hairpinning() {
 }
 
 #[test]
-fn errors_are_translated_only_where_they_quote_what_was_sent() {
+fn icmp_errors_are_translated_only_for_packets_that_were_sent() {
     let now = Instant::now();
     let mut nat = Nat::new(1, OUTSIDE, cone());
     let external = nat.outbound(now, UDP, inside(1, 1000), server(1, 1)).expect("room");
@@ -139,7 +139,7 @@ fn errors_are_translated_only_where_they_quote_what_was_sent() {
 
 proptest! {
     #[test]
-    fn living_mappings_never_share_a_port(
+    fn live_mappings_never_share_a_port(
         seed: u64, number in 0usize..27, delta in prop_oneof![-9i16..=-1, 1i16..=9], next: bool,
         packets in proptest::collection::vec((0u8..4, 0u16..6, 0u8..3, 0u16..3, 0u64..40), 1..120),
     ) {
@@ -149,18 +149,18 @@ proptest! {
         rules.lifetime = Duration::from_secs(60);
         let mut nat = Nat::new(seed, OUTSIDE, rules);
         let mut now = Instant::now();
-        let mut lent: Vec<(SocketAddr, SocketAddr, Instant)> = Vec::new();
+        let mut used_ports: Vec<(SocketAddr, SocketAddr, Instant)> = Vec::new();
         for (host, port, to, at, pause) in packets {
             now += Duration::from_secs(pause);
-            lent.retain(|(.., used)| *used + rules.lifetime > now);
+            used_ports.retain(|(.., used)| *used + rules.lifetime > now);
             let (from, to) = (inside(host, 1010 + port), server(to, at));
             let Some(external) = nat.outbound(now, UDP, from, to) else { continue };
             prop_assert!((1000..=1031).contains(&external.port()));
             prop_assert_eq!(nat.inbound(now, UDP, external, to), Some(from));
-            prop_assert!(lent.iter().all(|(e, f, _)| e != &external || f == &from));
-            lent.push((external, from, now));
+            prop_assert!(used_ports.iter().all(|(e, f, _)| e != &external || f == &from));
+            used_ports.push((external, from, now));
         }
-        let ports: BTreeSet<_> = lent.iter().map(|(external, ..)| external.port()).collect();
+        let ports: BTreeSet<_> = used_ports.iter().map(|(external, ..)| external.port()).collect();
         prop_assert!(ports.len() <= nat.mappings(now, UDP));
     }
 }

@@ -1,16 +1,16 @@
-//! The oracle against the NATs themselves: the way that it names is played with real translations and works; where it
-//! names an obstacle, neither any of the ways nor thousands of arbitrary packets get through.
+//! The oracle against the NAT model: the technique that it names succeeds with real translations. Where it names an
+//! obstacle, neither any technique nor thousands of arbitrary packets get through.
 #![allow(missing_docs)]
 
-mod play;
+mod pair;
 
 use std::collections::BTreeMap;
 
+use pair::{NatPair, TECHNIQUES};
 use partyline_nat::{
     Rules,
     oracle::{Obstacle, Technique, direct},
 };
-use play::{Play, WAYS};
 
 const SEEDS: u64 = 2;
 
@@ -20,62 +20,68 @@ fn pairs() -> Vec<(Rules, Rules)> {
     (0..all.len()).flat_map(pair).map(|(one, other)| (all[one], other)).collect()
 }
 
-/// Whether a way works from either side.
-fn works(way: Technique, one: Rules, other: Rules, seed: u64) -> bool {
-    Play::new(one, other, seed).take(way) || Play::new(other, one, seed).take(way)
+/// Returns true if a technique succeeds from either side.
+fn works(technique: Technique, one: Rules, other: Rules, seed: u64) -> bool {
+    NatPair::new(one, other, seed).run(technique) || NatPair::new(other, one, seed).run(technique)
 }
 
 #[test]
-fn the_way_that_is_named_works() {
+fn named_technique_succeeds() {
     for (one, other) in pairs() {
-        let Ok(way) = direct(&one, &other) else { continue };
-        assert_eq!(direct(&other, &one), Ok(way));
+        let Ok(technique) = direct(&one, &other) else { continue };
+        assert_eq!(direct(&other, &one), Ok(technique));
         for seed in 0..SEEDS {
             let (one_name, other_name) = (one.short(), other.short());
-            assert!(works(way, one, other, seed), "{one_name} with {other_name}, seed {seed}: {way:?} fails");
+            assert!(
+                works(technique, one, other, seed),
+                "{one_name} with {other_name}, seed {seed}: {technique:?} fails"
+            );
         }
     }
 }
 
 #[test]
-fn where_an_obstacle_is_named_no_way_works() {
+fn no_technique_succeeds_where_an_obstacle_is_named() {
     let mut lucky = 0;
     for (one, other) in pairs() {
         let Err(obstacle) = direct(&one, &other) else { continue };
         assert_eq!(direct(&other, &one), Err(obstacle));
         for seed in 0..SEEDS {
-            for way in WAYS {
+            for technique in TECHNIQUES {
                 let (one_name, other_name) = (one.short(), other.short());
-                assert!(!works(way, one, other, seed), "{one_name} with {other_name}: {way:?} works");
+                assert!(
+                    !works(technique, one, other, seed),
+                    "{one_name} with {other_name}: {technique:?} works"
+                );
             }
-            lucky += usize::from(Play::new(one, other, seed).chance());
+            lucky += usize::from(NatPair::new(one, other, seed).chance());
         }
     }
     println!("{lucky} of 26 got through by chance");
-    assert!(lucky <= 4, "{lucky} of 26 got through by chance, so it is not chance");
+    assert!(lucky <= 4, "{lucky} of 26 got through by chance, so that it is no coincidence");
 }
 
-/// The player that tries anything is not blind: where hearing the other side is enough, it finds through.
+/// The pair that sends arbitrary packets learns from those that arrive, so that it often succeeds where that is enough.
 #[test]
-fn chance_finds_through_where_it_can() {
+fn arbitrary_packets_often_succeed_where_a_path_is_possible() {
     let some = pairs().into_iter().step_by(5).filter(|(one, other)| direct(one, other).is_ok());
-    let found = some.filter(|(one, other)| Play::new(*one, *other, 7).chance()).count();
+    let found = some.filter(|(one, other)| NatPair::new(*one, *other, 7).chance()).count();
     println!("{found} of 73");
     assert!(found >= 30, "{found} of 73");
 }
 
 #[test]
-fn waiting_for_a_mapping_to_expire_helps_where_the_oracle_says_so() {
+fn waiting_for_expiry_helps_where_the_oracle_says_so() {
     for (one, other) in pairs() {
         let expected = direct(&one, &other) == Err(Obstacle::Expiry);
         let Err(_) = direct(&one, &other) else { continue };
-        let met = Play::new(one, other, 1).wait() || Play::new(other, one, 1).wait();
+        let met = NatPair::new(one, other, 1).wait() || NatPair::new(other, one, 1).wait();
         assert_eq!(met, expected, "{} with {}", one.short(), other.short());
     }
 }
 
 #[test]
-fn the_impossible_pairs_are_thirteen() {
+fn thirteen_pairs_have_no_direct_path() {
     let mut counts = BTreeMap::new();
     for (one, other) in pairs() {
         let name = direct(&one, &other).map_or_else(|o| format!("{o:?}: {o}"), |w| format!("{w:?}: {w}"));

@@ -46,7 +46,8 @@ impl Jitter {
 /// The delay before each further attempt: an initial delay that is multiplied by a factor after each failure, up to a
 /// maximum, and then jittered. By default the factor is 2 and there is no jitter.
 ///
-/// A value also serves as a constant policy: [`Self::delay_after`] computes the delay for a failure count kept elsewhere.
+/// A value also serves as a constant policy: [`Self::delay_after`] computes the delay for a failure count kept
+/// elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Backoff {
     initial: Duration,
@@ -88,8 +89,8 @@ impl Backoff {
         self.jitter.apply(delay, rng)
     }
 
-    /// Counts a failure and returns the delay before the next attempt, jittered by a random `share` from 0 to 1 that the
-    /// caller has drawn.
+    /// Counts a failure and returns the delay before the next attempt, jittered by a random `share` from 0 to 1 that
+    /// the caller has drawn.
     pub fn next_delay_at(&mut self, share: f64) -> Duration {
         let delay = self.next_unjittered();
         self.jitter.apply_share(delay, share)

@@ -8,9 +8,9 @@
 //! | [`RttEstimator`] | How long does an answer take, and when is it overdue (RFC 6298)? |
 //! | [`Deadlines`] | Which of many keyed timers fires next? |
 //!
-//! Time is passed in as [`std::time::Instant`] and randomness as [`rand_core::RngCore`], so that a simulation drives these types
-//! with a hand-moved clock and a fixed seed. A moment that lies before an earlier one is harmless: no type panics, and
-//! none lets more pass because of it.
+//! Time is passed in as [`std::time::Instant`] and randomness as [`rand_core::RngCore`], so that a simulation drives
+//! these types with a hand-moved clock and a fixed seed. A moment that lies before an earlier one is harmless: no
+//! type panics, and none lets more pass because of it.
 //!
 //! ```
 //! use std::time::{Duration, Instant};

@@ -21,9 +21,9 @@ impl RtoBounds {
 
 /// The smoothed round-trip time and its mean deviation, SRTT and RTTVAR of RFC 6298, section 2.
 ///
-/// Take samples only of requests that were sent once (Karn's algorithm, section 3), since the answer to a repeated request
-/// cannot be matched with one of its transmissions. Doubling the timeout after a loss (section 5.5) is the caller's
-/// part; [`crate::Backoff`] does it.
+/// Take samples only of requests that were sent once (Karn's algorithm, section 3), since the answer to a repeated
+/// request cannot be matched with one of its transmissions. Doubling the timeout after a loss (section 5.5) is the
+/// caller's part; [`crate::Backoff`] does it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RttEstimator {
     srtt: Option<Duration>,

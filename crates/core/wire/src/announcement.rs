@@ -1,7 +1,8 @@
-//! What a member tells all others of itself.
+//! What a member announces about itself to all others.
 //!
-//! On the current topic it says how the member can be reached in this run of its engine; on old topics it holds
-//! nothing but who the member is and which charter and secret it knows, so that those who are behind can ask.
+//! On the current topic an announcement says how the member can be reached in this run of its engine. On old topics
+//! it only identifies the member and the charter and secret that it knows, so that members that are behind can ask
+//! for them.
 
 use partyline_model::{Candidate, NatProfile, SessionNonce};
 use serde::{Deserialize, Serialize};
@@ -12,47 +13,47 @@ use crate::{
     name::check_display_name,
 };
 
-/// Most candidates a member may announce.
+/// The maximum number of candidates in an announcement.
 pub const MAX_CANDIDATES: usize = 24;
-/// Most candidates in a LAN beacon, so that it fits one datagram.
+/// The maximum number of candidates in a LAN beacon, which must fit in one datagram.
 pub const MAX_BEACON_CANDIDATES: usize = 12;
-/// Most public addresses in a NAT profile.
+/// The maximum number of public addresses in a NAT profile.
 pub const MAX_PUBLIC: usize = 8;
 
-/// Who a member is, what it knows, how it can be reached.
+/// A member's identity, its knowledge of the party, and how it can be reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
-    /// Who.
+    /// The member's certificate.
     pub certificate: Certificate,
-    /// The authority's confirmation of the certificate, once given.
+    /// The authority's confirmation of the certificate, once there is one.
     pub confirmation: Option<Confirmation>,
-    /// The charter it goes by; `None` if it knows none yet.
+    /// The charter that the member knows; `None` if it knows none yet.
     pub charter: Option<Stamp>,
-    /// The first bytes of the commitment to the party secret it holds.
+    /// The first bytes of the commitment to the party secret that the member has.
     pub secret: [u8; 8],
-    /// How it can be reached; absent on old topics.
+    /// How the member can be reached; absent on old topics.
     pub presence: Option<Presence>,
 }
 
 /// How a member can be reached in this run of its engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Presence {
-    /// Names the run.
+    /// Identifies the run.
     pub session: SessionNonce,
-    /// The host number it claims in the party's range; `None` while it does not know the range.
+    /// The host number that the member claims in the party's range; `None` while it does not know the range.
     pub host: Option<u16>,
-    /// What its user is called now, where that is not what the certificate says.
+    /// The user's display name, if it differs from the one in the certificate.
     pub name: Option<String>,
-    /// Addresses and NAT.
+    /// The member's addresses and NAT behavior.
     pub reach: Reachability,
 }
 
-/// What a member's network gives it.
+/// A member's addresses and NAT behavior.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Reachability {
-    /// Addresses, best first, at most [`MAX_CANDIDATES`].
+    /// The candidates, best first, at most [`MAX_CANDIDATES`].
     pub candidates: Vec<Candidate>,
-    /// What its NAT does.
+    /// The NAT behavior.
     pub nat: NatProfile,
 }
 

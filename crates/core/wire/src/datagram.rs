@@ -1,5 +1,5 @@
-//! Tells the datagrams on the tunnel's socket apart by their first bytes (in the manner of RFC 7983), and frames
-//! what a relay carries.
+//! Demultiplexes the datagrams on the shared UDP socket by their first bytes (as RFC 7983 does), and frames relayed
+//! data.
 //!
 //! WireGuard messages start with a type from 1 to 4 and three zero bytes. STUN messages (RFC 8489) start with two
 //! zero bits and carry the magic cookie at bytes 4 to 7. ChannelData (RFC 8656, section 12.4) starts with a channel
@@ -12,29 +12,29 @@ use std::ops::Range;
 
 /// The magic cookie of RFC 8489, section 5.
 pub const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
-/// Bytes of a STUN header.
+/// The length of a STUN header in bytes.
 pub const STUN_HEADER: usize = 20;
-/// Bytes of a ChannelData header.
+/// The length of a ChannelData header in bytes.
 pub const CHANNEL_HEADER: usize = 4;
 /// The lowest channel number (RFC 8656, section 12).
 pub const MIN_CHANNEL: u16 = 0x4000;
 /// The highest channel number.
 pub const MAX_CHANNEL: u16 = 0x4fff;
 
-/// What a datagram claims to be. Nothing is verified yet.
+/// The protocol that a datagram claims to belong to. Nothing is verified yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A message of the tunnel.
+    /// A WireGuard message.
     WireGuard,
     /// A STUN or TURN message.
     Stun,
-    /// Data relayed by a TURN server.
+    /// Data that a TURN server relays.
     ChannelData,
-    /// Nothing of ours.
+    /// None of these.
     Unknown,
 }
 
-/// Says what a datagram claims to be.
+/// Returns the protocol that a datagram claims to belong to.
 #[must_use]
 pub fn classify(bytes: &[u8]) -> Kind {
     match bytes {
@@ -49,7 +49,7 @@ pub fn classify(bytes: &[u8]) -> Kind {
     }
 }
 
-/// The four bytes in front of relayed data. Lengths above 65,535 do not exist in UDP and are cut off.
+/// Returns the header of a ChannelData message. Lengths above 65,535 do not occur in UDP and are clamped.
 #[must_use]
 pub fn channel_header(channel: u16, len: usize) -> [u8; CHANNEL_HEADER] {
     let [c0, c1] = channel.to_be_bytes();
@@ -57,13 +57,13 @@ pub fn channel_header(channel: u16, len: usize) -> [u8; CHANNEL_HEADER] {
     [c0, c1, l0, l1]
 }
 
-/// Zero bytes that follow a ChannelData message with `len` bytes of data on a stream.
+/// Returns how many zero bytes follow a ChannelData message with `len` bytes of data on a stream.
 #[must_use]
 pub const fn stream_padding(len: usize) -> usize {
     len.wrapping_neg() & 3
 }
 
-/// Channel number and place of the data in a ChannelData message, or `None` if it is cut short.
+/// Returns the channel number and the range of the data in a ChannelData message, or `None` if it is truncated.
 #[must_use]
 pub fn channel_data(bytes: &[u8]) -> Option<(u16, Range<usize>)> {
     let &[c0, c1, l0, l1, ..] = bytes else { return None };
@@ -73,13 +73,15 @@ pub fn channel_data(bytes: &[u8]) -> Option<(u16, Range<usize>)> {
         .then_some((channel, CHANNEL_HEADER..end))
 }
 
-/// The stream carried something that is neither STUN nor ChannelData; it cannot be read any further.
+/// A stream carried something that is neither STUN nor ChannelData. It cannot be read any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the stream carries something that is neither STUN nor ChannelData")]
 pub struct FramingError;
 
-/// Cuts a TURN stream (RFC 8656, section 3.1) into messages. Holds at most one unfinished message and what was
-/// pushed with it; the caller pushes no more before it has taken every whole message.
+/// Splits a TURN stream (RFC 8656, section 3.1) into messages.
+///
+/// Take every complete message with [`Self::next_message`] before pushing more bytes; then at most one incomplete
+/// message and one push are held.
 #[derive(Debug, Default)]
 pub struct Deframer {
     buffer: Vec<u8>,
@@ -87,14 +89,14 @@ pub struct Deframer {
 }
 
 impl Deframer {
-    /// Adds bytes read from the stream.
+    /// Adds bytes that were read from the stream.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.drain(..self.taken);
         self.taken = 0;
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole message, without padding.
+    /// Returns the next complete message without padding, if there is one.
     ///
     /// # Errors
     /// [`FramingError`] once the stream has lost its framing; close it.
@@ -110,7 +112,7 @@ impl Deframer {
     }
 }
 
-/// Length and padding of the message that starts here, once its header is complete.
+/// Returns the length and padding of the message at the start of `bytes`, once its header is complete.
 fn message_len(bytes: &[u8]) -> Result<Option<(usize, usize)>, FramingError> {
     let &[b0, _, l0, l1, ..] = bytes else { return Ok(None) };
     let len = usize::from(u16::from_be_bytes([l0, l1]));
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn each_protocol_is_told_by_its_first_bytes() {
+    fn protocols_are_told_apart_by_their_first_bytes() {
         for kind in 1..=4 {
             assert_eq!(classify(&[kind, 0, 0, 0, 9]), Kind::WireGuard);
         }
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn channel_data_has_its_length_checked() {
+    fn truncated_channel_data_is_rejected() {
         let mut bytes = channel_header(0x4abc, 3).to_vec();
         bytes.extend([1, 2, 3, 0]);
         assert_eq!(channel_data(&bytes), Some((0x4abc, 4..7)));
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_is_not_turn_is_refused() {
+    fn stream_that_is_not_turn_is_rejected() {
         let mut frames = Deframer::default();
         frames.push(b"\x15\x03\x03\x00\x02\x02\x28 is a TLS alert");
         assert_eq!(frames.next_message(), Err(FramingError));
@@ -169,7 +171,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn streams_are_cut_wherever_they_are_split(lens in prop::collection::vec((any::<bool>(), 0u16..64), 0..8), chunk in 1usize..40) {
+        fn stream_is_split_into_messages_however_it_is_chunked(lens in prop::collection::vec((any::<bool>(), 0u16..64), 0..8), chunk in 1usize..40) {
             let messages: Vec<Vec<u8>> = lens.into_iter().map(|(relayed, len)| if relayed {
                 let mut bytes = channel_header(MIN_CHANNEL, usize::from(len)).to_vec();
                 bytes.resize(CHANNEL_HEADER + usize::from(len), 3);

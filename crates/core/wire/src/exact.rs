@@ -1,8 +1,9 @@
-//! Signed values beside the exact bytes that were signed.
+//! Signed documents together with the exact bytes that were signed.
 //!
-//! A signature covers bytes, not values. Whoever passes a signed document on must pass on the bytes it came as, and
-//! whoever checks it must check those; encoding the decoded value again would tie every signature to one version of
-//! one encoder. Each kind of document signs under a domain of its own, so that none can stand in for another.
+//! A signature covers bytes, not values. A member that forwards a signed document must forward the bytes that it
+//! received, and a member that verifies it must verify those bytes: encoding the decoded value again would tie every
+//! signature to one version of one encoder. Each kind of document is signed under a domain of its own, so that none
+//! can be used in place of another.
 
 use std::fmt;
 
@@ -11,28 +12,28 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwn
 
 use crate::name::NameError;
 
-/// Why bytes from outside are not what they should be.
+/// Why bytes from outside cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// Longer than its kind may be.
+    /// The bytes are longer than allowed.
     #[error("it is longer than {limit} bytes")]
     TooLong {
-        /// The most it may have.
+        /// The allowed length in bytes.
         limit: usize,
     },
-    /// Not the encoding of its kind, or followed by more bytes.
+    /// The bytes are not in the expected form, or more bytes follow.
     #[error("its bytes are not in the expected form")]
     Encoding,
-    /// A list holds more entries than it may.
+    /// A list has more entries than allowed.
     #[error("it lists too many {what}")]
     TooMany {
-        /// What the list holds.
+        /// What the list contains.
         what: &'static str,
     },
     /// A field's value is outside its range.
     #[error("its {what} is outside the allowed range")]
     Range {
-        /// Which field.
+        /// The field.
         what: &'static str,
     },
     /// A name breaks the rules for names.
@@ -40,21 +41,21 @@ pub enum Malformed {
     Name(#[from] NameError),
 }
 
-/// A kind of document that is signed.
+/// A kind of document that can be signed.
 pub trait Document: Serialize + DeserializeOwned {
-    /// What sets its signatures apart from those of other kinds.
+    /// The domain that separates its signatures from those of other kinds.
     const DOMAIN: &'static str;
-    /// The most bytes its encoding may have.
+    /// The maximum length of its encoding in bytes.
     const LIMIT: usize;
 
-    /// Checks what the types alone do not: list lengths, names, ranges.
+    /// Checks what the types alone do not: list lengths, names and ranges.
     ///
     /// # Errors
-    /// Says which limit is broken.
+    /// The limit that is exceeded.
     fn check(&self) -> Result<(), Malformed>;
 }
 
-/// A document with the exact bytes it was signed as.
+/// A document with the exact bytes that were or will be signed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Exact<T> {
     value: T,
@@ -62,7 +63,7 @@ pub struct Exact<T> {
 }
 
 impl<T: Document> Exact<T> {
-    /// Encodes a document of our own.
+    /// Encodes a document of this member.
     #[must_use]
     pub fn new(value: T) -> Self {
         let bytes = encode(&value);
@@ -72,14 +73,14 @@ impl<T: Document> Exact<T> {
     /// Decodes a document from outside.
     ///
     /// # Errors
-    /// When it is too long, not in its form, or breaks a limit.
+    /// The bytes are too long, not in the expected form, or exceed a limit.
     pub fn decode(bytes: Vec<u8>) -> Result<Self, Malformed> {
         let value: T = decode(&bytes, T::LIMIT)?;
         value.check()?;
         Ok(Self { value, bytes })
     }
 
-    /// What its signatures cover: the domain, a zero byte, the document's bytes.
+    /// Returns what signatures cover: the domain, a zero byte, and the document's bytes.
     #[must_use]
     pub fn subject(&self) -> Vec<u8> {
         [T::DOMAIN.as_bytes(), &[0], &self.bytes].concat()
@@ -87,12 +88,12 @@ impl<T: Document> Exact<T> {
 }
 
 impl<T> Exact<T> {
-    /// The document.
+    /// Returns the document.
     pub const fn value(&self) -> &T {
         &self.value
     }
 
-    /// Its exact bytes.
+    /// Returns the exact bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -125,7 +126,7 @@ impl<'de, T: Document> Deserialize<'de> for Exact<T> {
     }
 }
 
-/// An Ed25519 signature, not yet checked.
+/// An Ed25519 signature that was not verified yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Signature(pub [u8; 64]);
 
@@ -162,12 +163,12 @@ impl<'de> Deserialize<'de> for Signature {
     }
 }
 
-/// Encodes a value of ours. Every type of this crate has an encoding, so that the empty fallback is never taken.
+/// Encodes a value. Every type of this crate has an encoding, so that the empty fallback is never taken.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_allocvec(value).unwrap_or_default()
 }
 
-/// Decodes a value that fills `bytes` to the last one.
+/// Decodes a value that fills `bytes` completely.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, Malformed> {
     if bytes.len() > limit {
         return Err(Malformed::TooLong { limit });
@@ -178,7 +179,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<
     }
 }
 
-/// Refuses a list that is too long.
+/// Rejects a list with more than `limit` entries.
 pub(crate) const fn at_most<T>(list: &[T], limit: usize, what: &'static str) -> Result<(), Malformed> {
     if list.len() > limit { Err(Malformed::TooMany { what }) } else { Ok(()) }
 }

@@ -1,7 +1,8 @@
 //! Invite links.
 //!
-//! A link carries everything a joiner needs: which party, the party secret, where to meet, and the seed of a key
-//! that the authority (or a co-owner) allowed to make members. Whoever has the link can join; it has two forms:
+//! A link carries everything that a joiner needs: the party, the party secret, the rendezvous servers, and the seed
+//! of a key that the authority or a co-owner allowed to make members. Everybody who has the link can join. It has two
+//! forms:
 //!
 //! - `partyline://join/<base64url>` opens the app;
 //! - `https://<server>/join#<base64url>` opens a page that opens the app. No server sees what follows the `#`.
@@ -30,15 +31,18 @@ use crate::{
     name::{check_display_name, check_party_name},
 };
 
-/// The version this module writes and reads.
+/// The version of the format.
 pub const VERSION: u8 = 1;
-/// Most characters of a link.
+/// The maximum length of a link in characters.
 pub const MAX_LINK: usize = 2048;
 
+/// How a link starts that opens the app.
 const APP: &str = "partyline://join/";
+/// Flag of the role byte: a co-owner issued the invite, and its device id follows.
 const ISSUED_BY_CO_OWNER: u8 = 128;
+/// The scheme that server URLs in links leave out.
 const DEFAULT_SCHEME: &str = "wss://";
-/// Lenient about the bits that a cut link leaves over, so that it is told as cut rather than as damaged.
+/// Ignores the surplus bits of a truncated link, so that it is reported as truncated rather than damaged.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new()
@@ -47,16 +51,16 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// Why a text is not an invite that can be used.
+/// Why a text is not a usable invite link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InviteError {
-    /// The text is no invite link at all.
+    /// The text is not an invite link.
     #[error("this is not a Partyline invite link")]
     NotALink,
-    /// The link is longer than any invite.
+    /// The link is longer than any invite link.
     #[error("this link is too long for an invite")]
     TooLong,
-    /// The link has characters that no invite has.
+    /// The link contains characters that no invite link has.
     #[error("this invite link has characters in it that do not belong there")]
     BadCharacters,
     /// The end of the link is missing.
@@ -65,36 +69,36 @@ pub enum InviteError {
     /// The link was made by a newer Partyline.
     #[error("this invite is for a newer Partyline")]
     NewerVersion {
-        /// The version it says.
+        /// The version in the link.
         version: u8,
     },
-    /// The link has the right form but impossible contents.
+    /// The link is well-formed, but its contents are impossible.
     #[error("this invite link is damaged")]
     Damaged,
 }
 
-/// What a link carries.
+/// The contents of an invite link.
 #[derive(Clone, Eq)]
 pub struct Invite {
-    /// Which party.
+    /// The party.
     pub party: PartyId,
-    /// The party's name when the invite was made.
+    /// The party's name when the invite was created. Not signed.
     pub name: String,
-    /// What the inviter was called then. Like the party's name it is nobody's signed word, only what the link says.
+    /// The inviter's display name when the invite was created. Not signed.
     pub inviter: String,
-    /// How many members there were then.
+    /// The number of members when the invite was created. Not signed.
     pub members: u8,
-    /// The party secret when the invite was made.
+    /// The party secret when the invite was created.
     pub secret: [u8; 32],
-    /// Rendezvous servers.
+    /// The party's rendezvous servers.
     pub servers: Vec<String>,
-    /// Seed of the invite key.
+    /// The seed of the invite key.
     pub seed: [u8; 32],
-    /// When it ends.
+    /// When the invite expires.
     pub not_after: Expiry,
-    /// What it makes of the joiner.
+    /// The role that the joiner gets.
     pub role: Role,
-    /// Who signed the grant.
+    /// The signer of the grant.
     pub issuer: Issuer,
     /// The grant's signature.
     pub signature: Signature,
@@ -107,17 +111,17 @@ impl PartialEq for Invite {
 }
 
 impl fmt::Debug for Invite {
-    /// Leaves the secrets out.
+    /// Leaves out the secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Invite").field("party", &self.party).field("name", &self.name).finish_non_exhaustive()
     }
 }
 
 impl Invite {
-    /// Reads a link in either form; spaces, quotes or brackets around it do not matter.
+    /// Parses a link in either form. Spaces, quotes and brackets around it are ignored.
     ///
     /// # Errors
-    /// Says what is wrong with the link.
+    /// What is wrong with the link.
     pub fn parse(link: &str) -> Result<Self, InviteError> {
         let link = link.trim_matches(|c: char| c.is_whitespace() || "<>()\"'".contains(c));
         let code = code_of(link).ok_or(InviteError::NotALink)?;
@@ -128,18 +132,18 @@ impl Invite {
         if !code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
             return Err(InviteError::BadCharacters);
         }
-        // One character over a multiple of four carries no whole byte: the rest of it was cut off.
+        // One character more than a multiple of four carries no whole byte, so that the link was truncated there.
         let whole = if code.len() % 4 == 1 { &code[..code.len() - 1] } else { code };
         Self::decode(&BASE64.decode(whole).map_err(|_| InviteError::BadCharacters)?)
     }
 
-    /// The form that opens the app.
+    /// Returns the link that opens the app.
     #[must_use]
     pub fn app_link(&self) -> String {
         format!("{APP}{}", BASE64.encode(self.encode()))
     }
 
-    /// The form that opens a page of the first server; `None` without servers.
+    /// Returns the link that opens a page of the first server; `None` without servers.
     #[must_use]
     pub fn web_link(&self) -> Option<String> {
         let server = self.servers.first()?;
@@ -196,7 +200,7 @@ impl Invite {
     }
 }
 
-/// The part of a link that carries the invite.
+/// Returns the part of a link that carries the invite.
 fn code_of(link: &str) -> Option<&str> {
     if link.get(..APP.len()).is_some_and(|start| start.eq_ignore_ascii_case(APP)) {
         return link.get(APP.len()..);
@@ -209,13 +213,13 @@ fn code_of(link: &str) -> Option<&str> {
 }
 
 fn push_text(out: &mut Vec<u8>, text: &str) {
-    // Longer texts than 255 bytes cannot come from a checked party; the length keeps the form sound all the same.
+    // A party that was checked has no longer texts; truncating keeps the format sound in any case.
     let bytes = &text.as_bytes()[..text.len().min(usize::from(u8::MAX))];
     out.push(bytes.len() as u8);
     out.extend(bytes);
 }
 
-/// Takes fields off the front; what is missing was cut off.
+/// Reads fields from the front. Missing bytes mean that the link was truncated.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {

@@ -12,8 +12,8 @@
 //!         { "refused": { "code": …, … } }            the connection closes after it
 //! ```
 //!
-//! Each side sends its hello first. Versions that differ end the connection, so that nothing after the hello needs to
-//! be understood by any other version: unknown keys are errors. Answers carry the id of their request and come in any
+//! Each side sends its hello first. Different versions end the connection, so that nothing after the hello has to be
+//! understood by another version: unknown keys are errors. Responses carry the id of their request and come in any
 //! order.
 
 use std::{fmt, marker::PhantomData, sync::Arc};
@@ -24,105 +24,105 @@ use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned, ser::Seria
 #[cfg(test)]
 mod tests;
 
-/// Version of the protocol. Frames other than hello mean the same only between equal versions.
+/// The version of the protocol. Frames other than hello have the same meaning only between equal versions.
 pub const VERSION: u16 = 2;
 
-/// Length of the prefix in bytes.
+/// The length of the length prefix in bytes.
 pub const HEADER: usize = 4;
 
-/// The most bytes of JSON in a frame from the server.
+/// The maximum length of the JSON in a frame from the server, in bytes.
 pub const MAX_RESPONSE: usize = 1 << 20;
 
-/// The most bytes of JSON in a frame from a client. Clients send links and names, never documents; the parsed form of
-/// hostile JSON can be tens of times its size.
+/// The maximum length of the JSON in a frame from a client, in bytes. Clients send links and names, never documents,
+/// and the parsed form of hostile JSON can be tens of times its size.
 pub const MAX_REQUEST: usize = 64 << 10;
 
-/// The most bytes in [`Hello::software`].
+/// The maximum length of [`Hello::software`] in bytes.
 pub const MAX_SOFTWARE: usize = 100;
 
-/// Why bytes are not a frame, or a frame cannot become bytes.
+/// Why bytes are not a frame, or a frame cannot be encoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The length is zero.
     #[error("a frame is empty")]
     Empty,
-    /// The length is above what this direction allows.
+    /// The length is above the limit of the direction.
     #[error("a frame has {length} bytes, {limit} are allowed")]
     TooLong {
-        /// As announced.
+        /// The length in bytes.
         length: usize,
-        /// As allowed.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// Not JSON, or none of the known shapes.
+    /// The bytes are not JSON, or not a known frame.
     #[error("a frame cannot be read: {0}")]
     Malformed(String),
 }
 
-/// Who speaks, and which version of the protocol.
+/// A program and the version of the protocol that it uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// Version of the protocol.
+    /// The version of the protocol.
     pub version: u16,
-    /// Name and version of the program, for logs and messages; at most [`MAX_SOFTWARE`] bytes.
+    /// The program's name and version, for logs and messages; at most [`MAX_SOFTWARE`] bytes.
     pub software: String,
 }
 
 impl Hello {
-    /// A hello in this version.
+    /// Returns a hello in this version of the protocol.
     #[must_use]
     pub fn from_software(software: impl Into<String>) -> Self {
         Self { version: VERSION, software: software.into() }
     }
 }
 
-/// What clients say.
+/// A frame from a client to the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientFrame {
-    /// First.
+    /// The first frame.
     Hello(Hello),
-    /// A command; the answer will carry the same id.
+    /// A command. Its response carries the same id.
     Request {
-        /// Chosen by the client, unique among its unanswered requests.
+        /// A number that the client chooses, unique among its open requests.
         id: u32,
-        /// What to do.
+        /// The command.
         command: ClientCommand,
     },
-    /// Asks for the snapshot now and whenever it changes.
+    /// Subscribes to snapshots: the present one now, and every later one.
     Subscribe,
 }
 
-/// What the server says.
+/// A frame from the server to a client.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ServerFrame {
-    /// First.
+    /// The first frame.
     Hello(Hello),
-    /// The answer to a request.
+    /// The response to a request.
     Response {
-        /// Of which request.
+        /// The id of the request.
         id: u32,
-        /// How it went.
+        /// The reply, or an error for users.
         result: Result<Reply, AppError>,
     },
     /// The state of the engine.
     Snapshot(Arc<Snapshot>),
-    /// Why the connection ends.
+    /// The last frame: why the server ends the connection.
     Refused(AppError),
 }
 
-/// A direction's frames: what they are, and how long they may be.
+/// The frames of one direction and their limit.
 pub trait Frame: Serialize + Sized {
-    /// The most bytes of JSON.
+    /// The maximum length of the JSON in bytes.
     const LIMIT: usize;
 
-    /// Reads the JSON of one frame.
+    /// Decodes the JSON of one frame.
     ///
     /// # Errors
     /// [`FrameError::Malformed`] for anything that is not exactly one known frame.
     fn from_json(json: &[u8]) -> Result<Self, FrameError>;
 }
 
-/// Writes a frame with its length prefix.
+/// Encodes a frame with its length prefix.
 ///
 /// # Errors
 /// [`FrameError::TooLong`] if its JSON is above the direction's limit.
@@ -139,7 +139,7 @@ pub fn encode<F: Frame>(frame: &F) -> Result<Vec<u8>, FrameError> {
     Ok(bytes)
 }
 
-/// Takes frames off a stream of bytes.
+/// Splits a stream of bytes into frames.
 #[derive(Debug)]
 pub struct Decoder<F> {
     buffer: Vec<u8>,
@@ -153,16 +153,16 @@ impl<F> Default for Decoder<F> {
 }
 
 impl<F: Frame> Decoder<F> {
-    /// Where received bytes are appended. Call [`Self::next_frame`] until it returns `None` before appending more;
-    /// then at most one frame and one append are ever held.
+    /// Returns the buffer to which received bytes are appended. Call [`Self::next_frame`] until it returns `None`
+    /// before appending more; then at most one frame and one append are held.
     pub const fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.buffer
     }
 
-    /// The next whole frame, or `None` until more bytes come.
+    /// Returns the next complete frame, or `None` until more bytes are appended.
     ///
     /// # Errors
-    /// The stream is beyond repair after any error.
+    /// The stream is not a sequence of frames. It cannot be read any further.
     pub fn next_frame(&mut self) -> Result<Option<F>, FrameError> {
         let Some(header) = self.buffer.first_chunk::<HEADER>() else { return Ok(None) };
         let length = u32::from_be_bytes(*header) as usize;

@@ -1,6 +1,27 @@
-//! Byte formats that cross the network or the local socket, each with encode, decode and limits.
+//! Byte formats that cross the network or the local socket, each with encoder, decoder and limits.
 //!
-//! Decoding never panics, never allocates more than its documented limit, and refuses trailing bytes.
+//! Decoding never panics, never allocates more than its documented limit, and rejects trailing bytes.
+//!
+//! | module | format |
+//! |---|---|
+//! | [`rendezvous`] | frames between members and rendezvous servers |
+//! | [`sealed`], [`announcement`], [`membership`], [`punch`] | messages between members, sealed under the party's key |
+//! | [`beacon`] | LAN beacons |
+//! | [`invite`] | invite links |
+//! | [`datagram`] | what arrives on the shared UDP socket; TURN's ChannelData and streams |
+//! | [`probe`] | connectivity checks |
+//! | [`credentials`] | authentication of STUN and TURN requests |
+//! | [`ipc`] | the local socket between service and clients |
+//! | [`exact`], [`name`] | signed documents and names, parts of the formats above |
+//!
+//! ```
+//! use partyline_wire::rendezvous::ClientFrame;
+//!
+//! let bytes = ClientFrame::Time { echo: 7 }.encode()?;
+//! assert_eq!(ClientFrame::decode(&bytes)?, ClientFrame::Time { echo: 7 });
+//! assert!(ClientFrame::decode(&[&bytes[..], &[0]].concat()).is_err(), "trailing bytes");
+//! # Ok::<(), partyline_wire::rendezvous::FrameError>(())
+//! ```
 
 pub mod announcement;
 pub mod beacon;

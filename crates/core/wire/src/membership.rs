@@ -1,12 +1,12 @@
 //! Grants, certificates, confirmations and charters.
 //!
-//! A *grant* lets the holder of an invite key make members; the authority signs it, or a co-owner does. A
-//! *certificate* makes one device a member; the invite key and the device key sign it. A *confirmation* is the
-//! authority's signature over a certificate, which then no longer depends on its invite. The *charter* is what the
-//! authority says to all: its terms in one signed document of which the highest version counts, and at most one
-//! amendment by a co-owner, which can only add removals and replace the party secret.
+//! - A *grant* lets the holder of an invite key make members. The authority or a co-owner signs it.
+//! - A *certificate* makes one device a member. The invite key and the device key sign it.
+//! - A *confirmation* is the authority's signature over a certificate, which then no longer depends on its invite.
+//! - The *charter* holds the authority's terms in one signed document, of which the highest version counts, and at
+//!   most one amendment by a co-owner, which can only add removals and replace the party secret.
 //!
-//! This module knows their form and limits; checking signatures is the work of `partyline-party`.
+//! This module defines their format and limits; `partyline-party` verifies the signatures.
 
 use ipnet::Ipv4Net;
 use partyline_model::{DeviceId, InviteId, PartyId, Role, Timestamp, TunnelPublicKey};
@@ -18,81 +18,81 @@ use crate::{
     name::{check_display_name, check_party_name},
 };
 
-/// Most rendezvous servers of a party.
+/// The maximum number of rendezvous servers of a party.
 pub const MAX_SERVERS: usize = 4;
-/// Most bytes of a server's URL.
+/// The maximum length of a server's URL in bytes.
 pub const MAX_SERVER_BYTES: usize = 128;
-/// Most co-owners.
+/// The maximum number of co-owners of a party.
 pub const MAX_CO_OWNERS: usize = 16;
-/// Most removed devices, and most revoked invites, in a charter's terms.
+/// The maximum number of removed devices, and likewise revoked invites, in a charter's terms.
 pub const MAX_REVOKED: usize = 176;
-/// Most removed devices, and most revoked invites, in an amendment.
+/// The maximum number of removed devices, and likewise revoked invites, in an amendment.
 pub const MAX_AMENDED: usize = 24;
-/// Longest prefix of a party's address range: 14 members.
+/// The longest prefix of a party's address range, which leaves room for 14 members.
 pub const MAX_PREFIX: u8 = 28;
-/// Shortest prefix of a party's address range.
+/// The shortest prefix of a party's address range.
 pub const MIN_PREFIX: u8 = 16;
 
-/// When something ends: whole seconds since 1970, or never.
+/// When something expires, in whole seconds since 1970, or never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Expiry(u32);
 
 impl Expiry {
-    /// Never.
+    /// It never expires.
     pub const NEVER: Self = Self(0);
 
-    /// The first whole second at or after `time`; never if that is past the year 2106.
+    /// Returns the first whole second at or after `time`, or never if that is after the year 2106.
     #[must_use]
     pub fn at(time: Timestamp) -> Self {
         Self(u32::try_from(time.0.div_ceil(1000).max(1)).unwrap_or(0))
     }
 
-    /// From its number on the wire; zero is never.
+    /// Decodes the number on the wire; zero is never.
     #[must_use]
     pub const fn from_wire(seconds: u32) -> Self {
         Self(seconds)
     }
 
-    /// Its number on the wire; zero is never.
+    /// Returns the number on the wire; zero is never.
     #[must_use]
     pub const fn to_wire(self) -> u32 {
         self.0
     }
 
-    /// The moment, or `None` for never.
+    /// Returns the time, or `None` for never.
     #[must_use]
     pub fn time(self) -> Option<Timestamp> {
         (self.0 != 0).then(|| Timestamp(u64::from(self.0) * 1000))
     }
 }
 
-/// Who signed a grant.
+/// The signer of a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Issuer {
     /// The party's authority key.
     Authority,
-    /// A co-owner's device key; counts only while the charter names that co-owner.
+    /// A co-owner's device key. It is valid only while the charter names that co-owner.
     CoOwner(DeviceId),
 }
 
 /// The right to make members with an invite key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
-    /// Who gave it.
+    /// The signer.
     pub issuer: Issuer,
-    /// The invite key's public half.
+    /// The public half of the invite key.
     pub invite: InviteId,
-    /// When it ends.
+    /// When it expires.
     pub not_after: Expiry,
-    /// What it makes of the joiner.
+    /// The role that the joiner gets.
     pub role: Role,
     /// The issuer's signature over [`Grant::subject`].
     pub signature: Signature,
 }
 
 impl Grant {
-    /// What the issuer signs: a fixed layout, so that it needs no copy of its bytes.
+    /// Returns what the issuer signs. The layout is fixed, so that a grant need not keep its exact bytes.
     #[must_use]
     pub fn subject(&self, party: &PartyId) -> Vec<u8> {
         let (tag, issuer): (u8, &[u8]) = match &self.issuer {
@@ -109,20 +109,20 @@ impl Grant {
     }
 }
 
-/// What a certificate says.
+/// The contents of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// Of which party.
+    /// The party.
     pub party: PartyId,
-    /// Which device.
+    /// The device that becomes a member.
     pub device: DeviceId,
-    /// Its WireGuard key.
+    /// The device's WireGuard key in this party.
     pub tunnel: TunnelPublicKey,
-    /// The name its user chose.
+    /// The display name that its user chose.
     pub name: String,
-    /// When it joined, by its own clock.
+    /// When the device joined, by its own clock.
     pub joined_at: Timestamp,
-    /// By what right.
+    /// The grant that allows it.
     pub grant: Grant,
 }
 
@@ -135,10 +135,10 @@ impl Document for Claims {
     }
 }
 
-/// Makes a device a member.
+/// Makes a device a member of a party.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
-    /// What it says.
+    /// The contents.
     pub claims: Exact<Claims>,
     /// The invite key's signature over the claims.
     pub by_invite: Signature,
@@ -147,13 +147,13 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// What it says.
+    /// Returns the contents.
     #[must_use]
     pub const fn claims(&self) -> &Claims {
         self.claims.value()
     }
 
-    /// SHA-256 of what was signed; the certificate's identity.
+    /// Returns the SHA-256 of what was signed, which identifies the certificate.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.claims.subject()).into()
@@ -166,35 +166,35 @@ impl Certificate {
 pub struct Confirmation(pub Signature);
 
 impl Confirmation {
-    /// What the authority signs.
+    /// Returns what the authority signs.
     #[must_use]
     pub fn subject(certificate: &Certificate) -> Vec<u8> {
         [&b"partyline confirmation\0"[..], &certificate.digest()].concat()
     }
 }
 
-/// What the authority says to all.
+/// The authority's terms for all members.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
-    /// Of which party.
+    /// The party.
     pub party: PartyId,
-    /// Grows with every change.
+    /// A number that grows with every change.
     pub version: u64,
     /// The party's name.
     pub name: String,
-    /// Its address range.
+    /// The party's address range.
     pub range: Ipv4Net,
-    /// Its rendezvous servers.
+    /// The party's rendezvous servers.
     pub servers: Vec<String>,
     /// The device that holds the authority key.
     pub owner: DeviceId,
-    /// Who may invite and remove besides.
+    /// The devices that may invite and remove members on the owner's behalf.
     pub co_owners: Vec<DeviceId>,
-    /// Devices that are members no longer.
+    /// Removed devices.
     pub revoked_devices: Vec<DeviceId>,
-    /// Invites that make members no longer.
+    /// Revoked invites.
     pub revoked_invites: Vec<InviteId>,
-    /// Commitment to the party secret in force.
+    /// The commitment to the current party secret.
     pub commitment: [u8; 32],
 }
 
@@ -212,20 +212,20 @@ impl Document for Terms {
     }
 }
 
-/// What a co-owner adds to the terms until the owner's device takes it over into the next version.
+/// What a co-owner adds to the terms, until the owner's device takes it over into the next version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amendment {
-    /// SHA-256 of the terms it amends.
+    /// The SHA-256 of the terms that it amends.
     pub terms: [u8; 32],
-    /// Grows with every amendment of the same terms, from 1.
+    /// A number that grows with every amendment of the same terms, from 1.
     pub number: u32,
     /// The co-owner.
     pub author: DeviceId,
-    /// Further devices that are members no longer.
+    /// Further removed devices.
     pub revoked_devices: Vec<DeviceId>,
-    /// Further invites that make members no longer.
+    /// Further revoked invites.
     pub revoked_invites: Vec<InviteId>,
-    /// Commitment to the party secret in force.
+    /// The commitment to the current party secret.
     pub commitment: [u8; 32],
 }
 
@@ -245,25 +245,25 @@ impl Document for Amendment {
 /// An amendment with its author's signature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedAmendment {
-    /// What it says.
+    /// The contents.
     pub amendment: Exact<Amendment>,
-    /// The author's device key's signature.
+    /// The signature of the author's device key.
     pub signature: Signature,
 }
 
-/// Terms, and perhaps an amendment.
+/// The terms and at most one amendment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charter {
-    /// What the authority says.
+    /// The authority's terms.
     pub terms: Exact<Terms>,
     /// The authority's signature over the terms.
     pub signature: Signature,
-    /// What a co-owner added.
+    /// A co-owner's amendment.
     pub amendment: Option<SignedAmendment>,
 }
 
 impl Charter {
-    /// Its place among all charters of the party.
+    /// Returns the charter's place among all charters of the party.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
         let amendment = self.amendment.as_ref().map(|signed| &signed.amendment);
@@ -278,29 +278,29 @@ impl Charter {
         }
     }
 
-    /// SHA-256 of the terms, to which an amendment refers.
+    /// Returns the SHA-256 of the terms, to which an amendment refers.
     #[must_use]
     pub fn terms_digest(&self) -> [u8; 32] {
         Sha256::digest(self.terms.subject()).into()
     }
 }
 
-/// A charter's place among all charters of the party; the greatest wins. The digest decides between two that were
-/// made at the same time, so that everybody decides alike.
+/// A charter's place among all charters of the party. The greatest wins. The digest decides between two that were made
+/// concurrently, so that all members decide alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Stamp {
-    /// Version of the terms.
+    /// The version of the terms.
     pub version: u64,
-    /// Number of the amendment; 0 without one.
+    /// The number of the amendment; 0 without one.
     pub amendment: u32,
-    /// The first bytes of the whole charter's hash.
+    /// The first bytes of the hash of the whole charter.
     pub digest: [u8; 8],
 }
 
-/// Refuses ranges that games do not take for a LAN (RFC 1918), or that are too small or too large.
+/// Rejects ranges that games do not take for a LAN (RFC 1918), and those that are too small or too large.
 ///
 /// # Errors
-/// When the range is not private or its prefix outside 16 to 28.
+/// The range is not private, or its prefix is outside [`MIN_PREFIX`] to [`MAX_PREFIX`].
 pub fn check_range(range: Ipv4Net) -> Result<(), Malformed> {
     let fits = range.addr() == range.network()
         && range.network().is_private()
@@ -309,10 +309,10 @@ pub fn check_range(range: Ipv4Net) -> Result<(), Malformed> {
     if fits { Ok(()) } else { Err(Malformed::Range { what: "address range" }) }
 }
 
-/// Refuses lists of servers that are too long or hold what is no WebSocket URL.
+/// Rejects lists of servers that are too long or contain something other than WebSocket URLs.
 ///
 /// # Errors
-/// Says which limit is broken.
+/// The limit that is exceeded.
 pub fn check_servers(servers: &[String]) -> Result<(), Malformed> {
     at_most(servers, MAX_SERVERS, "servers")?;
     let good = |url: &String| {

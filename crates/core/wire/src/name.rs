@@ -1,18 +1,18 @@
-//! Names that people choose for themselves and for their parties.
+//! Names that users choose for themselves and for their parties.
 //!
-//! A name is shown to others beside other names, so it may not hide, reorder or imitate: no control characters, no
-//! characters that change the direction of text (Unicode TR 36 and TR 9), none that are invisible, no piles of
-//! combining marks. Nothing is stripped silently: a name is either good or refused, with the reason.
+//! A name is shown to others beside other names, so that it must not hide, reorder or imitate text: it has no control
+//! characters, no characters that change the direction of text (Unicode TR 36 and TR 9), no invisible ones, and no long
+//! runs of combining marks. Nothing is stripped silently: a name is either valid or rejected with the reason.
 
-/// Most characters of a member's display name.
+/// Characters of a member's display name.
 pub const DISPLAY_NAME_CHARS: usize = 32;
-/// Most characters of a party's name.
+/// Characters of a party's name.
 pub const PARTY_NAME_CHARS: usize = 40;
 
-/// Most combining marks in a row; enough for every living script.
-const MARKS_IN_A_ROW: usize = 3;
+/// The maximum number of combining marks in a row, enough for every living script.
+const MAX_MARKS_IN_A_ROW: usize = 3;
 
-/// Why a name is refused.
+/// Why a name is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// It is empty.
@@ -21,19 +21,19 @@ pub enum NameError {
     /// It has too many characters.
     #[error("the name is longer than {limit} characters")]
     TooLong {
-        /// The most it may have.
+        /// The allowed number of characters.
         limit: usize,
     },
     /// It begins or ends with a space.
     #[error("the name begins or ends with a space")]
     Padded,
-    /// It holds a character that is invisible, controls the text around it, or means nothing.
+    /// It contains a character that is invisible, controls the text around it, or is not assigned.
     #[error("the name holds a character that cannot be shown (U+{code:04X})")]
     Hidden {
-        /// The character.
+        /// The character's code point.
         code: u32,
     },
-    /// Too many accents on one letter.
+    /// It has too many accents on one letter.
     #[error("the name piles too many accents on one letter")]
     Piled,
 }
@@ -41,7 +41,7 @@ pub enum NameError {
 /// Checks a member's display name.
 ///
 /// # Errors
-/// Says which rule it breaks.
+/// The rule that it breaks.
 pub fn check_display_name(name: &str) -> Result<(), NameError> {
     check(name, DISPLAY_NAME_CHARS)
 }
@@ -49,7 +49,7 @@ pub fn check_display_name(name: &str) -> Result<(), NameError> {
 /// Checks a party's name.
 ///
 /// # Errors
-/// Says which rule it breaks.
+/// The rule that it breaks.
 pub fn check_party_name(name: &str) -> Result<(), NameError> {
     check(name, PARTY_NAME_CHARS)
 }
@@ -73,7 +73,7 @@ fn check(name: &str, limit: usize) -> Result<(), NameError> {
             return Err(NameError::Hidden { code: c.into() });
         }
         marks = if is_mark(c) { marks + 1 } else { 0 };
-        if marks > MARKS_IN_A_ROW || (marks > 0 && previous.is_none()) {
+        if marks > MAX_MARKS_IN_A_ROW || (marks > 0 && previous.is_none()) {
             return Err(NameError::Piled);
         }
         previous = Some(c);
@@ -81,7 +81,7 @@ fn check(name: &str, limit: usize) -> Result<(), NameError> {
     Ok(())
 }
 
-/// A zero width joiner after a pictograph, as in the emoji of a family.
+/// Returns true for a zero width joiner after a pictograph, as in the emoji of a family.
 const fn joins_emoji(c: char, previous: char) -> bool {
     c == '\u{200d}' && matches!(previous, '\u{2190}'..='\u{2bff}' | '\u{fe0f}' | '\u{1f000}'..='\u{1faff}')
 }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_many_scripts_are_good() {
+    fn names_in_many_scripts_are_valid() {
         for name in [
             "Ana",
             "Zoë",
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_characters_are_refused() {
+    fn hidden_and_piled_characters_are_rejected() {
         let hostile = [
             "a\0b",
             "a\nb",

@@ -1,13 +1,13 @@
 //! Connectivity checks: STUN Binding transactions (RFC 8489) with a key that both members derive, in the manner of
 //! ICE (RFC 8445, section 7).
 //!
-//! A request names its recipient and its sender in USERNAME by their tags (which only the two can
-//! compute, in hex), carries PRIORITY, USE-CANDIDATE when the sender has settled on this path, MESSAGE-INTEGRITY-SHA256 and
-//! FINGERPRINT. The success response carries XOR-MAPPED-ADDRESS, the address its sender saw, and is protected alike.
-//! As ICE's passwords are text, the HMAC key is the probe key in lower-case hex.
+//! A request carries USERNAME with the tags of recipient and sender in hex, which only the two can compute; PRIORITY;
+//! USE-CANDIDATE if the sender nominates the path; MESSAGE-INTEGRITY-SHA256 and FINGERPRINT. The success response
+//! carries XOR-MAPPED-ADDRESS, the address that its sender saw, and is protected in the same way. As ICE's passwords
+//! are text, the HMAC key is the probe key in lower-case hex.
 //!
-//! The transaction id starts with the sender's 64-bit counter, so that a [`ReplayWindow`] can refuse a request that
-//! was recorded and sent again; four random bytes make the rest hard to guess for those who see no packets.
+//! The transaction id starts with the sender's 64-bit counter, so that a [`ReplayWindow`] can reject a replayed
+//! request. Four random bytes make the rest hard to guess for an attacker that sees no packets.
 
 use std::{fmt, net::SocketAddr};
 
@@ -24,30 +24,30 @@ use stun_rs::{
 };
 use zeroize::Zeroizing;
 
-/// The longest probe that is sent or accepted, in bytes.
+/// The maximum length of a probe in bytes.
 pub const MAX_LEN: usize = 256;
 
 /// Why bytes are not an authentic probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
-    /// Not a well-formed Binding request or success response of ours.
+    /// The bytes are not a Binding request or success response of this protocol.
     #[error("not a connectivity check")]
     Malformed,
-    /// No MESSAGE-INTEGRITY-SHA256, or one made with another key.
+    /// The probe has no MESSAGE-INTEGRITY-SHA256, or one made with another key.
     #[error("the connectivity check is not authentic")]
     Forged,
 }
 
-/// What a member is called in the checks of one pair: the first 8 bytes of HMAC-SHA256 (probe key, DeviceId).
+/// Names a member in the checks of one pair: the first 8 bytes of HMAC-SHA256 (probe key, DeviceId).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Tag(pub [u8; 8]);
 
-/// The key two members check each other with. Cannot be printed and is wiped when dropped.
+/// The key that two members protect their checks with. It cannot be printed and is wiped when dropped.
 #[derive(Clone)]
 pub struct ProbeKey(Zeroizing<String>);
 
 impl ProbeKey {
-    /// Takes the 32 bytes both members derived.
+    /// Returns the key from the 32 bytes that both members derive.
     #[must_use]
     pub fn new(secret: &[u8; 32]) -> Self {
         Self(Zeroizing::new(hex(secret)))
@@ -66,12 +66,12 @@ impl PartialEq for ProbeKey {
     }
 }
 
-/// Joins a request and its response.
+/// Matches a response with its request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TransactionId(pub [u8; 12]);
 
 impl TransactionId {
-    /// From the sender's counter and a random number.
+    /// Returns an id from the sender's counter and a random number.
     #[must_use]
     pub fn new(counter: u64, salt: u32) -> Self {
         let mut id = [0; 12];
@@ -80,52 +80,52 @@ impl TransactionId {
         Self(id)
     }
 
-    /// The sender's counter.
+    /// Returns the sender's counter.
     #[must_use]
     pub fn counter(&self) -> u64 {
         self.0.first_chunk::<8>().copied().map_or(0, u64::from_be_bytes)
     }
 }
 
-/// A check.
+/// A connectivity check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
-    /// Joins it to its response.
+    /// The transaction id.
     pub id: TransactionId,
-    /// Who is asked.
+    /// The tag of the member that is checked.
     pub recipient: Tag,
-    /// Who asks.
+    /// The tag of the member that checks.
     pub sender: Tag,
-    /// The priority the sender gives the path (RFC 8445, section 5.1.2).
+    /// The priority that the sender gives the path (RFC 8445, section 5.1.2).
     pub priority: u32,
-    /// The sender has settled on this path.
+    /// True if the sender nominates the path (RFC 8445, section 8.1.1).
     pub nominate: bool,
 }
 
-/// The answer to a check.
+/// The response to a connectivity check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Response {
-    /// The request's.
+    /// The request's transaction id.
     pub id: TransactionId,
-    /// Where the request came from, as its receiver saw it.
+    /// The source address of the request, as its receiver saw it.
     pub mapped: SocketAddr,
 }
 
-/// What a probe says before it is known to be authentic: enough to find the key, and nothing more.
+/// The unauthenticated contents of a probe: enough to find the key, and no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// A request from `sender` to `recipient`.
+    /// A request.
     Request {
-        /// Who is asked.
+        /// The member that is checked.
         recipient: Tag,
-        /// Who claims to ask.
+        /// The member that claims to check.
         sender: Tag,
     },
     /// The response to a request.
     Response(TransactionId),
 }
 
-/// Reads what the bytes claim; `None` if they are no probe of ours.
+/// Reads the unauthenticated contents of a probe; `None` if the bytes are not one.
 #[must_use]
 pub fn peek(bytes: &[u8]) -> Option<Claim> {
     let message = decode(bytes).ok()?;
@@ -140,10 +140,10 @@ pub fn peek(bytes: &[u8]) -> Option<Claim> {
 }
 
 impl Request {
-    /// The request's bytes.
+    /// Encodes the request.
     ///
     /// # Errors
-    /// [`ProbeError::Malformed`] if it cannot be encoded, which no value of these types causes.
+    /// [`ProbeError::Malformed`] if it cannot be encoded, which happens with no value of these types.
     pub fn encode(&self, key: &ProbeKey) -> Result<Vec<u8>, ProbeError> {
         let name = format!("{}:{}", hex(&self.recipient.0), hex(&self.sender.0));
         let mut message = StunMessageBuilder::new(BINDING, MessageClass::Request)
@@ -156,10 +156,10 @@ impl Request {
         seal(message, key)
     }
 
-    /// Reads an authentic request.
+    /// Decodes and authenticates a request.
     ///
     /// # Errors
-    /// [`ProbeError`] if it is not one.
+    /// The bytes are not a request, or not authentic.
     pub fn open(bytes: &[u8], key: &ProbeKey) -> Result<Self, ProbeError> {
         let message = authentic(bytes, key, MessageClass::Request)?;
         let (recipient, sender) = tags(&message)?;
@@ -176,10 +176,10 @@ impl Request {
 }
 
 impl Response {
-    /// The response's bytes.
+    /// Encodes the response.
     ///
     /// # Errors
-    /// [`ProbeError::Malformed`] if it cannot be encoded, which no value of these types causes.
+    /// [`ProbeError::Malformed`] if it cannot be encoded, which happens with no value of these types.
     pub fn encode(&self, key: &ProbeKey) -> Result<Vec<u8>, ProbeError> {
         let message = StunMessageBuilder::new(BINDING, MessageClass::SuccessResponse)
             .with_transaction_id(self.id.0.into())
@@ -187,10 +187,10 @@ impl Response {
         seal(message, key)
     }
 
-    /// Reads an authentic response.
+    /// Decodes and authenticates a response.
     ///
     /// # Errors
-    /// [`ProbeError`] if it is not one.
+    /// The bytes are not a response, or not authentic.
     pub fn open(bytes: &[u8], key: &ProbeKey) -> Result<Self, ProbeError> {
         let message = authentic(bytes, key, MessageClass::SuccessResponse)?;
         let mapped = message.get::<XorMappedAddress>().and_then(|a| a.as_xor_mapped_address().ok());
@@ -199,7 +199,7 @@ impl Response {
     }
 }
 
-/// Adds integrity and fingerprint, and encodes.
+/// Adds integrity and fingerprint, and encodes the message.
 fn seal(message: StunMessageBuilder, key: &ProbeKey) -> Result<Vec<u8>, ProbeError> {
     let key = HMACKey::new_short_term(key.0.as_str()).map_err(|_| ProbeError::Malformed)?;
     let message = message
@@ -225,8 +225,8 @@ fn decode(bytes: &[u8]) -> Result<StunMessage, ProbeError> {
     }
 }
 
-/// Decodes and demands integrity, compared in constant time. The decoder ignores what follows the integrity
-/// attribute, so everything that is read afterwards is covered by it.
+/// Decodes a message and verifies its integrity in constant time. The decoder ignores attributes behind the integrity
+/// attribute, so that everything that is read from the message is covered by it.
 fn authentic(bytes: &[u8], key: &ProbeKey, class: MessageClass) -> Result<StunMessage, ProbeError> {
     let message = decode(bytes)?;
     if message.class() != class {
@@ -244,7 +244,7 @@ fn transaction(message: &StunMessage) -> TransactionId {
     TransactionId(*message.transaction_id().as_bytes())
 }
 
-/// Recipient and sender out of USERNAME.
+/// Returns recipient and sender from USERNAME.
 fn tags(message: &StunMessage) -> Result<(Tag, Tag), ProbeError> {
     let name = message.get::<UserName>().and_then(|a| a.as_user_name().ok()).ok_or(ProbeError::Malformed)?;
     let (recipient, sender) = name.as_str().split_once(':').ok_or(ProbeError::Malformed)?;
@@ -265,20 +265,20 @@ fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// Which counters of a sender were seen, 1,024 back from the highest.
+/// The counters of a sender that were seen, in a window behind the highest.
 #[derive(Debug, Clone, Default)]
 pub struct ReplayWindow {
-    /// One more than the highest counter seen; zero before the first.
+    /// The highest counter seen plus one; zero before the first.
     next: u64,
     seen: [u64; Self::WORDS],
 }
 
 impl ReplayWindow {
-    /// How far behind the highest counter one may come late.
+    /// How far behind the highest counter a late request may be.
     pub const WIDTH: u64 = 1024;
     const WORDS: usize = (Self::WIDTH / 64) as usize;
 
-    /// Takes an authenticated counter; `false` if it was seen before or is too old to tell.
+    /// Marks an authenticated counter as seen. Returns false if it was seen before or is too old to tell.
     pub fn accept(&mut self, counter: u64) -> bool {
         let Some(after) = counter.checked_add(1) else { return false };
         if counter >= self.next {
@@ -292,7 +292,7 @@ impl ReplayWindow {
         fresh
     }
 
-    /// Forgets the counters that the window leaves behind on its way to `next`.
+    /// Clears the places of the counters that the window leaves behind on its way to `next`.
     fn advance(&mut self, next: u64) {
         if next - self.next >= Self::WIDTH {
             self.seen = [0; Self::WORDS];

@@ -1,8 +1,8 @@
-//! What two members' path machines tell each other, sealed, before and while they cross their NATs together.
+//! Signals with which two members coordinate hole punching. They are sealed and travel over any signaling channel.
 //!
-//! One side offers a round: what its NAT does, what it is going to do, and at which addresses it will be seen. The
-//! other prepares its own part, answers in kind and starts half a round trip later; the first starts when the answer
-//! arrives, so that both send at about the same moment.
+//! One side offers an attempt: its NAT's behavior, the action that it is going to take, and the addresses at which it
+//! will be seen. The other side prepares its own action, answers likewise, and starts half a round trip later. The
+//! first side starts when the answer arrives, so that both send at about the same moment.
 
 use std::net::SocketAddr;
 
@@ -14,89 +14,90 @@ use crate::{
     sealed::MAX_SIGNAL,
 };
 
-/// The version of these messages. Others are refused, and the members use plain checks and relays.
+/// The version of the signals. Members with other versions use plain connectivity checks and relays.
 pub const VERSION: u8 = 1;
-/// Most addresses that one side can name.
+/// The maximum number of addresses that one side announces for an attempt.
 pub const MAX_ENDPOINTS: usize = 16;
-/// Most sockets that one side opens for a spray.
+/// The maximum number of sockets that one side opens for a spray.
 pub const MAX_SOCKETS: u16 = 256;
-/// Most packets that one side sprays.
+/// The maximum number of packets that one side sprays.
 pub const MAX_PACKETS: u16 = 2048;
 
-/// A message of one round.
+/// A signal of one punch attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signal {
-    /// The round's number, drawn by the side that offers it.
+    /// The number of the attempt, drawn by the side that offers it.
     pub attempt: u32,
-    /// What is said.
+    /// The contents.
     pub body: Body,
 }
 
-/// What a message says.
+/// The contents of a signal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
-    /// Let us do this.
+    /// Proposes an attempt.
     Offer(PunchPlan),
-    /// I am ready and start half a round trip from now.
+    /// Accepts the attempt. The sender starts half a round trip later.
     Answer(PunchPlan),
-    /// The probe with this transaction id reached me, and my answer may not reach you.
+    /// A probe arrived; carries its transaction id. Sent since the response may be filtered.
     ProbeReceived([u8; 12]),
-    /// The round is over for me.
+    /// The attempt is over for the sender.
     End(EndReason),
 }
 
-/// One side's part in a round.
+/// One side's plan for an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PunchPlan {
-    /// What it does.
+    /// The action that the side takes.
     pub action: PunchAction,
-    /// What its NAT does, as far as known.
+    /// The behavior of its NAT, as far as it is known.
     pub nat: NatPolicies,
-    /// Where it will be seen, in the order in which it sends; at most [`MAX_ENDPOINTS`]. Empty if it cannot be foretold.
+    /// The addresses at which it will be seen, in the order in which it sends; at most [`MAX_ENDPOINTS`]. Empty if they
+    /// cannot be predicted.
     pub endpoints: Vec<SocketAddr>,
 }
 
-/// A NAT's three policies, as far as they are known.
+/// The behavior of a NAT, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NatPolicies {
-    /// Which destinations share a port.
+    /// The mapping behavior.
     pub mapping: Option<Mapping>,
-    /// Whose packets are let in.
+    /// The filtering behavior.
     pub filtering: Option<Filtering>,
-    /// How ports are chosen.
+    /// The port assignment.
     pub allocation: Option<Allocation>,
 }
 
-/// What a side does.
+/// What one side does in an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PunchAction {
-    /// Sends to the addresses that the other side foretells.
+    /// Sends to the addresses that the other side announced.
     Predict,
-    /// Opens so many sockets towards the other side, at most [`MAX_SOCKETS`].
+    /// Opens many sockets towards the other side.
     Open {
-        /// How many.
+        /// The number of sockets, at most [`MAX_SOCKETS`].
         sockets: u16,
     },
-    /// Sends so many packets to random ports of the other side, at most [`MAX_PACKETS`].
+    /// Sends packets to random ports of the other side.
     Spray {
-        /// How many.
+        /// The number of packets, at most [`MAX_PACKETS`].
         packets: u16,
     },
 }
 
-/// Why a round is over for one side.
+/// Why an attempt is over for one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EndReason {
-    /// There is a direct path.
+    /// The two members have a direct path.
     Connected,
-    /// The method is switched off, or cannot be prepared now.
+    /// The method is switched off or cannot be prepared now.
     Unavailable,
-    /// It was tried without success.
+    /// The attempt failed.
     Failed,
 }
 
 impl Signal {
-    /// The message's bytes.
+    /// Encodes the signal.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
@@ -104,18 +105,18 @@ impl Signal {
         bytes
     }
 
-    /// Reads a message.
+    /// Decodes a signal.
     ///
     /// # Errors
-    /// When it is of another version, too long, not in its form, or breaks a limit.
+    /// The bytes have another version, are too long or not in the expected form, or exceed a limit.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let (version, rest) = bytes.split_first().ok_or(Malformed::Encoding)?;
         if *version != VERSION {
             return Err(Malformed::Range { what: "version" });
         }
         let signal: Self = decode(rest, MAX_SIGNAL - 1)?;
-        if let Body::Offer(terms) | Body::Answer(terms) = &signal.body {
-            terms.check()?;
+        if let Body::Offer(plan) | Body::Answer(plan) = &signal.body {
+            plan.check()?;
         }
         Ok(signal)
     }
@@ -142,25 +143,25 @@ mod tests {
 
     use super::*;
 
-    fn terms(endpoints: usize, part: PunchAction) -> PunchPlan {
+    fn plan(endpoints: usize, action: PunchAction) -> PunchPlan {
         let nat = NatPolicies {
             mapping: Some(Mapping::AddressDependent),
             filtering: None,
             allocation: Some(Allocation::Contiguous { delta: -2 }),
         };
-        PunchPlan { action: part, nat, endpoints: vec![([198, 51, 100, 7], 40_000).into(); endpoints] }
+        PunchPlan { action, nat, endpoints: vec![([198, 51, 100, 7], 40_000).into(); endpoints] }
     }
 
-    fn offer(terms: PunchPlan) -> Signal {
-        Signal { attempt: 7, body: Body::Offer(terms) }
+    fn offer(plan: PunchPlan) -> Signal {
+        Signal { attempt: 7, body: Body::Offer(plan) }
     }
 
     #[test]
-    fn messages_come_back_as_they_were() {
-        let largest = terms(MAX_ENDPOINTS, PunchAction::Open { sockets: MAX_SOCKETS });
+    fn signals_round_trip() {
+        let largest = plan(MAX_ENDPOINTS, PunchAction::Open { sockets: MAX_SOCKETS });
         let bodies = [
             Body::Offer(largest.clone()),
-            Body::Answer(terms(0, PunchAction::Predict)),
+            Body::Answer(plan(0, PunchAction::Predict)),
             Body::ProbeReceived([9; 12]),
             Body::End(EndReason::Failed),
         ];
@@ -172,16 +173,16 @@ mod tests {
     }
 
     #[test]
-    fn limits_and_versions_are_kept() {
-        let refused = |signal: Signal| Signal::decode(&signal.encode()).is_err();
-        assert!(refused(offer(terms(MAX_ENDPOINTS + 1, PunchAction::Predict))));
-        assert!(refused(offer(terms(0, PunchAction::Open { sockets: MAX_SOCKETS + 1 }))));
-        assert!(refused(offer(terms(0, PunchAction::Spray { packets: MAX_PACKETS + 1 }))));
-        let mut bytes = offer(terms(1, PunchAction::Predict)).encode();
+    fn signals_beyond_a_limit_or_of_another_version_are_rejected() {
+        let rejected = |signal: Signal| Signal::decode(&signal.encode()).is_err();
+        assert!(rejected(offer(plan(MAX_ENDPOINTS + 1, PunchAction::Predict))));
+        assert!(rejected(offer(plan(0, PunchAction::Open { sockets: MAX_SOCKETS + 1 }))));
+        assert!(rejected(offer(plan(0, PunchAction::Spray { packets: MAX_PACKETS + 1 }))));
+        let mut bytes = offer(plan(1, PunchAction::Predict)).encode();
         bytes[0] = 2;
         assert_eq!(Signal::decode(&bytes), Err(Malformed::Range { what: "version" }));
         assert!(Signal::decode(&[]).is_err());
-        let mut longer = offer(terms(1, PunchAction::Predict)).encode();
+        let mut longer = offer(plan(1, PunchAction::Predict)).encode();
         longer.push(0);
         assert!(Signal::decode(&longer).is_err());
     }

@@ -1,7 +1,7 @@
 //! The plaintext of sealed messages: `signature (64 bytes), message`.
 //!
-//! The sealing itself (XChaCha20-Poly1305 under a key of the topic) and the signature are the work of
-//! `partyline-party`. The signature covers the topic too, so that a message cannot be moved to another one.
+//! `partyline-party` seals messages (XChaCha20-Poly1305 under a key of the topic) and signs them. The signature
+//! covers the topic too, so that a message cannot be moved to another one.
 
 use partyline_model::{DeviceId, Timestamp, Topic};
 use serde::{Deserialize, Serialize};
@@ -12,81 +12,81 @@ use crate::{
     membership::{Certificate, Charter, Confirmation},
 };
 
-/// Most bytes of a sealed message as it travels.
+/// The maximum length of a sealed message in bytes.
 pub const MAX_SEALED: usize = crate::rendezvous::MAX_MESSAGE;
-/// Bytes that sealing adds: the nonce in front and the tag behind.
+/// Bytes that sealing adds: a nonce in front and a tag behind.
 pub const SEAL_OVERHEAD: usize = 24 + 16;
-/// Most bytes of a signal.
+/// The maximum length of a signal in bytes.
 pub const MAX_SIGNAL: usize = 1024;
 
-/// One thing said by one member.
+/// A message of one member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who says it.
+    /// The sender.
     pub sender: DeviceId,
-    /// To whom; `None` for all.
+    /// The recipient; `None` for all members.
     pub recipient: Option<DeviceId>,
-    /// Grows from message to message of one sender, also across restarts.
+    /// A number that grows from message to message of one sender, also across restarts.
     pub sequence: u64,
-    /// When, by the sender's clock.
+    /// The time of sending by the sender's clock.
     pub sent_at: Timestamp,
-    /// What.
+    /// The contents.
     pub body: Body,
 }
 
-/// What a message says.
+/// The contents of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
-    /// Who the sender is and how it can be reached.
+    /// The sender's identity, and how it can be reached.
     Announce(Box<Announcement>),
-    /// What the authority says.
+    /// The charter, and the recipient's confirmation.
     Charter(Box<CharterUpdate>),
-    /// The party secret, for one member.
+    /// The party secret for one member.
     Rekey(Box<Rekey>),
-    /// For the path machine of one member.
+    /// A signal between the path machines of two members, see [`crate::punch`].
     Signal(Vec<u8>),
-    /// The sender is a member no longer.
+    /// The sender leaves the party.
     Leave,
 }
 
-/// A charter, and from the owner's device the receiver's confirmation.
+/// A charter, and the recipient's confirmation if the owner's device sends it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CharterUpdate {
     /// The charter.
     pub charter: Charter,
-    /// The receiver's own confirmation.
+    /// The confirmation of the recipient's certificate.
     pub confirmation: Option<Confirmation>,
 }
 
-/// The party secret on its way to one member.
+/// The party secret for one member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rekey {
-    /// The sender's certificate: the receiver may not have heard of it yet, and needs its tunnel key.
+    /// The sender's certificate, whose tunnel key the recipient needs and may not know yet.
     pub certificate: Certificate,
-    /// An encoded [`RekeyContent`] sealed under the pair secret.
+    /// An encoded [`RekeyContent`], sealed under the secret that the two members share.
     pub sealed: Vec<u8>,
 }
 
-/// What is sealed inside a rekey.
+/// The sealed contents of a rekey.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RekeyContent {
-    /// The party secret in force. First, so that its place in the encoding is known and it can be wiped.
+    /// The current party secret. It comes first, so that its place in the encoding is known and it can be wiped.
     pub secret: [u8; 32],
-    /// The charter that commits to it, and the receiver's confirmation.
+    /// The charter that commits to the secret, and the recipient's confirmation.
     pub update: CharterUpdate,
 }
 
 impl RekeyContent {
-    /// Its bytes. They hold the secret; wipe them after use.
+    /// Encodes the contents. The bytes contain the secret and must be wiped after use.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }
 
-    /// Decodes what a pair of members sealed.
+    /// Decodes the contents.
     ///
     /// # Errors
-    /// When the bytes are not in their form.
+    /// The bytes are not in the expected form.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         decode(bytes, MAX_SEALED)
     }
@@ -105,22 +105,22 @@ impl Document for Message {
     }
 }
 
-/// What the sender signs: the message's domain and bytes, and the topic it is meant for.
+/// Returns what the sender signs: the topic, and the message's domain and bytes.
 #[must_use]
 pub fn subject(topic: &Topic, message: &Exact<Message>) -> Vec<u8> {
     [&topic.0[..], &message.subject()].concat()
 }
 
-/// A plaintext ready for sealing.
+/// Encodes a plaintext for sealing.
 #[must_use]
 pub fn encode_plaintext(message: &Exact<Message>, signature: &Signature) -> Vec<u8> {
     [&signature.0[..], message.bytes()].concat()
 }
 
-/// Takes a plaintext apart.
+/// Decodes a plaintext into message and signature.
 ///
 /// # Errors
-/// When it is too short or long, not in its form, or breaks a limit.
+/// The plaintext is too short or too long, not in the expected form, or exceeds a limit.
 pub fn decode_plaintext(bytes: &[u8]) -> Result<(Exact<Message>, Signature), Malformed> {
     let (signature, message) = bytes.split_first_chunk::<64>().ok_or(Malformed::Encoding)?;
     if message.len() > Message::LIMIT {

@@ -8,9 +8,9 @@ pub const TRACE_ID_LEN: usize = 16;
 
 /// Returns the trace id of a connection attempt between two members of a topic.
 ///
-/// Both members know both handles, and the rendezvous server sees them when it forwards messages between the two. All three
-/// compute the same id without any message about it, in whichever order the handles are given. It reveals nothing to
-/// anybody else: handles and topics are derived from the party secret. It is never all zeros, which the
+/// Both members know both handles, and the rendezvous server sees them when it forwards messages between the two. All
+/// three compute the same id without any message about it, in whichever order the handles are given. It reveals
+/// nothing to anybody else: handles and topics are derived from the party secret. It is never all zeros, which the
 /// trace formats reserve.
 #[must_use]
 pub fn trace_id(topic: &Topic, a: Handle, b: Handle) -> [u8; TRACE_ID_LEN] {

@@ -55,7 +55,7 @@ fn key(id: AlgorithmId) -> HMACKey {
 }
 
 #[test]
-fn sha256_is_preferred_and_signs_the_request_and_the_answer() {
+fn sha256_is_preferred_for_requests_and_responses() {
     let mut credentials = Credentials::new("anna", "secret");
     assert!(!credentials.signs_requests());
     let offered = challenge(ALGORITHMS, &[AlgorithmId::MD5, AlgorithmId::SHA256]);
@@ -83,19 +83,22 @@ fn sha256_is_preferred_and_signs_the_request_and_the_answer() {
     };
     for sha256 in [true, false] {
         let bytes = answer(sha256);
-        assert_eq!(credentials.verify(&bytes, &decode(&bytes)), sha256, "only as it was agreed");
+        assert_eq!(credentials.verify(&bytes, &decode(&bytes)), sha256, "only with the agreed algorithm");
     }
 }
 
 #[test]
-fn an_offer_that_somebody_took_out_is_missed() {
+fn stripped_offer_of_algorithms_is_detected() {
     let mut credentials = Credentials::new("anna", "secret");
     assert_eq!(credentials.on_challenge(&challenge(BOTH, &[])), Err(ChallengeError));
-    assert!(!credentials.signs_requests(), "nothing is said to who strips offers");
+    assert!(
+        !credentials.signs_requests(),
+        "the client sends no password to a server whose offer was stripped"
+    );
 }
 
 #[test]
-fn users_are_named_by_their_hash_where_the_server_can_and_servers_of_old_get_what_they_know() {
+fn username_hash_is_used_where_supported_and_old_servers_get_md5() {
     let mut credentials = Credentials::new("anna", "secret");
     assert_eq!(credentials.on_challenge(&challenge(BOTH, &[AlgorithmId::SHA256])), Ok(true));
     let (_, message) = request(&credentials);

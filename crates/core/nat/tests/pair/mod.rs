@@ -1,4 +1,4 @@
-//! Two computers behind a NAT each, and everything that they could do to meet.
+//! Two computers behind one NAT each, and the techniques with which they try to reach each other.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +14,7 @@ use partyline_nat::{
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 
-pub const WAYS: [Technique; 6] = [
+pub const TECHNIQUES: [Technique; 6] = [
     Technique::Meet,
     Technique::Spray,
     Technique::SprayOpen,
@@ -23,33 +23,35 @@ pub const WAYS: [Technique; 6] = [
     Technique::SprayTwice,
 ];
 
-/// Sockets that are opened to be found.
-const MANY: u16 = 512;
-/// Mappings ahead of its counter that a counting NAT is expected at.
-const AHEAD: u16 = 1500;
-const NOWHERE: u16 = 9;
-/// Has no divisor in common with the number of ports, so that none is tried twice.
+/// Sockets that one side opens for a spray.
+const SPRAY_SOCKETS: u16 = 512;
+/// Mappings between a prediction and the use of the predicted port.
+const PREDICTED_AHEAD: u16 = 1500;
+/// A port of the other side that nobody uses.
+const UNUSED_PORT: u16 = 9;
+/// The distance between ports that are tried. It has no divisor in common with the number of ports, so that none is
+/// tried twice.
 const STRIDE: u32 = 25_013;
 
-/// What an inside socket heard.
+/// A packet that reached an internal socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heard {
-    /// The socket's port inside.
+pub struct Arrival {
+    /// The socket's internal port.
     at: u16,
-    /// The external port that it came in at.
+    /// The external port at which it arrived.
     to: u16,
-    /// The external port that it came from.
+    /// The external port from which it came.
     from: u16,
 }
 
-/// A port that is known before it is used: of which inside socket, and how many mappings ahead.
+/// A predicted external port with its internal socket, and how many mappings come before it.
 struct Known {
     inside: u16,
     outside: u16,
     ahead: u16,
 }
 
-pub struct Play {
+pub struct NatPair {
     nats: [Nat; 2],
     now: Instant,
     rng: ChaCha12Rng,
@@ -65,7 +67,7 @@ const fn inside(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 168, 1, 2)), port)
 }
 
-impl Play {
+impl NatPair {
     pub fn new(one: Rules, other: Rules, seed: u64) -> Self {
         #[allow(clippy::disallowed_methods, reason = "some instant to count virtual time from")]
         let now = Instant::now();
@@ -78,14 +80,15 @@ impl Play {
         }
     }
 
-    /// The first side goes first, where it matters. True if both heard each other on one pair of sockets.
-    pub fn take(&mut self, way: Technique) -> bool {
-        match way {
+    /// Runs a technique, in which the first side begins. Returns true if both sides received each other's packets on
+    /// one pair of sockets.
+    pub fn run(&mut self, technique: Technique) -> bool {
+        match technique {
             Technique::Meet => self.meet(),
             Technique::Spray => self.spray().is_some(),
             Technique::SprayOpen => self.spray_open(),
             Technique::SprayThenMeet => self.spray_then_meet().is_some(),
-            Technique::LearnThenMeet => self.hear_then_meet().is_some(),
+            Technique::LearnThenMeet => self.learn_then_meet().is_some(),
             Technique::SprayTwice => self.spray_twice().is_some(),
         }
     }
@@ -99,24 +102,24 @@ impl Play {
         1024 + (self.rng.next_u32() % (65_536 - 1024)) as u16
     }
 
-    /// A packet from a socket of a side to an external port of the other.
-    fn send(&mut self, side: usize, socket: u16, port: u16) -> Option<Heard> {
+    /// Sends a packet from a socket of one side to an external port of the other.
+    fn send(&mut self, side: usize, socket: u16, port: u16) -> Option<Arrival> {
         self.sent[side] += 1;
         let to = SocketAddr::new(public(1 - side), port);
         let from = self.nats[side].outbound(self.now, Protocol::Udp, inside(socket), to)?;
         let at = self.nats[1 - side].inbound(self.now, Protocol::Udp, to, from)?;
-        Some(Heard { at: at.port(), to: port, from: from.port() })
+        Some(Arrival { at: at.port(), to: port, from: from.port() })
     }
 
-    /// What a server outside sees a socket as.
+    /// Returns the external port at which a server sees a socket.
     fn ask_server(&mut self, side: usize, socket: u16) -> u16 {
         let server = SocketAddr::from(([11, 0, 9, 9], 3478));
         let seen = self.nats[side].outbound(self.now, Protocol::Udp, inside(socket), server);
         seen.expect("a mapping").port()
     }
 
-    /// A port of the side that is known, `ahead` mappings before it is used if it is counted.
-    fn foretell(&mut self, side: usize, ahead: u16) -> Option<Known> {
+    /// Predicts an external port of one side, `ahead` mappings before it is used if the NAT counts.
+    fn predict(&mut self, side: usize, ahead: u16) -> Option<Known> {
         let socket = self.socket();
         let rules = *self.nats[side].rules();
         let steps = |delta: i16| i32::from(delta) * (i32::from(ahead) + 1);
@@ -136,33 +139,33 @@ impl Play {
     }
 
     fn meet(&mut self) -> bool {
-        let (Some(one), Some(other)) = (self.foretell(0, 0), self.foretell(1, 0)) else { return false };
+        let (Some(one), Some(other)) = (self.predict(0, 0), self.predict(1, 0)) else { return false };
         self.send(0, one.inside, other.outside);
         self.exchange(one.inside, other.outside, other.inside, one.outside)
     }
 
-    /// Whether both hear each other. Each sends to where it is told.
+    /// Sends packets between two known ports. Returns true if both sides receive one.
     fn exchange(&mut self, one: u16, to_other: u16, other: u16, to_one: u16) -> bool {
         self.send(0, one, to_other);
         let answer = self.send(1, other, to_one);
         let again = self.send(0, one, to_other);
-        answer.is_some_and(|heard| heard.at == one) && again.is_some_and(|heard| heard.at == other)
+        answer.is_some_and(|arrival| arrival.at == one) && again.is_some_and(|arrival| arrival.at == other)
     }
 
-    /// The other side opens sockets to a port of the first.
+    /// Opens many sockets of one side towards a port of the other.
     fn open_many(&mut self, side: usize, to: u16) {
-        for _ in 0..MANY {
+        for _ in 0..SPRAY_SOCKETS {
             let socket = self.socket();
             self.send(side, socket, to);
         }
     }
 
-    /// The first side tries ports from one socket until the other hears it.
-    fn try_ports(&mut self, socket: u16, most: u16) -> Option<Heard> {
+    /// Tries ports of the second side from one socket of the first until a packet arrives.
+    fn try_ports(&mut self, socket: u16, most: u16) -> Option<Arrival> {
         self.try_until(socket, most, |_| true)
     }
 
-    fn try_until(&mut self, socket: u16, most: u16, counts: impl Fn(&Heard) -> bool) -> Option<Heard> {
+    fn try_until(&mut self, socket: u16, most: u16, counts: impl Fn(&Arrival) -> bool) -> Option<Arrival> {
         let start = u32::from(self.any_port());
         (0..u32::from(most)).find_map(|step| {
             let port = 1024 + (start + step * STRIDE) % (65_536 - 1024);
@@ -171,70 +174,71 @@ impl Play {
     }
 
     fn spray(&mut self) -> Option<()> {
-        let known = self.foretell(0, 0)?;
+        let known = self.predict(0, 0)?;
         self.open_many(1, known.outside);
-        let heard = self.try_ports(known.inside, MAX_PACKETS as u16)?;
-        self.exchange(known.inside, heard.to, heard.at, heard.from).then_some(())
+        let arrival = self.try_ports(known.inside, MAX_PACKETS as u16)?;
+        self.exchange(known.inside, arrival.to, arrival.at, arrival.from).then_some(())
     }
 
     fn spray_open(&mut self) -> bool {
-        self.open_many(1, NOWHERE);
+        self.open_many(1, UNUSED_PORT);
         let socket = self.socket();
-        let Some(heard) = self.try_ports(socket, MAX_PACKETS as u16) else { return false };
-        self.exchange(socket, heard.to, heard.at, heard.from)
+        let Some(arrival) = self.try_ports(socket, MAX_PACKETS as u16) else { return false };
+        self.exchange(socket, arrival.to, arrival.at, arrival.from)
     }
 
     fn spray_then_meet(&mut self) -> Option<()> {
-        let known = self.foretell(0, AHEAD)?;
+        let known = self.predict(0, PREDICTED_AHEAD)?;
         self.open_many(1, known.outside);
         let socket = self.socket();
         let before = self.sent[0];
-        let heard = self.try_ports(socket, AHEAD)?;
+        let arrival = self.try_ports(socket, PREDICTED_AHEAD)?;
         for _ in self.sent[0] - before..known.ahead.into() {
             let unused = self.socket();
-            self.send(0, unused, NOWHERE);
+            self.send(0, unused, UNUSED_PORT);
         }
-        self.exchange(known.inside, heard.to, heard.at, known.outside).then_some(())
+        self.exchange(known.inside, arrival.to, arrival.at, known.outside).then_some(())
     }
 
-    fn hear_then_meet(&mut self) -> Option<()> {
-        let first = self.foretell(0, 0)?;
-        self.send(0, first.inside, NOWHERE);
+    fn learn_then_meet(&mut self) -> Option<()> {
+        let first = self.predict(0, 0)?;
+        self.send(0, first.inside, UNUSED_PORT);
         let other = self.socket();
-        let heard = self.send(1, other, first.outside)?;
-        let next = self.foretell(0, 0)?;
-        self.exchange(next.inside, heard.from, other, next.outside).then_some(())
+        let arrival = self.send(1, other, first.outside)?;
+        let next = self.predict(0, 0)?;
+        self.exchange(next.inside, arrival.from, other, next.outside).then_some(())
     }
 
     fn spray_twice(&mut self) -> Option<()> {
-        self.open_many(1, NOWHERE);
+        self.open_many(1, UNUSED_PORT);
         let socket = self.socket();
-        let heard = self.try_ports(socket, MAX_PACKETS as u16 / 2)?;
-        // The sockets opened so far hear too, but their answers would not be let in.
+        let arrival = self.try_ports(socket, MAX_PACKETS as u16 / 2)?;
+        // The sockets opened so far receive packets too, but their answers would be filtered.
         let since = self.fresh;
-        self.open_many(1, heard.from);
-        let heard = self.try_until(socket, MAX_PACKETS as u16 / 2, |heard| heard.at > since)?;
-        self.exchange(socket, heard.to, heard.at, heard.from).then_some(())
+        self.open_many(1, arrival.from);
+        let arrival = self.try_until(socket, MAX_PACKETS as u16 / 2, |arrival| arrival.at > since)?;
+        self.exchange(socket, arrival.to, arrival.at, arrival.from).then_some(())
     }
 
-    /// The second side lets the mapping that it heard the first at expire, and uses its port again for an answer.
+    /// The second side lets the mapping on which it received a packet expire, and uses its port again for the answer.
     pub fn wait(&mut self) -> bool {
-        let Some(known) = self.foretell(1, 0) else { return false };
-        self.send(1, known.inside, NOWHERE);
+        let Some(known) = self.predict(1, 0) else { return false };
+        self.send(1, known.inside, UNUSED_PORT);
         let socket = self.socket();
-        let Some(heard) = self.send(0, socket, known.outside) else { return false };
+        let Some(arrival) = self.send(0, socket, known.outside) else { return false };
         let half = self.nats[0].rules().lifetime / 2 + Duration::from_secs(1);
         for _ in 0..2 {
             self.now += half;
             self.send(0, socket, known.outside);
         }
-        self.exchange(socket, known.outside, known.inside, heard.from)
+        self.exchange(socket, known.outside, known.inside, arrival.from)
     }
 
-    /// Sends arbitrary packets with all that both sides know, until they have heard each other or used them up.
+    /// Sends arbitrary packets with everything that both sides know, until both received one or the packets are used
+    /// up.
     pub fn chance(&mut self) -> bool {
-        // What each side may try of the other: ports it heard from or was told of, and ports that are foretold.
-        let mut targets = [vec![NOWHERE], vec![NOWHERE]];
+        // The ports of the other side that each side may try: those from which packets came, and predicted ones.
+        let mut targets = [vec![UNUSED_PORT], vec![UNUSED_PORT]];
         let mut sockets = [Vec::new(), Vec::new()];
         let mut through = [BTreeSet::new(), BTreeSet::new()];
         while self.sent[0] < MAX_PACKETS {
@@ -247,12 +251,12 @@ impl Play {
                 } else {
                     self.any_port()
                 };
-                let Some(heard) = self.send(side, socket, to) else { continue };
-                targets[side].push(heard.to);
-                targets[1 - side].push(heard.from);
-                sockets[1 - side].push(heard.at);
-                through[side].insert((socket, heard.at));
-                if through[1 - side].contains(&(heard.at, socket)) {
+                let Some(arrival) = self.send(side, socket, to) else { continue };
+                targets[side].push(arrival.to);
+                targets[1 - side].push(arrival.from);
+                sockets[1 - side].push(arrival.at);
+                through[side].insert((socket, arrival.at));
+                if through[1 - side].contains(&(arrival.at, socket)) {
                     return true;
                 }
             }
@@ -260,11 +264,11 @@ impl Play {
         false
     }
 
-    /// A fresh socket, whose port the other side is told where it is known, or one of the last ones.
-    fn pick_socket(&mut self, side: usize, sockets: &mut Vec<u16>, told: &mut Vec<u16>) -> u16 {
+    /// Returns a new socket, whose predicted port the other side learns, or one of the last ones.
+    fn pick_socket(&mut self, side: usize, sockets: &mut Vec<u16>, predicted: &mut Vec<u16>) -> u16 {
         if sockets.is_empty() || self.rng.next_u32().is_multiple_of(4) {
-            if let Some(known) = self.foretell(side, 0) {
-                told.push(known.outside);
+            if let Some(known) = self.predict(side, 0) {
+                predicted.push(known.outside);
                 sockets.push(known.inside);
             } else {
                 let socket = self.socket();

@@ -1,17 +1,17 @@
 //! Short-term credentials (RFC 8489, section 9.1).
 //!
-//! The first request is signed both ways, with SHA-1 and SHA-256, since nothing is known of the server. With which of
-//! the two it proves its answer is what both sides use from then on. An answer without a proof, or with one of the
-//! other kind, counts as if it had never come.
+//! The first request carries both integrity attributes, since nothing is known about the server. Both sides then use
+//! the one with which the server protects its first response. A response without it is treated as if it had never
+//! arrived.
 
 use stun_rs::{
     HMACKey, StunMessage, StunMessageBuilder,
     attributes::stun::{MessageIntegrity, MessageIntegritySha256, UserName},
 };
 
-use super::Integrity;
+use super::integrity::Integrity;
 
-/// The key, and what the server was seen to use.
+/// The key, and the attribute that the server uses.
 pub(super) struct ShortTerm {
     key: HMACKey,
     agreed: Option<Integrity>,
@@ -37,8 +37,8 @@ impl ShortTerm {
         })
     }
 
-    /// Whether an answer is proven as agreed. Before that the better kind counts, if the answer has it: a wrong one is
-    /// not made good by a right one of the other kind.
+    /// Returns true if a response verifies with the agreed attribute. Before one is agreed on, SHA-256 counts if the
+    /// response has it: a wrong SHA-256 is not made good by a right SHA-1.
     pub(super) fn verify(&mut self, bytes: &[u8], message: &StunMessage) -> bool {
         let best = if message.get::<MessageIntegritySha256>().is_some() {
             Integrity::Sha256
@@ -46,9 +46,9 @@ impl ShortTerm {
             Integrity::Sha1
         };
         let kind = self.agreed.unwrap_or(best);
-        let proven = kind.proves(bytes, message, &self.key);
-        self.agreed = self.agreed.or(proven.then_some(kind));
-        proven
+        let verified = kind.verify(bytes, message, &self.key);
+        self.agreed = self.agreed.or(verified.then_some(kind));
+        verified
     }
 }
 
@@ -60,12 +60,12 @@ mod tests {
         methods::BINDING,
     };
 
-    use super::super::Credentials;
     use super::*;
+    use crate::credentials::Credentials;
 
     const PASSWORD: &str = "VOkJxbRl1RmTxUk/WvJxBt";
 
-    /// RFC 5769, section 2.2: the answer of a server that shares [`PASSWORD`].
+    /// RFC 5769, section 2.2: a response signed with [`PASSWORD`].
     const SAMPLE: [u8; 80] = [
         0x01, 0x01, 0x00, 0x3c, 0x21, 0x12, 0xa4, 0x42, 0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa,
         0x87, 0xdf, 0xae, 0x80, 0x22, 0x00, 0x0b, 0x74, 0x65, 0x73, 0x74, 0x20, 0x76, 0x65, 0x63, 0x74, 0x6f,
@@ -89,8 +89,8 @@ mod tests {
         (request.get::<MessageIntegrity>().is_some(), request.get::<MessageIntegritySha256>().is_some())
     }
 
-    /// An answer signed by a server that shares the password.
-    fn answer(sha1: bool, sha256: bool, password: &str) -> Vec<u8> {
+    /// Returns a response signed with a password.
+    fn response(sha1: bool, sha256: bool, password: &str) -> Vec<u8> {
         let key = HMACKey::new_short_term(password).expect("a password");
         let seen = std::net::SocketAddr::from(([192, 0, 2, 1], 4000));
         let mut message = StunMessageBuilder::new(BINDING, MessageClass::SuccessResponse)
@@ -109,35 +109,35 @@ mod tests {
         bytes
     }
 
-    fn proven(credentials: &mut Credentials, bytes: &[u8]) -> bool {
+    fn verify(credentials: &mut Credentials, bytes: &[u8]) -> bool {
         credentials.verify(bytes, &decode(bytes))
     }
 
     #[test]
-    fn the_rfc_s_sample_answer_is_proven_by_its_password_and_by_no_other() {
+    fn rfc_5769_response_verifies_with_its_password_only() {
         let mut own = Credentials::short_term("evtj:h6vY", PASSWORD).expect("a password");
-        assert!(own.signs_requests() && proven(&mut own, &SAMPLE));
+        assert!(own.signs_requests() && verify(&mut own, &SAMPLE));
         let mut other = Credentials::short_term("evtj:h6vY", "another").expect("a password");
-        assert!(!proven(&mut other, &SAMPLE));
+        assert!(!verify(&mut other, &SAMPLE));
         let mut changed = SAMPLE;
         changed[45] ^= 1;
-        assert!(!proven(&mut own, &changed));
+        assert!(!verify(&mut own, &changed));
     }
 
     #[test]
-    fn the_first_request_is_signed_both_ways_and_the_next_ones_as_the_server_does() {
+    fn later_requests_use_the_attribute_of_the_first_verified_response() {
         for (sha1, sha256, kept) in
             [(true, false, (true, false)), (false, true, (false, true)), (true, true, (false, true))]
         {
             let mut credentials = Credentials::short_term("anna", PASSWORD).expect("a password");
             assert_eq!(kinds(&credentials), (true, true));
-            assert!(!proven(&mut credentials, &answer(false, false, PASSWORD)), "no proof at all");
-            assert!(!proven(&mut credentials, &answer(sha1, sha256, "another")));
-            assert_eq!(kinds(&credentials), (true, true), "a stranger settles nothing");
-            assert!(proven(&mut credentials, &answer(sha1, sha256, PASSWORD)));
+            assert!(!verify(&mut credentials, &response(false, false, PASSWORD)), "no integrity attribute");
+            assert!(!verify(&mut credentials, &response(sha1, sha256, "another")));
+            assert_eq!(kinds(&credentials), (true, true), "a forged response settles nothing");
+            assert!(verify(&mut credentials, &response(sha1, sha256, PASSWORD)));
             assert_eq!(kinds(&credentials), kept);
-            let switched = answer(!kept.0, !kept.1, PASSWORD);
-            assert!(!proven(&mut credentials, &switched), "the kind stays what it was");
+            let switched = response(!kept.0, !kept.1, PASSWORD);
+            assert!(!verify(&mut credentials, &switched), "the agreed attribute stays");
         }
     }
 }

@@ -23,13 +23,13 @@ fn typical() -> Invite {
 }
 
 #[test]
-fn a_typical_link_has_288_characters_and_301_as_a_page() {
+fn typical_link_has_288_characters_and_web_link_301() {
     assert_eq!(typical().app_link().len(), 288);
     assert_eq!(typical().web_link().unwrap().len(), 301);
 }
 
 #[test]
-fn both_forms_lead_back_to_the_invite() {
+fn both_link_forms_parse_to_the_same_invite() {
     let invite = typical();
     assert_eq!(Invite::parse(&invite.app_link()), Ok(invite.clone()));
     assert_eq!(Invite::parse(&invite.web_link().unwrap()), Ok(invite.clone()));
@@ -38,7 +38,7 @@ fn both_forms_lead_back_to_the_invite() {
 }
 
 #[test]
-fn pages_keep_the_port_and_follow_the_scheme() {
+fn web_link_keeps_the_port_and_follows_the_scheme() {
     let link = |server| invite("x", &[server]).web_link().unwrap();
     assert!(link("wss://a.example:8443/v1").starts_with("https://a.example:8443/join#"));
     assert!(link("ws://127.0.0.1:80").starts_with("http://127.0.0.1:80/join#"));
@@ -46,7 +46,7 @@ fn pages_keep_the_port_and_follow_the_scheme() {
 }
 
 #[test]
-fn every_cut_is_told_as_a_cut() {
+fn every_truncated_link_is_reported_as_truncated() {
     let link = typical().app_link();
     for end in APP.len()..link.len() {
         assert_eq!(Invite::parse(&link[..end]), Err(InviteError::Truncated), "cut at {end}");
@@ -54,7 +54,7 @@ fn every_cut_is_told_as_a_cut() {
 }
 
 #[test]
-fn each_fault_has_its_own_message() {
+fn each_fault_has_its_own_error() {
     let good = typical();
     let code = |bytes: &[u8]| Invite::parse(&format!("{APP}{}", BASE64.encode(bytes)));
     let mut bytes = good.encode();
@@ -72,7 +72,7 @@ fn each_fault_has_its_own_message() {
 }
 
 #[test]
-fn secrets_are_not_printed() {
+fn debug_output_has_no_secrets() {
     let text = format!("{:?}", typical());
     assert!(text.contains("Friday games") && !text.contains("2, 2, 2") && !text.contains("3, 3, 3"));
 }
@@ -102,7 +102,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_refused_without_panic(text in ".{0,300}", bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn garbage_is_rejected_without_panic(text in ".{0,300}", bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let _ = Invite::parse(&text);
         let _ = Invite::parse(&format!("{APP}{text}"));
         let _ = Invite::decode(&bytes);

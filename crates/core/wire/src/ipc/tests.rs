@@ -106,7 +106,7 @@ proptest! {
     }
 
     #[test]
-    fn pieces_of_any_size_make_the_same_frames(
+    fn frames_are_decoded_however_the_stream_is_chunked(
         frames in prop::collection::vec(client_frames(), 1..6),
         piece in 1_usize..200,
     ) {
@@ -124,7 +124,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_refused_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn garbage_is_rejected_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = decode::<ClientFrame>(&bytes);
         let _ = decode::<ServerFrame>(&bytes);
         let json = [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes.as_slice()].concat();
@@ -142,7 +142,7 @@ proptest! {
 }
 
 #[test]
-fn frames_look_as_documented() {
+fn frames_have_their_documented_form() {
     let hello = encode(&ClientFrame::Hello(Hello::from_software("partyline 0.1.0"))).unwrap();
     assert_eq!(hello, framed(r#"{"hello":{"version":2,"software":"partyline 0.1.0"}}"#));
     let stop = encode(&ClientFrame::Request { id: 7, command: Command::Stop.into() }).unwrap();
@@ -153,7 +153,7 @@ fn frames_look_as_documented() {
 }
 
 #[test]
-fn lengths_are_checked_before_their_bytes_arrive() {
+fn length_is_checked_before_the_bytes_arrive() {
     let announced = |length: usize| u32::try_from(length).unwrap().to_be_bytes();
     assert_eq!(decode::<ClientFrame>(&announced(0)), Err(FrameError::Empty));
     assert_eq!(decode::<ClientFrame>(&announced(MAX_REQUEST)), Ok(None));
@@ -167,14 +167,14 @@ fn lengths_are_checked_before_their_bytes_arrive() {
 }
 
 #[test]
-fn what_is_too_long_is_not_sent() {
+fn too_long_frame_is_not_encoded() {
     let link = "x".repeat(MAX_REQUEST);
     let frame = ClientFrame::Request { id: 1, command: Command::Preview { link }.into() };
     assert!(matches!(encode(&frame), Err(FrameError::TooLong { limit: MAX_REQUEST, .. })));
 }
 
 #[test]
-fn shapes_that_mix_or_lack_keys_are_refused() {
+fn frames_with_mixed_or_missing_keys_are_rejected() {
     for json in [
         "{}",
         "[]",
@@ -197,7 +197,7 @@ fn shapes_that_mix_or_lack_keys_are_refused() {
 }
 
 #[test]
-fn nesting_and_names_are_bounded() {
+fn nesting_and_program_names_are_limited() {
     let deep = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
     assert!(decode::<ClientFrame>(&framed(&format!(r#"{{"hello":{deep}}}"#))).is_err());
     let long = Hello::from_software("n".repeat(MAX_SOFTWARE + 1));

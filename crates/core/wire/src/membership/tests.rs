@@ -36,7 +36,7 @@ pub(crate) fn largest_charter() -> Charter {
 }
 
 #[test]
-fn documents_keep_the_bytes_they_came_as() {
+fn documents_keep_the_bytes_that_were_decoded() {
     let charter = largest_charter();
     let decoded = Exact::<Terms>::decode(charter.terms.bytes().to_vec()).unwrap();
     assert_eq!(decoded, charter.terms);
@@ -49,14 +49,14 @@ fn documents_keep_the_bytes_they_came_as() {
 }
 
 #[test]
-fn kinds_of_documents_do_not_stand_in_for_each_other() {
+fn signature_subject_differs_between_kinds_of_documents() {
     let amendment = &largest_charter().amendment.unwrap().amendment;
     assert!(amendment.subject().starts_with(b"partyline amendment\0"));
     assert!(largest_charter().terms.subject().starts_with(b"partyline charter\0"));
 }
 
 #[test]
-fn every_limit_is_kept() {
+fn documents_beyond_a_limit_are_rejected() {
     assert_eq!(terms(MAX_REVOKED).check(), Ok(()));
     let broken = [
         Terms { revoked_devices: vec![DeviceId([0; 32]); MAX_REVOKED + 1], ..terms(0) },
@@ -80,7 +80,7 @@ fn every_limit_is_kept() {
 }
 
 #[test]
-fn the_greatest_stamp_is_the_newest_charter() {
+fn newest_charter_has_the_greatest_stamp() {
     let stamp = |version, amendment, digest| Stamp { version, amendment, digest: [digest; 8] };
     let ascending = [stamp(1, 0, 9), stamp(1, 1, 3), stamp(1, 1, 4), stamp(1, 2, 0), stamp(2, 0, 0)];
     assert!(ascending.is_sorted());
@@ -90,7 +90,7 @@ fn the_greatest_stamp_is_the_newest_charter() {
 }
 
 #[test]
-fn ends_are_whole_seconds_and_never_earlier() {
+fn expiry_rounds_up_to_whole_seconds() {
     assert_eq!(Expiry::at(Timestamp(1_001)).time(), Some(Timestamp(2_000)));
     assert_eq!(Expiry::at(Timestamp(2_000)).time(), Some(Timestamp(2_000)));
     assert_eq!(Expiry::at(Timestamp(0)).time(), Some(Timestamp(1_000)));
@@ -100,14 +100,14 @@ fn ends_are_whole_seconds_and_never_earlier() {
 
 proptest! {
     #[test]
-    fn garbage_is_refused_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+    fn garbage_is_rejected_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let _ = Exact::<Terms>::decode(bytes.clone());
         let _ = Exact::<Amendment>::decode(bytes.clone());
         let _ = Exact::<Claims>::decode(bytes);
     }
 
     #[test]
-    fn grants_sign_every_field(issuer: bool, not_after: u32, role in 0..3_u8) {
+    fn grant_subject_covers_every_field(issuer: bool, not_after: u32, role in 0..3_u8) {
         let grant = |issuer: bool, not_after, role| Grant {
             issuer: if issuer { Issuer::CoOwner(DeviceId([1; 32])) } else { Issuer::Authority },
             invite: InviteId([2; 32]),

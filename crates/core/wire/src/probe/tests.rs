@@ -40,7 +40,7 @@ fn requests_and_responses_round_trip() {
 }
 
 #[test]
-fn another_key_or_none_is_refused() {
+fn probe_with_another_key_or_none_is_rejected() {
     let bytes = request().encode(&key(1)).unwrap();
     assert_eq!(Request::open(&bytes, &key(2)), Err(ProbeError::Forged));
 
@@ -56,14 +56,14 @@ fn another_key_or_none_is_refused() {
 }
 
 #[test]
-fn trailing_bytes_are_refused() {
+fn trailing_bytes_are_rejected() {
     let mut bytes = request().encode(&key(1)).unwrap();
     bytes.extend([0; 4]);
     assert_eq!(Request::open(&bytes, &key(1)), Err(ProbeError::Malformed));
 }
 
 #[test]
-fn the_window_takes_each_counter_once() {
+fn replay_window_accepts_each_counter_once() {
     let mut window = ReplayWindow::default();
     assert!(window.accept(5));
     assert!(!window.accept(5));
@@ -78,7 +78,7 @@ fn the_window_takes_each_counter_once() {
 
 proptest! {
     #[test]
-    fn any_flipped_bit_before_the_fingerprint_is_noticed(bit in 0usize..8 * 96) {
+    fn flipped_bit_before_the_fingerprint_is_detected(bit in 0usize..8 * 96) {
         let good = request().encode(&key(1)).unwrap();
         let mut bytes = good.clone();
         let last = (bytes.len() - 8) * 8;
@@ -111,7 +111,7 @@ proptest! {
     }
 
     #[test]
-    fn the_window_agrees_with_a_set(counters in prop::collection::vec(0u64..3000, 0..400)) {
+    fn replay_window_agrees_with_a_set(counters in prop::collection::vec(0u64..3000, 0..400)) {
         let mut window = ReplayWindow::default();
         let mut seen = BTreeSet::new();
         let mut highest = 0;

@@ -1,7 +1,6 @@
-//! How byte strings stand in a frame: in one copy, instead of serde's byte by byte.
+//! Serializes byte strings in one copy, instead of serde's byte by byte.
 //!
-//! The format is the same as that of a `Vec<u8>`; only the length is checked against what was received before
-//! memory is reserved for it.
+//! The format is that of a `Vec<u8>`. The length is checked against what was received before memory is allocated.
 
 use std::fmt;
 
@@ -29,7 +28,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     deserializer.deserialize_bytes(Bytes)
 }
 
-/// Ed25519 signatures: 64 bytes without a length.
+/// Serializes Ed25519 signatures as 64 bytes without a length.
 pub(super) mod signature {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -1,4 +1,4 @@
-//! What members say.
+//! Frames from members to the server.
 
 use partyline_model::{Handle, Topic};
 use serde::{Deserialize, Serialize};
@@ -8,58 +8,59 @@ use super::{FrameError, MAX_MESSAGE, MAX_RECORD, bytes, decode, encode, within};
 /// A frame from a member to the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClientFrame {
-    /// Be present on a topic. Answered by `Roster` and then whatever waits in the mailbox, or by `Refused`.
+    /// Enters a topic. Answered by `Roster` and then the messages in the mailbox, or by `Refused`.
     Enter {
-        /// Where.
+        /// The topic.
         topic: Topic,
-        /// Under which name.
+        /// The handle under which the member is present.
         handle: Handle,
         /// The topic key's Ed25519 signature over [`proof_message`](super::proof_message).
         #[serde(with = "bytes::signature")]
         proof: [u8; 64],
-        /// What the others shall see: a sealed message, at most [`MAX_RECORD`] bytes.
+        /// The member's record for the others: a sealed message of at most [`MAX_RECORD`] bytes.
         #[serde(with = "bytes")]
         record: Vec<u8>,
     },
-    /// Replace one's record.
+    /// Replaces the member's record.
     Announce {
-        /// Where.
+        /// The topic.
         topic: Topic,
         /// The new record.
         #[serde(with = "bytes")]
         record: Vec<u8>,
     },
-    /// Leave a message for another member, present or not.
+    /// Sends a message to another member, present or not.
     Send {
-        /// Where.
+        /// The topic.
         topic: Topic,
-        /// For whom.
+        /// The recipient.
         to: Handle,
-        /// The sender's number for it: a refusal names it, and sent again it does not wait twice in a mailbox.
+        /// The sender's number for the message. A refusal names it, and a repeated message waits only once in a
+        /// mailbox.
         id: u32,
-        /// A sealed message, at most [`MAX_MESSAGE`] bytes.
+        /// A sealed message of at most [`MAX_MESSAGE`] bytes.
         #[serde(with = "bytes")]
         message: Vec<u8>,
     },
-    /// Be no longer present on a topic.
+    /// Leaves a topic.
     Leave {
-        /// Which.
+        /// The topic.
         topic: Topic,
     },
-    /// Ask for the server's time. Answered by `TimeReply`.
+    /// Asks for the server's time. Answered by `TimeReply`.
     Time {
-        /// Comes back unchanged.
+        /// A number that the reply repeats.
         echo: u64,
     },
-    /// Ask for relays and credentials for them, as a member of a topic. Answered by `RelayGrant`.
+    /// Asks for relays and credentials for them, as a member of a topic. Answered by `RelayGrant`.
     Relays {
-        /// Which topic.
+        /// A topic that the member has entered.
         topic: Topic,
     },
 }
 
 impl ClientFrame {
-    /// The frame's bytes.
+    /// Encodes the frame.
     ///
     /// # Errors
     /// A field is longer than allowed.
@@ -68,10 +69,10 @@ impl ClientFrame {
         encode(self)
     }
 
-    /// The frame in these bytes.
+    /// Decodes a frame.
     ///
     /// # Errors
-    /// They are no frame, more than a frame, or a field is longer than allowed.
+    /// The bytes are not exactly one frame, or a field is longer than allowed.
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
         let frame: Self = decode(bytes)?;
         frame.check()?;

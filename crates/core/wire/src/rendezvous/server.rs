@@ -1,4 +1,4 @@
-//! What the server says.
+//! Frames from the server to members.
 
 use std::fmt;
 
@@ -13,46 +13,46 @@ use super::{
 /// A frame from the server to a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerFrame {
-    /// The first frame on every connection.
+    /// The first frame of every connection.
     Welcome {
         /// The protocol's [`VERSION`](super::VERSION).
         version: u16,
-        /// To be signed when entering a topic; drawn anew for every connection.
+        /// A random challenge of this connection, which the member signs to enter a topic.
         challenge: [u8; 32],
         /// The server's clock.
         time: Timestamp,
     },
-    /// Who is present on a topic just entered, oneself not included. Tells all, in one or more frames.
+    /// All other members that are present on a topic that was just entered, in one or more frames.
     Roster {
-        /// Which topic.
+        /// The topic.
         topic: Topic,
         /// At most [`MAX_ROSTER_CHUNK`] of them.
         members: Vec<TopicMember>,
-        /// Whether another `Roster` frame of this topic follows.
+        /// True if another `Roster` frame of this topic follows.
         more: bool,
     },
-    /// A member came, or has a new record.
+    /// A member entered a topic or has a new record.
     Present {
-        /// Where.
+        /// The topic.
         topic: Topic,
-        /// Who.
+        /// The member.
         handle: Handle,
-        /// Its newest record.
+        /// The member's newest record.
         #[serde(with = "bytes")]
         record: Vec<u8>,
     },
-    /// A member left or lost its connection.
+    /// A member left a topic or lost its connection.
     Gone {
-        /// Where.
+        /// The topic.
         topic: Topic,
-        /// Who.
+        /// The member.
         handle: Handle,
     },
-    /// Another member's message.
+    /// A message of another member.
     Message {
-        /// Where.
+        /// The topic.
         topic: Topic,
-        /// From whom.
+        /// The sender.
         from: Handle,
         /// The message.
         #[serde(with = "bytes")]
@@ -60,7 +60,7 @@ pub enum ServerFrame {
     },
     /// The answer to `Time`.
     TimeReply {
-        /// As it came.
+        /// The number from the request.
         echo: u64,
         /// The server's clock.
         time: Timestamp,
@@ -69,39 +69,39 @@ pub enum ServerFrame {
     RelayGrant(RelayGrant),
     /// A frame had no effect.
     Refused {
-        /// The topic it was about.
+        /// The topic of the frame.
         topic: Option<Topic>,
-        /// The message it was about.
+        /// The sender's number of the message, if the frame was one.
         id: Option<u32>,
-        /// Why.
+        /// The reason.
         code: RefusalCode,
-        /// The same for people: what happened and what to do, at most [`MAX_TEXT`] bytes.
+        /// The reason for people: what happened and what to do, at most [`MAX_TEXT`] bytes.
         detail: String,
     },
 }
 
-/// Somebody present on a topic.
+/// A member that is present on a topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicMember {
-    /// Who.
+    /// The member's handle.
     pub handle: Handle,
-    /// Its newest record.
+    /// The member's newest record.
     #[serde(with = "bytes")]
     pub record: Vec<u8>,
 }
 
-/// Relays that may be used until a date, with the credentials to use with all of them.
+/// Relays with credentials for all of them, which expire together.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayGrant {
-    /// Best first, at most [`MAX_RELAYS`].
+    /// The relays, best first, at most [`MAX_RELAYS`].
     pub servers: Vec<RelayServer>,
     /// `<seconds since 1970 at which it expires>:<handle in hex>`.
     pub username: String,
     /// Base64 of HMAC-SHA1 over the username, under the relays' secret (coturn's `use-auth-secret`).
     pub password: String,
-    /// TURN realm.
+    /// The TURN realm.
     pub realm: String,
-    /// When the credentials end.
+    /// When the credentials expire.
     pub expires: Timestamp,
 }
 
@@ -115,16 +115,16 @@ impl fmt::Debug for RelayGrant {
     }
 }
 
-/// One way to a relay.
+/// One way of reaching a relay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayServer {
-    /// As in RFC 7065: `turn:host:port?transport=udp`, `turns:host:port?transport=tcp`.
+    /// The relay's URL (RFC 7065): `turn:host:port?transport=udp`, `turns:host:port?transport=tcp`.
     pub url: String,
-    /// Where it stands, in the operator's words; may be empty.
+    /// The relay's location in the operator's words; may be empty.
     pub region: String,
 }
 
-/// Why a frame had no effect. Numbers on the wire: new ones only at the end.
+/// Why a frame had no effect. The variants are numbered on the wire, so that new ones must be added at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum RefusalCode {
     /// The frame could not be decoded. The connection is closed.
@@ -133,15 +133,15 @@ pub enum RefusalCode {
     BadProof,
     /// The topic was not entered on this connection.
     NotEntered,
-    /// The same handle entered from another connection, which takes this one's place on the topic.
+    /// The same handle entered from another connection, which replaces this one on the topic.
     Replaced,
-    /// Too much in too short a time; try again later.
+    /// Too many frames in too short a time. Trying again later helps.
     RateLimited,
-    /// The topic has as many members as it may.
+    /// The topic has as many members as allowed.
     TopicFull,
-    /// The connection has entered as many topics as it may.
+    /// The connection has entered as many topics as allowed.
     TooManyTopics,
-    /// The server holds as much as it may.
+    /// The server holds as much as allowed.
     ServerFull,
     /// The recipient's mailbox is full.
     MailboxFull,
@@ -150,7 +150,7 @@ pub enum RefusalCode {
 }
 
 impl ServerFrame {
-    /// The frame's bytes.
+    /// Encodes the frame.
     ///
     /// # Errors
     /// A field is longer than allowed.
@@ -159,10 +159,10 @@ impl ServerFrame {
         encode(self)
     }
 
-    /// The frame in these bytes.
+    /// Decodes a frame.
     ///
     /// # Errors
-    /// They are no frame, more than a frame, or a field is longer than allowed.
+    /// The bytes are not exactly one frame, or a field is longer than allowed.
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
         let frame: Self = decode(bytes)?;
         frame.check()?;

@@ -92,7 +92,7 @@ fn server_frame() -> impl Strategy<Value = ServerFrame> {
 
 proptest! {
     #[test]
-    fn client_frames_round_trip_and_nothing_shorter_or_longer_decodes(frame in client_frame(), cut in any::<prop::sample::Index>()) {
+    fn client_frames_round_trip_at_their_exact_length(frame in client_frame(), cut in any::<prop::sample::Index>()) {
         let mut bytes = frame.encode().unwrap();
         prop_assert!(bytes.len() <= MAX_FRAME);
         prop_assert_eq!(ClientFrame::decode(&bytes).unwrap(), frame);
@@ -102,7 +102,7 @@ proptest! {
     }
 
     #[test]
-    fn server_frames_round_trip_and_nothing_shorter_or_longer_decodes(frame in server_frame(), cut in any::<prop::sample::Index>()) {
+    fn server_frames_round_trip_at_their_exact_length(frame in server_frame(), cut in any::<prop::sample::Index>()) {
         let mut bytes = frame.encode().unwrap();
         prop_assert!(bytes.len() <= MAX_FRAME);
         prop_assert_eq!(ServerFrame::decode(&bytes).unwrap(), frame);
@@ -112,7 +112,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_never_panics_and_what_decodes_encodes_again(bytes in vec(any::<u8>(), 0..400)) {
+    fn garbage_never_panics_and_decoded_frames_encode(bytes in vec(any::<u8>(), 0..400)) {
         if let Ok(frame) = ClientFrame::decode(&bytes) {
             prop_assert!(frame.encode().is_ok());
         }
@@ -123,7 +123,7 @@ proptest! {
 }
 
 #[test]
-fn fields_beyond_their_limits_are_refused_both_ways() {
+fn fields_beyond_their_limits_are_rejected_both_ways() {
     let frame = ClientFrame::Announce { topic: Topic([1; 32]), record: vec![0; MAX_RECORD + 1] };
     assert_eq!(frame.encode(), Err(FrameError::Limit("record")));
     assert_eq!(
@@ -139,7 +139,7 @@ fn fields_beyond_their_limits_are_refused_both_ways() {
 }
 
 #[test]
-fn a_length_that_lies_reserves_nothing() {
+fn false_length_allocates_nothing() {
     // An `Announce` whose record claims 2^60 bytes.
     let mut bytes = vec![1];
     bytes.extend([1; 32]);
@@ -148,7 +148,7 @@ fn a_length_that_lies_reserves_nothing() {
 }
 
 #[test]
-fn every_part_of_the_proof_changes_what_is_signed() {
+fn proof_message_covers_challenge_topic_and_handle() {
     let proof = proof_message(&[1; 32], &Topic([2; 32]), &Handle([3; 16]));
     assert_ne!(proof, proof_message(&[9; 32], &Topic([2; 32]), &Handle([3; 16])));
     assert_ne!(proof, proof_message(&[1; 32], &Topic([9; 32]), &Handle([3; 16])));
@@ -156,7 +156,7 @@ fn every_part_of_the_proof_changes_what_is_signed() {
 }
 
 #[test]
-fn a_grant_does_not_show_its_password() {
+fn debug_output_of_a_grant_has_no_password() {
     let grant = RelayGrant {
         servers: Vec::new(),
         username: "1:ab".into(),

@@ -70,7 +70,7 @@ fn announcement(addresses: Vec<std::net::SocketAddr>) -> Announcement {
 }
 
 #[test]
-fn the_largest_rekey_fits_a_message() {
+fn largest_rekey_fits_in_a_message() {
     let update =
         CharterUpdate { charter: largest_charter(), confirmation: Some(Confirmation(Signature([1; 64]))) };
     let content = RekeyContent { secret: [1; 32], update };
@@ -83,7 +83,7 @@ fn the_largest_rekey_fits_a_message() {
 }
 
 #[test]
-fn limits_of_bodies_are_kept() {
+fn bodies_beyond_a_limit_are_rejected() {
     let refused = |body| {
         let plaintext = encode_plaintext(&Exact::new(message(None, 1, body)), &Signature([8; 64]));
         decode_plaintext(&plaintext).is_err()
@@ -100,7 +100,7 @@ fn limits_of_bodies_are_kept() {
 }
 
 #[test]
-fn the_subject_binds_the_topic() {
+fn signature_subject_covers_the_topic() {
     let message = Exact::new(message(None, 1, Body::Leave));
     assert_ne!(subject(&Topic([1; 32]), &message), subject(&Topic([2; 32]), &message));
 }
@@ -124,7 +124,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_refused_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+    fn garbage_is_rejected_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let _ = decode_plaintext(&bytes);
         let _ = RekeyContent::decode(&bytes);
     }
