@@ -54,7 +54,6 @@ const STILL_CYCLIC: [&str; 19] = [
     "partyline-tests-sim",
     "partyline-wire",
     "xtask",
-    "partyline-relay",
     "partyline-engine",
 ];
 

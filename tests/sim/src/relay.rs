@@ -69,7 +69,7 @@ pub(crate) fn offer() -> RelayOffer {
 }
 
 impl RelayHost {
-    pub fn new(now: Now, seed: [u8; 32]) -> Self {
+    pub fn new(seed: [u8; 32]) -> Self {
         let settings = Settings {
             realm: REALM.into(),
             shared_secret: Some(Secret::new(SECRET)),
@@ -83,7 +83,7 @@ impl RelayHost {
         let same = |address: &SocketAddr| Listener { local: *address, public: *address };
         let relayed = [false, true].map(|v6| addresses(v6)[0]);
         let relayed = relayed.map(|ip| RelayAddress { local: ip, public: ip });
-        let core = Relay::new(now, settings, listeners.iter().map(same).collect(), &relayed, seed);
+        let core = Relay::new(settings, listeners.iter().map(same).collect(), &relayed, seed);
         Self { core, listeners, sockets: BTreeMap::new(), open: BTreeMap::new(), streams: BTreeMap::new() }
     }
 

@@ -178,7 +178,7 @@ impl World {
     /// Starts the relay alone.
     pub fn start_relay(&mut self) {
         let seed = self.seed();
-        self.relay = Some(RelayHost::new(self.now, seed));
+        self.relay = Some(RelayHost::new(seed));
     }
 
     /// Kills both: all that they knew is gone, all connections break.

@@ -1,89 +1,30 @@
-//! One client's allocation: its relayed addresses, whom it lets in, and its channels (RFC 8656, sections 3, 9 and 12).
+//! One allocation: its relayed addresses, permissions, channels and bandwidth (RFC 8656, sections 3, 9 and 12).
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use partyline_timing::Level;
 use stun_rs::TransactionId;
 
-use crate::{limit::Bucket, request::Signature};
+use crate::{
+    channel::{BindError, ChannelBindings},
+    client::Client,
+    counters::Refusal,
+    integrity::Signature,
+    permission::Permissions,
+};
 
-/// How long a permission lasts without being refreshed.
-const PERMISSION_NS: u64 = 300 * 1_000_000_000;
-/// How long a channel binding lasts without being refreshed.
-const CHANNEL_NS: u64 = 600 * 1_000_000_000;
-
-/// How a client reaches the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ClientTransport {
-    /// Datagrams, on the listener with this index.
-    Udp(u8),
-    /// A TCP or TLS connection, numbered by whoever owns it; a number must not be used again while its allocation lives.
-    Stream(u32),
-}
-
-/// A client: RFC 8656's 5-tuple.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Client {
-    /// How it reaches the server.
-    pub transport: ClientTransport,
-    /// The address it is seen at.
-    pub address: SocketAddr,
-}
-
-/// A socket bound to a relayed address. Numbers are small and used again after [`crate::Event::CloseSocket`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RelaySocket(u32);
-
-impl RelaySocket {
-    pub(crate) const fn new(allocation: usize, v6: bool) -> Self {
-        Self((allocation as u32) << 1 | v6 as u32)
-    }
-
-    /// The number, for use as an index.
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self.0 as usize
-    }
-
-    /// The socket with that number.
-    #[must_use]
-    pub const fn from_index(index: usize) -> Self {
-        Self(index as u32)
-    }
-
-    pub(crate) const fn allocation(self) -> usize {
-        (self.0 >> 1) as usize
-    }
-
-    pub(crate) const fn is_v6(self) -> bool {
-        self.0 & 1 == 1
-    }
-}
-
-/// A peer could not be added.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Denied {
-    /// The channel has another peer, or the peer another channel: 400.
-    Contradiction,
-    /// All places are taken: 508.
-    Full,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Channel {
-    peer: SocketAddr,
-    expires_ns: u64,
-}
-
-/// An allocation whose sockets are still being opened, and what its client will be told then.
+/// An allocation whose sockets are still being bound, with what its success response needs.
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) signature: Signature,
     pub(crate) fingerprint: bool,
     pub(crate) even_port: bool,
-    /// Sockets asked for and not heard of.
-    pub(crate) waiting: u8,
+    /// Sockets that were requested and not reported yet.
+    pub(crate) sockets: u8,
     /// Attempts left to find a free port.
     pub(crate) attempts: u8,
 }
@@ -93,18 +34,18 @@ pub(crate) struct Pending {
 pub(crate) struct Allocation {
     pub(crate) client: Client,
     pub(crate) username: Box<str>,
-    /// The request that made it, so that its retransmission gets the same answer.
+    /// The transaction that created it, so that a retransmission gets the same response (RFC 8656, section 7.2).
     pub(crate) transaction: TransactionId,
     /// Public relayed addresses: IPv4, IPv6.
     pub(crate) relayed: [Option<SocketAddr>; 2],
-    /// Why the additional family could not be had, if it was asked for.
-    pub(crate) additional_error: Option<u16>,
-    pub(crate) expires_ns: u64,
-    pub(crate) bucket: Bucket,
+    /// Why the additional address family could not be provided, if it was requested.
+    pub(crate) additional_error: Option<Refusal>,
+    pub(crate) expires: Instant,
+    /// The bandwidth used.
+    pub(crate) bandwidth: Level,
     pub(crate) pending: Option<Box<Pending>>,
-    permissions: HashMap<IpAddr, u64, FixedState>,
-    channels: HashMap<u16, Channel, FixedState>,
-    numbers: HashMap<SocketAddr, u16, FixedState>,
+    permissions: Permissions,
+    channels: ChannelBindings,
 }
 
 impl Allocation {
@@ -112,7 +53,7 @@ impl Allocation {
         client: Client,
         username: &str,
         transaction: TransactionId,
-        expires_ns: u64,
+        expires: Instant,
         hasher: &FixedState,
         pending: Pending,
     ) -> Self {
@@ -122,98 +63,158 @@ impl Allocation {
             transaction,
             relayed: [None; 2],
             additional_error: None,
-            expires_ns,
-            bucket: Bucket::default(),
+            expires,
+            bandwidth: Level::default(),
             pending: Some(Box::new(pending)),
-            permissions: HashMap::with_hasher(hasher.clone()),
-            channels: HashMap::with_hasher(hasher.clone()),
-            numbers: HashMap::with_hasher(hasher.clone()),
+            permissions: Permissions::new(hasher),
+            channels: ChannelBindings::new(hasher),
         }
     }
 
-    /// The relayed address of a peer's family.
+    /// Returns the relayed address of the peer's family.
     pub(crate) fn relayed_for(&self, peer: IpAddr) -> Option<SocketAddr> {
         self.relayed[usize::from(peer.is_ipv6())]
     }
 
-    pub(crate) fn permits(&self, peer: IpAddr, now_ns: u64) -> bool {
-        self.permissions.get(&peer).is_some_and(|expires_ns| *expires_ns > now_ns)
+    /// Returns true if the peer has a permission.
+    pub(crate) fn permits(&self, peer: IpAddr, now: Instant) -> bool {
+        self.permissions.permits(peer, now)
     }
 
-    /// The peer a channel is bound to.
-    pub(crate) fn peer_of(&self, channel: u16, now_ns: u64) -> Option<SocketAddr> {
-        self.channels.get(&channel).filter(|channel| channel.expires_ns > now_ns).map(|channel| channel.peer)
+    /// Returns the peer that a channel is bound to.
+    pub(crate) fn peer_of(&self, channel: u16, now: Instant) -> Option<SocketAddr> {
+        self.channels.peer_of(channel, now)
     }
 
-    /// The channel bound to a peer.
-    pub(crate) fn channel_to(&self, peer: SocketAddr, now_ns: u64) -> Option<u16> {
-        let number = *self.numbers.get(&peer)?;
-        self.peer_of(number, now_ns).map(|_| number)
+    /// Returns the channel that is bound to a peer.
+    pub(crate) fn channel_to(&self, peer: SocketAddr, now: Instant) -> Option<u16> {
+        self.channels.channel_to(peer, now)
     }
 
-    /// Whether permissions for all of `peers` can be held.
-    pub(crate) fn has_room_for(&mut self, peers: &[SocketAddr], most: usize, now_ns: u64) -> bool {
-        let fresh = |permissions: &HashMap<IpAddr, u64, FixedState>| {
-            let new = peers.iter().filter(|peer| !permissions.contains_key(&peer.ip()));
-            permissions.len() + new.count()
-        };
-        if fresh(&self.permissions) > most {
-            self.permissions.retain(|_, expires_ns| *expires_ns > now_ns);
+    /// Installs or refreshes permissions for all of `peers`. Returns false, and installs none, if that would exceed `max`.
+    pub(crate) fn permit(&mut self, peers: &[SocketAddr], max: usize, now: Instant) -> bool {
+        let has_room = self.permissions.has_room_for(peers.iter().map(SocketAddr::ip), max, now);
+        if has_room {
+            peers.iter().for_each(|peer| self.permissions.install(peer.ip(), now));
         }
-        fresh(&self.permissions) <= most
+        has_room
     }
 
-    /// Installs or refreshes a permission; ask [`Self::has_room_for`] first.
-    pub(crate) fn permit(&mut self, peer: IpAddr, now_ns: u64) {
-        self.permissions.insert(peer, now_ns + PERMISSION_NS);
-    }
-
-    /// Binds a channel, or refreshes its binding.
-    pub(crate) fn bind(
+    /// Binds a channel to a peer, or refreshes its binding, and installs a permission for the peer.
+    pub(crate) fn bind_channel(
         &mut self,
-        number: u16,
+        channel: u16,
         peer: SocketAddr,
-        most: usize,
-        now_ns: u64,
-    ) -> Result<(), Denied> {
-        let contradicts = self.peer_of(number, now_ns).is_some_and(|bound| bound != peer)
-            || self.channel_to(peer, now_ns).is_some_and(|bound| bound != number);
-        if contradicts {
-            return Err(Denied::Contradiction);
+        max: usize,
+        now: Instant,
+    ) -> Result<(), BindError> {
+        self.channels.prepare(channel, peer, max, now)?;
+        if !self.permit(&[peer], max, now) {
+            return Err(BindError::Full);
         }
-        if self.channels.len() >= most && !self.channels.contains_key(&number) {
-            self.forget_expired_channels(now_ns);
-            if self.channels.len() >= most {
-                return Err(Denied::Full);
-            }
-        }
-        if !self.has_room_for(&[peer], most, now_ns) {
-            return Err(Denied::Full);
-        }
-        self.permit(peer.ip(), now_ns);
-        self.release(number, peer);
-        self.channels.insert(number, Channel { peer, expires_ns: now_ns + CHANNEL_NS });
-        self.numbers.insert(peer, number);
+        self.channels.bind(channel, peer, now);
         Ok(())
-    }
-
-    /// Takes away what expired bindings of either side left behind, so that the two tables stay each other's inverse.
-    fn release(&mut self, number: u16, peer: SocketAddr) {
-        if let Some(old) = self.channels.remove(&number) {
-            self.numbers.remove(&old.peer);
-        }
-        if let Some(old) = self.numbers.remove(&peer) {
-            self.channels.remove(&old);
-        }
-    }
-
-    fn forget_expired_channels(&mut self, now_ns: u64) {
-        self.channels.retain(|_, channel| channel.expires_ns > now_ns);
-        let channels = &self.channels;
-        self.numbers.retain(|_, number| channels.contains_key(number));
     }
 }
 
 #[cfg(test)]
-#[path = "allocation/tests.rs"]
-mod tests;
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        channel::CHANNEL_LIFETIME, client::ClientTransport, integrity::Integrity,
+        permission::PERMISSION_LIFETIME,
+    };
+
+    #[allow(clippy::disallowed_methods, reason = "the origin of virtual time")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn allocation(now: Instant) -> Allocation {
+        let client = Client { transport: ClientTransport::Udp(0), address: ([192, 0, 2, 1], 1).into() };
+        let pending = Pending {
+            signature: Signature { kind: Integrity::Sha1, key: Vec::new() },
+            fingerprint: false,
+            even_port: false,
+            sockets: 0,
+            attempts: 0,
+        };
+        let transaction = TransactionId::from([0; 12]);
+        Allocation::new(client, "user", transaction, now, &FixedState::with_seed(1), pending)
+    }
+
+    fn peer(number: u8) -> SocketAddr {
+        ([203, 0, 113, number], 1000).into()
+    }
+
+    #[test]
+    fn permission_lasts_five_minutes_and_channel_ten() {
+        let now = start();
+        let mut allocation = allocation(now);
+        allocation.bind_channel(0x4000, peer(1), 8, now).unwrap();
+        let before = |lifetime| now + lifetime - Duration::from_nanos(1);
+        assert!(allocation.permits(peer(1).ip(), before(PERMISSION_LIFETIME)));
+        assert!(!allocation.permits(peer(1).ip(), now + PERMISSION_LIFETIME));
+        assert_eq!(allocation.channel_to(peer(1), before(CHANNEL_LIFETIME)), Some(0x4000));
+        assert_eq!(allocation.channel_to(peer(1), now + CHANNEL_LIFETIME), None);
+        assert_eq!(allocation.peer_of(0x4000, now + CHANNEL_LIFETIME), None);
+    }
+
+    #[test]
+    fn channel_has_one_peer_and_peer_one_channel() {
+        let now = start();
+        let mut allocation = allocation(now);
+        allocation.bind_channel(0x4000, peer(1), 8, now).unwrap();
+        assert_eq!(allocation.bind_channel(0x4000, peer(2), 8, now), Err(BindError::Conflict));
+        assert_eq!(allocation.bind_channel(0x4001, peer(1), 8, now), Err(BindError::Conflict));
+        assert_eq!(allocation.bind_channel(0x4000, peer(1), 8, now), Ok(()));
+        assert_eq!(allocation.bind_channel(0x4001, peer(1), 8, now + CHANNEL_LIFETIME), Ok(()));
+    }
+
+    #[test]
+    fn expired_bindings_and_permissions_make_room() {
+        let now = start();
+        let mut allocation = allocation(now);
+        for number in 0..4 {
+            allocation.bind_channel(0x4000 + u16::from(number), peer(number), 4, now).unwrap();
+        }
+        assert_eq!(allocation.bind_channel(0x4004, peer(4), 4, now), Err(BindError::Full));
+        assert!(!allocation.permit(&[peer(4)], 4, now));
+        assert_eq!(allocation.bind_channel(0x4004, peer(4), 4, now + CHANNEL_LIFETIME), Ok(()));
+    }
+
+    #[test]
+    fn permissions_are_installed_for_all_peers_or_none() {
+        let now = start();
+        let mut allocation = allocation(now);
+        assert!(!allocation.permit(&[peer(1), peer(2), peer(3)], 2, now));
+        assert!(!allocation.permits(peer(1).ip(), now));
+        assert!(allocation.permit(&[peer(1), peer(2)], 2, now));
+    }
+
+    proptest! {
+        #[test]
+        fn bindings_agree_with_a_list(steps in prop::collection::vec((0u16..4, 0u8..4, 0u64..400), 0..60)) {
+            let mut now = start();
+            let (mut allocation, mut list) = (allocation(now), BTreeMap::<u16, (SocketAddr, Instant)>::new());
+            for (number, other, wait) in steps {
+                now += Duration::from_secs(wait);
+                list.retain(|_, (_, expires)| *expires > now);
+                let conflict = list.iter().any(|(n, (p, _))| (*n == number) != (*p == peer(other)));
+                prop_assert_eq!(allocation.bind_channel(number, peer(other), 8, now).is_err(), conflict);
+                if !conflict {
+                    list.insert(number, (peer(other), now + CHANNEL_LIFETIME));
+                }
+                for n in 0..4 {
+                    prop_assert_eq!(allocation.peer_of(n, now), list.get(&n).map(|(p, _)| *p));
+                    let bound = list.iter().find(|(_, (p, _))| *p == peer(n as u8)).map(|(n, _)| *n);
+                    prop_assert_eq!(allocation.channel_to(peer(n as u8), now), bound);
+                }
+            }
+        }
+    }
+}

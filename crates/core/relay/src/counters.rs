@@ -9,11 +9,12 @@ macro_rules! counted_reasons {
     ) => {
         $(#[$reason_doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum $reason { $($(#[$doc])* $variant,)+ }
+        pub enum $reason { $($(#[$doc])* $variant,)+ }
 
         impl $reason {
-            /// The stable label value, as in metrics and logs.
-            pub(crate) const fn label(self) -> &'static str {
+            /// Returns the stable label value, as in metrics and logs.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
                 match self { $(Self::$variant => stringify!($field),)+ }
             }
         }

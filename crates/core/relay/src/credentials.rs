@@ -1,17 +1,19 @@
 //! Long-term credentials (RFC 8489, section 9.2), with passwords that are either fixed or derived from a shared secret.
 //!
 //! A request without credentials is challenged with realm, nonce and password algorithms (401). The repeated request
-//! carries USERNAME or USERHASH, realm, nonce and an integrity attribute, and, if the client knows RFC 8489, the list of
-//! algorithms as it was offered and its choice. The list must be the one that was offered (else somebody on the way
-//! shortened it) and both attributes must be there, or neither: then the key is made with MD5 as RFC 5389 had it.
+//! carries USERNAME or USERHASH, realm, nonce and an integrity attribute. If the client implements RFC 8489, it also carries
+//! the list of algorithms as it was offered, and its choice. The list must equal the offer, else an attacker on the path
+//! shortened it; and both attributes must be present or neither: without them the key is made with MD5 as in RFC 5389.
 //!
-//! Time-limited user names are `<expiry in unix seconds>:<name>` and their password is base64(HMAC-SHA1(secret, user name)),
-//! so that whoever knows the secret (the rendezvous) grants access without telling the relay. Expiry closes the door to
-//! new allocations; one that stands may be refreshed, since its client could not change its user name (441).
+//! Time-limited user names are `<expiry in unix seconds>:<name>`, and their password is
+//! base64(HMAC-SHA1(secret, user name)), so that the rendezvous server, which knows the secret, grants access without
+//! asking the relay. An expired user name cannot create allocations; it can still refresh the one that it has, since a
+//! client must not change its user name during an allocation (441).
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 use partyline_model::{Now, Timestamp};
 use stun_rs::{
@@ -20,13 +22,16 @@ use stun_rs::{
 };
 
 use crate::{
-    Secret, Settings,
-    integrity::{Integrity, Seal},
-    nonce::{self, Nonces},
-    request::{Reply, Request, Signature},
+    counters::Refusal,
+    integrity::{Integrity, Signature},
+    nonce::{self, NonceIssuer},
+    rejection::Rejection,
+    request::Request,
+    response::Response,
+    settings::{Secret, Settings},
 };
 
-/// User name and password for [`Settings::shared_secret`], valid until `expires`.
+/// Returns user name and password for [`Settings::shared_secret`], valid until `expires`.
 #[must_use]
 pub fn time_limited_credentials(secret: &Secret, expires: Timestamp, name: &str) -> (String, String) {
     let username = format!("{}:{name}", expires.seconds());
@@ -34,7 +39,7 @@ pub fn time_limited_credentials(secret: &Secret, expires: Timestamp, name: &str)
     (username, password)
 }
 
-/// Whom quotas are counted for: the name without its expiry, so that a new grant is no new quota.
+/// Returns the name that quotas count: without its expiry, so that another grant is no further quota.
 pub(crate) fn quota_name(username: &str) -> &str {
     match username.split_once(':') {
         Some((expiry, name)) if expiry.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -46,45 +51,38 @@ fn derived_password(secret: &Secret, username: &str) -> String {
     STANDARD.encode(Integrity::Sha1.code(secret.expose().as_bytes(), &[username.as_bytes()]))
 }
 
-/// Who sent a request.
+/// The authenticated sender of a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     /// The user name as sent, or as found by its hash.
     pub(crate) username: String,
-    /// How to sign the reply.
+    /// How to sign the response.
     pub(crate) signature: Signature,
 }
 
-/// Why a request was not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// 401: no credentials, or wrong ones.
-    Unauthenticated {
-        /// Whether it had credentials at all.
-        wrong: bool,
-    },
-    /// 400: credentials with parts missing or contradicting each other.
-    Malformed,
-    /// 438: the nonce was used for too long.
-    Stale,
+/// What a request claims.
+struct Claims {
+    /// `None` if the realm or the hash of the user name is unknown.
+    username: Option<String>,
+    nonce: String,
 }
 
-/// Knows users and nonces.
+/// Authenticates requests.
 #[derive(Debug)]
 pub(crate) struct Credentials {
     realm: String,
     shared_secret: Option<Secret>,
     users: BTreeMap<String, Secret>,
-    /// Names behind the hashes that RFC 8489 lets clients send instead.
-    names: HashMap<[u8; 32], String, foldhash::quality::FixedState>,
-    nonces: Nonces,
+    /// User names by the hash that RFC 8489 lets clients send instead (USERHASH).
+    names: HashMap<[u8; 32], String, FixedState>,
+    nonces: NonceIssuer,
 }
 
 impl Credentials {
     pub(crate) fn new(settings: &Settings, nonce_key: [u8; 32], seed: u64) -> Self {
         // A time-limited name cannot be found by its hash, so anonymity is offered only where all users are known.
         let anonymity = settings.shared_secret.is_none();
-        let mut names = HashMap::with_hasher(foldhash::quality::FixedState::with_seed(seed));
+        let mut names = HashMap::with_hasher(FixedState::with_seed(seed));
         for name in settings.users.keys() {
             let hash = UserHash::new(name, &settings.realm).ok();
             if let Some(hash) = hash.and_then(|hash| <[u8; 32]>::try_from(hash.hash()).ok()) {
@@ -96,35 +94,36 @@ impl Credentials {
             shared_secret: settings.shared_secret.clone(),
             users: settings.users.clone(),
             names,
-            nonces: Nonces::new(nonce_key, anonymity, settings.nonce_lifetime.as_secs()),
+            nonces: NonceIssuer::new(nonce_key, anonymity, settings.nonce_lifetime.as_secs()),
         }
     }
 
-    /// Checks a request's credentials; `standing` is the user of the client's allocation, if it has one.
-    pub(crate) fn check(
+    /// Authenticates a request from `client`. `owner` is the user of the client's allocation, if it has one.
+    pub(crate) fn authenticate(
         &self,
         now: Now,
         request: &Request<'_>,
         client: IpAddr,
-        standing: Option<&str>,
-    ) -> Result<Identity, Refusal> {
-        let Some(seal) = request.seal() else { return Err(Refusal::Unauthenticated { wrong: false }) };
-        let (username, nonce) = self.claims(request)?;
+        owner: Option<&str>,
+    ) -> Result<Identity, Rejection> {
+        let Some(integrity) = request.integrity() else {
+            return Err(Refusal::Challenge.because("no credentials"));
+        };
+        let Claims { username, nonce } = self.claims(request)?;
         let algorithm = chosen_algorithm(request, &nonce)?;
-        let wrong = Refusal::Unauthenticated { wrong: true };
-        let username = username.ok_or(wrong)?;
-        let key = self.key(now, &username, algorithm, standing).ok_or(wrong)?;
-        if !seal.verify(key.as_bytes()) {
-            return Err(wrong);
+        let username = username.ok_or_else(|| Refusal::Unauthenticated.because("unknown user or realm"))?;
+        let key = self.key(now, &username, algorithm, owner)?;
+        if !integrity.verify(key.as_bytes()) {
+            return Err(Refusal::Unauthenticated.because("wrong password"));
         }
         if !self.nonces.is_fresh(&nonce, now.unix, client) {
-            return Err(Refusal::Stale);
+            return Err(Refusal::StaleNonce.because("nonce expired or issued to another address"));
         }
-        Ok(identity(username, seal, &key))
+        let signature = Signature { kind: integrity.kind, key: key.as_bytes().to_vec() };
+        Ok(Identity { username, signature })
     }
 
-    /// The user name (`None` if the realm or the hash is not known) and the nonce.
-    fn claims(&self, request: &Request<'_>) -> Result<(Option<String>, String), Refusal> {
+    fn claims(&self, request: &Request<'_>) -> Result<Claims, Rejection> {
         let realm =
             request.find(|attribute| attribute.as_realm().ok().map(|realm| realm.as_str().to_owned()));
         let nonce =
@@ -135,8 +134,10 @@ impl Credentials {
             _ => None,
         });
         match (realm, nonce, name) {
-            (Some(realm), Some(nonce), Some(name)) => Ok((name.filter(|_| realm == self.realm), nonce)),
-            _ => Err(Refusal::Malformed),
+            (Some(realm), Some(nonce), Some(name)) => {
+                Ok(Claims { username: name.filter(|_| realm == self.realm), nonce })
+            }
+            _ => Err(Refusal::BadRequest.because("user name, realm or nonce is missing")),
         }
     }
 
@@ -145,45 +146,36 @@ impl Credentials {
         now: Now,
         username: &str,
         algorithm: AlgorithmId,
-        standing: Option<&str>,
-    ) -> Option<HMACKey> {
+        owner: Option<&str>,
+    ) -> Result<HMACKey, Rejection> {
+        let unknown = || Refusal::Unauthenticated.because("unknown user");
         let derived;
         let password = if let Some(password) = self.users.get(username) {
             password.expose()
         } else {
-            let expiry: u64 = username.split(':').next()?.parse().ok()?;
-            if expiry <= now.unix.seconds() && standing != Some(username) {
-                return None;
+            let expiry = username.split(':').next().and_then(|expiry| expiry.parse::<u64>().ok());
+            if expiry.ok_or_else(unknown)? <= now.unix.seconds() && owner != Some(username) {
+                return Err(Refusal::Unauthenticated.because("time-limited user name expired"));
             }
-            derived = derived_password(self.shared_secret.as_ref()?, username);
+            derived = derived_password(self.shared_secret.as_ref().ok_or_else(unknown)?, username);
             &derived
         };
-        HMACKey::new_long_term(username, &self.realm, password, Algorithm::from(algorithm)).ok()
+        let key = HMACKey::new_long_term(username, &self.realm, password, Algorithm::from(algorithm));
+        key.map_err(|_| unknown())
     }
 
-    /// The reply to a request that was refused.
-    pub(crate) fn refuse(&self, now: Now, request: &Request<'_>, client: IpAddr, refusal: Refusal) -> Reply {
-        let (method, id) = (request.method(), request.id());
-        let code = match refusal {
-            Refusal::Unauthenticated { .. } => 401,
-            Refusal::Malformed => return Reply::error(method, id, 400),
-            Refusal::Stale => 438,
+    /// Adds realm, a nonce and the password algorithms to the response to a request that was not authenticated.
+    pub(crate) fn add_challenge(&self, response: Response, now: Now, client: IpAddr) -> Response {
+        let nonce = Nonce::new(self.nonces.issue(now.unix, client));
+        let response = match (Realm::new(&self.realm), nonce) {
+            (Ok(realm), Ok(nonce)) => response.with(realm).with(nonce),
+            _ => response,
         };
-        let mut reply = Reply::error(method, id, code);
-        if let (Ok(realm), Ok(nonce)) =
-            (Realm::new(&self.realm), Nonce::new(self.nonces.issue(now.unix, client)))
-        {
-            reply = reply.with(realm).with(nonce);
-        }
-        reply.with(offered_algorithms())
+        response.with(offered_algorithms())
     }
 }
 
-fn identity(username: String, seal: Seal<'_>, key: &HMACKey) -> Identity {
-    Identity { username, signature: Signature { kind: seal.kind, key: key.as_bytes().to_vec() } }
-}
-
-/// Best first.
+/// Returns the password algorithms, best first.
 fn offered_algorithms() -> PasswordAlgorithms {
     let mut list = PasswordAlgorithms::default();
     list.add(PasswordAlgorithm::new(Algorithm::from(AlgorithmId::SHA256)));
@@ -191,8 +183,9 @@ fn offered_algorithms() -> PasswordAlgorithms {
     list
 }
 
-/// RFC 8489, section 9.2.4: the choice counts only together with the list as it was offered.
-fn chosen_algorithm(request: &Request<'_>, nonce: &str) -> Result<AlgorithmId, Refusal> {
+/// Returns the algorithm that the client chose. The choice counts only together with the list as it was offered (RFC 8489,
+/// section 9.2.4).
+fn chosen_algorithm(request: &Request<'_>, nonce: &str) -> Result<AlgorithmId, Rejection> {
     if !nonce::offers_password_algorithms(nonce) {
         return Ok(AlgorithmId::MD5);
     }
@@ -205,6 +198,37 @@ fn chosen_algorithm(request: &Request<'_>, nonce: &str) -> Result<AlgorithmId, R
         {
             Ok(choice.algorithm())
         }
-        _ => Err(Refusal::Malformed),
+        _ => Err(Refusal::BadRequest.because("password algorithms differ from the offer")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn password_equals_the_one_that_coturn_derives() {
+        // printf '1700000000:user' | openssl dgst -sha1 -hmac secret -binary | base64
+        let (name, password) =
+            time_limited_credentials(&Secret::new("secret"), Timestamp(1_700_000_000_000), "user");
+        assert_eq!((name.as_str(), password.as_str()), ("1700000000:user", "I/MZeIG6MwzOV8Uubr9liB2556o="));
+    }
+
+    #[test]
+    fn quotas_ignore_the_expiry_of_a_time_limited_name() {
+        assert_eq!(quota_name("1700000000:0a0b"), "0a0b");
+        assert_eq!(quota_name("alice"), "alice");
+        assert_eq!(quota_name("team:alice"), "team:alice");
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let settings = Settings {
+            shared_secret: Some(Secret::new("hidden1")),
+            users: [("alice".into(), Secret::new("hidden2"))].into(),
+            ..Settings::default()
+        };
+        let printed = format!("{settings:?} {:?}", Credentials::new(&settings, [0xAB; 32], 1));
+        assert!(!printed.contains("hidden") && !printed.contains("171, 171"), "{printed}");
     }
 }

@@ -2,155 +2,207 @@
 //!
 //! A peer that is itself a relayed address of this server is served without its socket: the packet goes straight to the
 //! other allocation's client, provided that it has a permission for the sender, as if it had come over the network. That
-//! is how members of a party meet who both need a relay.
+//! is how two members of a party meet that both need a relay.
 
-use std::{net::SocketAddr, ops::Range};
+use std::{net::SocketAddr, ops::Range, time::Instant};
 
-use partyline_model::Now;
+use partyline_timing::{Rate, TokenBucket};
+use rand_chacha::{ChaCha8Rng, rand_core::RngCore};
+use tracing::trace;
 
 use crate::{
-    ClientTransport, Forward, Relay,
-    allocation::{Client, RelaySocket},
+    allocation::Allocation,
+    allocations::Allocations,
+    client::{Client, ClientTransport, RelaySocket},
+    counters::{DirectionCounters, DropReason},
+    event::Forward,
     frame::{self, Packet},
+    listeners::Listeners,
+    settings::Quotas,
 };
 
-impl Relay {
-    /// ChannelData from a client (RFC 8656, section 12.6): without a binding it is discarded.
-    pub(crate) fn forward_channel(&mut self, now: Now, client: Client, packet: &mut Packet<'_>) -> Forward {
-        let Some((channel, payload)) = frame::read_channel(packet.bytes()) else { return self.malformed() };
-        let now_ns = self.ns(now);
-        let found = self.clients.get(&client).copied();
-        let peer = found.and_then(|at| Some((at, self.allocations.get(at)?.peer_of(channel, now_ns)?)));
-        match peer {
-            Some((at, peer)) => self.leave(now_ns, at, peer, packet, payload),
-            None => self.denied(),
+/// Relays packets within the bandwidth limits.
+#[derive(Debug)]
+pub(crate) struct Forwarder {
+    /// Limits the whole server, in bytes of payload.
+    bandwidth: Option<TokenBucket>,
+    /// Limits each allocation, in bytes of payload.
+    allocation_rate: Option<Rate>,
+    /// True if peers on the server's own address may be other programs.
+    allow_own_address: bool,
+    rng: ChaCha8Rng,
+    packets: DirectionCounters,
+    bytes: DirectionCounters,
+}
+
+impl Forwarder {
+    pub(crate) fn new(quotas: &Quotas, allow_own_address: bool, rng: ChaCha8Rng) -> Self {
+        // One second's worth may pass at once.
+        let rate = |bytes_per_second: u64| Rate::per_second(bytes_per_second, bytes_per_second);
+        Self {
+            bandwidth: quotas.bandwidth.map(rate).map(TokenBucket::new),
+            allocation_rate: quotas.bandwidth_per_allocation.map(rate),
+            allow_own_address,
+            rng,
+            packets: DirectionCounters::default(),
+            bytes: DirectionCounters::default(),
         }
     }
 
-    /// A Send indication (RFC 8656, section 11.2): without a permission it is discarded.
-    pub(crate) fn forward_send(&mut self, now: Now, client: Client, packet: &mut Packet<'_>) -> Forward {
-        let Some((peer, payload)) = frame::read_send(packet.bytes()) else { return self.malformed() };
-        let now_ns = self.ns(now);
-        let found = self.clients.get(&client).copied();
-        match found.filter(|at| {
-            self.allocations.get(*at).is_some_and(|allocation| allocation.permits(peer.ip(), now_ns))
-        }) {
-            Some(at) => self.leave(now_ns, at, peer, packet, payload),
-            None => self.denied(),
-        }
+    /// Returns the packets and the payload bytes relayed.
+    pub(crate) const fn relayed(&self) -> (DirectionCounters, DirectionCounters) {
+        (self.packets, self.bytes)
     }
 
-    /// A datagram that a peer sent to a relayed address (RFC 8656, section 11.3): without a permission it is discarded.
-    pub fn handle_peer(
+    /// Relays ChannelData from a client (RFC 8656, section 12.6).
+    pub(crate) fn forward_channel_data(
         &mut self,
-        now: Now,
+        now: Instant,
+        (allocations, listeners): (&mut Allocations, &Listeners),
+        client: Client,
+        packet: &mut Packet<'_>,
+    ) -> Result<Forward, DropReason> {
+        let (channel, payload) = frame::read_channel(packet.bytes()).ok_or(DropReason::Malformed)?;
+        let at = allocations.find(client).ok_or(DropReason::NoAllocation)?;
+        let allocation = allocations.get(at).ok_or(DropReason::NoAllocation)?;
+        let peer = allocation.peer_of(channel, now).ok_or(DropReason::NoChannel)?;
+        self.forward_to_peer(now, (allocations, listeners), at, peer, packet, payload)
+    }
+
+    /// Relays a Send indication from a client (RFC 8656, section 11.2).
+    pub(crate) fn forward_send_indication(
+        &mut self,
+        now: Instant,
+        (allocations, listeners): (&mut Allocations, &Listeners),
+        client: Client,
+        packet: &mut Packet<'_>,
+    ) -> Result<Forward, DropReason> {
+        let (peer, payload) = frame::read_send(packet.bytes()).ok_or(DropReason::Malformed)?;
+        let at = allocations.find(client).ok_or(DropReason::NoAllocation)?;
+        check_permission(allocations.get(at), peer, now)?;
+        self.forward_to_peer(now, (allocations, listeners), at, peer, packet, payload)
+    }
+
+    /// Relays a datagram that a peer sent to a relayed address (RFC 8656, section 11.3).
+    pub(crate) fn forward_from_peer(
+        &mut self,
+        now: Instant,
+        allocations: &mut Allocations,
         socket: RelaySocket,
         peer: SocketAddr,
         packet: &mut Packet<'_>,
-    ) -> Forward {
-        let (now_ns, payload) = (self.ns(now), packet.range());
-        let length = (payload.end - payload.start) as u64;
-        if !self.lets_in(now_ns, socket.allocation(), peer) {
-            return self.denied();
-        }
-        if !self.affords(now_ns, socket.allocation(), length) {
-            return Forward::Consumed;
-        }
-        self.deliver(now_ns, socket.allocation(), peer, packet, payload)
+    ) -> Result<Forward, DropReason> {
+        let (at, payload) = (socket.allocation(), packet.range());
+        check_permission(allocations.get(at), peer, now)?;
+        self.take_bandwidth(now, allocations, at, payload.len() as u64)?;
+        self.forward_to_client(now, allocations, at, peer, packet, payload)
     }
 
-    fn leave(
+    fn forward_to_peer(
         &mut self,
-        now_ns: u64,
+        now: Instant,
+        (allocations, listeners): (&mut Allocations, &Listeners),
         at: usize,
         peer: SocketAddr,
         packet: &mut Packet<'_>,
         payload: Range<usize>,
-    ) -> Forward {
-        let Some(relayed) = self.allocations[at].relayed_for(peer.ip()) else { return self.denied() };
+    ) -> Result<Forward, DropReason> {
+        let relayed = allocations.get(at).and_then(|allocation| allocation.relayed_for(peer.ip()));
+        let relayed = relayed.ok_or(DropReason::AddressFamilyMismatch)?;
         let before = packet.range().start;
         let payload = before + payload.start..before + payload.end;
-        let length = (payload.end - payload.start) as u64;
-        let forward = if let Some(neighbour) = self.neighbour(peer) {
-            if !self.lets_in(now_ns, neighbour, relayed) {
-                return self.denied();
-            }
-            if !self.affords(now_ns, at, length) {
-                return Forward::Consumed;
-            }
-            self.deliver(now_ns, neighbour, relayed, packet, payload)
+        let length = payload.len() as u64;
+        let forward = if let Some(neighbor) = allocations.relayed.socket_at(peer) {
+            let neighbor = neighbor.allocation();
+            check_permission(allocations.get(neighbor), relayed, now)?;
+            self.take_bandwidth(now, allocations, at, length)?;
+            self.forward_to_client(now, allocations, neighbor, relayed, packet, payload)?
         } else {
-            if !self.may_leave(peer) {
-                return self.denied();
-            }
-            if !self.affords(now_ns, at, length) {
-                return Forward::Consumed;
-            }
+            self.check_destination(allocations, listeners, peer)?;
+            self.take_bandwidth(now, allocations, at, length)?;
             Forward::ToPeer { socket: RelaySocket::new(at, peer.is_ipv6()), peer, range: payload }
         };
-        self.counters.packets.from_clients += 1;
-        self.counters.bytes.from_clients += length;
-        forward
+        self.packets.from_clients += 1;
+        self.bytes.from_clients += length;
+        trace!(%peer, bytes = length, "packet relayed from client");
+        Ok(forward)
     }
 
-    /// The allocation whose relayed address a peer is.
-    fn neighbour(&self, peer: SocketAddr) -> Option<usize> {
-        if !self.is_relay_address(peer.ip()) {
-            return None;
+    /// Packets must not leave for the server's own listeners, where a relay could be made to talk to itself, nor for other
+    /// programs on its address unless private peers are allowed.
+    fn check_destination(
+        &self,
+        allocations: &Allocations,
+        listeners: &Listeners,
+        peer: SocketAddr,
+    ) -> Result<(), DropReason> {
+        let own = allocations.relayed.is_relay_ip(peer.ip()) && !self.allow_own_address;
+        if peer.port() == 0 || own || listeners.contains(peer) {
+            return Err(DropReason::ForbiddenPeer);
         }
-        self.relayed.get(&peer).map(|socket| socket.allocation())
-    }
-
-    /// Whether packets may leave the server for a peer: not for its own listeners, where a relay could be made to talk to
-    /// itself, nor for other programs on its address unless private peers are allowed.
-    fn may_leave(&self, peer: SocketAddr) -> bool {
-        let listening = |listener: &crate::Listener| listener.local == peer || listener.public == peer;
-        let own = self.is_relay_address(peer.ip()) && !self.settings.peers.allow_private;
-        peer.port() != 0 && !own && !self.listeners.iter().any(listening)
-    }
-
-    fn lets_in(&self, now_ns: u64, at: usize, peer: SocketAddr) -> bool {
-        self.allocations.get(at).is_some_and(|allocation| allocation.permits(peer.ip(), now_ns))
+        Ok(())
     }
 
     /// Takes a packet out of the bandwidth of the allocation and of the server.
-    fn affords(&mut self, now_ns: u64, at: usize, length: u64) -> bool {
-        let own =
-            self.allocation_rate.is_none_or(|rate| self.allocations[at].bucket.take(now_ns, length, rate));
-        let affords = own && self.bandwidth_rate.is_none_or(|rate| self.bandwidth.take(now_ns, length, rate));
-        if !affords {
-            self.counters.dropped.allocation_bandwidth += 1;
+    fn take_bandwidth(
+        &mut self,
+        now: Instant,
+        allocations: &mut Allocations,
+        at: usize,
+        length: u64,
+    ) -> Result<(), DropReason> {
+        if let Some(rate) = &self.allocation_rate {
+            let allocation = allocations.get_mut(at).ok_or(DropReason::NoAllocation)?;
+            if !allocation.bandwidth.take(now, rate, length) {
+                return Err(DropReason::AllocationBandwidth);
+            }
         }
-        affords
+        if let Some(bandwidth) = &mut self.bandwidth
+            && !bandwidth.take(now, length)
+        {
+            return Err(DropReason::ServerBandwidth);
+        }
+        Ok(())
     }
 
-    /// Frames a payload for a client: ChannelData if a channel is bound to the peer, else a Data indication.
-    fn deliver(
+    /// Frames a payload for a client: as ChannelData if a channel is bound to the peer, else as a Data indication.
+    fn forward_to_client(
         &mut self,
-        now_ns: u64,
+        now: Instant,
+        allocations: &Allocations,
         at: usize,
         peer: SocketAddr,
         packet: &mut Packet<'_>,
         payload: Range<usize>,
-    ) -> Forward {
-        let allocation = &self.allocations[at];
-        let (client, channel) = (allocation.client, allocation.channel_to(peer, now_ns));
-        self.counters.packets.to_clients += 1;
-        self.counters.bytes.to_clients += (payload.end - payload.start) as u64;
-        let range = match channel {
+    ) -> Result<Forward, DropReason> {
+        let allocation = allocations.get(at).ok_or(DropReason::NoAllocation)?;
+        let (client, length) = (allocation.client, payload.len() as u64);
+        self.packets.to_clients += 1;
+        self.bytes.to_clients += length;
+        let range = match allocation.channel_to(peer, now) {
             Some(channel) => {
-                packet.frame_channel(payload, channel, matches!(client.transport, ClientTransport::Stream(_)))
+                let is_stream = matches!(client.transport, ClientTransport::Stream(_));
+                packet.frame_channel(payload, channel, is_stream)
             }
             None => {
-                let id = self.transaction();
-                packet.frame_data(payload, peer, id)
+                let mut transaction = [0; 12];
+                self.rng.fill_bytes(&mut transaction);
+                packet.frame_data(payload, peer, transaction)
             }
         };
-        Forward::ToClient { client, range }
+        trace!(client = %client.address, %peer, bytes = length, "packet relayed to client");
+        Ok(Forward::ToClient { client, range })
     }
+}
 
-    fn denied(&mut self) -> Forward {
-        self.counters.dropped.no_permission += 1;
-        Forward::Consumed
+fn check_permission(
+    allocation: Option<&Allocation>,
+    peer: SocketAddr,
+    now: Instant,
+) -> Result<(), DropReason> {
+    match allocation {
+        Some(allocation) if allocation.permits(peer.ip(), now) => Ok(()),
+        Some(_) => Err(DropReason::NoPermission),
+        None => Err(DropReason::NoAllocation),
     }
 }

@@ -1,22 +1,21 @@
-//! The two forms in which payload travels between client and server (RFC 8656, sections 11 and 12), read and written in
-//! place.
+//! The two encodings of data between client and server (RFC 8656, sections 11 and 12), read and written in place.
 //!
 //! ```text
 //! ChannelData:      channel (2) | length (2) | payload | on streams zeros up to a multiple of 4
 //! Send, Data:       STUN header (20) | XOR-PEER-ADDRESS (12 or 24) | DATA header (4) | payload | zeros up to a multiple of 4
 //! ```
 //!
-//! A [`Packet`] keeps [`HEADROOM`] free bytes before what was received, so that whichever header the way out needs is
-//! written directly before the payload and nothing is copied.
+//! A [`Packet`] keeps [`HEADROOM`] free bytes before what was received, so that the header for the other side is written
+//! directly before the payload and nothing is copied.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::Range,
 };
 
-/// Free bytes a packet needs before its first byte: the longest header, that of a Data indication with an IPv6 peer.
+/// Free bytes that a packet needs before its first byte: the longest header, that of a Data indication with an IPv6 peer.
 pub const HEADROOM: usize = 48;
-/// Free bytes a packet needs after its last byte: padding.
+/// Free bytes that a packet needs after its last byte, for padding.
 pub const TAILROOM: usize = 3;
 
 const COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
@@ -24,7 +23,7 @@ const SEND_INDICATION: u16 = 0x0016;
 const DATA_INDICATION: u16 = 0x0017;
 const XOR_PEER_ADDRESS: u16 = 0x0012;
 const DATA: u16 = 0x0013;
-const STUN_HEADER: usize = 20;
+const STUN_HEADER_LEN: usize = 20;
 
 /// A received datagram or frame inside a larger buffer.
 #[derive(Debug)]
@@ -34,7 +33,7 @@ pub struct Packet<'a> {
 }
 
 impl<'a> Packet<'a> {
-    /// The bytes of `buffer` in `range`; `None` without [`HEADROOM`] before or [`TAILROOM`] after them.
+    /// Wraps the bytes of `buffer` in `range`. Returns `None` without [`HEADROOM`] before or [`TAILROOM`] after them.
     #[must_use]
     pub fn new(buffer: &'a mut [u8], range: Range<usize>) -> Option<Self> {
         let fits =
@@ -50,7 +49,8 @@ impl<'a> Packet<'a> {
         self.range.clone()
     }
 
-    /// Writes a ChannelData header before the payload, and padding after it where the way out is a stream.
+    /// Writes a ChannelData header before the payload, and padding after it if it leaves on a stream (RFC 8656,
+    /// section 12.5).
     pub(crate) fn frame_channel(
         &mut self,
         payload: Range<usize>,
@@ -97,7 +97,7 @@ fn write_data_header(out: &mut [u8; HEADROOM], payload: usize, peer: SocketAddr,
     out[data..data + 2].copy_from_slice(&DATA.to_be_bytes());
     out[data + 2..data + 4].copy_from_slice(&(payload as u16).to_be_bytes());
     let header = data + 4;
-    let length = header - STUN_HEADER + payload + padding(payload);
+    let length = header - STUN_HEADER_LEN + payload + padding(payload);
     out[2..4].copy_from_slice(&(length as u16).to_be_bytes());
     header
 }
@@ -148,29 +148,29 @@ const fn padding(length: usize) -> usize {
     (4 - length % 4) % 4
 }
 
-/// What the first bytes of a client's packet say it is.
+/// What a client's packet is, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     /// ChannelData.
-    Channel,
+    ChannelData,
     /// A Send indication.
-    Send,
+    SendIndication,
     /// Any other STUN message.
     Stun,
-    /// A STUN message without the magic cookie, as RFC 3489 had it.
+    /// A STUN message without the magic cookie, as in RFC 3489.
     Classic,
-    /// Nothing known.
+    /// Neither STUN nor ChannelData.
     Unknown,
 }
 
 pub(crate) fn classify(bytes: &[u8]) -> Class {
     match bytes {
-        [0x40..=0x7F, _, _, _, ..] => Class::Channel,
-        [0..=3, _, _, _, cookie @ ..] if bytes.len() >= STUN_HEADER => {
+        [0x40..=0x7F, _, _, _, ..] => Class::ChannelData,
+        [0..=3, _, _, _, cookie @ ..] if bytes.len() >= STUN_HEADER_LEN => {
             if !cookie.starts_with(&COOKIE) {
                 Class::Classic
             } else if bytes.starts_with(&SEND_INDICATION.to_be_bytes()) {
-                Class::Send
+                Class::SendIndication
             } else {
                 Class::Stun
             }
@@ -179,25 +179,25 @@ pub(crate) fn classify(bytes: &[u8]) -> Class {
     }
 }
 
-/// Channel and payload of ChannelData; the range is relative to `bytes`.
+/// Returns the channel and the payload of ChannelData; the range is relative to `bytes`.
 pub(crate) fn read_channel(bytes: &[u8]) -> Option<(u16, Range<usize>)> {
     let &[a, b, c, d, ref rest @ ..] = bytes else { return None };
     let length = usize::from(u16::from_be_bytes([c, d]));
     (length <= rest.len()).then_some((u16::from_be_bytes([a, b]), 4..4 + length))
 }
 
-/// Peer and payload of a Send indication; the range is relative to `bytes`.
+/// Returns the peer and the payload of a Send indication; the range is relative to `bytes`.
 ///
-/// RFC 8656, section 11.2: without both attributes, or with one that would have to be understood and is not
-/// (DONT-FRAGMENT among them, which this server does not do), the indication is discarded.
+/// An indication without both attributes, or with a comprehension-required attribute that is not understood, is discarded
+/// (RFC 8656, section 11.2). DONT-FRAGMENT, which this server does not offer, is one of these.
 pub(crate) fn read_send(bytes: &[u8]) -> Option<(SocketAddr, Range<usize>)> {
     let length = usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]));
-    let id: [u8; 12] = bytes.get(8..STUN_HEADER)?.try_into().ok()?;
-    let end = STUN_HEADER + length;
+    let id: [u8; 12] = bytes.get(8..STUN_HEADER_LEN)?.try_into().ok()?;
+    let end = STUN_HEADER_LEN + length;
     if end > bytes.len() {
         return None;
     }
-    let (mut peer, mut data, mut at) = (None, None, STUN_HEADER);
+    let (mut peer, mut data, mut at) = (None, None, STUN_HEADER_LEN);
     while at < end {
         let &[a, b, c, d] = bytes.get(at..at + 4)? else { return None };
         let value = at + 4..at + 4 + usize::from(u16::from_be_bytes([c, d]));
@@ -215,29 +215,29 @@ pub(crate) fn read_send(bytes: &[u8]) -> Option<(SocketAddr, Range<usize>)> {
     Some((peer?, data?))
 }
 
-/// Where the next message on a stream ends (RFC 8656, section 12.5, and RFC 8489, section 6.2.2).
+/// Where the first message on a stream ends (RFC 8656, section 12.5, and RFC 8489, section 6.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame {
-    /// More bytes are needed.
+    /// More bytes are needed to tell, or to complete the message.
     Partial,
-    /// The message takes the first `length` bytes, and the next one starts after `advance` bytes.
+    /// The message has `length` bytes, and the next one starts after `advance` bytes.
     Complete {
-        /// Bytes of the message.
+        /// Length of the message in bytes.
         length: usize,
-        /// Bytes of the message and its padding.
+        /// Length of the message and its padding in bytes.
         advance: usize,
     },
-    /// Not TURN: the stream cannot be followed any further.
+    /// Not TURN: the stream is out of step and has to be closed.
     Invalid,
 }
 
-/// Finds the end of the first message in what was read from a stream.
+/// Finds the end of the first message in the bytes read from a stream.
 #[must_use]
 pub fn next_frame(bytes: &[u8]) -> Frame {
     let &[first, _, high, low, ..] = bytes else { return Frame::Partial };
     let declared = usize::from(u16::from_be_bytes([high, low]));
     let length = match first {
-        0..=3 if declared.is_multiple_of(4) => STUN_HEADER + declared,
+        0..=3 if declared.is_multiple_of(4) => STUN_HEADER_LEN + declared,
         0x40..=0x7F => 4 + declared,
         _ => return Frame::Invalid,
     };

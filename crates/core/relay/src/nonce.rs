@@ -1,13 +1,13 @@
-//! Nonces that the server need not remember (RFC 8489, section 9.2).
+//! Nonces that the server does not have to remember (RFC 8489, section 9.2).
 //!
 //! ```text
 //! obMatJos2 | security features (4 base64 characters) | expiry (8 hex) | HMAC-SHA256 over all of it and the client's address (32 hex)
 //! ```
 //!
-//! The cookie and the features come first so that clients know the server does password algorithms. Since the code
-//! covers them, nobody on the way can take a feature away: the nonce would no longer be ours.
+//! The cookie and the features come first, so that clients know that the server supports password algorithms. The code covers
+//! them: an attacker on the path cannot remove a feature without making the nonce invalid.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use partyline_model::Timestamp;
 use subtle::ConstantTimeEq;
@@ -20,25 +20,30 @@ const PASSWORD_ALGORITHMS: &str = "gAAA";
 /// Bits 0 and 1, password algorithms and user name anonymity: `C0 00 00` in base64.
 const ANONYMITY: &str = "wAAA";
 
-/// Makes and checks nonces.
-#[derive(Debug)]
-pub(crate) struct Nonces {
+/// Issues and checks nonces.
+pub(crate) struct NonceIssuer {
     key: [u8; 32],
     features: &'static str,
     lifetime_s: u64,
 }
 
-impl Nonces {
+impl fmt::Debug for NonceIssuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NonceIssuer").field("lifetime_s", &self.lifetime_s).finish_non_exhaustive()
+    }
+}
+
+impl NonceIssuer {
     pub(crate) fn new(key: [u8; 32], anonymity: bool, lifetime_s: u64) -> Self {
         Self { key, features: if anonymity { ANONYMITY } else { PASSWORD_ALGORITHMS }, lifetime_s }
     }
 
-    /// A nonce for a client.
+    /// Returns a nonce for a client.
     pub(crate) fn issue(&self, now: Timestamp, client: IpAddr) -> String {
         self.signed(now.seconds().saturating_add(self.lifetime_s) as u32, client)
     }
 
-    /// Whether a nonce is ours, is that client's, and may still be used.
+    /// Returns true if this server issued the nonce to this client and it has not expired.
     pub(crate) fn is_fresh(&self, nonce: &str, now: Timestamp, client: IpAddr) -> bool {
         let at = COOKIE.len() + self.features.len();
         let Some(expiry) = nonce.get(at..at + 8).and_then(|hex| u32::from_str_radix(hex, 16).ok()) else {
@@ -58,7 +63,7 @@ impl Nonces {
     }
 }
 
-/// Whether a nonce says that the server does password algorithms.
+/// Returns true if a nonce says that the server supports password algorithms.
 pub(crate) fn offers_password_algorithms(nonce: &str) -> bool {
     nonce
         .strip_prefix(COOKIE)
@@ -74,25 +79,25 @@ mod tests {
     const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
     #[test]
-    fn a_nonce_serves_its_client_until_it_expires() {
-        let nonces = Nonces::new([7; 32], false, 60);
-        let nonce = nonces.issue(Timestamp(1_000_000), CLIENT);
-        assert!(nonces.is_fresh(&nonce, Timestamp(1_059_000), CLIENT));
-        assert!(!nonces.is_fresh(&nonce, Timestamp(1_060_000), CLIENT));
-        assert!(!nonces.is_fresh(&nonce, Timestamp(1_000_000), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2))));
-        assert!(!Nonces::new([8; 32], false, 60).is_fresh(&nonce, Timestamp(1_000_000), CLIENT));
+    fn nonce_is_valid_for_its_client_until_it_expires() {
+        let issuer = NonceIssuer::new([7; 32], false, 60);
+        let nonce = issuer.issue(Timestamp(1_000_000), CLIENT);
+        assert!(issuer.is_fresh(&nonce, Timestamp(1_059_000), CLIENT));
+        assert!(!issuer.is_fresh(&nonce, Timestamp(1_060_000), CLIENT));
+        assert!(!issuer.is_fresh(&nonce, Timestamp(1_000_000), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2))));
+        assert!(!NonceIssuer::new([8; 32], false, 60).is_fresh(&nonce, Timestamp(1_000_000), CLIENT));
     }
 
     #[test]
-    fn features_cannot_be_stripped() {
-        let nonces = Nonces::new([7; 32], true, 60);
-        let nonce = nonces.issue(Timestamp(0), CLIENT);
+    fn nonce_with_removed_features_is_invalid() {
+        let issuer = NonceIssuer::new([7; 32], true, 60);
+        let nonce = issuer.issue(Timestamp(0), CLIENT);
         assert!(offers_password_algorithms(&nonce));
         let stripped = nonce.replacen(ANONYMITY, "AAAA", 1);
         assert!(!offers_password_algorithms(&stripped));
-        assert!(!nonces.is_fresh(&stripped, Timestamp(0), CLIENT));
+        assert!(!issuer.is_fresh(&stripped, Timestamp(0), CLIENT));
         for garbage in ["", "obMatJos2", "obMatJos2gAAAzzzzzzzz", "é".repeat(30).as_str()] {
-            assert!(!nonces.is_fresh(garbage, Timestamp(0), CLIENT));
+            assert!(!issuer.is_fresh(garbage, Timestamp(0), CLIENT));
         }
     }
 }

@@ -1,326 +1,560 @@
-//! The relay as one machine: packets and time in, packets and wishes out.
-//!
-//! After each input, poll [`Relay::poll_transmit`] and [`Relay::poll_event`] until both are dry. The packet path does not
-//! queue: [`Relay::handle_client`] and [`Relay::handle_peer`] return at once where to send which part of the buffer.
+//! The server as one state machine: packets and time in, packets and socket requests out.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
-    net::{IpAddr, SocketAddr},
-    ops::Range,
+    collections::VecDeque,
+    net::SocketAddr,
+    ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 use partyline_model::Now;
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore, SeedableRng},
 };
-use slab::Slab;
+use stun_rs::{
+    MessageMethod, TransactionId,
+    attributes::turn::LifeTime,
+    methods::{ALLOCATE, BINDING, CHANNEL_BIND, CREATE_PERMMISSION, REFRESH},
+};
+use tracing::{debug, trace};
 
 use crate::{
-    Listener, RelayAddress, Settings,
-    allocation::{Allocation, Client, ClientTransport, RelaySocket},
-    counters::Counters,
-    credentials::{Credentials, Refusal},
+    allocate::{self, AllocateRequest},
+    allocation::{Allocation, Pending},
+    allocations::Allocations,
+    binding,
+    channel::BindError,
+    classic::ClassicRequest,
+    client::{Client, ClientTransport, RelaySocket},
+    counters::{Counters, DropReason, Refusal},
+    credentials::{Credentials, Identity},
+    event::{Event, Forward, Transmit},
+    forward::Forwarder,
     frame::{self, Class, Packet},
-    limit::{Bucket, Rate, SourceLimit, neighbourhood},
-    request::{NotARequest, Reply, Request},
+    listeners::Listeners,
+    rejection::Rejection,
+    relayed_addresses::RelayedAddresses,
+    request::{NotARequest, Request},
+    response::Response,
+    settings::{Listener, RelayAddress, Settings},
+    source::SourceLimiter,
 };
 
-/// Where a packet goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Forward {
-    /// Consumed: it was a control message, or dropped and counted.
-    Consumed,
-    /// From a relayed address to a peer.
-    ToPeer {
-        /// The socket to send from.
-        socket: RelaySocket,
-        /// The address to send to.
-        peer: SocketAddr,
-        /// The part of the packet's buffer to send.
-        range: Range<usize>,
-    },
-    /// To a client.
-    ToClient {
-        /// To whom.
-        client: Client,
-        /// The part of the packet's buffer to send.
-        range: Range<usize>,
-    },
-}
+/// The lifetime of an allocation whose client asks for less, in seconds (RFC 8656, section 3.2).
+const DEFAULT_LIFETIME_S: u64 = 600;
+/// Attempts to bind a socket before an allocation is refused.
+const MAX_BIND_ATTEMPTS: u8 = 8;
+/// The channel numbers that can be bound. RFC 8656 ends them at 0x4FFF, but RFC 5766, which many clients still follow, at
+/// 0x7FFF. Nothing else at a TURN server's port begins with those bytes.
+const CHANNEL_NUMBERS: RangeInclusive<u16> = 0x4000..=0x7FFF;
 
-/// A control message to send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transmit {
-    /// Over which transport; the listener may be another than the request came in on (RFC 5780).
-    pub transport: ClientTransport,
-    /// The address to send to.
-    pub destination: SocketAddr,
-    /// The message.
-    pub payload: Vec<u8>,
-}
+/// What a TURN request led to: a response, or `None` if there will be one once the sockets are bound.
+type Outcome = Result<Option<Response>, Rejection>;
 
-/// A wish for the owner of the sockets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// Bind a socket, then call [`Relay::handle_socket_opened`].
-    OpenSocket {
-        /// What to call it.
-        socket: RelaySocket,
-        /// The local address to bind it to.
-        address: SocketAddr,
-    },
-    /// Close the socket.
-    CloseSocket {
-        /// Which.
-        socket: RelaySocket,
-    },
-}
-
-/// The relay's state.
+/// A TURN and STUN server without sockets.
+///
+/// After each input, poll [`Self::poll_transmit`] and [`Self::poll_event`] until both return `None`. The packet path does
+/// not queue: [`Self::handle_client`] and [`Self::handle_peer`] return at once where to send which part of the buffer.
 #[derive(Debug)]
 pub struct Relay {
-    pub(crate) settings: Settings,
-    pub(crate) listeners: Vec<Listener>,
-    /// IPv4, IPv6.
-    pub(crate) addresses: [Option<RelayAddress>; 2],
-    pub(crate) credentials: Credentials,
-    pub(crate) allocations: Slab<Allocation>,
-    pub(crate) clients: HashMap<Client, usize, FixedState>,
-    /// Public relayed addresses.
-    pub(crate) relayed: HashMap<SocketAddr, RelaySocket, FixedState>,
-    pub(crate) per_user: HashMap<String, usize, FixedState>,
-    pub(crate) per_address: HashMap<IpAddr, usize, FixedState>,
-    /// When each allocation ends.
-    pub(crate) ends: BTreeSet<(u64, usize)>,
-    pub(crate) bandwidth: Bucket,
-    pub(crate) bandwidth_rate: Option<Rate>,
-    pub(crate) allocation_rate: Option<Rate>,
-    pub(crate) strangers: SourceLimit,
-    pub(crate) rng: ChaCha8Rng,
-    pub(crate) hasher: FixedState,
-    pub(crate) counters: Counters,
-    epoch: Instant,
+    settings: Settings,
+    listeners: Listeners,
+    credentials: Credentials,
+    allocations: Allocations,
+    forwarder: Forwarder,
+    /// Limits answers to clients without an allocation.
+    sources: SourceLimiter,
+    counters: Counters,
     transmits: VecDeque<Transmit>,
-    pub(crate) events: VecDeque<Event>,
+    rng: ChaCha8Rng,
+    hasher: FixedState,
 }
 
 impl Relay {
-    /// A relay without allocations. Listeners are addressed by their index; at most one relay address per family counts.
+    /// Creates a server without allocations. Clients name listeners by their index. Of the relay addresses, the first of each
+    /// family counts. The seed must be secret and fresh.
     #[must_use]
-    pub fn new(
-        now: Now,
-        settings: Settings,
-        listeners: Vec<Listener>,
-        relay: &[RelayAddress],
-        seed: [u8; 32],
-    ) -> Self {
+    pub fn new(settings: Settings, listeners: Vec<Listener>, relay: &[RelayAddress], seed: [u8; 32]) -> Self {
         let mut rng = ChaCha8Rng::from_seed(seed);
         let hasher = FixedState::with_seed(rng.next_u64());
         let mut nonce_key = [0; 32];
         rng.fill_bytes(&mut nonce_key);
-        let of_family = |v6: bool| relay.iter().find(|address| address.public.is_ipv6() == v6).copied();
-        let quotas = &settings.quotas;
+        let mut forwarder_seed = [0; 32];
+        rng.fill_bytes(&mut forwarder_seed);
+        let forwarder_rng = ChaCha8Rng::from_seed(forwarder_seed);
+        let relayed = RelayedAddresses::new(relay, settings.ports.clone(), &hasher);
+        debug!(count = listeners.len(), ?relay, ports = ?settings.ports, "relay created");
         Self {
             credentials: Credentials::new(&settings, nonce_key, rng.next_u64()),
-            addresses: [of_family(false), of_family(true)],
-            bandwidth_rate: quotas.bandwidth.map(|rate| Rate::new(rate, 1)),
-            allocation_rate: quotas.bandwidth_per_allocation.map(|rate| Rate::new(rate, 1)),
-            strangers: SourceLimit::new(quotas.unauthenticated_per_second, rng.next_u64()),
+            allocations: Allocations::new(relayed, &hasher),
+            forwarder: Forwarder::new(&settings.quotas, settings.peers.allow_private, forwarder_rng),
+            sources: SourceLimiter::new(settings.quotas.unauthenticated_per_second, rng.next_u64()),
             settings,
-            listeners,
-            allocations: Slab::new(),
-            clients: HashMap::with_hasher(hasher.clone()),
-            relayed: HashMap::with_hasher(hasher.clone()),
-            per_user: HashMap::with_hasher(hasher.clone()),
-            per_address: HashMap::with_hasher(hasher.clone()),
-            ends: BTreeSet::new(),
-            bandwidth: Bucket::default(),
+            listeners: Listeners::new(listeners),
+            counters: Counters::default(),
+            transmits: VecDeque::new(),
             rng,
             hasher,
-            counters: Counters::default(),
-            epoch: now.instant,
-            transmits: VecDeque::new(),
-            events: VecDeque::new(),
         }
     }
 
-    /// A datagram or stream frame from a client.
+    /// Handles a datagram or stream frame from a client.
     pub fn handle_client(&mut self, now: Now, client: Client, packet: &mut Packet<'_>) -> Forward {
-        match frame::classify(packet.bytes()) {
-            Class::Channel => self.forward_channel(now, client, packet),
-            Class::Send => self.forward_send(now, client, packet),
-            Class::Stun => self.control(now, client, packet.bytes()),
-            Class::Classic => self.classic(now, client, packet.bytes()),
-            Class::Unknown => self.malformed(),
-        }
-    }
-
-    /// A client's connection is gone, and its allocation with it (RFC 8656, section 4).
-    pub fn handle_disconnect(&mut self, client: Client) {
-        if let Some(&allocation) = self.clients.get(&client) {
-            self.remove(allocation);
-        }
-    }
-
-    /// Ends the allocations whose time is over.
-    pub fn handle_timeout(&mut self, now: Now) {
-        let now_ns = self.ns(now);
-        while let Some(&(end, allocation)) = self.ends.first() {
-            if end > now_ns {
-                break;
+        let tables = (&mut self.allocations, &self.listeners);
+        let result = match frame::classify(packet.bytes()) {
+            Class::ChannelData => self.forwarder.forward_channel_data(now.instant, tables, client, packet),
+            Class::SendIndication => {
+                self.forwarder.forward_send_indication(now.instant, tables, client, packet)
             }
-            self.remove(allocation);
+            Class::Stun => self.handle_stun(now, client, packet.bytes()).map(|()| Forward::Consumed),
+            Class::Classic => self.handle_classic(now, client, packet.bytes()).map(|()| Forward::Consumed),
+            Class::Unknown => Err(DropReason::Malformed),
+        };
+        result.unwrap_or_else(|reason| self.drop_packet(client.address, reason))
+    }
+
+    /// Handles a datagram that a peer sent to a relayed address.
+    pub fn handle_peer(
+        &mut self,
+        now: Now,
+        socket: RelaySocket,
+        peer: SocketAddr,
+        packet: &mut Packet<'_>,
+    ) -> Forward {
+        let result =
+            self.forwarder.forward_from_peer(now.instant, &mut self.allocations, socket, peer, packet);
+        result.unwrap_or_else(|reason| self.drop_packet(peer, reason))
+    }
+
+    /// Handles the end of a client's connection, which ends its allocation (RFC 8656, section 4).
+    pub fn handle_disconnect(&mut self, client: Client) {
+        if let Some(at) = self.allocations.find(client) {
+            self.allocations.remove(at, "client disconnected");
         }
     }
 
-    /// When [`Self::handle_timeout`] wants to be called.
+    /// Handles the answer to [`Event::OpenSocket`]: the socket is bound, or could not be.
+    pub fn handle_socket_opened(&mut self, now: Now, socket: RelaySocket, bound: bool) {
+        let (at, v6) = (socket.allocation(), socket.is_v6());
+        let Some(allocation) = self.allocations.get_mut(at) else { return };
+        let (is_additional, is_open) =
+            (v6 && allocation.relayed[0].is_some(), allocation.relayed[usize::from(v6)].is_some());
+        let Some(pending) = allocation.pending.as_mut().filter(|_| is_open) else { return };
+        pending.sockets = pending.sockets.saturating_sub(1);
+        if bound || self.retry_socket(at, v6) {
+            return self.answer_if_ready(now.instant, at);
+        }
+        if is_additional {
+            if let Some(allocation) = self.allocations.get_mut(at) {
+                allocation.additional_error = Some(Refusal::InsufficientCapacity);
+            }
+            return self.answer_if_ready(now.instant, at);
+        }
+        self.abandon(at);
+    }
+
+    /// Handles the expiry of allocations.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.allocations.expire(now.instant);
+    }
+
+    /// Returns the moment to call [`Self::handle_timeout`], if any.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.ends.first().map(|(end, _)| self.epoch + Duration::from_nanos(*end))
+        self.allocations.poll_timeout()
     }
 
-    /// The next control message to send.
+    /// Returns the next response to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
     }
 
-    /// The next wish.
+    /// Returns the next request to the owner of the sockets.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.allocations.poll_event()
     }
 
-    /// Counters.
+    /// Returns the counters.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        Counters { allocations_active: self.allocations.len() as u64, ..self.counters }
+        let (packets, bytes) = self.forwarder.relayed();
+        Counters { allocations_active: self.allocations.len() as u64, packets, bytes, ..self.counters }
     }
 
-    pub(crate) fn ns(&self, now: Now) -> u64 {
-        now.instant.saturating_duration_since(self.epoch).as_nanos() as u64
-    }
-
-    pub(crate) fn transaction(&mut self) -> [u8; 12] {
-        let mut id = [0; 12];
-        self.rng.fill_bytes(&mut id);
-        id
-    }
-
-    pub(crate) fn malformed(&mut self) -> Forward {
-        self.counters.dropped.malformed += 1;
-        Forward::Consumed
-    }
-
-    pub(crate) fn reply(&mut self, client: Client, reply: Reply) {
-        if let Some(payload) = reply.encode() {
-            self.transmits.push_back(Transmit {
-                transport: client.transport,
-                destination: client.address,
-                payload,
-            });
-        }
-    }
-
-    pub(crate) fn transmit(&mut self, transport: ClientTransport, destination: SocketAddr, payload: Vec<u8>) {
-        self.transmits.push_back(Transmit { transport, destination, payload });
-    }
-
-    /// Whether a stranger may have another answer now; counts where not.
-    pub(crate) fn admits(&mut self, now: Now, client: Client) -> bool {
-        let admitted = self.strangers.take(self.ns(now), client.address.ip());
-        if !admitted {
-            self.counters.dropped.rate_limited += 1;
-        }
-        admitted
-    }
-
-    /// A STUN message that is no Send indication.
-    fn control(&mut self, now: Now, client: Client, bytes: &[u8]) -> Forward {
-        // Whoever has an allocation has shown credentials; all others share a rate by address before anything is parsed.
-        let standing = self.clients.get(&client).copied();
-        if standing.is_none() && !self.admits(now, client) {
-            return Forward::Consumed;
+    /// Handles any STUN message but a Send indication. Every method is dispatched here.
+    fn handle_stun(&mut self, now: Now, client: Client, bytes: &[u8]) -> Result<(), DropReason> {
+        // A client with an allocation has authenticated itself; all others share a rate limit by address before anything
+        // is parsed.
+        let own = self.allocations.find(client);
+        if own.is_none() {
+            self.take_answer(now.instant, client)?;
         }
         let request = match Request::decode(bytes) {
             Ok(request) => request,
-            Err(NotARequest::Indication) => return Forward::Consumed,
-            Err(NotARequest::Garbage) => return self.malformed(),
-            Err(NotARequest::Broken { method, id }) => {
-                if standing.is_none() || self.admits(now, client) {
-                    let method = stun_rs::MessageType::from(method).method();
-                    self.reply(client, Reply::error(method, id.into(), 400));
+            Err(NotARequest::Indication) => {
+                trace!(client = %client.address, "indication ignored");
+                return Ok(());
+            }
+            Err(NotARequest::Invalid) => return Err(DropReason::Malformed),
+            Err(NotARequest::Malformed { method, id }) => {
+                if own.is_some() {
+                    self.take_answer(now.instant, client)?;
                 }
-                return Forward::Consumed;
+                let method = stun_rs::MessageType::from(method).method();
+                let rejection = Refusal::BadRequest.because("malformed attributes");
+                let response = self.reject(client, method, id.into(), &rejection);
+                self.send(client, response);
+                return Ok(());
             }
         };
         self.counters.requests += 1;
         match request.method() {
-            stun_rs::methods::BINDING => self.binding(client, &request),
-            method if is_turn(method) => self.authenticated(now, client, &request, standing),
-            _ => return self.malformed(),
+            BINDING => {
+                self.handle_binding(client, &request);
+                Ok(())
+            }
+            ALLOCATE | REFRESH | CREATE_PERMMISSION | CHANNEL_BIND => {
+                self.handle_turn(now, client, &request, own)
+            }
+            _ => Err(DropReason::Malformed),
         }
-        Forward::Consumed
     }
 
-    fn authenticated(&mut self, now: Now, client: Client, request: &Request<'_>, standing: Option<usize>) {
-        let username =
-            standing.and_then(|at| self.allocations.get(at)).map(|allocation| &*allocation.username);
-        let fingerprint = request.has_fingerprint();
-        let source = client.address.ip();
-        let reply = match self.credentials.check(now, request, source, username) {
+    fn handle_binding(&mut self, client: Client, request: &Request<'_>) {
+        let has_fingerprint = request.has_fingerprint();
+        match binding::answer(&self.listeners, client, request) {
+            Ok(answer) => {
+                self.counters.bindings += 1;
+                trace!(client = %client.address, destination = %answer.destination, "binding answered");
+                if let Some(payload) = answer.response.fingerprint(has_fingerprint).encode() {
+                    self.transmit(answer.transport, answer.destination, payload);
+                }
+            }
+            Err(rejection) => {
+                let response = self.reject(client, BINDING, request.id(), &rejection);
+                self.send(client, response.fingerprint(has_fingerprint));
+            }
+        }
+    }
+
+    /// Handles a Binding request of RFC 3489.
+    fn handle_classic(&mut self, now: Now, client: Client, bytes: &[u8]) -> Result<(), DropReason> {
+        let ClientTransport::Udp(index) = client.transport else { return Err(DropReason::Malformed) };
+        let request = ClassicRequest::decode(bytes).ok_or(DropReason::Malformed)?;
+        self.take_answer(now.instant, client)?;
+        self.counters.requests += 1;
+        if let Some((from, payload)) = request.answer(&self.listeners, index, client.address) {
+            self.counters.bindings += 1;
+            trace!(client = %client.address, "classic binding answered");
+            self.transmit(ClientTransport::Udp(from), client.address, payload);
+        }
+        Ok(())
+    }
+
+    /// Authenticates a TURN request and answers it, with what the request was signed with.
+    fn handle_turn(
+        &mut self,
+        now: Now,
+        client: Client,
+        request: &Request<'_>,
+        own: Option<usize>,
+    ) -> Result<(), DropReason> {
+        let (method, id) = (request.method(), request.id());
+        let owner = own.and_then(|at| self.allocations.get(at)).map(|allocation| &*allocation.username);
+        let response = match self.credentials.authenticate(now, request, client.address.ip(), owner) {
             Ok(identity) => {
                 let signature = identity.signature.clone();
-                let reply = match request.method() {
-                    stun_rs::methods::ALLOCATE => self.allocate(now, client, request, identity, standing),
-                    _ => self.manage(now, request, &identity, standing),
-                };
-                reply.map(|reply| reply.signed(signature))
-            }
-            Err(refusal) => {
-                if matches!(refusal, Refusal::Unauthenticated { wrong: true }) {
-                    self.counters.refused.unauthenticated += 1;
+                match self.handle_authenticated(now.instant, client, request, identity, own) {
+                    Ok(Some(response)) => response.signed(signature),
+                    Ok(None) => return Ok(()),
+                    Err(rejection) => self.reject(client, method, id, &rejection).signed(signature),
                 }
-                let admitted = standing.is_none() || self.admits(now, client);
-                admitted.then(|| self.credentials.refuse(now, request, source, refusal))
+            }
+            Err(rejection) => {
+                if own.is_some() {
+                    self.take_answer(now.instant, client)?;
+                }
+                let response = self.reject(client, method, id, &rejection);
+                if rejection.refusal.is_challenge() {
+                    self.credentials.add_challenge(response, now, client.address.ip())
+                } else {
+                    response
+                }
             }
         };
-        if let Some(reply) = reply {
-            self.reply(client, reply.fingerprint(fingerprint));
+        self.send(client, response.fingerprint(request.has_fingerprint()));
+        Ok(())
+    }
+
+    fn handle_authenticated(
+        &mut self,
+        now: Instant,
+        client: Client,
+        request: &Request<'_>,
+        identity: Identity,
+        own: Option<usize>,
+    ) -> Outcome {
+        let allocation = own.and_then(|at| Some((at, self.allocations.get(at)?)));
+        if request.method() == ALLOCATE {
+            return match allocation {
+                Some((_, allocation)) => retransmitted(allocation, request.id(), now),
+                None => self.allocate(now, client, request, identity),
+            };
+        }
+        let Some((at, allocation)) = allocation else {
+            return Err(Refusal::AllocationMismatch.because("no allocation"));
+        };
+        if allocation.pending.is_some() {
+            return Ok(None);
+        }
+        if *allocation.username != *identity.username {
+            return Err(Refusal::WrongCredentials.because("allocation of another user"));
+        }
+        Rejection::unless_understood(request.not_understood(&[]))?;
+        let success = Response::success(request.method(), request.id());
+        match request.method() {
+            REFRESH => {
+                self.refresh(now, at, request).map(|lifetime_s| success.with(LifeTime::new(lifetime_s)))
+            }
+            CREATE_PERMMISSION => self.create_permission(now, at, request).map(|()| success),
+            _ => self.bind_channel(now, at, request).map(|()| success),
+        }
+        .map(Some)
+    }
+
+    /// Creates an allocation (RFC 8656, section 7.2). It is answered once its sockets are bound.
+    fn allocate(
+        &mut self,
+        now: Instant,
+        client: Client,
+        request: &Request<'_>,
+        identity: Identity,
+    ) -> Outcome {
+        let wanted = AllocateRequest::parse(request)?;
+        if !self.allocations.relayed.supports(wanted.v6) {
+            return Err(Refusal::AddressFamilyNotSupported.because("no relay address of this family"));
+        }
+        self.allocations.check_quotas(&self.settings.quotas, &identity.username, client.address)?;
+        let pending = Pending {
+            signature: identity.signature,
+            fingerprint: request.has_fingerprint(),
+            even_port: wanted.even_port,
+            sockets: 0,
+            attempts: MAX_BIND_ATTEMPTS,
+        };
+        let expires = now + self.lifetime(request);
+        let allocation =
+            Allocation::new(client, &identity.username, request.id(), expires, &self.hasher, pending);
+        let at = self.allocations.insert(allocation);
+        if !self.allocations.open_socket(at, wanted.v6, &mut self.rng) {
+            return Err(self.allocations.abandon(at));
+        }
+        if wanted.additional_v6 {
+            self.open_additional(at);
+        }
+        Ok(None)
+    }
+
+    /// Opens the IPv6 address in addition to the IPv4 one, or notes why not.
+    fn open_additional(&mut self, at: usize) {
+        let error = if !self.allocations.relayed.supports(true) {
+            Some(Refusal::AddressFamilyNotSupported)
+        } else if !self.allocations.open_socket(at, true, &mut self.rng) {
+            Some(Refusal::InsufficientCapacity)
+        } else {
+            None
+        };
+        if let Some(allocation) = self.allocations.get_mut(at) {
+            allocation.additional_error = error;
         }
     }
 
-    /// Ends an allocation: its sockets are to be closed and its places in all tables are free.
-    pub(crate) fn remove(&mut self, at: usize) {
-        let Some(allocation) = self.allocations.try_remove(at) else { return };
-        self.ends.remove(&(allocation.expires_ns, at));
-        self.clients.remove(&allocation.client);
-        for address in allocation.relayed.into_iter().flatten() {
-            self.relayed.remove(&address);
-            self.events.push_back(Event::CloseSocket { socket: RelaySocket::new(at, address.is_ipv6()) });
+    /// Replaces a port that turned out to be taken by another program. Returns false after too many attempts.
+    fn retry_socket(&mut self, at: usize, v6: bool) -> bool {
+        self.allocations.forget_socket(at, v6);
+        let pending = self.allocations.get_mut(at).and_then(|allocation| allocation.pending.as_mut());
+        let Some(pending) = pending else { return false };
+        pending.attempts = pending.attempts.saturating_sub(1);
+        debug!(attempts_left = pending.attempts, reason = "port is taken", "relayed address not bound");
+        pending.attempts > 0 && self.allocations.open_socket(at, v6, &mut self.rng)
+    }
+
+    fn answer_if_ready(&mut self, now: Instant, at: usize) {
+        let Some(allocation) = self.allocations.get_mut(at) else { return };
+        let Some(pending) = allocation.pending.take_if(|pending| pending.sockets == 0) else { return };
+        let client = allocation.client;
+        debug!(client = %client.address, relayed = ?allocation.relayed, "allocation created");
+        let response = allocate::success_response(allocation, now);
+        self.counters.allocations_created += 1;
+        let Pending { signature, fingerprint, .. } = *pending;
+        self.send(client, response.signed(signature).fingerprint(fingerprint));
+    }
+
+    /// Refuses an allocation for which no socket could be bound.
+    fn abandon(&mut self, at: usize) {
+        let Some(allocation) = self.allocations.get_mut(at) else { return };
+        let (client, id, pending) = (allocation.client, allocation.transaction, allocation.pending.take());
+        let rejection = self.allocations.abandon(at);
+        let response = self.reject(client, ALLOCATE, id, &rejection);
+        if let Some(Pending { signature, fingerprint, .. }) = pending.map(|pending| *pending) {
+            self.send(client, response.signed(signature).fingerprint(fingerprint));
         }
-        decrement(&mut self.per_user, crate::credentials::quota_name(&allocation.username));
-        decrement(&mut self.per_address, &neighbourhood(allocation.client.address.ip()));
+    }
+
+    /// Refreshes or deletes an allocation, or one of its two relayed addresses (RFC 8656, section 8.2). Returns the
+    /// remaining lifetime in seconds.
+    fn refresh(&mut self, now: Instant, at: usize, request: &Request<'_>) -> Result<u32, Rejection> {
+        let deletes = request.lifetime_s() == Some(0);
+        if let (Some(v6), Some(allocation)) = (request.requests_v6(), self.allocations.get(at)) {
+            let relayed = allocation.relayed;
+            if relayed[usize::from(v6)].is_none() {
+                return Err(Refusal::PeerAddressFamilyMismatch.because("no relayed address of this family"));
+            }
+            if deletes && relayed[usize::from(!v6)].is_some() {
+                debug!(relayed = ?relayed[usize::from(v6)], reason = "client request", "relayed address deleted");
+                self.allocations.close_socket(at, v6);
+                return Ok(0);
+            }
+        }
+        if deletes {
+            self.allocations.remove(at, "client request");
+            return Ok(0);
+        }
+        let lifetime = self.lifetime(request);
+        self.allocations.set_expiry(at, now + lifetime);
+        trace!(lifetime_s = lifetime.as_secs(), "allocation refreshed");
+        Ok(u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX))
+    }
+
+    /// Installs or refreshes permissions (RFC 8656, section 10.2).
+    fn create_permission(&mut self, now: Instant, at: usize, request: &Request<'_>) -> Result<(), Rejection> {
+        let peers =
+            request.all(|attribute| attribute.as_xor_peer_address().ok().map(|peer| *peer.socket_address()));
+        if peers.is_empty() {
+            return Err(Refusal::BadRequest.because("XOR-PEER-ADDRESS is missing"));
+        }
+        peers.iter().try_for_each(|peer| self.check_peer(at, *peer))?;
+        let max = self.settings.quotas.peers_per_allocation;
+        let allocation = self.allocations.get_mut(at);
+        if !allocation.is_some_and(|allocation| allocation.permit(&peers, max, now)) {
+            return Err(Refusal::InsufficientCapacity.because("permissions per allocation"));
+        }
+        debug!(?peers, "permissions installed");
+        Ok(())
+    }
+
+    /// Binds a channel or refreshes its binding (RFC 8656, section 12.2).
+    fn bind_channel(&mut self, now: Instant, at: usize, request: &Request<'_>) -> Result<(), Rejection> {
+        let channel =
+            request.find(|attribute| attribute.as_channel_number().ok().map(|channel| channel.number()));
+        let peer =
+            request.find(|attribute| attribute.as_xor_peer_address().ok().map(|peer| *peer.socket_address()));
+        let (Some(channel), Some(peer)) = (channel, peer) else {
+            return Err(Refusal::BadRequest.because("CHANNEL-NUMBER or XOR-PEER-ADDRESS is missing"));
+        };
+        if !CHANNEL_NUMBERS.contains(&channel) {
+            return Err(Refusal::BadRequest.because("channel number out of range"));
+        }
+        self.check_peer(at, peer)?;
+        let max = self.settings.quotas.peers_per_allocation;
+        let allocation = self
+            .allocations
+            .get_mut(at)
+            .ok_or_else(|| Refusal::AllocationMismatch.because("no allocation"))?;
+        match allocation.bind_channel(channel, peer, max, now) {
+            Ok(()) => {
+                debug!(channel, %peer, "channel bound");
+                Ok(())
+            }
+            Err(BindError::Conflict) => {
+                Err(Refusal::BadRequest.because("channel or peer is bound otherwise"))
+            }
+            Err(BindError::Full) => Err(Refusal::InsufficientCapacity.because("channels per allocation")),
+        }
+    }
+
+    /// Checks that the allocation has an address of the peer's family, and that the operator allows the peer.
+    fn check_peer(&self, at: usize, peer: SocketAddr) -> Result<(), Rejection> {
+        if self.allocations.get(at).and_then(|allocation| allocation.relayed_for(peer.ip())).is_none() {
+            return Err(Refusal::PeerAddressFamilyMismatch.because("no relayed address of the peer's family"));
+        }
+        if self.allocations.relayed.is_relay_ip(peer.ip()) || self.settings.peers.permits(peer.ip()) {
+            return Ok(());
+        }
+        Err(Refusal::Forbidden.because("peer address denied by the operator"))
+    }
+
+    /// Returns the lifetime that a request gets (RFC 8656, section 7.2).
+    fn lifetime(&self, request: &Request<'_>) -> Duration {
+        let max = self.settings.max_lifetime.as_secs().max(DEFAULT_LIFETIME_S);
+        let seconds = request.lifetime_s().map_or(DEFAULT_LIFETIME_S, u64::from);
+        Duration::from_secs(seconds.clamp(DEFAULT_LIFETIME_S, max))
+    }
+
+    /// Takes one answer out of the rate limit of a client's address.
+    fn take_answer(&mut self, now: Instant, client: Client) -> Result<(), DropReason> {
+        let granted = self.sources.take(now, client.address.ip());
+        granted.then_some(()).ok_or(DropReason::RateLimited)
+    }
+
+    /// Counts and logs a refusal, and returns the error response. Every error response is made here.
+    fn reject(
+        &mut self,
+        client: Client,
+        method: MessageMethod,
+        id: TransactionId,
+        rejection: &Rejection,
+    ) -> Response {
+        let Rejection { refusal, reason, unknown } = rejection;
+        self.counters.refused.count(*refusal);
+        debug!(
+            client = %client.address,
+            method = method_name(method),
+            code = refusal.code(),
+            refusal = refusal.label(),
+            reason,
+            unknown = ?unknown,
+            "request refused"
+        );
+        Response::error(method, id, rejection)
+    }
+
+    fn send(&mut self, client: Client, response: Response) {
+        if let Some(payload) = response.encode() {
+            self.transmit(client.transport, client.address, payload);
+        }
+    }
+
+    fn transmit(&mut self, transport: ClientTransport, destination: SocketAddr, payload: Vec<u8>) {
+        self.transmits.push_back(Transmit { transport, destination, payload });
+    }
+
+    fn drop_packet(&mut self, source: SocketAddr, reason: DropReason) -> Forward {
+        self.counters.dropped.count(reason);
+        trace!(%source, reason = reason.label(), "packet dropped");
+        Forward::Consumed
     }
 }
 
-fn is_turn(method: stun_rs::MessageMethod) -> bool {
-    use stun_rs::methods::{ALLOCATE, CHANNEL_BIND, CREATE_PERMMISSION, REFRESH};
-    [ALLOCATE, REFRESH, CREATE_PERMMISSION, CHANNEL_BIND].contains(&method)
+/// Answers an Allocate request of a client that has an allocation: a retransmission gets the same response again, any other
+/// request 437 (RFC 8656, section 7.2).
+fn retransmitted(allocation: &Allocation, id: TransactionId, now: Instant) -> Outcome {
+    if allocation.transaction != id {
+        return Err(Refusal::AllocationMismatch.because("client already has an allocation"));
+    }
+    Ok(allocation.pending.is_none().then(|| allocate::success_response(allocation, now)))
 }
 
-/// Counts one less; what counts nothing is forgotten, so that the table holds the living only.
-fn decrement<K, Q>(counts: &mut HashMap<K, usize, FixedState>, key: &Q)
-where
-    K: std::hash::Hash + Eq,
-    Q: std::hash::Hash + hashbrown::Equivalent<K> + ?Sized,
-{
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
+/// Returns the method's name for the log.
+const fn method_name(method: MessageMethod) -> &'static str {
+    match method {
+        BINDING => "binding",
+        ALLOCATE => "allocate",
+        REFRESH => "refresh",
+        CREATE_PERMMISSION => "create_permission",
+        CHANNEL_BIND => "channel_bind",
+        _ => "unknown",
     }
 }

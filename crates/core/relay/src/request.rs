@@ -1,33 +1,28 @@
-//! A STUN request as the server reads it, and the reply to it.
+//! A STUN request as the server reads it (RFC 8489, section 6.3).
 
 use stun_rs::{
-    AddressFamily, MessageClass, MessageDecoder, MessageEncoder, MessageMethod, StunAttribute, StunMessage,
-    StunMessageBuilder, TransactionId,
-    attributes::stun::{ErrorCode, Software, UnknownAttributes},
+    AddressFamily, MessageDecoder, MessageMethod, StunAttribute, StunMessage, TransactionId,
+    attributes::turn::LifeTime,
 };
 
-use crate::integrity::{self, Integrity, Seal};
+use crate::integrity::{self, IntegrityAttribute};
 
-/// Room for the largest reply: two nonces' worth of text and a padding as long as the request's.
-const REPLY: usize = 4096;
-const SOFTWARE: &str = "Partyline";
-
-/// A request, decoded.
+/// A decoded request.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     raw: &'a [u8],
     message: StunMessage,
 }
 
-/// Why bytes are no request.
+/// Why a message is not a request that can be processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotARequest {
-    /// An indication: nothing to answer.
+    /// An indication, which is never answered.
     Indication,
-    /// A request whose attributes are broken: to be answered with 400.
-    Broken { method: u16, id: [u8; 12] },
-    /// No STUN, a response, or a wrong fingerprint.
-    Garbage,
+    /// A request with malformed attributes, to be answered with 400.
+    Malformed { method: u16, id: [u8; 12] },
+    /// Not STUN, a response, or a wrong fingerprint.
+    Invalid,
 }
 
 impl<'a> Request<'a> {
@@ -36,21 +31,21 @@ impl<'a> Request<'a> {
         let (Some(&[high, low, a, b]), Some(Ok(id))) =
             (raw.first_chunk(), raw.get(8..20).map(TryFrom::try_from))
         else {
-            return Err(NotARequest::Garbage);
+            return Err(NotARequest::Invalid);
         };
         let complete = usize::from(u16::from_be_bytes([a, b])) + 20 == raw.len();
         if !complete || integrity::fingerprint(raw) == Some(false) {
-            return Err(NotARequest::Garbage);
+            return Err(NotARequest::Invalid);
         }
         // The class is in bits 4 and 8 of the type (RFC 8489, section 5).
         match (high & 0x01, low & 0x10) {
             (0, 0) => {}
             (0, _) => return Err(NotARequest::Indication),
-            _ => return Err(NotARequest::Garbage),
+            _ => return Err(NotARequest::Invalid),
         }
         let method = u16::from_be_bytes([high, low]);
         let (message, _) =
-            MessageDecoder::default().decode(raw).map_err(|_| NotARequest::Broken { method, id })?;
+            MessageDecoder::default().decode(raw).map_err(|_| NotARequest::Malformed { method, id })?;
         Ok(Self { raw, message })
     }
 
@@ -62,25 +57,28 @@ impl<'a> Request<'a> {
         *self.message.transaction_id()
     }
 
-    pub(crate) fn seal(&self) -> Option<Seal<'a>> {
-        integrity::find(self.raw)
+    /// Returns the integrity attribute that counts, if there is one.
+    pub(crate) fn integrity(&self) -> Option<IntegrityAttribute<'a>> {
+        integrity::find_integrity(self.raw)
     }
 
     pub(crate) fn has_fingerprint(&self) -> bool {
         integrity::fingerprint(self.raw).is_some()
     }
 
-    /// The first attribute for which `pick` answers; later ones of a kind do not count (RFC 8489, section 14).
+    /// Returns what `pick` makes of the first attribute that it accepts; later ones of a kind do not count (RFC 8489,
+    /// section 14).
     pub(crate) fn find<T>(&self, pick: impl Fn(&StunAttribute) -> Option<T>) -> Option<T> {
         self.message.attributes().iter().find_map(pick)
     }
 
-    /// All attributes for which `pick` answers.
+    /// Returns what `pick` makes of all attributes that it accepts.
     pub(crate) fn all<T>(&self, pick: impl Fn(&StunAttribute) -> Option<T>) -> Vec<T> {
         self.message.attributes().iter().filter_map(pick).collect()
     }
 
-    /// Attributes that would have to be understood and are not: those the codec does not know, and those in `refused`.
+    /// Returns the comprehension-required attributes that are not understood: those that the codec does not know, and those
+    /// in `refused`.
     pub(crate) fn not_understood(&self, refused: &[u16]) -> Vec<u16> {
         let kinds = self.message.attributes().iter().map(|attribute| match attribute {
             StunAttribute::Unknown(unknown) => (unknown.attribute_type().as_u16(), true),
@@ -91,104 +89,27 @@ impl<'a> Request<'a> {
             .map(|(kind, _)| kind)
             .collect()
     }
+
+    /// Returns the requested lifetime in seconds, if there is a LIFETIME attribute.
+    pub(crate) fn lifetime_s(&self) -> Option<u32> {
+        self.find(|attribute| attribute.as_life_time().ok().map(LifeTime::as_u32))
+    }
+
+    /// Returns true for IPv6, if there is a REQUESTED-ADDRESS-FAMILY attribute.
+    pub(crate) fn requests_v6(&self) -> Option<bool> {
+        self.find(|attribute| attribute.as_requested_address_family().ok().map(|asked| is_v6(asked.family())))
+    }
+
+    /// Returns true for IPv6, if there is an ADDITIONAL-ADDRESS-FAMILY attribute.
+    pub(crate) fn requests_additional_v6(&self) -> Option<bool> {
+        self.find(|attribute| {
+            attribute.as_additional_address_family().ok().map(|asked| is_v6(asked.family()))
+        })
+    }
 }
 
-/// A family of addresses as the model of sockets has it.
-pub(crate) const fn is_v6(family: AddressFamily) -> bool {
+const fn is_v6(family: AddressFamily) -> bool {
     matches!(family, AddressFamily::IPv6)
-}
-
-/// How a reply is signed: with what the request was signed with.
-#[derive(Debug, Clone)]
-pub(crate) struct Signature {
-    pub(crate) kind: Integrity,
-    pub(crate) key: Vec<u8>,
-}
-
-/// A response under construction. Each begins with what it answers.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    builder: StunMessageBuilder,
-    signature: Option<Signature>,
-    fingerprint: bool,
-}
-
-impl Reply {
-    pub(crate) fn success(method: MessageMethod, id: TransactionId) -> Self {
-        Self::new(method, MessageClass::SuccessResponse, id)
-    }
-
-    pub(crate) fn error(method: MessageMethod, id: TransactionId, code: u16) -> Self {
-        let reply = Self::new(method, MessageClass::ErrorResponse, id);
-        match stun_rs::ErrorCode::new(code, reason(code)) {
-            Ok(error) => reply.with(ErrorCode::from(error)),
-            Err(_) => reply,
-        }
-    }
-
-    /// 420 with the list of what was not understood.
-    pub(crate) fn unknown_attributes(method: MessageMethod, id: TransactionId, unknown: &[u16]) -> Self {
-        let mut list = UnknownAttributes::default();
-        unknown.iter().for_each(|kind| list.add(*kind));
-        Self::error(method, id, 420).with(list)
-    }
-
-    fn new(method: MessageMethod, class: MessageClass, id: TransactionId) -> Self {
-        let builder = StunMessageBuilder::new(method, class).with_transaction_id(id);
-        Self { builder, signature: None, fingerprint: false }
-    }
-
-    pub(crate) fn with(mut self, attribute: impl Into<StunAttribute>) -> Self {
-        self.builder = self.builder.with_attribute(attribute);
-        self
-    }
-
-    pub(crate) fn signed(mut self, signature: Signature) -> Self {
-        self.signature = Some(signature);
-        self
-    }
-
-    pub(crate) fn fingerprint(mut self, wanted: bool) -> Self {
-        self.fingerprint = wanted;
-        self
-    }
-
-    /// The bytes; `None` if an attribute cannot be encoded, which no attribute of ours is.
-    pub(crate) fn encode(mut self) -> Option<Vec<u8>> {
-        if let (Some(_), Ok(software)) = (&self.signature, Software::new(SOFTWARE)) {
-            // Only for those who have shown credentials: it makes a reply longer and tells strangers what runs here.
-            self = self.with(software);
-        }
-        let mut bytes = vec![0; REPLY];
-        let size = MessageEncoder::default().encode(&mut bytes, &self.builder.build()).ok()?;
-        bytes.truncate(size);
-        if let Some(Signature { kind, key }) = self.signature {
-            integrity::seal(&mut bytes, kind, &key);
-        }
-        if self.fingerprint {
-            integrity::append_fingerprint(&mut bytes);
-        }
-        bytes.shrink_to_fit();
-        Some(bytes)
-    }
-}
-
-const fn reason(code: u16) -> &'static str {
-    match code {
-        400 => "Bad Request",
-        401 => "Unauthenticated",
-        403 => "Forbidden",
-        420 => "Unknown Attribute",
-        437 => "Allocation Mismatch",
-        438 => "Stale Nonce",
-        440 => "Address Family not Supported",
-        441 => "Wrong Credentials",
-        442 => "Unsupported Transport Protocol",
-        443 => "Peer Address Family Mismatch",
-        486 => "Allocation Quota Reached",
-        508 => "Insufficient Capacity",
-        _ => "Server Error",
-    }
 }
 
 #[cfg(test)]
@@ -199,13 +120,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_bytes_are_refused_without_a_panic(tail in prop::collection::vec(any::<u8>(), 0..300), length: Option<u16>) {
+        fn malformed_messages_do_not_panic(tail in prop::collection::vec(any::<u8>(), 0..300), length: Option<u16>) {
             let mut bytes = vec![0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42];
             bytes.extend_from_slice(&tail);
             let length = length.unwrap_or_else(|| bytes.len().saturating_sub(20) as u16);
             bytes[2..4].copy_from_slice(&length.to_be_bytes());
             if let Ok(request) = Request::decode(&bytes) {
-                let _ = (request.seal().map(|seal| seal.verify(b"key")), request.not_understood(&[]));
+                let _ = (request.integrity().map(|integrity| integrity.verify(b"key")), request.not_understood(&[]));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What an operator decides: who may relay, where to, and how much.
+//! What the operator configures: who may use the relay, which peers it relays to, and how much.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use ipnet::IpNet;
+use crate::peer_policy::PeerPolicy;
 
 /// A password or key that is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text, for computing with it.
+    /// Returns the text, for computing with it.
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
@@ -32,7 +32,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Everything the relay needs to know besides its addresses.
+/// Everything that the server needs to know besides its addresses.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Realm of the long-term credentials, at most 127 characters.
@@ -41,15 +41,15 @@ pub struct Settings {
     pub shared_secret: Option<Secret>,
     /// Users with a fixed password.
     pub users: BTreeMap<String, Secret>,
-    /// Ports for relayed addresses.
+    /// Ports of relayed addresses.
     pub ports: RangeInclusive<u16>,
-    /// Longest life of an allocation without a refresh; at least 600 s.
+    /// The longest lifetime of an allocation without a Refresh request; at least 600 s.
     pub max_lifetime: Duration,
-    /// How long a nonce may be used.
+    /// How long a nonce is valid.
     pub nonce_lifetime: Duration,
-    /// Limits.
+    /// Limits per user, client address, allocation and server.
     pub quotas: Quotas,
-    /// Where relayed packets may go.
+    /// The peers that packets may be relayed to.
     pub peers: PeerPolicy,
 }
 
@@ -83,7 +83,7 @@ pub struct Quotas {
     pub bandwidth_per_allocation: Option<u64>,
     /// Payload rate of the whole server.
     pub bandwidth: Option<u64>,
-    /// Answers per second to requests without credentials, per client address (IPv6: per /64).
+    /// Answers per second to clients without an allocation, per client address (IPv6: per /64).
     pub unauthenticated_per_second: u32,
 }
 
@@ -99,15 +99,6 @@ impl Default for Quotas {
             unauthenticated_per_second: 50,
         }
     }
-}
-
-/// Where relayed packets may go. Relayed addresses of this very server are always allowed, its own listening addresses never.
-#[derive(Debug, Clone, Default)]
-pub struct PeerPolicy {
-    /// Allow loopback, private and link-local peers: only for tests and closed networks.
-    pub allow_private: bool,
-    /// Further ranges to refuse.
-    pub denied: Vec<IpNet>,
 }
 
 /// A socket on which clients reach the server.

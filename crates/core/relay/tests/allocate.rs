@@ -1,11 +1,11 @@
-//! RFC 8656, sections 7, 8, 10 and 12: making, keeping and ending allocations, and their limits.
+//! Allocate, Refresh, CreatePermission and ChannelBind requests and their limits (RFC 8656, sections 7, 8, 10 and 12).
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod lab;
+mod common;
 
 use std::time::Duration;
 
-use lab::*;
+use common::*;
 use partyline_relay::{Quotas, Settings};
 use stun_rs::{
     AddressFamily,
@@ -28,7 +28,7 @@ fn refresh(seconds: u32) -> stun_rs::StunMessageBuilder {
 }
 
 #[test]
-fn an_allocation_tells_its_address_lifetime_and_the_clients_own() {
+fn success_response_has_relayed_address_lifetime_and_mapped_address() {
     let mut lab = Lab::new(settings());
     let alice = alice(&mut lab);
     let answer = alice.call(&mut lab, allocate());
@@ -43,7 +43,7 @@ fn an_allocation_tells_its_address_lifetime_and_the_clients_own() {
 }
 
 #[test]
-fn a_retransmission_gets_the_same_answer_and_another_request_437() {
+fn retransmission_gets_the_same_response_and_another_request_437() {
     let mut lab = Lab::new(settings());
     let alice = alice(&mut lab);
     let message = alice.sign(allocate());
@@ -55,7 +55,7 @@ fn a_retransmission_gets_the_same_answer_and_another_request_437() {
 }
 
 #[test]
-fn only_udp_is_relayed() {
+fn transport_other_than_udp_is_refused() {
     let mut lab = Lab::new(settings());
     let alice = alice(&mut lab);
     assert_eq!(code(&alice.call(&mut lab, request(methods::ALLOCATE))), 400);
@@ -87,7 +87,7 @@ fn seal(bytes: &mut Vec<u8>, key: &[u8]) {
 }
 
 #[test]
-fn a_lifetime_is_between_ten_minutes_and_the_most() {
+fn lifetime_is_between_ten_minutes_and_the_maximum() {
     for (asked, given) in [(1, 600), (600, 600), (1800, 1800), (100_000, 3600)] {
         let mut lab = Lab::new(settings());
         let alice = alice(&mut lab);
@@ -98,23 +98,23 @@ fn a_lifetime_is_between_ten_minutes_and_the_most() {
 }
 
 #[test]
-fn an_allocation_ends_when_it_is_not_refreshed() {
+fn allocation_expires_unless_refreshed() {
     let mut lab = Lab::new(settings());
     let alice = alice(&mut lab);
     alice.relayed(&mut lab);
-    lab.wait(599);
+    lab.advance(599);
     assert_eq!(code(&alice.call(&mut lab, refresh(600))), 0);
-    lab.wait(599);
+    lab.advance(599);
     assert_eq!((lab.open.len(), lab.relay.counters().allocations_active), (1, 1));
     assert_eq!(lab.relay.poll_timeout(), Some(lab.now.instant + Duration::from_secs(1)));
-    lab.wait(1);
+    lab.advance(1);
     assert_eq!((lab.open.len(), lab.relay.counters().allocations_active), (0, 0));
     assert_eq!(lab.relay.poll_timeout(), None);
     assert_eq!(code(&alice.call(&mut lab, refresh(600))), 437);
 }
 
 #[test]
-fn a_lifetime_of_zero_ends_it_at_once() {
+fn refresh_with_lifetime_zero_deletes_the_allocation() {
     let mut lab = Lab::new(settings());
     let alice = alice(&mut lab);
     alice.relayed(&mut lab);
@@ -124,7 +124,7 @@ fn a_lifetime_of_zero_ends_it_at_once() {
 }
 
 #[test]
-fn a_lost_connection_ends_its_allocation() {
+fn disconnected_client_loses_its_allocation() {
     let mut lab = Lab::new(settings());
     let client = partyline_relay::Client {
         transport: partyline_relay::ClientTransport::Stream(5),
@@ -132,12 +132,12 @@ fn a_lost_connection_ends_its_allocation() {
     };
     Caller::new(&mut lab, client, "alice", "a").relayed(&mut lab);
     lab.relay.handle_disconnect(client);
-    lab.wait(0);
+    lab.advance(0);
     assert!(lab.open.is_empty());
 }
 
 #[test]
-fn families_are_given_as_asked() {
+fn address_families_are_allocated_as_requested() {
     let mut lab = Lab::new(settings());
     let (alice, bob) = (alice(&mut lab), bob(&mut lab));
     let answer =
@@ -158,7 +158,7 @@ fn families_are_given_as_asked() {
 }
 
 #[test]
-fn a_family_the_server_lacks_is_440_or_an_address_error() {
+fn unsupported_address_family_gets_440_or_an_address_error_code() {
     let now = Lab::new(settings()).now;
     let mut lab = Lab::new(settings());
     let v4 = partyline_relay::RelayAddress {
@@ -169,7 +169,7 @@ fn a_family_the_server_lacks_is_440_or_an_address_error() {
         local: address("198.51.100.1:3478"),
         public: address("198.51.100.1:3478"),
     };
-    lab.relay = partyline_relay::Relay::new(now, settings(), vec![listener], &[v4], [7; 32]);
+    lab.relay = partyline_relay::Relay::new(settings(), vec![listener], &[v4], [7; 32]);
     lab.now = now;
     let alice = alice(&mut lab);
     let v6 = allocate().with_attribute(RequestedAddressFamily::new(AddressFamily::IPv6));
@@ -182,7 +182,7 @@ fn a_family_the_server_lacks_is_440_or_an_address_error() {
 }
 
 #[test]
-fn contradicting_and_unsupported_wishes_get_their_codes() {
+fn conflicting_and_unsupported_attributes_get_their_error_codes() {
     let mut lab = Lab::new(settings());
     let alice = alice(&mut lab);
     let (v4, v6) = (AddressFamily::IPv4, AddressFamily::IPv6);
@@ -222,7 +222,7 @@ fn contradicting_and_unsupported_wishes_get_their_codes() {
 }
 
 #[test]
-fn quotas_hold_for_users_addresses_and_the_server() {
+fn quotas_of_user_address_and_server_are_enforced() {
     let limited =
         |quotas| Settings { quotas: Quotas { unauthenticated_per_second: 10_000, ..quotas }, ..settings() };
     let third = |settings: Settings, clients: [(&str, &str, &str); 3]| {
@@ -261,7 +261,7 @@ fn quotas_hold_for_users_addresses_and_the_server() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_replaced_and_a_range_that_is_full_is_508() {
+fn taken_port_is_replaced_and_full_port_range_gets_508() {
     let mut lab = Lab::new(Settings { ports: 50_000..=50_001, ..settings() });
     let (alice, bob) = (alice(&mut lab), bob(&mut lab));
     lab.broken = 3;
@@ -276,7 +276,7 @@ fn a_port_that_is_taken_is_replaced_and_a_range_that_is_full_is_508() {
 }
 
 #[test]
-fn permissions_and_channels_need_an_allocation_and_sound_attributes() {
+fn permissions_and_channels_need_an_allocation_and_valid_attributes() {
     let mut lab = Lab::new(settings());
     let alice = alice(&mut lab);
     for message in [permission("203.0.113.1:1"), channel(0x4000, "203.0.113.1:1"), refresh(600)] {
@@ -301,7 +301,7 @@ fn permissions_and_channels_need_an_allocation_and_sound_attributes() {
 }
 
 #[test]
-fn another_user_cannot_touch_an_allocation() {
+fn another_user_cannot_delete_an_allocation() {
     let mut lab = Lab::new(settings());
     let alice = alice(&mut lab);
     alice.relayed(&mut lab);

@@ -1,15 +1,15 @@
-//! RFC 8489's Binding, RFC 5780's discovery, and RFC 3489's clients.
+//! Binding requests (RFC 8489), NAT behavior discovery (RFC 5780), and classic clients (RFC 3489).
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod lab;
+mod common;
 
-use lab::*;
+use common::*;
 use partyline_relay::ClientTransport;
 use stun_rs::{
     MessageDecoder, StunMessage, StunMessageBuilder,
     attributes::{
         discovery::{ChangeRequest, ChangeRequestFlags, OtherAddress, Padding, ResponseOrigin, ResponsePort},
-        stun::{Fingerprint, XorMappedAddress},
+        stun::{Fingerprint, UnknownAttributes, XorMappedAddress},
     },
     methods::BINDING,
 };
@@ -25,7 +25,7 @@ fn ask(
 }
 
 #[test]
-fn a_client_learns_its_address_and_ours() {
+fn response_has_mapped_address_origin_and_other_address() {
     let mut lab = Lab::new(settings());
     let (transport, to, answer, length) = ask(&mut lab, request(BINDING));
     assert_eq!((transport, to), (ClientTransport::Udp(0), address("192.0.2.1:1000")));
@@ -34,12 +34,12 @@ fn a_client_learns_its_address_and_ours() {
     assert_eq!(*origin.socket_address(), address("198.51.100.1:3478"));
     let other = answer.get::<OtherAddress>().unwrap().expect_other_address();
     assert_eq!(*other.socket_address(), address("198.51.100.2:3479"));
-    // A bare request has 20 bytes; an answer that is not much longer is no weapon.
+    // A bare request has 20 bytes; a response of four times that cannot amplify a flood much.
     assert!(length <= 80, "{length}");
 }
 
 #[test]
-fn the_answer_comes_from_where_it_is_wanted() {
+fn change_request_selects_the_listener_that_answers() {
     let (ip, port) = (ChangeRequestFlags::ChangeIp, ChangeRequestFlags::ChangePort);
     for (flags, listener, origin) in [
         (None, 0, "198.51.100.1:3478"),
@@ -59,7 +59,7 @@ fn the_answer_comes_from_where_it_is_wanted() {
 }
 
 #[test]
-fn response_port_and_padding_work_but_not_together() {
+fn response_port_and_padding_exclude_each_other() {
     let mut lab = Lab::new(settings());
     let padding = || Padding::new("x".repeat(100)).unwrap();
     let (_, to, ..) = ask(&mut lab, request(BINDING).with_attribute(ResponsePort::from(4000)));
@@ -71,7 +71,7 @@ fn response_port_and_padding_work_but_not_together() {
 }
 
 #[test]
-fn fingerprints_are_checked_and_answered() {
+fn fingerprint_is_checked_and_returned() {
     let mut lab = Lab::new(settings());
     let message = request(BINDING).with_attribute(Fingerprint::default());
     let (.., answer, _) = ask(&mut lab, message);
@@ -95,7 +95,7 @@ fn indications_responses_and_unknown_methods_are_not_answered() {
 }
 
 #[test]
-fn what_must_be_understood_and_is_not_gets_420() {
+fn unknown_comprehension_required_attribute_gets_420() {
     let mut lab = Lab::new(settings());
     let mut bytes = encode(&request(BINDING).build());
     bytes.extend_from_slice(&[0x7F, 0x01, 0, 0]);
@@ -106,7 +106,7 @@ fn what_must_be_understood_and_is_not_gets_420() {
 }
 
 #[test]
-fn old_clients_are_answered_in_their_own_words() {
+fn rfc_3489_client_gets_an_rfc_3489_response() {
     let mut lab = Lab::new(settings());
     let mut bytes = vec![0, 1, 0, 8];
     bytes.extend_from_slice(&[0xAB; 16]);
@@ -118,4 +118,16 @@ fn old_clients_are_answered_in_their_own_words() {
     assert_eq!(answer.payload[4..20], [0xAB; 16]);
     assert_eq!(answer.payload[20..32], [0, 1, 0, 8, 0, 1, 0x03, 0xE8, 192, 0, 2, 1]);
     assert_eq!(answer.payload[32..44], [0, 4, 0, 8, 0, 1, 0x0D, 0x97, 198, 51, 100, 2]);
+}
+
+#[test]
+fn change_request_without_another_listener_gets_420_and_names_the_attribute() {
+    let mut lab = Lab::with_listeners(settings(), &["198.51.100.1:3478"]);
+    let flags = Some(ChangeRequestFlags::ChangeIp.into());
+    let (.., answer, _) = ask(&mut lab, request(BINDING).with_attribute(ChangeRequest::new(flags)));
+    assert_eq!(code(&answer), 420);
+    let unknown = answer.get::<UnknownAttributes>().unwrap().expect_unknown_attributes();
+    assert_eq!(unknown.attributes(), [0x0003]);
+    assert_eq!(lab.relay.counters().refused.unknown_attribute, 1);
+    assert_eq!(lab.relay.counters().bindings, 0);
 }

@@ -1,9 +1,9 @@
-//! RFC 8656, sections 11 and 12: what is relayed, to whom, and what is not.
+//! What is relayed, what is dropped, and why (RFC 8656, sections 11 and 12).
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod lab;
+mod common;
 
-use lab::*;
+use common::*;
 use partyline_relay::{Client, ClientTransport, Forward, PeerPolicy, Settings};
 use proptest::prelude::*;
 use stun_rs::{
@@ -22,7 +22,7 @@ fn send(peer: &str, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn indications_go_both_ways_while_the_permission_lasts() {
+fn indications_are_relayed_both_ways_while_the_permission_lasts() {
     let mut lab = Lab::new(settings());
     let alice = alice(&mut lab);
     let relayed = alice.relayed(&mut lab);
@@ -42,17 +42,18 @@ fn indications_go_both_ways_while_the_permission_lasts() {
     let from = data.get::<XorPeerAddress>().unwrap().expect_xor_peer_address();
     assert_eq!(*from.socket_address(), address("203.0.113.1:77"));
 
-    lab.wait(300);
+    lab.advance(300);
     assert_eq!(lab.packet(alice.client, &send(PEER, b"hi")).0, Forward::Consumed);
     assert_eq!(lab.peer_sends(relayed, address(PEER), b"hi").0, Forward::Consumed);
 }
 
 #[test]
-fn channels_go_both_ways_in_short_form() {
+fn channel_data_is_relayed_both_ways() {
     let mut lab = Lab::new(settings());
     let alice = alice(&mut lab);
     let relayed = alice.relayed(&mut lab);
     assert_eq!(lab.packet(alice.client, &channel_data(0x4000, b"hi")).0, Forward::Consumed);
+    assert_eq!(lab.relay.counters().dropped.no_channel, 1);
     alice.call(&mut lab, channel(0x4000, PEER));
     let (forward, bytes) = lab.packet(alice.client, &channel_data(0x4000, b"hi"));
     assert!(matches!(forward, Forward::ToPeer { peer, .. } if peer == address(PEER)));
@@ -62,7 +63,7 @@ fn channels_go_both_ways_in_short_form() {
 }
 
 #[test]
-fn streams_get_padded_channel_data() {
+fn channel_data_on_streams_is_padded() {
     let mut lab = Lab::new(settings());
     let client = Client { transport: ClientTransport::Stream(1), address: address("192.0.2.1:1") };
     let alice = Caller::new(&mut lab, client, "alice", "a");
@@ -73,7 +74,7 @@ fn streams_get_padded_channel_data() {
 }
 
 #[test]
-fn members_meet_inside_the_server() {
+fn two_allocations_of_one_server_are_relayed_directly() {
     let mut lab = Lab::new(settings());
     let (alice, bob) = (alice(&mut lab), bob(&mut lab));
     let (a, b) = (alice.relayed(&mut lab), bob.relayed(&mut lab));
@@ -92,7 +93,7 @@ fn members_meet_inside_the_server() {
 }
 
 #[test]
-fn the_server_is_no_way_to_itself() {
+fn server_does_not_relay_to_its_own_listeners() {
     for (allow_private, to_own_address) in [(false, false), (true, true)] {
         let mut lab =
             Lab::new(Settings { peers: PeerPolicy { allow_private, denied: Vec::new() }, ..settings() });
@@ -107,7 +108,7 @@ fn the_server_is_no_way_to_itself() {
 }
 
 #[test]
-fn bandwidth_is_limited_per_allocation_and_in_all() {
+fn bandwidth_is_limited_per_allocation_and_per_server() {
     for total in [false, true] {
         let mut limited = settings();
         limited.quotas.bandwidth_per_allocation = (!total).then_some(10_000);
@@ -125,10 +126,26 @@ fn bandwidth_is_limited_per_allocation_and_in_all() {
     }
 }
 
+#[test]
+fn each_drop_is_counted_by_its_reason() {
+    let mut lab = Lab::new(settings());
+    let alice = alice(&mut lab);
+    lab.packet(alice.client, &channel_data(0x4000, b"x"));
+    lab.packet(alice.client, &[0x80, 0, 0, 0]);
+    alice.relayed(&mut lab);
+    lab.packet(alice.client, &channel_data(0x4000, b"x"));
+    lab.packet(alice.client, &send(PEER, b"x"));
+    alice.call(&mut lab, permission("198.51.100.1:1"));
+    lab.packet(alice.client, &send("198.51.100.1:3478", b"x"));
+    let dropped: Vec<_> = lab.relay.counters().dropped.each().filter(|(_, count)| *count > 0).collect();
+    let once = ["malformed", "no_allocation", "no_permission", "no_channel", "forbidden_peer"];
+    assert_eq!(dropped, once.map(|reason| (reason, 1)));
+}
+
 proptest! {
-    /// Whatever a client of an allocation sends: nothing panics, nothing leaves for a peer without a permission.
+    /// Whatever a client with an allocation sends, nothing is relayed to a peer without a permission.
     #[test]
-    fn hostile_packets_are_harmless(packets in prop::collection::vec((0u8..3, prop::collection::vec(any::<u8>(), 0..120)), 1..40)) {
+    fn hostile_packets_reach_only_permitted_peers(packets in prop::collection::vec((0u8..3, prop::collection::vec(any::<u8>(), 0..120)), 1..40)) {
         let mut lab = Lab::new(settings());
         let alice = alice(&mut lab);
         let relayed = alice.relayed(&mut lab);

@@ -19,7 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(length <= advance);
     }
     let mut now = Now { instant: Instant::now(), unix: Timestamp(1_000_000_000_000) };
-    let mut relay = relay(now);
+    let mut relay = relay();
     for (who, message) in pieces(bytes) {
         let transport =
             if who & 1 == 0 { ClientTransport::Udp(0) } else { ClientTransport::Stream(u32::from(who)) };
@@ -34,11 +34,11 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-fn relay(now: Now) -> Relay {
+fn relay() -> Relay {
     let public = SocketAddr::from(([11, 255, 0, 1], 3478));
     let listener = Listener { local: public, public };
     let address = RelayAddress { local: public.ip(), public: public.ip() };
-    Relay::new(now, Settings::default(), vec![listener], &[address], [7; 32])
+    Relay::new(Settings::default(), vec![listener], &[address], [7; 32])
 }
 
 /// Does what the relay wishes, until it wishes nothing more.

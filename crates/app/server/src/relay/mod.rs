@@ -81,7 +81,7 @@ pub fn start(config: RelayConfig) -> Result<RelayHandle> {
     let idle = config.settings.max_lifetime + GRACE;
     let mut seed = [0; 32];
     rand::rngs::OsRng.fill_bytes(&mut seed);
-    let relay = Relay::new(plane::now(), config.settings, listeners, &config.relay, seed);
+    let relay = Relay::new(config.settings, listeners, &config.relay, seed);
 
     let poll = Poll::new().context("make the relay's poll")?;
     let bell =

@@ -20,7 +20,7 @@ fn buffer(payload: &[u8]) -> (Vec<u8>, Range<usize>) {
 
 proptest! {
     #[test]
-    fn data_indications_are_what_the_codec_understands(payload in prop::collection::vec(any::<u8>(), 0..1500), peer in address(), id: [u8; 12]) {
+    fn codec_decodes_data_indications(payload in prop::collection::vec(any::<u8>(), 0..1500), peer in address(), id: [u8; 12]) {
         let (mut bytes, range) = buffer(&payload);
         let framed = Packet::new(&mut bytes, range.clone()).unwrap().frame_data(range, peer, id);
         let (message, size) = stun_rs::MessageDecoder::default().decode(&bytes[framed.clone()]).unwrap();
@@ -33,14 +33,14 @@ proptest! {
     }
 
     #[test]
-    fn send_indications_of_the_codec_are_understood(payload in prop::collection::vec(any::<u8>(), 0..1500), peer in address()) {
+    fn send_indications_of_the_codec_are_decoded(payload in prop::collection::vec(any::<u8>(), 0..1500), peer in address()) {
         let message = stun_rs::StunMessageBuilder::new(stun_rs::methods::SEND, stun_rs::MessageClass::Indication)
             .with_attribute(stun_rs::attributes::turn::XorPeerAddress::from(peer))
             .with_attribute(stun_rs::attributes::turn::Data::new(&payload))
             .build();
         let mut bytes = vec![0; 2000];
         let size = stun_rs::MessageEncoder::default().encode(&mut bytes, &message).unwrap();
-        prop_assert_eq!(classify(&bytes[..size]), Class::Send);
+        prop_assert_eq!(classify(&bytes[..size]), Class::SendIndication);
         let (to, range) = read_send(&bytes[..size]).unwrap();
         prop_assert_eq!(to, peer);
         prop_assert_eq!(&bytes[range], &payload[..]);
@@ -61,7 +61,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn malformed_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = (classify(&bytes), read_channel(&bytes), read_send(&bytes), next_frame(&bytes));
         let mut disguised = bytes.clone();
         if disguised.len() >= 8 {
@@ -74,7 +74,7 @@ proptest! {
 }
 
 #[test]
-fn a_packet_needs_room_around_it() {
+fn packet_needs_room_around_it() {
     let mut bytes = [0; HEADROOM + 10 + TAILROOM];
     assert!(Packet::new(&mut bytes, HEADROOM..HEADROOM + 10).is_some());
     assert!(Packet::new(&mut bytes, HEADROOM - 1..HEADROOM + 10).is_none());
@@ -82,7 +82,7 @@ fn a_packet_needs_room_around_it() {
 }
 
 #[test]
-fn a_send_indication_that_asks_for_more_than_we_do_is_discarded() {
+fn send_indication_with_dont_fragment_is_discarded() {
     let message = stun_rs::StunMessageBuilder::new(stun_rs::methods::SEND, stun_rs::MessageClass::Indication)
         .with_attribute(stun_rs::attributes::turn::XorPeerAddress::from(SocketAddr::from((
             [192, 0, 2, 1],
@@ -97,8 +97,8 @@ fn a_send_indication_that_asks_for_more_than_we_do_is_discarded() {
 }
 
 #[test]
-fn streams_of_anything_else_are_invalid() {
-    assert_eq!(next_frame(b"\x80 no letter"), Frame::Invalid);
+fn streams_other_than_turn_are_invalid() {
+    assert_eq!(next_frame(b"\x80 other"), Frame::Invalid);
     assert_eq!(next_frame(&[0, 1, 0, 3]), Frame::Invalid);
     assert_eq!(next_frame(&[0, 1, 0]), Frame::Partial);
 }

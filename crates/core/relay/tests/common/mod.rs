@@ -1,6 +1,6 @@
-//! A relay with a clock moved by hand, sockets that always (or never) open, and clients that speak through the codec.
+//! A server with a clock moved by hand, sockets that can be made to fail, and clients that use the codec.
 #![allow(dead_code, missing_docs, clippy::unwrap_used)]
-// The start of time, which is then moved by hand.
+// The origin of virtual time.
 #![allow(clippy::disallowed_methods)]
 
 use std::{
@@ -32,7 +32,7 @@ pub struct Lab {
     pub relay: Relay,
     pub now: Now,
     pub open: Vec<(RelaySocket, SocketAddr)>,
-    /// How many of the next sockets cannot be bound.
+    /// The number of next sockets that cannot be bound.
     pub broken: usize,
 }
 
@@ -53,28 +53,27 @@ pub fn settings() -> Settings {
 
 impl Lab {
     pub fn new(settings: Settings) -> Self {
-        let now = Now { instant: Instant::now(), unix: Timestamp(1_700_000_000_000) };
-        let listener = |text| Listener { local: address(text), public: address(text) };
-        let listeners = ["198.51.100.1:3478", "198.51.100.2:3478", "198.51.100.1:3479", "198.51.100.2:3479"]
-            .map(listener);
-        let relay = ["198.51.100.1", "2001:db8::1"]
-            .map(|text| RelayAddress { local: text.parse().unwrap(), public: text.parse().unwrap() });
-        Self {
-            relay: Relay::new(now, settings, listeners.into(), &relay, [7; 32]),
-            now,
-            open: Vec::new(),
-            broken: 0,
-        }
+        let listeners = ["198.51.100.1:3478", "198.51.100.2:3478", "198.51.100.1:3479", "198.51.100.2:3479"];
+        Self::with_listeners(settings, &listeners)
     }
 
-    pub fn wait(&mut self, seconds: u64) {
+    pub fn with_listeners(settings: Settings, listeners: &[&str]) -> Self {
+        let now = Now { instant: Instant::now(), unix: Timestamp(1_700_000_000_000) };
+        let listener = |text: &&str| Listener { local: address(text), public: address(text) };
+        let listeners = listeners.iter().map(listener).collect();
+        let relay = ["198.51.100.1", "2001:db8::1"]
+            .map(|text| RelayAddress { local: text.parse().unwrap(), public: text.parse().unwrap() });
+        Self { relay: Relay::new(settings, listeners, &relay, [7; 32]), now, open: Vec::new(), broken: 0 }
+    }
+
+    pub fn advance(&mut self, seconds: u64) {
         let span = Duration::from_secs(seconds);
         self.now = Now { instant: self.now.instant + span, unix: self.now.unix.plus(span) };
         self.relay.handle_timeout(self.now);
-        self.obey();
+        self.apply_events();
     }
 
-    fn obey(&mut self) {
+    fn apply_events(&mut self) {
         while let Some(event) = self.relay.poll_event() {
             match event {
                 Event::OpenSocket { .. } if self.broken > 0 => {
@@ -92,11 +91,11 @@ impl Lab {
     }
 
     pub fn transmits(&mut self) -> Vec<Transmit> {
-        self.obey();
+        self.apply_events();
         std::iter::from_fn(|| self.relay.poll_transmit()).collect()
     }
 
-    /// Hands in a packet; where it goes on to, and its bytes then.
+    /// Hands in a packet. Returns where it is relayed to, and its bytes then.
     pub fn packet(&mut self, client: Client, bytes: &[u8]) -> (Forward, Vec<u8>) {
         let mut buffer = buffer(bytes);
         let end = HEADROOM + bytes.len();
@@ -105,7 +104,7 @@ impl Lab {
         (forward.clone(), sent(&forward, &buffer))
     }
 
-    /// Hands in a datagram from a peer.
+    /// Hands in a datagram from a peer. Returns where it is relayed to, and its bytes then.
     pub fn peer_sends(&mut self, relayed: SocketAddr, peer: SocketAddr, bytes: &[u8]) -> (Forward, Vec<u8>) {
         let socket = self.open.iter().find(|(_, address)| *address == relayed).unwrap().0;
         let mut buffer = buffer(bytes);
@@ -119,7 +118,7 @@ impl Lab {
         (forward.clone(), sent(&forward, &buffer))
     }
 
-    /// Hands in a message; the answer, if there is one.
+    /// Hands in a message. Returns the response, if there is one.
     pub fn ask(&mut self, client: Client, message: &StunMessage) -> Option<StunMessage> {
         self.packet(client, &encode(message));
         let mut answers = self.transmits();
@@ -183,13 +182,13 @@ pub fn channel_data(number: u16, payload: &[u8]) -> Vec<u8> {
     [&number.to_be_bytes()[..], &(payload.len() as u16).to_be_bytes(), payload].concat()
 }
 
-/// Somebody with a user name, a password and a nonce.
+/// A client with a user name, a password and a nonce.
 pub struct Caller {
     pub client: Client,
     pub username: String,
     pub password: String,
     pub nonce: Nonce,
-    /// RFC 8489's way, else RFC 5389's.
+    /// True for credentials of RFC 8489, false for RFC 5389.
     pub sha256: bool,
 }
 

@@ -1,16 +1,27 @@
-//! Which peers may be relayed to. A relay inside an operator's network must not become a way into it.
+//! Which peers packets may be relayed to. A relay inside an operator's network must not become a way into it (RFC 8656,
+//! section 21.4).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::PeerPolicy;
+use ipnet::IpNet;
+
+/// The peers that packets may be relayed to. Relayed addresses of this very server are always allowed, its listening
+/// addresses never.
+#[derive(Debug, Clone, Default)]
+pub struct PeerPolicy {
+    /// Allows loopback, private and link-local peers. Only for tests and closed networks.
+    pub allow_private: bool,
+    /// Further address ranges to refuse.
+    pub denied: Vec<IpNet>,
+}
 
 impl PeerPolicy {
-    /// Whether packets may go to and come from an address that is none of the server's own.
+    /// Returns true if packets may be exchanged with an address that is not the server's own.
     #[must_use]
     pub fn permits(&self, address: IpAddr) -> bool {
-        let real = underlying(address);
+        let real = effective(address);
         let never = match real {
-            IpAddr::V4(ip) => is_nowhere(ip),
+            IpAddr::V4(ip) => is_never_a_peer(ip),
             IpAddr::V6(ip) => ip.is_unspecified() || ip.is_multicast(),
         };
         let private = match real {
@@ -22,8 +33,8 @@ impl PeerPolicy {
     }
 }
 
-/// The IPv4 address that an IPv6 address leads to: mapped, compatible, NAT64 or 6to4.
-fn underlying(address: IpAddr) -> IpAddr {
+/// Returns the IPv4 address that packets for an IPv6 address reach: mapped, compatible, NAT64 or 6to4.
+fn effective(address: IpAddr) -> IpAddr {
     let IpAddr::V6(ip) = address else { return address };
     let octets = ip.octets();
     let v4 =
@@ -36,9 +47,9 @@ fn underlying(address: IpAddr) -> IpAddr {
     }
 }
 
-fn is_nowhere(ip: Ipv4Addr) -> bool {
+fn is_never_a_peer(ip: Ipv4Addr) -> bool {
     let [first, ..] = ip.octets();
-    // 0.0.0.0/8 means this host, 224/4 is multicast and 240/4 reserved with broadcast at its end.
+    // 0.0.0.0/8 is this host, 224/4 multicast, and 240/4 reserved with the broadcast address at its end.
     first == 0 || first >= 224
 }
 
@@ -63,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_permitted_and_the_inside_is_not() {
+    fn public_peers_are_permitted_and_private_ones_are_not() {
         let policy = PeerPolicy::default();
         for address in ["203.0.113.1", "8.8.8.8", "2001:db8::1", "64:ff9b::808:808"] {
             assert!(permits(&policy, address), "{address}");
@@ -97,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_network_may_open_its_inside_but_not_multicast() {
+    fn private_peers_can_be_allowed_and_multicast_cannot() {
         let policy = PeerPolicy { allow_private: true, denied: vec!["10.0.0.0/8".parse().unwrap()] };
         assert!(permits(&policy, "127.0.0.1") && permits(&policy, "::1") && permits(&policy, "192.168.0.1"));
         for address in ["10.0.0.1", "::ffff:10.0.0.1", "224.0.0.1", "ff02::1", "0.0.0.0"] {
