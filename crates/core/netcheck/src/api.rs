@@ -1,4 +1,4 @@
-//! What goes into and comes out of [`crate::Netcheck`].
+//! Inputs and outputs of [`crate::Netcheck`].
 
 use std::{
     net::SocketAddr,
@@ -10,19 +10,19 @@ use partyline_wire::credentials::Credentials;
 
 use crate::stun;
 
-/// How a check is done.
+/// How the network is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Whether policies are measured. Switched off, only the public address is learned and the profile stays unknown.
+    /// True to measure the NAT's policies. Otherwise only the public address is learned and the policies stay unknown.
     pub enabled: bool,
-    /// How often the mapping is kept alive and the public address looked at again. The moment is moved by up to a
-    /// tenth, so that many members do not ask at once.
+    /// The time between two keepalive requests from the main socket, which also notice a change of its mapping. Each
+    /// interval is varied by up to a tenth, so that many members do not send at once.
     pub keepalive_interval: Duration,
-    /// How long a server may stay silent before it is given up until the next refresh; one that has answered before
-    /// gets four times as long. A late answer counts all the same.
+    /// The time after which an unanswered request counts as timed out; a keepalive request gets four times as long. A
+    /// later response from a server still counts.
     pub response_timeout: Duration,
-    /// How many sockets that have sent nothing yet [`Event::OpenProbeSockets`] asks for. Without any
-    /// the measurement is made from the tunnel's socket, where the tunnel's own packets disturb it.
+    /// The number of fresh sockets that [`Event::OpenProbeSockets`] asks for, at most 8. With none the measurement is
+    /// made from the main socket, where the tunnel's own packets disturb it.
     pub probe_sockets: u8,
 }
 
@@ -40,45 +40,43 @@ impl Default for Config {
 /// A STUN server at one address. A server with an IPv4 and an IPv6 address is two of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StunServer {
-    /// Its name, for reports.
+    /// The server's name in reports. Servers with the same name are taken for the same machine.
     pub name: String,
-    /// Where it answers.
+    /// The server's transport address.
     pub address: SocketAddr,
-    /// What to say if it wants to know who asks.
+    /// The credentials for a server that requires authentication.
     pub credentials: Option<StunCredentials>,
 }
 
 impl StunServer {
-    /// A server that asks nobody who they are, as most do.
+    /// Returns a server that requires no authentication, as most do.
     #[must_use]
     pub fn new(name: impl Into<String>, address: SocketAddr) -> Self {
         Self { name: name.into(), address, credentials: None }
     }
 }
 
-/// A user name and a password.
+/// A user name and password for a STUN server.
 #[derive(Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct StunCredentials {
-    /// The user name.
     pub username: String,
-    /// The password.
     pub password: String,
-    /// How they are used.
     pub mechanism: CredentialMechanism,
 }
 
-/// The two ways of saying who asks.
+/// The authentication mechanisms of RFC 8489, section 9.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CredentialMechanism {
-    /// Once the server has asked for it, with its realm and nonce (RFC 8489, section 9.2).
+    /// Requests are signed once the server has sent its realm and nonce (section 9.2).
     LongTerm,
-    /// From the first question on (RFC 8489, section 9.1).
+    /// Requests are signed from the first one on (section 9.1).
     ShortTerm,
 }
 
 impl StunCredentials {
-    /// `None` if the password has characters that short-term credentials cannot have.
-    pub(crate) fn credentials(&self) -> Option<Credentials> {
+    /// Returns the signing state, or `None` if the password has characters that short-term credentials cannot have.
+    pub(crate) fn signing(&self) -> Option<Credentials> {
         match self.mechanism {
             CredentialMechanism::LongTerm => Some(Credentials::new(&self.username, &self.password)),
             CredentialMechanism::ShortTerm => Credentials::short_term(&self.username, &self.password),
@@ -88,156 +86,154 @@ impl StunCredentials {
 
 impl std::fmt::Debug for StunCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StunCredentials").finish_non_exhaustive()
+        f.debug_struct("StunCredentials").field("mechanism", &self.mechanism).finish_non_exhaustive()
     }
 }
 
 /// A datagram to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Transmit {
-    /// From which socket.
     pub socket: SocketId,
-    /// Where to.
     pub destination: SocketAddr,
-    /// What.
     pub bytes: Vec<u8>,
 }
 
-/// What the router has promised for a flow of the tunnel's socket (PCP's PEER, RFC 6887 section 12).
+/// The router's own statement about a mapping of the main socket: the response to PCP's PEER (RFC 6887, section 12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerMapping {
-    /// The server that the flow goes to.
+    /// The remote peer of the mapping, a STUN server.
     pub remote: SocketAddr,
-    /// Where the server sees the socket, as the router says.
+    /// The external address at which the remote peer sees the main socket.
     pub external: SocketAddr,
-    /// How long an idle mapping lives, as the router says.
+    /// How long the router keeps the mapping while it is idle.
     pub lifetime: Duration,
 }
 
-/// What an observer is asked to do: to send a packet that only it and we know to where one of our lent sockets is seen.
+/// A request to another member for one packet to the reflexive address of a probe socket, whose arrival proves
+/// endpoint-independent filtering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FilteringProbeRequest {
-    /// Where a server sees the socket.
+    /// The reflexive address of the probe socket.
     pub to: SocketAddr,
-    /// What nobody can guess.
+    /// A random token, by which the packet is recognized.
     pub token: [u8; 12],
 }
 
 impl FilteringProbeRequest {
-    /// The packet: a Binding indication (RFC 8489), which asks for no answer.
+    /// Returns the packet to send: a Binding indication (RFC 8489), to which nothing responds.
     #[must_use]
     pub fn packet(&self) -> Vec<u8> {
         stun::indication(self.token)
     }
 }
 
-/// Two UDP ports of one address that a member lends: where servers see two sockets of its.
+/// The reflexive addresses of two sockets of another member, which can send from both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortPair {
-    /// The port that our NAT is opened for.
+    /// The port that this computer's NAT is opened for.
     pub first: SocketAddr,
-    /// The other.
+    /// The other port, at the same address.
     pub second: SocketAddr,
 }
 
-/// What a member who lends two ports is asked to do: to send one packet from each to each of two of our sockets.
+/// A request to the member that offered a [`PortPair`] for one packet from each of its ports to each of two probe
+/// sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProbeRound {
-    /// Where a server sees them.
+    /// The reflexive addresses of the two probe sockets.
     pub to: [SocketAddr; 2],
-    /// What nobody can guess.
+    /// A random token, by which the packets are recognized.
     pub token: [u8; 12],
 }
 
 impl ProbeRound {
-    /// The packet, as that of [`FilteringProbeRequest::packet`].
+    /// Returns the packet to send, a Binding indication like [`FilteringProbeRequest::packet`].
     #[must_use]
     pub fn packet(&self) -> Vec<u8> {
         stun::indication(self.token)
     }
 }
 
-/// Something learned.
+/// Something that was learned or is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The addresses at which servers see the tunnel's socket: all of them, best first, at most 8. Told with the first
-    /// answer and with every change.
+    /// The reflexive addresses of the main socket changed: all of them, best first, at most 8.
     Reflexive(Vec<SocketAddr>),
     /// The profile changed.
     Profile(NatProfile),
-    /// UDP was found to be blocked, or to be open again.
+    /// UDP was found to be blocked (true) or to be open (false).
     UdpBlocked(bool),
-    /// These sockets are to be opened, in place of those opened before; answered by
-    /// [`crate::Netcheck::probe_sockets_opened`].
+    /// These sockets are to be opened; answered by [`crate::Netcheck::probe_sockets_opened`].
     OpenProbeSockets {
-        /// The new sockets.
+        /// The new sockets. Sockets of an earlier measurement were closed by [`Event::CloseProbeSockets`] before.
         ids: Vec<SocketId>,
     },
-    /// These sockets are not needed any more.
+    /// These sockets are no longer needed.
     CloseProbeSockets {
-        /// All sockets that were asked for.
+        /// All sockets that were asked for and not closed since.
         ids: Vec<SocketId>,
     },
-    /// Somebody elsewhere may show that the NAT lets everybody in, by what it sends for us; or lend two ports, to show
-    /// whom it lets in ([`crate::Netcheck::set_port_pair`]).
+    /// Members are to be asked for a packet, and one of them for a [`PortPair`] ([`crate::Netcheck::set_port_pair`]).
     RequestFilteringProbe(FilteringProbeRequest),
-    /// The member whose ports [`crate::Netcheck::set_port_pair`] took is to send.
+    /// The member whose [`PortPair`] is in use is to send a round of packets.
     RequestProbeRound(ProbeRound),
-    /// A server does not answer. Whether it does over TCP ([`crate::Netcheck::set_tcp_reachable`]) would tell why.
+    /// A server did not respond over UDP. Whether it does over TCP ([`crate::Netcheck::set_tcp_reachable`]) tells
+    /// whether UDP is blocked.
     ServerTimedOut(SocketAddr),
 }
 
-/// What was asked and what came of it.
+/// The state of the measurement, for people to read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
-    /// Every server.
+    /// All servers, best first.
     pub servers: Vec<ServerReport>,
-    /// Whether policies are measured at all.
+    /// True if the policies are measured at all.
     pub enabled: bool,
-    /// Whether the policies' measurement is over.
+    /// True if the measurement of the policies is over. That of the mapping lifetime may still go on.
     pub finished: bool,
-    /// When it ended.
+    /// When the measurement of the policies ended.
     pub finished_at: Option<Instant>,
-    /// How long it took from the first question on, once it ended.
+    /// How long the measurement of the policies took.
     pub duration: Option<Duration>,
-    /// Datagrams sent for it so far.
+    /// The number of datagrams sent for the measurement of the policies so far.
     pub packets: u32,
-    /// How far it is with what.
+    /// The state of each test.
     pub steps: Vec<CheckStep>,
-    /// How much is measured.
+    /// How much of the profile is known.
     pub confidence: Confidence,
-    /// What could not be measured and why, in words for a person.
+    /// Why policies are unknown, in words for a person.
     pub gaps: Vec<&'static str>,
-    /// Datagrams that looked like answers to us and were dropped.
-    pub dropped: DropCounters,
 }
 
-/// One server's part.
+/// The state of one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerReport {
-    /// Its name.
+    /// The server's name.
     pub name: String,
-    /// Its address.
+    /// The server's transport address; after a redirection, that of the server it named.
     pub address: SocketAddr,
-    /// The round trip of its last answer to a first transmission.
+    /// The round-trip time of the last response to a request that was sent once.
     pub rtt: Option<Duration>,
-    /// The address at which it saw the tunnel's socket.
+    /// The main socket's reflexive address as seen by this server.
     pub reflexive: Option<SocketAddr>,
-    /// Its second address (RFC 5780), if it says it has one.
+    /// The server's alternate address and port (OTHER-ADDRESS, RFC 5780), if it has them.
     pub other_address: Option<SocketAddr>,
-    /// Whether it failed to answer when it was last asked.
+    /// True if the server did not respond to the last request, or refused it.
     pub timed_out: bool,
 }
 
-/// Datagrams dropped, by reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct DropCounters {
-    /// Not well-formed STUN, or a FINGERPRINT that is not the message's.
-    pub malformed: u32,
-    /// To a transaction of ours that is over: the answers to retransmissions.
-    pub late: u32,
-    /// From an address that the transaction does not allow.
-    pub wrong_source: u32,
-    /// An error, a redirection, or an answer without a usable address.
-    pub unusable: u32,
+/// Returns the Binding request by which a member that offers a [`PortPair`] learns the reflexive address of a socket.
+#[must_use]
+pub fn binding_request(token: [u8; 12]) -> Vec<u8> {
+    stun::request(token, stun::ResponseRouting::Default, None)
+}
+
+/// Returns the reflexive address from the response to a [`binding_request`], or `None` for any other datagram.
+#[must_use]
+pub fn mapped_address(server: SocketAddr, token: [u8; 12], bytes: &[u8]) -> Option<SocketAddr> {
+    let response = stun::response_id(bytes)
+        .filter(|id| *id == token)
+        .and_then(|_| stun::parse_response(bytes, server, None).ok());
+    response.map(|response| response.reflexive)
 }

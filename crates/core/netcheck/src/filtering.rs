@@ -1,315 +1,354 @@
-//! Whose packets a mapping lets in (RFC 5780, section 4.4): with which server that is tested, and whether what it did
-//! not answer is to be believed.
+//! The filtering test: which packets a mapping lets in, as far as a server can tell (RFC 5780, section 4.4).
 //!
-//! A server is asked to answer from its other port and from its other address, to which our socket has sent nothing
-//! ([`crate::trial`]). If no answer came, the NAT is opened for those, and the server has to show that it can answer
-//! from there at all.
+//! [`FilteringTest`] has a server respond from its other port and its other address, to which the socket has sent
+//! nothing. If no such response comes, the filter is closed, or the server cannot send from there: [`FilteringProof`]
+//! opens the NAT for these addresses, after which responses from there have to arrive.
 
 use std::{net::SocketAddr, time::Instant};
 
 use partyline_model::{Filtering, Mapping};
+use tracing::debug;
 
 use crate::{
-    PortPair,
-    client::Client,
-    observer::Watch,
-    pair::{PairTest, Step},
-    stun::Change,
-    survey::{Meeting, Purpose, Survey},
-    trial::{Goal, Reference, Trial, Verdict},
+    client::{Client, Request},
+    context::{Context, Finding, Reference, Unknown},
+    filtering_rounds::{FilteringRounds, Goal, Verdict},
+    purpose::Purpose,
+    stun::ResponseRouting,
 };
 
-/// What could not be told, and why.
-pub(crate) const NO_REFERENCE: &str = "no STUN server with two addresses: filtering cannot be tested";
-pub(crate) const LOSSY: &str = "too many packets were lost to test filtering";
-pub(crate) const UNFIT: &str = "a STUN server did not answer from where it was asked to";
-pub(crate) const UNPROVEN: &str = "the STUN server's silence could not be told from the NAT's filtering";
+const NO_REFERENCE: Unknown = Unknown("no STUN server with two addresses: filtering cannot be tested");
+const TOUCHED: Unknown = Unknown("every STUN server with two addresses was used before in this network");
+const LOSSY: Unknown = Unknown("too many packets were lost to test filtering");
+const UNFIT: Unknown = Unknown("a STUN server did not answer from where it was asked to");
+const UNPROVEN: Unknown = Unknown("the STUN server's silence could not be told from the NAT's filtering");
+/// The run number of the proof; those of the test count from 0, and there are never so many references.
+const PROOF_RUN: u8 = u8::MAX;
 
-/// A test, and what it found so far.
-#[derive(Debug, Default)]
-pub(crate) struct FilteringTest {
-    stage: Stage,
-    /// Counts the trials, so that answers to one are not taken for another's.
-    trials: u8,
-    /// With whom.
-    pub(crate) reference: Option<Reference>,
-    /// What filtering is if the server's silence can be believed.
-    closed: Option<Filtering>,
-    /// Whether a member was asked, or could not be.
-    watched: bool,
-    /// What a member lends.
-    pub(crate) pair: Option<PortPair>,
+/// What a server's responses showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ServerVerdict {
+    /// The NAT filters nothing.
+    Open { reference: Reference },
+    /// Filtering is this policy if the server can respond from its other addresses.
+    Closed { policy: Filtering, reference: Reference },
 }
 
+/// The test with one server after the other, until one is fit for it.
 #[derive(Debug, Default)]
-enum Stage {
-    #[default]
-    Waiting,
-    Trying(Trial),
-    /// The server was silent; the NAT is opened for it once that disturbs nobody. So many questions are open.
-    Opening {
-        asked: bool,
-        open: u8,
-    },
-    Proving(Trial),
-    /// No server can tell, and a first one has to see the socket before a member can send to it.
-    Introducing {
-        open: u8,
-    },
-    Watching(Watch),
-    /// A member lends two ports.
-    Judging(Box<PairTest>),
-    Done,
+pub(crate) struct FilteringTest {
+    used: Vec<SocketAddr>,
+    rounds: Option<FilteringRounds>,
+    reference: Option<Reference>,
 }
 
 impl FilteringTest {
-    pub(crate) const fn is_done(&self) -> bool {
-        matches!(self.stage, Stage::Done)
+    /// Returns true if requests were sent.
+    pub(crate) const fn has_begun(&self) -> bool {
+        !self.used.is_empty()
     }
 
-    pub(crate) const fn is_waiting(&self) -> bool {
-        matches!(self.stage, Stage::Waiting)
-    }
-
-    pub(crate) const fn is_under_way(&self) -> bool {
-        !self.is_done() && !self.is_waiting()
-    }
-
-    /// Whether the socket may talk to the server's other addresses now.
-    pub(crate) const fn is_tried(&self) -> bool {
-        matches!(self.stage, Stage::Opening { .. } | Stage::Proving(_) | Stage::Done)
-    }
-
-    /// What a member was asked to send, while it is awaited.
-    pub(crate) const fn watch(&self) -> Option<Watch> {
-        match self.stage {
-            Stage::Watching(watch) => Some(watch),
-            _ => None,
+    pub(crate) fn on_response(
+        &mut self,
+        now: Instant,
+        run_and_round: (u8, u8),
+        routing: ResponseRouting,
+        honored: bool,
+    ) {
+        if let Some(rounds) = &mut self.rounds {
+            rounds.on_response(now, run_and_round, routing, honored);
         }
     }
 
-    pub(crate) const fn is_watched(&self) -> bool {
-        self.watched
-    }
-
-    pub(crate) const fn pair_test(&mut self) -> Option<&mut PairTest> {
-        match &mut self.stage {
-            Stage::Judging(test) => Some(test),
-            _ => None,
-        }
-    }
-
-    /// A server was to see a mapping that a member judges by.
-    pub(crate) fn seen(&mut self, answered: bool) {
-        self.pair_test().into_iter().for_each(|test| test.seen(answered));
-    }
-
-    /// Nothing more is to be found.
-    pub(crate) fn finish(&mut self) {
-        self.stage = Stage::Done;
-    }
-
-    /// A question to another address was answered, or never will be.
-    pub(crate) fn opened(&mut self) {
-        if let Stage::Opening { open, .. } | Stage::Introducing { open } = &mut self.stage {
-            *open = open.saturating_sub(1);
+    pub(crate) fn step(
+        &mut self,
+        now: Instant,
+        context: &Context,
+        client: &mut Client,
+    ) -> Option<Finding<ServerVerdict>> {
+        loop {
+            if self.rounds.is_none() && !self.begin_rounds(now, context, client) {
+                return self.without_server(context);
+            }
+            let verdict = self.rounds.as_mut()?.step(now, client)?;
+            let reference = self.reference?;
+            let closed = |policy| Some(Ok(ServerVerdict::Closed { policy, reference }));
+            match verdict {
+                Verdict::Open => return Some(Ok(ServerVerdict::Open { reference })),
+                Verdict::Closed { port_open: true } => return closed(Filtering::AddressDependent),
+                Verdict::Closed { port_open: false } => return closed(Filtering::AddressAndPortDependent),
+                Verdict::Lossy => return Some(Err(LOSSY)),
+                Verdict::Unfit | Verdict::Proven => self.rounds = None,
+            }
         }
     }
 
     pub(crate) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        match &self.stage {
-            Stage::Trying(trial) | Stage::Proving(trial) => trial.poll_timeout(now),
-            Stage::Watching(watch) => Some(watch.until).filter(|until| *until > now),
-            Stage::Judging(test) => test.poll_timeout(now),
-            Stage::Waiting | Stage::Opening { .. } | Stage::Introducing { .. } | Stage::Done => None,
-        }
+        self.rounds.as_ref().and_then(|rounds| rounds.poll_timeout(now))
+    }
+
+    /// Begins with the next server whose other addresses the socket has not sent to.
+    fn begin_rounds(&mut self, now: Instant, context: &Context, client: &Client) -> bool {
+        let socket = context.roles.filtering;
+        let fit = |r: &&Reference| {
+            let unused = r.untouched && !self.used.contains(&r.server);
+            unused && client.destinations(socket).all(|sent| !r.is_touched_by(sent))
+        };
+        let Some(reference) = context.references.iter().find(fit).copied() else { return false };
+        let run = u8::try_from(self.used.len()).unwrap_or(PROOF_RUN - 1);
+        self.used.push(reference.server);
+        self.reference = Some(reference);
+        self.rounds = Some(FilteringRounds::new(now, run, socket, reference, Goal::Measure));
+        true
+    }
+
+    /// `None` while a fit server may still turn up.
+    fn without_server(&self, context: &Context) -> Option<Finding<ServerVerdict>> {
+        let reason = if self.has_begun() {
+            UNFIT
+        } else if context.references.is_empty() {
+            NO_REFERENCE
+        } else {
+            TOUCHED
+        };
+        context.progress.settled.then_some(Err(reason))
     }
 }
 
-impl Survey {
-    /// True if there may be more to do.
-    pub(crate) fn step_filtering(
+/// The proof that responses were missing because of the NAT's filtering.
+#[derive(Debug)]
+pub(crate) struct FilteringProof {
+    policy: Filtering,
+    reference: Reference,
+    /// A response that the policy excludes arrived late.
+    contradicted: bool,
+    stage: ProofStage,
+}
+
+#[derive(Debug)]
+enum ProofStage {
+    Waiting,
+    /// So many requests to the server's other addresses are open.
+    Opening {
+        open: u8,
+    },
+    Proving(FilteringRounds),
+}
+
+impl FilteringProof {
+    pub(crate) const fn new(policy: Filtering, reference: Reference) -> Self {
+        Self { policy, reference, contradicted: false, stage: ProofStage::Waiting }
+    }
+
+    /// A request that opens the NAT was answered, or timed out.
+    pub(crate) const fn on_opened(&mut self) {
+        if let ProofStage::Opening { open } = &mut self.stage {
+            *open = open.saturating_sub(1);
+        }
+    }
+
+    pub(crate) fn on_response(
         &mut self,
         now: Instant,
-        meeting: Meeting,
-        client: &mut Client<Purpose>,
-    ) -> bool {
-        let number = self.filtering.trials;
-        let next = match &mut self.filtering.stage {
-            Stage::Waiting => self.next_trial(now, meeting),
-            Stage::Trying(trial) => {
-                trial.step(now, number, client);
-                trial.verdict(now).map(|verdict| self.after_trial(verdict))
-            }
-            Stage::Opening { asked: false, .. } => self.open(now, client),
-            Stage::Opening { open: 0, .. } => Some(self.prove(now)),
-            Stage::Proving(trial) => {
-                trial.step(now, number, client);
-                trial.verdict(now).map(|verdict| self.believe(verdict == Verdict::Proven))
-            }
-            Stage::Introducing { open: 0 } => {
-                Some(self.watch(now, client).map_or(Stage::Done, Stage::Watching))
-            }
-            &mut Stage::Watching(watch) => self.after_watch(now, watch, client),
-            Stage::Judging(_) => self.judge(now, client),
-            Stage::Opening { .. } | Stage::Introducing { .. } | Stage::Done => None,
-        };
-        let over = match next {
-            Some(Stage::Done) => true,
-            // Members may come while the other tests still go on.
-            None => self.filtering.is_done() && !self.is_done(),
-            Some(_) => false,
-        };
-        let next = if over && self.may_watch() { Some(self.introduce(now, client)) } else { next };
-        let moved = next.is_some();
-        self.filtering.stage = next.unwrap_or_else(|| std::mem::take(&mut self.filtering.stage));
-        moved
-    }
-
-    /// A member's packet did not come yet. Once somebody lends two ports, and the other tests are over, they tell more.
-    fn after_watch(&mut self, now: Instant, watch: Watch, client: &mut Client<Purpose>) -> Option<Stage> {
-        if let Some(test) = self.pair_test(now, client) {
-            return Some(Stage::Judging(Box::new(test)));
-        }
-        (watch.until <= now && !self.awaits_pair()).then_some(Stage::Done)
-    }
-
-    fn judge(&mut self, now: Instant, client: &mut Client<Purpose>) -> Option<Stage> {
-        let Stage::Judging(mut test) = std::mem::take(&mut self.filtering.stage) else { return None };
-        match self.step_pair(now, &mut test, client) {
-            Step::Over(found) => {
-                found.into_iter().for_each(|filtering| self.told_by_member(filtering));
-                Some(Stage::Done)
-            }
-            Step::Moved => Some(Stage::Judging(test)),
-            Step::Waits => {
-                self.filtering.stage = Stage::Judging(test);
-                None
-            }
-        }
-    }
-
-    /// Lets a server see the socket, so that a member can be asked to send there; that is all there is left to try.
-    fn introduce(&mut self, now: Instant, client: &mut Client<Purpose>) -> Stage {
-        self.filtering.watched = true;
-        let Some(server) = self.contacts.iter().copied().find(SocketAddr::is_ipv4) else {
-            return Stage::Done;
-        };
-        let unseen = self.seen_of(self.roles.filtering).is_empty();
-        if unseen {
-            self.ask(now, (self.roles.filtering, server), Purpose::Open, client);
-        }
-        Stage::Introducing { open: unseen.into() }
-    }
-
-    /// A trial with the first server that is left for it. `None` while one may still turn up.
-    fn next_trial(&mut self, now: Instant, meeting: Meeting) -> Option<Stage> {
-        let asked: Vec<_> = self.asked_by(self.roles.filtering).copied().collect();
-        let alone =
-            |r: &Reference| asked.iter().all(|sent| sent.ip() != r.other.ip() && *sent != r.other_port());
-        let fit = |(reference, untouched): &&mut (Reference, bool)| *untouched && alone(reference);
-        if let Some((reference, untouched)) = self.references.iter_mut().find(fit) {
-            *untouched = false;
-            let reference = *reference;
-            self.filtering.reference = Some(reference);
-            self.note(self.roles.filtering, reference.server);
-            return Some(Stage::Trying(self.trial(now, reference, Goal::Measure)));
-        }
-        if meeting.met && self.references.is_empty() {
-            self.gaps.push(NO_REFERENCE);
-        }
-        meeting.met.then_some(Stage::Done)
-    }
-
-    fn trial(&mut self, now: Instant, reference: Reference, goal: Goal) -> Trial {
-        self.filtering.trials = self.filtering.trials.wrapping_add(1);
-        Trial::new(now, self.roles.filtering, reference, goal)
-    }
-
-    fn after_trial(&mut self, verdict: Verdict) -> Stage {
-        self.filtering.closed = match verdict {
-            Verdict::Closed { port_open: true } => Some(Filtering::AddressDependent),
-            Verdict::Closed { port_open: false } => Some(Filtering::AddressAndPortDependent),
-            Verdict::Open => {
-                self.found.filtering = Some(Filtering::EndpointIndependent);
-                return Stage::Done;
-            }
-            Verdict::Lossy => {
-                self.gaps.push(LOSSY);
-                return Stage::Done;
-            }
-            Verdict::Unfit | Verdict::Proven => {
-                self.gaps.push(UNFIT);
-                return Stage::Waiting;
-            }
-        };
-        Stage::Opening { asked: false, open: 0 }
-    }
-
-    pub(crate) fn heard_in_trial(
-        &mut self,
-        now: Instant,
-        number: u8,
-        round: u8,
-        change: Change,
-        honoured: bool,
+        run_and_round: (u8, u8),
+        routing: ResponseRouting,
+        honored: bool,
     ) {
-        let test = &mut self.filtering;
-        match &mut test.stage {
-            Stage::Trying(trial) | Stage::Proving(trial) if number == test.trials => {
-                trial.heard(now, round, change, honoured);
-            }
-            _ => {
-                // If it comes after all, its absence proved nothing.
-                let port_closed = test.closed == Some(Filtering::AddressAndPortDependent);
-                let expected = change == Change::Nothing || (change == Change::Port && !port_closed);
-                test.closed = test.closed.filter(|_| expected || !honoured);
-            }
+        if let ProofStage::Proving(rounds) = &mut self.stage
+            && rounds.on_response(now, run_and_round, routing, honored)
+        {
+            return;
+        }
+        let allowed = match routing {
+            ResponseRouting::ChangePort => !self.is_by_port(),
+            ResponseRouting::ChangeAddressAndPort => false,
+            ResponseRouting::Default | ResponseRouting::ToPort(_) => true,
+        };
+        if honored && !allowed {
+            debug!(policy = ?self.policy, ?routing, reason = "late response", "filtering verdict contradicted");
+            self.contradicted = true;
         }
     }
 
-    /// Talks to the server's other addresses, once no other test needs the order in which mappings are made.
-    fn open(&mut self, now: Instant, client: &mut Client<Purpose>) -> Option<Stage> {
-        let independent = self.found.mapping == Some(Mapping::EndpointIndependent);
-        if !self.mapping.is_done() || !(independent || self.ports.is_done()) {
-            return None;
+    /// Begins by sending to the server's other addresses, which makes new mappings: the caller waits with the first call
+    /// until no other test needs the order of allocations.
+    pub(crate) fn step(
+        &mut self,
+        now: Instant,
+        context: &Context,
+        client: &mut Client,
+    ) -> Option<Finding<Filtering>> {
+        if let ProofStage::Waiting = self.stage {
+            self.stage = ProofStage::Opening { open: self.open_filter(now, context, client) };
         }
-        let port = self.filtering.closed == Some(Filtering::AddressAndPortDependent);
-        let reference = self.filtering.reference?;
-        let targets = [Some(reference.other), port.then(|| reference.other_port())];
+        if let ProofStage::Opening { open: 0 } = self.stage {
+            match self.goal(context) {
+                Ok(goal) => {
+                    let socket = context.roles.filtering;
+                    let rounds = FilteringRounds::new(now, PROOF_RUN, socket, self.reference, goal);
+                    self.stage = ProofStage::Proving(rounds);
+                }
+                Err(proven) => return Some(self.conclude(proven)),
+            }
+        }
+        let ProofStage::Proving(rounds) = &mut self.stage else { return None };
+        let verdict = rounds.step(now, client)?;
+        Some(self.conclude(verdict == Verdict::Proven))
+    }
+
+    pub(crate) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        match &self.stage {
+            ProofStage::Proving(rounds) => rounds.poll_timeout(now),
+            ProofStage::Waiting | ProofStage::Opening { .. } => None,
+        }
+    }
+
+    fn is_by_port(&self) -> bool {
+        self.policy == Filtering::AddressAndPortDependent
+    }
+
+    fn open_filter(&self, now: Instant, context: &Context, client: &mut Client) -> u8 {
+        let socket = context.roles.filtering;
+        let other_port = self.is_by_port().then(|| self.reference.other_port());
         let mut open = 0;
-        for target in targets.into_iter().flatten() {
-            if !self.has_asked(self.roles.filtering, target) {
-                self.ask(now, (self.roles.filtering, target), Purpose::Open, client);
+        for destination in [Some(self.reference.other), other_port].into_iter().flatten() {
+            if !client.has_sent_to(socket, destination) {
+                let delivery = context.config.retransmit();
+                client.send(now, Request::plain(socket, destination, Purpose::OpenFilter, delivery));
                 open += 1;
             }
         }
-        Some(Stage::Opening { asked: true, open })
+        open
     }
 
-    /// How the server's silence is to be believed. Answers from elsewhere can reach the mapping that was asked from
-    /// only if that mapping has been opened for them, that is, if the NAT used it towards there as well.
-    fn prove(&mut self, now: Instant) -> Stage {
-        let (Some(reference), Some(closed)) = (self.filtering.reference, self.filtering.closed) else {
-            return self.believe(false);
-        };
-        let port = closed == Filtering::AddressAndPortDependent;
-        let seen = self.seen_of(self.roles.filtering);
-        let alive = |address: SocketAddr| seen.iter().any(|o| o.destination == address);
-        let alive = alive(reference.other) && (!port || alive(reference.other_port()));
-        let goal = match self.found.mapping {
-            Some(Mapping::EndpointIndependent) => Goal::Prove { port, address: true },
-            Some(Mapping::AddressDependent) if port && alive => Goal::Prove { port, address: false },
-            dependent => return self.believe(alive && dependent.is_some()),
-        };
-        Stage::Proving(self.trial(now, reference, goal))
-    }
-
-    fn believe(&mut self, proven: bool) -> Stage {
-        self.found.filtering = self.filtering.closed.filter(|_| proven);
-        if self.found.filtering.is_none() {
-            self.gaps.push(UNPROVEN);
+    /// Returns what has to arrive, or whether the policy counts as proven without that. Responses from the other
+    /// addresses can reach the mapping of the first requests only if the NAT uses it towards these too.
+    fn goal(&self, context: &Context) -> Result<Goal, bool> {
+        let seen = context.observations.of(context.roles.filtering);
+        let responded = |address: SocketAddr| seen.iter().any(|o| o.destination == address);
+        let port = self.is_by_port();
+        let alive = responded(self.reference.other) && (!port || responded(self.reference.other_port()));
+        match context.policies.mapping {
+            _ if self.contradicted => Err(false),
+            Some(Mapping::EndpointIndependent) => Ok(Goal::Prove { port, address: true }),
+            Some(Mapping::AddressDependent) if port && alive => Ok(Goal::Prove { port, address: false }),
+            dependent => Err(alive && dependent.is_some()),
         }
-        Stage::Done
+    }
+
+    fn conclude(&self, proven: bool) -> Finding<Filtering> {
+        let believed = proven && !self.contradicted;
+        let finding = if believed { Ok(self.policy) } else { Err(UNPROVEN) };
+        debug!(?finding, proven, contradicted = self.contradicted, "filtering proof ended");
+        finding
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use partyline_model::Allocation;
+    use partyline_nat::Rules;
+
+    use super::*;
+    use crate::test_nat::{Manners, Outcome, TestNat, reference};
+
+    const POLICIES: [Filtering; 3] =
+        [Filtering::EndpointIndependent, Filtering::AddressDependent, Filtering::AddressAndPortDependent];
+
+    fn nat(filtering: Filtering) -> TestNat {
+        let rules = Rules::new(Mapping::EndpointIndependent, filtering, Allocation::Preserving);
+        let mut nat = TestNat::new(rules);
+        nat.context.references.push(reference());
+        nat.context.progress.settled = true;
+        nat.context.policies.mapping = Some(Mapping::EndpointIndependent);
+        nat
+    }
+
+    fn run_test(nat: &mut TestNat) -> Finding<ServerVerdict> {
+        nat.run(
+            &mut FilteringTest::default(),
+            |test, now, context, client| test.step(now, context, client),
+            |test, now, _, outcome| {
+                if let Outcome::Response(response) = outcome
+                    && let Purpose::FilteringRound { run, round, routing } = response.purpose
+                {
+                    test.on_response(now, (run, round), routing, response.from_expected_source);
+                }
+            },
+        )
+    }
+
+    fn run_proof(nat: &mut TestNat, policy: Filtering) -> Finding<Filtering> {
+        nat.run(
+            &mut FilteringProof::new(policy, reference()),
+            |proof, now, context, client| proof.step(now, context, client),
+            |proof, now, _, outcome| match outcome {
+                Outcome::Response(response) => match response.purpose {
+                    Purpose::FilteringRound { run, round, routing } => {
+                        proof.on_response(now, (run, round), routing, response.from_expected_source);
+                    }
+                    _ => proof.on_opened(),
+                },
+                Outcome::AtOtherSocket(..) | Outcome::TimedOut(_) => proof.on_opened(),
+            },
+        )
+    }
+
+    #[test]
+    fn each_filtering_policy_is_found_and_proven() {
+        for filtering in POLICIES {
+            let mut nat = nat(filtering);
+            match run_test(&mut nat) {
+                Ok(ServerVerdict::Open { .. }) => assert_eq!(filtering, POLICIES[0]),
+                Ok(ServerVerdict::Closed { policy, .. }) => {
+                    assert_eq!((policy, run_proof(&mut nat, policy)), (filtering, Ok(filtering)));
+                }
+                Err(unknown) => panic!("{filtering:?}: {unknown:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn server_that_ignores_change_request_is_unfit() {
+        let mut nat = nat(POLICIES[2]);
+        nat.manners = Manners::Ignores;
+        assert_eq!(run_test(&mut nat), Err(UNFIT));
+    }
+
+    #[test]
+    fn silence_of_a_server_that_cannot_send_from_its_other_address_is_not_believed() {
+        let mut nat = nat(POLICIES[0]);
+        nat.manners = Manners::Swallows;
+        let Ok(ServerVerdict::Closed { policy, .. }) = run_test(&mut nat) else { panic!("it looks closed") };
+        assert_eq!(run_proof(&mut nat, policy), Err(UNPROVEN));
+    }
+
+    #[test]
+    fn response_that_the_policy_excludes_makes_it_unknown() {
+        let mut nat = nat(POLICIES[2]);
+        let Ok(ServerVerdict::Closed { policy, reference }) = run_test(&mut nat) else { panic!("closed") };
+        let mut proof = FilteringProof::new(policy, reference);
+        proof.on_response(nat.now, (0, 0), ResponseRouting::ChangeAddressAndPort, true);
+        nat.context.policies.mapping = Some(Mapping::AddressAndPortDependent);
+        let _ = proof.step(nat.now, &nat.context, &mut nat.client);
+        (0..2).for_each(|_| proof.on_opened());
+        assert_eq!(proof.step(nat.now, &nat.context, &mut nat.client), Some(Err(UNPROVEN)));
+    }
+
+    #[test]
+    fn loss_of_every_second_packet_leaves_filtering_unknown() {
+        let mut nat = nat(POLICIES[2]);
+        nat.drop_every_second = true;
+        assert_eq!(run_test(&mut nat), Err(LOSSY));
+    }
+
+    #[test]
+    fn servers_that_cannot_tell_are_named_as_the_reason() {
+        let mut none = nat(POLICIES[2]);
+        none.context.references.clear();
+        assert_eq!(run_test(&mut none), Err(NO_REFERENCE));
+        let mut touched = nat(POLICIES[2]);
+        touched.context.references[0].untouched = false;
+        assert_eq!(run_test(&mut touched), Err(TOUCHED));
     }
 }

@@ -1,8 +1,8 @@
-//! Whether inside computers meet at the outside address (RFC 4787, section 6).
+//! The hairpinning test: whether the NAT forwards packets between two inside sockets (RFC 4787, section 6).
 //!
-//! Two of our own sockets send to each other's outside addresses, side by side, so that each opens the NAT for the
-//! other. One packet that arrives proves that the NAT turns them around. That none does counts only where the NAT had
-//! to let them in: where mappings are the same for every destination.
+//! Two sockets send to each other's reflexive addresses, side by side, so that each opens the NAT for the other. One
+//! packet that arrives proves that the NAT turns packets around. That none arrives counts only where the NAT had to let
+//! them in: where mapping is endpoint-independent.
 
 use std::{
     net::SocketAddr,
@@ -10,122 +10,134 @@ use std::{
 };
 
 use partyline_model::{Mapping, SocketId};
+use tracing::debug;
 
 use crate::{
-    client::{Client, Query},
-    stun::Change,
-    survey::{Purpose, Survey},
+    client::{Client, Delivery, Request},
+    context::{Context, Finding, Unknown},
+    purpose::Purpose,
 };
 
-const PACE: Duration = Duration::from_millis(40);
+const ROUND_INTERVAL: Duration = Duration::from_millis(40);
 const ROUNDS: u32 = 6;
-/// How long the last packets may take.
-const SETTLE: Duration = Duration::from_millis(300);
+/// How long the packets of the last round may take.
+const SETTLE_TIME: Duration = Duration::from_millis(300);
 
-/// Two sockets with their outside addresses, sending to each other.
+const NO_NAT: Unknown = Unknown("hairpinning needs a NAT and two sockets with the same public address");
+const NO_ROOM: Unknown =
+    Unknown("hairpinning cannot be excluded: the NAT may have had no room for a mapping");
+
+/// A test under way.
 #[derive(Debug)]
-pub(crate) struct Hairpin {
+pub(crate) struct HairpinTest {
     ends: [(SocketId, SocketAddr); 2],
     rounds: u32,
-    next: Instant,
-    arrived: bool,
-}
-
-impl Hairpin {
-    pub(crate) fn new(now: Instant, one: (SocketId, SocketAddr), other: (SocketId, SocketAddr)) -> Self {
-        Self { ends: [one, other], rounds: 0, next: now, arrived: false }
-    }
-
-    /// A packet of ours came back in.
-    pub(crate) fn arrived(&mut self) {
-        self.arrived = true;
-    }
-
-    /// Sends what is due. Returns whether packets are turned around, once that is settled.
-    pub(crate) fn step(&mut self, now: Instant, client: &mut Client<Purpose>) -> Option<bool> {
-        if self.arrived {
-            return Some(true);
-        }
-        if now < self.next {
-            return None;
-        }
-        if self.rounds >= ROUNDS {
-            return Some(false);
-        }
-        let [(one, seen_one), (other, seen_other)] = self.ends;
-        for (socket, destination) in [(one, seen_other), (other, seen_one)] {
-            let (change, purpose, patience) = (Change::Nothing, Purpose::Hairpin, Duration::ZERO);
-            client.ask(now, Query { socket, destination, change, expected: destination, purpose, patience });
-        }
-        self.rounds += 1;
-        self.next = now + if self.rounds < ROUNDS { PACE } else { SETTLE };
-        None
-    }
-}
-
-/// How far the test is.
-#[derive(Debug)]
-pub(crate) enum HairpinTest {
-    Waiting,
-    Sending(Hairpin),
-    Done,
+    next_at: Instant,
+    hairpinned: bool,
 }
 
 impl HairpinTest {
-    pub(crate) const fn is_done(&self) -> bool {
-        matches!(self, Self::Done)
+    /// Begins the test, if there are two sockets, and a NAT between them and the servers: without one this computer
+    /// itself would bring the packets back.
+    pub(crate) fn new(now: Instant, context: &Context) -> Finding<Self> {
+        let end = |socket| Some((socket, context.observations.first_of(socket)?.reflexive));
+        let fresh = context.roles.fresh.last().copied();
+        let ends = end(context.roles.mapping).zip(fresh.and_then(end));
+        let behind_nat = |((_, one), (_, other)): &((SocketId, SocketAddr), (SocketId, SocketAddr))| {
+            one.ip() == other.ip() && one.is_ipv4() && !context.config.local.contains(&one.ip())
+        };
+        let (one, other) = ends.filter(behind_nat).ok_or(NO_NAT)?;
+        Ok(Self { ends: [one, other], rounds: 0, next_at: now, hairpinned: false })
     }
 
-    pub(crate) const fn is_under_way(&self) -> bool {
-        matches!(self, Self::Sending(_))
+    /// A packet that one of this computer's sockets sent arrived at another one.
+    pub(crate) const fn on_hairpinned(&mut self) {
+        self.hairpinned = true;
     }
 
-    pub(crate) const fn poll_timeout(&self) -> Option<Instant> {
-        match self {
-            Self::Sending(hairpin) => Some(hairpin.next),
-            Self::Waiting | Self::Done => None,
+    pub(crate) fn step(
+        &mut self,
+        now: Instant,
+        context: &Context,
+        client: &mut Client,
+    ) -> Option<Finding<bool>> {
+        let over = self.rounds >= ROUNDS && self.next_at <= now;
+        if self.hairpinned || over {
+            // A mapping that depends on the destination would be a new one here, for which the table may be full.
+            let known = self.hairpinned || context.policies.mapping == Some(Mapping::EndpointIndependent);
+            let finding = known.then_some(self.hairpinned).ok_or(NO_ROOM);
+            debug!(?finding, count = self.rounds, "hairpinning test ended");
+            return Some(finding);
         }
+        if self.next_at <= now {
+            self.send_round(now, client);
+        }
+        None
+    }
+
+    pub(crate) const fn poll_timeout(&self) -> Instant {
+        self.next_at
+    }
+
+    fn send_round(&mut self, now: Instant, client: &mut Client) {
+        let [(one, seen_one), (other, seen_other)] = self.ends;
+        for (socket, destination) in [(one, seen_other), (other, seen_one)] {
+            client.send(now, Request::plain(socket, destination, Purpose::Hairpin, Delivery::Once));
+        }
+        self.rounds += 1;
+        self.next_at = now + if self.rounds < ROUNDS { ROUND_INTERVAL } else { SETTLE_TIME };
     }
 }
 
-impl Survey {
-    /// True if there may be more to do. Waits until it disturbs no other test with new mappings.
-    pub(crate) fn step_hairpin(&mut self, now: Instant, client: &mut Client<Purpose>) -> bool {
-        match &mut self.hairpin {
-            HairpinTest::Waiting if self.ports.is_done() => {
-                self.hairpin = self.new_hairpin(now).map_or(HairpinTest::Done, HairpinTest::Sending);
-            }
-            HairpinTest::Sending(hairpin) => {
-                let Some(turned) = hairpin.step(now, client) else { return false };
-                self.conclude_hairpin(turned);
-                self.hairpin = HairpinTest::Done;
-            }
-            HairpinTest::Waiting | HairpinTest::Done => return false,
+#[cfg(test)]
+mod tests {
+    use partyline_model::{Allocation, Filtering};
+    use partyline_nat::Rules;
+
+    use super::*;
+    use crate::test_nat::{OUTSIDE, TestNat, reference};
+
+    fn nat(mapping: Mapping, hairpin: bool) -> TestNat {
+        let rules = Rules::new(mapping, Filtering::AddressAndPortDependent, Allocation::Random);
+        let mut nat = TestNat::new(Rules { hairpin, ..rules });
+        nat.context.policies.mapping = Some(mapping);
+        let fresh = *nat.context.roles.fresh.last().expect("a fresh socket");
+        nat.observe(nat.context.roles.mapping, reference().server);
+        nat.observe(fresh, reference().server);
+        nat
+    }
+
+    fn run(nat: &mut TestNat) -> Finding<bool> {
+        let mut test = HairpinTest::new(nat.now, &nat.context).expect("two sockets behind a NAT");
+        nat.run_with(
+            &mut test,
+            |test, now, context, client| test.step(now, context, client),
+            |_, _, _, _| {},
+            |test, nat| {
+                nat.flush();
+                if std::mem::take(&mut nat.hairpinned) {
+                    test.on_hairpinned();
+                }
+            },
+        )
+    }
+
+    #[test]
+    fn hairpinning_is_found_and_excluded_with_endpoint_independent_mapping() {
+        for hairpin in [true, false] {
+            assert_eq!(run(&mut nat(Mapping::EndpointIndependent, hairpin)), Ok(hairpin));
         }
-        true
     }
 
-    /// A packet of ours to our own outside address came back in.
-    pub(crate) fn turned_around(&mut self) {
-        if let HairpinTest::Sending(hairpin) = &mut self.hairpin {
-            hairpin.arrived();
-        }
+    #[test]
+    fn missing_packets_prove_nothing_where_mapping_depends_on_the_destination() {
+        assert_eq!(run(&mut nat(Mapping::AddressAndPortDependent, false)), Err(NO_ROOM));
     }
 
-    /// A test with two sockets, if there are two and a NAT is between them and the servers: without one it would be
-    /// this computer itself that brings the packets back.
-    fn new_hairpin(&self, now: Instant) -> Option<Hairpin> {
-        let outside = |socket: SocketId| Some((socket, self.seen_of(socket).first()?.reflexive));
-        let (one, other) = (outside(self.roles.mapping)?, outside(*self.roles.fresh.last()?)?);
-        let turnable =
-            one.1.ip() == other.1.ip() && one.1.is_ipv4() && !self.terms.local.contains(&one.1.ip());
-        turnable.then(|| Hairpin::new(now, one, other))
-    }
-
-    /// That nothing came back counts only where it had to be let in and needed no new mapping, for which the table may
-    /// have had no room.
-    fn conclude_hairpin(&mut self, turned: bool) {
-        let opened = self.found.mapping == Some(Mapping::EndpointIndependent);
-        self.found.hairpin = (turned || opened).then_some(turned);
+    #[test]
+    fn without_a_nat_hairpinning_stays_unknown() {
+        let mut nat = nat(Mapping::EndpointIndependent, true);
+        nat.context.config.local.push(OUTSIDE);
+        assert_eq!(HairpinTest::new(nat.now, &nat.context).map(drop), Err(NO_NAT));
     }
 }

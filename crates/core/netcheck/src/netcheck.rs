@@ -1,95 +1,115 @@
-//! The machine that asks, measures and keeps watch.
+//! The machine that measures the network and keeps the main socket's mapping alive.
 
 use std::{
     collections::{BTreeSet, VecDeque},
     net::{IpAddr, SocketAddr},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use partyline_model::{NatProfile, SocketId};
+use partyline_model::{Badge, CheckStep, CheckTopic, NatProfile, SocketId, StepState};
+use partyline_timing::Jitter;
+use rand_chacha::ChaCha12Rng;
+use rand_core::{RngCore, SeedableRng};
+use tracing::{debug, info, trace};
 
 use crate::{
-    Config, Event, StunServer, Transmit,
-    client::{Client, Heard},
-    history::History,
-    kept::Kept,
-    lending::Idle,
-    servers::{Family, Servers, State},
-    survey::{Continuity, Meeting, Purpose, Survey, Terms},
-    trial::Reference,
+    address::Family,
+    api::{Config, Event, PeerMapping, PortPair, Report, StunServer, Transmit},
+    client::{Client, Delivery, Handled, Request, Response},
+    context::{DiscoveryConfig, Reference},
+    counters::Counters,
+    discovery::{BehaviorDiscovery, Continuity},
+    history::DestinationHistory,
+    idle_lifetime::{IdleLifetime, PROFILE_MAX_AGE},
+    peer_mappings::PeerMappings,
+    probe_sockets::ProbeSockets,
+    profile::{self, Evidence},
+    purpose::Purpose,
+    servers::Servers,
+    stun,
 };
 
-const MOST_LOCAL: usize = 32;
-const MAX_PROBE_SOCKETS: usize = 8;
-/// Measures the NAT, and watches the mapping of the tunnel's socket.
+const MAX_LOCAL_ADDRESSES: usize = 32;
+/// How many times as long as others a keepalive request may stay unanswered: a mapping that was seen is not given up as
+/// lightly as an address that nothing responds at.
+const KEEPALIVE_TIMEOUT_FACTOR: u32 = 4;
+/// Measurements that are begun anew at once because a mapping changed, and when that is allowed again.
+const MAX_RESTARTS: u32 = 3;
+const RESTART_WINDOW: Duration = Duration::from_secs(60);
+
+/// One measurement of the policies.
+#[derive(Debug, Clone, Copy)]
+struct Measurement {
+    began_at: Instant,
+    /// Datagrams that the client had sent before.
+    sent_before: u32,
+    /// When it ended, and how many datagrams it took.
+    ended: Option<(Instant, u32)>,
+    /// How many measurements before it were begun anew because a mapping changed.
+    restarts: u32,
+}
+
+/// Measures the NAT, and watches the mapping of the main socket.
 ///
-/// Where no sockets are lent, let it speak before anybody else does: a NAT that preserves ports, or that filters, is
-/// best told by a socket that has sent nothing yet.
+/// Where no probe sockets are opened, let it send before anything else does: a socket that has sent nothing yet shows
+/// most of a NAT that preserves ports or filters.
 #[derive(Debug)]
 pub struct Netcheck {
-    pub(crate) config: Config,
-    pub(crate) client: Client<Purpose>,
-    history: History,
-    pub(crate) servers: Servers,
-    pub(crate) local: Vec<SocketAddr>,
-    /// Sockets that are open and were not used by a measurement yet, with the ports they are bound to.
-    pub(crate) probe_sockets: Vec<(SocketId, u16)>,
-    pub(crate) router: Option<IpAddr>,
-    pub(crate) kept: Kept,
-    pub(crate) online: bool,
-    /// Addresses where a server answers over TCP.
-    pub(crate) reachable: BTreeSet<IpAddr>,
-    pub(crate) needed: bool,
-    /// Whether there are members who could send a packet for us.
-    pub(crate) observers: bool,
+    config: Config,
+    client: Client,
+    rng: ChaCha12Rng,
+    history: DestinationHistory,
+    servers: Servers,
+    local: Vec<SocketAddr>,
+    router: Option<IpAddr>,
+    peer_mappings: PeerMappings,
+    online: bool,
+    tcp_reachable: BTreeSet<IpAddr>,
+    keepalive: bool,
+    keepalive_at: Option<Instant>,
+    observers_available: bool,
+    probe_sockets: ProbeSockets,
+    measurement: Measurement,
     /// Over IPv4 and over IPv6.
-    pub(crate) surveys: [Survey; 2],
-    pub(crate) idle: Idle,
-    /// Sockets that were asked for, and are awaited or in use.
-    pub(crate) requested: Vec<SocketId>,
-    pub(crate) surveyed: Instant,
-    sent_before: u32,
-    /// When the measurement ended, and how many datagrams it took.
-    pub(crate) finished: Option<(Instant, u32)>,
-    pub(crate) resurveys: u32,
-    /// When the survey wants to go on.
-    wake: Option<Instant>,
-    pub(crate) refresh: Option<Instant>,
-    pub(crate) profile: NatProfile,
-    pub(crate) told_profile: NatProfile,
-    pub(crate) told_reflexive: Vec<SocketAddr>,
-    pub(crate) events: VecDeque<Event>,
+    discoveries: [BehaviorDiscovery; 2],
+    idle_lifetime: IdleLifetime,
+    /// When a test wants to go on.
+    step_at: Option<Instant>,
+    profile: NatProfile,
+    published_profile: NatProfile,
+    published_reflexive: Vec<SocketAddr>,
+    events: VecDeque<Event>,
 }
 
 impl Netcheck {
-    /// A machine that does nothing until it has servers. `seed` makes transaction ids and jitter.
+    /// Returns a machine that does nothing until it has servers. `seed` makes transaction ids and jitter.
     #[must_use]
     pub fn new(now: Instant, seed: [u8; 32], config: Config) -> Self {
+        let mut rng = ChaCha12Rng::from_seed(seed);
+        let mut client_seed = [0; 32];
+        rng.fill_bytes(&mut client_seed);
         Self {
             config,
-            client: Client::new(seed),
-            history: History::default(),
+            client: Client::new(client_seed),
+            rng,
+            history: DestinationHistory::default(),
             servers: Servers::default(),
             local: Vec::new(),
-            probe_sockets: Vec::new(),
             router: None,
-            kept: Kept::default(),
+            peer_mappings: PeerMappings::default(),
             online: false,
-            reachable: BTreeSet::new(),
-            needed: true,
-            observers: false,
-            surveys: Family::BOTH.map(|_| Survey::new(Terms::default())),
-            idle: Idle::default(),
-            requested: Vec::new(),
-            surveyed: now,
-            sent_before: 0,
-            finished: None,
-            resurveys: 0,
-            wake: None,
-            refresh: None,
+            tcp_reachable: BTreeSet::new(),
+            keepalive: true,
+            keepalive_at: None,
+            observers_available: false,
+            probe_sockets: ProbeSockets::default(),
+            measurement: Measurement { began_at: now, sent_before: 0, ended: None, restarts: 0 },
+            discoveries: Family::BOTH.map(|_| BehaviorDiscovery::new(DiscoveryConfig::default())),
+            idle_lifetime: IdleLifetime::default(),
+            step_at: None,
             profile: NatProfile::default(),
-            told_profile: NatProfile::default(),
-            told_reflexive: Vec::new(),
+            published_profile: NatProfile::default(),
+            published_reflexive: Vec::new(),
             events: VecDeque::new(),
         }
     }
@@ -97,24 +117,24 @@ impl Netcheck {
     /// Replaces the list of servers, best first; at most 16 are used. Other servers than before restart the
     /// measurement.
     pub fn set_servers(&mut self, now: Instant, servers: Vec<StunServer>) {
-        let servers = Servers::new(now, servers);
-        // Names are looked up in another order every time, which is no reason to measure again.
-        if servers.names() != self.servers.names() {
+        let servers = Servers::new(now, servers, self.server_limit());
+        // Names resolve in another order every time, which is no reason to measure again.
+        if servers.identities() != self.servers.identities() {
             self.servers = servers;
-            self.client.forget_logins();
-            self.client.add_logins(self.servers.logins());
-            self.measure(now);
+            self.client.clear_credentials();
+            self.client.add_credentials(self.servers.credentials());
+            self.measure(now, "servers changed");
         }
     }
 
-    /// Tells the tunnel socket's own addresses (each interface's address with the socket's port). A change means
-    /// another network and restarts everything.
+    /// Sets the main socket's own addresses: that of each interface, with the socket's port. A change means another
+    /// network and restarts everything.
     pub fn set_local_addresses(&mut self, now: Instant, mut addresses: Vec<SocketAddr>) {
         addresses.sort_unstable();
         addresses.dedup();
-        addresses.truncate(MOST_LOCAL);
+        addresses.truncate(MAX_LOCAL_ADDRESSES);
         if addresses != self.local {
-            self.history.enter(&addresses);
+            self.history.enter_network(&addresses);
             self.local = addresses;
             self.restart(now);
         }
@@ -122,85 +142,123 @@ impl Netcheck {
 
     /// Forgets what is known and measures again, as after a move to another network.
     pub fn restart(&mut self, now: Instant) {
-        self.resurveys = 0;
+        self.measurement.restarts = 0;
         self.profile = NatProfile::default();
-        self.idle = Idle::default();
-        self.kept = Kept::default();
-        self.servers.forget();
-        self.measure(now);
+        self.idle_lifetime = IdleLifetime::default();
+        self.peer_mappings = PeerMappings::default();
+        self.servers.forget_responses();
+        self.measure(now, "network changed");
     }
 
-    /// Measures again because somebody wants to know; what is known stays until it is contradicted.
+    /// Measures again on request. What is known stays until it is contradicted.
     pub fn remeasure(&mut self, now: Instant) {
-        self.resurveys = 0;
-        self.measure(now);
+        self.measurement.restarts = 0;
+        self.measure(now, "requested");
     }
 
-    /// Measures the policies or not from now on, whatever [`Config::enabled`] said. What was measured is forgotten when
-    /// that is switched off.
+    /// Switches the measurement of the policies on or off, whatever [`Config::enabled`] said. When it is switched off,
+    /// what was measured is forgotten.
     pub fn set_enabled(&mut self, now: Instant, enabled: bool) {
         if self.config.enabled != enabled {
             self.config.enabled = enabled;
-            self.close_probe_sockets();
-            self.remeasure(now);
+            self.servers.limit = self.server_limit();
+            self.measurement.restarts = 0;
+            self.measure(now, if enabled { "switched on" } else { "switched off" });
         }
     }
 
-    /// Takes sockets that have sent nothing yet with the ports they are bound to (`None` for a socket that could not
-    /// be opened), at most 8. The first makes the measurement, the others show how ports are allocated. To be called in
-    /// answer to [`Event::OpenProbeSockets`], or before [`Netcheck::set_servers`] or [`Netcheck::restart`]; each
-    /// measurement needs new ones.
+    /// Takes fresh sockets with the ports they are bound to (`None` for a socket that could not be opened), at most 8.
+    /// The first two make the measurement, the others show how ports are allocated. Called in answer to
+    /// [`Event::OpenProbeSockets`], or before [`Netcheck::set_servers`] and [`Netcheck::restart`]; each measurement needs
+    /// new ones.
     pub fn probe_sockets_opened(&mut self, now: Instant, opened: &[(SocketId, Option<u16>)]) {
-        let bound = opened.iter().filter_map(|(id, port)| Some((*id, (*port)?)));
-        self.probe_sockets = bound.take(MAX_PROBE_SOCKETS).collect();
-        if !self.requested.is_empty() {
-            self.lend();
-            self.advance(now);
+        if self.probe_sockets.on_opened(opened) {
+            self.assign_sockets();
+            self.step(now);
         }
     }
 
-    /// Tells whether servers are reachable otherwise (over TCP). Without that, silence is not called blocked UDP.
+    /// Sets whether any server is reachable over TCP. Otherwise silence is not taken for blocked UDP.
     pub fn set_online(&mut self, now: Instant, online: bool) {
         if self.online != online {
+            debug!(online, "reachability over TCP changed");
             self.online = online;
-            self.advance(now);
+            self.step(now);
         }
     }
 
-    /// Tells at which addresses servers answer over TCP or TLS: if those are silent over UDP, it is not because they
-    /// are dead.
+    /// Sets the addresses at which STUN servers respond over TCP or TLS. If these are silent over UDP, they are not down.
     pub fn set_tcp_reachable(&mut self, now: Instant, addresses: impl IntoIterator<Item = IpAddr>) {
         let reachable = addresses.into_iter().collect();
-        if self.reachable != reachable {
-            self.reachable = reachable;
-            self.advance(now);
+        if self.tcp_reachable != reachable {
+            debug!(addresses = ?reachable, "servers respond over TCP");
+            self.tcp_reachable = reachable;
+            self.step(now);
         }
     }
 
-    /// Tells the router's external address as port mapping learned it; `None` while no port is mapped.
+    /// Sets the router's external address as port mapping learned it; `None` while no port is mapped.
     pub fn set_router_address(&mut self, now: Instant, external: Option<IpAddr>) {
         self.router = external;
-        self.note_mapped();
-        self.advance(now);
+        self.update_main_is_mapped();
+        self.step(now);
     }
 
-    /// A socket that the router treats in a way of its own shows nothing of how it treats others.
-    pub(crate) fn note_mapped(&mut self) {
-        let mapped = self.is_mapped();
-        self.surveys.iter_mut().for_each(|survey| survey.terms.mapped = mapped);
+    /// Replaces the router's statements about mappings of the main socket. [`Netcheck::set_local_addresses`] and
+    /// [`Netcheck::restart`] forget them.
+    pub fn set_peer_mappings(&mut self, now: Instant, mappings: Vec<PeerMapping>) {
+        if self.peer_mappings.replace(mappings) {
+            self.update_main_is_mapped();
+            self.schedule_keepalive(now);
+            self.step(now);
+        }
     }
 
-    fn is_mapped(&self) -> bool {
-        self.router.is_some() || self.kept.any()
+    /// Sets whether the main socket's mapping must be kept alive (default: yes).
+    pub fn set_keepalive(&mut self, now: Instant, keepalive: bool) {
+        self.keepalive = keepalive;
+        self.schedule_keepalive(now);
     }
 
-    /// Whether the mapping must be kept alive (default: yes).
-    pub fn set_keepalive(&mut self, now: Instant, needed: bool) {
-        self.needed = needed;
-        self.schedule_refresh(now);
+    /// Sets whether there are members that could send packets. The first ones are a reason to measure again where
+    /// filtering is still unknown.
+    pub fn set_observers_available(&mut self, now: Instant, available: bool) {
+        if self.observers_available == available {
+            return;
+        }
+        self.observers_available = available;
+        self.discoveries.iter_mut().for_each(|discovery| discovery.set_observers_available(available));
+        let probes = self.config.probe_sockets > 0 && self.config.enabled;
+        let useful = probes && self.profile.filtering.is_none() && self.measurement.ended.is_some();
+        if available && useful {
+            // The first ones need not wait for the lifetime test, which takes minutes.
+            let first = !self.discovery(Family::V4).has_asked_members();
+            self.measure_again(now, "members could test filtering", first);
+        }
     }
 
-    /// Takes a datagram. True if it was an answer to us, or pretended to be one: then nobody else wants it.
+    /// Takes two ports that a member offers in answer to [`Event::RequestFilteringProbe`]. Useless ones are ignored.
+    pub fn set_port_pair(&mut self, now: Instant, pair: PortPair) {
+        self.discovery_mut(Family::V4).set_port_pair(pair);
+        self.step(now);
+    }
+
+    /// Takes a profile that was measured in this network earlier, so long ago. It is shown until it is contradicted. To
+    /// be called after [`Netcheck::set_local_addresses`] or [`Netcheck::restart`], which forget it.
+    pub fn load_cached_profile(&mut self, now: Instant, profile: &NatProfile, age: Duration) {
+        if self.measurement.ended.is_some() || !self.config.enabled {
+            return;
+        }
+        debug!(age_s = age.as_secs(), ?profile, "cached profile is shown");
+        self.profile =
+            NatProfile { udp_blocked: None, double_nat: None, carrier_nat: None, ..profile.clone() };
+        if let Some(lifetime) = profile.lifetime {
+            self.idle_lifetime.restore(now, lifetime, age);
+        }
+        self.step(now);
+    }
+
+    /// Takes a datagram. Returns true if it belongs to the measurement, or pretends to: then nothing else wants it.
     pub fn handle_datagram(
         &mut self,
         now: Instant,
@@ -209,173 +267,428 @@ impl Netcheck {
         bytes: &[u8],
     ) -> bool {
         let source = SocketAddr::new(source.ip().to_canonical(), source.port());
-        if self.client.echoed(socket, bytes) == Some(Purpose::Hairpin) {
-            self.surveys[Family::of(source) as usize].turned_around();
-            self.advance(now);
-            return true;
+        let consumed = self.take_datagram(now, socket, source, bytes);
+        if consumed {
+            self.step(now);
         }
-        if let Some(Purpose::Knock(index)) = self.client.forwarded(socket, source, bytes) {
-            self.idle.arrived(socket, index);
-            self.advance(now);
-            return true;
-        }
-        if self.observed(now, socket, source, bytes) {
-            self.advance(now);
-            return true;
-        }
-        let Some(outcome) = self.client.handle(now, socket, source, bytes) else { return false };
-        if let Some(heard) = outcome {
-            self.heard(now, &heard);
-            self.advance(now);
-        }
-        true
+        consumed
     }
 
-    /// To be called when the moment of [`Netcheck::poll_timeout`] has come.
+    /// Does what is due. To be called when the moment of [`Netcheck::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         for (destination, purpose) in self.client.handle_timeout(now) {
             match purpose {
-                Purpose::Contact(index) | Purpose::Refresh(index) => {
-                    self.servers.settle(now, index, State::Silent);
+                Purpose::Contact(index) | Purpose::Keepalive(index) => {
+                    self.servers.on_outcome(now, index, false);
                     self.events.push_back(Event::ServerTimedOut(destination));
                 }
-                Purpose::Greet(index) => self.idle.unseen(index),
-                other => self.survey(destination).silent(other),
+                Purpose::CreateMapping(index) => self.idle_lifetime.on_timeout(index),
+                other => self.discovery_mut(Family::of(destination)).on_timeout(now, other),
             }
         }
-        if self.refresh.is_some_and(|at| at <= now) {
-            self.refresh(now);
+        if self.keepalive_at.is_some_and(|at| at <= now) {
+            self.send_keepalives(now);
         }
-        self.advance(now);
+        self.step(now);
     }
 
-    /// The moment of the next [`Netcheck::handle_timeout`].
+    /// Returns the moment of the next [`Netcheck::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.wake, self.client.poll_timeout(), self.servers.poll_timeout(), self.refresh]
+        [self.step_at, self.client.poll_timeout(), self.servers.poll_timeout(), self.keepalive_at]
             .into_iter()
             .flatten()
             .min()
     }
 
-    /// The next datagram to send.
+    /// Returns the next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         let transmit = self.client.poll_transmit()?;
         if transmit.socket == SocketId::MAIN {
-            self.history.note(transmit.destination);
+            self.history.on_sent(transmit.destination);
         }
         Some(transmit)
     }
 
-    /// The next thing learned or wanted.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// Starts a measurement; what is known stays until it is contradicted.
-    pub(crate) fn measure(&mut self, now: Instant) {
+    /// Returns what is known of the network.
+    #[must_use]
+    pub const fn profile(&self) -> &NatProfile {
+        &self.profile
+    }
+
+    /// Returns the profile in one word, once known. Over IPv6 every computer has a public address, whatever is in front
+    /// of it, so only an IPv4 address of its own shows that nothing is.
+    #[must_use]
+    pub fn badge(&self) -> Option<Badge> {
+        let own = |ip: &IpAddr| ip.is_ipv4() && self.local.iter().any(|local| local.ip() == *ip);
+        self.profile.badge(self.profile.public.iter().any(own))
+    }
+
+    /// Returns the main socket's reflexive addresses, IPv4 first, one per server and mapping, at most 8.
+    #[must_use]
+    pub fn reflexive(&self) -> Vec<SocketAddr> {
+        profile::reflexive(&self.servers)
+    }
+
+    /// Returns the servers that get the main socket's keepalives: one of each address family.
+    #[must_use]
+    pub fn keepalive_servers(&self) -> Vec<SocketAddr> {
+        self.servers.all_responding().map(|(_, report)| report.address).collect()
+    }
+
+    /// Returns when the present measurement ended.
+    #[must_use]
+    pub fn finished_at(&self) -> Option<Instant> {
+        self.measurement.ended.map(|(at, _)| at)
+    }
+
+    /// Returns the counters of requests and of their outcomes.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.client.counters
+    }
+
+    /// Returns the state of the measurement.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let Measurement { began_at, ended, .. } = self.measurement;
+        Report {
+            servers: self.servers.reports().cloned().collect(),
+            enabled: self.config.enabled,
+            finished: ended.is_some(),
+            finished_at: self.finished_at(),
+            duration: ended.map(|(at, _)| at.saturating_duration_since(began_at)),
+            packets: ended.map_or_else(|| self.packets(), |(_, packets)| packets),
+            steps: self.steps(),
+            confidence: profile::confidence(&self.profile),
+            gaps: self.discovery(Family::V4).gaps().chain(self.idle_lifetime.gap()).collect(),
+        }
+    }
+
+    /// Begins a measurement. What is known stays until it is contradicted.
+    fn measure(&mut self, now: Instant, reason: &'static str) {
+        debug!(
+            reason,
+            enabled = self.config.enabled,
+            servers = self.servers.reports().count(),
+            restarts = self.measurement.restarts,
+            "measurement begins"
+        );
         self.client.clear();
         self.servers.restart(now);
         self.servers.v4_only = !self.local.is_empty() && self.local.iter().all(SocketAddr::is_ipv4);
-        let local_port = self.local.first().map(SocketAddr::port).filter(|port| *port != 0);
-        let fresh = self.history.is_fresh();
-        let terms = Terms {
-            patience: self.config.response_timeout,
+        let config = self.discovery_config();
+        self.discoveries = Family::BOTH.map(|_| BehaviorDiscovery::new(config.clone()));
+        self.idle_lifetime.stop();
+        let (sent_before, restarts) = (self.client.sent, self.measurement.restarts);
+        self.measurement = Measurement { began_at: now, sent_before, ended: None, restarts };
+        self.renew_probe_sockets();
+        self.schedule_keepalive(now);
+        self.step(now);
+    }
+
+    fn discovery_config(&self) -> DiscoveryConfig {
+        DiscoveryConfig {
+            response_timeout: self.config.response_timeout,
             local: self.local.iter().map(SocketAddr::ip).collect(),
-            local_port,
-            fresh,
-            mapped: self.is_mapped(),
-            observers: self.observers,
-        };
-        self.surveys = Family::BOTH.map(|_| Survey::new(terms.clone()));
-        self.idle.stop();
-        (self.surveyed, self.sent_before, self.finished) = (now, self.client.sent, None);
-        self.borrow();
-        self.schedule_refresh(now);
-        self.advance(now);
+            main_port: self.local.first().map(SocketAddr::port).filter(|port| *port != 0),
+            main_is_fresh: self.history.is_fresh(),
+            main_is_mapped: self.main_is_mapped(),
+            observers_available: self.observers_available,
+        }
     }
 
-    pub(crate) fn survey(&mut self, peer: SocketAddr) -> &mut Survey {
-        &mut self.surveys[Family::of(peer) as usize]
+    /// Begins anew because what was measured no longer holds. A mapping that expires between two keepalives is what the
+    /// lifetime test is about to show, so that it goes on unless `urgent`.
+    fn measure_again(&mut self, now: Instant, reason: &'static str, urgent: bool) {
+        if self.idle_lifetime.is_running() && !urgent {
+            debug!(reason, "no new measurement while the lifetime test runs");
+            return;
+        }
+        if now.saturating_duration_since(self.measurement.began_at) >= RESTART_WINDOW {
+            self.measurement.restarts = 0;
+        }
+        if self.measurement.restarts >= MAX_RESTARTS {
+            debug!(reason, count = self.measurement.restarts, "no new measurement after so many");
+            return;
+        }
+        self.measurement.restarts += 1;
+        self.measure(now, reason);
     }
 
-    fn heard(&mut self, now: Instant, heard: &Heard<Purpose>) {
-        let continuity = match heard.purpose {
-            Purpose::Contact(index) | Purpose::Refresh(index) => self.heard_server(now, index, heard),
-            Purpose::Greet(_) | Purpose::Knock(_) => self.idle.heard(now, heard),
-            _ => self.survey(heard.destination).heard(now, heard),
+    /// Uses sockets that were opened beforehand, or asks for fresh ones.
+    fn renew_probe_sockets(&mut self) {
+        let wanted = self.config.enabled && !self.servers.is_empty();
+        if wanted && self.probe_sockets.has_fresh() {
+            self.assign_sockets();
+        } else {
+            let count = if wanted { self.config.probe_sockets } else { 0 };
+            self.events.extend(self.probe_sockets.request(count));
+        }
+    }
+
+    fn assign_sockets(&mut self) {
+        let fresh = self.probe_sockets.take_fresh();
+        self.discoveries.iter_mut().for_each(|discovery| discovery.assign_sockets(&fresh));
+    }
+
+    fn take_datagram(&mut self, now: Instant, socket: SocketId, source: SocketAddr, bytes: &[u8]) -> bool {
+        if self.client.hairpinned(socket, bytes) == Some(Purpose::Hairpin) {
+            debug!(%source, ?socket, "packet came back through the NAT");
+            self.discovery_mut(Family::of(source)).on_hairpinned();
+            return true;
+        }
+        if let Some(Purpose::CheckMapping(index)) = self.client.redirected_response(socket, source, bytes) {
+            self.idle_lifetime.on_checked(socket, index);
+            return true;
+        }
+        if let Some(token) = stun::indication_id(bytes) {
+            let discovery = &mut self.discoveries[Family::V4 as usize];
+            let taken = discovery.on_indication(now, &self.client, (socket, source, token));
+            trace!(%source, ?socket, taken, "indication received");
+            return taken;
+        }
+        match self.client.handle_datagram(now, socket, source, bytes) {
+            Handled::Foreign => false,
+            Handled::Consumed => true,
+            Handled::Response(response) => {
+                self.on_response(now, &response);
+                true
+            }
+        }
+    }
+
+    fn on_response(&mut self, now: Instant, response: &Response) {
+        let continuity = match response.purpose {
+            Purpose::Contact(index) | Purpose::Keepalive(index) => {
+                self.on_server_response(now, index, response)
+            }
+            Purpose::CreateMapping(_) | Purpose::CheckMapping(_) => {
+                self.idle_lifetime.on_response(now, response);
+                Continuity::Same
+            }
+            _ => self.discovery_mut(Family::of(response.destination)).on_response(now, response),
         };
         if continuity == Continuity::Changed {
-            self.kept.changed(heard.destination, heard.answer.map(|answer| answer.mapped));
-            self.resurvey(now);
+            let seen = response.binding.map(|binding| binding.reflexive);
+            self.peer_mappings.on_mapping_changed(response.destination, seen);
+            self.measure_again(now, "mapping changed", false);
         }
     }
 
-    fn heard_server(&mut self, now: Instant, index: usize, heard: &Heard<Purpose>) -> Continuity {
-        if heard.elsewhere.is_some_and(|to| self.servers.redirect(now, index, to)) {
-            self.client.add_logins(self.servers.logins());
+    fn on_server_response(&mut self, now: Instant, index: usize, response: &Response) -> Continuity {
+        if response.alternate.is_some_and(|to| self.servers.redirect(now, index, to)) {
+            self.client.add_credentials(self.servers.credentials());
             return Continuity::Same;
         }
-        let state = if heard.answer.is_some() { State::Answered } else { State::Silent };
-        let Some(server) = self.servers.settle(now, index, state) else { return Continuity::Same };
-        let Some(answer) = heard.answer else { return Continuity::Same };
-        server.report.reflexive = Some(answer.mapped);
-        server.report.other_address = answer.other;
-        server.report.rtt = heard.rtt.or(server.report.rtt);
-        self.client.add_logins(self.servers.logins());
-        let survey = &mut self.surveys[Family::of(heard.destination) as usize];
-        if self.finished.is_some() && !survey.has_begun() {
+        let Some(report) = self.servers.on_outcome(now, index, response.binding.is_some()) else {
+            return Continuity::Same;
+        };
+        let Some(binding) = response.binding else { return Continuity::Same };
+        report.reflexive = Some(binding.reflexive);
+        report.other_address = binding.other_address;
+        report.rtt = response.rtt.or(report.rtt);
+        self.client.add_credentials(self.servers.credentials());
+        let discovery = &mut self.discoveries[Family::of(response.destination) as usize];
+        if self.measurement.ended.is_some() && !discovery.has_begun() {
             // The measurement ended without this family; its sockets are gone.
             return Continuity::Changed;
         }
-        if let Some(other) = answer.other.filter(|_| !survey.is_done()) {
-            let rtt = heard.answered.saturating_duration_since(heard.asked);
-            let reference = Reference { server: heard.destination, other, rtt: heard.rtt.unwrap_or(rtt) };
-            survey.offer(reference, self.history.untouched(&reference));
+        if let Some(other) = binding.other_address.filter(|_| !discovery.is_done()) {
+            let elapsed = response.received_at.saturating_duration_since(response.sent_at);
+            let (server, rtt) = (response.destination, response.rtt.unwrap_or(elapsed));
+            let mut reference = Reference { server, other, rtt, untouched: false };
+            reference.untouched = self.history.is_untouched(&reference);
+            discovery.add_reference(reference);
         }
-        survey.observe(heard)
+        discovery.on_contact(response)
     }
 
-    /// Does whatever can be done now and tells what changed.
-    pub(crate) fn advance(&mut self, now: Instant) {
-        let most = self.most();
+    /// Does whatever can be done now, and reports what changed.
+    fn step(&mut self, now: Instant) {
         for family in Family::BOTH {
-            while let Some(index) = self.servers.next(now, family, most) {
-                self.ask_server(now, index, Purpose::Contact(index));
+            while let Some(index) = self.servers.next(now, family) {
+                self.send_to_server(now, index, Purpose::Contact(index), self.config.response_timeout);
             }
         }
         if self.config.enabled {
-            for (family, survey) in Family::BOTH.into_iter().zip(&mut self.surveys) {
-                let met = self.servers.is_met(now, family, most);
-                let asked = self.servers.is_asked(family, most);
-                survey.step(now, Meeting { met, asked }, &mut self.client);
+            for (family, discovery) in Family::BOTH.into_iter().zip(&mut self.discoveries) {
+                discovery.step(now, self.servers.progress(now, family), &mut self.client);
+                self.events.extend(std::iter::from_fn(|| discovery.poll_event()));
             }
-            let errands = self.surveys.iter_mut().filter_map(|survey| survey.errand.take());
-            self.events.extend(errands.map(Event::RequestFilteringProbe));
-            let rounds = self.surveys.iter_mut().filter_map(|survey| survey.round.take());
-            self.events.extend(rounds.map(Event::RequestProbeRound));
             self.finish(now);
-            self.measure_idle(now);
-            self.wake = self.next_step(now);
+            if self.idle_lifetime.step(now, &mut self.client) {
+                self.events.extend(self.probe_sockets.close());
+            }
+            self.step_at = self.next_step_at(now);
         }
-        self.update_profile();
-        self.tell();
+        self.publish();
     }
 
-    /// How many servers of a family are asked.
-    pub(crate) const fn most(&self) -> usize {
+    /// Ends the measurement once all tests ended, and begins the lifetime test with the same sockets.
+    fn finish(&mut self, now: Instant) {
+        if self.measurement.ended.is_some() || self.servers.is_empty() || !self.is_over(now) {
+            return;
+        }
+        self.measurement.ended = Some((now, self.packets()));
+        let after_ms = now.saturating_duration_since(self.measurement.began_at).as_millis();
+        let found = self.discovery(Family::V4).policies();
+        info!(after_ms, count = self.packets(), ?found, "network measured");
+        let discovery = &self.discoveries[Family::V4 as usize];
+        let keepalive = self.keepalive;
+        self.idle_lifetime.begin(now, || discovery.lifetime_test(now).filter(|_| keepalive));
+        if !self.idle_lifetime.is_running() {
+            self.events.extend(self.probe_sockets.close());
+        }
+    }
+
+    /// A family whose servers do not respond holds the other one up for a moment only.
+    fn is_over(&self, now: Instant) -> bool {
+        let done = |family: Family| self.discovery(family).is_done();
+        let unused =
+            |family: Family| !self.discovery(family).has_begun() && self.servers.is_exhausted(now, family);
+        let all = Family::BOTH.into_iter().all(|family| done(family) || unused(family));
+        let any = Family::BOTH.into_iter().any(done) || self.servers.all_timed_out();
+        all && any
+    }
+
+    fn next_step_at(&self, now: Instant) -> Option<Instant> {
+        let running = self.measurement.ended.is_none();
+        let grace = self.servers.grace_ends_at(now).filter(|_| running);
+        let tests = self.discoveries.iter().filter_map(|discovery| discovery.poll_timeout(now));
+        tests.chain(grace).chain(self.idle_lifetime.poll_timeout()).min()
+    }
+
+    fn send_to_server(&mut self, now: Instant, index: usize, purpose: Purpose, timeout: Duration) {
+        let Some(destination) = self.servers.address(index) else { return };
+        let delivery = Delivery::Retransmit { timeout };
+        self.client.send(now, Request::plain(SocketId::MAIN, destination, purpose, delivery));
+    }
+
+    /// Sends one request to one server of each family that responds; if none does, to all once more.
+    fn send_keepalives(&mut self, now: Instant) {
+        if self.finished_at().is_some_and(|at| at + PROFILE_MAX_AGE <= now) {
+            self.measurement.restarts = 0;
+            return self.measure(now, "profile is a day old");
+        }
+        let responding: Vec<_> = self.servers.all_responding().map(|(index, _)| index).collect();
+        if responding.is_empty() {
+            debug!(reason = "no server responds", "servers are contacted again");
+            self.servers.retry_timed_out(now);
+        }
+        let timeout = self.config.response_timeout * KEEPALIVE_TIMEOUT_FACTOR;
+        for index in responding {
+            self.send_to_server(now, index, Purpose::Keepalive(index), timeout);
+        }
+        self.schedule_keepalive(now);
+    }
+
+    fn schedule_keepalive(&mut self, now: Instant) {
+        let wanted = self.keepalive && !self.servers.is_empty();
+        let servers = self.servers.all_responding().map(|(_, report)| report);
+        let interval = self.peer_mappings.keepalive_interval(servers, self.config.keepalive_interval);
+        let jittered = Jitter::between(0.9, 1.1).apply(interval, &mut self.rng);
+        trace!(wanted, after_ms = jittered.as_millis(), "keepalive scheduled");
+        self.keepalive_at = wanted.then(|| now + jittered);
+    }
+
+    /// A main socket that the router treats in a way of its own shows nothing of how it treats other sockets.
+    fn update_main_is_mapped(&mut self) {
+        let mapped = self.main_is_mapped();
+        self.discoveries.iter_mut().for_each(|discovery| discovery.set_main_is_mapped(mapped));
+    }
+
+    const fn main_is_mapped(&self) -> bool {
+        self.router.is_some() || !self.peer_mappings.is_empty()
+    }
+
+    const fn server_limit(&self) -> usize {
         if self.config.enabled { usize::MAX } else { 1 }
     }
 
-    fn next_step(&self, now: Instant) -> Option<Instant> {
-        let waiting = self.finished.is_none();
-        let grace = self.servers.grace(now).filter(|_| waiting);
-        let surveys = self.surveys.iter().filter_map(|survey| survey.poll_timeout(now));
-        surveys.chain(grace).chain(self.idle.poll_timeout()).min()
+    const fn discovery(&self, family: Family) -> &BehaviorDiscovery {
+        &self.discoveries[family as usize]
     }
 
-    /// Datagrams sent for the present measurement.
-    pub(crate) const fn packets(&self) -> u32 {
-        self.client.sent - self.sent_before
+    const fn discovery_mut(&mut self, family: Family) -> &mut BehaviorDiscovery {
+        &mut self.discoveries[family as usize]
+    }
+
+    /// Returns the number of datagrams sent for the present measurement.
+    const fn packets(&self) -> u32 {
+        self.client.sent - self.measurement.sent_before
+    }
+
+    fn steps(&self) -> Vec<CheckStep> {
+        let profile = &self.profile;
+        let known = [
+            (CheckTopic::Address, !profile.public.is_empty()),
+            (CheckTopic::Filtering, profile.filtering.is_some()),
+            (CheckTopic::Mapping, profile.mapping.is_some()),
+            (CheckTopic::Allocation, profile.allocation.is_some()),
+            (CheckTopic::Hairpin, profile.hairpin.is_some()),
+            (CheckTopic::Ipv6, profile.ipv6 == Some(false) || profile.firewall_v6.is_some()),
+        ];
+        let step = |(what, known)| CheckStep { what, state: self.step_state(what, known) };
+        known.into_iter().map(step).chain([self.lifetime_step()]).collect()
+    }
+
+    fn step_state(&self, what: CheckTopic, known: bool) -> StepState {
+        let family = if what == CheckTopic::Ipv6 { Family::V6 } else { Family::V4 };
+        let running = self.config.enabled && self.discovery(family).is_testing(what);
+        match (known, self.measurement.ended.is_some()) {
+            (true, _) => StepState::Known,
+            (false, true) => StepState::Unknown,
+            (false, false) if running => StepState::Running,
+            (false, false) => StepState::Waiting,
+        }
+    }
+
+    fn lifetime_step(&self) -> CheckStep {
+        let state = match (self.idle_lifetime.is_running(), self.profile.lifetime.is_some()) {
+            (true, _) => StepState::Running,
+            (false, true) => StepState::Known,
+            (false, false) if self.measurement.ended.is_some() => StepState::Unknown,
+            (false, false) => StepState::Waiting,
+        };
+        CheckStep { what: CheckTopic::Lifetime, state }
+    }
+
+    fn publish(&mut self) {
+        let [v4, v6] = &self.discoveries;
+        let evidence = Evidence {
+            servers: &self.servers,
+            local: &self.local,
+            router: self.router.or_else(|| self.peer_mappings.external_ip()),
+            online: self.online,
+            tcp_reachable: &self.tcp_reachable,
+            v4: v4.policies(),
+            v4_done: v4.is_done(),
+            v6: v6.policies(),
+            lifetime: self.idle_lifetime.found(),
+        };
+        self.profile = evidence.profile(&self.profile);
+        let reflexive = self.reflexive();
+        if reflexive != self.published_reflexive {
+            debug!(before = ?self.published_reflexive, now = ?reflexive, "reflexive addresses changed");
+            self.published_reflexive.clone_from(&reflexive);
+            self.events.push_back(Event::Reflexive(reflexive));
+        }
+        if self.profile == self.published_profile {
+            return;
+        }
+        let blocked = self.profile.udp_blocked.filter(|b| Some(*b) != self.published_profile.udp_blocked);
+        if let Some(blocked) = blocked {
+            debug!(blocked, "verdict on UDP changed");
+            self.events.push_back(Event::UdpBlocked(blocked));
+        }
+        debug!(profile = ?self.profile, "profile changed");
+        self.published_profile.clone_from(&self.profile);
+        self.events.push_back(Event::Profile(self.profile.clone()));
     }
 }

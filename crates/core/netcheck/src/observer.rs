@@ -1,137 +1,200 @@
-//! Members of a party as observers of filtering, where no server can answer from elsewhere.
+//! The filtering test by members of the party, where no server can respond from another address.
 //!
-//! A lent socket that has talked to servers only is seen by one of them at some port of the NAT. A member with another
-//! address sends a packet to that port. What arrives proves that the NAT lets everybody in. What does not arrive
-//! proves nothing, since nobody knows what the member's own network did to it. A member who can lend two ports is
-//! asked further then ([`crate::pair`]).
-//!
-//! Behind one carrier's NAT the packet may be turned around inside, past the filter; so members at addresses near our
-//! own are not believed.
+//! A probe socket that has sent to servers only has a reflexive address. Members send a packet there. Its arrival proves
+//! endpoint-independent filtering. Its absence proves nothing, since nobody knows what the members' own networks did to
+//! it; a member with two ports can show more ([`crate::port_pair`]).
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use partyline_model::{Filtering, SocketId};
+use tracing::debug;
 
 use crate::{
-    FilteringProbeRequest, Netcheck,
-    client::Client,
-    filtering::{LOSSY, NO_REFERENCE, UNFIT, UNPROVEN},
-    servers::Family,
-    stun,
-    survey::{Purpose, Survey},
+    address::is_beyond_nat,
+    api::FilteringProbeRequest,
+    client::{Client, Request},
+    context::{Context, Finding, Unknown},
+    purpose::Purpose,
+    stun::Id,
 };
 
-/// How long a packet may be under way, with what asks for it.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(1200);
+/// How long a packet may take, including the request for it.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(1200);
 
-/// What servers failed at, and a member made up for.
-const UNTOLD: [&str; 4] = [NO_REFERENCE, UNFIT, UNPROVEN, LOSSY];
+const NO_REFLEXIVE_ADDRESS: Unknown = Unknown("no STUN server told where the probe socket is seen");
+const NOTHING_ARRIVED: Unknown = Unknown("no packet from a member arrived, which proves nothing");
 
-/// What is awaited.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Watch {
-    errand: FilteringProbeRequest,
-    pub(crate) until: Instant,
+/// The test under way.
+#[derive(Debug)]
+pub(crate) struct ObserverTest {
+    stage: Stage,
+    /// The request to members that was not taken yet.
+    request: Option<FilteringProbeRequest>,
 }
 
-impl Netcheck {
-    /// Tells whether there are members who could send a packet for us. The first ones are a reason to measure again
-    /// where nobody could show filtering so far.
-    pub fn set_observers_available(&mut self, now: Instant, there: bool) {
-        if self.observers == there {
-            return;
-        }
-        self.observers = there;
-        self.surveys.iter_mut().for_each(|survey| survey.terms.observers = there);
-        if there && self.finished.is_some() && self.lacks_filtering() {
-            // The first need not wait for the lifetime of idle mappings, which takes minutes.
-            let first = !self.surveys[Family::V4 as usize].filtering.is_watched();
-            if first { self.measure_again(now) } else { self.resurvey(now) }
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    Waiting,
+    /// A server is asked for the socket's reflexive address.
+    LearningAddress {
+        open: bool,
+    },
+    Listening {
+        request: FilteringProbeRequest,
+        until: Instant,
+        arrived: bool,
+    },
+}
+
+impl ObserverTest {
+    pub(crate) const fn new() -> Self {
+        Self { stage: Stage::Waiting, request: None }
+    }
+
+    /// Returns the request to members, once.
+    pub(crate) const fn take_request(&mut self) -> Option<FilteringProbeRequest> {
+        self.request.take()
+    }
+
+    /// The request for the reflexive address was answered, or timed out.
+    pub(crate) const fn on_outcome(&mut self) {
+        if let Stage::LearningAddress { open } = &mut self.stage {
+            *open = false;
         }
     }
 
-    fn lacks_filtering(&self) -> bool {
-        self.config.probe_sockets > 0 && self.config.enabled && self.profile.filtering.is_none()
-    }
-
-    /// Takes a packet that a member may have sent for us.
-    pub(crate) fn observed(
+    /// Takes a Binding indication. False if it has another token.
+    pub(crate) fn on_indication(
         &mut self,
-        now: Instant,
+        context: &Context,
+        client: &Client,
         socket: SocketId,
         source: SocketAddr,
-        bytes: &[u8],
+        token: Id,
     ) -> bool {
-        let survey = &mut self.surveys[Family::V4 as usize];
-        let token = stun::indicated_id(bytes);
-        token.is_some_and(|token| {
-            survey.observed(socket, source, token) || survey.arrived(now, socket, source, token)
-        })
-    }
-}
-
-impl Survey {
-    /// A watch for a member's packet to the socket of the filtering test, once a server has seen that.
-    pub(crate) fn watch(&mut self, now: Instant, client: &mut Client<Purpose>) -> Option<Watch> {
-        let to = self.seen_of(self.roles.filtering).first()?.reflexive;
-        let errand = FilteringProbeRequest { to, token: client.token() };
-        self.errand = Some(errand);
-        Some(Watch { errand, until: now + PATIENCE })
-    }
-
-    /// Whether a member may be asked to send something: only to a socket that nobody but servers has heard of.
-    pub(crate) fn may_watch(&self) -> bool {
-        let wanted = self.found.filtering.is_none() && !self.filtering.is_watched();
-        wanted && self.terms.observers && !self.roles.is_shared()
-    }
-
-    fn observed(&mut self, socket: SocketId, source: SocketAddr, token: stun::Id) -> bool {
-        let Some(Watch { errand, .. }) = self.filtering.watch().filter(|watch| watch.errand.token == token)
-        else {
+        let Stage::Listening { request, arrived, .. } = &mut self.stage else { return false };
+        if request.token != token {
             return false;
-        };
-        let stranger = self.asked_by(socket).all(|asked| asked.ip() != source.ip());
-        if socket == self.roles.filtering && stranger && is_far(source, errand.to) {
-            self.told_by_member(Filtering::EndpointIndependent);
-            self.filtering.finish();
+        }
+        let stranger = client.destinations(socket).all(|sent| sent.ip() != source.ip());
+        let right_socket = socket == context.roles.filtering;
+        if stranger && right_socket && is_beyond_nat(source, request.to) {
+            *arrived = true;
+        } else {
+            debug!(
+                %source, ?socket, stranger, right_socket, reason = "the NAT may have turned it around or let it in",
+                "filtering probe dropped"
+            );
         }
         true
     }
 
-    /// A member made up for what servers could not do.
-    pub(crate) fn told_by_member(&mut self, filtering: Filtering) {
-        self.found.filtering = Some(filtering);
-        self.gaps.retain(|gap| !UNTOLD.contains(gap));
+    pub(crate) fn step(
+        &mut self,
+        now: Instant,
+        context: &Context,
+        client: &mut Client,
+    ) -> Option<Finding<Filtering>> {
+        if let Stage::Waiting = self.stage {
+            self.stage = Stage::LearningAddress { open: learn_address(now, context, client) };
+        }
+        if let Stage::LearningAddress { open: false } = self.stage {
+            let Some(seen) = context.observations.first_of(context.roles.filtering) else {
+                return Some(Err(NO_REFLEXIVE_ADDRESS));
+            };
+            let request = FilteringProbeRequest { to: seen.reflexive, token: client.random_id() };
+            debug!(to = %request.to, "filtering probes requested from members");
+            self.request = Some(request);
+            self.stage = Stage::Listening { request, until: now + PROBE_TIMEOUT, arrived: false };
+        }
+        match self.stage {
+            Stage::Listening { arrived: true, .. } => Some(Ok(Filtering::EndpointIndependent)),
+            Stage::Listening { until, .. } if until <= now => Some(Err(NOTHING_ARRIVED)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        match self.stage {
+            Stage::Listening { until, .. } => Some(until).filter(|until| *until > now),
+            Stage::Waiting | Stage::LearningAddress { .. } => None,
+        }
     }
 }
 
-/// The question by which one who lends a socket learns where a server sees it.
-#[must_use]
-pub fn binding_request(token: [u8; 12]) -> Vec<u8> {
-    stun::request(token, stun::Change::Nothing, None)
+/// Returns true if a request was needed and sent.
+fn learn_address(now: Instant, context: &Context, client: &mut Client) -> bool {
+    let socket = context.roles.filtering;
+    let server = context.contacts.iter().copied().find(SocketAddr::is_ipv4);
+    let unseen = context.observations.first_of(socket).is_none();
+    let Some(server) = server.filter(|_| unseen) else { return false };
+    let delivery = context.config.retransmit();
+    client.send(now, Request::plain(socket, server, Purpose::LearnReflexive, delivery));
+    true
 }
 
-/// The answer to it.
-#[must_use]
-pub fn mapped_address(server: SocketAddr, token: [u8; 12], bytes: &[u8]) -> Option<SocketAddr> {
-    let answer = stun::answered_id(bytes)
-        .filter(|id| *id == token)
-        .and_then(|_| stun::answer(bytes, server, None).ok());
-    answer.map(|answer| answer.mapped)
-}
+#[cfg(test)]
+mod tests {
+    use partyline_model::{Allocation, Mapping};
+    use partyline_nat::Rules;
 
-/// Whether packets from there to us surely pass all of our NAT.
-pub(crate) fn is_far(source: SocketAddr, own: SocketAddr) -> bool {
-    stun::is_public(source) == stun::is_public(own) && !are_near(source.ip(), own.ip())
-}
+    use super::*;
+    use crate::test_nat::{TestNat, reference};
 
-/// Whether two addresses may belong to one carrier's NAT, as far as that shows: in one /24.
-fn are_near(one: IpAddr, other: IpAddr) -> bool {
-    match (one, other) {
-        (IpAddr::V4(one), IpAddr::V4(other)) => one.octets()[..3] == other.octets()[..3],
-        _ => true,
+    const MEMBER: ([u8; 4], u16) = ([11, 0, 7, 1], 41_641);
+
+    /// Runs the test with a packet from this address in response to the request.
+    fn run(filtering: Filtering, source: SocketAddr, token: impl Fn(Id) -> Id) -> Finding<Filtering> {
+        let rules = Rules::new(Mapping::EndpointIndependent, filtering, Allocation::Preserving);
+        let mut nat = TestNat::new(rules);
+        nat.context.contacts.push(reference().server);
+        let mut test = ObserverTest::new();
+        nat.run_with(
+            &mut test,
+            |test, now, context, client| test.step(now, context, client),
+            |test, _, _, _| test.on_outcome(),
+            |test, nat| {
+                if let Some(request) = test.take_request()
+                    && let Some(socket) = nat.inbound(source, request.to)
+                {
+                    let token = token(request.token);
+                    test.on_indication(&nat.context, &nat.client, socket, source, token);
+                }
+            },
+        )
+    }
+
+    #[test]
+    fn arriving_packet_proves_endpoint_independent_filtering() {
+        let open = Filtering::EndpointIndependent;
+        assert_eq!(run(open, MEMBER.into(), |token| token), Ok(open));
+    }
+
+    #[test]
+    fn missing_packet_proves_nothing() {
+        for closed in [Filtering::AddressDependent, Filtering::AddressAndPortDependent] {
+            assert_eq!(run(closed, MEMBER.into(), |token| token), Err(NOTHING_ARRIVED));
+        }
+    }
+
+    #[test]
+    fn packet_from_a_server_or_from_behind_the_same_carrier_proves_nothing() {
+        for ip in [reference().server.ip(), [11, 0, 0, 99].into(), [192, 168, 1, 9].into()] {
+            let source = SocketAddr::new(ip, 9);
+            assert_eq!(
+                run(Filtering::EndpointIndependent, source, |token| token),
+                Err(NOTHING_ARRIVED),
+                "{ip}"
+            );
+        }
+    }
+
+    #[test]
+    fn packet_with_another_token_proves_nothing() {
+        let finding = run(Filtering::EndpointIndependent, MEMBER.into(), |token| token.map(|byte| !byte));
+        assert_eq!(finding, Err(NOTHING_ARRIVED));
     }
 }

@@ -1,209 +1,218 @@
-//! What is known, and how it is told.
+//! The [`NatProfile`] as known by now, from everything that contributes to it.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
-    time::Instant,
+    time::Duration,
 };
 
-use partyline_model::{Badge, CheckStep, CheckTopic, Confidence, NatProfile, StepState};
+use partyline_model::{Confidence, NatProfile};
 
-use crate::{Event, Netcheck, Report, servers::Family, stun};
+use crate::{
+    address::{Family, is_public, is_shared},
+    context::Policies,
+    servers::Servers,
+};
 
-const MOST_REFLEXIVE: usize = 8;
-/// Servers at so many addresses do not all happen to be dead.
-const SILENT_SERVERS: usize = 2;
+const MAX_REFLEXIVE: usize = 8;
+/// Servers at so many addresses are not all down by accident.
+const MIN_BLOCKED_SERVERS: usize = 2;
 
-impl Netcheck {
-    /// What is known.
-    #[must_use]
-    pub fn profile(&self) -> &NatProfile {
-        &self.profile
-    }
+/// Everything that a profile is made from.
+#[derive(Debug)]
+pub(crate) struct Evidence<'a> {
+    pub(crate) servers: &'a Servers,
+    /// This computer's own addresses.
+    pub(crate) local: &'a [SocketAddr],
+    /// The router's external address, as port mapping or PCP tells it.
+    pub(crate) router: Option<IpAddr>,
+    /// True if servers are reachable over TCP.
+    pub(crate) online: bool,
+    /// The addresses at which STUN servers respond over TCP.
+    pub(crate) tcp_reachable: &'a BTreeSet<IpAddr>,
+    pub(crate) v4: Policies,
+    /// True if the measurement over IPv4 ended.
+    pub(crate) v4_done: bool,
+    pub(crate) v6: Policies,
+    /// The lifetime of an idle mapping; `None` while it was not measured.
+    pub(crate) lifetime: Option<Option<Duration>>,
+}
 
-    /// The same in one word, once known. Over IPv6 everybody has a public address, whatever is in front of it, so only
-    /// an IPv4 address of one's own means that nothing is.
-    #[must_use]
-    pub fn badge(&self) -> Option<Badge> {
-        self.profile.badge(self.profile.public.iter().any(|ip| ip.is_ipv4() && self.is_own(*ip)))
-    }
-
-    /// The addresses at which servers see the tunnel's socket, IPv4 first, one per server and mapping, at most 8.
-    #[must_use]
-    pub fn reflexive(&self) -> Vec<SocketAddr> {
-        let mut reflexive = Vec::new();
-        for family in Family::BOTH {
-            for seen in self.servers.list.iter().filter_map(|s| s.report.reflexive) {
-                if Family::of(seen) == family && !reflexive.contains(&seen) {
-                    reflexive.push(seen);
-                }
+/// Returns the main socket's reflexive addresses, IPv4 first, one per server and mapping, at most 8.
+pub(crate) fn reflexive(servers: &Servers) -> Vec<SocketAddr> {
+    let mut reflexive = Vec::new();
+    for family in Family::BOTH {
+        for seen in servers.reports().filter_map(|report| report.reflexive) {
+            if Family::of(seen) == family && !reflexive.contains(&seen) {
+                reflexive.push(seen);
             }
         }
-        reflexive.truncate(MOST_REFLEXIVE);
-        reflexive
     }
+    reflexive.truncate(MAX_REFLEXIVE);
+    reflexive
+}
 
-    /// What was asked and what came of it.
-    #[must_use]
-    pub fn report(&self) -> Report {
-        let took = |(at, _): (Instant, u32)| at.saturating_duration_since(self.surveyed);
-        Report {
-            servers: self.servers.list.iter().map(|server| server.report.clone()).collect(),
-            enabled: self.config.enabled,
-            finished: self.finished.is_some(),
-            finished_at: self.finished.map(|(at, _)| at),
-            duration: self.finished.map(took),
-            packets: self.finished.map_or_else(|| self.packets(), |(_, packets)| packets),
-            steps: self.steps(),
-            confidence: self.confidence(),
-            gaps: self.gaps(),
-            dropped: self.client.dropped,
-        }
+/// Returns how much of a profile is known.
+pub(crate) fn confidence(profile: &NatProfile) -> Confidence {
+    let NatProfile { mapping, filtering, allocation, public, .. } = profile;
+    match (public.is_empty(), mapping, filtering, allocation) {
+        (true, ..) => Confidence::None,
+        (_, None, ..) => Confidence::Low,
+        (_, Some(_), Some(_), Some(_)) => Confidence::High,
+        _ => Confidence::Medium,
     }
+}
 
-    fn gaps(&self) -> Vec<&'static str> {
-        let mut gaps = self.surveys[Family::V4 as usize].gaps.clone();
-        gaps.extend(self.idle.gap);
-        gaps.dedup();
-        gaps
-    }
-
-    fn steps(&self) -> Vec<CheckStep> {
-        let [v4, v6] = &self.surveys;
-        let profile = &self.profile;
-        let known = [
-            (CheckTopic::Address, !profile.public.is_empty()),
-            (CheckTopic::Filtering, profile.filtering.is_some()),
-            (CheckTopic::Mapping, profile.mapping.is_some()),
-            (CheckTopic::Allocation, profile.allocation.is_some()),
-            (CheckTopic::Hairpin, profile.hairpin.is_some()),
-            (CheckTopic::Ipv6, profile.ipv6 == Some(false) || profile.firewall_v6.is_some()),
-        ];
-        let state = |(what, known)| {
-            let doing = if what == CheckTopic::Ipv6 { v6.is_at(what) } else { v4.is_at(what) };
-            CheckStep { what, state: self.state(known, doing) }
-        };
-        known.into_iter().map(state).chain([self.lifetime_step()]).collect()
-    }
-
-    fn lifetime_step(&self) -> CheckStep {
-        let state = match (self.idle.is_running(), self.profile.lifetime.is_some()) {
-            (true, _) => StepState::Running,
-            (false, true) => StepState::Known,
-            (false, false) if self.finished.is_some() => StepState::Unknown,
-            (false, false) => StepState::Waiting,
-        };
-        CheckStep { what: CheckTopic::Lifetime, state }
-    }
-
-    fn state(&self, known: bool, doing: bool) -> StepState {
-        match (self.finished.is_some(), known) {
-            (_, true) => StepState::Known,
-            (true, false) => StepState::Unknown,
-            (false, false) if doing && self.config.enabled => StepState::Running,
-            (false, false) => StepState::Waiting,
-        }
-    }
-
-    fn confidence(&self) -> Confidence {
-        let NatProfile { mapping, filtering, allocation, public, .. } = &self.profile;
-        match (public.is_empty(), mapping, filtering, allocation) {
-            (true, ..) => Confidence::None,
-            (_, None, ..) => Confidence::Low,
-            (_, Some(_), Some(_), Some(_)) => Confidence::High,
-            _ => Confidence::Medium,
-        }
-    }
-
-    pub(crate) fn update_profile(&mut self) {
-        let before = std::mem::take(&mut self.profile);
-        let mut public: Vec<IpAddr> = self.reflexive().iter().map(SocketAddr::ip).collect();
+impl Evidence<'_> {
+    /// Returns the profile. What was known `before` stays until it is contradicted: by another policy, or by a public
+    /// address that has nothing in common with the earlier ones.
+    pub(crate) fn profile(&self, before: &NatProfile) -> NatProfile {
+        let mut public: Vec<IpAddr> = reflexive(self.servers).iter().map(SocketAddr::ip).collect();
         public.dedup();
-        let keep = !moved(&before.public, &public);
-        let [v4, v6] = &self.surveys;
-        self.profile = NatProfile {
-            mapping: if v4.is_done() || v4.found.mapping.is_some() {
-                v4.found.mapping
-            } else {
-                before.mapping.filter(|_| keep)
-            },
-            filtering: v4.found.filtering.or(before.filtering.filter(|_| keep)),
-            allocation: v4.found.allocation.or(before.allocation.filter(|_| keep)),
-            hairpin: v4.found.hairpin.or(before.hairpin.filter(|_| keep)),
-            lifetime: self.idle.found.map_or(before.lifetime.filter(|_| keep), |(found, _)| found),
+        let keep = !is_elsewhere(&before.public, &public);
+        let ended = self.v4_done || self.v4.mapping.is_some();
+        NatProfile {
+            mapping: if ended { self.v4.mapping } else { before.mapping.filter(|_| keep) },
+            filtering: self.v4.filtering.or(before.filtering.filter(|_| keep)),
+            allocation: self.v4.allocation.or(before.allocation.filter(|_| keep)),
+            hairpin: self.v4.hairpin.or(before.hairpin.filter(|_| keep)),
+            lifetime: self.lifetime.unwrap_or(before.lifetime.filter(|_| keep)),
             udp_blocked: self.udp_blocked(),
             double_nat: self.double_nat(&public),
-            carrier_nat: self.outside().map(is_carrier),
+            carrier_nat: self.router.map(is_shared),
             ipv6: self.ipv6(&public),
-            firewall_v6: v6.found.filtering.or(before.firewall_v6.filter(|_| keep)),
-            public: if public.is_empty() { before.public } else { public },
-        };
+            firewall_v6: self.v6.filtering.or(before.firewall_v6.filter(|_| keep)),
+            public: if public.is_empty() { before.public.clone() } else { public },
+        }
     }
 
-    /// Silence is blocked UDP only if it is not that a server is dead: if one that is reachable over TCP is silent, or
+    /// Silence means blocked UDP only if the servers are not down: if one that is reachable over TCP is silent, or
     /// several are while some server is reachable.
     fn udp_blocked(&self) -> Option<bool> {
-        if self.servers.any_answers() {
+        if self.servers.any_responds() {
             return Some(false);
         }
-        let silent = self.servers.silent();
-        let proven = silent.intersection(&self.reachable).next().is_some()
-            || ((self.online || !self.reachable.is_empty()) && silent.len() >= SILENT_SERVERS);
-        (proven && self.servers.all_silent(self.most())).then_some(true)
+        let silent = self.servers.timed_out();
+        let reachable = silent.intersection(self.tcp_reachable).next().is_some();
+        let online = self.online || !self.tcp_reachable.is_empty();
+        let proven = reachable || (online && silent.len() >= MIN_BLOCKED_SERVERS);
+        (proven && self.servers.all_timed_out()).then_some(true)
     }
 
-    /// The router's own outside address, by the port it opened or the flow it keeps.
-    fn outside(&self) -> Option<IpAddr> {
-        self.router.or_else(|| self.kept.outside())
-    }
-
-    /// The router's outside address is not the one that servers see.
+    /// A second NAT shows if the router's external address is not the one that servers see.
     fn double_nat(&self, public: &[IpAddr]) -> Option<bool> {
-        let router = self.outside()?;
-        if !stun::is_public(SocketAddr::new(router, 0)) {
+        let router = self.router?;
+        if !is_public(router) {
             return Some(true);
         }
         let comparable = public.iter().any(|ip| ip.is_ipv4() == router.is_ipv4());
         comparable.then(|| !public.contains(&router))
     }
 
-    /// An answer over IPv6 proves it; that there is no address for it disproves it.
+    /// A response over IPv6 proves that it works; a computer without an IPv6 address disproves it.
     fn ipv6(&self, public: &[IpAddr]) -> Option<bool> {
         if public.iter().any(IpAddr::is_ipv6) {
             return Some(true);
         }
         (!self.local.is_empty() && self.local.iter().all(SocketAddr::is_ipv4)).then_some(false)
     }
-
-    fn is_own(&self, ip: IpAddr) -> bool {
-        self.local.iter().any(|local| local.ip() == ip)
-    }
-
-    pub(crate) fn tell(&mut self) {
-        let reflexive = self.reflexive();
-        if reflexive != self.told_reflexive {
-            self.told_reflexive.clone_from(&reflexive);
-            self.events.push_back(Event::Reflexive(reflexive));
-        }
-        if self.profile == self.told_profile {
-            return;
-        }
-        if let Some(blocked) = self.profile.udp_blocked.filter(|b| Some(*b) != self.told_profile.udp_blocked)
-        {
-            self.events.push_back(Event::UdpBlocked(blocked));
-        }
-        self.told_profile.clone_from(&self.profile);
-        self.events.push_back(Event::Profile(self.profile.clone()));
-    }
 }
 
-/// 100.64.0.0/10, the space between carriers' NATs and their customers' routers.
-fn is_carrier(router: IpAddr) -> bool {
-    matches!(router, IpAddr::V4(ip) if ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64)
-}
-
-/// Whether the public IPv4 addresses have nothing in common with those before.
-fn moved(before: &[IpAddr], now: &[IpAddr]) -> bool {
+/// Returns true if the public IPv4 addresses have nothing in common with those before.
+fn is_elsewhere(before: &[IpAddr], now: &[IpAddr]) -> bool {
     let v4 = |list: &[IpAddr]| list.iter().copied().filter(IpAddr::is_ipv4).collect::<Vec<_>>();
     let (before, now) = (v4(before), v4(now));
     !before.is_empty() && !now.is_empty() && !now.iter().any(|ip| before.contains(ip))
+}
+
+#[cfg(test)]
+mod tests {
+    use partyline_model::{Filtering, Mapping};
+
+    use super::*;
+    use crate::{api::StunServer, test_nat::start};
+
+    /// Two servers, which saw these addresses or timed out.
+    fn servers(seen: [Option<[u8; 4]>; 2]) -> Servers {
+        let named = |n: u8| StunServer::new(format!("stun{n}"), ([11, 0, n, 1], 3478).into());
+        let mut servers = Servers::new(start(), vec![named(1), named(2)], usize::MAX);
+        for (index, seen) in seen.into_iter().enumerate() {
+            servers.next(start(), Family::V4);
+            let report = servers.on_outcome(start(), index, seen.is_some()).expect("a server");
+            report.reflexive = seen.map(|ip| (ip, 5000).into());
+        }
+        servers
+    }
+
+    fn evidence<'a>(servers: &'a Servers, tcp_reachable: &'a BTreeSet<IpAddr>) -> Evidence<'a> {
+        let (v4, v6) = (Policies::default(), Policies::default());
+        let (local, router, online, v4_done, lifetime) = (&[][..], None, false, false, None);
+        Evidence { servers, local, router, online, tcp_reachable, v4, v4_done, v6, lifetime }
+    }
+
+    fn known() -> NatProfile {
+        NatProfile {
+            mapping: Some(Mapping::EndpointIndependent),
+            filtering: Some(Filtering::AddressDependent),
+            public: vec![[11, 0, 0, 1].into()],
+            ..NatProfile::default()
+        }
+    }
+
+    #[test]
+    fn earlier_policies_stay_until_another_public_address_is_seen() {
+        let none = BTreeSet::new();
+        let (same, other) = (servers([Some([11, 0, 0, 1]), None]), servers([Some([11, 0, 0, 2]), None]));
+        let kept = evidence(&same, &none).profile(&known());
+        assert_eq!((kept.mapping, kept.filtering), (known().mapping, known().filtering));
+        let dropped = evidence(&other, &none).profile(&known());
+        assert_eq!((dropped.mapping, dropped.filtering), (None, None));
+    }
+
+    #[test]
+    fn mapping_that_a_measurement_could_not_find_is_forgotten_and_filtering_is_kept() {
+        let (none, servers) = (BTreeSet::new(), servers([Some([11, 0, 0, 1]), None]));
+        let profile = Evidence { v4_done: true, ..evidence(&servers, &none) }.profile(&known());
+        assert_eq!((profile.mapping, profile.filtering), (None, known().filtering));
+    }
+
+    #[test]
+    fn silence_is_blocked_udp_only_if_servers_are_reachable_over_tcp() {
+        let (none, one) = (BTreeSet::new(), BTreeSet::from([IpAddr::from([11, 0, 1, 1])]));
+        let servers = servers([None, None]);
+        let blocked = |evidence: Evidence<'_>| evidence.profile(&NatProfile::default()).udp_blocked;
+        assert_eq!(blocked(evidence(&servers, &none)), None);
+        assert_eq!(blocked(evidence(&servers, &one)), Some(true));
+        assert_eq!(
+            blocked(Evidence { online: true, ..evidence(&servers, &none) }),
+            Some(true),
+            "two are silent"
+        );
+    }
+
+    #[test]
+    fn router_with_a_private_or_another_address_is_below_a_second_nat() {
+        let (none, servers) = (BTreeSet::new(), servers([Some([11, 0, 0, 1]), None]));
+        for (router, double, carrier) in [
+            ([100, 64, 0, 9], true, true),
+            ([192, 168, 0, 2], true, false),
+            ([11, 0, 0, 9], true, false),
+            ([11, 0, 0, 1], false, false),
+        ] {
+            let evidence = Evidence { router: Some(router.into()), ..evidence(&servers, &none) };
+            let profile = evidence.profile(&NatProfile::default());
+            assert_eq!(
+                (profile.double_nat, profile.carrier_nat),
+                (Some(double), Some(carrier)),
+                "{router:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn confidence_grows_with_what_is_known() {
+        assert_eq!(confidence(&NatProfile::default()), Confidence::None);
+        assert_eq!(confidence(&NatProfile { mapping: None, ..known() }), Confidence::Low);
+        assert_eq!(confidence(&known()), Confidence::Medium);
+    }
 }

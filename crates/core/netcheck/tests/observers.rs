@@ -1,4 +1,4 @@
-//! Members of the party as observers of filtering, where no server can answer from elsewhere.
+//! The filtering test by members, where no server can respond from another address.
 
 mod lab;
 
@@ -10,61 +10,61 @@ use partyline_netcheck::{Config, FilteringProbeRequest};
 
 const PROBE_SOCKETS: u16 = 7;
 
-/// A member elsewhere.
+/// The address of another member.
 fn friend() -> SocketAddr {
     ([11, 0, 7, 1], 41_641).into()
 }
 
-/// A measurement with one plain server, in which a member at this address does what it is asked.
+/// A measurement in which a member at this address answers filtering probe requests.
 fn observed(seed: u64, rules: Rules, servers: Vec<Server>, from: SocketAddr) -> World {
     let mut world = World::new(seed, Some(nat(seed, rules)), servers, Line::GOOD, PROBE_SOCKETS);
     world.observer = Some(from);
     world.netcheck.set_observers_available(world.now, true);
-    world.survey();
+    world.measure();
     world
 }
 
-fn plain() -> Vec<Server> {
+fn plain_servers() -> Vec<Server> {
     vec![Server::new([11, 0, 1, 1], 3478)]
 }
 
 #[test]
-fn a_member_s_packet_shows_an_open_nat_and_its_absence_shows_nothing() {
+fn packet_of_a_member_shows_an_open_nat_and_its_absence_shows_nothing() {
     for (seed, rules) in (0..).zip(Rules::all_types(1)) {
-        let world = observed(seed, rules, plain(), friend());
+        let world = observed(seed, rules, plain_servers(), friend());
         let open = rules.filtering == Filtering::EndpointIndependent;
-        let told = world.netcheck.profile().filtering;
-        assert_eq!(told, open.then_some(Filtering::EndpointIndependent), "{rules:?}");
+        let found = world.netcheck.profile().filtering;
+        assert_eq!(found, open.then_some(Filtering::EndpointIndependent), "{rules:?}");
         assert_eq!(world.netcheck.profile().allocation, Some(rules.allocation), "{rules:?}");
         let report = world.netcheck.report();
         assert!(report.duration.expect("over") < Duration::from_secs(3), "{:?}", report.duration);
-        assert_eq!(world.errands.len(), 1);
+        assert_eq!(world.probe_requests.len(), 1);
     }
 }
 
 #[test]
-fn a_server_that_is_unfit_is_made_up_for() {
+fn members_are_asked_if_the_server_is_unfit() {
     let unfit = vec![full_server().with_manners(Manners::Ignores)];
     for (seed, rules) in (0..).zip(Rules::all_types(1)) {
-        let told = observed(seed, rules, unfit.clone(), friend()).netcheck.profile().filtering;
+        let found = observed(seed, rules, unfit.clone(), friend()).netcheck.profile().filtering;
         let open = rules.filtering == Filtering::EndpointIndependent;
-        assert_eq!(told, open.then_some(Filtering::EndpointIndependent), "{rules:?}");
+        assert_eq!(found, open.then_some(Filtering::EndpointIndependent), "{rules:?}");
     }
 }
 
 #[test]
-fn members_who_come_during_the_measurement_are_asked() {
+fn members_that_connect_during_the_measurement_are_asked() {
     for (seed, rules) in (0..).zip(Rules::all_types(1)) {
-        let mut world = World::new(seed, Some(nat(seed, rules)), plain(), Line::GOOD, PROBE_SOCKETS);
+        let mut world = World::new(seed, Some(nat(seed, rules)), plain_servers(), Line::GOOD, PROBE_SOCKETS);
         world.observer = Some(friend());
         world.run(Duration::from_millis(300));
         world.netcheck.set_observers_available(world.now, true);
         assert!(!world.netcheck.report().finished);
-        world.survey();
+        world.measure();
         let open = rules.filtering == Filtering::EndpointIndependent;
-        let told = world.netcheck.profile().filtering;
-        assert_eq!(told, open.then_some(Filtering::EndpointIndependent), "{rules:?}");
-        assert_eq!((world.errands.len(), world.netcheck.report().packets < 60), (1, true));
+        let found = world.netcheck.profile().filtering;
+        assert_eq!(found, open.then_some(Filtering::EndpointIndependent), "{rules:?}");
+        assert_eq!((world.probe_requests.len(), world.netcheck.report().packets < 60), (1, true));
     }
 }
 
@@ -82,27 +82,27 @@ fn lifetime(world: &World) -> Option<StepState> {
 }
 
 #[test]
-fn the_first_member_is_asked_at_once_and_the_lifetime_of_idle_mappings_measured_afterwards() {
+fn first_member_is_asked_at_once_and_the_lifetime_is_measured_afterwards() {
     let open = Rules::all_types(1).find(|rules| rules.filtering == Filtering::EndpointIndependent);
     let mut world = with_an_unfit_server(open.expect("a type"));
-    world.survey();
+    world.measure();
     world.run(Duration::from_secs(60));
     assert_eq!((world.netcheck.profile().filtering, lifetime(&world)), (None, Some(StepState::Running)));
     world.observer = Some(friend());
     world.open_probe_sockets(PROBE_SOCKETS);
     world.netcheck.set_observers_available(world.now, true);
-    world.survey();
+    world.measure();
     assert_eq!(world.netcheck.profile().filtering, Some(Filtering::EndpointIndependent));
     world.run(Duration::from_secs(310));
     assert_eq!(world.netcheck.profile().lifetime, Some(Duration::from_secs(298)));
 }
 
 #[test]
-fn members_who_could_not_help_and_come_again_leave_that_measurement_alone() {
+fn members_that_could_not_help_do_not_disturb_the_lifetime_test() {
     let closed = Rules::all_types(1).last().expect("a type");
     let mut world = with_an_unfit_server(closed);
     world.netcheck.set_observers_available(world.now, true);
-    world.survey();
+    world.measure();
     for _ in 0..10 {
         world.run(Duration::from_secs(31));
         world.netcheck.set_observers_available(world.now, false);
@@ -112,28 +112,28 @@ fn members_who_could_not_help_and_come_again_leave_that_measurement_alone() {
 }
 
 #[test]
-fn members_where_the_nat_may_turn_packets_around_are_not_believed() {
+fn members_behind_the_same_carrier_are_not_believed() {
     let open = Rules::all_types(1).find(|rules| rules.filtering == Filtering::EndpointIndependent);
     let near = [SocketAddr::new(OUTSIDE, 9), ([11, 0, 0, 99], 9).into(), ([192, 168, 1, 9], 9).into()];
     // The server's own address, to which the socket has spoken.
     for from in near.into_iter().chain([([11, 0, 1, 1], 9).into()]) {
-        let world = observed(1, open.expect("a type"), plain(), from);
+        let world = observed(1, open.expect("a type"), plain_servers(), from);
         assert_eq!(world.netcheck.profile().filtering, None, "{from}");
     }
 }
 
 #[test]
-fn what_nobody_asked_for_shows_nothing() {
+fn packet_with_another_token_or_too_late_shows_nothing() {
     let rules = Rules::all_types(1).next().expect("a type");
-    let mut world = World::new(1, Some(nat(1, rules)), plain(), Line::GOOD, PROBE_SOCKETS);
+    let mut world = World::new(1, Some(nat(1, rules)), plain_servers(), Line::GOOD, PROBE_SOCKETS);
     world.netcheck.set_observers_available(world.now, true);
     world.run(Duration::from_millis(200));
-    let asked = world.errands.first().copied().expect("a member is asked");
+    let asked = world.probe_requests.first().copied().expect("a member is asked");
     for token in [[0; 12], asked.token.map(|byte| !byte)] {
         let wrong = FilteringProbeRequest { token, ..asked };
         world.inject(friend(), wrong.to, wrong.packet());
     }
-    world.survey();
+    world.measure();
     assert_eq!(world.netcheck.profile().filtering, None);
     world.inject(friend(), asked.to, asked.packet());
     world.run(Duration::from_secs(1));
@@ -141,13 +141,13 @@ fn what_nobody_asked_for_shows_nothing() {
 }
 
 #[test]
-fn without_members_or_with_a_good_server_nobody_is_asked() {
+fn members_are_not_asked_if_a_server_can_tell() {
     for (seed, rules) in (0..).zip(Rules::all_types(1)) {
-        let mut world = World::new(seed, Some(nat(seed, rules)), plain(), Line::GOOD, PROBE_SOCKETS);
-        world.survey();
-        assert!(world.errands.is_empty(), "nobody is there");
+        let mut world = World::new(seed, Some(nat(seed, rules)), plain_servers(), Line::GOOD, PROBE_SOCKETS);
+        world.measure();
+        assert!(world.probe_requests.is_empty(), "nobody is there");
         let world = observed(seed, rules, vec![full_server()], friend());
         assert_eq!(world.netcheck.profile().filtering, Some(rules.filtering));
-        assert!(world.errands.is_empty(), "the server tells");
+        assert!(world.probe_requests.is_empty(), "the server tells");
     }
 }

@@ -1,4 +1,4 @@
-//! All 27 types, told from inside; and whatever happens, never a wrong one.
+//! All 27 types are found from inside, and whatever happens, no policy is wrong.
 
 mod lab;
 
@@ -32,12 +32,12 @@ fn assert_never_wrong(profile: &NatProfile, rules: Rules) {
 }
 
 #[test]
-fn all_27_types_are_told_with_probe_sockets() {
+fn all_27_types_are_found_with_probe_sockets() {
     for (seed, rules) in all_types().enumerate() {
         let seed = seed as u64;
         let mut world =
             World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, PROBE_SOCKETS);
-        world.survey();
+        world.measure();
         let profile = world.netcheck.profile();
         assert_eq!(profile.mapping, Some(rules.mapping), "{rules:?}");
         assert_eq!(profile.filtering, Some(rules.filtering), "{rules:?}");
@@ -47,12 +47,12 @@ fn all_27_types_are_told_with_probe_sockets() {
 }
 
 #[test]
-fn the_whole_report_is_there_within_three_seconds() {
+fn measurement_ends_within_three_seconds() {
     for (seed, rules) in all_types().enumerate() {
         let seed = seed as u64;
         let servers = vec![full_server(), Server { dead: true, ..Server::new([11, 0, 9, 1], 3478) }];
         let mut world = World::new(seed, Some(nat(seed, rules)), servers, Line::GOOD, PROBE_SOCKETS);
-        world.survey();
+        world.measure();
         let report = world.netcheck.report();
         assert!(
             report.duration.expect("over") <= Duration::from_secs(3),
@@ -65,28 +65,28 @@ fn the_whole_report_is_there_within_three_seconds() {
 }
 
 #[test]
-fn hairpinning_is_told_and_its_absence_only_where_that_can_be_known() {
+fn hairpinning_is_found_and_excluded_only_where_that_can_be_known() {
     for (seed, rules) in all_types().enumerate() {
         for hairpin in [false, true] {
             let rules = Rules { hairpin, ..rules };
             let seed = seed as u64;
             let mut world =
                 World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, PROBE_SOCKETS);
-            world.survey();
-            let told = world.netcheck.profile().hairpin;
+            world.measure();
+            let found = world.netcheck.profile().hairpin;
             let knowable = rules.mapping == MAPPINGS[0];
-            assert!(told == Some(hairpin) || (!knowable && told.is_none()), "{told:?} for {rules:?}");
+            assert!(found == Some(hairpin) || (!knowable && found.is_none()), "{found:?} for {rules:?}");
         }
     }
 }
 
 #[test]
-fn plain_servers_on_one_port_show_independence_and_allocation() {
+fn servers_with_one_address_show_independence_and_allocation() {
     for (seed, rules) in all_types().enumerate() {
         let seed = seed as u64;
         let servers = vec![Server::new([11, 0, 1, 1], 3478), Server::new([11, 0, 2, 1], 3478)];
         let mut world = World::new(seed, Some(nat(seed, rules)), servers, Line::GOOD, PROBE_SOCKETS);
-        world.survey();
+        world.measure();
         let profile = world.netcheck.profile();
         let independent = rules.mapping == Mapping::EndpointIndependent;
         assert_eq!(profile.mapping, independent.then_some(rules.mapping), "{rules:?}");
@@ -96,11 +96,11 @@ fn plain_servers_on_one_port_show_independence_and_allocation() {
 }
 
 #[test]
-fn without_probe_sockets_mapping_and_filtering_are_told_all_the_same() {
+fn mapping_and_filtering_are_found_without_probe_sockets() {
     for (seed, rules) in all_types().enumerate() {
         let seed = seed as u64;
         let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, 0);
-        world.survey();
+        world.measure();
         let profile = world.netcheck.profile();
         assert_eq!(
             (profile.mapping, profile.filtering),
@@ -117,13 +117,13 @@ fn without_probe_sockets_mapping_and_filtering_are_told_all_the_same() {
 }
 
 #[test]
-fn the_public_address_is_told_with_the_first_answer() {
+fn first_response_gives_the_public_address() {
     let rules = Rules::new(Mapping::EndpointIndependent, FILTERINGS[2], ALLOCATIONS[0]);
     let mut world = World::new(1, Some(nat(1, rules)), vec![full_server()], Line::GOOD, 0);
     world.run(Duration::from_millis(50));
     let expected = Event::Reflexive(vec![(OUTSIDE, TUNNEL_PORT).into()]);
-    let told = world.events.iter().find(|(_, event)| matches!(event, Event::Reflexive(_)));
-    assert_eq!(told, Some(&(Duration::from_millis(40), expected)));
+    let found = world.events.iter().find(|(_, event)| matches!(event, Event::Reflexive(_)));
+    assert_eq!(found, Some(&(Duration::from_millis(40), expected)));
 }
 
 #[test]
@@ -136,9 +136,9 @@ fn two_servers_on_different_ports_show_independence_in_two_round_trips() {
 }
 
 #[test]
-fn no_nat_reads_as_open() {
+fn network_without_nat_is_open() {
     let mut world = World::new(1, None, vec![full_server()], Line::GOOD, 0);
-    world.survey();
+    world.measure();
     assert_eq!(world.netcheck.badge(), Some(Badge::Open));
     assert_eq!(world.netcheck.profile().filtering, Some(Filtering::EndpointIndependent));
 }
@@ -149,19 +149,19 @@ fn badges_follow_the_policies() {
     for (filtering, badge) in FILTERINGS.into_iter().zip(words) {
         let rules = Rules::new(Mapping::EndpointIndependent, filtering, ALLOCATIONS[0]);
         let mut world = World::new(1, Some(nat(1, rules)), vec![full_server()], Line::GOOD, 0);
-        world.survey();
+        world.measure();
         assert_eq!(world.netcheck.badge(), Some(badge));
     }
 }
 
 #[test]
-fn a_server_that_does_not_answer_from_elsewhere_teaches_nothing_of_filtering() {
+fn server_that_does_not_respond_from_elsewhere_leaves_filtering_unknown() {
     for manners in [Manners::Ignores, Manners::Refuses, Manners::Swallows, Manners::PortOnly] {
         for filtering in FILTERINGS {
             let rules = Rules::new(Mapping::EndpointIndependent, filtering, ALLOCATIONS[0]);
             let servers = vec![full_server().with_manners(manners)];
             let mut world = World::new(1, Some(nat(1, rules)), servers, Line::GOOD, 0);
-            world.survey();
+            world.measure();
             assert_eq!(world.netcheck.profile().filtering, None, "{manners:?} {filtering:?}");
             assert_eq!(world.netcheck.profile().mapping, Some(Mapping::EndpointIndependent));
             assert!(!world.netcheck.report().gaps.is_empty());
@@ -170,27 +170,27 @@ fn a_server_that_does_not_answer_from_elsewhere_teaches_nothing_of_filtering() {
 }
 
 #[test]
-fn another_server_is_tried_where_the_first_is_unfit() {
+fn second_server_is_used_if_the_first_is_unfit() {
     let rules = Rules::new(Mapping::EndpointIndependent, Filtering::AddressDependent, ALLOCATIONS[0]);
     let unfit =
         Server::new([11, 0, 5, 1], 3478).with_other([11, 0, 5, 2], 3479).with_manners(Manners::Ignores);
     let mut world = World::new(1, Some(nat(1, rules)), vec![unfit, full_server()], Line::GOOD, 0);
-    world.survey();
+    world.measure();
     assert_eq!(world.netcheck.profile().filtering, Some(Filtering::AddressDependent));
 }
 
 #[test]
-fn a_second_measurement_keeps_what_it_cannot_measure_again() {
+fn second_measurement_keeps_what_it_cannot_measure_again() {
     let rules = Rules::new(Mapping::EndpointIndependent, Filtering::AddressDependent, ALLOCATIONS[0]);
     let mut world = World::new(1, Some(nat(1, rules)), vec![full_server()], Line::GOOD, 0);
-    world.survey();
+    world.measure();
     world.netcheck.set_servers(world.now, Vec::new());
     let list = vec![partyline_netcheck::StunServer::new("again", full_server().address)];
     world.netcheck.set_servers(world.now, list);
-    world.survey();
+    world.measure();
     assert_eq!(world.netcheck.profile().filtering, Some(Filtering::AddressDependent));
     world.netcheck.restart(world.now);
-    world.survey();
+    world.measure();
     // Everybody has been talked to: nothing can be said of filtering in what may be another network.
     assert_eq!(world.netcheck.profile().filtering, None);
     assert_eq!(world.netcheck.profile().mapping, Some(Mapping::EndpointIndependent));
@@ -257,7 +257,7 @@ proptest! {
         world.observer = friend.then(|| ([11, 0, 7, 1], 41_641).into());
         world.run(Duration::from_millis(after));
         world.netcheck.set_observers_available(world.now, friend);
-        world.survey();
+        world.measure();
         assert_never_wrong(world.netcheck.profile(), rules);
         world.run(Duration::from_secs(60));
         assert_never_wrong(world.netcheck.profile(), rules);
@@ -270,7 +270,7 @@ fn five_percent_loss_and_jitter_hide_no_policy() {
     let (mut hidden, mut slow) = ([0; 3], 0);
     for (seed, rules) in (0u64..540).zip(all_types().collect::<Vec<_>>().into_iter().cycle()) {
         let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], line, PROBE_SOCKETS);
-        world.survey();
+        world.measure();
         let profile = world.netcheck.profile();
         assert_never_wrong(profile, rules);
         let unknown = [profile.mapping.is_none(), profile.filtering.is_none(), profile.allocation.is_none()];
@@ -283,7 +283,7 @@ fn five_percent_loss_and_jitter_hide_no_policy() {
 }
 
 #[test]
-fn the_mapping_policy_is_told_in_two_round_trips() {
+fn mapping_policy_is_found_in_two_round_trips() {
     for (seed, rules) in (0u64..).zip(all_types()) {
         let mut world =
             World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, PROBE_SOCKETS);
@@ -293,9 +293,9 @@ fn the_mapping_policy_is_told_in_two_round_trips() {
 }
 
 #[test]
-fn nothing_is_said_of_hairpinning_without_a_nat() {
+fn hairpinning_stays_unknown_without_a_nat() {
     let mut world = World::new(1, None, vec![full_server()], Line::GOOD, PROBE_SOCKETS);
-    world.survey();
+    world.measure();
     assert_eq!(world.netcheck.profile().hairpin, None);
     assert_eq!(world.netcheck.badge(), Some(Badge::Open));
 }

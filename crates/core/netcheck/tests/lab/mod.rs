@@ -1,4 +1,4 @@
-//! A home behind a NAT, STUN servers outside, and virtual time.
+//! A home network behind a NAT, STUN servers outside, and virtual time.
 
 #![allow(dead_code, unused_imports, reason = "each test file uses its own part of the lab")]
 
@@ -35,14 +35,14 @@ pub fn nat(seed: u64, rules: Rules) -> Nat {
     Nat::new(seed, OUTSIDE, rules)
 }
 
-/// How bad the line is.
+/// The quality of the access line.
 #[derive(Debug, Clone, Copy)]
 pub struct Line {
-    /// Share of packets lost each way, 0 to 1.
+    /// The fraction of packets lost each way, 0 to 1.
     pub loss: f64,
-    /// One way, at least.
+    /// The shortest one-way delay.
     pub latency: Duration,
-    /// Up to this much longer; more than the distance of two packets reorders them.
+    /// Up to this much is added to the delay; more than the distance of two packets reorders them.
     pub jitter: Duration,
 }
 
@@ -50,7 +50,7 @@ impl Line {
     pub const GOOD: Self = Self { loss: 0.0, latency: Duration::from_millis(20), jitter: Duration::ZERO };
 }
 
-/// A datagram under way.
+/// A datagram in flight.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Packet {
     inwards: bool,
@@ -59,24 +59,24 @@ struct Packet {
     bytes: Vec<u8>,
 }
 
-/// A member elsewhere who lends two ports.
+/// Another member, which can send from two ports.
 pub struct Friend {
-    /// What is between it and the internet.
+    /// The NAT between it and the Internet.
     pub nat: Option<Nat>,
-    /// Its sockets; the public addresses where it has no NAT.
+    /// Its sockets; these are public addresses if it has no NAT.
     pub sockets: [SocketAddr; 2],
     /// Which of its sockets can send.
     pub works: [bool; 2],
 }
 
 impl Friend {
-    /// One with a public address.
+    /// Returns a member with a public address.
     pub fn open() -> Self {
         let sockets = [41_641, 50_000].map(|port| ([11, 0, 7, 1], port).into());
         Self { nat: None, sockets, works: [true; 2] }
     }
 
-    /// One behind a NAT of its own.
+    /// Returns a member behind a NAT of its own.
     pub fn behind(seed: u64, rules: Rules) -> Self {
         let sockets = [41_641, 50_000].map(|port| ([192, 168, 7, 7], port).into());
         Self { nat: Some(Nat::new(seed, [11, 0, 7, 1].into(), rules)), sockets, works: [true; 2] }
@@ -88,7 +88,7 @@ impl Friend {
     }
 }
 
-/// Everything, driven until nothing is left to do.
+/// The machine under test with everything around it.
 pub struct World {
     pub netcheck: Netcheck,
     pub nat: Option<Nat>,
@@ -97,13 +97,13 @@ pub struct World {
     /// Datagrams sent by the inside computer, by destination.
     pub sent: BTreeMap<SocketAddr, u32>,
     /// Whether servers ignore RESPONSE-PORT.
-    pub answers_to_who_asked: bool,
-    /// From where a member does what it is asked, if there is one.
+    pub ignores_response_port: bool,
+    /// The address from which a member answers filtering probe requests, if there is one.
     pub observer: Option<SocketAddr>,
-    /// A member that lends two ports, if there is one.
+    /// A member that can send from two ports, if there is one.
     pub friend: Option<Friend>,
-    /// What members were asked.
-    pub errands: Vec<FilteringProbeRequest>,
+    /// The filtering probe requests so far.
+    pub probe_requests: Vec<FilteringProbeRequest>,
     pub start: Instant,
     pub now: Instant,
     line: Line,
@@ -135,18 +135,18 @@ impl World {
         netcheck.set_local_addresses(now, vec![SocketAddr::new(local_ip(nat.as_ref()), TUNNEL_PORT)]);
         let list = servers.iter().enumerate().map(|(i, s)| StunServer::new(format!("stun{i}"), s.address));
         netcheck.set_servers(now, list.collect());
-        let (events, sent, heap, errands) = Default::default();
-        let (answers_to_who_asked, start, packets) = (false, now, 0);
+        let (events, sent, heap, probe_requests) = Default::default();
+        let (ignores_response_port, start, packets) = (false, now, 0);
         Self {
             netcheck,
             nat,
             servers,
             events,
             sent,
-            answers_to_who_asked,
+            ignores_response_port,
             observer: None,
             friend: None,
-            errands,
+            probe_requests,
             start,
             now,
             line,
@@ -183,8 +183,8 @@ impl World {
         self.now = end;
     }
 
-    /// Runs until the survey is over, at most two minutes.
-    pub fn survey(&mut self) {
+    /// Runs until the measurement is over, at most two minutes.
+    pub fn measure(&mut self) {
         for _ in 0..1200 {
             self.run(Duration::from_millis(100));
             if self.netcheck.report().finished {
@@ -213,20 +213,20 @@ impl World {
             });
         }
         while let Some(event) = self.netcheck.poll_event() {
-            if let Event::RequestFilteringProbe(errand) = event {
-                self.errands.push(errand);
-                self.observer.into_iter().for_each(|from| self.inject(from, errand.to, errand.packet()));
-                self.lend_ports();
+            if let Event::RequestFilteringProbe(request) = event {
+                self.probe_requests.push(request);
+                self.observer.into_iter().for_each(|from| self.inject(from, request.to, request.packet()));
+                self.offer_ports();
             }
             if let Event::RequestProbeRound(round) = event {
-                self.play_round(round);
+                self.send_round(round);
             }
             self.events.push((self.now - self.start, event));
         }
     }
 
-    /// The friend asks a server where its sockets are seen.
-    fn lend_ports(&mut self) {
+    /// The friend learns the reflexive addresses of its sockets and offers them.
+    fn offer_ports(&mut self) {
         let (now, server) = (self.now, self.servers[0].address);
         let Some(friend) = &mut self.friend else { return };
         if let [Some(first), Some(second)] = [0, 1].map(|index| friend.seen_from(now, index, server)) {
@@ -234,8 +234,8 @@ impl World {
         }
     }
 
-    /// The friend sends from both to both, if it hears of it.
-    fn play_round(&mut self, round: ProbeRound) {
+    /// The friend sends from both ports to both sockets, unless the request is lost.
+    fn send_round(&mut self, round: ProbeRound) {
         if self.chance() < self.line.loss {
             return;
         }
@@ -272,7 +272,7 @@ impl World {
         }
         let answers: Vec<_> =
             self.servers.iter().filter_map(|server| server.answer(destination, seen, &bytes)).collect();
-        let to = if self.answers_to_who_asked { seen } else { Server::reply_to(seen, &bytes) };
+        let to = if self.ignores_response_port { seen } else { Server::reply_to(seen, &bytes) };
         for (from, bytes) in answers {
             self.send(Packet { inwards: true, source: from, destination: to, bytes });
         }

@@ -1,4 +1,4 @@
-//! A STUN server with two addresses (RFC 5780), well-mannered or not.
+//! A STUN server with two addresses (RFC 5780), correct or not.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,30 +11,30 @@ use stun_rs::{
     methods::BINDING,
 };
 
-/// How a server takes CHANGE-REQUEST.
+/// How a server handles CHANGE-REQUEST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manners {
-    /// As RFC 5780 wants.
+    /// As RFC 5780 requires.
     Honours,
-    /// Answers from where it was asked.
+    /// Responds from the address that received the request.
     Ignores,
     /// Refuses with 420.
     Refuses,
-    /// Says nothing.
+    /// Does not respond.
     Swallows,
     /// Honours the port but is silent when asked to answer from its other address.
     PortOnly,
 }
 
-/// The server.
+/// A STUN server.
 #[derive(Debug, Clone)]
 pub struct Server {
     pub address: SocketAddr,
     pub other: Option<SocketAddr>,
     pub manners: Manners,
-    /// Sends MAPPED-ADDRESS only.
+    /// Sends only MAPPED-ADDRESS, as RFC 3489 has it.
     pub old: bool,
-    /// Does not answer at all.
+    /// Does not respond at all.
     pub dead: bool,
 }
 
@@ -54,7 +54,7 @@ impl Server {
         self
     }
 
-    /// The answer to a datagram, and where it is sent from, if it was for this server.
+    /// Returns the response to a datagram with the address it is sent from, if the datagram was for this server.
     pub fn answer(&self, to: SocketAddr, from: SocketAddr, bytes: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
         if self.dead || !self.owns(to) {
             return None;
@@ -101,7 +101,7 @@ impl Server {
         Some((source, buffer[..length].to_vec()))
     }
 
-    /// Where an answer goes to.
+    /// Returns the address that a response is sent to.
     pub fn reply_to(from: SocketAddr, bytes: &[u8]) -> SocketAddr {
         let request = MessageDecoderBuilder::default().build().decode(bytes).map(|(request, _)| request);
         let port =

@@ -1,4 +1,4 @@
-//! A member who lends two ports, as the judge of filtering where no server can answer from elsewhere.
+//! The filtering test by a member with two ports, where no server can respond from another address.
 
 mod lab;
 
@@ -13,21 +13,21 @@ use proptest::prelude::*;
 const PROBE_SOCKETS: u16 = 7;
 
 /// Two servers of one address each, which show that mappings are the same for everybody, but not who is let in.
-fn plain() -> Vec<Server> {
+fn plain_servers() -> Vec<Server> {
     vec![Server::new([11, 0, 1, 1], 3478), Server::new([11, 0, 2, 1], 3478)]
 }
 
 /// A measurement in which a friend lends two ports. It sends to the socket first as any member does.
-fn judged(seed: u64, rules: Rules, friend: Friend, line: Line) -> World {
-    let mut world = World::new(seed, Some(nat(seed, rules)), plain(), line, PROBE_SOCKETS);
+fn measured_with(seed: u64, rules: Rules, friend: Friend, line: Line) -> World {
+    let mut world = World::new(seed, Some(nat(seed, rules)), plain_servers(), line, PROBE_SOCKETS);
     world.observer = Some(friend.sockets[0]).filter(|_| friend.nat.is_none());
     world.friend = Some(friend);
     world.netcheck.set_observers_available(world.now, true);
-    world.survey();
+    world.measure();
     world
 }
 
-fn told(world: &World) -> Option<Filtering> {
+fn filtering_of(world: &World) -> Option<Filtering> {
     world.netcheck.profile().filtering
 }
 
@@ -36,10 +36,10 @@ fn independent() -> impl Iterator<Item = Rules> {
 }
 
 #[test]
-fn a_friend_with_two_ports_tells_every_filter_of_a_nat_with_one_port_for_everybody() {
+fn member_with_two_ports_finds_every_filter_of_an_endpoint_independent_nat() {
     for (seed, rules) in (0..).zip(independent()) {
-        let world = judged(seed, rules, Friend::open(), Line::GOOD);
-        assert_eq!(told(&world), Some(rules.filtering), "{rules:?}");
+        let world = measured_with(seed, rules, Friend::open(), Line::GOOD);
+        assert_eq!(filtering_of(&world), Some(rules.filtering), "{rules:?}");
         let report = world.netcheck.report();
         assert!(report.duration.expect("over") < Duration::from_secs(3), "{:?}", report.duration);
         assert_eq!(report.gaps, Vec::<&str>::new());
@@ -47,50 +47,54 @@ fn a_friend_with_two_ports_tells_every_filter_of_a_nat_with_one_port_for_everybo
 }
 
 #[test]
-fn a_nat_that_tells_destinations_apart_is_not_judged() {
+fn nat_that_maps_by_destination_is_not_judged() {
     for (seed, rules) in
         (0..).zip(Rules::all_types(1)).filter(|(_, r)| r.mapping != Mapping::EndpointIndependent)
     {
         let open = rules.filtering == Filtering::EndpointIndependent;
-        let world = judged(seed, rules, Friend::open(), Line::GOOD);
-        assert_eq!(told(&world), open.then_some(Filtering::EndpointIndependent), "{rules:?}");
+        let world = measured_with(seed, rules, Friend::open(), Line::GOOD);
+        assert_eq!(filtering_of(&world), open.then_some(Filtering::EndpointIndependent), "{rules:?}");
     }
 }
 
 #[test]
-fn a_friend_behind_a_nat_of_its_own_tells_the_truth_or_nothing() {
+fn member_behind_a_nat_finds_the_filter_or_nothing() {
     for (seed, rules) in (0..).zip(independent()) {
         for own in Rules::all_types(1) {
-            let world = judged(seed, rules, Friend::behind(seed, own), Line::GOOD);
+            let world = measured_with(seed, rules, Friend::behind(seed, own), Line::GOOD);
             let closed = rules.filtering != Filtering::EndpointIndependent;
-            // Without a packet to an untouched socket before, an open NAT is not told by ports.
+            // Without a packet to an untouched socket before, an open NAT is not shown by two ports.
             let expected =
                 Some(rules.filtering).filter(|_| closed && own.mapping == Mapping::EndpointIndependent);
             if own.mapping == Mapping::EndpointIndependent {
-                assert_eq!(told(&world), expected, "{rules:?} by a friend behind {own:?}");
+                assert_eq!(filtering_of(&world), expected, "{rules:?} by a friend behind {own:?}");
             } else {
-                assert!(told(&world).is_none_or(|told| told == rules.filtering), "{rules:?} by {own:?}");
+                assert!(
+                    filtering_of(&world).is_none_or(|found| found == rules.filtering),
+                    "{rules:?} by {own:?}"
+                );
             }
         }
     }
 }
 
 #[test]
-fn a_friend_who_cannot_send_from_a_port_tells_nothing() {
+fn member_that_cannot_send_from_a_port_finds_nothing() {
     for works in [[false, true], [true, false], [false; 2]] {
         for (seed, rules) in (0..).zip(independent()) {
-            let mut world = World::new(seed, Some(nat(seed, rules)), plain(), Line::GOOD, PROBE_SOCKETS);
+            let mut world =
+                World::new(seed, Some(nat(seed, rules)), plain_servers(), Line::GOOD, PROBE_SOCKETS);
             world.friend = Some(Friend { works, ..Friend::open() });
             world.netcheck.set_observers_available(world.now, true);
-            world.survey();
-            assert_eq!(told(&world), None, "{works:?}: {rules:?}");
+            world.measure();
+            assert_eq!(filtering_of(&world), None, "{works:?}: {rules:?}");
             assert!(world.netcheck.report().finished);
         }
     }
 }
 
 #[test]
-fn ports_that_can_show_nothing_are_not_used() {
+fn useless_ports_are_not_used() {
     let rules = independent().last().expect("a type");
     let pair =
         |ip: [u8; 4], first, second| PortPair { first: (ip, first).into(), second: (ip, second).into() };
@@ -104,24 +108,24 @@ fn ports_that_can_show_nothing_are_not_used() {
         PortPair { first: (OUTSIDE, 1).into(), second: (OUTSIDE, 2).into() },
     ];
     for pair in useless {
-        let mut world = World::new(1, Some(nat(1, rules)), plain(), Line::GOOD, PROBE_SOCKETS);
+        let mut world = World::new(1, Some(nat(1, rules)), plain_servers(), Line::GOOD, PROBE_SOCKETS);
         world.netcheck.set_observers_available(world.now, true);
         world.run(Duration::from_millis(600));
-        assert!(!world.errands.is_empty());
+        assert!(!world.probe_requests.is_empty());
         world.netcheck.set_port_pair(world.now, pair);
-        world.survey();
+        world.measure();
         assert!(!world.sent.contains_key(&pair.first) && !world.sent.contains_key(&pair.second), "{pair:?}");
     }
 }
 
 #[test]
-fn a_server_that_can_tell_is_believed_without_a_friend() {
+fn member_is_not_asked_if_a_server_can_tell() {
     let rules = independent().last().expect("a type");
     let mut world = World::new(1, Some(nat(1, rules)), vec![full_server()], Line::GOOD, PROBE_SOCKETS);
     world.friend = Some(Friend::open());
     world.netcheck.set_observers_available(world.now, true);
-    world.survey();
-    assert_eq!((told(&world), world.errands.len()), (Some(rules.filtering), 0));
+    world.measure();
+    assert_eq!((filtering_of(&world), world.probe_requests.len()), (Some(rules.filtering), 0));
 }
 
 fn any_rules() -> impl Strategy<Value = Rules> {
@@ -159,15 +163,15 @@ proptest! {
 
     /// Whatever NATs there are at both ends, and whatever is lost, late or overtaken: the truth or nothing.
     #[test]
-    fn a_friend_never_makes_a_filter_wrong(
+    fn member_never_makes_filtering_wrong(
         seed: u64,
         rules in any_rules(),
         (own, works) in any_friend(),
         line in any_line(),
     ) {
         let friend = own.map_or_else(Friend::open, |(seed, own)| Friend::behind(seed, own));
-        let world = judged(seed, rules, Friend { works, ..friend }, line);
-        prop_assert!(told(&world).is_none_or(|told| told == rules.filtering), "{:?} for {rules:?}", told(&world));
+        let world = measured_with(seed, rules, Friend { works, ..friend }, line);
+        prop_assert!(filtering_of(&world).is_none_or(|found| found == rules.filtering), "{:?} for {rules:?}", filtering_of(&world));
     }
 }
 
@@ -175,9 +179,9 @@ proptest! {
 fn five_percent_loss_and_jitter_hide_no_filter() {
     let line = Line { loss: 0.05, jitter: Duration::from_millis(30), ..Line::GOOD };
     for (seed, rules) in (0..).zip((0..5).flat_map(|_| independent())) {
-        let world = judged(seed, rules, Friend::open(), line);
+        let world = measured_with(seed, rules, Friend::open(), line);
         if world.netcheck.profile().mapping.is_some() {
-            assert_eq!(told(&world), Some(rules.filtering), "seed {seed}: {rules:?}");
+            assert_eq!(filtering_of(&world), Some(rules.filtering), "seed {seed}: {rules:?}");
         }
     }
 }

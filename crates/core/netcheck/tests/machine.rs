@@ -1,4 +1,4 @@
-//! Keeping watch: refreshes, changes, blocked UDP, and what strangers send.
+//! Keepalives, changes of the network, blocked UDP, servers of all kinds, and datagrams from strangers.
 
 mod lab;
 
@@ -31,12 +31,12 @@ fn home() -> Nat {
 
 fn measured() -> World {
     let mut world = World::new(7, Some(home()), vec![full_server()], Line::GOOD, 0);
-    world.survey();
+    world.measure();
     world
 }
 
 #[test]
-fn an_idle_mapping_costs_one_question_per_refresh() {
+fn idle_mapping_costs_one_request_per_keepalive_interval() {
     let mut world = measured();
     let before: u32 = world.sent.values().sum();
     world.run(Duration::from_secs(220));
@@ -50,7 +50,7 @@ fn an_idle_mapping_costs_one_question_per_refresh() {
 }
 
 #[test]
-fn a_promise_of_the_router_saves_questions_until_it_is_broken() {
+fn peer_mapping_saves_keepalives_until_the_router_breaks_it() {
     let mut world = measured();
     let server = world.netcheck.keepalive_servers()[0];
     let external = world.netcheck.reflexive()[0];
@@ -77,7 +77,7 @@ fn a_promise_of_the_router_saves_questions_until_it_is_broken() {
 }
 
 #[test]
-fn a_promise_from_below_another_nat_tells_of_it_and_makes_no_policy() {
+fn peer_mapping_with_a_shared_address_shows_a_second_nat() {
     let mut world = World::new(7, Some(home()), vec![full_server()], Line::GOOD, 0);
     let promise = |remote| PeerMapping {
         remote,
@@ -85,13 +85,13 @@ fn a_promise_from_below_another_nat_tells_of_it_and_makes_no_policy() {
         lifetime: Duration::from_secs(600),
     };
     world.netcheck.set_peer_mappings(world.now, vec![promise(world.servers[0].address)]);
-    world.survey();
+    world.measure();
     let profile = world.netcheck.profile();
     assert_eq!((profile.double_nat, profile.carrier_nat), (Some(true), Some(true)));
 }
 
 #[test]
-fn a_new_mapping_is_told_and_measured_again() {
+fn changed_mapping_is_reported_and_measured_again() {
     let mut world = measured();
     let nat = world.nat.as_mut().expect("there is a NAT");
     nat.reset();
@@ -99,18 +99,18 @@ fn a_new_mapping_is_told_and_measured_again() {
     nat.outbound(world.now, UDP, (IpAddr::from([192, 168, 1, 9]), TUNNEL_PORT).into(), full_server().address);
     world.events.clear();
     world.run(Duration::from_secs(90));
-    let told = world.events.iter().find_map(|(_, event)| match event {
+    let found = world.events.iter().find_map(|(_, event)| match event {
         Event::Reflexive(addresses) => Some(addresses.clone()),
         _ => None,
     });
-    let told = told.expect("the change is told");
-    assert!(told.len() == 1 && told[0].ip() == OUTSIDE && told[0].port() != TUNNEL_PORT, "{told:?}");
+    let found = found.expect("the change is reported");
+    assert!(found.len() == 1 && found[0].ip() == OUTSIDE && found[0].port() != TUNNEL_PORT, "{found:?}");
     assert_eq!(world.netcheck.profile().mapping, Some(Mapping::EndpointIndependent));
     assert_eq!(world.netcheck.profile().filtering, Some(Filtering::AddressAndPortDependent), "kept");
 }
 
 #[test]
-fn silence_is_blocked_udp_only_if_servers_are_reachable_otherwise() {
+fn silence_is_blocked_udp_only_if_servers_are_reachable_over_tcp() {
     let dead = Server { dead: true, ..full_server() };
     let mut world = World::new(3, Some(home()), vec![dead], Line::GOOD, 0);
     world.run(Duration::from_secs(30));
@@ -122,13 +122,13 @@ fn silence_is_blocked_udp_only_if_servers_are_reachable_otherwise() {
     world.servers[0].dead = false;
     world.run(Duration::from_secs(60));
     assert_eq!(world.netcheck.profile().udp_blocked, Some(false));
-    let told: Vec<_> = world.events.iter().filter(|(_, e)| matches!(e, Event::UdpBlocked(_))).collect();
-    assert!(matches!(told[..], [(_, Event::UdpBlocked(true)), (_, Event::UdpBlocked(false))]), "{told:?}");
+    let found: Vec<_> = world.events.iter().filter(|(_, e)| matches!(e, Event::UdpBlocked(_))).collect();
+    assert!(matches!(found[..], [(_, Event::UdpBlocked(true)), (_, Event::UdpBlocked(false))]), "{found:?}");
     assert_eq!(world.netcheck.profile().mapping, Some(Mapping::EndpointIndependent));
 }
 
 #[test]
-fn an_unanswered_question_is_repeated_with_growing_gaps_and_given_up() {
+fn unanswered_request_is_retransmitted_and_times_out() {
     let dead = Server { dead: true, ..Server::new([11, 0, 1, 1], 3478) };
     let config = Config { keepalive_interval: Duration::from_secs(100), ..Config::default() };
     let mut world = World::with_config(3, None, vec![dead.clone()], Line::GOOD, 0, config);
@@ -145,7 +145,7 @@ fn an_unanswered_question_is_repeated_with_growing_gaps_and_given_up() {
 }
 
 #[test]
-fn a_late_answer_counts() {
+fn late_response_of_a_server_counts() {
     let far = Line { latency: Duration::from_millis(1400), ..Line::GOOD };
     let mut world = World::new(3, Some(home()), vec![full_server()], far, 0);
     world.run(Duration::from_millis(2600));
@@ -156,7 +156,7 @@ fn a_late_answer_counts() {
 }
 
 #[test]
-fn switched_off_only_the_public_address_is_learned() {
+fn disabled_measurement_learns_only_the_public_address() {
     let config = Config { enabled: false, ..Config::default() };
     let mut world = World::with_config(3, Some(home()), vec![full_server()], Line::GOOD, 0, config);
     world.run(Duration::from_secs(10));
@@ -166,7 +166,7 @@ fn switched_off_only_the_public_address_is_learned() {
 }
 
 #[test]
-fn a_router_with_a_private_or_foreign_outside_address_means_double_nat() {
+fn router_with_a_private_or_foreign_address_shows_a_second_nat() {
     let mut world = measured();
     let verdicts =
         [([100, 64, 0, 9], true), ([192, 168, 0, 2], true), ([11, 0, 0, 9], true), ([11, 0, 0, 1], false)];
@@ -197,7 +197,7 @@ fn servers_of_both_families_give_an_address_each() {
 
 /// What Happy Eyeballs (RFC 8305) is for: a family that is broken delays nothing of the one that works.
 #[test]
-fn the_first_answer_comes_from_whichever_family_works_without_waiting_for_the_other() {
+fn broken_family_does_not_delay_the_first_response_of_the_other() {
     let v6: SocketAddr = "[2001:db8::1]:3478".parse().expect("an address");
     for broken in [Some(0), Some(1), None] {
         let both = vec![full_server(), Server { address: v6, other: None, ..full_server() }];
@@ -211,8 +211,8 @@ fn the_first_answer_comes_from_whichever_family_works_without_waiting_for_the_ot
         world.netcheck.set_local_addresses(world.now, local.to_vec());
         world.events.clear();
         world.run(Duration::from_secs(3));
-        let told = world.events.iter().find(|(_, event)| matches!(event, Event::Reflexive(_)));
-        let (at, _) = told.expect("somebody answered");
+        let found = world.events.iter().find(|(_, event)| matches!(event, Event::Reflexive(_)));
+        let (at, _) = found.expect("somebody answered");
         assert_eq!(*at, 2 * Line::GOOD.latency, "one round trip, with {broken:?} broken");
         assert!(world.netcheck.report().finished, "with {broken:?} broken");
         let works = |index: usize| broken != Some(index);
@@ -224,41 +224,41 @@ fn the_first_answer_comes_from_whichever_family_works_without_waiting_for_the_ot
 }
 
 #[test]
-fn an_old_server_is_understood() {
+fn mapped_address_of_an_old_server_is_understood() {
     let old = Server { old: true, ..full_server() };
     let mut world = World::new(9, Some(home()), vec![old], Line::GOOD, 0);
-    world.survey();
+    world.measure();
     assert_eq!(world.netcheck.profile().filtering, Some(Filtering::AddressAndPortDependent));
 }
 
 #[test]
-fn what_is_known_of_a_network_is_shown_at_once_and_kept_until_contradicted() {
+fn cached_profile_is_shown_at_once_and_kept_until_contradicted() {
     let long_ago = Duration::from_secs(3600);
     let profile = measured().netcheck.profile().clone();
     let mut world = World::new(7, Some(home()), vec![Server::new([11, 0, 1, 1], 3478)], Line::GOOD, 0);
     world.netcheck.load_cached_profile(world.now, &profile, long_ago);
     assert_eq!(world.netcheck.profile().filtering, profile.filtering);
-    world.survey();
+    world.measure();
     assert_eq!(world.netcheck.profile().filtering, profile.filtering, "nobody could contradict it");
 
     let moved = NatProfile { public: vec![IpAddr::from([11, 0, 0, 99])], ..profile.clone() };
     let mut world = World::new(7, Some(home()), vec![Server::new([11, 0, 1, 1], 3478)], Line::GOOD, 0);
     world.netcheck.load_cached_profile(world.now, &moved, long_ago);
-    world.survey();
+    world.measure();
     assert_eq!(world.netcheck.profile().filtering, None, "another public address is another network");
 
     let lived = NatProfile { lifetime: Some(Duration::from_secs(58)), ..profile };
     for (age, again) in [(long_ago, false), (Duration::from_secs(90_000), true)] {
         let mut world = World::new(7, Some(home()), vec![full_server()], Line::GOOD, 7);
         world.netcheck.load_cached_profile(world.now, &lived, age);
-        world.survey();
+        world.measure();
         let doing = world.netcheck.report().steps.iter().any(|step| step.state == StepState::Running);
         assert_eq!(doing, again, "a lifetime is believed for a day");
     }
 }
 
 #[test]
-fn what_is_known_is_measured_again_after_a_day() {
+fn profile_is_measured_again_after_a_day() {
     let mut world = measured();
     let first = world.netcheck.finished_at();
     world.run(Duration::from_secs(86_000));
@@ -268,35 +268,35 @@ fn what_is_known_is_measured_again_after_a_day() {
 }
 
 #[test]
-fn the_lifetime_of_an_idle_mapping_is_measured_in_five_minutes() {
+fn lifetime_of_an_idle_mapping_is_measured_in_five_minutes() {
     let cases =
         [(10, None), (20, Some(14)), (30, Some(28)), (120, Some(118)), (179, Some(178)), (900, Some(298))];
-    for (lifetime, told) in cases {
+    for (lifetime, found) in cases {
         for (mapping, inbound_refreshes) in
             [(Mapping::EndpointIndependent, true), (Mapping::AddressAndPortDependent, false)]
         {
             let policies = Rules::new(mapping, Filtering::AddressAndPortDependent, Allocation::Random);
             let rules = Rules { lifetime: Duration::from_secs(lifetime), inbound_refreshes, ..policies };
             let mut world = World::new(3, Some(nat(3, rules)), vec![full_server()], Line::GOOD, 7);
-            world.survey();
+            world.measure();
             let before = world.sent.values().sum::<u32>();
             world.run(Duration::from_secs(310));
-            assert_eq!(world.netcheck.profile().lifetime, told.map(Duration::from_secs), "{rules:?}");
+            assert_eq!(world.netcheck.profile().lifetime, found.map(Duration::from_secs), "{rules:?}");
             let packets = world.sent.values().sum::<u32>() - before;
             // A mapping that dies between two refreshes is a new one every time, and measured again once a minute.
             assert!(packets < 100 || lifetime < 22, "{packets} packets");
             let report = world.netcheck.report();
             let step = report.steps.iter().find(|step| step.what == CheckTopic::Lifetime).expect("a step");
-            assert_eq!(step.state, if told.is_some() { StepState::Known } else { StepState::Unknown });
+            assert_eq!(step.state, if found.is_some() { StepState::Known } else { StepState::Unknown });
         }
     }
 }
 
 #[test]
-fn a_server_that_answers_only_to_who_asked_teaches_nothing_of_lifetimes() {
+fn server_without_response_port_leaves_lifetime_unknown() {
     let mut world = World::new(3, Some(home()), vec![full_server()], Line::GOOD, 7);
-    world.answers_to_who_asked = true;
-    world.survey();
+    world.ignores_response_port = true;
+    world.measure();
     world.run(Duration::from_secs(310));
     assert_eq!(world.netcheck.profile().lifetime, None);
     assert!(world.netcheck.report().gaps.iter().any(|gap| gap.contains("idle mappings")));
@@ -316,12 +316,12 @@ fn asked() -> (Netcheck, std::time::Instant, SocketAddr, Vec<u8>) {
 }
 
 #[test]
-fn answers_from_elsewhere_or_to_another_socket_are_dropped_and_counted() {
+fn responses_from_elsewhere_or_at_another_socket_are_dropped_and_counted() {
     let (mut netcheck, now, server, answer) = asked();
     let stranger = SocketAddr::new(Ipv4Addr::new(11, 9, 9, 9).into(), 3478);
     assert!(netcheck.handle_datagram(now, SocketId::MAIN, stranger, &answer));
     assert!(netcheck.handle_datagram(now, SocketId::probe(0), server, &answer));
-    assert_eq!(netcheck.report().dropped.wrong_source, 2);
+    assert_eq!(netcheck.counters().dropped.wrong_source, 2);
     assert!(netcheck.reflexive().is_empty());
     let mapped_source = SocketAddr::new(Ipv4Addr::new(11, 0, 1, 1).to_ipv6_mapped().into(), 3478);
     assert!(
@@ -330,11 +330,11 @@ fn answers_from_elsewhere_or_to_another_socket_are_dropped_and_counted() {
     );
     assert_eq!(netcheck.reflexive(), vec![SocketAddr::new(INSIDE, 4000)]);
     assert!(netcheck.handle_datagram(now, SocketId::MAIN, server, &answer));
-    assert_eq!(netcheck.report().dropped.late, 1);
+    assert_eq!(netcheck.counters().dropped.duplicate, 1);
 }
 
 #[test]
-fn a_redirection_to_nowhere_is_a_refusal() {
+fn redirection_without_an_alternate_server_is_a_refusal() {
     let (mut netcheck, now, server, answer) = asked();
     let mut redirection = vec![0x01, 0x11, 0, 12];
     redirection.extend_from_slice(&answer[4..20]);
@@ -342,7 +342,7 @@ fn a_redirection_to_nowhere_is_a_refusal() {
     redirection.extend_from_slice(&[0, 9, 0, 4, 0, 0, 3, 0]);
     redirection[3] = 8;
     assert!(netcheck.handle_datagram(now, SocketId::MAIN, server, &redirection));
-    assert_eq!(netcheck.report().dropped.unusable, 1);
+    assert_eq!(netcheck.counters().dropped.unusable, 1);
     assert_eq!(netcheck.poll_transmit(), None);
     assert!(netcheck.report().servers[0].timed_out);
 }
@@ -358,7 +358,7 @@ fn redirection(netcheck: &mut Netcheck, to: [u8; 4]) -> (SocketAddr, Vec<u8>) {
 }
 
 #[test]
-fn a_redirection_is_followed_but_not_in_circles_and_not_into_our_own_network() {
+fn redirection_is_followed_but_not_in_circles_and_not_into_a_private_network() {
     #[allow(clippy::disallowed_methods, reason = "some instant to count from")]
     let now = std::time::Instant::now();
     let (first, second) = ([11, 0, 1, 1], [11, 0, 1, 9]);
@@ -376,7 +376,7 @@ fn a_redirection_is_followed_but_not_in_circles_and_not_into_our_own_network() {
 }
 
 #[test]
-fn unknown_attributes_that_must_be_understood_spoil_an_answer_and_others_do_not() {
+fn unknown_comprehension_required_attribute_makes_a_response_unusable() {
     for (kind, usable) in [(0x7ff0u16, false), (0xfff0, true), (0x0004, true)] {
         let (mut netcheck, now, server, answer) = asked();
         // The fingerprint goes, since the message changes.
@@ -392,13 +392,13 @@ fn unknown_attributes_that_must_be_understood_spoil_an_answer_and_others_do_not(
 
 proptest! {
     #[test]
-    fn garbage_is_left_to_others(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn garbage_is_not_consumed(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let (mut netcheck, now, server, _) = asked();
         prop_assert!(!netcheck.handle_datagram(now, SocketId::MAIN, server, &bytes));
     }
 
     #[test]
-    fn broken_answers_never_panic_and_never_mislead(
+    fn broken_responses_never_panic_and_never_mislead(
         at in 20usize..100, with in any::<u8>(), cut in 20usize..100, tail in proptest::collection::vec(any::<u8>(), 0..40)
     ) {
         let (mut netcheck, now, server, mut answer) = asked();
@@ -407,7 +407,7 @@ proptest! {
         answer.truncate(cut);
         answer.extend_from_slice(&tail);
         prop_assert!(netcheck.handle_datagram(now, SocketId::MAIN, server, &answer));
-        let dropped = netcheck.report().dropped;
+        let dropped = netcheck.counters().dropped;
         // A fingerprint whose own type is broken protects nothing any more, and the rest is as it was.
         let unharmed = netcheck.reflexive() == vec![SocketAddr::new(INSIDE, 4000)];
         prop_assert!(unharmed || dropped.malformed + dropped.unusable == 1);
@@ -415,7 +415,7 @@ proptest! {
 }
 
 #[test]
-fn sockets_are_asked_for_and_measure_once_a_server_was_heard() {
+fn probe_sockets_are_requested_and_used_once_a_server_responds() {
     #[allow(clippy::disallowed_methods, reason = "some instant to count from")]
     let now = std::time::Instant::now();
     let server = full_server();
@@ -435,16 +435,17 @@ fn sockets_are_asked_for_and_measure_once_a_server_was_heard() {
     assert!(sockets.contains(&SocketId::probe(0)) && sockets.contains(&SocketId::probe(1)), "{sockets:?}");
     assert!(!sockets.contains(&SocketId::MAIN), "{sockets:?}");
     netcheck.remeasure(now);
-    let again = std::iter::from_fn(|| netcheck.poll_event())
-        .any(|e| e == Event::OpenProbeSockets { ids: ids.clone() });
-    assert!(again, "each measurement needs fresh ones");
+    let events: Vec<_> = std::iter::from_fn(|| netcheck.poll_event()).collect();
+    assert!(events.contains(&Event::CloseProbeSockets { ids }), "{events:?}");
+    let fresh = [2, 3].map(SocketId::probe).to_vec();
+    assert!(events.contains(&Event::OpenProbeSockets { ids: fresh }), "each measurement needs fresh ones");
 }
 
 #[test]
-fn the_same_servers_in_another_order_are_no_reason_to_measure_again() {
+fn same_servers_in_another_order_do_not_restart_the_measurement() {
     let other = Server::new([11, 0, 2, 1], 3478);
     let mut world = World::new(7, Some(home()), vec![full_server(), other], Line::GOOD, 0);
-    world.survey();
+    world.measure();
     let list = |world: &World| {
         let named = |(i, s): (usize, &Server)| StunServer::new(format!("stun{i}"), s.address);
         world.servers.iter().enumerate().map(named).rev().collect::<Vec<_>>()
@@ -455,9 +456,9 @@ fn the_same_servers_in_another_order_are_no_reason_to_measure_again() {
 }
 
 #[test]
-fn a_check_with_one_plain_server_ends_every_time_and_says_what_it_cannot_tell() {
+fn measurement_with_one_plain_server_ends_and_says_what_it_cannot_tell() {
     let mut world = World::new(7, Some(home()), vec![Server::new([11, 0, 1, 1], 3478)], Line::GOOD, 7);
-    world.survey();
+    world.measure();
     for round in 0u16..3 {
         let report = world.netcheck.report();
         assert!(report.finished, "round {round}");
@@ -472,7 +473,7 @@ fn a_check_with_one_plain_server_ends_every_time_and_says_what_it_cannot_tell() 
         );
         world.netcheck.remeasure(world.now);
         assert!(!world.netcheck.report().finished);
-        world.survey();
+        world.measure();
     }
 }
 
@@ -492,7 +493,7 @@ fn signed_answer(question: &[u8], password: &str) -> Vec<u8> {
 }
 
 #[test]
-fn with_short_term_credentials_the_first_question_is_signed_and_only_signed_answers_count() {
+fn short_term_credentials_sign_the_first_request_and_require_signed_responses() {
     #[allow(clippy::disallowed_methods, reason = "some instant to count from")]
     let now = std::time::Instant::now();
     let server = full_server();
@@ -516,7 +517,7 @@ fn with_short_term_credentials_the_first_question_is_signed_and_only_signed_answ
         assert!(netcheck.handle_datagram(now, SocketId::MAIN, server.address, &forged));
         assert!(netcheck.reflexive().is_empty(), "as if it had never come");
     }
-    assert_eq!(netcheck.report().dropped.malformed, 2);
+    assert_eq!(netcheck.counters().dropped.malformed, 2);
     netcheck.handle_datagram(now, SocketId::MAIN, server.address, &signed_answer(&question, "secret"));
     assert_eq!(netcheck.reflexive(), vec![SocketAddr::new(OUTSIDE, 4000)]);
 }

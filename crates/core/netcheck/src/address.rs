@@ -1,0 +1,87 @@
+//! What an address tells about where it is.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// An address family. Each is measured on its own, side by side with the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(crate) const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    pub(crate) const fn of(address: SocketAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// Returns true for an address of the Internet, false for one of a private, shared, link-local or loopback range.
+pub(crate) fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => {
+            let local = v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified();
+            !local && !is_shared(ip)
+        }
+        IpAddr::V6(v6) => {
+            !(v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local())
+        }
+    }
+}
+
+/// Returns true for 100.64.0.0/10 (RFC 6598), the space between a carrier's NAT and its customers' routers.
+pub(crate) fn is_shared(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(v4) if v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64)
+}
+
+/// Returns true if one host can be reached at the address.
+pub(crate) fn is_unicast(address: SocketAddr) -> bool {
+    let ip = address.ip();
+    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
+}
+
+/// Returns true if packets from `remote` to `own` surely pass all of this computer's NATs. A carrier's NAT may turn
+/// packets around between its own customers, past the filter; as far as that shows, those share a /24.
+pub(crate) fn is_beyond_nat(remote: SocketAddr, own: SocketAddr) -> bool {
+    is_public(remote.ip()) == is_public(own.ip()) && !share_prefix(remote.ip(), own.ip())
+}
+
+fn share_prefix(one: IpAddr, other: IpAddr) -> bool {
+    match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => one.octets()[..3] == other.octets()[..3],
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_and_shared_addresses_are_not_public() {
+        for (ip, public) in [
+            ([11, 0, 0, 1], true),
+            ([100, 63, 255, 255], true),
+            ([100, 64, 0, 0], false),
+            ([100, 127, 255, 255], false),
+            ([100, 128, 0, 0], true),
+            ([10, 1, 2, 3], false),
+            ([169, 254, 0, 1], false),
+            ([127, 0, 0, 1], false),
+        ] {
+            assert_eq!(is_public(ip.into()), public, "{ip:?}");
+        }
+        assert!(is_public("2001:db8::1".parse().expect("an address")));
+        assert!(!is_public("fd00::1".parse().expect("an address")));
+    }
+
+    #[test]
+    fn neighbors_in_a_carrier_network_are_not_beyond_the_nat() {
+        let own = ([11, 0, 0, 1], 5).into();
+        let beyond = |ip: [u8; 4]| is_beyond_nat((ip, 5).into(), own);
+        assert!(beyond([11, 0, 7, 1]));
+        assert!(!beyond([11, 0, 0, 99]) && !beyond([192, 168, 1, 9]) && !beyond([100, 64, 1, 1]));
+    }
+}
