@@ -1,7 +1,8 @@
-//! Connections the node asks for: WebSockets to rendezvous servers, byte streams to relays, name lookups.
+//! Connections that the node asks for: WebSockets to rendezvous servers, byte streams to relays, name lookups.
 //!
-//! Each is a task of its own with a bounded queue, so that one slow server delays nothing else. A queue that overflows
-//! ends its connection: the node opens another and announces again, which costs less than lost frames would.
+//! Each is a task of its own with a bounded queue, so that a slow server delays nothing else. A queue that overflows
+//! ends a WebSocket: the node connects again and announces again, which costs less than lost frames would. On a stream
+//! to a relay the message is dropped instead, as a full network would drop it.
 
 use std::{
     collections::HashMap,
@@ -18,24 +19,34 @@ use tokio::{
     time::timeout,
 };
 
-/// What connections tell the loop.
+use crate::metrics::{self, RELAY_LOOKUPS, RELAY_STREAM_DROPS, RELAY_STREAMS, RENDEZVOUS_FRAMES};
+
+/// What connections report to the loop.
 #[derive(Debug)]
 pub(crate) enum ConnectionEvent {
     Server(ServerId, ServerInput),
     Stream(StreamId, StreamInput),
-    Resolved { host: String, port: u16, addresses: Vec<SocketAddr> },
+    /// The addresses of a host; none if the lookup failed.
+    Resolved {
+        host: String,
+        port: u16,
+        addresses: Vec<SocketAddr>,
+    },
+    /// A TCP connection to this address succeeded.
     Reached(IpAddr),
 }
 
+/// Frames or messages that may wait for one connection.
 const QUEUE: usize = 256;
 /// How long a server may take to accept a TCP connection.
-const REACH: Duration = Duration::from_secs(3);
+const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 const HTTPS: u16 = 443;
-/// How long a server may take to take a frame.
-const SEND_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a server may take to accept a frame.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes read from a stream at once.
 const STREAM_READ: usize = 16 * 1024;
 
-/// All connections of one engine.
+/// All connections of one engine. Dropping a queue ends its connection.
 pub(crate) struct Connections {
     tls: TlsClient,
     events: mpsc::Sender<ConnectionEvent>,
@@ -56,18 +67,25 @@ impl Connections {
         let (frames, queue) = mpsc::channel(QUEUE);
         self.servers.insert(id, frames);
         let (tls, events) = (self.tls.clone(), self.events.clone());
+        tracing::debug!(server = id.0, url, "connecting to a rendezvous server");
         tokio::spawn(async move {
             let end = match partyline_net::connect_ws(&url, &tls).await {
-                Ok(socket) => serve_socket(id, socket, queue, &events).await,
-                Err(error) => Some(server_error(&url, &error)),
+                Ok(socket) => carry_frames(id, socket, queue, &events).await,
+                Err(error) => Some(connect_error(&url, &error)),
             };
             let _ = events.send(ConnectionEvent::Server(id, ServerInput::Closed(end))).await;
         });
     }
 
-    /// Queues a frame. A connection that does not keep up is dropped, and reports its end.
+    /// Queues a frame. A connection that does not keep up is closed, and reports its end.
     pub(crate) fn send_to_server(&mut self, id: ServerId, frame: Vec<u8>) {
-        if self.servers.get(&id).is_some_and(|frames| frames.try_send(frame).is_err()) {
+        let Some(frames) = self.servers.get(&id) else {
+            return tracing::debug!(server = id.0, reason = "not connected", "dropped a frame");
+        };
+        if frames.try_send(frame).is_ok() {
+            metrics::increment(&RENDEZVOUS_FRAMES, &["sent"]);
+        } else {
+            tracing::warn!(server = id.0, reason = "it does not keep up", "closed a rendezvous connection");
             self.servers.remove(&id);
         }
     }
@@ -77,21 +95,30 @@ impl Connections {
     }
 
     pub(crate) fn open_stream(&mut self, id: StreamId, tls: bool, address: SocketAddr, host: String) {
-        let (bytes, queue) = mpsc::channel(QUEUE);
-        self.streams.insert(id, bytes);
+        let (messages, queue) = mpsc::channel(QUEUE);
+        self.streams.insert(id, messages);
         let (client, events) = (self.tls.clone(), self.events.clone());
+        let transport = if tls { "tls" } else { "tcp" };
+        tracing::debug!(stream = id.0, relay = host, %address, transport, "opening a stream to a relay");
         tokio::spawn(async move {
-            if let Err(error) = run_stream(id, tls, (address, &host), &client, queue, &events).await {
-                tracing::debug!(%address, host, tls, %error, "no stream to the relay");
-            }
+            let outcome = match run_stream(id, tls, (address, &host), &client, queue, &events).await {
+                Ok(()) => "closed",
+                Err(error) => {
+                    tracing::debug!(stream = id.0, relay = host, %address, transport, reason = %error, "stream failed");
+                    "failed"
+                }
+            };
+            metrics::increment(&RELAY_STREAMS, &[transport, outcome]);
             let _ = events.send(ConnectionEvent::Stream(id, StreamInput::Closed)).await;
         });
     }
 
-    /// Queues bytes; drops them if the stream does not keep up, as a full network would.
-    pub(crate) fn send_on_stream(&mut self, id: StreamId, bytes: Vec<u8>) {
-        if let Some(stream) = self.streams.get(&id) {
-            let _ = stream.try_send(bytes);
+    /// Queues a message, or drops it if the stream does not keep up.
+    pub(crate) fn send_on_stream(&mut self, id: StreamId, message: Vec<u8>) {
+        let sent = self.streams.get(&id).is_some_and(|stream| stream.try_send(message).is_ok());
+        if !sent {
+            tracing::trace!(stream = id.0, reason = "closed or not keeping up", "dropped a message");
+            metrics::increment(&RELAY_STREAM_DROPS, &[]);
         }
     }
 
@@ -99,13 +126,15 @@ impl Connections {
         self.streams.remove(&id);
     }
 
-    /// Tells whether anything at an address answers over TCP: where the server is, or where the web is.
+    /// Reports whether an address answers over TCP, at its own port or at that of the web.
     pub(crate) fn reach(&self, address: SocketAddr) {
         for port in [address.port(), HTTPS] {
             let events = self.events.clone();
             tokio::spawn(async move {
                 let connect = tokio::net::TcpStream::connect(SocketAddr::new(address.ip(), port));
-                if matches!(tokio::time::timeout(REACH, connect).await, Ok(Ok(_))) {
+                let reached = matches!(timeout(REACH_TIMEOUT, connect).await, Ok(Ok(_)));
+                tracing::debug!(%address, port, reached, "tried a silent server over TCP");
+                if reached {
                     let _ = events.send(ConnectionEvent::Reached(address.ip())).await;
                 }
             });
@@ -115,30 +144,33 @@ impl Connections {
     pub(crate) fn resolve(&self, host: String, port: u16) {
         let events = self.events.clone();
         tokio::spawn(async move {
-            let addresses = match tokio::net::lookup_host((host.as_str(), port)).await {
+            let addresses: Vec<_> = match tokio::net::lookup_host((host.as_str(), port)).await {
                 Ok(addresses) => addresses.collect(),
                 Err(error) => {
-                    tracing::debug!(host, %error, "no address for a relay");
+                    tracing::debug!(relay = host, reason = %error, "a host name could not be looked up");
                     Vec::new()
                 }
             };
+            metrics::increment(&RELAY_LOOKUPS, &[if addresses.is_empty() { "failed" } else { "found" }]);
+            tracing::debug!(relay = host, ?addresses, "looked up a host name");
             let _ = events.send(ConnectionEvent::Resolved { host, port, addresses }).await;
         });
     }
 }
 
-/// Carries frames until the socket or the queue ends; says why if it was not us.
-async fn serve_socket(
+/// Carries frames in both directions until the socket or the queue ends. Returns why, unless the engine closed it.
+async fn carry_frames(
     id: ServerId,
     mut socket: WebSocket,
     mut queue: mpsc::Receiver<Vec<u8>>,
     events: &mpsc::Sender<ConnectionEvent>,
 ) -> Option<AppError> {
+    tracing::debug!(server = id.0, "connected to a rendezvous server");
     events.send(ConnectionEvent::Server(id, ServerInput::Opened)).await.ok()?;
     loop {
         tokio::select! {
             frame = queue.recv() => match frame {
-                Some(frame) => match timeout(SEND_PATIENCE, socket.send(frame)).await {
+                Some(frame) => match timeout(SEND_TIMEOUT, socket.send(frame)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => return Some(lost(&error.to_string())),
                     Err(_) => return Some(lost("the server takes nothing more")),
@@ -159,6 +191,7 @@ async fn serve_socket(
     }
 }
 
+/// Connects, and carries bytes in both directions until either end closes.
 async fn run_stream(
     id: StreamId,
     tls: bool,
@@ -172,6 +205,7 @@ async fn run_stream(
     } else {
         Box::new(partyline_net::connect_tcp(&address.ip().to_string(), address.port()).await?)
     };
+    metrics::increment(&RELAY_STREAMS, &[if tls { "tls" } else { "tcp" }, "opened"]);
     if events.send(ConnectionEvent::Stream(id, StreamInput::Opened)).await.is_err() {
         return Ok(());
     }
@@ -205,14 +239,15 @@ fn lost(why: &str) -> AppError {
     )
 }
 
-pub(crate) fn server_error(url: &str, error: &ConnectError) -> AppError {
+/// Explains why a server could not be connected to. The errors of `partyline-net` end in what to do, after a
+/// semicolon, where there is something to do.
+pub(crate) fn connect_error(url: &str, error: &ConnectError) -> AppError {
     let code = match error {
         ConnectError::Certificate { .. } | ConnectError::Tls { .. } | ConnectError::Roots { .. } => {
             ErrorCode::ServerCertificate
         }
         _ => ErrorCode::ServerUnreachable,
     };
-    // The error ends in what to do, where there is something to do.
     let text = error.to_string();
     let (what, hint) = text.split_once("; ").unwrap_or((&text, "Partyline keeps trying"));
     AppError::new(code, format!("The server {url} cannot be used: {what}."), sentence(hint))
@@ -222,4 +257,89 @@ fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters.next().map(char::to_uppercase).into_iter().flatten();
     first.chain(letters).chain(['.']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use partyline_net::Roots;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn connections() -> (Connections, mpsc::Receiver<ConnectionEvent>) {
+        let (events, inbox) = mpsc::channel(QUEUE);
+        (Connections::new(TlsClient::new(&Roots::default()).unwrap(), events), inbox)
+    }
+
+    #[tokio::test]
+    async fn a_stream_carries_bytes_both_ways_and_reports_its_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (mut connections, mut inbox) = connections();
+        let id = StreamId(1);
+        connections.open_stream(id, false, address, "localhost".to_owned());
+        let (mut relay, _) = listener.accept().await.unwrap();
+        let opened = inbox.recv().await.unwrap();
+        assert!(matches!(opened, ConnectionEvent::Stream(StreamId(1), StreamInput::Opened)), "{opened:?}");
+        connections.send_on_stream(id, b"request".to_vec());
+        let mut request = [0; 7];
+        relay.read_exact(&mut request).await.unwrap();
+        assert_eq!(&request, b"request");
+        relay.write_all(b"response").await.unwrap();
+        let ConnectionEvent::Stream(_, StreamInput::Data(bytes)) = inbox.recv().await.unwrap() else {
+            panic!("data")
+        };
+        assert_eq!(bytes, b"response");
+        drop(relay);
+        let closed = inbox.recv().await.unwrap();
+        assert!(matches!(closed, ConnectionEvent::Stream(StreamId(1), StreamInput::Closed)), "{closed:?}");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_refused_is_reported_as_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let (mut connections, mut inbox) = connections();
+        connections.open_stream(StreamId(2), false, address, "localhost".to_owned());
+        let closed = inbox.recv().await.unwrap();
+        assert!(matches!(closed, ConnectionEvent::Stream(StreamId(2), StreamInput::Closed)), "{closed:?}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_refused_is_reported_with_what_to_do() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let (mut connections, mut inbox) = connections();
+        connections.open_server(ServerId(7), format!("ws://{address}"));
+        let ConnectionEvent::Server(ServerId(7), ServerInput::Closed(Some(error))) =
+            inbox.recv().await.unwrap()
+        else {
+            panic!("its end")
+        };
+        assert_eq!(error.code, ErrorCode::ServerUnreachable);
+        assert_eq!(error.hint, "The server may not be running.");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_accepts_tcp_is_reported_as_reached() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (connections, mut inbox) = connections();
+        let address = listener.local_addr().unwrap();
+        connections.reach(address);
+        let reached = inbox.recv().await.unwrap();
+        assert!(matches!(reached, ConnectionEvent::Reached(ip) if ip == address.ip()), "{reached:?}");
+    }
+
+    #[tokio::test]
+    async fn literal_addresses_resolve_to_themselves() {
+        let (connections, mut inbox) = connections();
+        connections.resolve("127.0.0.1".to_owned(), 3478);
+        let ConnectionEvent::Resolved { host, port, addresses } = inbox.recv().await.unwrap() else {
+            panic!("addresses")
+        };
+        assert_eq!((host.as_str(), port), ("127.0.0.1", 3478));
+        assert_eq!(addresses, [SocketAddr::from(([127, 0, 0, 1], 3478))]);
+    }
 }

@@ -1,15 +1,15 @@
-//! The handle through which everything drives an engine.
+//! The handle that drives an engine.
 //!
 //! An engine takes calls from a channel and shows its state in a watched snapshot. A client of the local socket
-//! offers the same two ends, so one [`Controller`] serves both, and nothing above it knows whether the engine runs
-//! in this process or in the service.
+//! offers the same two ends, so one [`Controller`] serves both, and its users do not depend on whether the engine
+//! runs in this process or in the service.
 
 use std::sync::Arc;
 
 use partyline_model::{AppError, ClientCommand, ErrorCode, Reply, Snapshot};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// A command, and where its answer goes.
+/// A command, and the channel for its reply.
 pub type Call = (ClientCommand, oneshot::Sender<Result<Reply, AppError>>);
 
 /// Drives an engine, whether it runs in this process or in the service. Clones drive the same engine.
@@ -20,29 +20,29 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// A controller of whatever takes the calls and sends the snapshots.
+    /// Makes a controller of the engine that takes these calls and publishes these snapshots.
     #[must_use]
     pub const fn new(calls: mpsc::Sender<Call>, snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
         Self { calls, snapshots }
     }
 
-    /// Has a command carried out. Calls may overlap; each gets its own answer.
+    /// Has a command carried out and returns its reply. Calls may overlap; each gets its own reply.
     ///
     /// # Errors
-    /// What the engine says, or [`ErrorCode::ServiceUnreachable`] if it ended before it answered.
+    /// The engine's error, or [`ErrorCode::ServiceUnreachable`] if it ended before it answered.
     pub async fn request(&self, command: impl Into<ClientCommand>) -> Result<Reply, AppError> {
         let (answer, answered) = oneshot::channel();
         self.calls.send((command.into(), answer)).await.map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
     }
 
-    /// The engine's state: the present one at once, then every change. It closes when the engine ends.
+    /// Watches the engine's state: the present snapshot at once, then every change. It closes when the engine ends.
     #[must_use]
     pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshots.clone()
     }
 
-    /// Where calls go, for a server that passes them on for its own clients.
+    /// Returns the queue of calls, for a server that forwards those of its own clients.
     #[must_use]
     pub fn calls(&self) -> mpsc::Sender<Call> {
         self.calls.clone()
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_engine_that_is_gone_is_an_error_not_a_wait() {
+    async fn requests_to_an_engine_that_has_ended_fail_at_once() {
         let (calls, inbox) = mpsc::channel::<Call>(4);
         let (_state, watched) = watch::channel(snapshot());
         drop(inbox);

@@ -1,12 +1,12 @@
-//! What a check-up finds outside the node: rights, disk, router.
+//! Findings of `doctor` that only the engine can know: rights, disk, router.
 
 use partyline_model::{DoctorFinding, Verdict};
 use partyline_platform::may_create_devices;
 use partyline_portmap::{Health, MethodState};
 
-use crate::{router, store::Store};
+use crate::{router_report, store::Store};
 
-/// Adds the engine's findings to the node's, the most basic first.
+/// Puts the engine's findings in front of the node's, the most basic first.
 pub(crate) fn complete(node: Vec<DoctorFinding>, store: &Store, ports: &[MethodState]) -> Vec<DoctorFinding> {
     let mut findings = vec![rights(), saved(store)];
     findings.extend(port_mapping(ports));
@@ -24,7 +24,7 @@ fn rights() -> DoctorFinding {
 
 fn saved(store: &Store) -> DoctorFinding {
     let (verdict, note) = match store.problem() {
-        None => (Verdict::Good, format!("Keys and parties are saved in {}.", store.place())),
+        None => (Verdict::Good, format!("Keys and parties are saved in {}.", store.location())),
         Some(problem) => (Verdict::Bad, format!("{} {}", problem.message, problem.hint)),
     };
     DoctorFinding { what: "Disk".to_owned(), verdict, note }
@@ -53,10 +53,51 @@ fn port_mapping(ports: &[MethodState]) -> Option<DoctorFinding> {
     )
 }
 
-/// One method with its circuit breaker's state.
+/// Describes one protocol with the state of its circuit breaker.
 fn explain(state: &MethodState) -> String {
-    let problem = router::explain(state).unwrap_or_else(|| "no problem".into());
+    let problem = router_report::explain(state).unwrap_or_else(|| "no problem".into());
     let pause =
         state.pause.map(|pause| format!(", next try after {} s", pause.as_secs())).unwrap_or_default();
     format!("{}: {problem} ({} failures{pause})", state.method, state.failures)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use partyline_portmap::Protocol;
+
+    use super::*;
+
+    fn state(method: Protocol, health: Health) -> MethodState {
+        let (problem, pause) = (Some("the router refused".to_owned()), Some(Duration::from_secs(8)));
+        MethodState { method, health, failures: 3, problem, pause, flows: Vec::new() }
+    }
+
+    #[test]
+    fn one_protocol_that_works_is_enough() {
+        let states = [state(Protocol::Pcp, Health::Broken), state(Protocol::Upnp, Health::Works)];
+        assert_eq!(port_mapping(&states).map(|finding| finding.verdict), Some(Verdict::Good));
+        assert!(port_mapping(&[]).is_none());
+    }
+
+    #[test]
+    fn every_open_circuit_breaker_is_explained() {
+        let states = [state(Protocol::Pcp, Health::Broken), state(Protocol::Upnp, Health::Broken)];
+        let finding = port_mapping(&states).unwrap();
+        assert_eq!(finding.verdict, Verdict::Fair);
+        assert_eq!(finding.note.matches("the router refused (3 failures, next try after 8 s)").count(), 2);
+    }
+
+    #[tokio::test]
+    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
+    async fn a_failed_write_is_a_finding() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Store::new(&directory.path().join("missing"));
+        assert_eq!(saved(&store).verdict, Verdict::Good);
+        let error = store.write(std::time::Instant::now(), Vec::new()).await.unwrap_err();
+        let finding = saved(&store);
+        assert_eq!(finding.verdict, Verdict::Bad);
+        assert!(finding.note.starts_with(&error.message), "{}", finding.note);
+    }
 }

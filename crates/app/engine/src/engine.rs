@@ -1,70 +1,74 @@
-//! The loop.
+//! The event loop.
+//!
+//! Each turn waits for one [`Wakeup`], hands it to the node, and then lets the node send and ask for things until it is
+//! quiet. Whatever takes time (connecting, looking up names, talking to the router, reading devices) is a task of its
+//! own that reports through the [`Inbox`], so that packets never wait for it.
 
-mod answers;
-mod attempts;
+use std::{net::SocketAddr, sync::Arc};
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
-
-use partyline_model::{
-    AppError, ClientCommand, Command, EngineCommand, ErrorCode, Now, Reply, Settings, Snapshot,
-};
-use partyline_net::{BeaconSockets, RecvBatch, Roots, TlsClient};
-use partyline_node::{LocalNetwork, Node, Output, RequestId, SocketId};
+use partyline_model::{AppError, ClientCommand, Command, EngineCommand, Now, Reply, Settings, Snapshot};
+use partyline_net::RecvBatch;
+use partyline_node::{LocalNetwork, Node, Output, RequestId, ServerInput, SocketId};
 use partyline_platform::{Clock, NetworkState, SleepWatch, sweep};
-use partyline_telemetry::Metrics;
 use rand::RngCore as _;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::JoinHandle,
 };
 
 use crate::{
-    Call, Controller, EngineOptions, RunningEngine,
+    answers::{self, Answer, PendingAnswers},
+    beacon::Beacon,
     connections::{ConnectionEvent, Connections},
-    devices::{Batch, Devices},
+    controller::{Call, Controller},
+    devices::{Batch, DeviceSource, Devices},
+    doctor,
     egress::EngineEgress,
-    open,
-    ports::Ports,
-    router,
+    metrics::EngineMetrics,
+    network_events::{self, NetworkEvent, NetworkSource, is_reachable, on_link_prefixes},
+    options::{EngineOptions, RunningEngine},
+    port_mapping::PortMapping,
+    router_report, server_test,
+    snapshots::{MAX_INTERVAL, SnapshotFeed},
     sockets::{Arrivals, Sockets},
+    startup,
     store::Store,
-    surroundings::{self, Surrounding, beacon_interfaces, hear, reachable},
-    trial,
-    wake::{Inbox, Wake},
+    wakeup::{Inbox, Wakeup},
 };
 
-/// Snapshots are at least this far apart, and at most that far while the engine is up.
-const SNAPSHOT_GAP: Duration = Duration::from_millis(100);
-const SNAPSHOT_AGE: Duration = Duration::from_secs(1);
 /// Calls and events that may wait for the loop.
 const QUEUE: usize = 256;
-/// The longest packet a datagram can carry.
-const PACKET: usize = 64 * 1024;
+/// Batches of packets from devices that may wait for the loop.
+const PACKET_QUEUE: usize = 4;
+/// The longest message that a datagram or a stream can carry, in bytes.
+const SCRATCH: usize = 64 * 1024;
 
-/// The engine.
+/// The event loop around one node. One task owns it, so that nothing in it needs a lock.
 pub struct Engine {
     clock: Clock,
-    node: Node,
-    store: Store,
-    egress: EngineEgress,
-    beacon: Option<BeaconSockets>,
-    ports: Ports,
-    network: NetworkState,
-    calls: mpsc::Receiver<Call>,
-    answers: HashMap<RequestId, oneshot::Sender<Result<Reply, AppError>>>,
-    next_request: RequestId,
-    snapshots: watch::Sender<Arc<Snapshot>>,
-    shown: (u32, Now),
-    inbox: Inbox,
-    watcher: JoinHandle<()>,
     sleep: SleepWatch,
-    metrics: Metrics,
-    packet: Vec<u8>,
+    node: Node,
+    egress: EngineEgress,
+    beacon: Beacon,
+    port_mapping: PortMapping,
+    network: NetworkState,
+    watcher: JoinHandle<()>,
+    store: Store,
+    calls: mpsc::Receiver<Call>,
+    answers: PendingAnswers,
+    feed: SnapshotFeed,
+    inbox: Inbox,
+    metrics: EngineMetrics,
+    scratch: Vec<u8>,
     received: Option<RecvBatch>,
     stopped: bool,
 }
 
-type Answer = oneshot::Sender<Result<Reply, AppError>>;
+/// The parts of the operating system that tests replace.
+pub(crate) struct Environment {
+    pub devices: DeviceSource,
+    pub network: NetworkSource,
+}
 
 impl Engine {
     /// Opens state and sockets and starts the event loop on the current runtime.
@@ -76,10 +80,18 @@ impl Engine {
         if !removed.is_empty() {
             tracing::info!(?removed, "removed the devices that an earlier run left behind");
         }
+        Self::start_in(options, Environment { devices: DeviceSource::System, network: NetworkSource::System })
+            .await
+    }
+
+    pub(crate) async fn start_in(
+        options: EngineOptions,
+        environment: Environment,
+    ) -> Result<RunningEngine, AppError> {
         let (calls_in, calls) = mpsc::channel(QUEUE);
-        let (mut engine, snapshots) = Self::open(options, calls)?;
+        let (mut engine, snapshots) = Self::open(options, environment, calls)?;
         let now = engine.clock.now();
-        // A new device has to be written down before anybody hears of it; a known one runs with a full disk, too.
+        // A new device has to be written down before another computer hears of it; a known one runs with a full disk, too.
         if engine.store.is_new()? {
             engine.store.write(now.instant, engine.node.save()).await?;
         }
@@ -89,50 +101,50 @@ impl Engine {
 
     fn open(
         options: EngineOptions,
+        environment: Environment,
         calls: mpsc::Receiver<Call>,
     ) -> Result<(Box<Self>, watch::Receiver<Arc<Snapshot>>), AppError> {
         let clock = Clock::new();
         let now = clock.now();
         let store = Store::new(&options.state_dir);
-        let node = open::node(now, &options, &store)?;
-        let tls = TlsClient::new(&Roots { extra_ca: options.extra_ca.clone() }).map_err(|error| {
-            AppError::new(
-                ErrorCode::ServerCertificate,
-                error.to_string(),
-                "Correct the path of the extra certificates.",
-            )
-        })?;
-        let udp = open::bind(node.settings().port)?;
+        let node = startup::node(now, &options, &store)?;
+        let tls = startup::tls(&options)?;
+        let main = startup::bind(node.settings().port)?;
         let (connection_events, connections) = mpsc::channel(QUEUE);
         let (device_events, devices) = mpsc::channel(QUEUE);
-        let (batches, packets) = mpsc::channel(4);
-        let (surrounding_events, surroundings) = mpsc::channel(QUEUE);
-        let (snapshots, watched) = watch::channel(Arc::new(node.snapshot(now)));
+        let (batches, packets) = mpsc::channel(PACKET_QUEUE);
+        let (network_events, network) = mpsc::channel(QUEUE);
         let seed = rand::rngs::OsRng.next_u64();
-        let ports = Ports::new(&udp, seed, &options.state_dir, surrounding_events.clone());
-        let (sockets, arrivals) = Sockets::new(udp);
+        let enabled = node.settings().port_mapping;
+        let port_mapping = PortMapping::new(&main, seed, &options.state_dir, network_events.clone());
+        let (sockets, arrivals) = Sockets::new(main);
+        let (feed, watched) = SnapshotFeed::new(now.instant, node.revision(), node.snapshot(now));
+        tracing::info!(
+            port = sockets.main.port(),
+            device = %node.device().short(),
+            version = env!("CARGO_PKG_VERSION"),
+            "the engine starts"
+        );
         let engine = Self {
             egress: EngineEgress {
                 sockets,
-                devices: Devices::new(&options.state_dir, device_events, batches),
+                devices: Devices::new(environment.devices, &options.state_dir, device_events, batches),
                 connections: Connections::new(tls, connection_events),
             },
-            ports: ports.enabled(node.settings().port_mapping),
-            watcher: surroundings::watch(surrounding_events),
+            port_mapping: port_mapping.enabled(enabled),
+            watcher: network_events::watch(environment.network, network_events),
             sleep: SleepWatch::new(clock),
-            metrics: Metrics::install(),
-            beacon: open::beacon(),
+            metrics: EngineMetrics::install(),
+            beacon: Beacon::open(),
             clock,
-            shown: (node.revision(), now),
             node,
             store,
             network: NetworkState::default(),
             calls,
-            answers: HashMap::new(),
-            next_request: 0,
-            snapshots,
-            inbox: Inbox { connections, devices, packets, surroundings, arrivals },
-            packet: vec![0; PACKET],
+            answers: PendingAnswers::default(),
+            feed,
+            inbox: Inbox { connections, devices, packets, network, arrivals },
+            scratch: vec![0; SCRATCH],
             received: Some(RecvBatch::new()),
             stopped: false,
         };
@@ -140,117 +152,119 @@ impl Engine {
     }
 
     async fn run(mut self: Box<Self>) -> Result<(), AppError> {
-        while !self.stopped {
-            self.pump().await;
+        loop {
+            self.drain().await;
             if self.stopped {
                 break;
             }
             let mut batch = self.received.take().unwrap_or_default();
-            let wake = self.wait(&mut batch).await;
-            self.handle(wake, &batch).await;
+            let wakeup = self.wait(&mut batch).await;
+            self.handle(wakeup, &batch).await;
             self.received = Some(batch);
         }
         self.watcher.abort();
-        self.ports.stop().await;
+        self.port_mapping.stop().await;
+        tracing::info!("the engine has stopped");
         Ok(())
     }
 
-    async fn wait(&mut self, batch: &mut RecvBatch) -> Wake {
-        let now = self.clock.now();
-        let deadline = [self.node.poll_timeout(), self.store.deadline(), Some(self.snapshot_due(now))];
-        let wait = deadline.into_iter().flatten().min().map_or(SNAPSHOT_AGE, |at| self.clock.until(at));
+    async fn wait(&mut self, batch: &mut RecvBatch) -> Wakeup {
+        let now = self.clock.now().instant;
+        let snapshot = self.feed.due(now, self.node.revision());
+        let deadline = [self.node.poll_timeout(), self.store.deadline(), Some(snapshot)];
+        let wait = deadline.into_iter().flatten().min().map_or(MAX_INTERVAL, |at| self.clock.until(at));
         tokio::select! {
             biased;
-            call = self.calls.recv() => Wake::Call(call),
-            Some(event) = self.inbox.connections.recv() => Wake::Connection(event),
-            Some(event) = self.inbox.devices.recv() => Wake::Device(event),
-            Some(event) = self.inbox.surroundings.recv() => Wake::Surrounding(event),
-            Some(arrivals) = self.inbox.arrivals.recv() => Wake::Arrivals(arrivals),
-            received = hear(self.beacon.as_ref()) => Wake::Beacon(received),
-            () = tokio::time::sleep(wait), if wait.is_zero() => Wake::Time,
-            received = self.egress.sockets.main.recv(batch) => Wake::Datagrams(received),
-            Some(batch) = self.inbox.packets.recv() => Wake::Packets(batch),
-            () = tokio::time::sleep(wait) => Wake::Time,
+            call = self.calls.recv() => Wakeup::Call(call),
+            Some(event) = self.inbox.connections.recv() => Wakeup::Connection(event),
+            Some(event) = self.inbox.devices.recv() => Wakeup::Device(event),
+            Some(event) = self.inbox.network.recv() => Wakeup::Network(event),
+            Some(arrivals) = self.inbox.arrivals.recv() => Wakeup::Arrivals(arrivals),
+            received = self.beacon.receive() => Wakeup::Beacon(received),
+            // A deadline that has come goes before packets, however many arrive.
+            () = tokio::time::sleep(wait), if wait.is_zero() => Wakeup::Deadline,
+            received = self.egress.sockets.main.recv(batch) => Wakeup::Datagrams(received),
+            Some(batch) = self.inbox.packets.recv() => Wakeup::Packets(batch),
+            () = tokio::time::sleep(wait) => Wakeup::Deadline,
         }
     }
 
-    async fn handle(&mut self, wake: Wake, received: &RecvBatch) {
+    async fn handle(&mut self, wakeup: Wakeup, received: &RecvBatch) {
         let now = self.clock.now();
-        // Somebody looks at least once a second, since snapshots are due; a game's packets come sooner.
+        // The loop runs at least once a second, since snapshots are due; so sleep is noticed at the first turn after it.
         if let Some(slept) = self.sleep.woke() {
-            tracing::info!(seconds = slept.as_secs(), "the computer slept");
+            tracing::info!(after_ms = slept.as_millis(), "the computer woke from sleep");
             self.node.handle_wake(now);
         }
-        match wake {
-            Wake::Call(Some((command, answer))) => {
-                self.call(now, command, answer).await;
+        match wakeup {
+            Wakeup::Call(Some((command, answer))) => self.handle_call(now, command, answer).await,
+            Wakeup::Call(None) => {
+                tracing::info!(reason = "every controller is gone", "stopping");
+                self.node.handle_command(now, PendingAnswers::OWN, Command::Stop);
             }
-            // Whoever hosts this engine is gone, and with it everybody who could stop it.
-            Wake::Call(None) => self.node.handle_command(now, 0, Command::Stop),
-            Wake::Datagrams(Ok(())) => self.receive(now, received).await,
-            Wake::Datagrams(Err(error)) => self.rebind(now, &error).await,
-            Wake::Packets(batch) => self.take_packets(now, batch),
-            Wake::Connection(event) => self.on_connection(now, event),
-            Wake::Device(event) => {
+            Wakeup::Datagrams(Ok(())) => self.receive(now, received).await,
+            Wakeup::Datagrams(Err(error)) => self.rebind(now, &error).await,
+            Wakeup::Arrivals(arrivals) => self.receive_arrivals(now, &arrivals).await,
+            Wakeup::Packets(batch) => self.send_packets(now, batch),
+            Wakeup::Connection(event) => self.handle_connection(now, event),
+            Wakeup::Device(event) => {
                 if let Some((party, input)) = self.egress.devices.handle(event) {
                     self.node.handle_device(party, input);
                 }
             }
-            Wake::Surrounding(surrounding) => self.on_surrounding(now, surrounding).await,
-            Wake::Arrivals(arrivals) => self.receive_arrivals(now, &arrivals).await,
-            Wake::Beacon(Ok((bytes, source))) => self.node.handle_beacon(now, source, &bytes),
-            Wake::Beacon(Err(error)) => {
-                tracing::warn!(%error, "the LAN beacon is lost");
-                self.beacon = None;
-            }
-            Wake::Time => {}
+            Wakeup::Network(event) => self.handle_network(now, event),
+            Wakeup::Beacon(Ok((bytes, source))) => self.node.handle_beacon(now, source, &bytes),
+            Wakeup::Beacon(Err(error)) => self.beacon.close(&error),
+            Wakeup::Deadline => {}
         }
         if self.node.poll_timeout().is_some_and(|at| at <= now.instant) {
             self.node.handle_timeout(now);
         }
     }
 
-    async fn call(&mut self, now: Now, command: ClientCommand, answer: Answer) {
+    async fn handle_call(&mut self, now: Now, command: ClientCommand, answer: Answer) {
         match command {
-            ClientCommand::Node(command) => self.node_command(now, command, answer).await,
             ClientCommand::Engine(EngineCommand::TestServer { target }) => {
-                trial::answer(target, self.node.settings(), self.egress.connections.tls(), answer);
+                server_test::spawn(target, self.node.settings(), self.egress.connections.tls(), answer);
             }
             ClientCommand::Engine(EngineCommand::Metrics) => {
-                // The caller may have given up.
-                let _ = answer.send(Ok(Reply::Metrics { text: self.metrics.render() }));
+                self.export_metrics(now);
+                answers::send(answer, Ok(Reply::Metrics { text: self.metrics.render() }));
             }
+            ClientCommand::Node(Command::Configure { settings }) => {
+                if let Err(error) = self.move_port(now, &settings).await {
+                    return answers::send(answer, Err(error));
+                }
+                self.ask_node(now, Command::Configure { settings }, answer);
+                if self.port_mapping.enable(self.node.settings().port_mapping) {
+                    self.port_mapping.follow(&self.network);
+                }
+            }
+            ClientCommand::Node(command) => self.ask_node(now, command, answer),
         }
     }
 
-    async fn node_command(&mut self, now: Now, command: Command, answer: Answer) {
-        if let Command::Configure { settings } = &command
-            && let Err(error) = self.move_port(now, settings).await
-        {
-            // The caller may have given up.
-            let _ = answer.send(Err(error));
-            return;
-        }
-        let configures = matches!(command, Command::Configure { .. });
-        self.next_request += 1;
-        self.answers.insert(self.next_request, answer);
-        self.node.handle_command(now, self.next_request, command);
-        if configures && self.ports.enable(self.node.settings().port_mapping) {
-            self.ports.follow(&self.network);
-        }
+    fn ask_node(&mut self, now: Now, command: Command, answer: Answer) {
+        let request = self.answers.add(answer);
+        self.node.handle_command(now, request, command);
     }
 
-    /// Opens the socket on another port where the settings name one; refuses what cannot be had.
+    /// Moves the main socket to the port that the settings name.
+    ///
+    /// # Errors
+    /// Settings out of range, or a port that cannot be had; nothing has changed then.
     async fn move_port(&mut self, now: Now, settings: &Settings) -> Result<(), AppError> {
         settings.validate()?;
-        if settings.port == self.node.settings().port || settings.port == self.egress.sockets.main.port() {
+        let current = self.egress.sockets.main.port();
+        if settings.port == self.node.settings().port || settings.port == current {
             return Ok(());
         }
-        self.egress.sockets.main = open::bind(settings.port)?;
-        tracing::info!(port = self.egress.sockets.main.port(), "moved to another UDP port");
-        self.ports.move_to(&self.egress.sockets.main);
-        self.ports.follow(&self.network);
-        self.tell_network(now).await;
+        self.egress.sockets.replace_main(startup::bind(settings.port)?);
+        let port = self.egress.sockets.main.port();
+        tracing::info!(before = current, port, "moved to another UDP port");
+        self.port_mapping.move_to(&self.egress.sockets.main);
+        self.port_mapping.follow(&self.network);
+        self.report_network(now).await;
         Ok(())
     }
 
@@ -262,32 +276,45 @@ impl Engine {
 
     async fn receive_arrivals(&mut self, now: Now, arrivals: &Arrivals) {
         if !self.egress.sockets.is_current(arrivals) {
+            tracing::trace!(
+                socket = arrivals.socket.0,
+                count = arrivals.datagrams.len(),
+                reason = "socket closed meanwhile",
+                "dropped received datagrams"
+            );
             return;
         }
-        for (from, bytes) in &arrivals.datagrams {
-            self.handle_datagram(now, arrivals.socket, *from, bytes).await;
+        for (source, bytes) in &arrivals.datagrams {
+            self.handle_datagram(now, arrivals.socket, *source, bytes).await;
         }
     }
 
-    async fn handle_datagram(&mut self, now: Now, socket: SocketId, from: SocketAddr, bytes: &[u8]) {
+    async fn handle_datagram(&mut self, now: Now, socket: SocketId, source: SocketAddr, bytes: &[u8]) {
+        // One datagram delivers at most one packet; with room for it nothing is copied twice.
         if !self.egress.devices.has_room() {
             self.egress.devices.flush().await;
         }
-        self.node.handle_datagram(now, socket, from, bytes, &mut self.packet, &mut self.egress);
+        self.node.handle_datagram(now, socket, source, bytes, &mut self.scratch, &mut self.egress);
     }
 
-    fn take_packets(&mut self, now: Now, mut batch: Batch) {
+    fn send_packets(&mut self, now: Now, mut batch: Batch) {
         for packet in batch.reads.packets() {
             self.node.handle_packet(now.instant, batch.party, packet);
         }
-        batch.done();
+        batch.give_back();
     }
 
-    fn on_connection(&mut self, now: Now, event: ConnectionEvent) {
+    fn handle_connection(&mut self, now: Now, event: ConnectionEvent) {
         match event {
-            ConnectionEvent::Server(id, input) => self.node.handle_server(now, id, input),
+            ConnectionEvent::Server(id, input) => {
+                self.metrics.on_rendezvous(id, &input);
+                if let ServerInput::Closed(Some(problem)) = &input {
+                    tracing::debug!(server = id.0, reason = %problem, "the connection to a rendezvous server ended");
+                }
+                self.node.handle_server(now, id, input);
+            }
             ConnectionEvent::Stream(id, input) => {
-                self.node.handle_stream(now, id, input, &mut self.packet, &mut self.egress);
+                self.node.handle_stream(now, id, input, &mut self.scratch, &mut self.egress);
             }
             ConnectionEvent::Resolved { host, port, addresses } => {
                 self.node.handle_resolved(now, host, port, addresses);
@@ -296,48 +323,50 @@ impl Engine {
         }
     }
 
-    async fn on_surrounding(&mut self, now: Now, surrounding: Surrounding) {
-        match surrounding {
-            Surrounding::Network { state, prefixes } => {
-                self.ports.follow(&state);
-                if let Some(beacon) = &mut self.beacon {
-                    beacon.set_interfaces(beacon_interfaces(&state.addresses));
-                }
+    fn handle_network(&mut self, now: Now, event: NetworkEvent) {
+        match event {
+            NetworkEvent::Changed { state, prefixes } => {
+                self.port_mapping.follow(&state);
+                self.beacon.set_addresses(&state.addresses);
                 let local = self.local_network(&state, prefixes);
                 self.network = state;
                 self.node.handle_network(now, local);
             }
-            Surrounding::Mapped { addresses } => self.node.handle_mapped(now, addresses),
+            NetworkEvent::PortsMapped { addresses } => {
+                tracing::debug!(?addresses, "the router's port mappings changed");
+                self.node.handle_mapped(now, addresses);
+            }
         }
     }
 
     async fn rebind(&mut self, now: Now, error: &std::io::Error) {
-        tracing::warn!(%error, "the UDP sockets are lost; opening them anew");
+        tracing::warn!(%error, "the main UDP socket is lost; opening another one");
         if let Err(error) = self.egress.sockets.main.rebind() {
-            tracing::error!(%error, "no UDP socket");
-            tokio::time::sleep(SNAPSHOT_AGE).await;
+            let retry_ms = MAX_INTERVAL.as_millis();
+            tracing::error!(%error, retry_ms, "no UDP socket can be opened");
+            tokio::time::sleep(MAX_INTERVAL).await;
         }
-        self.tell_network(now).await;
+        self.report_network(now).await;
     }
 
-    async fn tell_network(&mut self, now: Now) {
-        let prefixes = partyline_platform::local_prefixes().await.unwrap_or_default();
-        let local = self.local_network(&self.network, prefixes);
+    async fn report_network(&mut self, now: Now) {
+        let local = self.local_network(&self.network, on_link_prefixes().await);
         self.node.handle_network(now, local);
     }
 
     fn local_network(&self, state: &NetworkState, prefixes: Vec<ipnet::IpNet>) -> LocalNetwork {
+        let main = &self.egress.sockets.main;
         LocalNetwork {
-            addresses: state.addresses.iter().map(|local| local.address).filter(reachable).collect(),
+            addresses: state.addresses.iter().map(|local| local.address).filter(is_reachable).collect(),
             prefixes,
             routers: state.gateways.iter().map(|gateway| gateway.address).collect(),
-            port_v4: self.egress.sockets.main.has_v4().then(|| self.egress.sockets.main.port()),
-            port_v6: self.egress.sockets.main.port_v6(),
+            port_v4: main.has_v4().then(|| main.port()),
+            port_v6: main.port_v6(),
         }
     }
 
     /// Sends what waits and does what the node asks for, until it asks for nothing.
-    async fn pump(&mut self) {
+    async fn drain(&mut self) {
         let now = self.clock.now();
         loop {
             self.node.flush(now, &mut self.egress);
@@ -349,31 +378,33 @@ impl Engine {
             }
         }
         if self.store.deadline().is_some_and(|at| at <= now.instant) {
+            // A failed write is logged, shown by `doctor`, and tried again.
             let _ = self.store.write(now.instant, self.node.save()).await;
         }
-        self.show(now);
+        if self.feed.due(now.instant, self.node.revision()) <= now.instant {
+            self.publish(now);
+        }
     }
 
     async fn perform(&mut self, now: Now, output: Output) {
+        let EngineEgress { sockets, devices, connections } = &mut self.egress;
         match output {
             Output::OpenSockets { ids } => {
-                let opened = self.egress.sockets.open(&ids);
+                let opened = sockets.open(&ids);
                 self.node.handle_sockets_opened(now, &opened);
             }
-            Output::CloseSocket { id } => self.egress.sockets.close(id),
-            Output::DeviceUp { party, device } => self.egress.devices.open(party, device),
-            Output::DeviceDown { party } => self.egress.devices.close(party),
-            Output::ServerOpen { id, url } => self.egress.connections.open_server(id, url),
-            Output::ServerSend { id, frame } => self.egress.connections.send_to_server(id, frame),
-            Output::ServerClose { id } => self.egress.connections.close_server(id),
-            Output::StreamOpen { id, tls, address, host } => {
-                self.egress.connections.open_stream(id, tls, address, host)
-            }
-            Output::StreamClose { id } => self.egress.connections.close_stream(id),
-            Output::Resolve { host, port } => self.egress.connections.resolve(host, port),
-            Output::Beacon { to, bytes } => self.send_beacon(to, &bytes),
-            Output::Reach { address } => self.egress.connections.reach(address),
-            Output::Tried { method, worked, took } => attempts::count(&self.metrics, method, worked, took),
+            Output::CloseSocket { id } => sockets.close(id),
+            Output::DeviceUp { party, device } => devices.open(party, device),
+            Output::DeviceDown { party } => devices.close(party),
+            Output::ServerOpen { id, url } => connections.open_server(id, url),
+            Output::ServerSend { id, frame } => connections.send_to_server(id, frame),
+            Output::ServerClose { id } => connections.close_server(id),
+            Output::StreamOpen { id, tls, address, host } => connections.open_stream(id, tls, address, host),
+            Output::StreamClose { id } => connections.close_stream(id),
+            Output::Resolve { host, port } => connections.resolve(host, port),
+            Output::Reach { address } => connections.reach(address),
+            Output::Beacon { to, bytes } => self.beacon.send(to, &bytes),
+            Output::Tried { method, worked, took } => self.metrics.on_path_attempt(method, worked, took),
             Output::Save => self.store.mark(now.instant),
             Output::Answer { request, result } => self.answer(now, request, *result).await,
             Output::Stopped => {
@@ -383,29 +414,60 @@ impl Engine {
         }
     }
 
-    fn send_beacon(&self, to: Option<SocketAddr>, bytes: &[u8]) {
-        let Some(beacon) = &self.beacon else { return };
-        match to {
-            Some(to) => drop(beacon.send_to(to, bytes)),
-            None => drop(beacon.send_to_group(bytes)),
-        }
+    /// Answers a command, once what it changed is on disk.
+    async fn answer(&mut self, now: Now, request: RequestId, result: Result<Reply, AppError>) {
+        let Some(answer) = self.answers.take(request) else { return };
+        let result = match result {
+            Ok(Reply::Doctor(findings)) => {
+                Ok(Reply::Doctor(doctor::complete(findings, &self.store, &self.port_mapping.states())))
+            }
+            Ok(reply) if self.store.is_dirty() && is_change(&reply) => self.persist(now, reply).await,
+            other => other,
+        };
+        answers::send(answer, result);
     }
 
-    fn snapshot_due(&self, now: Now) -> std::time::Instant {
-        let changed = self.node.revision() != self.shown.0;
-        let gap = if changed { SNAPSHOT_GAP } else { SNAPSHOT_AGE };
-        (self.shown.1.instant + gap).max(now.instant)
+    /// Writes the state before a change is confirmed; a party that cannot be written down is given up again.
+    async fn persist(&mut self, now: Now, reply: Reply) -> Result<Reply, AppError> {
+        let written = self.store.write(now.instant, self.node.save()).await;
+        if let (Err(error), Reply::Created { party, .. } | Reply::Joined { party }) = (&written, &reply) {
+            tracing::warn!(party = %party.short(), %error, "gave up a new party that cannot be saved");
+            self.node.abandon(now, *party);
+        }
+        written.map(|()| reply)
     }
 
-    fn show(&mut self, now: Now) {
-        if self.snapshot_due(now) <= now.instant {
-            let states = self.ports.states();
-            self.node.handle_router(router::checks(&states));
-            self.node.handle_peer_mappings(now, router::promises(&states));
-            self.ports.talk_to(self.node.keepalive_servers());
-            self.node.measure(now);
-            self.shown = (self.node.revision(), now);
-            self.snapshots.send_replace(Arc::new(self.node.snapshot(now)));
+    fn publish(&mut self, now: Now) {
+        let states = self.port_mapping.states();
+        self.node.handle_router(router_report::checks(&states));
+        self.node.handle_peer_mappings(now, router_report::peer_mappings(&states));
+        self.port_mapping.set_remotes(self.node.keepalive_servers());
+        self.node.measure(now);
+        let snapshot = self.node.snapshot(now);
+        if self.metrics.is_due(now.instant) {
+            self.metrics.export(now.instant, &snapshot, &self.egress.sockets, &states);
         }
+        self.feed.publish(now.instant, snapshot);
+    }
+
+    fn export_metrics(&mut self, now: Now) {
+        let (snapshot, states) = (self.node.snapshot(now), self.port_mapping.states());
+        self.metrics.export(now.instant, &snapshot, &self.egress.sockets, &states);
     }
 }
+
+/// True for an answer that confirms a change, rather than reporting how things are.
+const fn is_change(reply: &Reply) -> bool {
+    !matches!(
+        reply,
+        Reply::Snapshot(_)
+            | Reply::Preview(_)
+            | Reply::Pong(_)
+            | Reply::Samples(_)
+            | Reply::Doctor(_)
+            | Reply::Metrics { .. }
+    )
+}
+
+#[cfg(test)]
+mod tests;

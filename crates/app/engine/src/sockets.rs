@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use partyline_net::{BindError, Outgoing, RecvBatch, UdpEndpoint};
+use partyline_net::{BindError, Outgoing, RecvBatch, UdpCounters, UdpEndpoint};
 use partyline_node::SocketId;
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -32,6 +32,8 @@ pub(crate) struct Sockets {
     pub main: UdpEndpoint,
     others: HashMap<SocketId, OpenSocket>,
     generations: u64,
+    /// What closed sockets have counted.
+    retired: UdpCounters,
     batch: Arc<Mutex<RecvBatch>>,
     arrivals: mpsc::Sender<Arrivals>,
 }
@@ -53,7 +55,17 @@ impl Sockets {
     pub(crate) fn new(main: UdpEndpoint) -> (Self, mpsc::Receiver<Arrivals>) {
         let (arrivals, inbox) = mpsc::channel(QUEUE);
         let batch = Arc::new(Mutex::new(RecvBatch::new()));
-        (Self { main, others: HashMap::new(), generations: 0, batch, arrivals }, inbox)
+        (
+            Self {
+                main,
+                others: HashMap::new(),
+                generations: 0,
+                retired: UdpCounters::default(),
+                batch,
+                arrivals,
+            },
+            inbox,
+        )
     }
 
     /// Opens sockets in place of open ones with the same ids. Returns the local port of each, or `None` for one that
@@ -65,7 +77,7 @@ impl Sockets {
     }
 
     fn open_one(&mut self, id: SocketId) -> Option<u16> {
-        self.others.remove(&id);
+        self.retire(id);
         let endpoint = bind(id)
             .inspect_err(|error| tracing::warn!(socket = id.0, %error, "a UDP socket could not be opened"))
             .ok()?;
@@ -79,9 +91,36 @@ impl Sockets {
     }
 
     pub(crate) fn close(&mut self, id: SocketId) {
-        if self.others.remove(&id).is_some() {
+        if self.retire(id) {
             tracing::trace!(socket = id.0, "closed a UDP socket");
         }
+    }
+
+    fn retire(&mut self, id: SocketId) -> bool {
+        let open = self.others.remove(&id);
+        if let Some(open) = &open {
+            self.retired += open.endpoint.counters();
+        }
+        open.is_some()
+    }
+
+    /// Closes the main socket in favour of another one.
+    pub(crate) fn replace_main(&mut self, main: UdpEndpoint) {
+        self.retired += self.main.counters();
+        self.main = main;
+    }
+
+    /// Returns what all sockets have counted, closed ones included.
+    pub(crate) fn counters(&self) -> UdpCounters {
+        let mut sum = self.retired;
+        sum += self.main.counters();
+        self.others.values().for_each(|open| sum += open.endpoint.counters());
+        sum
+    }
+
+    /// Returns how many sockets are open, the main one included.
+    pub(crate) fn count(&self) -> usize {
+        self.others.len() + 1
     }
 
     /// Sends without waiting. A datagram that cannot be sent is dropped, as a full network would; the endpoint counts it.
@@ -176,6 +215,21 @@ mod tests {
         let late = inbox.recv().await.unwrap();
         assert!(sockets.is_current(&late));
         assert_eq!(late.datagrams, [(loopback(sockets.main.port()), b"late".to_vec())]);
+    }
+
+    #[tokio::test]
+    async fn counters_outlive_their_sockets() {
+        let (mut sockets, mut inbox) = sockets();
+        let ports = sockets.open(&[SocketId(1), SocketId(2)]);
+        sockets.send(SocketId(1), &Outgoing::one(loopback(ports[1].1.unwrap()), b"counted"));
+        inbox.recv().await.unwrap();
+        sockets.close(SocketId(1));
+        sockets.close(SocketId(2));
+        sockets.replace_main(UdpEndpoint::bind(0).unwrap());
+        let counters = sockets.counters();
+        assert_eq!((counters.sent_datagrams, counters.sent_bytes), (1, 7));
+        assert_eq!((counters.received_datagrams, counters.received_bytes), (1, 7));
+        assert_eq!(sockets.count(), 1);
     }
 
     #[tokio::test]

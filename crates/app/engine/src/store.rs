@@ -1,4 +1,4 @@
-//! The state file, written when the node asks: at once before a command is answered, else at most once a second.
+//! The state file: written at once before a command that changed it is answered, else at most once a second.
 
 use std::{
     path::PathBuf,
@@ -8,12 +8,15 @@ use std::{
 use partyline_model::{AppError, ErrorCode};
 use partyline_platform::{read, replace};
 
-const FILE: &str = "state.json";
-/// Between two writes that no command waits for, and after one that failed.
-const CALM: Duration = Duration::from_secs(1);
-const RETRY: Duration = Duration::from_secs(5);
+use crate::metrics::{self, NODE_STATE_WRITES};
 
-/// Where the node's state is kept.
+const FILE: &str = "state.json";
+/// The shortest time between two writes that no command waits for.
+const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after a failed write the next one is tried.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The file that the node's state is kept in, and when it is due to be written.
 pub(crate) struct Store {
     path: PathBuf,
     due: Option<Instant>,
@@ -25,32 +28,32 @@ impl Store {
         Self { path: directory.join(FILE), due: None, problem: None }
     }
 
-    /// What was saved last.
+    /// Reads what was saved last; `None` if nothing ever was.
     pub(crate) fn load(&self) -> Result<Option<Vec<u8>>, AppError> {
         read(&self.path).map_err(AppError::from)
     }
 
-    /// Whether nothing was saved so far.
+    /// True if nothing was ever saved.
     pub(crate) fn is_new(&self) -> Result<bool, AppError> {
         self.load().map(|saved| saved.is_none())
     }
 
-    /// The file's name, for errors.
-    pub(crate) fn place(&self) -> String {
+    /// The file's path, for messages.
+    pub(crate) fn location(&self) -> String {
         self.path.display().to_string()
     }
 
-    /// The state changed.
+    /// Notes that the state changed.
     pub(crate) fn mark(&mut self, now: Instant) {
-        self.due.get_or_insert(now + CALM);
+        self.due.get_or_insert(now + WRITE_INTERVAL);
     }
 
-    /// Whether something is still to be written.
+    /// True if the state changed since the last successful write.
     pub(crate) const fn is_dirty(&self) -> bool {
         self.due.is_some()
     }
 
-    /// When to write, if nothing asks for it earlier.
+    /// When to write at the latest.
     pub(crate) const fn deadline(&self) -> Option<Instant> {
         self.due
     }
@@ -60,9 +63,9 @@ impl Store {
         self.problem.as_ref()
     }
 
-    /// Writes; what could not be written is tried again later.
+    /// Replaces the file atomically. After a failure, another write is due in five seconds.
     pub(crate) async fn write(&mut self, now: Instant, state: Vec<u8>) -> Result<(), AppError> {
-        let path = self.path.clone();
+        let (path, bytes) = (self.path.clone(), state.len());
         let written = tokio::task::spawn_blocking(move || replace(&path, &state)).await;
         let result = match written {
             Ok(result) => result.map_err(AppError::from),
@@ -72,11 +75,43 @@ impl Store {
                 "Please report it with the log.",
             )),
         };
-        if let Err(error) = &result {
-            tracing::error!(%error, "the state could not be saved");
+        match &result {
+            Ok(()) => tracing::debug!(bytes, "saved the state"),
+            Err(error) => {
+                let retry_ms = RETRY_INTERVAL.as_millis();
+                tracing::error!(%error, retry_ms, "the state could not be saved");
+            }
         }
-        self.due = result.is_err().then(|| now + RETRY);
+        metrics::increment(&NODE_STATE_WRITES, &[if result.is_ok() { "written" } else { "failed" }]);
+        self.due = result.is_err().then(|| now + RETRY_INTERVAL);
         self.problem = result.clone().err();
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
+    async fn a_failed_write_is_remembered_and_due_again_until_one_succeeds() {
+        let directory = tempfile::tempdir().unwrap();
+        let (state, now) = (directory.path().join("state"), Instant::now());
+        let mut store = Store::new(&state);
+        assert!(store.is_new().unwrap() && store.deadline().is_none());
+        store.mark(now);
+        store.mark(now + WRITE_INTERVAL);
+        assert_eq!(
+            store.deadline(),
+            Some(now + WRITE_INTERVAL),
+            "a second change does not postpone the write"
+        );
+        let error = store.write(now, b"{}".to_vec()).await.unwrap_err();
+        assert_eq!((store.problem(), store.deadline()), (Some(&error), Some(now + RETRY_INTERVAL)));
+        std::fs::create_dir(&state).unwrap();
+        store.write(now, b"{}".to_vec()).await.unwrap();
+        assert!(store.problem().is_none() && !store.is_dirty() && !store.is_new().unwrap());
+        assert_eq!(store.load().unwrap().as_deref(), Some(&b"{}"[..]));
     }
 }

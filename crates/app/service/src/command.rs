@@ -1,4 +1,4 @@
-//! What `partyline-service` and `partyline service` do.
+//! The subcommands of `partyline-service` and `partyline service`.
 
 use std::path::PathBuf;
 
@@ -9,31 +9,31 @@ use partyline_telemetry::{LogGuard, Logging};
 
 use crate::{Host, Place, Settings, install, signal::interrupted};
 
-/// Runs the service, or has the system run it.
+/// Runs the service, or makes the system run it.
 #[derive(Debug, Subcommand)]
 pub enum ServiceCommand {
     /// Run the service here until Ctrl-C or SIGTERM.
     Run {
-        /// Where clients find it.
+        /// Where clients find the service.
         #[command(flatten)]
         place: Place,
-        /// How.
+        /// How the engine is run.
         #[command(flatten)]
         settings: Box<Settings>,
     },
-    /// Have the system start the service, now and at every start of the computer.
+    /// Make the system start the service, now and at every start of the computer.
     Install(InstallOptions),
-    /// Stop the service and take it out of the system. Parties and keys stay.
+    /// Stop the service and remove it from the system. Parties and keys stay.
     Uninstall,
-    /// Stop the running service; where the system starts it, it is back at the next start of the computer.
+    /// Stop the running service. Where the system starts it, it starts again with the computer.
     Stop {
-        /// Where it is expected.
+        /// Where the service is expected.
         #[command(flatten)]
         place: Place,
     },
-    /// Tell whether the service runs.
+    /// Show whether the service runs.
     Status {
-        /// Where it is expected.
+        /// Where the service is expected.
         #[command(flatten)]
         place: Place,
     },
@@ -60,7 +60,8 @@ pub struct InstallOptions {
 }
 
 impl ServiceCommand {
-    /// Starts to log as the command needs it: `run` into files too, where it can.
+    /// Starts logging; `run` logs into files, too, where it can. The OTLP export is configured by the environment
+    /// ([`partyline_telemetry`]) and off without an endpoint.
     #[must_use = "the last lines are lost without it"]
     pub fn log(&self, verbosity: u8) -> Option<LogGuard> {
         let terminal = Logging::verbosity(verbosity);
@@ -69,16 +70,16 @@ impl ServiceCommand {
             Ok(guard) => Some(guard),
             Err(error) => {
                 let guard = terminal.start().ok();
-                tracing::warn!(%error, "no log file");
+                tracing::warn!(%error, "cannot log into files; logging to the terminal only");
                 guard
             }
         }
     }
 
-    /// Does it.
+    /// Executes the subcommand.
     ///
     /// # Errors
-    /// What went wrong and what to do.
+    /// What went wrong and what to do about it.
     pub async fn execute(self) -> Result<(), AppError> {
         match self {
             Self::Run { place, settings } => run(&place, &settings).await,
@@ -92,7 +93,7 @@ impl ServiceCommand {
 
 async fn run(place: &Place, settings: &Settings) -> Result<(), AppError> {
     let host = Host::start(place, settings).await?;
-    tracing::info!(endpoint = %place.endpoint(), "ready");
+    tracing::info!(endpoint = %place.endpoint(), "the service is ready");
     supervisor::ready();
     host.run_until(async {
         if let Err(error) = interrupted().await {
@@ -103,7 +104,7 @@ async fn run(place: &Place, settings: &Settings) -> Result<(), AppError> {
     .await
 }
 
-/// Returns once the service has given everything back, or at least let go of its socket.
+/// Stops the service and returns when it has cleaned up, or at least closed its socket.
 async fn stop(place: &Place) -> Result<(), AppError> {
     let connection = place.connection().await?;
     let mut snapshots = connection.snapshots;
@@ -127,28 +128,28 @@ async fn status(place: &Place) -> Result<(), AppError> {
 
 #[cfg(target_os = "linux")]
 mod supervisor {
-    //! Tells systemd how far the service is, where it asks.
+    //! Notifies systemd of the service's state (sd_notify).
 
     use sd_notify::NotifyState;
 
     pub fn ready() {
-        tell(NotifyState::Ready);
+        notify(NotifyState::Ready);
     }
 
     pub fn stopping() {
-        tell(NotifyState::Stopping);
+        notify(NotifyState::Stopping);
     }
 
-    fn tell(state: NotifyState<'_>) {
+    fn notify(state: NotifyState<'_>) {
         if let Err(error) = sd_notify::notify(&[state]) {
-            tracing::debug!(%error, "systemd was not told");
+            tracing::debug!(%error, "systemd could not be notified");
         }
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 mod supervisor {
-    //! Other systems ask nothing.
+    //! Other systems expect no notification.
 
     pub const fn ready() {}
 

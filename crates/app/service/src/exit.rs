@@ -1,8 +1,8 @@
-//! What programs exit with.
+//! Exit codes of the command-line programs.
 
 use partyline_model::ErrorCode;
 
-/// The exit code of a program that ends with this error: 1 failure, 2 usage, 3 service unreachable, 4 not permitted,
+/// Returns the exit code of a program that ends with this error: 1 failure, 2 usage, 3 service unreachable, 4 not permitted,
 /// 5 not found, 6 invite refused, 7 timeout.
 #[must_use]
 pub const fn exit_code(code: ErrorCode) -> u8 {
@@ -27,5 +27,26 @@ pub const fn exit_code(code: ErrorCode) -> u8 {
         | ErrorCode::Storage
         | ErrorCode::Device
         | ErrorCode::Internal => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_can_tell_the_kinds_of_failure_apart() {
+        let cases = [
+            (ErrorCode::Internal, 1),
+            (ErrorCode::InvalidInput, 2),
+            (ErrorCode::ServiceUnreachable, 3),
+            (ErrorCode::PermissionDenied, 4),
+            (ErrorCode::UnknownParty, 5),
+            (ErrorCode::InviteExpired, 6),
+            (ErrorCode::Timeout, 7),
+        ];
+        for (code, expected) in cases {
+            assert_eq!(exit_code(code), expected, "{code:?}");
+        }
     }
 }

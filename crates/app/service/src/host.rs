@@ -1,4 +1,4 @@
-//! An engine with its local socket, from start to a clean end.
+//! An engine with its local socket, from start to clean shutdown.
 
 use std::{future::Future, time::Duration};
 
@@ -10,8 +10,8 @@ use tokio::{task::JoinHandle, time::timeout};
 
 use crate::{Place, Settings};
 
-/// How long the engine may take to say goodbye to servers, members and routers.
-const GOODBYE: Duration = Duration::from_secs(10);
+/// How long the engine may take to leave servers, members and routers, and the last answers to reach their clients.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The computer's engine, offered on the local socket.
 #[derive(Debug)]
@@ -25,15 +25,15 @@ impl Host {
     /// Starts the engine and the local socket.
     ///
     /// # Errors
-    /// [`ErrorCode::AlreadyRunning`] if this computer has an engine, and whatever keeps the engine from starting.
+    /// [`ErrorCode::AlreadyRunning`] if this computer runs an engine already, and the errors of [`Engine::start`].
     pub async fn start(place: &Place, settings: &Settings) -> Result<Self, AppError> {
         Self::around(place, settings, Box::pin(Engine::start(settings.engine(place)))).await
     }
 
-    /// The same around any engine. It is started last, when nothing else can go wrong.
+    /// Hosts the engine that a future starts. It is awaited last, when nothing else can fail.
     ///
     /// # Errors
-    /// As [`Self::start`].
+    /// As for [`Self::start`].
     pub async fn around(
         place: &Place,
         settings: &Settings,
@@ -48,31 +48,34 @@ impl Host {
         Ok(Self { engine, server, lock })
     }
 
-    /// Drives the engine from within this process.
+    /// Returns a controller of the engine, for use within this process.
     #[must_use]
     pub fn controller(&self) -> Controller {
         self.engine.controller.clone()
     }
 
-    /// Runs until `asked` to stop, or until the engine ends: because a client stopped it, or because it failed. Leaves
+    /// Runs until `shutdown` completes or the engine ends, because a client stopped it or because it failed. Restores
     /// the network as it was before.
     ///
     /// # Errors
-    /// What the engine failed with, or that it did not end in time.
-    pub async fn run_until(self, asked: impl Future<Output = ()>) -> Result<(), AppError> {
+    /// The engine's error, or [`ErrorCode::Timeout`] if it did not end in time.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
         let Self { engine: RunningEngine { controller, mut join }, mut server, lock } = self;
         let ended = tokio::select! {
             ended = &mut join => ended,
-            () = asked => {
-                tracing::info!("stopping");
-                match timeout(GOODBYE, stop(controller, &mut join)).await {
+            () = shutdown => {
+                tracing::info!(reason = "asked to stop", "the service stops");
+                match timeout(SHUTDOWN_TIMEOUT, stop(controller, &mut join)).await {
                     Ok(ended) => ended,
-                    Err(_) => return Err(stuck()),
+                    Err(_) => {
+                        tracing::error!(after_ms = SHUTDOWN_TIMEOUT.as_millis(), "the engine did not stop in time");
+                        return Err(stuck());
+                    }
                 }
             }
         };
         // The last answers reach their clients before the process ends.
-        let _ = timeout(GOODBYE, &mut server).await;
+        let _ = timeout(SHUTDOWN_TIMEOUT, &mut server).await;
         server.abort();
         drop(lock);
         ended.unwrap_or_else(|_| Err(crashed()))
@@ -82,7 +85,7 @@ impl Host {
 type Ended = Result<Result<(), AppError>, tokio::task::JoinError>;
 
 async fn stop(controller: Controller, join: &mut JoinHandle<Result<(), AppError>>) -> Ended {
-    // An engine that is gone already cannot answer; its end is what counts.
+    // An engine that has ended already cannot answer; its result is what counts.
     let _ = controller.request(Command::Stop).await;
     drop(controller);
     join.await

@@ -1,4 +1,4 @@
-//! Having the system start the service.
+//! Making the system start the service.
 
 #[cfg(target_os = "linux")]
 mod consent;
@@ -24,7 +24,7 @@ pub use self::systemd::{install, uninstall};
 /// Returns when the system says that it runs.
 ///
 /// # Errors
-/// The user said no, nobody could be asked, or the service did not start.
+/// The user refused, could not be asked, or the service did not start.
 pub async fn start_with_consent() -> Result<(), partyline_model::AppError> {
     start().await
 }

@@ -1,8 +1,8 @@
 //! The privileged host of the engine.
 //!
-//! [`Host`] runs one engine per computer and offers it on the local socket; it takes commands from there and nothing
-//! else: no file paths, no command lines. [`ServiceCommand`] is the program around it, shared by `partyline-service`
-//! and `partyline service`, which also makes the system start it.
+//! [`Host`] runs the computer's one engine and offers it on the local socket. It accepts commands from there, but no file
+//! paths and no command lines. [`ServiceCommand`] is the program around it, shared by `partyline-service` and
+//! `partyline service`; it also installs the service.
 
 mod command;
 mod exit;

@@ -1,9 +1,9 @@
-//! The name that is suggested to a new member.
+//! The display name that is suggested to a new member.
 
-/// Longest display name the engine takes, in characters.
-const LONGEST: usize = 32;
+/// The longest display name that the engine accepts, in characters.
+const MAX_NAME_LEN: usize = 32;
 
-/// What the system calls the user, or the computer; a name that the engine takes.
+/// Returns the name of the user, or of the computer, as the system knows it, shortened to what the engine accepts.
 #[must_use]
 pub fn own_name() -> String {
     let variables = ["SUDO_USER", "USER", "USERNAME", "LOGNAME", "COMPUTERNAME"];
@@ -11,6 +11,6 @@ pub fn own_name() -> String {
     let host = std::fs::read_to_string("/etc/hostname").ok();
     let names =
         named.chain(host).map(|name| name.chars().filter(|letter| !letter.is_control()).collect::<String>());
-    let short = |name: String| name.trim().chars().take(LONGEST).collect::<String>();
+    let short = |name: String| name.trim().chars().take(MAX_NAME_LEN).collect::<String>();
     names.map(short).find(|name| !name.is_empty() && name != "root").unwrap_or_else(|| "player".into())
 }

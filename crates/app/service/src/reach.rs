@@ -1,4 +1,4 @@
-//! Finds the engine: in the service, or, where the process may and there is no service, in this process.
+//! Finds the engine: the service's, or one in this process where there is no service and the process has the right.
 
 use partyline_engine::Controller;
 use partyline_ipc::{Connection, connect, reconnect};
@@ -7,38 +7,39 @@ use partyline_platform::may_create_devices;
 
 use crate::{Host, Place, Settings, install::is_installed};
 
-/// What to do where the system has the service, but it does not run.
-const START: &str =
+/// The hint where the service is installed, but does not run.
+const START_HINT: &str =
     "Start it with `sudo systemctl start partyline`; `journalctl -u partyline` tells why it has ended.";
 
-/// An engine that was found.
+/// An engine, in the service or in this process.
 #[derive(Debug)]
 pub struct Reached {
-    /// Drives it.
+    /// Drives the engine.
     pub controller: Controller,
-    /// Set where this process hosts it.
+    /// The host, if the engine runs in this process.
     pub host: Option<Host>,
 }
 
 impl Reached {
-    /// The service's engine; or one in this process, if it has the right and there is no service.
+    /// Connects to the service's engine, or hosts one in this process if there is no service and it has the right.
     ///
     /// # Errors
-    /// As [`Place::connect`], and as [`Host::start`].
+    /// As for [`Place::connect`] and [`Host::start`].
     pub async fn find(place: &Place, settings: &Settings) -> Result<Self, AppError> {
         match place.connect().await {
             Ok(controller) => Ok(Self { controller, host: None }),
             Err(error) if error.code == ErrorCode::ServiceUnreachable && may_create_devices().is_ok() => {
+                tracing::info!(reason = %error, "hosting an engine in this process");
                 Self::host(place, settings).await
             }
             Err(error) => Err(error),
         }
     }
 
-    /// An engine in this process.
+    /// Hosts an engine in this process.
     ///
     /// # Errors
-    /// A missing right, and as [`Host::start`].
+    /// A missing right, and as for [`Host::start`].
     pub async fn host(place: &Place, settings: &Settings) -> Result<Self, AppError> {
         may_create_devices()?;
         let host = Host::start(place, settings).await?;
@@ -47,26 +48,26 @@ impl Reached {
 }
 
 impl Place {
-    /// The service's engine.
+    /// Connects to the service's engine.
     ///
     /// # Errors
-    /// As [`partyline_ipc::connect`].
+    /// As for [`partyline_ipc::connect`].
     pub async fn connect(&self) -> Result<Controller, AppError> {
         self.connection().await.map(controller)
     }
 
-    /// The same with what the service says of itself.
+    /// Connects to the service, and returns what it says of itself, too.
     pub(crate) async fn connection(&self) -> Result<Connection, AppError> {
         connect(&self.endpoint()).await.map_err(|error| match error.code {
-            ErrorCode::ServiceUnreachable if is_installed() => AppError { hint: START.into(), ..error },
+            ErrorCode::ServiceUnreachable if is_installed() => AppError { hint: START_HINT.into(), ..error },
             _ => error,
         })
     }
 
-    /// The service's engine, as soon as there is one.
+    /// Connects to the service's engine as soon as there is one.
     ///
     /// # Errors
-    /// Whatever waiting does not mend, such as a missing right.
+    /// Errors that do not pass by waiting, such as a missing right.
     pub async fn reconnect(&self) -> Result<Controller, AppError> {
         reconnect(&self.endpoint()).await.map(controller)
     }

@@ -1,4 +1,4 @@
-//! What whoever starts the service may decide. Clients decide none of it.
+//! Options of the process that hosts the engine. Clients of the local socket can change none of them.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use partyline_engine::EngineOptions;
 use partyline_ipc::{Access, Endpoint};
 use partyline_platform::Directories;
 
-/// Where the service is to be found.
+/// Where the service is found.
 #[derive(Debug, Clone, Args)]
 pub struct Place {
     /// Directory of the service's local socket; also set by PARTYLINE_RUNTIME_DIR.
@@ -16,19 +16,19 @@ pub struct Place {
 }
 
 impl Place {
-    /// The local socket.
+    /// Returns the local socket.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
         Endpoint::in_dir(&self.runtime_dir)
     }
 }
 
-/// Something that can be done without.
+/// A feature that can be switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Switch {
-    /// It is done.
+    /// Switched on.
     On,
-    /// It is not done.
+    /// Switched off.
     Off,
 }
 
@@ -52,7 +52,7 @@ pub struct Settings {
     /// Certificates (PEM) to trust besides the system's, for private servers.
     #[arg(long, value_name = "FILE", env = "PARTYLINE_EXTRA_CA")]
     pub extra_ca: Option<PathBuf>,
-    /// User id that may drive the service, besides root and whoever sits at the computer.
+    /// User id that may drive the service, besides root and the user at the computer's seat.
     #[arg(long = "allow-user", value_name = "UID")]
     pub allowed_users: Vec<u32>,
     /// Group id whose users may drive the service.
@@ -61,7 +61,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What the engine is to know.
+    /// Returns the options of the engine.
     #[must_use]
     pub fn engine(&self, place: &Place) -> EngineOptions {
         EngineOptions {
@@ -77,7 +77,7 @@ impl Settings {
         }
     }
 
-    /// The directories in use: the system's, unless others were chosen.
+    /// Returns the directories in use: the system's, unless others were chosen.
     #[must_use]
     pub fn directories(&self, place: &Place) -> Directories {
         let system = Directories::system();
@@ -90,11 +90,63 @@ impl Settings {
         }
     }
 
-    /// Who may connect.
+    /// Returns who may connect to the local socket.
     #[must_use]
     pub fn access(&self) -> Access {
         let seated = Access::default().allow_seated();
         let users = self.allowed_users.iter().copied().fold(seated, Access::allow_user);
         self.allowed_groups.iter().copied().fold(users, Access::allow_group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Options {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn parse(arguments: &[&str]) -> Options {
+        Options::parse_from(["test"].iter().chain(arguments))
+    }
+
+    #[test]
+    fn options_become_the_engines_defaults() {
+        let options = parse(&[
+            "--state-dir=/s",
+            "--runtime-dir=/r",
+            "--port=4000",
+            "--nat-detection=off",
+            "--default-server=wss://a",
+            "--default-server=wss://b",
+        ]);
+        let engine = options.settings.engine(&options.place);
+        assert_eq!((engine.state_dir, engine.runtime_dir), ("/s".into(), "/r".into()));
+        let expected = partyline_model::Settings {
+            port: 4000,
+            nat_detection: false,
+            servers: vec!["wss://a".to_owned(), "wss://b".to_owned()],
+            ..partyline_model::Settings::default()
+        };
+        assert_eq!(engine.settings, expected);
+    }
+
+    #[test]
+    fn logs_follow_a_state_directory_of_ones_own() {
+        let options = parse(&["--state-dir=/s", "--runtime-dir=/r"]);
+        let directories = options.settings.directories(&options.place);
+        assert_eq!(directories.log, PathBuf::from("/s/log"));
+        assert_eq!((directories.state, directories.runtime), ("/s".into(), "/r".into()));
+        let system = Directories::system();
+        let state = format!("--state-dir={}", system.state.display());
+        let options = parse(&[&state]);
+        assert_eq!(options.settings.directories(&options.place).log, system.log);
     }
 }

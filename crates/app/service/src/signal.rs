@@ -1,11 +1,11 @@
-//! Being asked to stop.
+//! Signals that ask the process to stop.
 
 use std::io;
 
 /// Waits until the user or the system asks the program to end (Ctrl-C, SIGTERM).
 ///
 /// # Errors
-/// Signals cannot be listened to.
+/// Signal handlers cannot be installed.
 pub async fn interrupted() -> io::Result<()> {
     #[cfg(unix)]
     {

@@ -1,8 +1,8 @@
-//! The LAN beacon's sockets: multicast to every interface, and answers by unicast.
+//! The LAN beacon's sockets: multicast on every interface, and answers by unicast.
 //!
-//! Beacons leave from a socket with a port of its own, so that an answer finds the one engine that asked even where
-//! several run on one computer; the group's port is only listened on, and shared. A computer without IPv4 or without
-//! IPv6 does with the other.
+//! Beacons leave from a socket on an ephemeral port, so that an answer reaches the one engine that asked even where
+//! several run on one computer; the group's port is shared, and only listened on. A computer without IPv4 or without
+//! IPv6 uses the other family alone.
 
 use std::{
     io,
@@ -13,46 +13,47 @@ use partyline_wire::beacon::{GROUP_V4, GROUP_V6, MAX_BEACON, PORT};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
-/// One interface that beacons go out on.
+/// An interface that beacons are sent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BeaconInterface {
-    /// The system's number for it.
+    /// The system's index of the interface.
     pub index: u32,
-    /// One of its IPv4 addresses, which is how IPv4 multicast names an interface.
+    /// One of its IPv4 addresses, by which IPv4 multicast names an interface.
     pub v4: Option<Ipv4Addr>,
-    /// Whether it has an IPv6 address.
+    /// True if it has an IPv6 address.
     pub v6: bool,
 }
 
 /// The sockets, for IPv4 and IPv6 where the computer has them.
 #[derive(Debug)]
 pub struct BeaconSockets {
-    v4: Option<Pair>,
-    v6: Option<Pair>,
+    v4: Option<SocketPair>,
+    v6: Option<SocketPair>,
     interfaces: Vec<BeaconInterface>,
 }
 
+/// The sockets of one address family.
 #[derive(Debug)]
-struct Pair {
+struct SocketPair {
     group: UdpSocket,
     own: UdpSocket,
 }
 
 impl BeaconSockets {
-    /// Opens the sockets. Joins nothing yet: see [`Self::set_interfaces`].
+    /// Opens the sockets. They join no group before [`Self::set_interfaces`].
     ///
     /// # Errors
-    /// Neither IPv4 nor IPv6 has the beacon's port to offer.
+    /// The beacon's port is available neither for IPv4 nor for IPv6.
     pub fn open() -> io::Result<Self> {
-        let v4 = Pair::open(Domain::IPV4, Ipv4Addr::UNSPECIFIED.into());
-        let v6 = Pair::open(Domain::IPV6, Ipv6Addr::UNSPECIFIED.into());
+        let v4 = SocketPair::open(Domain::IPV4, Ipv4Addr::UNSPECIFIED.into());
+        let v6 = SocketPair::open(Domain::IPV6, Ipv6Addr::UNSPECIFIED.into());
         match (v4, v6) {
             (Err(error), Err(_)) => Err(error),
             (v4, v6) => Ok(Self { v4: v4.ok(), v6: v6.ok(), interfaces: Vec::new() }),
         }
     }
 
-    /// Listens and sends on these interfaces from now on. An interface that does not multicast is passed over.
+    /// Listens and sends on these interfaces from now on. An interface without multicast is skipped.
     pub fn set_interfaces(&mut self, interfaces: Vec<BeaconInterface>) {
         for gone in self.interfaces.iter().filter(|old| !interfaces.contains(old)) {
             self.membership(*gone, false);
@@ -63,14 +64,20 @@ impl BeaconSockets {
         self.interfaces = interfaces;
     }
 
-    /// Sends to the group on every interface; returns on how many it went out.
+    /// Sends to the group on every interface. Returns the number of interfaces on which that worked.
     pub fn send_to_group(&self, bytes: &[u8]) -> usize {
         self.interfaces
             .iter()
             .map(|interface| {
-                let v4 = interface.v4.is_some_and(|address| self.send_v4(address, bytes).is_ok());
-                let v6 = interface.v6 && self.send_v6(interface.index, bytes).is_ok();
-                usize::from(v4 || v6)
+                let v4 = interface.v4.map(|address| self.send_v4(address, bytes));
+                let v6 = interface.v6.then(|| self.send_v6(interface.index, bytes));
+                let sent = [v4, v6].into_iter().flatten().filter(|sent| {
+                    if let Err(error) = sent {
+                        tracing::trace!(interface = interface.index, %error, "a LAN beacon was not sent");
+                    }
+                    sent.is_ok()
+                });
+                usize::from(sent.count() > 0)
             })
             .sum()
     }
@@ -78,16 +85,16 @@ impl BeaconSockets {
     /// Sends to one neighbour. Lost if the socket's buffer is full; beacons are repeated.
     ///
     /// # Errors
-    /// What the socket says, or `Unsupported` without a socket of the address's family.
+    /// The socket's error, or `Unsupported` without a socket of the address's family.
     pub fn send_to(&self, to: SocketAddr, bytes: &[u8]) -> io::Result<usize> {
         let pair = if to.is_ipv4() { &self.v4 } else { &self.v6 };
         pair.as_ref().ok_or(io::ErrorKind::Unsupported)?.send(to, bytes)
     }
 
-    /// The next beacon and where it came from.
+    /// Receives the next beacon and its source.
     ///
     /// # Errors
-    /// What the sockets say; calling again is fine.
+    /// The socket's error; calling again is fine.
     pub async fn receive(&self) -> io::Result<(Vec<u8>, SocketAddr)> {
         tokio::select! {
             received = receive_pair(self.v4.as_ref()) => received,
@@ -119,7 +126,7 @@ impl BeaconSockets {
     }
 }
 
-impl Pair {
+impl SocketPair {
     fn open(domain: Domain, any: IpAddr) -> io::Result<Self> {
         Ok(Self {
             group: open(domain, (any, PORT).into(), true)?,
@@ -127,13 +134,13 @@ impl Pair {
         })
     }
 
-    /// Past tokio, whose view of whether the socket can take more is empty until it has been polled once.
+    /// Bypasses tokio, which does not know that a socket can send until it has been polled once.
     fn send(&self, to: SocketAddr, bytes: &[u8]) -> io::Result<usize> {
         SockRef::from(&self.own).send_to(bytes, &to.into())
     }
 
     async fn receive(&self) -> io::Result<(Vec<u8>, SocketAddr)> {
-        // One byte more than a beacon has, so that a longer datagram is seen to be none.
+        // One byte more than the longest beacon, so that a longer datagram is recognised as none.
         let (mut group, mut own) = ([0; MAX_BEACON + 1], [0; MAX_BEACON + 1]);
         tokio::select! {
             received = self.group.recv_from(&mut group) => received.map(|(len, from)| (group[..len].to_vec(), from)),
@@ -142,7 +149,7 @@ impl Pair {
     }
 }
 
-async fn receive_pair(pair: Option<&Pair>) -> io::Result<(Vec<u8>, SocketAddr)> {
+async fn receive_pair(pair: Option<&SocketPair>) -> io::Result<(Vec<u8>, SocketAddr)> {
     match pair {
         Some(pair) => pair.receive().await,
         None => std::future::pending().await,
@@ -166,7 +173,7 @@ fn open(domain: Domain, address: SocketAddr, shared: bool) -> io::Result<UdpSock
 
 fn log(result: io::Result<()>, interface: u32, join: bool) {
     if let Err(error) = result {
-        tracing::debug!(interface, join, %error, "LAN beacon cannot change its group membership");
+        tracing::debug!(interface, join, %error, "the LAN beacon cannot change its group membership");
     }
 }
 
@@ -175,7 +182,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_beacon_on_loopback_comes_back_and_its_sender_can_be_answered() {
+    async fn a_neighbour_receives_a_beacon_and_answers_its_sender() {
         let mut asker = BeaconSockets::open().unwrap();
         let mut neighbour = BeaconSockets::open().unwrap();
         let loopback = BeaconInterface { index: 1, v4: Some(Ipv4Addr::LOCALHOST), v6: false };

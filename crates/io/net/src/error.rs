@@ -1,4 +1,4 @@
-//! Why a server could not be reached, told apart as far as a person can act on it.
+//! Why a server could not be reached, as precisely as a person can act on it.
 
 use std::{io, sync::Arc};
 
@@ -7,15 +7,15 @@ use rustls::{CertificateError, Error as TlsError};
 /// Why a connection was not made.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ConnectError {
-    /// The URL is none, or not of the kind that is needed.
+    /// The URL is malformed or has another scheme.
     #[error("{0} is not a valid server URL; it should look like wss://party.example")]
     Url(String),
     /// The name has no address.
     #[error("no address is known for {host}: {cause}; check the name and this computer's DNS")]
     Name {
-        /// What was looked up.
+        /// The name that was looked up.
         host: String,
-        /// What the resolver said.
+        /// The resolver's error.
         cause: String,
     },
     /// All addresses refused.
@@ -39,15 +39,15 @@ pub enum ConnectError {
     Unreachable {
         /// The server.
         host: String,
-        /// What the system said.
+        /// The system's error.
         cause: Arc<io::Error>,
     },
-    /// The server's certificate is not good for it.
+    /// The server's certificate is not valid for it.
     #[error("the certificate of {host} {problem}")]
     Certificate {
         /// The server.
         host: String,
-        /// What is wrong with it.
+        /// What is wrong with the certificate.
         problem: CertificateProblem,
     },
     /// TLS failed for another reason.
@@ -66,20 +66,20 @@ pub enum ConnectError {
         /// The status.
         status: u16,
     },
-    /// The server answered something that is no HTTP.
+    /// The server answered with something other than HTTP.
     #[error("{host} does not speak WebSocket: {cause}")]
     Protocol {
         /// The server.
         host: String,
-        /// What was wrong.
+        /// What was wrong with the answer.
         cause: String,
     },
     /// Certificates to trust could not be read.
     #[error("the certificates in {path} cannot be used: {cause}")]
     Roots {
-        /// The file.
+        /// The file's path.
         path: String,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         cause: String,
     },
 }
@@ -87,28 +87,28 @@ pub enum ConnectError {
 /// What is wrong with a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateProblem {
-    /// It ended, or this computer's clock is ahead.
+    /// Its validity has ended, or this computer's clock is ahead.
     #[error("has expired; its operator has to renew it, unless this computer's clock is wrong")]
     Expired,
-    /// It has not begun, which mostly means that this computer's clock is behind.
+    /// Its validity has not begun, which mostly means that this computer's clock is behind.
     #[error("is not valid yet; most likely this computer's clock is wrong")]
     NotYetValid,
-    /// It is for another name.
-    #[error("is for another name; somebody may be in between, or the address is mistyped")]
+    /// It is valid for another name.
+    #[error("is for another name; the address may be mistyped, or the connection intercepted")]
     WrongName,
-    /// Nobody this computer trusts has signed it.
+    /// It was not signed by an issuer that this computer trusts.
     #[error("was not issued by anyone this computer trusts")]
     UnknownIssuer,
-    /// Its issuer took it back.
+    /// Its issuer revoked it.
     #[error("was revoked by its issuer")]
     Revoked,
-    /// Anything else.
+    /// Any other fault.
     #[error("is not valid: {0}")]
     Invalid(String),
 }
 
 impl ConnectError {
-    /// What an attempt at one or more addresses ended with.
+    /// Explains why all attempts to connect to a host failed.
     pub(crate) fn from_io(host: &str, port: u16, cause: io::Error) -> Self {
         let host = host.to_owned();
         match cause.kind() {
@@ -118,7 +118,7 @@ impl ConnectError {
         }
     }
 
-    /// What a TLS handshake ended with; rustls puts its errors inside I/O errors.
+    /// Explains why a TLS handshake failed; rustls wraps its errors in I/O errors.
     pub(crate) fn from_handshake(host: &str, port: u16, cause: io::Error) -> Self {
         let inner = cause.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
         match inner {

@@ -1,7 +1,7 @@
-//! TCP to whichever of a server's addresses answers first (RFC 8305, Happy Eyeballs).
+//! TCP to the first of a server's addresses that answers (Happy Eyeballs, RFC 8305).
 //!
 //! Addresses are tried alternating between IPv6 and IPv4, each a quarter of a second after the one before or as soon
-//! as that failed; the first connection wins and the others are dropped. So a broken IPv6 costs 250 ms and not a
+//! as that failed; the first connection wins and the others are dropped. A broken IPv6 costs 250 ms instead of a
 //! minute.
 
 use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
@@ -14,13 +14,13 @@ use tokio::{
 
 use crate::ConnectError;
 
-/// RFC 8305's Connection Attempt Delay.
+/// The Connection Attempt Delay (RFC 8305 section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// For all attempts together.
+/// How long all attempts together may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For the resolver.
+/// How long the resolver may take.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects to a host by name or address.
@@ -31,7 +31,11 @@ pub async fn connect_tcp(host: &str, port: u16) -> Result<TcpStream, ConnectErro
     let addresses = lookup(host, port).await?;
     let attempt = timeout(CONNECT_TIMEOUT, race(addresses));
     let stream = attempt.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let stream = stream.map_err(|cause| ConnectError::from_io(host, port, cause))?;
+    let stream = stream.map_err(|cause| {
+        tracing::debug!(host, port, reason = %cause, "no address of the host could be connected to");
+        ConnectError::from_io(host, port, cause)
+    })?;
+    tracing::debug!(host, port, address = ?stream.peer_addr().ok(), "connected");
     stream.set_nodelay(true).map_err(|cause| ConnectError::from_io(host, port, cause))?;
     Ok(stream)
 }
@@ -41,10 +45,12 @@ async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> 
     let lookup = timeout(LOOKUP_TIMEOUT, lookup_host((host, port)));
     let found = lookup.await.map_err(|_| error("the resolver did not answer".to_owned()))?;
     let addresses: Vec<_> = found.map_err(|cause| error(cause.to_string()))?.collect();
+    tracing::trace!(host, ?addresses, "looked up the host");
     if addresses.is_empty() { Err(error("none".to_owned())) } else { Ok(interleave(addresses)) }
 }
 
-/// Alternates families, in the order of the resolver (RFC 6724) within each, starting with its favourite.
+/// Alternates address families, starting with that of the resolver's first address and keeping its order (RFC 6724)
+/// within each.
 fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let v6_first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (mut first, mut second): (VecDeque<_>, VecDeque<_>) =
@@ -68,7 +74,10 @@ async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
         tokio::select! {
             Some(ended) = running.next() => match ended {
                 Ok(stream) => return Ok(stream),
-                Err(cause) => failure = more_telling(failure, cause),
+                Err(cause) => {
+                    tracing::trace!(reason = %cause, waiting = waiting.len(), "a connection attempt failed");
+                    failure = more_specific(failure, cause);
+                }
             },
             () = sleep_until(next_start), if more => {}
         }
@@ -77,8 +86,9 @@ async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     Err(failure)
 }
 
-/// A refusal says that the host is there; "no route" for one family says nothing about the other.
-fn more_telling(before: io::Error, after: io::Error) -> io::Error {
+/// Returns the error that says more about the host: a refusal shows that it is there, while "no route" for one address
+/// family says nothing about the other.
+fn more_specific(before: io::Error, after: io::Error) -> io::Error {
     let rank = |error: &io::Error| match error.kind() {
         io::ErrorKind::ConnectionRefused => 3,
         io::ErrorKind::TimedOut => 2,

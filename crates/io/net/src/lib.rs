@@ -1,4 +1,8 @@
 //! UDP sockets, WebSocket and TLS streams, Happy Eyeballs.
+//!
+//! [`UdpEndpoint`] sends and receives many datagrams by one system call; [`connect_tcp`], [`connect_tls`] and
+//! [`connect_ws`] connect to servers by name with errors that a person can act on ([`ConnectError`]);
+//! [`BeaconSockets`] multicasts on the local networks.
 
 mod beacon;
 mod error;
@@ -11,5 +15,5 @@ pub use beacon::{BeaconInterface, BeaconSockets};
 pub use error::{CertificateProblem, ConnectError};
 pub use happy_eyeballs::connect_tcp;
 pub use tls::{Roots, Stream, TlsClient, connect_tls};
-pub use udp::{BindError, Datagram, Outgoing, RecvBatch, SendDrop, UdpCounters, UdpEndpoint};
+pub use udp::{BindError, Datagram, Outgoing, RecvBatch, SendDrop, SendDrops, UdpCounters, UdpEndpoint};
 pub use websocket::{WebSocket, WebSocketError, connect_ws};

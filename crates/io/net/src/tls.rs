@@ -1,4 +1,4 @@
-//! TLS as a client: which certificates are trusted, and a handshake with errors a person can act on.
+//! TLS clients: which certificates are trusted, and handshakes with errors that a person can act on.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,22 +16,22 @@ use tokio_rustls::TlsConnector;
 
 use crate::{ConnectError, connect_tcp};
 
-/// For the handshake.
+/// How long the handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection in both directions, plain or within TLS.
+/// A bidirectional byte stream, plain or within TLS.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// Whose certificates are trusted beside those the operating system trusts.
+/// Issuers that are trusted besides those of the operating system.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Roots {
-    /// A PEM file with further issuers.
+    /// A PEM file of issuers.
     pub extra_ca: Option<PathBuf>,
 }
 
-/// Everything about TLS that connections share. Cheap to clone.
+/// The TLS configuration that connections share. Cheap to clone.
 #[derive(Clone)]
 pub struct TlsClient {
     config: Arc<ClientConfig>,
@@ -44,7 +44,7 @@ impl std::fmt::Debug for TlsClient {
 }
 
 impl TlsClient {
-    /// Reads the trusted certificates. Where the system has none, as in bare containers, Mozilla's list serves.
+    /// Reads the trusted certificates. Where the system has none, as in minimal containers, Mozilla's list is used.
     ///
     /// # Errors
     /// The extra certificates cannot be read.
@@ -56,7 +56,8 @@ impl TlsClient {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(verifier))
                 .with_no_client_auth(),
-            Err(_) => {
+            Err(error) => {
+                tracing::debug!(%error, "the system has no trusted certificates; using Mozilla's");
                 let bundled = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
                 builder(provider)?.with_root_certificates(bundled).with_no_client_auth()
             }
@@ -82,22 +83,25 @@ fn extra_roots(roots: &Roots) -> Result<Vec<CertificateDer<'static>>, ConnectErr
     let mut usable = RootCertStore::empty();
     let (added, _) = usable.add_parsable_certificates(certificates.iter().cloned());
     if added == 0 || added < certificates.len() {
-        return Err(error("not all of it are certificates".to_owned()));
+        return Err(error("it holds something other than certificates".to_owned()));
     }
     Ok(certificates)
 }
 
-/// Connects and secures a connection to a host by name or address.
+/// Connects to a host by name or address and completes the TLS handshake.
 ///
 /// # Errors
-/// As [`connect_tcp`], and when the server does not prove to be the host.
+/// As for [`connect_tcp`], and a server that does not prove to be the host.
 pub async fn connect_tls(host: &str, port: u16, client: &TlsClient) -> Result<Box<dyn Stream>, ConnectError> {
     let name = ServerName::try_from(host.to_owned()).map_err(|_| ConnectError::Url(host.to_owned()))?;
     let stream = connect_tcp(host, port).await?;
     let handshake = TlsConnector::from(Arc::clone(&client.config)).connect(name, stream);
     match timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => Ok(Box::new(stream)),
-        Ok(Err(cause)) => Err(ConnectError::from_handshake(host, port, cause)),
+        Ok(Err(cause)) => {
+            tracing::debug!(host, port, reason = %cause, "the TLS handshake failed");
+            Err(ConnectError::from_handshake(host, port, cause))
+        }
         Err(_) => Err(ConnectError::Timeout { host: host.to_owned(), port }),
     }
 }

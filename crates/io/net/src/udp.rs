@@ -1,14 +1,15 @@
-//! The tunnel's sockets: one for IPv4 and one for IPv6, on the same port where that can be had.
+//! UDP endpoints: one socket for IPv4 and one for IPv6, on the same port where that is available.
 //!
 //! Built on quinn-udp, so that many datagrams take one system call in each direction: equal-sized datagrams for one
 //! address leave as one segmented send (GSO), and arrive coalesced (GRO) or at least batched (`recvmmsg`). Datagrams
 //! are never fragmented by IP (DF is set), and one that cannot be sent is dropped and counted: the protocols above
 //! repeat what matters, and one unreachable member must not stop the others.
 //!
-//! On a system where quinn-udp does not work for a socket (IPv4 under wine), it is used plainly.
+//! Where quinn-udp does not work for a socket (IPv4 under wine), datagrams are sent and received one by one.
 
 mod batch;
-mod half;
+mod counters;
+mod family;
 
 #[cfg(test)]
 mod tests;
@@ -16,14 +17,15 @@ mod tests;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::atomic::{AtomicU64, Ordering},
 };
 
 pub use batch::{Datagram, RecvBatch};
-use half::Half;
+use counters::LiveCounters;
+pub use counters::{SendDrop, SendDrops, UdpCounters};
+use family::FamilySocket;
 
-/// How often another ephemeral port is tried when the other family's is taken.
-const PORT_ATTEMPTS: usize = 16;
+/// Ephemeral ports that are tried until one is free for both families.
+const MAX_PORT_ATTEMPTS: usize = 16;
 
 /// Why the sockets could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -58,9 +60,9 @@ impl BindError {
 /// Datagrams to send to one address.
 #[derive(Debug, Clone, Copy)]
 pub struct Outgoing<'a> {
-    /// Where to.
+    /// The destination.
     pub to: SocketAddr,
-    /// From which of this computer's addresses; `None` lets the system choose.
+    /// The source address, one of this computer's; `None` lets the system choose.
     pub from: Option<IpAddr>,
     /// The datagrams, back to back.
     pub bytes: &'a [u8],
@@ -69,7 +71,7 @@ pub struct Outgoing<'a> {
 }
 
 impl<'a> Outgoing<'a> {
-    /// One datagram.
+    /// A single datagram.
     #[must_use]
     pub const fn one(to: SocketAddr, bytes: &'a [u8]) -> Self {
         let segment = if bytes.is_empty() { 1 } else { bytes.len() };
@@ -77,45 +79,12 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// Why a datagram was not sent. Counted; nothing else happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SendDrop {
-    /// Longer than the path to this address takes without fragmentation.
-    TooBig,
-    /// No route to it, or a firewall refuses.
-    Unreachable,
-    /// There is no socket of this address family.
-    NoSocket,
-    /// The socket's buffer is full.
-    Busy,
-    /// Anything else.
-    Failed,
-}
-
-/// Datagrams that were not sent, and errors on receiving.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct UdpCounters {
-    /// See [`SendDrop::TooBig`].
-    pub too_big: u64,
-    /// See [`SendDrop::Unreachable`].
-    pub unreachable: u64,
-    /// See [`SendDrop::NoSocket`].
-    pub no_socket: u64,
-    /// See [`SendDrop::Busy`].
-    pub busy: u64,
-    /// See [`SendDrop::Failed`].
-    pub failed: u64,
-    /// Errors reported by the receiving side, such as a peer's port being closed.
-    pub received_errors: u64,
-}
-
-/// The UDP sockets of the tunnel.
+/// The UDP sockets of one port. Sending never waits for a single peer; everything may be called from several tasks.
 #[derive(Debug)]
 pub struct UdpEndpoint {
-    v4: Option<Half>,
-    v6: Option<Half>,
-    drops: [AtomicU64; 5],
-    received_errors: AtomicU64,
+    v4: Option<FamilySocket>,
+    v6: Option<FamilySocket>,
+    counters: LiveCounters,
 }
 
 impl UdpEndpoint {
@@ -126,7 +95,7 @@ impl UdpEndpoint {
     /// If the port cannot be had, or there is no network at all.
     pub fn bind(port: u16) -> Result<Self, BindError> {
         let (v4, v6) = bind_both(port)?;
-        Ok(Self { v4, v6, drops: Default::default(), received_errors: AtomicU64::new(0) })
+        Ok(Self { v4, v6, counters: LiveCounters::default() })
     }
 
     /// Opens a socket for IPv4 alone, on a port that the system chooses. Must be called within a tokio runtime.
@@ -135,10 +104,10 @@ impl UdpEndpoint {
     /// If there is none to be had.
     pub fn open_v4() -> Result<Self, BindError> {
         let v4 = bind_v4(0).map_err(|error| BindError::new(0, error))?;
-        Ok(Self { v4: Some(v4), v6: None, drops: Default::default(), received_errors: AtomicU64::new(0) })
+        Ok(Self { v4: Some(v4), v6: None, counters: LiveCounters::default() })
     }
 
-    /// Closes the sockets and opens them anew on the same port, or another if that has been taken meanwhile: after
+    /// Closes the sockets and opens new ones on the same port, or on another if that has been taken meanwhile: after
     /// sleep, or when the system has invalidated them.
     ///
     /// # Errors
@@ -146,23 +115,27 @@ impl UdpEndpoint {
     pub fn rebind(&mut self) -> Result<(), BindError> {
         let port = self.port();
         (self.v4, self.v6) = (None, None);
-        (self.v4, self.v6) = bind_both(port).or_else(|_| bind_both(0))?;
+        (self.v4, self.v6) = bind_both(port).or_else(|error| {
+            tracing::warn!(port, %error, "the UDP port is taken; moving to another one");
+            bind_both(0)
+        })?;
+        tracing::debug!(before = port, port = self.port(), "reopened the UDP sockets");
         Ok(())
     }
 
-    /// The port; that of IPv4 where they differ.
+    /// Returns the port; that of IPv4 where they differ.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.v4.as_ref().or(self.v6.as_ref()).map_or(0, Half::port)
+        self.v4.as_ref().or(self.v6.as_ref()).map_or(0, FamilySocket::port)
     }
 
-    /// The port of the IPv6 socket, which can differ if another program had ours.
+    /// Returns the port of the IPv6 socket, which can differ if another program had ours.
     #[must_use]
     pub fn port_v6(&self) -> Option<u16> {
-        self.v6.as_ref().map(Half::port)
+        self.v6.as_ref().map(FamilySocket::port)
     }
 
-    /// Whether there is an IPv4 socket.
+    /// True if there is an IPv4 socket.
     #[must_use]
     pub const fn has_v4(&self) -> bool {
         self.v4.is_some()
@@ -174,16 +147,17 @@ impl UdpEndpoint {
     /// Only when a socket is lost for good; see [`Self::rebind`].
     pub async fn recv(&self, batch: &mut RecvBatch) -> io::Result<()> {
         loop {
-            let half = tokio::select! {
-                half = readable(self.v4.as_ref()) => half?,
-                half = readable(self.v6.as_ref()) => half?,
+            let socket = tokio::select! {
+                socket = readable(self.v4.as_ref()) => socket?,
+                socket = readable(self.v6.as_ref()) => socket?,
             };
-            match half.try_recv(batch) {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if is_passing(&error) => {
-                    self.received_errors.fetch_add(1, Ordering::Relaxed);
+            match socket.try_recv(batch) {
+                Ok(()) => {
+                    self.count_received(batch);
+                    return Ok(());
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if is_transient(&error) => self.counters.on_receive_error(&error),
                 Err(error) => return Err(error),
             }
         }
@@ -195,8 +169,8 @@ impl UdpEndpoint {
     /// As for [`Self::recv`].
     pub async fn readable(&self) -> io::Result<()> {
         tokio::select! {
-            half = readable(self.v4.as_ref()) => half.map(drop),
-            half = readable(self.v6.as_ref()) => half.map(drop),
+            socket = readable(self.v4.as_ref()) => socket.map(drop),
+            socket = readable(self.v6.as_ref()) => socket.map(drop),
         }
     }
 
@@ -205,13 +179,14 @@ impl UdpEndpoint {
     /// # Errors
     /// As for [`Self::recv`].
     pub fn try_recv(&self, batch: &mut RecvBatch) -> io::Result<bool> {
-        for half in [&self.v4, &self.v6].into_iter().flatten() {
-            match half.try_recv(batch) {
-                Ok(()) => return Ok(true),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if is_passing(&error) => {
-                    self.received_errors.fetch_add(1, Ordering::Relaxed);
+        for socket in [&self.v4, &self.v6].into_iter().flatten() {
+            match socket.try_recv(batch) {
+                Ok(()) => {
+                    self.count_received(batch);
+                    return Ok(true);
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if is_transient(&error) => self.counters.on_receive_error(&error),
                 Err(error) => return Err(error),
             }
         }
@@ -221,51 +196,61 @@ impl UdpEndpoint {
     /// Sends, waiting while the socket's buffer is full.
     ///
     /// # Errors
-    /// If something was dropped; it has been counted.
+    /// The reason why something was dropped; it has been counted.
     pub async fn send(&self, outgoing: &Outgoing<'_>) -> Result<(), SendDrop> {
-        let Some(half) = self.half(outgoing.to) else { return Err(self.count(SendDrop::NoSocket)) };
-        half.send(outgoing).await.map_err(|error| self.count(reason(&error)))
+        let result = match self.socket(outgoing.to) {
+            Some(socket) => socket.send(outgoing).await.map_err(|error| reason(&error)),
+            None => Err(SendDrop::NoSocket),
+        };
+        self.count_sent(outgoing, result)
     }
 
-    /// Sends, or drops what does not fit the socket's buffer.
+    /// Sends without waiting, or drops what does not fit the socket's buffer.
     ///
     /// # Errors
-    /// If something was dropped; it has been counted.
+    /// The reason why something was dropped; it has been counted.
     pub fn try_send(&self, outgoing: &Outgoing<'_>) -> Result<(), SendDrop> {
-        let Some(half) = self.half(outgoing.to) else { return Err(self.count(SendDrop::NoSocket)) };
-        half.try_send(outgoing).map_err(|error| self.count(reason(&error)))
+        let result = match self.socket(outgoing.to) {
+            Some(socket) => socket.try_send(outgoing).map_err(|error| reason(&error)),
+            None => Err(SendDrop::NoSocket),
+        };
+        self.count_sent(outgoing, result)
     }
 
-    /// What was dropped so far. Counts bursts, not the datagrams in them.
+    /// Returns what was sent, received and dropped so far. Drops count bursts, not the datagrams in them.
     #[must_use]
     pub fn counters(&self) -> UdpCounters {
-        let drops = |reason: SendDrop| self.drops[reason as usize].load(Ordering::Relaxed);
-        UdpCounters {
-            too_big: drops(SendDrop::TooBig),
-            unreachable: drops(SendDrop::Unreachable),
-            no_socket: drops(SendDrop::NoSocket),
-            busy: drops(SendDrop::Busy),
-            failed: drops(SendDrop::Failed),
-            received_errors: self.received_errors.load(Ordering::Relaxed),
+        let sockets = [&self.v4, &self.v6].into_iter().flatten();
+        self.counters.read(sockets.map(FamilySocket::gso_fallbacks).sum())
+    }
+
+    fn count_sent(&self, outgoing: &Outgoing<'_>, result: Result<(), SendDrop>) -> Result<(), SendDrop> {
+        match result {
+            Ok(()) => {
+                let datagrams = outgoing.bytes.len().div_ceil(outgoing.segment.max(1)).max(1);
+                self.counters.on_sent(datagrams as u64, outgoing.bytes.len() as u64);
+                Ok(())
+            }
+            Err(reason) => Err(self.counters.on_drop(reason)),
         }
     }
 
-    const fn half(&self, to: SocketAddr) -> Option<&Half> {
-        if to.is_ipv4() { self.v4.as_ref() } else { self.v6.as_ref() }
+    fn count_received(&self, batch: &RecvBatch) {
+        let (datagrams, bytes) = batch.totals();
+        self.counters.on_received(datagrams, bytes);
     }
 
-    fn count(&self, reason: SendDrop) -> SendDrop {
-        self.drops[reason as usize].fetch_add(1, Ordering::Relaxed);
-        reason
+    const fn socket(&self, to: SocketAddr) -> Option<&FamilySocket> {
+        if to.is_ipv4() { self.v4.as_ref() } else { self.v6.as_ref() }
     }
 }
 
-type Halves = (Option<Half>, Option<Half>);
+type Sockets = (Option<FamilySocket>, Option<FamilySocket>);
 
-fn bind_both(port: u16) -> Result<Halves, BindError> {
+fn bind_both(port: u16) -> Result<Sockets, BindError> {
     let mut v4 = bind_v4(port);
-    for _ in 0..PORT_ATTEMPTS {
-        let wanted = v4.as_ref().map_or(port, Half::port);
+    for _ in 0..MAX_PORT_ATTEMPTS {
+        let wanted = v4.as_ref().map_or(port, FamilySocket::port);
         match bind_v6(wanted) {
             // The other family's port was taken by chance: draw again.
             Err(error) if port == 0 && error.kind() == io::ErrorKind::AddrInUse => v4 = bind_v4(0),
@@ -275,7 +260,7 @@ fn bind_both(port: u16) -> Result<Halves, BindError> {
     pair(port, v4, bind_v6(0))
 }
 
-fn pair(port: u16, v4: io::Result<Half>, v6: io::Result<Half>) -> Result<Halves, BindError> {
+fn pair(port: u16, v4: io::Result<FamilySocket>, v6: io::Result<FamilySocket>) -> Result<Sockets, BindError> {
     match (v4, v6) {
         (Err(error), Err(_)) => Err(BindError::new(port, error)),
         (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -285,24 +270,24 @@ fn pair(port: u16, v4: io::Result<Half>, v6: io::Result<Half>) -> Result<Halves,
     }
 }
 
-fn bind_v4(port: u16) -> io::Result<Half> {
-    Half::bind((Ipv4Addr::UNSPECIFIED, port).into())
+fn bind_v4(port: u16) -> io::Result<FamilySocket> {
+    FamilySocket::bind((Ipv4Addr::UNSPECIFIED, port).into())
 }
 
-fn bind_v6(port: u16) -> io::Result<Half> {
-    Half::bind((Ipv6Addr::UNSPECIFIED, port).into())
+fn bind_v6(port: u16) -> io::Result<FamilySocket> {
+    FamilySocket::bind((Ipv6Addr::UNSPECIFIED, port).into())
 }
 
-/// Waits for one of the sockets; for ever if there is none of the family.
-async fn readable(half: Option<&Half>) -> io::Result<&Half> {
-    match half {
-        Some(half) => half.readable().await.map(|()| half),
+/// Waits for one of the sockets; forever if there is none of the family.
+async fn readable(socket: Option<&FamilySocket>) -> io::Result<&FamilySocket> {
+    match socket {
+        Some(socket) => socket.readable().await.map(|()| socket),
         None => std::future::pending().await,
     }
 }
 
-/// Errors that report the fate of some datagram sent earlier, or a network that may come back.
-fn is_passing(error: &io::Error) -> bool {
+/// True for errors that report the fate of some datagram sent earlier, or a network that may come back.
+fn is_transient(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
     };

@@ -1,4 +1,5 @@
-//! WebSockets as a client, for the rendezvous: binary messages over `wss://`, or `ws://` where the caller allows it.
+//! WebSocket clients for rendezvous servers (RFC 6455): binary messages over `wss://`, or `ws://` where the caller
+//! allows it.
 
 use std::time::Duration;
 
@@ -16,17 +17,17 @@ use tokio_tungstenite::{
 
 use crate::{ConnectError, Stream, TlsClient, connect_tcp, connect_tls};
 
-/// For the upgrade from HTTP.
+/// How long the upgrade from HTTP may take.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Servers ping every minute; one that was silent for longer is gone.
-const SILENCE: Duration = Duration::from_secs(150);
+/// How long a server may be silent before it counts as gone; servers ping every minute.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// For saying goodbye.
+/// How long the closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Size of the read buffer; records are smaller than that.
-const BUFFER: usize = 8 * 1024;
+/// Size of the read buffer in bytes; a frame is smaller.
+const READ_BUFFER: usize = 8 * 1024;
 
 /// Why an open connection ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,23 +35,23 @@ pub enum WebSocketError {
     /// The server closed it; codes of ours are in [`partyline_wire::rendezvous::close`].
     #[error("the server closed the connection: {reason} ({code})")]
     Closed {
-        /// RFC 6455's or ours; 1005 if the server gave none.
+        /// A status code of RFC 6455 or of ours; 1005 if the server sent none.
         code: u16,
-        /// In the server's words.
+        /// The server's explanation.
         reason: String,
     },
     /// The connection broke.
     #[error("the connection was lost: {0}")]
     Lost(String),
-    /// Nothing, not even a ping, came for two and a half minutes.
-    #[error("the server has not been heard for {} s", SILENCE.as_secs())]
+    /// Nothing, not even a ping, arrived for two and a half minutes.
+    #[error("the server has been silent for {} s", SILENCE_TIMEOUT.as_secs())]
     Silent,
 }
 
 /// An open WebSocket.
 pub struct WebSocket {
     stream: WebSocketStream<Box<dyn Stream>>,
-    heard: Instant,
+    last_received: Instant,
     ended: bool,
 }
 
@@ -63,7 +64,7 @@ impl std::fmt::Debug for WebSocket {
 /// Opens a WebSocket. A URL without a path means the rendezvous at `/v1`.
 ///
 /// # Errors
-/// The URL is none, the server cannot be reached or is not who it should be, or it does not speak WebSocket.
+/// The URL is malformed, the server cannot be reached or does not prove its name, or it does not speak WebSocket.
 pub async fn connect_ws(url: &str, client: &TlsClient) -> Result<WebSocket, ConnectError> {
     let target = Target::parse(url).ok_or_else(|| ConnectError::Url(url.to_owned()))?;
     let stream = if target.secure {
@@ -73,15 +74,21 @@ pub async fn connect_ws(url: &str, client: &TlsClient) -> Result<WebSocket, Conn
     };
     let upgrade = Box::pin(client_async_with_config(target.url.as_str(), stream, Some(config())));
     match timeout(UPGRADE_TIMEOUT, upgrade).await {
-        Ok(Ok((stream, _))) => Ok(WebSocket { stream, heard: Instant::now(), ended: false }),
-        Ok(Err(cause)) => Err(target.error(cause)),
+        Ok(Ok((stream, _))) => {
+            tracing::debug!(url = target.url, "opened a WebSocket");
+            Ok(WebSocket { stream, last_received: Instant::now(), ended: false })
+        }
+        Ok(Err(cause)) => {
+            tracing::debug!(url = target.url, reason = %cause, "the server refused the WebSocket");
+            Err(target.error(cause))
+        }
         Err(_) => Err(ConnectError::Timeout { host: target.host, port: target.port }),
     }
 }
 
 fn config() -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(BUFFER)
+        .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
         .max_message_size(Some(MAX_FRAME))
         .max_frame_size(Some(MAX_FRAME))
@@ -96,22 +103,25 @@ impl WebSocket {
         self.stream.send(Message::binary(message)).await.map_err(|cause| lost(&cause))
     }
 
-    /// The next binary message; one error when the connection has ended, and then `None`. May be dropped and called
-    /// again without loss.
+    /// Receives the next binary message; one error when the connection has ended, and then `None`. Cancel-safe: nothing
+    /// is lost if the future is dropped.
     pub async fn next(&mut self) -> Option<Result<Vec<u8>, WebSocketError>> {
         if self.ended {
             return None;
         }
         let message = self.next_message().await;
-        self.ended = message.is_err();
+        if let Err(error) = &message {
+            tracing::debug!(reason = %error, "a WebSocket ended");
+            self.ended = true;
+        }
         Some(message)
     }
 
     async fn next_message(&mut self) -> Result<Vec<u8>, WebSocketError> {
         loop {
-            let silent = self.heard + SILENCE;
+            let silent = self.last_received + SILENCE_TIMEOUT;
             let message = timeout_at(silent, self.stream.next()).await.map_err(|_| WebSocketError::Silent)?;
-            self.heard = Instant::now();
+            self.last_received = Instant::now();
             match message {
                 Some(Ok(Message::Binary(bytes))) => return Ok(bytes.into()),
                 Some(Ok(Message::Close(frame))) => return Err(self.closed(frame).await),
@@ -122,7 +132,7 @@ impl WebSocket {
         }
     }
 
-    /// Answers the server's goodbye.
+    /// Completes the closing handshake that the server began.
     async fn closed(&mut self, frame: Option<CloseFrame>) -> WebSocketError {
         let _ = timeout(CLOSE_TIMEOUT, self.stream.flush()).await;
         let code = frame.as_ref().map_or(1005, |frame| frame.code.into());
@@ -132,14 +142,14 @@ impl WebSocket {
         }
     }
 
-    /// Says goodbye, for at most two seconds.
+    /// Closes the connection; takes at most two seconds.
     pub async fn close(mut self) {
         let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-        let goodbye = async {
+        let closing = async {
             let _ = self.stream.close(Some(frame)).await;
             while let Some(Ok(_)) = self.stream.next().await {}
         };
-        let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
+        let _ = timeout(CLOSE_TIMEOUT, closing).await;
     }
 }
 
@@ -147,7 +157,7 @@ fn lost(cause: &WsError) -> WebSocketError {
     WebSocketError::Lost(cause.to_string())
 }
 
-/// What a URL says.
+/// The parts of a URL.
 #[derive(Debug, PartialEq, Eq)]
 struct Target {
     secure: bool,

@@ -9,7 +9,7 @@ fn address(text: &str) -> SocketAddr {
 }
 
 #[test]
-fn families_alternate_from_the_resolvers_favourite() {
+fn families_alternate_starting_with_the_resolvers_first() {
     let list = ["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1", "2.2.2.2:1"].map(address).to_vec();
     let expected = ["[::1]:1", "1.1.1.1:1", "[::2]:1", "2.2.2.2:1", "[::3]:1"].map(address).to_vec();
     assert_eq!(interleave(list), expected);
@@ -17,7 +17,7 @@ fn families_alternate_from_the_resolvers_favourite() {
 }
 
 #[tokio::test]
-async fn an_address_that_refuses_does_not_keep_the_next_from_winning() {
+async fn a_refusing_address_does_not_delay_the_next() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let good = listener.local_addr().unwrap();
     let bad = closed_port().await;
@@ -26,7 +26,7 @@ async fn an_address_that_refuses_does_not_keep_the_next_from_winning() {
 }
 
 #[tokio::test]
-async fn an_address_that_swallows_everything_does_not_keep_the_next_from_winning() {
+async fn a_silent_address_does_not_delay_the_next_beyond_the_attempt_delay() {
     // A listener whose backlog is full answers no further handshakes.
     let hole = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     hole.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
@@ -40,7 +40,7 @@ async fn an_address_that_swallows_everything_does_not_keep_the_next_from_winning
 }
 
 #[tokio::test]
-async fn a_closed_port_and_an_unknown_name_are_told_apart() {
+async fn a_closed_port_and_an_unknown_name_are_different_errors() {
     let port = closed_port().await.port();
     assert!(matches!(connect_tcp("127.0.0.1", port).await, Err(ConnectError::Refused { .. })));
     assert!(matches!(connect_tcp("no such name", 1).await, Err(ConnectError::Name { .. })));

@@ -1,4 +1,4 @@
-//! Room for what one system call receives.
+//! Buffers for what one system call receives.
 
 use std::{
     array,
@@ -8,9 +8,9 @@ use std::{
 
 use quinn_udp::{BATCH_SIZE, RecvMeta};
 
-/// Buffers given to one call. Each takes a whole coalesced burst, so a few carry a lot.
+/// Buffers given to one call; each takes a whole coalesced burst.
 const BUFFERS: usize = if BATCH_SIZE < 16 { BATCH_SIZE } else { 16 };
-/// The largest burst the kernel coalesces.
+/// The longest burst that the kernel coalesces, in bytes.
 const BUFFER_LEN: usize = 64 * 1024;
 
 /// Datagrams received by one call; its memory is reused by the next.
@@ -23,9 +23,9 @@ pub struct RecvBatch {
 /// One datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Datagram<'a> {
-    /// Who sent it.
+    /// Its source.
     pub from: SocketAddr,
-    /// To which of this computer's addresses, where the system says so.
+    /// The destination, one of this computer's addresses, where the system reports it.
     pub to: Option<IpAddr>,
     /// Its contents.
     pub bytes: &'a [u8],
@@ -38,12 +38,21 @@ impl RecvBatch {
         Self { bytes: vec![0; BUFFERS * BUFFER_LEN], meta: [RecvMeta::default(); BUFFERS], filled: 0 }
     }
 
-    /// The datagrams, in the order they arrived.
+    /// Returns the datagrams in the order they arrived.
     pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
         let buffers = self.bytes.chunks_exact(BUFFER_LEN).zip(&self.meta).take(self.filled);
         buffers.flat_map(|(buffer, meta)| {
             let datagrams = buffer[..meta.len].chunks(meta.stride.max(1));
             datagrams.map(|bytes| Datagram { from: meta.addr, to: meta.dst_ip, bytes })
+        })
+    }
+
+    /// Returns the number of datagrams and their bytes.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        let received = self.meta.iter().take(self.filled);
+        received.fold((0, 0), |(datagrams, bytes), meta| {
+            let count = meta.len.div_ceil(meta.stride.max(1)) as u64;
+            (datagrams + count, bytes + meta.len as u64)
         })
     }
 

@@ -39,7 +39,7 @@ async fn both_families_share_a_port() {
 }
 
 #[tokio::test]
-async fn bursts_arrive_as_the_datagrams_they_were() {
+async fn bursts_arrive_as_separate_datagrams() {
     let (a, b) = (UdpEndpoint::bind(0).unwrap(), UdpEndpoint::bind(0).unwrap());
     let mut bytes = Vec::new();
     for i in 0..200u8 {
@@ -51,17 +51,19 @@ async fn bursts_arrive_as_the_datagrams_they_were() {
     let received = receive(&b, 201).await;
     let expected: Vec<_> = (0..200).map(|i| (i, 100)).chain([(200, 7)]).collect();
     assert_eq!(received, expected);
+    assert_eq!((a.counters().sent_datagrams, a.counters().sent_bytes), (201, 20_007));
+    assert_eq!((b.counters().received_datagrams, b.counters().received_bytes), (201, 20_007));
 }
 
 #[tokio::test]
-async fn a_taken_port_is_named() {
+async fn a_taken_port_is_named_in_the_error() {
     let a = UdpEndpoint::bind(0).unwrap();
     let error = UdpEndpoint::bind(a.port()).unwrap_err();
     assert!(matches!(error, BindError::InUse { port } if port == a.port()), "{error}");
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_is_counted_and_nothing_breaks() {
+async fn unsendable_datagrams_are_counted_and_do_not_disturb_others() {
     let (a, b) = (UdpEndpoint::bind(0).unwrap(), UdpEndpoint::bind(0).unwrap());
     let long = vec![1; 65_530];
     assert_eq!(a.send(&Outgoing::one(v4(&b), &long)).await, Err(SendDrop::TooBig));
@@ -73,11 +75,11 @@ async fn what_cannot_be_sent_is_counted_and_nothing_breaks() {
     let _ = a.send(&Outgoing::one(nowhere, b"?")).await;
     a.send(&Outgoing::one(v4(&b), b"fine")).await.unwrap();
     assert_eq!(receive(&b, 1).await, [(b'f', 4)]);
-    assert_eq!(a.counters().too_big, 1);
+    assert_eq!(a.counters().drops.too_big, 1);
 }
 
 #[tokio::test]
-async fn nothing_to_receive_is_not_an_error() {
+async fn receiving_without_datagrams_is_not_an_error() {
     let a = UdpEndpoint::bind(0).unwrap();
     assert!(!a.try_recv(&mut RecvBatch::new()).unwrap());
 }

@@ -75,7 +75,7 @@ async fn echo_once(acceptor: TlsAcceptor) -> String {
 }
 
 #[tokio::test]
-async fn messages_travel_over_tls_under_a_trusted_name() {
+async fn messages_are_exchanged_over_tls_with_a_trusted_server() {
     let authority = Authority::new();
     let url = echo_once(authority.acceptor("localhost", (2020, 2100))).await;
     let mut socket = connect_ws(&url, &authority.client).await.unwrap();
@@ -85,7 +85,7 @@ async fn messages_travel_over_tls_under_a_trusted_name() {
 }
 
 #[tokio::test]
-async fn each_fault_of_a_certificate_has_its_own_error() {
+async fn each_certificate_problem_has_its_own_error() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let cases = [
         (authority.acceptor("localhost", (2020, 2021)), CertificateProblem::Expired),
@@ -102,7 +102,7 @@ async fn each_fault_of_a_certificate_has_its_own_error() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_no_websocket_says_so() {
+async fn a_server_without_websocket_is_an_http_or_protocol_error() {
     let authority = Authority::new();
     for (answer, http) in
         [("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", true), ("SSH-2.0-x\r\n\r\n", false)]
@@ -136,7 +136,7 @@ async fn plain_text_on_a_tls_port_is_an_error() {
 }
 
 #[tokio::test]
-async fn the_servers_goodbye_arrives_with_code_and_reason() {
+async fn the_servers_close_frame_is_returned_with_code_and_reason() {
     let authority = Authority::new();
     let (listener, port) = listen().await;
     tokio::spawn(async move {
@@ -153,7 +153,7 @@ async fn the_servers_goodbye_arrives_with_code_and_reason() {
 }
 
 #[tokio::test]
-async fn roots_that_cannot_be_read_are_named() {
+async fn unreadable_root_certificates_are_named_in_the_error() {
     let missing = Roots { extra_ca: Some("/nonexistent/ca.pem".into()) };
     assert!(matches!(TlsClient::new(&missing), Err(ConnectError::Roots { .. })));
     let folder = TempDir::new().unwrap();
@@ -163,7 +163,7 @@ async fn roots_that_cannot_be_read_are_named() {
 }
 
 #[test]
-fn urls_are_read_with_their_defaults() {
+fn urls_are_parsed_with_their_defaults() {
     let target = |url: &str| Target::parse(url).map(|t| (t.secure, t.host, t.port, t.url));
     let some = |secure, host: &str, port, url: &str| Some((secure, host.to_owned(), port, url.to_owned()));
     assert_eq!(target("wss://a.example"), some(true, "a.example", 443, "wss://a.example/v1"));

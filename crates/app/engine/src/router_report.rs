@@ -1,16 +1,16 @@
-//! How the router was asked for a port, for people.
+//! What the router was asked for and how it answered, for the network report.
 
 use partyline_model::RouterCheck;
 use partyline_node::PeerMapping;
 use partyline_portmap::{Health, MethodState};
 
-/// Every way, with what came of it.
+/// Returns each port mapping protocol with its result.
 pub(crate) fn checks(states: &[MethodState]) -> Vec<RouterCheck> {
     states.iter().map(check).collect()
 }
 
-/// What it promises for single flows where it opens no port.
-pub(crate) fn promises(states: &[MethodState]) -> Vec<PeerMapping> {
+/// Returns what the router guarantees for single flows where it maps no port (PCP PEER, RFC 6887 section 12).
+pub(crate) fn peer_mappings(states: &[MethodState]) -> Vec<PeerMapping> {
     let flows = states.iter().flat_map(|state| &state.flows);
     flows
         .map(|flow| PeerMapping { remote: flow.remote, external: flow.external, lifetime: flow.lifetime })
@@ -27,7 +27,7 @@ fn check(state: &MethodState) -> RouterCheck {
     }
 }
 
-/// Why a way does not work, and what the router does instead.
+/// Explains why a protocol does not work, and what the router does instead.
 pub(crate) fn explain(state: &MethodState) -> Option<String> {
     let kept = state.flows.iter().map(|flow| {
         let seconds = flow.lifetime.as_secs();
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_router_that_opens_nothing_says_what_it_keeps() {
+    fn a_router_that_maps_no_port_is_reported_with_the_flows_it_keeps() {
         let (remote, external) = (([11, 0, 0, 9], 3478).into(), ([11, 0, 0, 1], 41_641).into());
         let lifetime = Duration::from_secs(600);
         let state = MethodState {
@@ -60,9 +60,9 @@ mod tests {
             flows: vec![Flow { remote, external, lifetime }],
         };
         let [check] = &checks(std::slice::from_ref(&state))[..] else { panic!("one check") };
-        let said = "the router refused: it opens no ports; but keeps the way to 11.0.0.9:3478 open for 600 s at a \
+        let expected = "the router refused: it opens no ports; but keeps the way to 11.0.0.9:3478 open for 600 s at a \
                     time, from 11.0.0.1:41641";
-        assert_eq!((check.works, check.problem.as_deref()), (false, Some(said)));
-        assert_eq!(promises(&[state]), [PeerMapping { remote, external, lifetime }]);
+        assert_eq!((check.works, check.problem.as_deref()), (false, Some(expected)));
+        assert_eq!(peer_mappings(&[state]), [PeerMapping { remote, external, lifetime }]);
     }
 }

@@ -1,6 +1,10 @@
 //! The socket of one address family.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -8,18 +12,20 @@ use tokio::{io::Interest, net::UdpSocket};
 
 use super::{Outgoing, RecvBatch};
 
-/// Asked of the kernel for each direction: 20 ms at a gigabit. It may give less.
-const BUFFER: usize = 4 << 20;
+/// The buffer asked of the kernel for each direction, in bytes: 20 ms at a gigabit. The kernel may give less.
+const BUFFER_SIZE: usize = 4 << 20;
 
+/// One UDP socket, with quinn-udp's batching where it works.
 #[derive(Debug)]
-pub(super) struct Half {
+pub(super) struct FamilySocket {
     socket: UdpSocket,
     /// `None` where quinn-udp does not work.
     state: Option<UdpSocketState>,
     port: u16,
+    gso_fallbacks: AtomicU64,
 }
 
-impl Half {
+impl FamilySocket {
     pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
@@ -33,11 +39,15 @@ impl Half {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))
             .inspect_err(|error| tracing::warn!(%error, "batched UDP is not available, sending plainly"))
             .ok();
-        Ok(Self { socket, state, port })
+        Ok(Self { socket, state, port, gso_fallbacks: AtomicU64::new(0) })
     }
 
     pub(super) const fn port(&self) -> u16 {
         self.port
+    }
+
+    pub(super) fn gso_fallbacks(&self) -> u64 {
+        self.gso_fallbacks.load(Ordering::Relaxed)
     }
 
     pub(super) async fn readable(&self) -> io::Result<()> {
@@ -67,7 +77,7 @@ impl Half {
     }
 
     pub(super) fn try_send(&self, outgoing: &Outgoing<'_>) -> io::Result<()> {
-        // Of a socket opened a moment ago the runtime does not know yet that it can send; the system does.
+        // The runtime does not know yet that a socket opened a moment ago can send; the system does.
         self.send_some(&mut { *outgoing }, Self::send_now)
     }
 
@@ -84,7 +94,11 @@ impl Half {
             match send(self, &Outgoing { bytes: now, ..*rest }) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
                 // The network adapter refused segmentation: once more, one by one.
-                Err(_) if most > self.segments_at_once() * rest.segment.max(1) => continue,
+                Err(error) if most > self.segments_at_once() * rest.segment.max(1) => {
+                    tracing::debug!(%error, "segmentation offload was refused; sending datagrams one by one");
+                    self.gso_fallbacks.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
                 Err(error) => result = Err(error),
                 Ok(()) => {}
             }
@@ -131,12 +145,13 @@ fn enlarge_buffers(socket: &Socket) {
             setsockopt,
             sockopt::{RcvBufForce, SndBufForce},
         };
-        let forced = setsockopt(socket, RcvBufForce, &BUFFER).and(setsockopt(socket, SndBufForce, &BUFFER));
+        let forced =
+            setsockopt(socket, RcvBufForce, &BUFFER_SIZE).and(setsockopt(socket, SndBufForce, &BUFFER_SIZE));
         if forced.is_ok() {
             return;
         }
     }
-    for result in [socket.set_recv_buffer_size(BUFFER), socket.set_send_buffer_size(BUFFER)] {
+    for result in [socket.set_recv_buffer_size(BUFFER_SIZE), socket.set_send_buffer_size(BUFFER_SIZE)] {
         if let Err(error) = result {
             tracing::debug!(%error, "the socket keeps its default buffer");
         }

@@ -1,4 +1,4 @@
-//! Tries a server or a relay for somebody who wants to know now, apart from the connections that carry parties.
+//! Tests a server or a relay for a user who waits for the result, apart from the connections that carry parties.
 
 use std::{
     io,
@@ -17,74 +17,77 @@ use rand::RngCore as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UdpSocket,
-    sync::oneshot,
     time::{sleep_until, timeout},
 };
 
-use crate::connections::server_error;
+use crate::{
+    answers::{self, Answer},
+    connections::connect_error,
+};
 
-/// How long a trial may take in all; names, addresses and handshakes have limits of their own within it.
-const PATIENCE: Duration = Duration::from_secs(15);
-const LARGEST: usize = 2048;
+/// How long a test may take altogether; lookups, connections and handshakes have shorter timeouts of their own.
+const TEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest TURN message that is read, in bytes.
+const MAX_MESSAGE: usize = 2048;
 
-/// Tries it, and answers with the round trip, or with what keeps it from being used and what to do.
-pub(crate) fn answer(
-    mut what: TestTarget,
-    settings: &Settings,
-    tls: TlsClient,
-    answer: oneshot::Sender<Result<Reply, AppError>>,
-) {
-    if let TestTarget::Relay { relay } = &mut what {
+/// Runs the test in a task of its own. It answers with the round trip, or with what keeps the server from being used
+/// and what to do about it.
+pub(crate) fn spawn(mut target: TestTarget, settings: &Settings, tls: TlsClient, answer: Answer) {
+    if let TestTarget::Relay { relay } = &mut target {
         settings.fill_in_password(relay);
     }
-    // Whoever asked may have given up.
-    tokio::spawn(async move { answer.send(run(what, tls).await) });
+    tokio::spawn(async move { answers::send(answer, run(target, tls).await) });
 }
 
-async fn run(what: TestTarget, tls: TlsClient) -> Result<Reply, AppError> {
-    let trial = async {
-        match &what {
-            TestTarget::Server { url } => server(url, &tls).await,
-            TestTarget::Relay { relay } => self::relay(relay, &tls).await,
+async fn run(target: TestTarget, tls: TlsClient) -> Result<Reply, AppError> {
+    let test = async {
+        match &target {
+            TestTarget::Server { url } => test_server(url, &tls).await,
+            TestTarget::Relay { relay } => test_relay(relay, &tls).await,
         }
     };
-    let rtt = timeout(PATIENCE, trial).await.unwrap_or_else(|_| Err(silent(name(&what))))?;
-    Ok(Reply::Pong(PingSample { rtt_ms: rtt.as_secs_f32() * 1000.0 }))
+    let name = name(&target);
+    let result = timeout(TEST_TIMEOUT, test).await.unwrap_or_else(|_| Err(silent(name)));
+    match &result {
+        Ok(rtt) => tracing::debug!(server = name, rtt_ms = rtt.as_millis(), "the tested server works"),
+        Err(error) => tracing::debug!(server = name, reason = %error, "the tested server cannot be used"),
+    }
+    Ok(Reply::Pong(PingSample { rtt_ms: result?.as_secs_f32() * 1000.0 }))
 }
 
-fn name(what: &TestTarget) -> &str {
-    match what {
+fn name(target: &TestTarget) -> &str {
+    match target {
         TestTarget::Server { url } => url,
         TestTarget::Relay { relay } => &relay.url,
     }
 }
 
-async fn server(url: &str, tls: &TlsClient) -> Result<Duration, AppError> {
-    let mut socket = partyline_net::connect_ws(url, tls).await.map_err(|error| server_error(url, &error))?;
-    let said = hear(&mut socket, url).await?;
-    if !matches!(said, ServerFrame::Welcome { version: VERSION, .. }) {
+async fn test_server(url: &str, tls: &TlsClient) -> Result<Duration, AppError> {
+    let mut socket = partyline_net::connect_ws(url, tls).await.map_err(|error| connect_error(url, &error))?;
+    let first = receive_frame(&mut socket, url).await?;
+    if !matches!(first, ServerFrame::Welcome { version: VERSION, .. }) {
         return Err(AppError::new(
             ErrorCode::VersionMismatch,
             format!("The server {url} is another version of Partyline's."),
             "Update Partyline, or ask the server's operator to.",
         ));
     }
-    let asked = Instant::now();
-    let question = ClientFrame::Time { echo: 1 }.encode().map_err(|error| lost(url, &error))?;
-    socket.send(question).await.map_err(|error| lost(url, &error))?;
-    while !matches!(hear(&mut socket, url).await?, ServerFrame::TimeReply { .. }) {}
-    let rtt = asked.elapsed();
+    let sent = Instant::now();
+    let request = ClientFrame::Time { echo: 1 }.encode().map_err(|error| lost(url, &error))?;
+    socket.send(request).await.map_err(|error| lost(url, &error))?;
+    while !matches!(receive_frame(&mut socket, url).await?, ServerFrame::TimeReply { .. }) {}
+    let rtt = sent.elapsed();
     socket.close().await;
     Ok(rtt)
 }
 
-async fn hear(socket: &mut WebSocket, url: &str) -> Result<ServerFrame, AppError> {
+async fn receive_frame(socket: &mut WebSocket, url: &str) -> Result<ServerFrame, AppError> {
     let frame = socket.next().await.ok_or_else(|| lost(url, &"it hung up"))?;
     let frame = frame.map_err(|error| lost(url, &error))?;
     ServerFrame::decode(&frame).map_err(|_| lost(url, &"it is no Partyline server"))
 }
 
-async fn relay(relay: &RelaySetting, tls: &TlsClient) -> Result<Duration, AppError> {
+async fn test_relay(relay: &RelaySetting, tls: &TlsClient) -> Result<Duration, AppError> {
     let url = TurnUrl::parse(&relay.url).ok_or_else(|| no_address(&relay.url))?;
     let found = tokio::net::lookup_host((url.host.as_str(), url.port)).await;
     let address = found.ok().and_then(|mut found| found.next()).ok_or_else(|| unknown(&url.host))?;
@@ -96,42 +99,42 @@ async fn relay(relay: &RelaySetting, tls: &TlsClient) -> Result<Duration, AppErr
         username: relay.username.clone(),
         password: relay.password.clone(),
     };
-    let mut way = Way::open(&url, address, tls).await?;
+    let mut transport = Transport::open(&url, address, tls).await?;
     let mut seed = [0; 32];
     rand::rngs::OsRng.fill_bytes(&mut seed);
-    let mut trial = AllocationTest::new(Instant::now(), server, seed);
-    let end = loop {
-        while let Some(bytes) = trial.poll_transmit() {
-            way.send(&bytes).await.map_err(|_| silent(&relay.url))?;
+    let mut test = AllocationTest::new(Instant::now(), server, seed);
+    let outcome = loop {
+        while let Some(bytes) = test.poll_transmit() {
+            transport.send(&bytes).await.map_err(|_| silent(&relay.url))?;
         }
-        if let Some(end) = trial.outcome() {
-            break end;
+        if let Some(outcome) = test.outcome() {
+            break outcome;
         }
-        let deadline = trial.poll_timeout().unwrap_or_else(|| Instant::now() + PATIENCE);
+        let deadline = test.poll_timeout().unwrap_or_else(|| Instant::now() + TEST_TIMEOUT);
         tokio::select! {
-            message = way.receive() => {
+            message = transport.receive() => {
                 let message = message.map_err(|_| silent(&relay.url))?;
-                trial.handle_message(Instant::now(), &message);
+                test.handle_message(Instant::now(), &message);
             }
-            () = sleep_until(deadline.into()) => trial.handle_timeout(Instant::now()),
+            () = sleep_until(deadline.into()) => test.handle_timeout(Instant::now()),
         }
     };
-    match end {
+    match outcome {
         AllocationOutcome::Allocated(rtt) => Ok(rtt),
         AllocationOutcome::NoResponse => Err(silent(&relay.url)),
         AllocationOutcome::Refused(code) => Err(refused(&relay.url, code)),
     }
 }
 
-/// A socket or stream to a relay.
-enum Way {
+/// A UDP socket or a stream to a relay.
+enum Transport {
     Udp(UdpSocket),
     Stream(Box<dyn Stream>, Deframer),
 }
 
-impl Way {
+impl Transport {
     async fn open(url: &TurnUrl, address: SocketAddr, tls: &TlsClient) -> Result<Self, AppError> {
-        let failed = |error| server_error(&url.host, &error);
+        let failed = |error| connect_error(&url.host, &error);
         Ok(match url.transport {
             RelayTransport::Udp => {
                 let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
@@ -157,9 +160,9 @@ impl Way {
         }
     }
 
-    /// The next message; may be dropped and called again without loss.
+    /// Receives the next message. Cancel-safe: nothing is lost if the future is dropped.
     async fn receive(&mut self) -> io::Result<Vec<u8>> {
-        let mut buffer = vec![0; LARGEST];
+        let mut buffer = vec![0; MAX_MESSAGE];
         match self {
             Self::Udp(socket) => {
                 let length = socket.recv(&mut buffer).await?;
@@ -219,4 +222,53 @@ fn refused(url: &str, code: u16) -> AppError {
         _ => ("refused to relay", "Ask its operator whether you may use it."),
     };
     AppError::new(ErrorCode::ServerUnreachable, format!("{url} {what} ({code})."), hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use partyline_net::Roots;
+
+    use super::*;
+
+    async fn relay(url: String) -> AppError {
+        let relay = RelaySetting { url, username: "user".into(), password: "secret".into() };
+        run(TestTarget::Relay { relay }, TlsClient::new(&Roots::default()).unwrap()).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_none_is_invalid_input() {
+        let error = relay("http://relay.example".into()).await;
+        assert_eq!(error.code, ErrorCode::InvalidInput);
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_refuses_the_credentials_is_told_from_a_dead_one() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("turn:{}", server.local_addr().unwrap());
+        let refuse = async {
+            let mut request = [0; MAX_MESSAGE];
+            let (_, from) = server.recv_from(&mut request).await.unwrap();
+            // An Allocate error response (RFC 8489 section 6.3.4) with ERROR-CODE 508 Insufficient Capacity.
+            let mut response = vec![0x01, 0x13, 0, 8];
+            response.extend_from_slice(&request[4..20]);
+            response.extend_from_slice(&[0, 9, 0, 4, 0, 0, 5, 8]);
+            server.send_to(&response, from).await.unwrap();
+        };
+        let (error, ()) = tokio::join!(relay(url), refuse);
+        assert_eq!(error.code, ErrorCode::ServerUnreachable);
+        assert!(error.message.ends_with("has no room at the moment (508)."), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_running_is_unreachable() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let tls = TlsClient::new(&Roots::default()).unwrap();
+        let error = run(TestTarget::Server { url }, tls).await.unwrap_err();
+        assert_eq!(
+            (error.code, error.hint.as_str()),
+            (ErrorCode::ServerUnreachable, "The server may not be running.")
+        );
+    }
 }

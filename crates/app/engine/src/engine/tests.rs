@@ -1,0 +1,202 @@
+//! Whole engines on loopback: real sockets and files, devices without packets, and a network that never changes.
+
+use std::{net::UdpSocket, path::Path, time::Duration};
+
+use partyline_model::{
+    ErrorCode, InvitePreview, MemberView, PartyId, PartyPhase, PathKind, RelaySetting, TestTarget,
+};
+use partyline_platform::LocalAddress;
+use tokio::{task::JoinHandle, time::timeout};
+
+use super::*;
+
+/// Longer than anything here takes; only a defect reaches it.
+const DEADLOCK: Duration = Duration::from_secs(60);
+
+fn settings(port: u16) -> Settings {
+    // Nothing may leave the computer: no router is asked, no server measures the NAT.
+    Settings {
+        display_name: "Anna".to_owned(),
+        port_mapping: false,
+        nat_detection: false,
+        port,
+        ..Settings::default()
+    }
+}
+
+async fn start(state: &Path, port: u16) -> Result<RunningEngine, AppError> {
+    let options = EngineOptions {
+        state_dir: state.to_owned(),
+        runtime_dir: state.to_owned(),
+        settings: settings(port),
+        extra_ca: None,
+    };
+    let loopback = LocalAddress {
+        interface: "lo".to_owned(),
+        index: Some(1),
+        address: [127, 0, 0, 1].into(),
+        prefix: 8,
+        point_to_point: false,
+    };
+    let network = NetworkState { addresses: vec![loopback], gateways: Vec::new() };
+    let environment = Environment { devices: DeviceSource::Idle, network: NetworkSource::Fixed(network) };
+    Engine::start_in(options, environment).await
+}
+
+async fn create(controller: &Controller) -> (PartyId, String) {
+    let command = Command::Create {
+        name: "Friday".to_owned(),
+        display_name: String::new(),
+        servers: Vec::new(),
+        range: None,
+    };
+    match controller.request(command).await.expect("a party") {
+        Reply::Created { party, link } => (party, link),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until a snapshot satisfies the condition, and returns it.
+async fn wait_for(controller: &Controller, condition: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
+    let mut snapshots = controller.snapshots();
+    let seen = timeout(DEADLOCK, snapshots.wait_for(|snapshot| condition(snapshot))).await;
+    seen.expect("in time").expect("a running engine").clone()
+}
+
+async fn stop(engine: RunningEngine) {
+    assert_eq!(engine.controller.request(Command::Stop).await, Ok(Reply::Done));
+    ended(engine.join).await;
+}
+
+async fn ended(join: JoinHandle<Result<(), AppError>>) {
+    timeout(DEADLOCK, join).await.expect("in time").expect("no panic").expect("a clean end");
+}
+
+fn others(snapshot: &Snapshot) -> impl Iterator<Item = &MemberView> {
+    snapshot.parties.iter().flat_map(|party| &party.members).filter(|member| !member.me)
+}
+
+#[tokio::test]
+async fn two_engines_find_each_other_by_beacon_and_connect() {
+    let (anna_state, ben_state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let anna = start(anna_state.path(), 0).await.unwrap();
+    let ben = start(ben_state.path(), 0).await.unwrap();
+    let (party, link) = create(&anna.controller).await;
+    let preview = ben.controller.request(Command::Preview { link: link.clone() }).await.unwrap();
+    assert!(matches!(preview, Reply::Preview(InvitePreview { party: found, .. }) if found == party));
+    let joined = ben.controller.request(Command::Join { link, display_name: "Ben".to_owned() }).await;
+    assert_eq!(joined, Ok(Reply::Joined { party }));
+    let connected = |snapshot: &Snapshot| {
+        others(snapshot).any(|member| member.path.as_ref().is_some_and(|path| path.kind == PathKind::Lan))
+    };
+    let snapshot = wait_for(&anna.controller, connected).await;
+    wait_for(&ben.controller, connected).await;
+    let member = others(&snapshot).next().unwrap();
+    assert_eq!((member.name.as_str(), member.online), ("Ben", true));
+    let pong = anna.controller.request(Command::Ping { party, member: member.id }).await;
+    assert!(matches!(pong, Ok(Reply::Pong(_))), "{pong:?}");
+    let metrics = anna.controller.request(EngineCommand::Metrics).await;
+    let Ok(Reply::Metrics { text }) = metrics else { panic!("{metrics:?}") };
+    for line in [
+        r#"partyline_path_attempts_total{method="lan",outcome="worked"}"#,
+        "partyline_udp_sockets 1",
+        "partyline_tunnel_sessions",
+        r#"partyline_node_state_writes_total{outcome="written"}"#,
+    ] {
+        assert!(text.contains(line), "{line} is missing in:\n{text}");
+    }
+    stop(ben).await;
+    stop(anna).await;
+}
+
+#[tokio::test]
+async fn parties_survive_a_restart() {
+    let state = tempfile::tempdir().unwrap();
+    let engine = start(state.path(), 0).await.unwrap();
+    let (party, _) = create(&engine.controller).await;
+    stop(engine).await;
+    let engine = start(state.path(), 0).await.unwrap();
+    let up = |snapshot: &Snapshot| snapshot.parties.iter().any(|view| view.phase == PartyPhase::Up);
+    let snapshot = wait_for(&engine.controller, up).await;
+    assert_eq!(snapshot.parties[0].id, party);
+    assert_eq!(snapshot.parties[0].interface.as_deref(), Some("idle"));
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn a_party_that_cannot_be_saved_is_not_created() {
+    let state = tempfile::tempdir().unwrap();
+    let engine = start(state.path(), 0).await.unwrap();
+    std::fs::remove_dir_all(state.path()).unwrap();
+    let command = Command::Create {
+        name: "Friday".to_owned(),
+        display_name: String::new(),
+        servers: Vec::new(),
+        range: None,
+    };
+    let error = engine.controller.request(command).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Storage);
+    wait_for(&engine.controller, |snapshot| snapshot.parties.is_empty()).await;
+    let doctor = engine.controller.request(Command::Doctor).await;
+    let Ok(Reply::Doctor(findings)) = doctor else { panic!("{doctor:?}") };
+    let disk = findings.iter().find(|finding| finding.what == "Disk").unwrap();
+    assert_eq!(disk.verdict, partyline_model::Verdict::Bad);
+    std::fs::create_dir(state.path()).unwrap();
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn state_of_another_version_is_refused_and_left_as_it_is() {
+    let state = tempfile::tempdir().unwrap();
+    let file = state.path().join("state.json");
+    std::fs::write(&file, b"not a state").unwrap();
+    let error = start(state.path(), 0).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Storage);
+    assert_eq!(std::fs::read(&file).unwrap(), b"not a state");
+}
+
+#[tokio::test]
+async fn the_main_socket_moves_to_a_free_port_and_keeps_its_own_if_that_is_taken() {
+    let state = tempfile::tempdir().unwrap();
+    let engine = start(state.path(), 0).await.unwrap();
+    let before = wait_for(&engine.controller, |snapshot| snapshot.network.port != 0).await.network.port;
+    let taken = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let configure = |port| Command::Configure { settings: Box::new(settings(port)) };
+    let error = engine.controller.request(configure(port)).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Device);
+    wait_for(&engine.controller, |snapshot| snapshot.network.port == before).await;
+    drop(taken);
+    assert_eq!(engine.controller.request(configure(port)).await, Ok(Reply::Done));
+    wait_for(&engine.controller, |snapshot| snapshot.network.port == port).await;
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn settings_out_of_range_are_refused() {
+    let state = tempfile::tempdir().unwrap();
+    let engine = start(state.path(), 0).await.unwrap();
+    let settings = Box::new(Settings { mtu: 100, ..settings(0) });
+    let error = engine.controller.request(Command::Configure { settings }).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::InvalidInput);
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn the_engine_answers_server_tests_itself() {
+    let state = tempfile::tempdir().unwrap();
+    let engine = start(state.path(), 0).await.unwrap();
+    let relay = RelaySetting { url: "no relay".into(), username: String::new(), password: String::new() };
+    let target = TestTarget::Relay { relay };
+    let error = engine.controller.request(EngineCommand::TestServer { target }).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::InvalidInput);
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn an_engine_without_controllers_stops() {
+    let state = tempfile::tempdir().unwrap();
+    let RunningEngine { controller, join } = start(state.path(), 0).await.unwrap();
+    drop(controller);
+    ended(join).await;
+}

@@ -1,0 +1,404 @@
+//! Everything the engine exports through the `metrics` crate.
+//!
+//! Names, labels and meanings are listed once, in [`METRICS`]; `docs/metrics.md` has the same table for people, and a
+//! test compares the two. Counters that the parts keep themselves are copied here every ten seconds and whenever
+//! the metrics are asked for.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use metrics::Unit;
+use partyline_model::{DeviceId, MemberView, Method, PartyPhase, PathKind, Snapshot};
+use partyline_node::{ServerId, ServerInput};
+use partyline_portmap::{Health, MethodState, Protocol};
+use partyline_telemetry::Metrics;
+
+use crate::sockets::Sockets;
+
+/// The longest time between two exports of what the parts count.
+const EXPORT_INTERVAL: Duration = Duration::from_secs(10);
+/// Members that are told apart in labels; the others are counted together as `other`.
+const MAX_PEER_LABELS: usize = 64;
+
+/// How a metric is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// One exported metric.
+#[derive(Debug)]
+pub(crate) struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub unit: Unit,
+    /// The names of its labels, in the order in which values are given.
+    pub labels: &'static [&'static str],
+    pub meaning: &'static str,
+}
+
+macro_rules! metrics {
+    ($($constant:ident: $kind:ident $name:literal $unit:ident [$($label:literal),*] $meaning:literal;)*) => {
+        $(pub(crate) const $constant: Metric = Metric {
+            name: $name,
+            kind: Kind::$kind,
+            unit: Unit::$unit,
+            labels: &[$($label),*],
+            meaning: $meaning,
+        };)*
+        /// Every metric of the engine.
+        pub(crate) const METRICS: &[&Metric] = &[$(&$constant),*];
+    };
+}
+
+metrics! {
+    PATH_ATTEMPTS: Counter "partyline_path_attempts_total" Count ["method", "outcome"]
+        "Attempts to reach a member, by method; outcome is worked or no_answer.";
+    PATH_ATTEMPT_SECONDS: Histogram "partyline_path_attempt_seconds" Seconds ["method", "outcome"]
+        "Time from the start of an attempt until its path worked or was given up.";
+    PATH_PEERS: Gauge "partyline_path_peers" Count ["method"]
+        "Members with a path in use, by the kind of path.";
+    TUNNEL_PEER_DROPS: Counter "partyline_tunnel_peer_drops_total" Count ["peer"]
+        "Packets from and to a member that were dropped; the first 64 members by short id, the rest as other.";
+    TUNNEL_SESSIONS: Gauge "partyline_tunnel_sessions" Count []
+        "WireGuard sessions whose keys are agreed on.";
+    TUNNEL_DEVICE_FAILURES: Counter "partyline_tunnel_device_failures_total" Count []
+        "Network devices that could not be made or were lost; each is tried again.";
+    UDP_DATAGRAMS: Counter "partyline_udp_datagrams_total" Count ["direction"]
+        "Datagrams sent and received on all UDP sockets; direction is sent or received.";
+    UDP_BYTES: Counter "partyline_udp_bytes_total" Bytes ["direction"]
+        "UDP payload bytes sent and received on all UDP sockets.";
+    UDP_DROPS: Counter "partyline_udp_drops_total" Count ["reason"]
+        "Bursts that a UDP socket could not send; too_big is EMSGSIZE, busy a full buffer.";
+    UDP_RECEIVE_ERRORS: Counter "partyline_udp_receive_errors_total" Count []
+        "Transient errors on receiving, such as an ICMP report about an earlier datagram.";
+    UDP_GSO_FALLBACKS: Counter "partyline_udp_gso_fallbacks_total" Count []
+        "Times a network adapter refused segmentation offload (GSO), so that datagrams were sent one by one.";
+    UDP_SOCKETS: Gauge "partyline_udp_sockets" Count []
+        "Open UDP sockets: the main one, and those for punching, probing and second ports.";
+    RELAY_STREAMS: Counter "partyline_relay_streams_total" Count ["transport", "outcome"]
+        "Streams to relays over tcp or tls; outcome is opened, failed or closed.";
+    RELAY_STREAM_DROPS: Counter "partyline_relay_stream_drops_total" Count []
+        "Messages dropped because a stream to a relay did not keep up.";
+    RELAY_LOOKUPS: Counter "partyline_relay_lookups_total" Count ["outcome"]
+        "Name lookups for relays and STUN servers; outcome is found or failed.";
+    RENDEZVOUS_CONNECTIONS: Counter "partyline_rendezvous_connections_total" Count ["outcome"]
+        "Connections to rendezvous servers; outcome is opened, failed or lost.";
+    RENDEZVOUS_FRAMES: Counter "partyline_rendezvous_frames_total" Count ["direction"]
+        "Frames exchanged with rendezvous servers; direction is sent or received.";
+    RENDEZVOUS_SERVERS: Gauge "partyline_rendezvous_servers" Count []
+        "Rendezvous servers connected to.";
+    PORTMAP_RESULTS: Counter "partyline_portmap_results_total" Count ["protocol", "outcome"]
+        "Results of asking the router for a port, by protocol; outcome is mapped or failed.";
+    PORTMAP_CIRCUIT_OPEN: Gauge "partyline_portmap_circuit_open" Count ["protocol"]
+        "1 while a protocol's circuit breaker is open: it failed three times in a row and is tried rarely.";
+    PORTMAP_MAPPED: Gauge "partyline_portmap_mapped" Count ["protocol"]
+        "1 while the protocol holds a port mapping.";
+    NETCHECK_RUNS: Counter "partyline_netcheck_runs_total" Count []
+        "Network checks that ended.";
+    NETCHECK_SECONDS: Histogram "partyline_netcheck_seconds" Seconds []
+        "Duration of a network check.";
+    NETCHECK_DATAGRAMS: Counter "partyline_netcheck_datagrams_total" Count []
+        "Datagrams that network checks sent.";
+    PARTY_ACTIVE: Gauge "partyline_party_active" Count []
+        "Parties that are switched on and have an address.";
+    PARTY_MEMBERS: Gauge "partyline_party_members" Count []
+        "Other members of all parties, each device once per party.";
+    PARTY_MEMBERS_ONLINE: Gauge "partyline_party_members_online" Count []
+        "Other members that are online, each device once per party.";
+    NODE_STATE_WRITES: Counter "partyline_node_state_writes_total" Count ["outcome"]
+        "Writes of the state file; outcome is written or failed.";
+}
+
+/// Increments a counter by 1; one label value for each of its labels.
+pub(crate) fn increment(metric: &'static Metric, values: &[&'static str]) {
+    metrics::counter!(metric.name, &labels(metric, values)).increment(1);
+}
+
+fn set_counter(metric: &'static Metric, values: &[&str], value: u64) {
+    metrics::counter!(metric.name, &labels(metric, values)).absolute(value);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "gauges count far below 2^53")]
+fn set_gauge(metric: &'static Metric, values: &[&str], value: usize) {
+    metrics::gauge!(metric.name, &labels(metric, values)).set(value as f64);
+}
+
+fn record(metric: &'static Metric, values: &[&str], span: Duration) {
+    metrics::histogram!(metric.name, &labels(metric, values)).record(span.as_secs_f64());
+}
+
+fn labels(metric: &'static Metric, values: &[&str]) -> Vec<(&'static str, String)> {
+    debug_assert_eq!(metric.labels.len(), values.len(), "{}", metric.name);
+    metric.labels.iter().zip(values).map(|(label, value)| (*label, (*value).to_owned())).collect()
+}
+
+/// The registry, and what is needed to turn states into counts.
+pub(crate) struct EngineMetrics {
+    registry: Metrics,
+    exported_at: Option<Instant>,
+    connected: BTreeSet<ServerId>,
+    port_mapping: BTreeMap<Protocol, (bool, u32)>,
+    measured_at: Option<u32>,
+}
+
+impl EngineMetrics {
+    /// Installs the process's registry and describes every metric in it.
+    pub(crate) fn install() -> Self {
+        let registry = Metrics::install();
+        for Metric { name, kind, unit, meaning, .. } in METRICS {
+            match kind {
+                Kind::Counter => metrics::describe_counter!(*name, *unit, *meaning),
+                Kind::Gauge => metrics::describe_gauge!(*name, *unit, *meaning),
+                Kind::Histogram => metrics::describe_histogram!(*name, *unit, *meaning),
+            }
+        }
+        Self {
+            registry,
+            exported_at: None,
+            connected: BTreeSet::new(),
+            port_mapping: BTreeMap::new(),
+            measured_at: None,
+        }
+    }
+
+    /// Returns everything in the Prometheus text format.
+    pub(crate) fn render(&self) -> String {
+        self.registry.render()
+    }
+
+    /// Counts one attempt to reach a member and how long it took to succeed or fail.
+    pub(crate) fn on_path_attempt(&self, method: Method, worked: bool, took: Duration) {
+        let outcome = if worked { "worked" } else { "no_answer" };
+        tracing::debug!(method = method.name(), outcome, after_ms = took.as_millis(), "path attempt ended");
+        increment(&PATH_ATTEMPTS, &[method.name(), outcome]);
+        record(&PATH_ATTEMPT_SECONDS, &[method.name(), outcome], took);
+        // Without upkeep, histograms grow with each record as long as nobody renders them.
+        self.registry.run_upkeep();
+    }
+
+    /// Counts what happened to a connection to a rendezvous server.
+    pub(crate) fn on_rendezvous(&mut self, id: ServerId, input: &ServerInput) {
+        match input {
+            ServerInput::Opened => {
+                self.connected.insert(id);
+                increment(&RENDEZVOUS_CONNECTIONS, &["opened"]);
+            }
+            ServerInput::Frame(_) => increment(&RENDEZVOUS_FRAMES, &["received"]),
+            ServerInput::Closed(problem) => {
+                let was_open = self.connected.remove(&id);
+                match (was_open, problem) {
+                    (true, Some(_)) => increment(&RENDEZVOUS_CONNECTIONS, &["lost"]),
+                    (false, Some(_)) => increment(&RENDEZVOUS_CONNECTIONS, &["failed"]),
+                    // Closed by the engine.
+                    (_, None) => {}
+                }
+            }
+        }
+    }
+
+    /// True if the parts' own counters have not been exported for a while.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.exported_at.is_none_or(|at| now.saturating_duration_since(at) >= EXPORT_INTERVAL)
+    }
+
+    /// Copies the counters and states of all parts into the registry.
+    pub(crate) fn export(
+        &mut self,
+        now: Instant,
+        snapshot: &Snapshot,
+        sockets: &Sockets,
+        port_mapping: &[MethodState],
+    ) {
+        self.exported_at = Some(now);
+        export_parties(snapshot);
+        export_sockets(sockets);
+        set_gauge(&RENDEZVOUS_SERVERS, &[], self.connected.len());
+        self.export_port_mapping(port_mapping);
+        self.export_netcheck(snapshot);
+    }
+
+    fn export_port_mapping(&mut self, states: &[MethodState]) {
+        for state in states {
+            let protocol = protocol_name(state.method);
+            let mapped = state.health == Health::Works;
+            let before = self.port_mapping.insert(state.method, (mapped, state.failures));
+            let (was_mapped, failures) = before.unwrap_or_default();
+            if mapped && !was_mapped {
+                increment(&PORTMAP_RESULTS, &[protocol, "mapped"]);
+            }
+            // Failures in a row start from 0 after a success.
+            let fresh = if state.failures >= failures { state.failures - failures } else { state.failures };
+            for _ in 0..fresh {
+                increment(&PORTMAP_RESULTS, &[protocol, "failed"]);
+            }
+            set_gauge(&PORTMAP_CIRCUIT_OPEN, &[protocol], usize::from(state.health == Health::Broken));
+            set_gauge(&PORTMAP_MAPPED, &[protocol], usize::from(mapped));
+        }
+    }
+
+    fn export_netcheck(&mut self, snapshot: &Snapshot) {
+        let report = &snapshot.network.report;
+        // A profile recalled from an earlier visit has a date, but was not measured by this run.
+        if report.running || report.took_ms == 0 || report.measured_at == self.measured_at {
+            return;
+        }
+        self.measured_at = report.measured_at;
+        increment(&NETCHECK_RUNS, &[]);
+        record(&NETCHECK_SECONDS, &[], Duration::from_millis(report.took_ms.into()));
+        metrics::counter!(NETCHECK_DATAGRAMS.name).increment(report.packets.into());
+    }
+}
+
+fn export_parties(snapshot: &Snapshot) {
+    let active = snapshot.parties.iter().filter(|party| party.phase == PartyPhase::Up).count();
+    set_gauge(&PARTY_ACTIVE, &[], active);
+    let others: Vec<_> =
+        snapshot.parties.iter().flat_map(|party| &party.members).filter(|member| !member.me).collect();
+    set_gauge(&PARTY_MEMBERS, &[], others.len());
+    set_gauge(&PARTY_MEMBERS_ONLINE, &[], others.iter().filter(|member| member.online).count());
+    let has_keys =
+        |member: &&&MemberView| member.path.as_ref().is_some_and(|path| path.handshake_s.is_some());
+    set_gauge(&TUNNEL_SESSIONS, &[], others.iter().filter(has_keys).count());
+    export_peer_drops(&others);
+    for (kind, method) in PATH_KINDS {
+        let uses = |path: &partyline_model::PathView| path.kind == kind;
+        let peers = others.iter().filter(|member| member.path.as_ref().is_some_and(uses)).count();
+        set_gauge(&PATH_PEERS, &[method], peers);
+    }
+}
+
+/// Exports the drops of each member. A member of several parties counts once with the sum.
+fn export_peer_drops(members: &[&MemberView]) {
+    let mut drops: BTreeMap<DeviceId, u64> = BTreeMap::new();
+    for member in members {
+        *drops.entry(member.id).or_default() += u64::from(member.traffic.dropped);
+    }
+    for (peer, count) in drops.iter().take(MAX_PEER_LABELS) {
+        set_counter(&TUNNEL_PEER_DROPS, &[&peer.short().to_string()], *count);
+    }
+    set_counter(&TUNNEL_PEER_DROPS, &["other"], drops.values().skip(MAX_PEER_LABELS).sum());
+}
+
+fn export_sockets(sockets: &Sockets) {
+    let counters = sockets.counters();
+    for (direction, datagrams, bytes) in [
+        ("sent", counters.sent_datagrams, counters.sent_bytes),
+        ("received", counters.received_datagrams, counters.received_bytes),
+    ] {
+        set_counter(&UDP_DATAGRAMS, &[direction], datagrams);
+        set_counter(&UDP_BYTES, &[direction], bytes);
+    }
+    counters.drops.each().for_each(|(reason, count)| set_counter(&UDP_DROPS, &[reason], count));
+    set_counter(&UDP_RECEIVE_ERRORS, &[], counters.receive_errors);
+    set_counter(&UDP_GSO_FALLBACKS, &[], counters.gso_fallbacks);
+    set_gauge(&UDP_SOCKETS, &[], sockets.count());
+}
+
+/// Kinds of paths, with the label that stands for each.
+const PATH_KINDS: [(PathKind, &str); 6] = [
+    (PathKind::Lan, "lan"),
+    (PathKind::DirectV6, "ipv6"),
+    (PathKind::Mapped, "mapped"),
+    (PathKind::Direct, "direct"),
+    (PathKind::MemberRelay, "member_relay"),
+    (PathKind::Relay, "relay"),
+];
+
+const fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Pcp => "pcp",
+        Protocol::NatPmp => "nat_pmp",
+        Protocol::Upnp => "upnp",
+        Protocol::PcpV6 => "pcp_ipv6",
+        Protocol::Pinhole => "upnp_pinhole",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = include_str!("../../../../docs/metrics.md");
+
+    /// The rows of the engine's tables in the document: name, type, unit, labels, meaning.
+    fn documented() -> Vec<Vec<String>> {
+        let engine = DOCUMENT.split("\n## Server").next().unwrap_or_default();
+        let rows = engine.lines().filter(|line| line.starts_with("| `partyline_"));
+        rows.map(|row| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect())
+            .collect()
+    }
+
+    fn row(metric: &Metric) -> Vec<String> {
+        let kind = format!("{:?}", metric.kind).to_lowercase();
+        let unit = if metric.unit == Unit::Count { "" } else { metric.unit.as_str() };
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let name = format!("`{}`", metric.name);
+        vec![name, kind, unit.to_owned(), labels.join(", "), metric.meaning.to_owned()]
+    }
+
+    #[test]
+    fn every_metric_is_documented_as_it_is_exported_and_no_other() {
+        let (exported, documented): (BTreeSet<_>, BTreeSet<_>) =
+            (METRICS.iter().map(|metric| row(metric)).collect(), documented().into_iter().collect());
+        let missing: Vec<_> =
+            exported.difference(&documented).map(|row| format!("| {} |", row.join(" | "))).collect();
+        let surplus: Vec<_> = documented.difference(&exported).collect();
+        assert!(
+            missing.is_empty() && surplus.is_empty(),
+            "missing:\n{}\nsurplus: {surplus:?}",
+            missing.join("\n")
+        );
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        const AREAS: [&str; 9] =
+            ["path", "tunnel", "udp", "relay", "rendezvous", "portmap", "netcheck", "party", "node"];
+        let names: BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), METRICS.len(), "a name occurs twice");
+        for metric in METRICS {
+            let rest = metric.name.strip_prefix("partyline_").expect("the prefix");
+            assert!(AREAS.iter().any(|area| rest.starts_with(&format!("{area}_"))), "{rest}");
+            let (total, seconds) = (rest.ends_with("_total"), rest.ends_with("_seconds"));
+            assert_eq!(total, metric.kind == Kind::Counter, "{rest}");
+            assert_eq!(seconds, metric.kind == Kind::Histogram, "{rest}");
+            assert!(metric.meaning.ends_with('.'), "{rest}");
+        }
+    }
+
+    #[test]
+    fn port_mapping_failures_are_counted_once_each() {
+        let mut metrics = EngineMetrics::install();
+        let state = |health, failures| MethodState {
+            method: Protocol::Pinhole,
+            health,
+            failures,
+            problem: None,
+            pause: None,
+            flows: Vec::new(),
+        };
+        for (health, failures) in [
+            (Health::Trying, 0),
+            (Health::Fails, 2),
+            (Health::Fails, 2),
+            (Health::Broken, 3),
+            (Health::Works, 0),
+        ] {
+            metrics.export_port_mapping(&[state(health, failures)]);
+        }
+        metrics.export_port_mapping(&[state(Health::Fails, 1)]);
+        let text = metrics.render();
+        let of = |outcome: &str, count: u32| {
+            format!(
+                r#"partyline_portmap_results_total{{protocol="upnp_pinhole",outcome="{outcome}"}} {count}"#
+            )
+        };
+        assert!(text.contains(&of("failed", 4)) && text.contains(&of("mapped", 1)), "{text}");
+        assert!(text.contains(r#"partyline_portmap_circuit_open{protocol="upnp_pinhole"} 0"#), "{text}");
+    }
+}

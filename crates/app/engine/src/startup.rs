@@ -1,0 +1,48 @@
+//! What an engine opens before its loop starts.
+
+use partyline_model::{AppError, ErrorCode, Now};
+use partyline_net::{Roots, TlsClient, UdpEndpoint};
+use partyline_node::{Config, NetcheckConfig, Node, PathsConfig};
+use rand::RngCore as _;
+
+use crate::{options::EngineOptions, store::Store};
+
+/// Probe sockets that a network check opens.
+const PROBE_SOCKETS: u8 = 7;
+
+/// Opens the main UDP socket; port 0 lets the system choose.
+pub(crate) fn bind(port: u16) -> Result<UdpEndpoint, AppError> {
+    UdpEndpoint::bind(port).map_err(|error| {
+        AppError::new(ErrorCode::Device, error.to_string(), "Stop the other program or change the port.")
+    })
+}
+
+/// Reads the certificates that TLS connections trust.
+pub(crate) fn tls(options: &EngineOptions) -> Result<TlsClient, AppError> {
+    TlsClient::new(&Roots { extra_ca: options.extra_ca.clone() }).map_err(|error| {
+        AppError::new(
+            ErrorCode::ServerCertificate,
+            error.to_string(),
+            "Correct the path of the extra certificates.",
+        )
+    })
+}
+
+/// Makes the node from what was saved, or a new device's.
+pub(crate) fn node(now: Now, options: &EngineOptions, store: &Store) -> Result<Node, AppError> {
+    let config = Config {
+        settings: options.settings.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        paths: PathsConfig::default(),
+        netcheck: NetcheckConfig { probe_sockets: PROBE_SOCKETS, ..NetcheckConfig::default() },
+    };
+    let mut seed = [0; 32];
+    rand::rngs::OsRng.fill_bytes(&mut seed);
+    Node::new(now, seed, config, store.load()?.as_deref()).map_err(|error| {
+        AppError::new(
+            ErrorCode::Storage,
+            format!("The saved parties in {} cannot be used: {error}.", store.location()),
+            "Update Partyline, or move the file away to start afresh; it is left as it is.",
+        )
+    })
+}

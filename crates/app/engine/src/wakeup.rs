@@ -1,0 +1,40 @@
+//! What wakes the loop.
+
+use std::{io, net::SocketAddr};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    connections::ConnectionEvent,
+    controller::Call,
+    devices::{Batch, DeviceEvent},
+    network_events::NetworkEvent,
+    sockets::Arrivals,
+};
+
+/// The queues by which the engine's other tasks reach the loop.
+pub(crate) struct Inbox {
+    pub connections: mpsc::Receiver<ConnectionEvent>,
+    pub devices: mpsc::Receiver<DeviceEvent>,
+    pub packets: mpsc::Receiver<Batch>,
+    pub network: mpsc::Receiver<NetworkEvent>,
+    pub arrivals: mpsc::Receiver<Arrivals>,
+}
+
+/// One reason for the loop to run.
+pub(crate) enum Wakeup {
+    /// A command, or `None` when every controller is gone.
+    Call(Option<Call>),
+    /// The main socket has filled the receive batch, or failed.
+    Datagrams(io::Result<()>),
+    /// Another socket received datagrams.
+    Arrivals(Arrivals),
+    /// A device has packets to send.
+    Packets(Batch),
+    Connection(ConnectionEvent),
+    Device(DeviceEvent),
+    Network(NetworkEvent),
+    Beacon(io::Result<(Vec<u8>, SocketAddr)>),
+    /// A deadline has come.
+    Deadline,
+}
