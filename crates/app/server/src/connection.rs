@@ -1,6 +1,9 @@
-//! One TCP connection: TLS if there is a certificate, then the first byte decides.
+//! One TCP connection: TLS if there is a certificate, then the first byte decides what it is for.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -9,66 +12,92 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{gate::Ticket, http, relay::StreamTransport, server::Shared, stream::Peeked};
+use crate::{
+    counters::{EarlyClose, Reason as _},
+    http,
+    listener::Accepted,
+    peeked::Peeked,
+    relay::StreamTransport,
+    shared::Shared,
+};
 
-/// For the TLS handshake, and again for the first byte.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a listener is for.
+/// How long the first byte may take.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a listener accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// HTTP and TURN, within TLS.
+pub(crate) enum ListenerKind {
+    /// HTTP and TURN within TLS.
     Tls,
-    /// HTTP and TURN, plain.
+    /// HTTP and TURN without TLS.
     Plain,
-    /// TURN only, plain.
-    Relay,
+    /// TURN only, without TLS.
+    Turn,
 }
 
-/// Who is connected to what.
-#[derive(Debug)]
-pub(crate) struct Ends {
-    pub(crate) peer: SocketAddr,
-    pub(crate) local: SocketAddr,
-    /// Counts the connection while it lasts.
-    pub(crate) ticket: Ticket,
-}
-
-/// Serves a connection until it ends or becomes something else's.
-pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, ends: Ends, purpose: Purpose) {
-    // Handshakes need far more memory than what follows, so they are futures of their own.
-    match purpose {
-        Purpose::Tls => {
-            let Some(acceptor) = shared.tls.as_ref().map(|tls| tls.acceptor()) else { return };
-            let Ok(Ok(stream)) = timeout(PATIENCE, Box::pin(acceptor.accept(stream))).await else { return };
-            Box::pin(tell_apart(shared, stream, ends, StreamTransport::Tls, purpose)).await;
-        }
-        Purpose::Plain | Purpose::Relay => {
-            Box::pin(tell_apart(shared, stream, ends, StreamTransport::Tcp, purpose)).await;
+impl ListenerKind {
+    /// Returns the `transport` field of log lines and spans.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Plain => "tcp",
+            Self::Turn => "turn_tcp",
         }
     }
 }
 
-async fn tell_apart<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    shared: Arc<Shared>,
+/// Serves a connection until it ends or is handed over to a task of its own.
+pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, accepted: Accepted, kind: ListenerKind) {
+    // Handshakes need far more memory than what follows, so they are boxed futures of their own.
+    let served = match kind {
+        ListenerKind::Tls => Box::pin(serve_tls(&shared, stream, accepted)).await,
+        ListenerKind::Plain | ListenerKind::Turn => {
+            Box::pin(serve_stream(&shared, stream, accepted, StreamTransport::Tcp, kind)).await
+        }
+    };
+    if let Err(reason) = served {
+        shared.counters.closed_early.count(reason);
+        tracing::debug!(reason = reason.label(), "connection closed early");
+    }
+}
+
+async fn serve_tls(shared: &Arc<Shared>, stream: TcpStream, accepted: Accepted) -> Result<(), EarlyClose> {
+    let acceptor = shared.tls.as_ref().map(|tls| tls.acceptor()).ok_or(EarlyClose::TlsFailed)?;
+    let started = Instant::now();
+    let handshake = timeout(HANDSHAKE_TIMEOUT, Box::pin(acceptor.accept(stream))).await;
+    let stream = handshake.map_err(|_| EarlyClose::TlsTimeout)?.map_err(|error| {
+        tracing::debug!(reason = %error, "TLS handshake failed");
+        EarlyClose::TlsFailed
+    })?;
+    shared.counters.tls_handshake.record(started.elapsed());
+    Box::pin(serve_stream(shared, stream, accepted, StreamTransport::Tls, ListenerKind::Tls)).await
+}
+
+async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    shared: &Arc<Shared>,
     stream: S,
-    ends: Ends,
+    accepted: Accepted,
     transport: StreamTransport,
-    purpose: Purpose,
-) {
-    let Ok(Ok(Some((first, stream)))) = timeout(PATIENCE, Peeked::new(stream)).await else { return };
-    match first {
-        0..4 => {
-            if let Some(relay) = &shared.relay {
-                let Ends { peer, local, ticket } = ends;
-                let read = Bytes::copy_from_slice(&[first]);
-                relay.accept_stream(stream.into_inner(), peer, local, transport, read).await;
-                drop(ticket);
-            }
+    kind: ListenerKind,
+) -> Result<(), EarlyClose> {
+    let peeked = timeout(FIRST_BYTE_TIMEOUT, Peeked::new(stream)).await;
+    let Ok(Ok(Some((first, stream)))) = peeked else { return Err(EarlyClose::Silent) };
+    match (first, &shared.relay) {
+        // A client's first message is a STUN request, whose type is below 0x0400; HTTP begins with a letter.
+        (0..4, Some(relay)) => {
+            let Accepted { peer, local, permit } = accepted;
+            let already_read = Bytes::copy_from_slice(&[first]);
+            relay.accept_stream(stream.into_inner(), peer, local, transport, already_read).await;
+            drop(permit);
+            Ok(())
         }
-        letter if letter.is_ascii_alphabetic() && purpose != Purpose::Relay => {
-            http::serve(shared, stream, ends).await;
+        (letter, _) if letter.is_ascii_alphabetic() && kind != ListenerKind::Turn => {
+            http::serve(Arc::clone(shared), stream, accepted).await;
+            Ok(())
         }
-        _ => {}
+        _ => Err(EarlyClose::UnknownProtocol),
     }
 }

@@ -1,4 +1,4 @@
-//! Listening sockets, and the loop that takes connections from them.
+//! Listening sockets, and the loop that accepts connections from them.
 
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
@@ -8,15 +8,23 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{StartError, platform::REUSE_ADDRESS};
+use crate::{StartError, limiter::Permit, platform::REUSE_ADDRESS};
 
-/// How many connections may wait to be taken.
-const BACKLOG: i32 = 4096;
+/// Maximum number of connections waiting to be accepted.
+const LISTEN_BACKLOG: i32 = 4096;
 
-/// How long to wait when the system has no more descriptors.
-const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
+/// Pause before the next attempt when the system has no more file descriptors.
+const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
 
-/// Listens on an address; an IPv6 one does not take IPv4 along unless it is `[::]`.
+/// The endpoints of an accepted connection, and the permit that counts it while it lasts.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) permit: Permit,
+}
+
+/// Listens on an address. An IPv6 address does not accept IPv4 unless it is `[::]`.
 pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     bind(address).map_err(|cause| StartError::listen(address, cause))
 }
@@ -29,11 +37,11 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(REUSE_ADDRESS)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(LISTEN_BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
-/// Takes connections until the future is dropped.
+/// Accepts connections until the future is dropped.
 pub(crate) async fn accept<F: Future<Output = ()>>(
     listener: TcpListener,
     mut serve: impl FnMut(TcpStream, SocketAddr) -> F,
@@ -44,17 +52,22 @@ pub(crate) async fn accept<F: Future<Output = ()>>(
                 let _ = stream.set_nodelay(true);
                 serve(stream, SocketAddr::new(peer.ip().to_canonical(), peer.port())).await;
             }
-            Err(cause) if is_connections_own(&cause) => {}
-            Err(cause) => {
-                tracing::warn!(%cause, "cannot take connections; raise the limit of open files if this goes on");
-                sleep(OUT_OF_DESCRIPTORS).await;
+            Err(error) if is_of_one_connection(&error) => {
+                tracing::debug!(reason = %error, "connection ended before it was accepted");
+            }
+            Err(error) => {
+                tracing::warn!(
+                    reason = %error,
+                    "cannot accept connections; raise the limit of open files if this goes on"
+                );
+                sleep(OUT_OF_DESCRIPTORS_PAUSE).await;
             }
         }
     }
 }
 
-/// Errors of a connection that ended before it was taken.
-fn is_connections_own(cause: &io::Error) -> bool {
+/// Returns true for errors of a connection that ended before it was accepted; the listener itself is fine.
+fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(cause.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }

@@ -1,4 +1,4 @@
-//! The program: reads its configuration, serves until it is told to stop, and says plainly what went wrong.
+//! The program: reads its configuration, serves until a signal ends it, and explains what went wrong.
 
 use std::{io::Write, process::ExitCode};
 
@@ -6,19 +6,22 @@ use clap::Parser;
 use partyline_server::{
     Server, StartError,
     config::{Args, Command, Config},
-    platform::{Signals, Wish, raise_file_limit},
+    platform::{ProcessSignal, Signals, raise_file_limit},
 };
-use partyline_telemetry::Logging;
+use partyline_telemetry::{LogGuard, Logging, Metrics, OtlpSettings};
 
-/// Exit code for a configuration that cannot be used; as sysexits(3) has it.
+/// Exit code for a configuration that cannot be used, as in sysexits(3).
 const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     let args = Args::parse().with_environment();
-    let _logging = Logging::verbosity(args.verbose).start();
+    let logging = match start_logging(&args) {
+        Ok(logging) => logging,
+        Err(error) => return report(&*error, EX_CONFIG),
+    };
     let config = match Config::load(&args) {
         Ok(config) => config,
-        Err(error) => return complain(&error, EX_CONFIG),
+        Err(error) => return report(&error, EX_CONFIG),
     };
     if let Some(Command::CheckConfig) = args.command {
         return describe(&config);
@@ -26,41 +29,58 @@ fn main() -> ExitCode {
     raise_file_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return complain(&error, 1),
+        Err(error) => return report(&error, 1),
     };
-    match runtime.block_on(run(config)) {
+    match runtime.block_on(run(config, &logging)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&error, 1),
+        Err(error) => report(&error, 1),
     }
 }
 
-async fn run(config: Config) -> Result<(), StartError> {
-    let wrong = |cause| StartError::Contradiction(format!("signals cannot be handled: {cause}"));
-    let mut signals = Signals::new().map_err(wrong)?;
+/// Starts logging, and the export of traces and metrics if an endpoint is given.
+fn start_logging(args: &Args) -> Result<LogGuard, Box<dyn std::error::Error>> {
+    let logging = Logging::verbosity(args.verbose);
+    let settings = args.otlp_endpoint.as_deref().map(OtlpSettings::with_endpoint).transpose()?.flatten();
+    let logging = settings.into_iter().fold(logging, Logging::export_to);
+    Ok(logging.start()?)
+}
+
+async fn run(config: Config, logging: &LogGuard) -> Result<(), StartError> {
+    let failed = |cause| StartError::Contradiction(format!("signals cannot be handled: {cause}"));
+    let mut signals = Signals::new().map_err(failed)?;
+    let _ = Metrics::install();
     let server = Server::start(config)?;
+    logging.export_metrics(server.metrics());
     announce(&server);
-    while signals.next().await == Wish::Reload {
+    while signals.next().await == ProcessSignal::Reload {
         match server.reload() {
-            Ok(()) => tracing::info!("read the certificate again"),
-            Err(error) => tracing::error!("the old certificate stays in use: {error}"),
+            Ok(()) => tracing::info!("certificate reloaded"),
+            Err(error) => {
+                tracing::error!(reason = %error, "certificate not reloaded; the old one stays in use")
+            }
         }
     }
     tracing::info!("stopping");
     tokio::select! {
         () = server.stop() => {}
-        _ = signals.next() => tracing::info!("told twice, so stopping at once"),
+        () = stop_signal(&mut signals) => tracing::info!(reason = "second signal", "stopping at once"),
     }
     Ok(())
 }
 
-/// One line per address on standard output, for people and for programs that start the server.
+/// Waits for a signal to stop. A SIGHUP that arrives while the server is stopping has no meaning.
+async fn stop_signal(signals: &mut Signals) {
+    while signals.next().await != ProcessSignal::Stop {}
+}
+
+/// Prints one line per address to standard output, for people and for programs that start the server.
 fn announce(server: &Server) {
     let scheme = if server.is_secure() { "wss" } else { "ws" };
     let mut lines: Vec<_> =
         server.addresses().iter().map(|address| format!("listening on {scheme}://{address}")).collect();
-    lines.extend(server.admin_address().map(|address| format!("figures on http://{address}/metrics")));
+    lines.extend(server.admin_address().map(|address| format!("metrics on http://{address}/metrics")));
     lines.extend(server.relay_addresses().iter().map(|address| format!("relaying on udp://{address}")));
-    // Whoever started it may have closed the pipe; that is no reason not to serve.
+    // The pipe may be closed, which is no reason not to serve.
     let _ = writeln!(std::io::stdout().lock(), "{}", lines.join("\n"));
 }
 
@@ -68,7 +88,7 @@ fn describe(config: &Config) -> ExitCode {
     let scheme = if config.tls.is_some() { "wss" } else { "ws" };
     let mut lines: Vec<_> =
         config.listen.iter().map(|address| format!("serves {scheme}://{address}")).collect();
-    lines.extend(config.admin.map(|address| format!("figures on http://{address}/metrics")));
+    lines.extend(config.admin.map(|address| format!("metrics on http://{address}/metrics")));
     if let Some(relay) = &config.relay {
         let listen = relay.config.listen.iter();
         lines.extend(listen.map(|listen| format!("relays on udp {}", listen.public(relay.config.port))));
@@ -77,7 +97,7 @@ fn describe(config: &Config) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn complain(error: &dyn std::error::Error, code: u8) -> ExitCode {
+fn report(error: &dyn std::error::Error, code: u8) -> ExitCode {
     let _ = writeln!(std::io::stderr().lock(), "partyline-server: {error}");
     ExitCode::from(code)
 }

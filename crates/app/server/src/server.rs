@@ -1,4 +1,4 @@
-//! The running server: sockets opened, tasks started, and an orderly end.
+//! The running server: opens sockets, starts tasks, and shuts down in order.
 
 use std::{
     collections::HashSet,
@@ -9,32 +9,30 @@ use std::{
 
 use partyline_rendezvous::RelayOffer;
 use partyline_wire::rendezvous::{MAX_RELAYS, RelayServer};
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
+use tracing::Instrument as _;
 
 use crate::{
     StartError,
-    config::{self, Config},
-    connection::{self, Ends, Purpose},
-    gate::Gate,
+    config::{Config, Relay},
+    connection::{self, ListenerKind},
+    counters::{ConnectionCounters, Reason as _},
     http,
     hub::Hub,
-    listener,
+    limiter::ConnectionLimiter,
+    listener::{self, Accepted},
+    metrics,
     relay::{self, RelayHandle},
+    shared::Shared,
     tls::Tls,
 };
 
-/// How long members get to hear that the server stops.
-const DRAIN: Duration = Duration::from_secs(5);
-
-/// What all connections share.
-pub(crate) struct Shared {
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) gate: Arc<Gate>,
-    pub(crate) tls: Option<Tls>,
-    pub(crate) relay: Option<RelayHandle>,
-    /// Whether figures have an address of their own.
-    pub(crate) has_admin: bool,
-}
+/// How long [`Server::stop`] waits for connections to end.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running server.
 pub struct Server {
@@ -45,13 +43,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens all sockets and starts serving. Call it within a tokio runtime.
+    /// Opens all sockets and starts serving. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Something cannot be opened; the error says what to do.
+    /// A socket or a file cannot be opened; the error says what to do.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let tls = config.tls.clone().map(Tls::new).transpose()?;
-        let purpose = if tls.is_some() { Purpose::Tls } else { Purpose::Plain };
+        let kind = if tls.is_some() { ListenerKind::Tls } else { ListenerKind::Plain };
         let public: Vec<_> =
             config.listen.iter().map(|address| listener::listen(*address)).collect::<Result<_, _>>()?;
         let admin = config.admin.map(listener::listen).transpose()?;
@@ -60,100 +58,119 @@ impl Server {
         let turn = turn_listeners(&config, relay.as_ref())?;
         let addresses = local_addresses(&public);
         let offer = config.relay.as_ref().zip(relay.as_ref()).map(|(settings, handle)| {
-            offer(&config, settings, handle.addresses(), addresses.first().map(SocketAddr::port))
+            relay_offer(&config, settings, handle.addresses(), addresses.first().map(SocketAddr::port))
         });
-        let gate = Gate::new(config.sockets, config.sockets_per_address);
-        let hub = Hub::new(config.limits, offer);
-        let shared = Arc::new(Shared { hub, gate, tls, relay, has_admin: admin.is_some() });
+        let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
+        let shared = Arc::new(Shared {
+            hub: Hub::new(config.limits, offer),
+            limiter: ConnectionLimiter::new(config.sockets, config.sockets_per_address),
+            tls,
+            relay,
+            counters: ConnectionCounters::default(),
+            has_admin: admin.is_some(),
+        });
 
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&shared.hub).sweep());
-        public
-            .into_iter()
-            .for_each(|listener| drop(tasks.spawn(serve(Arc::clone(&shared), listener, purpose))));
-        turn.into_iter()
-            .for_each(|listener| drop(tasks.spawn(serve(Arc::clone(&shared), listener, Purpose::Relay))));
-        let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
+        let listeners = public.into_iter().map(|listener| (listener, kind));
+        for (listener, kind) in listeners.chain(turn.into_iter().map(|turn| (turn, ListenerKind::Turn))) {
+            tasks.spawn(serve(Arc::clone(&shared), listener, kind));
+        }
         admin.into_iter().for_each(|listener| drop(tasks.spawn(serve_admin(Arc::clone(&shared), listener))));
+        tracing::debug!(?addresses, admin = ?admin_address, "server started");
         Ok(Self { shared, addresses, admin: admin_address, tasks })
     }
 
-    /// Where it listens, in the order of the configuration.
+    /// Returns the addresses of HTTP, in the order of the configuration.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Where figures are, if apart.
+    /// Returns the address on which only metrics and health are served, if there is one.
     #[must_use]
     pub const fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
     }
 
-    /// Where STUN and TURN are served over UDP.
+    /// Returns the addresses of STUN and TURN over UDP.
     #[must_use]
     pub fn relay_addresses(&self) -> &[SocketAddr] {
         self.shared.relay.as_ref().map_or(&[], RelayHandle::addresses)
     }
 
-    /// Whether connections are secured.
+    /// Returns true if HTTP is served within TLS.
     #[must_use]
     pub fn is_secure(&self) -> bool {
         self.shared.tls.is_some()
     }
 
+    /// Returns a function that renders all metrics in the Prometheus text format, for as long as the server is not dropped.
+    pub fn metrics(&self) -> impl Fn() -> String + Send + 'static {
+        let shared = Arc::downgrade(&self.shared);
+        move || shared.upgrade().map(|shared| metrics::render(&shared)).unwrap_or_default()
+    }
+
     /// Reads the certificate again.
     ///
     /// # Errors
-    /// It cannot be used; the old one stays.
+    /// The certificate cannot be used; the old one stays in use.
     pub fn reload(&self) -> Result<(), StartError> {
         self.shared.tls.as_ref().map_or(Ok(()), Tls::reload)
     }
 
-    /// Takes no more connections, tells members, and waits until they are gone, for at most five seconds.
+    /// Accepts no more connections, closes all sessions, and waits until the connections have ended, for five seconds at
+    /// most.
     pub async fn stop(mut self) {
         self.shared.hub.stop();
         self.tasks.shutdown().await;
         if let Some(relay) = &self.shared.relay {
             relay.stop().await;
         }
-        if timeout(DRAIN, self.shared.gate.empty()).await.is_err() {
-            tracing::info!(
-                left = self.shared.gate.count().0,
-                "not waiting any longer for connections to end"
-            );
+        if timeout(DRAIN_TIMEOUT, self.shared.limiter.wait_until_drained()).await.is_err() {
+            let count = self.shared.limiter.open();
+            tracing::info!(count, reason = "no end in 5 s", "connections were cut off");
         }
     }
 }
 
-async fn serve(shared: Arc<Shared>, listener: TcpListener, purpose: Purpose) {
+async fn serve(shared: Arc<Shared>, listener: TcpListener, kind: ListenerKind) {
     listener::accept(listener, |stream, peer| {
-        let shared = Arc::clone(&shared);
-        async move {
-            let Some(ticket) = shared.gate.enter(peer.ip()) else { return };
-            let Ok(local) = stream.local_addr() else { return };
-            tokio::spawn(connection::serve(shared, stream, Ends { peer, local, ticket }, purpose));
-        }
+        serve_connection(&shared, stream, peer, kind);
+        std::future::ready(())
     })
     .await;
+}
+
+/// Serves a connection on a task of its own, if the limits admit it.
+fn serve_connection(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, kind: ListenerKind) {
+    let transport = kind.label();
+    let permit = match shared.limiter.admit(peer.ip()) {
+        Ok(permit) => permit,
+        Err(limit) => {
+            return tracing::debug!(client = %peer, transport, reason = limit.label(), "connection refused");
+        }
+    };
+    let Ok(local) = stream.local_addr() else { return };
+    let span = tracing::debug_span!("tcp_connection", client = %peer, transport);
+    let accepted = Accepted { peer, local, permit };
+    tokio::spawn(connection::serve(Arc::clone(shared), stream, accepted, kind).instrument(span));
 }
 
 async fn serve_admin(shared: Arc<Shared>, listener: TcpListener) {
     listener::accept(listener, |stream, _| {
-        let shared = Arc::clone(&shared);
-        async move {
-            tokio::spawn(http::serve_admin(shared, stream));
-        }
+        tokio::spawn(http::serve_admin(Arc::clone(&shared), stream));
+        std::future::ready(())
     })
     .await;
 }
 
-/// TURN over plain TCP has the port of TURN over UDP.
+/// TURN over plain TCP is served on the port of TURN over UDP.
 fn turn_listeners(config: &Config, relay: Option<&RelayHandle>) -> Result<Vec<TcpListener>, StartError> {
     let (Some(settings), Some(handle)) = (&config.relay, relay) else { return Ok(Vec::new()) };
     let udp = handle.addresses();
-    let wanted = settings.config.listen.iter().filter(|_| settings.tcp);
-    wanted
+    let with_tcp = settings.config.listen.iter().filter(|_| settings.tcp);
+    with_tcp
         .filter_map(|listen| udp.iter().find(|address| address.ip() == listen.bind))
         .map(|address| listener::listen(*address))
         .collect()
@@ -163,31 +180,31 @@ fn local_addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
     listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
 }
 
-/// What members are told: UDP first, then TCP through the port that most networks let out.
-fn offer(config: &Config, relay: &config::Relay, udp: &[SocketAddr], tcp: Option<u16>) -> RelayOffer {
+/// Returns the relays offered to members: UDP first, then TCP on the port of HTTPS, which most firewalls let pass.
+fn relay_offer(config: &Config, relay: &Relay, udp: &[SocketAddr], tcp: Option<u16>) -> RelayOffer {
     let region = &relay.region;
     let server = |url: String| RelayServer { url, region: region.clone() };
     let mut servers = Vec::new();
     for listen in &relay.config.listen {
         let Some(bound) = udp.iter().find(|address| address.ip() == listen.bind) else { continue };
-        let public = config.host.clone().unwrap_or_else(|| literal(listen.public(0).ip()));
-        servers.push(server(format!("turn:{public}:{}?transport=udp", bound.port())));
+        let host = config.host.clone().unwrap_or_else(|| url_host(listen.public(0).ip()));
+        servers.push(server(format!("turn:{host}:{}?transport=udp", bound.port())));
         if let Some(port) = tcp.filter(|_| config.tls.is_none()) {
-            servers.push(server(format!("turn:{public}:{port}?transport=tcp")));
+            servers.push(server(format!("turn:{host}:{port}?transport=tcp")));
         } else if let Some(port) = tcp.filter(|_| config.host.is_some()) {
-            servers.push(server(format!("turns:{public}:{port}?transport=tcp")));
+            servers.push(server(format!("turns:{host}:{port}?transport=tcp")));
         }
     }
     servers.extend(relay.offer.servers.iter().cloned());
-    // One name stands for all listening addresses.
-    let mut told = HashSet::new();
-    servers.retain(|server| told.insert(server.url.clone()));
+    // With a host name, all listening addresses have the same URLs.
+    let mut seen = HashSet::new();
+    servers.retain(|server| seen.insert(server.url.clone()));
     servers.truncate(MAX_RELAYS);
     RelayOffer { servers, ..relay.offer.clone() }
 }
 
 /// An address as URLs have it.
-fn literal(address: IpAddr) -> String {
+fn url_host(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => format!("[{address}]"),

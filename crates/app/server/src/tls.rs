@@ -1,4 +1,4 @@
-//! The server's certificate: read from files, checked before use, and read again when the operator says so.
+//! The server's certificate: read from files, checked before use, and read again on SIGHUP.
 
 mod validity;
 
@@ -16,22 +16,22 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{StartError, hub::now};
+use crate::{StartError, clock::now};
 use validity::Validity;
 
-/// Days before its end from which a certificate is warned about.
+/// Days before its expiry from which a certificate is warned about.
 const RENEWAL_DAYS: u64 = 14;
 
-/// Where certificate and key are.
+/// The files of a certificate and its private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// PEM: the server's certificate and then its chain.
+    /// PEM file with the server's certificate, followed by its chain.
     pub certificate: PathBuf,
-    /// PEM: the certificate's private key.
+    /// PEM file with the certificate's private key.
     pub key: PathBuf,
 }
 
-/// Makes TLS connections with the newest certificate.
+/// Accepts TLS connections with the current certificate.
 pub(crate) struct Tls {
     files: TlsFiles,
     current: Arc<Current>,
@@ -58,7 +58,7 @@ impl Tls {
             .map_err(internal)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&current) as _);
-        // Tickets instead of a cache: members who all come back at once cost little, and the server keeps nothing.
+        // Tickets instead of a cache: many members that reconnect at once cost little, and the server keeps no state.
         config.ticketer = ring::Ticketer::new().map_err(internal)?;
         config.send_tls13_tickets = 1;
         Ok(Self { files, current, acceptor: TlsAcceptor::from(Arc::new(config)) })
@@ -68,7 +68,7 @@ impl Tls {
         self.acceptor.clone()
     }
 
-    /// Reads the files again; what cannot be used changes nothing.
+    /// Reads the files again. If they cannot be used, the old certificate stays.
     pub(crate) fn reload(&self) -> Result<(), StartError> {
         let key = load(&self.files, &ring::default_provider())?;
         *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
@@ -76,7 +76,7 @@ impl Tls {
     }
 }
 
-/// Reads and checks certificate and key.
+/// Reads and checks a certificate and its key.
 pub(crate) fn check(files: &TlsFiles) -> Result<(), StartError> {
     load(files, &ring::default_provider()).map(drop)
 }
@@ -117,11 +117,12 @@ fn check_validity(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(), Start
         return Err(StartError::CertificateNotYetValid { path: path.to_owned() });
     }
     let days = validity.not_after.abs_diff(seconds) / 86_400;
+    tracing::debug!(path = %path.display(), days, "certificate read");
     if seconds > validity.not_after {
         return Err(StartError::CertificateExpired { path: path.to_owned(), days });
     }
     if days < RENEWAL_DAYS {
-        tracing::warn!(path = %path.display(), days, "the certificate ends soon; renew it and send SIGHUP");
+        tracing::warn!(path = %path.display(), days, "the certificate expires soon; renew it and send SIGHUP");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Members who break the rules harm nobody but themselves.
+//! Members that violate the protocol or the limits affect only themselves.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -15,36 +15,36 @@ use tokio::{
 };
 
 #[tokio::test]
-async fn a_frame_that_is_none_closes_its_connection_with_the_reason() {
+async fn malformed_frame_closes_the_connection_with_a_reason() {
     let (server, address) = start(config());
     let mut friend = Member::enter(address, 1, 1).await;
     let mut member = Member::enter(address, 1, 2).await;
     member.socket.send(vec![0xff; 100]).await.unwrap();
-    assert_eq!(refusal(&member.hear().await), Some(RefusalCode::Malformed));
-    assert_eq!(member.goodbye().await.0, close::MALFORMED);
+    assert_eq!(refusal(&member.receive().await), Some(RefusalCode::Malformed));
+    assert_eq!(member.close_frame().await.0, close::MALFORMED);
     let gone = ServerFrame::Gone { topic: topic(1), handle: handle(2) };
-    friend.hear_until(|frame| *frame == gone).await;
+    friend.receive_until(|frame| *frame == gone).await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_message_that_is_too_long_closes_its_connection() {
+async fn oversized_message_closes_the_connection() {
     let (server, address) = start(config());
     let mut member = Member::connect(address).await;
     member.socket.send(vec![0; 40_000]).await.unwrap();
-    assert_eq!(member.goodbye().await.0, 1009);
+    assert_eq!(member.close_frame().await.0, 1009);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn bytes_that_are_nothing_known_are_hung_up_on() {
+async fn unknown_protocols_are_disconnected() {
     let (server, address) = start(config());
     for garbage in
         [&b"\x16\x03\x01\x00\x05hello"[..], b"\xff\xff", b"GET / HTTP/9.9\r\n\r\n", b"\x00\x01garbage"]
     {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(garbage).await.unwrap();
-        // The end of the stream, whatever is said before it.
+        // The stream ends, with or without an answer.
         let _ = stream.read_to_end(&mut Vec::new()).await;
     }
     Member::enter(address, 1, 1).await;
@@ -52,19 +52,19 @@ async fn bytes_that_are_nothing_known_are_hung_up_on() {
 }
 
 #[tokio::test]
-async fn a_handle_that_enters_again_replaces_the_older_connection() {
+async fn member_that_enters_again_replaces_its_older_connection() {
     let (server, address) = start(config());
     let mut older = Member::enter(address, 1, 1).await;
     let mut newer = Member::enter(address, 1, 1).await;
-    assert_eq!(refusal(&older.hear().await), Some(RefusalCode::Replaced));
-    assert_eq!(older.goodbye().await.0, close::REPLACED);
-    newer.say(&send(1, 1, b"to myself")).await;
-    assert!(matches!(newer.hear().await, ServerFrame::Message { .. }));
+    assert_eq!(refusal(&older.receive().await), Some(RefusalCode::Replaced));
+    assert_eq!(older.close_frame().await.0, close::REPLACED);
+    newer.send_frame(&send(1, 1, b"to myself")).await;
+    assert!(matches!(newer.receive().await, ServerFrame::Message { .. }));
     server.stop().await;
 }
 
 #[tokio::test]
-async fn connections_over_the_limit_are_told_at_the_door() {
+async fn connections_above_the_limit_are_refused_with_a_status() {
     let limits = Limits { connections_per_address: 2, ..Limits::default() };
     let (server, address) = start(Config { limits, ..config() });
     let first = Member::connect(address).await;
@@ -72,13 +72,13 @@ async fn connections_over_the_limit_are_told_at_the_door() {
     let refused = connect_ws(&format!("ws://{address}"), &client()).await;
     assert!(matches!(refused, Err(ConnectError::Http { status: 429, .. })), "{refused:?}");
     first.socket.close().await;
-    // The server notices the end in its own time.
+    // The server may notice the end later.
     while connect_ws(&format!("ws://{address}"), &client()).await.is_err() {}
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_flood_is_refused_and_then_cut_off() {
+async fn flood_is_refused_and_then_disconnected() {
     let limits = Limits { address_rate: Rate::per_second(1, 20), strikes: 10, ..Limits::default() };
     let (server, address) = start(Config { limits, ..config() });
     let mut member = Member::connect(address).await;
@@ -87,34 +87,34 @@ async fn a_flood_is_refused_and_then_cut_off() {
             break;
         }
     }
-    member.hear_until(|frame| refusal(frame) == Some(RefusalCode::RateLimited)).await;
-    assert_eq!(member.goodbye().await.0, close::RATE);
+    member.receive_until(|frame| refusal(frame) == Some(RefusalCode::RateLimited)).await;
+    assert_eq!(member.close_frame().await.0, close::RATE);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_member_who_does_not_read_is_cut_off_and_blocks_nobody() {
+async fn member_that_does_not_read_is_disconnected_and_blocks_no_other() {
     let plenty = Rate::per_second(1_000_000, 1_000_000);
     let limits = Limits { address_rate: plenty, topic_rate: plenty, ..Limits::default() };
     let (server, address) = start(Config { limits, ..config() });
-    let _deaf = Member::enter(address, 1, 9).await;
+    let _not_reading = Member::enter(address, 1, 9).await;
     let mut a = Member::enter(address, 1, 1).await;
     let mut b = Member::enter(address, 1, 2).await;
     let gone = ServerFrame::Gone { topic: topic(1), handle: handle(9) };
-    let mut cut_off = false;
-    // More than the kernel's buffers and the server's patience; then the mailbox takes the rest and fills up.
+    let mut disconnected = false;
+    // More than the kernel's buffers and the send queue hold; afterwards the mailbox takes the rest and fills up.
     for id in 0..2_000 {
-        a.say(&send(9, id, &[0; 16 * 1024])).await;
+        a.send_frame(&send(9, id, &[0; 16 * 1024])).await;
         if id % 50 == 0 {
-            a.say(&send(2, id, b"still there?")).await;
-            let heard =
-                b.hear_until(|frame| *frame == gone || matches!(frame, ServerFrame::Message { .. })).await;
-            cut_off |= heard == gone;
-            if cut_off {
+            a.send_frame(&send(2, id, b"still there?")).await;
+            let received =
+                b.receive_until(|frame| *frame == gone || matches!(frame, ServerFrame::Message { .. })).await;
+            disconnected |= received == gone;
+            if disconnected {
                 break;
             }
         }
     }
-    assert!(cut_off);
+    assert!(disconnected);
     server.stop().await;
 }

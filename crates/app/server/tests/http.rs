@@ -1,12 +1,12 @@
-//! What browsers, probes and operators see.
+//! What is served over HTTP: the invite page, health and metrics.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
-use common::{Member, config, start};
+use common::{Member, config, config_with_relay, start};
 use partyline_server::config::Config;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -26,7 +26,7 @@ fn status(answer: &str) -> &str {
 }
 
 #[tokio::test]
-async fn the_invite_page_is_whole_and_may_load_nothing() {
+async fn invite_page_is_complete_and_may_load_nothing() {
     let (server, address) = start(config());
     let page = ask(address, "GET /join HTTP/1.1").await;
     assert_eq!(status(&page), "200");
@@ -37,7 +37,7 @@ async fn the_invite_page_is_whole_and_may_load_nothing() {
 }
 
 #[tokio::test]
-async fn everything_else_has_its_status() {
+async fn every_path_has_its_status() {
     let (server, address) = start(config());
     for (head, expected) in [
         ("GET /healthz HTTP/1.1", "200"),
@@ -55,7 +55,7 @@ async fn everything_else_has_its_status() {
 }
 
 #[tokio::test]
-async fn a_head_without_end_is_not_kept() {
+async fn endless_request_head_is_refused() {
     let (server, address) = start(config());
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
@@ -67,24 +67,32 @@ async fn a_head_without_end_is_not_kept() {
 }
 
 #[tokio::test]
-async fn figures_tell_what_happens() {
+async fn metrics_are_shown_to_this_computer_only() {
     let (server, address) = start(config());
     let mut member = Member::enter(address, 1, 1).await;
     member.socket.send(vec![0xff]).await.unwrap();
-    member.goodbye().await;
+    member.close_frame().await;
     let _other = Member::enter(address, 1, 2).await;
-    let figures = ask(address, "GET /metrics HTTP/1.1").await;
-    for line in ["partyline_members 1", "partyline_topics 1", "partyline_rendezvous_refused_total{reason=\"malformed\"} 1"]
-    {
-        assert!(figures.contains(line), "{line} is not in {figures}");
+    let page = ask(address, "GET /metrics HTTP/1.1").await;
+    for line in [
+        "partyline_server_connections_accepted_total 3",
+        "partyline_rendezvous_sessions 1",
+        "partyline_rendezvous_members 1",
+        "partyline_rendezvous_topics 1",
+        "partyline_rendezvous_frames_refused_total{reason=\"malformed\"} 1",
+    ] {
+        assert!(page.contains(line), "{line} is not in {page}");
     }
+    // The server may notice the end of the session later.
+    let ended = "partyline_rendezvous_sessions_ended_total{reason=\"malformed\"} 1";
+    while !ask(address, "GET /metrics HTTP/1.1").await.contains(ended) {}
     let proxied = ask(address, "GET /metrics HTTP/1.1\r\nX-Forwarded-For: 192.0.2.1").await;
     assert_eq!(status(&proxied), "404");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn figures_may_have_an_address_of_their_own() {
+async fn metrics_can_have_an_address_of_their_own() {
     let admin = Some("127.0.0.1:0".parse().unwrap());
     let (server, address) = start(Config { admin, ..config() });
     let admin = server.admin_address().unwrap();
@@ -92,5 +100,43 @@ async fn figures_may_have_an_address_of_their_own() {
     assert_eq!(status(&ask(admin, "GET /metrics HTTP/1.1").await), "200");
     assert_eq!(status(&ask(admin, "GET /healthz HTTP/1.1").await), "200");
     assert_eq!(status(&ask(admin, "GET /join HTTP/1.1").await), "404");
+    server.stop().await;
+}
+
+/// The name, the type and the labels of a metric, `le` excepted.
+type Listed = (String, String, Vec<String>);
+
+/// Reads what a page in the Prometheus text format shows.
+fn shown(page: &str) -> BTreeSet<Listed> {
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let labels = |name: &str| {
+        let samples = page.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
+        let first = samples.filter_map(|labels| labels.split_once('=')).map(|(label, _)| label.to_owned());
+        first.take(1).collect()
+    };
+    types.map(|(name, kind)| (name.to_owned(), kind.to_owned(), labels(name))).collect()
+}
+
+/// Reads the table of a section of `docs/metrics.md`.
+fn documented(section: &str) -> BTreeSet<Listed> {
+    let docs = include_str!("../../../../docs/metrics.md");
+    let (_, rest) = docs.split_once(&format!("## {section}\n")).unwrap();
+    let section = rest.split_once("\n## ").map_or(rest, |(section, _)| section);
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        let cells: Vec<_> = row.split('|').map(|cell| cell.trim().replace('`', "")).collect();
+        (cells[1].clone(), cells[2].clone(), cells[4].split_whitespace().map(str::to_owned).collect())
+    })
+    .collect()
+}
+
+#[tokio::test]
+async fn every_metric_is_documented_and_every_documented_one_is_shown() {
+    let (server, address) = start(config_with_relay());
+    let page = ask(address, "GET /metrics HTTP/1.1").await;
+    assert_eq!(shown(&page), documented("Server"));
+    for (name, ..) in shown(&page) {
+        assert!(page.contains(&format!("# HELP {name} ")), "{name} has no HELP line");
+    }
     server.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Starting, reloading, stopping, and the words for what goes wrong.
+//! Starting, reloading and stopping, and the errors of a wrong configuration.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -23,10 +23,10 @@ use partyline_wire::rendezvous::close;
 use tempfile::TempDir;
 
 #[tokio::test]
-async fn members_are_told_of_a_restart_and_find_each_other_afterwards() {
+async fn members_are_notified_of_a_restart_and_can_reconnect() {
     let (server, address) = start(config());
     let mut member = Member::enter(address, 1, 1).await;
-    let ((), (code, reason)) = tokio::join!(server.stop(), member.goodbye());
+    let ((), (code, reason)) = tokio::join!(server.stop(), member.close_frame());
     assert_eq!(code, close::GOING_AWAY);
     assert!(reason.contains("restarting"));
     let refused = connect_ws(&format!("ws://{address}"), &client()).await;
@@ -39,7 +39,7 @@ async fn members_are_told_of_a_restart_and_find_each_other_afterwards() {
 }
 
 #[tokio::test]
-async fn a_renewed_certificate_is_used_at_once_and_a_bad_one_never() {
+async fn reloaded_certificate_is_used_at_once_and_an_invalid_one_never() {
     let authority = Authority::new();
     let (certificate, key) = authority.issue("other.example", (2020, 2100));
     let args = Args {
@@ -64,7 +64,7 @@ async fn a_renewed_certificate_is_used_at_once_and_a_bad_one_never() {
 }
 
 #[test]
-fn each_fault_of_a_certificate_has_its_own_words() {
+fn each_fault_of_a_certificate_has_its_own_error() {
     let authority = Authority::new();
     let attempt = |(certificate, key)| {
         Config::load(&Args { tls_certificate: Some(certificate), tls_key: Some(key), ..Args::default() })
@@ -84,12 +84,12 @@ fn each_fault_of_a_certificate_has_its_own_words() {
 }
 
 #[tokio::test]
-async fn a_port_in_use_and_a_foreign_address_have_their_own_words() {
+async fn port_in_use_and_foreign_address_have_their_own_errors() {
     let (server, address) = start(config());
     let taken = Server::start(Config { listen: vec![address], ..config() });
     assert!(matches!(taken.err(), Some(StartError::AddressInUse { address: at }) if at == address));
     let foreign = Server::start(Config { listen: vec!["192.0.2.77:1".parse().unwrap()], ..config() });
-    assert!(matches!(foreign.err(), Some(StartError::NotOurs { .. })));
+    assert!(matches!(foreign.err(), Some(StartError::AddressNotAvailable { .. })));
     server.stop().await;
 }
 
@@ -99,7 +99,7 @@ fn program(arguments: &[&str]) -> Command {
     command
 }
 
-/// The program, listening on a free port, and the URL it says.
+/// Starts the program on a free port; returns it with the URL it prints.
 fn run() -> (Child, String) {
     let mut command = program(&["--listen", "127.0.0.1:0", "--no-relay"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -110,7 +110,7 @@ fn run() -> (Child, String) {
 }
 
 #[tokio::test]
-async fn the_program_says_where_it_listens_and_ends_well_on_a_signal() {
+async fn program_prints_its_addresses_and_exits_cleanly_on_a_signal() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let (mut child, url) = run();
         let mut member = Member::connect_to(&url, &client()).await.unwrap();
@@ -118,17 +118,17 @@ async fn the_program_says_where_it_listens_and_ends_well_on_a_signal() {
         kill(pid, Signal::SIGHUP).unwrap();
         Member::connect_to(&url, &client()).await.unwrap();
         kill(pid, signal).unwrap();
-        assert_eq!(member.goodbye().await.0, close::GOING_AWAY);
+        assert_eq!(member.close_frame().await.0, close::GOING_AWAY);
         assert!(child.wait().unwrap().success());
     }
 }
 
-fn complaint(output: &Output) -> (Option<i32>, String) {
+fn error_text(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[test]
-fn the_program_explains_what_is_wrong_with_its_configuration() {
+fn program_explains_a_wrong_configuration() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("server.toml");
     let path_text = path.to_str().unwrap();
@@ -139,11 +139,11 @@ fn the_program_explains_what_is_wrong_with_its_configuration() {
     );
 
     std::fs::write(&path, "lissen = []\n").unwrap();
-    let (code, message) = complaint(&program(&["check-config", "--config", path_text]).output().unwrap());
+    let (code, message) = error_text(&program(&["check-config", "--config", path_text]).output().unwrap());
     assert!(code == Some(78) && message.contains("lissen"), "{message}");
     let mut mistyped = program(&["check-config"]);
-    let (code, message) = complaint(&mistyped.env("PARTYLINE_SERVER_LISTN", "x").output().unwrap());
+    let (code, message) = error_text(&mistyped.env("PARTYLINE_SERVER_LISTN", "x").output().unwrap());
     assert!(code == Some(78) && message.contains("PARTYLINE_SERVER_LISTN"), "{message}");
-    let (code, message) = complaint(&program(&["--listen", "0.0.0.0:0"]).output().unwrap());
+    let (code, message) = error_text(&program(&["--listen", "0.0.0.0:0"]).output().unwrap());
     assert!(code == Some(78) && message.contains("--insecure-plain"), "{message}");
 }

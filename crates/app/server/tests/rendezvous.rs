@@ -1,4 +1,4 @@
-//! The whole protocol over real sockets, plain and within TLS.
+//! The rendezvous protocol and STUN over real sockets, with and without TLS.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -15,58 +15,61 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Two members meet, talk, and part.
-async fn story(url: &str, client: &TlsClient) {
+/// Two members enter a topic, exchange messages, and leave.
+async fn exchange(url: &str, client: &TlsClient) {
     let mut a = Member::connect_to(url, client).await.unwrap();
-    a.say(&a.enter_frame(1, 1)).await;
-    assert_eq!(a.hear().await, ServerFrame::Roster { topic: topic(1), members: vec![], more: false });
-    a.say(&send(2, 1, b"wait for me")).await;
+    a.send_frame(&a.enter_frame(1, 1)).await;
+    assert_eq!(a.receive().await, ServerFrame::Roster { topic: topic(1), members: vec![], more: false });
+    a.send_frame(&send(2, 1, b"wait for me")).await;
 
     let mut b = Member::connect_to(url, client).await.unwrap();
-    b.say(&b.enter_frame(1, 2)).await;
+    b.send_frame(&b.enter_frame(1, 2)).await;
     let members = vec![TopicMember { handle: handle(1), record: vec![1] }];
-    assert_eq!(b.hear().await, ServerFrame::Roster { topic: topic(1), members, more: false });
+    assert_eq!(b.receive().await, ServerFrame::Roster { topic: topic(1), members, more: false });
     let message = b"wait for me".to_vec();
-    assert_eq!(b.hear().await, ServerFrame::Message { topic: topic(1), from: handle(1), message });
-    assert_eq!(a.hear().await, ServerFrame::Present { topic: topic(1), handle: handle(2), record: vec![2] });
+    assert_eq!(b.receive().await, ServerFrame::Message { topic: topic(1), from: handle(1), message });
+    assert_eq!(
+        a.receive().await,
+        ServerFrame::Present { topic: topic(1), handle: handle(2), record: vec![2] }
+    );
 
     let long = vec![9; 16 * 1024];
-    b.say(&send(1, 2, &long)).await;
-    assert_eq!(a.hear().await, ServerFrame::Message { topic: topic(1), from: handle(2), message: long });
-    b.say(&ClientFrame::Announce { topic: topic(1), record: b"moved".to_vec() }).await;
+    b.send_frame(&send(1, 2, &long)).await;
+    assert_eq!(a.receive().await, ServerFrame::Message { topic: topic(1), from: handle(2), message: long });
+    b.send_frame(&ClientFrame::Announce { topic: topic(1), record: b"moved".to_vec() }).await;
     let record = b"moved".to_vec();
-    assert_eq!(a.hear().await, ServerFrame::Present { topic: topic(1), handle: handle(2), record });
-    a.say(&ClientFrame::Time { echo: 77 }).await;
-    assert!(matches!(a.hear().await, ServerFrame::TimeReply { echo: 77, .. }));
+    assert_eq!(a.receive().await, ServerFrame::Present { topic: topic(1), handle: handle(2), record });
+    a.send_frame(&ClientFrame::Time { echo: 77 }).await;
+    assert!(matches!(a.receive().await, ServerFrame::TimeReply { echo: 77, .. }));
 
     b.socket.close().await;
-    assert_eq!(a.hear().await, ServerFrame::Gone { topic: topic(1), handle: handle(2) });
+    assert_eq!(a.receive().await, ServerFrame::Gone { topic: topic(1), handle: handle(2) });
 }
 
 #[tokio::test]
-async fn members_meet_over_plain_websockets() {
+async fn members_exchange_messages_without_tls() {
     let (server, address) = start(config());
-    story(&format!("ws://{address}"), &client()).await;
+    exchange(&format!("ws://{address}"), &client()).await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn members_meet_over_tls() {
+async fn members_exchange_messages_over_tls() {
     let authority = Authority::new();
     let (certificate, key) = authority.issue("localhost", (2020, 2100));
     let args =
         Args { tls_certificate: Some(certificate), tls_key: Some(key), no_relay: true, ..Args::default() };
     let (server, address) = start(load(args));
-    story(&format!("wss://localhost:{}", address.port()), &authority.client()).await;
+    exchange(&format!("wss://localhost:{}", address.port()), &authority.client()).await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn members_get_relays_with_credentials() {
+async fn members_are_granted_relay_credentials() {
     let (server, address) = start(config_with_relay());
     let mut member = Member::enter(address, 1, 1).await;
-    member.say(&ClientFrame::Relays { topic: topic(1) }).await;
-    let ServerFrame::RelayGrant(grant) = member.hear().await else { panic!() };
+    member.send_frame(&ClientFrame::Relays { topic: topic(1) }).await;
+    let ServerFrame::RelayGrant(grant) = member.receive().await else { panic!() };
     let udp = server.relay_addresses()[0];
     let urls: Vec<_> = grant.servers.iter().map(|relay| relay.url.as_str()).collect();
     assert_eq!(urls, [format!("turn:{udp}?transport=udp"), format!("turn:{address}?transport=tcp")]);
@@ -75,7 +78,7 @@ async fn members_get_relays_with_credentials() {
 }
 
 #[tokio::test]
-async fn a_relay_with_two_addresses_and_one_name_is_told_once() {
+async fn relay_with_two_addresses_and_one_name_is_offered_once() {
     let mut config = config_with_relay();
     config.host = Some("relay.example".into());
     let relay = config.relay.as_mut().unwrap();
@@ -84,8 +87,8 @@ async fn a_relay_with_two_addresses_and_one_name_is_told_once() {
     relay.config.listen.push(second);
     let (server, address) = start(config);
     let mut member = Member::enter(address, 1, 1).await;
-    member.say(&ClientFrame::Relays { topic: topic(1) }).await;
-    let ServerFrame::RelayGrant(grant) = member.hear().await else { panic!() };
+    member.send_frame(&ClientFrame::Relays { topic: topic(1) }).await;
+    let ServerFrame::RelayGrant(grant) = member.receive().await else { panic!() };
     let count = |way: &str| grant.servers.iter().filter(|server| server.url.ends_with(way)).count();
     assert_eq!((count("?transport=udp"), count("?transport=tcp")), (1, 1), "{:?}", grant.servers);
     server.stop().await;
@@ -103,7 +106,7 @@ async fn answers_stun(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWr
 }
 
 #[tokio::test]
-async fn stun_shares_the_port_with_http_and_has_its_own() {
+async fn stun_is_served_on_the_http_port_and_its_own() {
     let (server, address) = start(config_with_relay());
     answers_stun(TcpStream::connect(address).await.unwrap()).await;
     let own: SocketAddr = server.relay_addresses()[0];
@@ -112,7 +115,7 @@ async fn stun_shares_the_port_with_http_and_has_its_own() {
 }
 
 #[tokio::test]
-async fn stun_shares_the_port_with_https() {
+async fn stun_is_served_on_the_https_port() {
     let authority = Authority::new();
     let (certificate, key) = authority.issue("localhost", (2020, 2100));
     let (server, address) = start(load(Args {

@@ -1,4 +1,4 @@
-//! Flags, each of which can be an environment variable instead.
+//! Command-line flags, each of which can be an environment variable instead.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -16,13 +16,13 @@ const PREFIX: &str = "PARTYLINE_SERVER_";
 #[derive(Debug, Clone, Default, Parser)]
 #[command(name = "partyline-server", version)]
 pub struct Args {
-    /// What to do instead of serving.
+    /// Does this instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// Configuration file (TOML).
     #[arg(long, short, global = true, env = "PARTYLINE_SERVER_CONFIG")]
     pub config: Option<PathBuf>,
-    /// For trying it out: plain on 127.0.0.1:4480, with a relay for loopback addresses and a random secret.
+    /// Development mode: without TLS on 127.0.0.1:4480, with a relay for loopback addresses and a random secret.
     #[arg(long, global = true)]
     pub dev: bool,
     /// Address for HTTPS, WebSockets and TURN over TLS; may be repeated.
@@ -43,13 +43,16 @@ pub struct Args {
     /// Address for /metrics and /healthz alone; without it, /metrics answers loopback only.
     #[arg(long, global = true, env = "PARTYLINE_SERVER_ADMIN")]
     pub admin: Option<SocketAddr>,
+    /// URL of an OpenTelemetry collector to which traces and metrics are exported (OTLP/HTTP).
+    #[arg(long, global = true, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
     /// Do not relay.
     #[arg(long, global = true, env = "PARTYLINE_SERVER_NO_RELAY")]
     pub no_relay: bool,
     /// File with the secret shared with other relays.
     #[arg(long, global = true, env = "PARTYLINE_SERVER_RELAY_SECRET_FILE")]
     pub relay_secret_file: Option<PathBuf>,
-    /// Secret shared with other relays; only from the environment, since everybody sees flags.
+    /// Secret shared with other relays; only from the environment, because other users can see flags.
     #[arg(skip)]
     pub relay_secret: Option<String>,
     /// IP address the relay listens on; may be repeated.
@@ -64,20 +67,20 @@ pub struct Args {
     /// Second UDP port, for NAT discovery; 0 for none.
     #[arg(long, global = true, env = "PARTYLINE_SERVER_RELAY_ALTERNATE_PORT")]
     pub relay_alternate_port: Option<u16>,
-    /// Log more; may be repeated. `PARTYLINE_LOG` chooses by module.
+    /// Log more; may be repeated. `PARTYLINE_LOG` sets levels by module.
     #[arg(long, short, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 }
 
-/// What to do instead of serving.
+/// Commands other than serving.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum Command {
-    /// Read and check the configuration and the certificate, and say what would be served.
+    /// Read and check the configuration and the certificate, and print what would be served.
     CheckConfig,
 }
 
 impl Args {
-    /// Adds what clap does not read.
+    /// Adds the settings that are read from the environment only.
     #[must_use]
     pub fn with_environment(mut self) -> Self {
         self.relay_secret = std::env::var(format!("{PREFIX}RELAY_SECRET")).ok();
@@ -113,7 +116,7 @@ impl Args {
     }
 }
 
-/// A mistyped variable would otherwise be silently without effect.
+/// Refuses unknown variables with the prefix, since a mistyped one would silently have no effect.
 pub(super) fn refuse_unknown_variables() -> Result<(), StartError> {
     let command = Args::command();
     let known: Vec<_> = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str()).collect();

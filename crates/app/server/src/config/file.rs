@@ -1,4 +1,4 @@
-//! The TOML file. Every key is optional, and one that is not known is refused.
+//! The TOML file. Every key is optional, and unknown keys are refused.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -104,7 +104,7 @@ impl File {
 }
 
 impl LimitsSection {
-    pub(super) fn over(self, limits: Limits) -> Limits {
+    pub(super) fn override_defaults(self, limits: Limits) -> Limits {
         Limits {
             connections: self.connections.unwrap_or(limits.connections),
             connections_per_address: self.connections_per_address.unwrap_or(limits.connections_per_address),

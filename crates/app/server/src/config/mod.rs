@@ -1,4 +1,4 @@
-//! What the operator decides: flags before environment variables before the TOML file before defaults.
+//! The configuration: flags override environment variables, which override the TOML file, which overrides the defaults.
 
 mod args;
 mod file;
@@ -22,40 +22,40 @@ use crate::{
 pub use args::{Args, Command};
 use file::{File, RelaySection};
 
-/// Shortest relay secret.
-const SECRET_LENGTH: usize = 16;
+/// Minimum length of a relay secret in bytes.
+const MIN_SECRET_LENGTH: usize = 16;
 
-/// Everything decided and checked, short of opening sockets.
+/// A complete and checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where HTTPS, WebSockets and TURN over TCP are served.
+    /// Addresses of HTTPS, WebSockets and TURN over TCP.
     pub listen: Vec<SocketAddr>,
-    /// Certificate; without one everything is plain.
+    /// The certificate; without one, everything is served without TLS.
     pub tls: Option<TlsFiles>,
     /// The server's public name.
     pub host: Option<String>,
-    /// Where figures and health are served apart from everything else.
+    /// Address on which only metrics and health are served.
     pub admin: Option<SocketAddr>,
-    /// The relay, if there is one.
+    /// The relay, unless it is disabled.
     pub relay: Option<Relay>,
-    /// Limits of the rendezvous.
+    /// Limits of the rendezvous server.
     pub limits: Limits,
-    /// TCP connections in all.
+    /// Maximum number of TCP connections.
     pub sockets: usize,
-    /// TCP connections from one address.
+    /// Maximum number of TCP connections from one address.
     pub sockets_per_address: usize,
 }
 
-/// The relay and what members are told of it.
+/// The relay, and what is offered to members.
 #[derive(Debug, Clone)]
 pub struct Relay {
-    /// For the relay itself.
+    /// Configuration of the relay itself.
     pub config: RelayConfig,
-    /// What members are told, but for this server itself: further relays, which share the secret.
+    /// Further relays that share the secret, and the credentials' lifetime; this server's own URLs are added when it starts.
     pub offer: RelayOffer,
-    /// Where it stands, in the operator's words.
+    /// The region of this server, a text of the operator's choice.
     pub region: String,
-    /// Whether TURN over plain TCP is served on the relay's port too.
+    /// Serves TURN over plain TCP on the relay's port.
     pub tcp: bool,
 }
 
@@ -63,7 +63,7 @@ impl Config {
     /// Reads and checks the configuration.
     ///
     /// # Errors
-    /// Something cannot be read or is not as it should be; the error says what to do.
+    /// A file cannot be read or a setting is invalid; the error says what to do.
     pub fn load(args: &Args) -> Result<Self, StartError> {
         args::refuse_unknown_variables()?;
         let mut file = args.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
@@ -79,7 +79,7 @@ impl Config {
         let host = file.host.filter(|host| !host.is_empty());
         check_host(host.as_deref())?;
         let relay = file.relay.enabled.unwrap_or(true).then(|| resolve_relay(file.relay, dev)).transpose()?;
-        let limits = file.limits.over(Limits::default());
+        let limits = file.limits.override_defaults(Limits::default());
         let streams = relay.as_ref().map_or(0, |relay| relay.config.max_streams);
         let sockets = limits.connections + streams + 1024;
         let sockets_per_address = limits.connections_per_address * 2;
@@ -102,8 +102,8 @@ fn check_plain(listen: &[SocketAddr], tls: bool, insecure_plain: bool) -> Result
     let open = listen.iter().find(|address| !address.ip().to_canonical().is_loopback());
     match open {
         Some(address) if !tls && !insecure_plain => Err(StartError::Contradiction(format!(
-            "{address} would be served without TLS, so that everybody on the way could meddle\n\
-             Give a certificate (--tls-certificate and --tls-key), listen on loopback behind a proxy, or insist with --insecure-plain."
+            "{address} would be served without TLS, so that anyone on the network path could tamper with it\n\
+             Give a certificate (--tls-certificate and --tls-key), listen on loopback behind a proxy, or confirm with --insecure-plain."
         ))),
         _ => Ok(()),
     }
@@ -134,7 +134,7 @@ fn resolve_relay(section: RelaySection, dev: bool) -> Result<Relay, StartError> 
     let region = section.region.unwrap_or_default();
     let addresses = section.listen.unwrap_or_else(|| default_relay_addresses(dev));
     if addresses.iter().any(IpAddr::is_unspecified) {
-        let message = "`relay.listen` needs the addresses themselves: members are told to come there";
+        let message = "`relay.listen` needs specific addresses, because members are sent to them";
         return Err(StartError::Contradiction(message.to_owned()));
     }
     let external = section.external.unwrap_or_default();
@@ -184,9 +184,10 @@ fn relay_secret(section: &RelaySection, dev: bool) -> Result<String, StartError>
         }
     };
     let secret = secret.map_err(StartError::Contradiction)?;
-    if secret.len() < SECRET_LENGTH {
-        let message =
-            format!("the relay secret has fewer than {SECRET_LENGTH} characters; try `openssl rand -hex 32`");
+    if secret.len() < MIN_SECRET_LENGTH {
+        let message = format!(
+            "the relay secret has fewer than {MIN_SECRET_LENGTH} characters; try `openssl rand -hex 32`"
+        );
         return Err(StartError::Contradiction(message));
     }
     Ok(secret)
@@ -198,7 +199,8 @@ fn read_secret(path: &Path) -> Result<String, String> {
         .map_err(|cause| format!("cannot read the relay secret {}: {cause}", path.display()))
 }
 
-/// Good until the server stops, which is long enough if it is the only relay: members ask again after a restart.
+/// A random secret is valid until the server stops, which is enough for a single relay: members request new credentials
+/// after a restart.
 fn random_secret() -> String {
     let mut bytes = [0; 32];
     rand::rngs::OsRng.fill_bytes(&mut bytes);
@@ -206,7 +208,7 @@ fn random_secret() -> String {
 }
 
 fn check_others(others: &[RelayServer]) -> Result<(), StartError> {
-    // Two places are for this server's own.
+    // This server offers two URLs of its own.
     if others.len() + 2 > MAX_RELAYS {
         return Err(StartError::Contradiction(format!(
             "at most {} other relays can be listed",
@@ -219,7 +221,7 @@ fn check_others(others: &[RelayServer]) -> Result<(), StartError> {
     });
     bad.map_or(Ok(()), |bad| {
         let message =
-            format!("{:?} is no relay URL; it should look like turn:host:3478?transport=udp", bad.url);
+            format!("{:?} is not a relay URL; it should look like turn:host:3478?transport=udp", bad.url);
         Err(StartError::Contradiction(message))
     })
 }
@@ -228,7 +230,7 @@ fn listen_address(bind: IpAddr, external: &[IpAddr]) -> ListenAddress {
     ListenAddress { bind, external: of_family(bind, external) }
 }
 
-/// The first listening address of each family is the one relayed ports are opened on.
+/// Relayed ports are opened on the first listening address of each family.
 fn relay_addresses(addresses: &[IpAddr], external: &[IpAddr]) -> Vec<RelayAddress> {
     let first = |v6: bool| addresses.iter().copied().find(|address| address.is_ipv6() == v6);
     let relay = |local| RelayAddress { local, public: of_family(local, external).unwrap_or(local) };
@@ -256,4 +258,109 @@ fn default_relay_addresses(dev: bool) -> Vec<IpAddr> {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, StartError> {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("server.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&Args { config: Some(path), ..Args::default() })
+    }
+
+    fn error_text(text: &str) -> String {
+        load(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn empty_configuration_is_a_plain_server_on_loopback() {
+        let config = load("").unwrap();
+        assert!(config.listen.iter().all(|address| address.ip().is_loopback()));
+        assert!(config.tls.is_none());
+        assert!(config.relay.is_some());
+    }
+
+    #[test]
+    fn unknown_key_is_reported_with_its_line_and_the_known_ones() {
+        let message = error_text("host = \"party.example\"\nlissen = []\n");
+        assert!(
+            message.contains("line 2") && message.contains("lissen") && message.contains("listen"),
+            "{message}"
+        );
+        assert!(error_text("[limits]\nconections = 5\n").contains("connections"));
+    }
+
+    #[test]
+    fn plain_listening_is_limited_to_loopback_unless_confirmed() {
+        assert!(error_text("listen = [\"0.0.0.0:80\"]").contains("--insecure-plain"));
+        assert!(load("listen = [\"0.0.0.0:80\"]\ninsecure_plain = true").is_ok());
+        assert!(load("listen = [\"127.0.0.1:80\", \"[::1]:80\"]").is_ok());
+    }
+
+    #[test]
+    fn missing_files_are_reported_with_their_paths() {
+        let missing =
+            Config::load(&Args { config: Some("/nonexistent/server.toml".into()), ..Args::default() });
+        assert!(matches!(missing, Err(StartError::ConfigUnreadable { .. })));
+        assert!(
+            error_text("[tls]\ncertificate = \"/nonexistent/a\"\nkey = \"/nonexistent/b\"")
+                .contains("/nonexistent/a")
+        );
+    }
+
+    #[test]
+    fn flags_override_the_file() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("server.toml");
+        std::fs::write(&path, "listen = [\"127.0.0.1:1\"]\n[relay]\nport = 1\nregion = \"eu\"").unwrap();
+        let listen = vec!["127.0.0.1:2".parse().unwrap()];
+        let args =
+            Args { config: Some(path), listen: listen.clone(), relay_port: Some(2), ..Args::default() };
+        let config = Config::load(&args).unwrap();
+        assert_eq!(config.listen, listen);
+        let relay = config.relay.unwrap();
+        assert_eq!((relay.config.port, relay.region.as_str()), (2, "eu"));
+    }
+
+    #[test]
+    fn relay_secrets_are_checked_and_required_with_other_relays() {
+        assert!(error_text("[relay]\nsecret = \"short\"").contains("openssl"));
+        let other = "[[relay.others]]\nurl = \"turn:b.example:3478?transport=udp\"\n";
+        assert!(error_text(other).contains("same `relay.secret`"));
+        let config = load(&format!("[relay]\nsecret = \"0123456789abcdef\"\n{other}")).unwrap();
+        assert_eq!(config.relay.unwrap().offer.servers.len(), 1);
+        let wrong = "[relay]\nsecret = \"0123456789abcdef\"\n[[relay.others]]\nurl = \"http://b.example\"\n";
+        assert!(error_text(wrong).contains("turn:host"));
+    }
+
+    #[test]
+    fn external_addresses_apply_by_family() {
+        let text = "[relay]\nlisten = [\"10.0.0.1\", \"fd00::1\"]\nexternal = [\"203.0.113.1\"]";
+        let relay = load(text).unwrap().relay.unwrap().config;
+        assert_eq!(relay.listen[0].external, Some("203.0.113.1".parse().unwrap()));
+        assert_eq!(relay.listen[1].external, None);
+        assert_eq!(relay.relay[0].public, "203.0.113.1".parse::<IpAddr>().unwrap());
+        assert_eq!(relay.relay[1].public, "fd00::1".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn relay_can_be_disabled() {
+        assert!(load("[relay]\nenabled = false").unwrap().relay.is_none());
+    }
+
+    /// The shipped example names every key, so it must be valid and agree with the defaults.
+    #[test]
+    fn example_file_is_valid_and_states_the_defaults() {
+        let example = include_str!("../../../../../installers/server/partyline-server.toml");
+        let (before, rest) = example.split_once("[tls]").unwrap();
+        let (_, relay) = rest.split_once("[relay]").unwrap();
+        let plain = before.replace("[::]:443", "127.0.0.1:443");
+        let config = load(&format!("{plain}[relay]\n{relay}")).unwrap();
+        assert_eq!(config.limits, Limits::default());
+        let (relay, default) = (config.relay.unwrap(), load("").unwrap().relay.unwrap());
+        assert_eq!(relay.offer.lifetime, default.offer.lifetime);
+        assert_eq!(relay.config.max_streams, default.config.max_streams);
+        assert_eq!(relay.config.alternate_port, default.config.alternate_port);
+        assert_eq!(format!("{:?}", relay.config.settings), format!("{:?}", default.config.settings));
+    }
+}

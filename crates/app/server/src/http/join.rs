@@ -1,8 +1,8 @@
 //! The page behind `https://<server>/join#<invite>`.
 //!
-//! Browsers do not send what follows the `#`, so the server never sees an invite. The page's own script reads it and
-//! hands it to the app; its Content Security Policy names that script and its style by their hashes and forbids
-//! everything else, so that the page cannot send the invite anywhere even if somebody managed to change it.
+//! Browsers do not send what follows the `#`, so the server never sees an invite. The page's script reads it and passes it
+//! to the app. Its Content Security Policy names that script and the style by their hashes and forbids everything else, so
+//! that the page cannot send the invite anywhere even if an attacker managed to change it.
 
 use std::sync::LazyLock;
 
@@ -26,11 +26,11 @@ static POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
     HeaderValue::try_from(policy).ok()
 });
 
-/// The page with its policy.
+/// Returns the page with its policy.
 pub(super) fn page() -> Response<Page> {
     let mut response = Page::html(PAGE);
     let headers = response.headers_mut();
-    // Without a policy the script must not run, so then nothing is allowed.
+    // If the policy cannot be built, the script must not run.
     let policy = POLICY.clone().unwrap_or(HeaderValue::from_static("default-src 'none'"));
     headers.insert(CONTENT_SECURITY_POLICY, policy);
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_policy_names_the_pages_only_script_and_style() {
+    fn policy_names_the_only_script_and_style_of_the_page() {
         let policy = page().headers()[CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
         assert_eq!(policy.matches("'sha256-").count(), 2);
         assert!(!policy.contains("unsafe"));
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_loads_and_sends_nothing() {
+    fn page_loads_and_sends_nothing() {
         for word in [
             "src=",
             "url(",

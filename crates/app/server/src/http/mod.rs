@@ -1,9 +1,10 @@
-//! What is served over HTTP: the rendezvous WebSocket, the page behind invite links, health and figures.
+//! What is served over HTTP: the rendezvous WebSocket, the page behind invite links, health and metrics.
 
 mod join;
 mod page;
 
 use std::{
+    convert::Infallible,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -25,101 +26,120 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
+use tracing::{Instrument as _, Span};
 
 use crate::{
-    connection::Ends,
-    gate::Ticket,
-    hub::Seat,
+    hub::ConnectionHandle,
+    limiter::Permit,
+    listener::Accepted,
     metrics,
-    server::Shared,
-    stream::Peeked,
+    peeked::Peeked,
+    shared::Shared,
     websocket::{self, Session},
 };
 pub(crate) use page::Page;
 
-/// For the head of a request.
-const HEAD: Duration = Duration::from_secs(10);
+/// How long the head of a request may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For everything that is asked on one connection, up to the upgrade.
-const WHOLE: Duration = Duration::from_secs(60);
+/// How long all requests on one connection may take together, up to the upgrade.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Least that hyper takes.
-const BUFFER: usize = 8 * 1024;
+/// Maximum length of a request's head in bytes; the least that hyper allows.
+const MAX_HEAD_BYTES: usize = 8 * 1024;
 
-/// What one connection asks.
+/// Seconds after which a client that found the server full may try again.
+const RETRY_AFTER_SECONDS: &str = "30";
+
+/// The requests on one connection.
 struct Exchange {
     shared: Arc<Shared>,
     peer: IpAddr,
-    /// Gone once the connection is a WebSocket.
-    ticket: Mutex<Option<Ticket>>,
-    upgrade: Mutex<Option<(OnUpgrade, Seat)>>,
+    /// Taken by the session once the connection is a WebSocket.
+    permit: Mutex<Option<Permit>>,
+    upgrade: Mutex<Option<(OnUpgrade, ConnectionHandle)>>,
 }
 
-/// Serves HTTP until the connection ends; if it becomes a WebSocket, that is a task of its own.
-pub(crate) async fn serve<S>(shared: Arc<Shared>, stream: Peeked<S>, ends: Ends)
+/// Serves HTTP until the connection ends; if it becomes a WebSocket, the session is a task of its own.
+pub(crate) async fn serve<S>(shared: Arc<Shared>, stream: Peeked<S>, accepted: Accepted)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Ends { peer, ticket, .. } = ends;
-    let ticket = Mutex::new(Some(ticket));
-    let exchange = Arc::new(Exchange { shared, peer: peer.ip(), ticket, upgrade: Mutex::default() });
+    let Accepted { peer, permit, .. } = accepted;
+    let permit = Mutex::new(Some(permit));
+    let exchange = Arc::new(Exchange { shared, peer: peer.ip(), permit, upgrade: Mutex::default() });
     let service = service_fn(|request| {
-        let response = exchange.answer(request);
-        async { Ok::<_, std::convert::Infallible>(response) }
+        let response = exchange.respond(request);
+        async { Ok::<_, Infallible>(response) }
     });
     let connection = http().serve_connection(TokioIo::new(stream), service).with_upgrades();
-    if !matches!(timeout(WHOLE, connection).await, Ok(Ok(()))) {
-        return;
+    match timeout(CONNECTION_TIMEOUT, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return tracing::debug!(reason = %error, "HTTP connection failed"),
+        Err(_) => return tracing::debug!(reason = "took too long", "HTTP connection closed"),
     }
-    let Some((upgrade, seat)) = take(&exchange.upgrade) else { return };
+    let Some((upgrade, handle)) = take(&exchange.upgrade) else { return };
     let Ok(upgraded) = upgrade.await else { return };
     let Ok(parts) = upgraded.downcast::<TokioIo<Peeked<S>>>() else { return };
-    tokio::spawn(Session::new(parts.io.into_inner().into_inner(), seat, &parts.read_buf));
+    let session = Session::new(parts.io.into_inner().into_inner(), handle, &parts.read_buf);
+    tokio::spawn(session.instrument(Span::current()));
 }
 
-/// Serves figures and health alone, on an address for the operator.
+/// Serves metrics and health only, on an address for the operator.
 pub(crate) async fn serve_admin(shared: Arc<Shared>, stream: TcpStream) {
     let service = service_fn(|request: Request<Incoming>| {
         let response = match request.uri().path() {
-            "/metrics" => figures(&shared),
+            "/metrics" => metrics_page(&shared),
             "/healthz" => health(&shared),
-            _ => Page::text(StatusCode::NOT_FOUND, "Here are /metrics and /healthz.\n"),
+            _ => Page::text(StatusCode::NOT_FOUND, "Only /metrics and /healthz are served here.\n"),
         };
-        async { Ok::<_, std::convert::Infallible>(response) }
+        async { Ok::<_, Infallible>(response) }
     });
-    let _ = timeout(WHOLE, http().serve_connection(TokioIo::new(stream), service)).await;
+    let _ = timeout(CONNECTION_TIMEOUT, http().serve_connection(TokioIo::new(stream), service)).await;
 }
 
 fn http() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(BUFFER).half_close(false);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .half_close(false);
     builder
 }
 
 impl Exchange {
-    fn answer(&self, mut request: Request<Incoming>) -> Response<Page> {
+    fn respond(&self, mut request: Request<Incoming>) -> Response<Page> {
+        let response = self.route(&mut request);
+        // The path is the client's and may be anything, so it is logged with its control characters escaped.
+        let (method, path) = (request.method(), request.uri().path());
+        tracing::debug!(%method, ?path, status = response.status().as_u16(), "HTTP request");
+        response
+    }
+
+    fn route(&self, request: &mut Request<Incoming>) -> Response<Page> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut refusal = Page::text(StatusCode::METHOD_NOT_ALLOWED, "Only GET is understood.\n");
+            let mut refusal = Page::text(StatusCode::METHOD_NOT_ALLOWED, "Only GET is supported.\n");
             refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return refusal;
         }
         match request.uri().path() {
-            PATH => self.websocket(&mut request),
+            PATH => self.upgrade(request),
             "/join" => join::page(),
             "/healthz" => health(&self.shared),
-            "/metrics" if self.may_see_figures(request.headers()) => figures(&self.shared),
+            "/metrics" if self.may_see_metrics(request.headers()) => metrics_page(&self.shared),
             "/" => Page::text(StatusCode::OK, "This is a Partyline server. Open it with an invite link.\n"),
             _ => Page::text(StatusCode::NOT_FOUND, "There is nothing here.\n"),
         }
     }
 
-    /// Only the computer itself, and nobody for whom a proxy on it speaks.
-    fn may_see_figures(&self, headers: &HeaderMap) -> bool {
-        let forwarded = headers.contains_key("x-forwarded-for") || headers.contains_key("forwarded");
-        !self.shared.has_admin && self.peer.is_loopback() && !forwarded
+    /// Metrics are for clients on this computer, but not for those whose requests a proxy on it forwards.
+    fn may_see_metrics(&self, headers: &HeaderMap) -> bool {
+        let is_forwarded = headers.contains_key("x-forwarded-for") || headers.contains_key("forwarded");
+        !self.shared.has_admin && self.peer.is_loopback() && !is_forwarded
     }
 
-    fn websocket(&self, request: &mut Request<Incoming>) -> Response<Page> {
+    fn upgrade(&self, request: &mut Request<Incoming>) -> Response<Page> {
         if !websocket::is_upgrade(request) {
             return Page::text(StatusCode::UPGRADE_REQUIRED, "This is a WebSocket; use the Partyline app.\n");
         }
@@ -127,28 +147,33 @@ impl Exchange {
             Ok(response) => response,
             Err(refusal) => return *refusal,
         };
-        let Some(ticket) = take(&self.ticket) else {
+        let Some(permit) = take(&self.permit) else {
             return Page::text(StatusCode::BAD_REQUEST, "One WebSocket per connection.\n");
         };
-        match self.shared.hub.connect(ticket) {
-            Ok(seat) => {
-                let upgrade = (hyper::upgrade::on(request), seat);
+        match self.shared.hub.connect(permit) {
+            Ok(handle) => {
+                let upgrade = (hyper::upgrade::on(request), handle);
                 *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
                 response
             }
-            Err(full) => turned_away(full),
+            Err(error) => {
+                tracing::debug!(reason = %error, "rendezvous session refused");
+                refuse_session(error)
+            }
         }
     }
 }
 
-fn turned_away(full: AdmissionError) -> Response<Page> {
-    let mut response = match full {
-        AdmissionError::ServerFull => Page::text(StatusCode::SERVICE_UNAVAILABLE, "The server is full or stopping.\n"),
+fn refuse_session(error: AdmissionError) -> Response<Page> {
+    let mut response = match error {
+        AdmissionError::ServerFull => {
+            Page::text(StatusCode::SERVICE_UNAVAILABLE, "The server is full or stopping.\n")
+        }
         AdmissionError::AddressFull => {
             Page::text(StatusCode::TOO_MANY_REQUESTS, "Too many connections from this address.\n")
         }
     };
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("30"));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
     response
 }
 
@@ -160,7 +185,7 @@ fn health(shared: &Shared) -> Response<Page> {
     }
 }
 
-fn figures(shared: &Shared) -> Response<Page> {
+fn metrics_page(shared: &Shared) -> Response<Page> {
     let mut response = Page::text(StatusCode::OK, metrics::render(shared));
     let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, format);

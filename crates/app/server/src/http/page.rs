@@ -1,4 +1,4 @@
-//! Bodies of answers: all of it at once, or nothing.
+//! Bodies of HTTP responses: a text in one piece, or nothing.
 
 use std::{
     convert::Infallible,
@@ -13,7 +13,7 @@ use hyper::{
     header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS},
 };
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Debug)]
 pub(crate) struct Page(Option<Bytes>);
 
@@ -22,21 +22,21 @@ impl Page {
         Self(None)
     }
 
-    /// An answer in plain text.
+    /// Returns a response in plain text.
     pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Self> {
         Self::response(status, "text/plain; charset=utf-8", text.into())
     }
 
-    /// An answer that is a page.
+    /// Returns a successful response in HTML.
     pub(crate) fn html(text: impl Into<Bytes>) -> Response<Self> {
         Self::response(StatusCode::OK, "text/html; charset=utf-8", text.into())
     }
 
-    fn response(status: StatusCode, format: &'static str, bytes: Bytes) -> Response<Self> {
+    fn response(status: StatusCode, content_type: &'static str, bytes: Bytes) -> Response<Self> {
         let mut response = Response::new(Self(Some(bytes)));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(format));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         response

@@ -1,10 +1,10 @@
-//! Windows: Ctrl-C ends the program, a certificate is read again by starting it anew, and sockets have no limit.
+//! Windows: Ctrl-C ends the program, a certificate is read again only at the next start, and sockets are not limited.
 
 use std::{future::pending, io};
 
-use super::Wish;
+use super::types::ProcessSignal;
 
-/// The option of this name would let another program take the port away.
+/// On Windows, this option would let another program take over the port.
 pub(crate) const REUSE_ADDRESS: bool = false;
 
 /// Ctrl-C.
@@ -12,25 +12,25 @@ pub(crate) const REUSE_ADDRESS: bool = false;
 pub struct Signals(());
 
 impl Signals {
-    /// Listens to it, within a runtime.
+    /// Registers for the signals. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// None here.
+    /// Never on this system.
     pub const fn new() -> io::Result<Self> {
         Ok(Self(()))
     }
 
-    /// Waits for the next.
-    pub async fn next(&mut self) -> Wish {
+    /// Waits for the next signal.
+    pub async fn next(&mut self) -> ProcessSignal {
         match tokio::signal::ctrl_c().await {
-            Ok(()) => Wish::Stop,
+            Ok(()) => ProcessSignal::Stop,
             Err(error) => {
-                tracing::error!(%error, "Ctrl-C cannot be heard");
+                tracing::error!(reason = %error, "cannot wait for Ctrl-C");
                 pending().await
             }
         }
     }
 }
 
-/// There is no such limit.
+/// Does nothing, as there is no such limit.
 pub const fn raise_file_limit() {}

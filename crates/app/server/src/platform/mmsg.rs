@@ -1,4 +1,4 @@
-//! Many datagrams with one call: `recvmmsg` and `sendmmsg`.
+//! Linux: many datagrams with one system call, `recvmmsg` and `sendmmsg`.
 
 use std::{
     io::IoSlice,
@@ -14,18 +14,18 @@ use nix::{
     },
 };
 
-use super::{Arrival, Room};
+use super::types::{Arrival, Room};
 
-/// The headers of both ways.
+/// The message headers of both calls, allocated once.
 pub(crate) struct Batches {
-    // One per family: the kernel shortens the room for the address to what it wrote last.
+    // One per family, because the kernel shortens the room for the address to what it wrote last.
     headers_v4: MultiHeaders<SockaddrIn>,
     headers_v6: MultiHeaders<SockaddrIn6>,
     send_headers: MultiHeaders<SockaddrStorage>,
 }
 
 impl Batches {
-    /// For as many datagrams at once.
+    /// Allocates headers for as many datagrams at once.
     pub(crate) fn new(receive: usize, send: usize) -> Self {
         Self {
             headers_v4: MultiHeaders::preallocate(receive, None),
@@ -34,7 +34,8 @@ impl Batches {
         }
     }
 
-    /// Fills the rooms in order and returns how many were filled; fewer than there are means that the socket is empty.
+    /// Receives without waiting into the rooms in order, passes each arrival to `take`, and returns the number of datagrams.
+    /// Fewer than there are rooms means that the socket is empty.
     pub(crate) fn receive<'a>(
         &'a mut self,
         socket: &UdpSocket,
@@ -50,7 +51,7 @@ impl Batches {
         }
     }
 
-    /// Sends without waiting; returns how many datagrams the socket did not take.
+    /// Sends without waiting; returns the number of datagrams the socket did not accept.
     pub(crate) fn send<'a>(
         &mut self,
         socket: &UdpSocket,
@@ -71,9 +72,9 @@ impl Batches {
             match sent.map(Iterator::count) {
                 Ok(count) if count > 0 => at += count,
                 Err(Errno::EINTR) => {}
-                // The socket's buffer is full: a relay drops rather than waits.
+                // The socket's buffer is full; a relay drops packets rather than wait.
                 Err(Errno::EAGAIN) => return lost + (slices.len() - at) as u64,
-                // This one cannot be sent, say because there is no route; the others may.
+                // This one cannot be sent, for example because there is no route; the others may.
                 _ => (at, lost) = (at + 1, lost + 1),
             }
         }
@@ -81,7 +82,7 @@ impl Batches {
     }
 }
 
-/// Addresses as the kernel writes them.
+/// A socket address as the kernel writes it.
 trait Peer: SockaddrLike + Copy {
     fn address(self) -> SocketAddr;
 }

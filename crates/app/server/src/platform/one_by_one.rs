@@ -1,21 +1,22 @@
-//! One call for each datagram: what every system has. It relays the same, only fewer packets per second.
+//! Systems without `recvmmsg`: one system call for each datagram, and so fewer packets per second.
 
 use std::{io::ErrorKind, net::SocketAddr};
 
 use mio::net::UdpSocket;
 
-use super::{Arrival, Room};
+use super::types::{Arrival, Room};
 
-/// Nothing has to be kept from call to call.
+/// Keeps nothing between calls.
 pub(crate) struct Batches;
 
 impl Batches {
-    /// For as many datagrams as are given.
+    /// Does nothing, as there are no headers to allocate.
     pub(crate) const fn new(_: usize, _: usize) -> Self {
         Self
     }
 
-    /// Fills the rooms in order and returns how many were filled; fewer than there are means that the socket is empty.
+    /// Receives without waiting into the rooms in order, passes each arrival to `take`, and returns the number of datagrams.
+    /// Fewer than there are rooms means that the socket is empty.
     pub(crate) fn receive(
         &mut self,
         socket: &UdpSocket,
@@ -26,16 +27,16 @@ impl Batches {
         for (index, [room]) in rooms.iter_mut().enumerate() {
             match socket.recv_from(room) {
                 Ok((length, from)) => take(Arrival { index, length, from: Some(from) }),
-                // Only this arms the poll again.
+                // Only this result re-arms the poll.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return index,
-                // Windows tells of a datagram too long for the room, and of an unreachable peer, in this way.
+                // Windows reports datagrams that are too long, and unreachable peers, as errors.
                 Err(_) => take(Arrival { index, length: 0, from: None }),
             }
         }
         rooms.len()
     }
 
-    /// Sends without waiting; returns how many datagrams the socket did not take.
+    /// Sends without waiting; returns the number of datagrams the socket did not accept.
     pub(crate) fn send<'a>(
         &mut self,
         socket: &UdpSocket,

@@ -1,13 +1,13 @@
-//! Signals and limits as POSIX has them.
+//! Signals and limits of POSIX systems.
 
 use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::Wish;
+use super::types::ProcessSignal;
 
-/// A port can be listened on again while connections of an earlier run linger.
+/// Allows listening on a port while connections of an earlier run are in TIME_WAIT.
 pub(crate) const REUSE_ADDRESS: bool = true;
 
 /// SIGTERM, SIGINT and SIGHUP.
@@ -19,10 +19,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Listens to them, within a runtime.
+    /// Registers for the signals. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// The system does not allow it.
+    /// The system refuses.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
@@ -31,23 +31,23 @@ impl Signals {
         })
     }
 
-    /// Waits for the next.
-    pub async fn next(&mut self) -> Wish {
+    /// Waits for the next signal.
+    pub async fn next(&mut self) -> ProcessSignal {
         tokio::select! {
-            _ = self.hangup.recv() => Wish::Reload,
-            _ = self.terminate.recv() => Wish::Stop,
-            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.hangup.recv() => ProcessSignal::Reload,
+            _ = self.terminate.recv() => ProcessSignal::Stop,
+            _ = self.interrupt.recv() => ProcessSignal::Stop,
         }
     }
 }
 
-/// Allows the process as many open files as it may have: each member and each allocation is one, and the usual soft limit
-/// of 1024 is for programs that use `select`.
+/// Raises the soft limit of open files to the hard one: each member and each allocation is an open file, and the usual soft
+/// limit of 1024 is meant for programs that use `select`.
 pub fn raise_file_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
     {
-        tracing::warn!(%error, soft, hard, "the limit of open files stays as it is, and limits members and allocations");
+        tracing::warn!(reason = %error, soft, hard, "cannot raise the limit of open files, which limits members and allocations");
     }
 }

@@ -1,5 +1,5 @@
-//! Where packets live between receiving and sending: equal slots in one piece of memory, each with room for the
-//! header of the way out, filled and emptied in batches.
+//! Memory for packets between receiving and sending: slots of equal size, each with room for the header that is added
+//! when it leaves, filled and sent in batches.
 
 use std::{io::IoSliceMut, net::SocketAddr, ops::Range};
 
@@ -8,11 +8,13 @@ use partyline_relay::{HEADROOM, Packet, TAILROOM};
 
 use crate::platform::Batches;
 
-/// The largest datagram that is relayed; longer ones are dropped and counted.
+/// Maximum length of a relayed datagram in bytes; longer ones are dropped and counted.
 pub const MAX_DATAGRAM: usize = 4096;
-/// Packets taken from a socket at once.
+/// Maximum number of packets received from a socket at once.
 pub const BATCH: usize = 64;
+/// Bytes per slot.
 const SLOT: usize = (HEADROOM + MAX_DATAGRAM + TAILROOM).next_multiple_of(64);
+/// Number of slots.
 const SLOTS: usize = 4 * BATCH;
 
 /// A packet in the arena.
@@ -20,7 +22,7 @@ const SLOTS: usize = 4 * BATCH;
 pub struct Received {
     slot: usize,
     length: usize,
-    /// Who sent it.
+    /// The sender.
     pub from: SocketAddr,
 }
 
@@ -36,7 +38,7 @@ impl Arena {
         Self { bytes: vec![0; SLOT * SLOTS], used: 0, batches: Batches::new(BATCH, SLOTS) }
     }
 
-    /// Whether a whole batch fits.
+    /// Returns true if a whole batch fits.
     pub fn has_room(&self) -> bool {
         self.used + BATCH <= SLOTS
     }
@@ -46,18 +48,18 @@ impl Arena {
         self.used = 0;
     }
 
-    /// Receives up to a batch into free slots. Returns how many the socket gave; fewer than asked for means that it is
-    /// empty. Datagrams that were too long are counted in `truncated` and left out.
+    /// Receives up to `max` packets, at most a batch, into free slots. Returns the number of packets received; fewer than
+    /// requested means that the socket is empty. Datagrams that were too long are counted in `truncated` and left out.
     pub fn receive(
         &mut self,
         socket: &UdpSocket,
         v6: bool,
-        most: usize,
+        max: usize,
         out: &mut Vec<Received>,
         truncated: &mut u64,
     ) -> usize {
-        let slots = self.bytes[self.used * SLOT..].chunks_exact_mut(SLOT).take(most.min(BATCH));
-        // One byte more than may come, to see whether it does.
+        let slots = self.bytes[self.used * SLOT..].chunks_exact_mut(SLOT).take(max.min(BATCH));
+        // One byte more than allowed, to detect datagrams that are too long.
         let mut rooms: Vec<_> =
             slots.map(|slot| [IoSliceMut::new(&mut slot[HEADROOM..][..=MAX_DATAGRAM])]).collect();
         let first = self.used;
@@ -71,7 +73,7 @@ impl Arena {
         count
     }
 
-    /// Puts a frame from a stream into a slot; `None` if it is too long. Ask [`Self::has_room`] first.
+    /// Copies a frame from a stream into a slot; `None` if it is too long. Requires that [`Self::has_room`].
     pub fn place(&mut self, frame: &[u8], from: SocketAddr) -> Option<Received> {
         let (slot, length) = (self.used, frame.len());
         let room = self.bytes.get_mut(slot * SLOT..)?.get_mut(HEADROOM..HEADROOM + MAX_DATAGRAM)?;
@@ -80,23 +82,23 @@ impl Arena {
         Some(Received { slot, length, from })
     }
 
-    /// The packet for reading and framing.
+    /// Returns the packet with the room around it.
     pub fn packet(&mut self, received: &Received) -> Option<Packet<'_>> {
         let slot = self.bytes.get_mut(received.slot * SLOT..)?.get_mut(..SLOT)?;
         Packet::new(slot, HEADROOM..HEADROOM + received.length)
     }
 
-    /// A part of a packet's slot, as a range of the arena.
+    /// Converts a range of a packet's slot into a range of the arena.
     pub fn part(&self, received: &Received, range: Range<usize>) -> Range<usize> {
         received.slot * SLOT + range.start..received.slot * SLOT + range.end
     }
 
-    /// The bytes of a range of the arena.
+    /// Returns the bytes of a range of the arena.
     pub fn bytes(&self, range: Range<usize>) -> &[u8] {
         &self.bytes[range]
     }
 
-    /// Sends parts of the arena from one socket; returns how many the socket did not take.
+    /// Sends parts of the arena from one socket; returns the number of packets the socket did not accept.
     pub fn send(&mut self, socket: &UdpSocket, parts: &[(SocketAddr, Range<usize>)]) -> u64 {
         self.batches.send(socket, parts.iter().map(|(to, range)| (*to, &self.bytes[range.clone()])))
     }

@@ -9,15 +9,16 @@ pub use partyline_relay::{PeerPolicy, Quotas, RelayAddress, Secret, Settings};
 pub struct RelayConfig {
     /// UDP addresses to listen on, each with the address that clients see.
     pub listen: Vec<ListenAddress>,
-    /// UDP port on all of them; 0 takes a free one.
+    /// UDP port on all of them; 0 lets the system choose.
     pub port: u16,
-    /// Second UDP port on all of them, for NAT discovery (RFC 5780). Two addresses of one family and two ports make discovery complete.
+    /// Second UDP port on all of them, for NAT behaviour discovery (RFC 5780), which is complete with two addresses of one
+    /// family and two ports.
     pub alternate_port: Option<u16>,
     /// Addresses on which relayed ports are opened, at most one for IPv4 and one for IPv6.
     pub relay: Vec<RelayAddress>,
-    /// Most TCP and TLS clients at a time.
+    /// Maximum number of TCP and TLS clients at a time.
     pub max_streams: usize,
-    /// Who may relay, where to and how much.
+    /// Credentials, permitted peers and quotas.
     pub settings: Settings,
 }
 
@@ -26,12 +27,12 @@ pub struct RelayConfig {
 pub struct ListenAddress {
     /// The address sockets are bound to.
     pub bind: IpAddr,
-    /// The address clients see, where a one-to-one NAT stands before the server.
+    /// The address clients see, if the server is behind a one-to-one NAT.
     pub external: Option<IpAddr>,
 }
 
 impl ListenAddress {
-    /// The public address of a socket bound to this address.
+    /// Returns the public address of a socket bound to this address.
     #[must_use]
     pub fn public(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.external.unwrap_or(self.bind), port)

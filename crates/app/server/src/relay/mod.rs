@@ -3,17 +3,18 @@
 
 mod arena;
 mod config;
-mod plane;
+mod frame_queue;
+mod inbox;
 mod sockets;
 mod stream;
+mod thread;
 
 use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
-    thread,
     time::Duration,
 };
 
@@ -30,16 +31,18 @@ use tokio::{
 use crate::platform::raise_file_limit;
 
 use self::{
-    plane::Plane,
-    stream::{Bell, Inbound, Inbox},
+    inbox::{Inbound, Inbox, Wakeup},
+    thread::{RelayThread, WAKEUP},
 };
 pub use config::{ListenAddress, PeerPolicy, Quotas, RelayAddress, RelayConfig, Secret, Settings};
 pub use partyline_relay::{Counters, time_limited_credentials};
 
-/// Messages from all TCP and TLS clients together that may wait for the relay's thread.
-const INBOX: usize = 4096;
-/// How much longer than an allocation's longest life a silent client is kept.
-const GRACE: Duration = Duration::from_secs(60);
+/// Maximum number of messages from all TCP and TLS clients together that wait for the relay's thread.
+const INBOX_CAPACITY: usize = 4096;
+/// How much longer than the maximum lifetime of an allocation a silent client is kept.
+const IDLE_GRACE: Duration = Duration::from_secs(60);
+/// Maximum number of addresses to listen on; with two ports each, listeners are numbered by a byte.
+const MAX_LISTEN_ADDRESSES: usize = 64;
 
 /// What carries a client's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,27 +53,43 @@ pub enum StreamTransport {
     Tls,
 }
 
+impl StreamTransport {
+    /// Returns the `transport` field of log lines.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+}
+
 /// The running relay. Cheap to clone; the relay runs until [`RelayHandle::stop`].
 #[derive(Debug, Clone)]
-pub struct RelayHandle(Arc<Shared>);
+pub struct RelayHandle(Arc<Running>);
 
 #[derive(Debug)]
-struct Shared {
+struct Running {
     inbox: Inbox,
     counters: Arc<Mutex<Counters>>,
     addresses: Vec<SocketAddr>,
+    quotas: Quotas,
     next_stream: AtomicU32,
     streams: Semaphore,
-    idle: Duration,
+    max_streams: usize,
+    refused_streams: AtomicU64,
+    idle_timeout: Duration,
 }
 
 /// Binds the sockets and starts the relay's thread.
 ///
 /// # Errors
-/// If an address cannot be bound, or the configuration is contradictory.
+/// An address cannot be bound, or the configuration is contradictory.
 pub fn start(config: RelayConfig) -> Result<RelayHandle> {
     ensure!(!config.listen.is_empty(), "the relay needs an address to listen on");
-    ensure!(config.listen.len() <= 64, "the relay listens on 64 addresses at most");
+    ensure!(
+        config.listen.len() <= MAX_LISTEN_ADDRESSES,
+        "the relay listens on {MAX_LISTEN_ADDRESSES} addresses at most"
+    );
     ensure!(!config.relay.is_empty(), "the relay needs an address to relay on");
     ensure!(!config.settings.ports.is_empty(), "the relay's port range is empty");
     raise_file_limit();
@@ -78,36 +97,41 @@ pub fn start(config: RelayConfig) -> Result<RelayHandle> {
         .with_context(|| format!("bind the relay's UDP port {} on {:?}", config.port, config.listen))?;
     let (listeners, mut listening): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
     let addresses = listeners.iter().map(|listener| listener.local).collect();
-    let idle = config.settings.max_lifetime + GRACE;
+    let (quotas, max_streams) = (config.settings.quotas.clone(), config.max_streams);
+    let idle_timeout = config.settings.max_lifetime + IDLE_GRACE;
     let mut seed = [0; 32];
     rand::rngs::OsRng.fill_bytes(&mut seed);
     let relay = Relay::new(config.settings, listeners, &config.relay, seed);
 
-    let poll = Poll::new().context("make the relay's poll")?;
-    let bell =
-        Arc::new(Bell::new(Waker::new(poll.registry(), plane::BELL).context("make the relay's waker")?));
-    let (sender, receiver) = mpsc::channel(INBOX);
-    let counters = Arc::new(Mutex::new(Counters::default()));
+    let poll = Poll::new().context("create the relay's poll")?;
+    let waker = Waker::new(poll.registry(), WAKEUP).context("create the relay's waker")?;
+    let wakeup = Arc::new(Wakeup::new(waker));
+    let (sender, receiver) = mpsc::channel(INBOX_CAPACITY);
     for (index, listener) in listening.iter_mut().enumerate() {
         let registered = poll.registry().register(listener, Token(1 + index), Interest::READABLE);
         registered.context("register the relay's sockets")?;
     }
-    let published = (bell.clone(), counters.clone());
-    let run = move || Plane::new(relay, poll, listening, receiver, published.0, published.1).run();
-    thread::Builder::new().name("relay".into()).spawn(run).context("start the relay's thread")?;
-    Ok(RelayHandle(Arc::new(Shared {
-        inbox: Inbox::new(sender, bell),
+    let counters = Arc::new(Mutex::new(Counters::default()));
+    let inbox = Inbox::new(sender, Arc::clone(&wakeup));
+    let published = Arc::clone(&counters);
+    let run = move || RelayThread::new(relay, poll, listening, receiver, wakeup, published).run();
+    std::thread::Builder::new().name("relay".into()).spawn(run).context("start the relay's thread")?;
+    Ok(RelayHandle(Arc::new(Running {
+        inbox,
         counters,
         addresses,
+        quotas,
         next_stream: AtomicU32::new(0),
-        streams: Semaphore::new(config.max_streams),
-        idle,
+        streams: Semaphore::new(max_streams),
+        max_streams,
+        refused_streams: AtomicU64::new(0),
+        idle_timeout,
     })))
 }
 
 impl RelayHandle {
-    /// Serves a TCP or TLS client until it leaves; `already_read` is what was taken from the stream to tell it from HTTP.
-    /// Over the limit of streams it is dropped at once.
+    /// Serves a TCP or TLS client until it disconnects; `already_read` is what was read to tell it from HTTP. Above the limit
+    /// of streams, the client is dropped at once.
     pub async fn accept_stream(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -116,27 +140,55 @@ impl RelayHandle {
         transport: StreamTransport,
         already_read: Bytes,
     ) {
+        let transport = transport.label();
         let Ok(_place) = self.0.streams.try_acquire() else {
-            return tracing::debug!(%peer, %local, ?transport, "too many relay streams, client refused");
+            self.0.refused_streams.fetch_add(1, Ordering::Relaxed);
+            return tracing::debug!(client = %peer, transport, reason = "stream limit", "relay client refused");
         };
         let number = self.0.next_stream.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(%peer, %local, ?transport, stream = number, "relay client connected");
-        stream::serve(stream, number, peer, self.0.inbox.clone(), already_read, self.0.idle).await;
+        tracing::debug!(client = %peer, %local, transport, stream = number, "relay client connected");
+        stream::serve(stream, number, peer, self.0.inbox.clone(), already_read, self.0.idle_timeout).await;
     }
 
-    /// UDP addresses listened on.
+    /// Returns the UDP addresses of the listeners.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.0.addresses
     }
 
-    /// Counters.
+    /// Returns the relay's counters.
     #[must_use]
     pub fn counters(&self) -> Counters {
         *self.0.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends all allocations, closes all sockets and streams, and waits until that is done.
+    /// Returns the number of TCP and TLS clients that are served.
+    #[must_use]
+    pub fn open_streams(&self) -> u64 {
+        (self.0.max_streams - self.0.streams.available_permits()) as u64
+    }
+
+    /// Returns the number of TCP and TLS clients that were refused.
+    #[must_use]
+    pub fn refused_streams(&self) -> u64 {
+        self.0.refused_streams.load(Ordering::Relaxed)
+    }
+
+    /// Returns the configured limits with their label values. Bandwidths are in bytes per second and 0 if unlimited.
+    pub(crate) fn limits(&self) -> [(&'static str, u64); 7] {
+        let quotas = &self.0.quotas;
+        [
+            ("allocations", quotas.allocations as u64),
+            ("allocations_per_user", quotas.allocations_per_user as u64),
+            ("allocations_per_address", quotas.allocations_per_address as u64),
+            ("peers_per_allocation", quotas.peers_per_allocation as u64),
+            ("streams", self.0.max_streams as u64),
+            ("bandwidth_per_allocation", quotas.bandwidth_per_allocation.unwrap_or_default()),
+            ("bandwidth", quotas.bandwidth.unwrap_or_default()),
+        ]
+    }
+
+    /// Deletes all allocations, closes all sockets and streams, and waits until that is done.
     pub async fn stop(&self) {
         let (stopped, wait) = oneshot::channel();
         if self.0.inbox.send(Inbound::Stop(stopped)).await {

@@ -1,4 +1,4 @@
-//! Binding the relay's sockets.
+//! Binds the relay's UDP sockets.
 
 use std::{io, net::SocketAddr};
 
@@ -8,7 +8,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::config::RelayConfig;
 
-/// Every client's packets come in here, so the queue is long; the kernel gives as much of it as `rmem_max` allows.
+/// Bytes requested for the buffers of a listener, through which the packets of all clients pass; the kernel grants
+/// `rmem_max` and `wmem_max` at most.
 const LISTENER_BUFFER: usize = 8 << 20;
 
 /// Binds all listeners of a configuration: each address with the main port, and with the alternate one if there is one.
@@ -18,7 +19,7 @@ pub fn bind_listeners(config: &RelayConfig) -> io::Result<Vec<(Listener, UdpSock
     for address in &config.listen {
         let (listener, socket) =
             bind_listener(SocketAddr::new(address.bind, main), |port| address.public(port))?;
-        // The port the system chose for the first serves for the others too.
+        // A port that the system chose for the first address is used for the others too.
         main = listener.local.port();
         bound.push((listener, socket));
     }
@@ -38,15 +39,17 @@ fn bind_listener(
     public: impl Fn(u16) -> SocketAddr,
 ) -> io::Result<(Listener, UdpSocket)> {
     let socket = bind(address)?;
-    // Less than asked for is no reason not to serve.
+    // Smaller buffers than requested are no reason not to serve.
     let _ = socket.set_recv_buffer_size(LISTENER_BUFFER);
     let _ = socket.set_send_buffer_size(LISTENER_BUFFER);
+    let received = socket.recv_buffer_size().unwrap_or_default();
     let socket = UdpSocket::from_std(socket.into());
     let local = socket.local_addr()?;
+    tracing::debug!(%local, receive_buffer = received, "relay listener bound");
     Ok((Listener { local, public: public(local.port()) }, socket))
 }
 
-/// Binds a relayed address.
+/// Binds a relayed transport address.
 pub fn bind_relayed(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(UdpSocket::from_std(bind(address)?.into()))
 }

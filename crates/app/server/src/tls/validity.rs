@@ -1,4 +1,4 @@
-//! From when until when a certificate is valid: the one thing that rustls does not tell its server.
+//! The validity period of a certificate, which rustls does not check on the server side.
 //!
 //! In DER (X.690), `Certificate ::= SEQUENCE { tbs SEQUENCE { [0] version, serial, algorithm, issuer, validity SEQUENCE
 //! { notBefore Time, notAfter Time }, … }, … }` (RFC 5280, section 4.1).
@@ -10,7 +10,7 @@ const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// Both ends in seconds since 1970.
+/// A validity period, in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Validity {
     pub(super) not_before: u64,
@@ -18,7 +18,7 @@ pub(super) struct Validity {
 }
 
 impl Validity {
-    /// `None` if the bytes are no certificate.
+    /// Returns the validity period of a certificate in DER; `None` if the bytes are not a certificate.
     pub(super) fn of(certificate: &[u8]) -> Option<Self> {
         let mut certificate = Reader(certificate).expect(SEQUENCE)?;
         let mut tbs = certificate.expect(SEQUENCE)?;
@@ -32,11 +32,11 @@ impl Validity {
     }
 }
 
-/// What is left to read.
+/// The rest of a DER encoding.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// The next value with its tag.
+    /// Reads the next value with its tag.
     fn next(&mut self) -> Option<(u8, Reader<'a>)> {
         let [tag, length, rest @ ..] = self.0 else { return None };
         let (length, rest) = match length {
@@ -60,7 +60,7 @@ impl<'a> Reader<'a> {
         let (tag, Reader(digits)) = self.next()?;
         let number = |range: Range<usize>| std::str::from_utf8(digits.get(range)?).ok()?.parse::<i64>().ok();
         let (year, rest) = match tag {
-            // Two digits of the year: 1950 to 2049.
+            // The two digits of the year stand for 1950 to 2049.
             UTC_TIME => (number(0..2).map(|year| if year < 50 { 2000 + year } else { 1900 + year })?, 2),
             GENERALIZED_TIME => (number(0..4)?, 4),
             _ => return None,
@@ -72,7 +72,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// In the Gregorian calendar, counting years from March, so that leap days come last.
+/// Converts a date of the Gregorian calendar. Years are counted from March, so that leap days come last.
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
@@ -94,13 +94,13 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_of_time_are_read() {
+    fn both_encodings_of_time_are_read() {
         let validity = Validity::of(&certificate((2000, 2, 29), (2060, 12, 31))).unwrap();
         assert_eq!(validity, Validity { not_before: 951_782_400, not_after: 2_871_676_800 });
     }
 
     #[test]
-    fn the_calendar_knows_its_leap_years() {
+    fn calendar_has_leap_years() {
         assert_eq!(days_since_1970(1970, 1, 1), 0);
         assert_eq!(days_since_1970(2000, 3, 1) - days_since_1970(2000, 2, 28), 2);
         assert_eq!(days_since_1970(2100, 3, 1) - days_since_1970(2100, 2, 28), 1);

@@ -1,5 +1,7 @@
-//! Frames to messages. Headers are tungstenite's business; buffers are ours: while nothing is half received, a
-//! [`Decoder`] holds no memory at all, and a message that came whole is unmasked where it lies.
+//! Decodes the frames of a client (RFC 6455, section 5) into messages, and encodes those of the server.
+//!
+//! Headers are parsed by tungstenite; buffers are managed here: while no frame is half received, a [`Decoder`] holds no
+//! memory at all, and a message that came in one piece is unmasked in place.
 
 use std::io::Cursor;
 
@@ -8,43 +10,44 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
     coding::{CloseCode, Control, Data, OpCode},
 };
 
-/// Longest control frame (RFC 6455, section 5.5).
-const MAX_CONTROL: usize = 125;
+/// Maximum payload of a control frame in bytes (RFC 6455, section 5.5).
+const MAX_CONTROL_PAYLOAD: usize = 125;
 
-/// Longest header.
+/// Maximum length of a frame header in bytes.
 const MAX_HEADER: usize = 14;
 
-/// What a client did.
+/// A message or control frame from the client.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Incoming<'a> {
-    /// It sent a binary message.
+    /// A binary message, reassembled from its fragments.
     Message(&'a [u8]),
-    /// It wants to hear this again.
+    /// A ping, whose payload the pong repeats.
     Ping(&'a [u8]),
-    /// It said goodbye, with a code if it gave one.
+    /// A close frame, with its code if it has one.
     Close(Option<u16>),
 }
 
-/// Why a connection must end, as a close code and a sentence.
+/// A violation of the protocol or of a limit: the close code and reason with which the connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Violation(pub(crate) CloseCode, pub(crate) &'static str);
 
 const PROTOCOL: fn(&'static str) -> Violation = |reason| Violation(CloseCode::Protocol, reason);
 
-/// Takes bytes as they come and gives what they mean.
+/// Decodes a byte stream as it arrives.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
-    /// The start of a frame whose end has not come.
+    /// The beginning of a frame whose end has not arrived.
     partial: Vec<u8>,
-    /// The fragments of a message whose last has not come.
+    /// The fragments of a message whose last one has not arrived.
     fragments: Option<Vec<u8>>,
 }
 
 impl Decoder {
-    /// Decodes bytes, which are unmasked in place. Messages are at most `limit` bytes.
+    /// Decodes bytes, unmasking them in place, and passes what is complete to `deliver`. Messages may have `limit` bytes at
+    /// most.
     ///
     /// # Errors
-    /// The client broke the protocol or the limit; nothing more can be decoded.
+    /// The client violated the protocol or the limit; nothing more can be decoded.
     pub(crate) fn feed(
         &mut self,
         bytes: &mut [u8],
@@ -52,13 +55,13 @@ impl Decoder {
         mut deliver: impl FnMut(Incoming<'_>),
     ) -> Result<(), Violation> {
         if self.partial.is_empty() {
-            let used = self.frames(bytes, limit, &mut deliver)?;
+            let used = self.decode_frames(bytes, limit, &mut deliver)?;
             self.partial.extend_from_slice(bytes.get(used..).unwrap_or_default());
             return Ok(());
         }
         let mut partial = std::mem::take(&mut self.partial);
         partial.extend_from_slice(bytes);
-        let used = self.frames(&mut partial, limit, &mut deliver)?;
+        let used = self.decode_frames(&mut partial, limit, &mut deliver)?;
         if used < partial.len() {
             partial.drain(..used);
             self.partial = partial;
@@ -66,8 +69,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Decodes whole frames and says how many bytes they were.
-    fn frames(
+    /// Decodes complete frames and returns the number of bytes they take.
+    fn decode_frames(
         &mut self,
         bytes: &mut [u8],
         limit: usize,
@@ -76,35 +79,35 @@ impl Decoder {
         let mut used = 0;
         while let Some(rest) = bytes.get_mut(used..).filter(|rest| !rest.is_empty()) {
             let mut cursor = Cursor::new(&*rest);
-            let parsed = FrameHeader::parse(&mut cursor).map_err(|_| PROTOCOL("unknown kind of frame"))?;
+            let parsed = FrameHeader::parse(&mut cursor).map_err(|_| PROTOCOL("unknown opcode"))?;
             let Some((header, length)) = parsed else { break };
             let start = usize::try_from(cursor.position()).unwrap_or(MAX_HEADER);
-            let mask = self.check(&header, length, limit)?;
+            let mask = self.check_header(&header, length, limit)?;
             // Within the limit, so it fits.
             let end = start + usize::try_from(length).unwrap_or(usize::MAX - MAX_HEADER);
             let Some(payload) = rest.get_mut(start..end) else { break };
             unmask(payload, mask);
-            self.frame(&header, payload, deliver)?;
+            self.handle_frame(&header, payload, deliver)?;
             used += end;
         }
         Ok(used)
     }
 
-    /// Refuses a frame by its header, before any of its payload is kept.
-    fn check(&self, header: &FrameHeader, length: u64, limit: usize) -> Result<[u8; 4], Violation> {
+    /// Checks a frame by its header, before any of its payload is kept, and returns its mask.
+    fn check_header(&self, header: &FrameHeader, length: u64, limit: usize) -> Result<[u8; 4], Violation> {
         if header.rsv1 || header.rsv2 || header.rsv3 {
-            return Err(PROTOCOL("an extension was used that was not agreed on"));
+            return Err(PROTOCOL("an extension was used that was not negotiated"));
         }
         let started = self.fragments.as_ref().map(Vec::len);
         match (header.opcode, started) {
             (OpCode::Control(Control::Reserved(_)) | OpCode::Data(Data::Reserved(_)), _) => {
-                return Err(PROTOCOL("unknown kind of frame"));
+                return Err(PROTOCOL("unknown opcode"));
             }
-            (OpCode::Control(_), _) if !header.is_final || length > MAX_CONTROL as u64 => {
-                return Err(PROTOCOL("control frame too long or in fragments"));
+            (OpCode::Control(_), _) if !header.is_final || length > MAX_CONTROL_PAYLOAD as u64 => {
+                return Err(PROTOCOL("control frame too long or fragmented"));
             }
             (OpCode::Data(Data::Text), _) => {
-                return Err(Violation(CloseCode::Unsupported, "only binary messages are understood"));
+                return Err(Violation(CloseCode::Unsupported, "only binary messages are accepted"));
             }
             (OpCode::Data(Data::Continue), None) | (OpCode::Data(Data::Binary), Some(_)) => {
                 return Err(PROTOCOL("fragments out of order"));
@@ -117,7 +120,7 @@ impl Decoder {
         header.mask.ok_or(PROTOCOL("frames from clients must be masked"))
     }
 
-    fn frame(
+    fn handle_frame(
         &mut self,
         header: &FrameHeader,
         payload: &[u8],
@@ -158,7 +161,7 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-/// Appends a frame as servers send them: whole and not masked.
+/// Appends a frame as servers send it: unfragmented and unmasked (RFC 6455, section 5.1).
 pub(crate) fn write_frame(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
     let header = FrameHeader { opcode, ..FrameHeader::default() };
     // Writing into memory does not fail.
@@ -166,12 +169,125 @@ pub(crate) fn write_frame(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Appends a close frame; the reason is cut to what a control frame holds.
+/// Appends a close frame; the reason is cut to what a control frame can hold.
 pub(crate) fn write_close(out: &mut Vec<u8>, code: u16, reason: &str) {
-    let reason = reason.get(..MAX_CONTROL - 2).unwrap_or(reason);
+    let reason = reason.get(..MAX_CONTROL_PAYLOAD - 2).unwrap_or(reason);
     let payload = [code.to_be_bytes().as_slice(), reason.as_bytes()].concat();
     write_frame(out, OpCode::Control(Control::Close), &payload);
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    const LIMIT: usize = 1000;
+
+    /// A frame as clients send it.
+    fn frame(opcode: u8, is_final: bool, payload: &[u8]) -> Vec<u8> {
+        let header = FrameHeader {
+            opcode: opcode.into(),
+            is_final,
+            mask: Some([1, 2, 3, 4]),
+            ..FrameHeader::default()
+        };
+        let mut bytes = Vec::new();
+        header.format(payload.len() as u64, &mut bytes).unwrap();
+        bytes.extend(payload.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        bytes
+    }
+
+    /// Decodes bytes that arrive in pieces of a size.
+    fn decode(bytes: &[u8], piece: usize) -> (Vec<String>, Option<Violation>) {
+        let mut decoder = Decoder::default();
+        let mut decoded = Vec::new();
+        for piece in bytes.chunks(piece) {
+            let fed =
+                decoder.feed(&mut piece.to_vec(), LIMIT, |incoming| decoded.push(format!("{incoming:?}")));
+            if let Err(violation) = fed {
+                return (decoded, Some(violation));
+            }
+        }
+        assert!(decoder.partial.is_empty() && decoder.partial.capacity() == 0, "idle decoders hold nothing");
+        (decoded, None)
+    }
+
+    fn violation(bytes: &[u8]) -> Option<CloseCode> {
+        decode(bytes, bytes.len()).1.map(|violation| violation.0)
+    }
+
+    #[test]
+    fn frames_are_decoded_in_order_however_the_bytes_are_split() {
+        let mut bytes = frame(2, true, b"one");
+        bytes.extend(frame(9, true, b"p"));
+        bytes.extend(frame(10, true, b"unasked"));
+        bytes.extend(frame(2, true, b""));
+        bytes.extend(frame(8, true, &[3, 232, b'x']));
+        let expected = [
+            Incoming::Message(b"one"),
+            Incoming::Ping(b"p"),
+            Incoming::Message(b""),
+            Incoming::Close(Some(1000)),
+        ];
+        let expected: Vec<_> = expected.iter().map(|incoming| format!("{incoming:?}")).collect();
+        for piece in 1..=bytes.len() {
+            assert_eq!(decode(&bytes, piece), (expected.clone(), None));
+        }
+    }
+
+    #[test]
+    fn fragments_are_reassembled_around_control_frames() {
+        let mut bytes = frame(2, false, b"a");
+        bytes.extend(frame(9, true, b""));
+        bytes.extend(frame(0, false, b"b"));
+        bytes.extend(frame(0, true, b"c"));
+        let (decoded, violation) = decode(&bytes, 3);
+        assert_eq!(
+            decoded,
+            [format!("{:?}", Incoming::Ping(b"")), format!("{:?}", Incoming::Message(b"abc"))]
+        );
+        assert_eq!(violation, None);
+    }
+
+    #[test]
+    fn each_violation_has_its_close_code() {
+        assert_eq!(violation(&frame(1, true, b"text")), Some(CloseCode::Unsupported));
+        assert_eq!(violation(&frame(0, true, b"no start")), Some(CloseCode::Protocol));
+        assert_eq!(violation(&frame(3, true, b"reserved")), Some(CloseCode::Protocol));
+        assert_eq!(violation(&frame(9, false, b"")), Some(CloseCode::Protocol));
+        assert_eq!(violation(&frame(9, true, &[0; 126])), Some(CloseCode::Protocol));
+        assert_eq!(violation(&frame(8, true, &[3])), Some(CloseCode::Protocol));
+        assert_eq!(violation(&frame(8, true, &[3, 237])), Some(CloseCode::Protocol));
+        assert_eq!(violation(&[0x82, 0x00]), Some(CloseCode::Protocol), "not masked");
+        assert_eq!(violation(&[0xc2, 0x80, 0, 0, 0, 0]), Some(CloseCode::Protocol), "reserved bit");
+        let twice = [frame(2, false, b"a"), frame(2, true, b"b")].concat();
+        assert_eq!(violation(&twice), Some(CloseCode::Protocol));
+    }
+
+    #[test]
+    fn message_limit_covers_all_fragments_and_applies_to_the_header() {
+        assert_eq!(violation(&frame(2, true, &[0; LIMIT])), None);
+        assert_eq!(violation(&frame(2, true, &[0; LIMIT + 1])), Some(CloseCode::Size));
+        let header_only = &frame(2, true, &[0; 60_000])[..8];
+        assert_eq!(violation(header_only), Some(CloseCode::Size));
+        let parts = [frame(2, false, &[0; 600]), frame(0, true, &[0; 600])].concat();
+        assert_eq!(violation(&parts), Some(CloseCode::Size));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic_nor_exceed_the_limit(
+            pieces in vec(vec(any::<u8>(), 1..200), 1..40),
+        ) {
+            let mut decoder = Decoder::default();
+            for mut piece in pieces {
+                if decoder.feed(&mut piece, LIMIT, |_| {}).is_err() {
+                    break;
+                }
+                prop_assert!(decoder.partial.len() <= LIMIT + MAX_HEADER);
+                prop_assert!(decoder.fragments.as_ref().map_or(0, Vec::len) <= LIMIT);
+            }
+        }
+    }
+}

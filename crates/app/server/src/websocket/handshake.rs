@@ -1,4 +1,4 @@
-//! The upgrade from HTTP (RFC 6455, section 4.2).
+//! The server side of the opening handshake (RFC 6455, section 4.2).
 
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
@@ -11,19 +11,19 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::http::Page;
 
-/// Whether a request asks for a WebSocket at all.
+/// Returns true if a request asks for an upgrade to a WebSocket.
 pub(crate) fn is_upgrade<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     request.method() == Method::GET
-        && lists(headers, &CONNECTION, "upgrade")
-        && lists(headers, &UPGRADE, "websocket")
+        && has_token(headers, &CONNECTION, "upgrade")
+        && has_token(headers, &UPGRADE, "websocket")
 }
 
-/// The answer that opens it, or the one that says what is missing.
+/// Returns the response that completes the handshake, or the one that says what is missing.
 pub(crate) fn accept<B>(request: &Request<B>) -> Result<Response<Page>, Box<Response<Page>>> {
     let headers = request.headers();
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        let mut refusal = Page::text(StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is needed.\n");
+        let mut refusal = Page::text(StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is required.\n");
         refusal.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Err(refusal.into());
     }
@@ -40,7 +40,7 @@ pub(crate) fn accept<B>(request: &Request<B>) -> Result<Response<Page>, Box<Resp
     Ok(response)
 }
 
-fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(wanted))
+    values.flat_map(|value| value.split(',')).any(|listed| listed.trim().eq_ignore_ascii_case(token))
 }

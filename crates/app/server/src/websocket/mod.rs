@@ -1,4 +1,4 @@
-//! The server's side of WebSockets (RFC 6455), made for very many that are mostly idle.
+//! The server side of WebSockets (RFC 6455), made for very many connections that are mostly idle.
 
 mod codec;
 mod handshake;

@@ -1,8 +1,8 @@
-//! One member's connection, as a future without buffers.
+//! One member's WebSocket, as a future without buffers of its own.
 //!
-//! Bytes are read into a buffer that belongs to the thread, and written from another one; only what a slow socket
-//! does not take, or half a frame that has come, is kept with the connection. There is no timer either, except while
-//! the connection is being closed: the hub's sweep finds those that are silent.
+//! Bytes are read into a buffer that belongs to the thread, and written from another one; only what a slow socket does not
+//! accept, or half a received frame, is kept with the connection. There is no timer either, except during the closing
+//! handshake: the hub's sweep finds members that are silent.
 
 use std::{
     cell::RefCell,
@@ -20,95 +20,93 @@ use tokio::{
 };
 
 use super::codec::{Decoder, Incoming, Violation};
-use crate::hub::Seat;
+use crate::hub::{CLOSE_NORMAL, ConnectionHandle};
 
-/// Longest message taken from a member: a sealed message and what is around it.
+/// Maximum length of a member's message in bytes: a sealed message and the frame around it.
 const MAX_INCOMING: usize = MAX_MESSAGE + 256;
 
-/// How much is read or written at a time.
+/// Bytes read or written at a time.
 const CHUNK: usize = 16 * 1024;
 
-/// How many chunks are read before other connections get their turn.
+/// Maximum number of chunks read before other connections get their turn.
 const READS_PER_TURN: usize = 4;
 
-/// A member who has this much unread is not listened to until it has read.
-const BACKLOG: usize = 64 * 1024;
+/// Backlog in bytes from which a member's frames are not read until it has read its own.
+const BACKLOG_BEFORE_READING_STOPS: usize = 64 * 1024;
 
-/// RFC 6455's code for a purpose fulfilled.
-const NORMAL: u16 = 1000;
-
-/// How long a goodbye may take.
-const LINGER: Duration = Duration::from_secs(3);
+/// How long the closing handshake may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 thread_local! {
     static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
     static WRITE: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(2 * CHUNK));
 }
 
-/// Ends when the connection does.
+/// Serves a WebSocket; resolves when the connection has ended.
 pub(crate) struct Session<S> {
     stream: S,
-    seat: Seat,
+    handle: ConnectionHandle,
     decoder: Decoder,
-    /// What the socket did not take yet.
+    /// Bytes that the socket has not accepted yet.
     unsent: Vec<u8>,
     flushed: bool,
-    goodbye: Goodbye,
-    /// Runs while goodbyes are said.
-    linger: Option<Pin<Box<Sleep>>>,
+    close_state: CloseState,
+    /// Bounds the closing handshake.
+    close_timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// How far the closing handshake is.
+/// Progress of the closing handshake (RFC 6455, section 7).
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Goodbye {
-    /// Nobody has said it.
-    Unsaid,
-    /// We have, and wait for the member's.
-    Said,
-    /// Both have, or the member has and ours is on its way.
-    Answered,
+enum CloseState {
+    /// Neither side has sent a close frame.
+    Open,
+    /// The server's close frame is sent, the member's is awaited.
+    CloseSent,
+    /// The member's close frame has arrived, or none is expected; the server's is sent or queued.
+    CloseReceived,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    /// `early` is what came before the upgrade was complete.
-    pub(crate) fn new(stream: S, seat: Seat, early: &[u8]) -> Self {
+    /// Starts a session. `early` is what the member sent before the upgrade was complete.
+    pub(crate) fn new(stream: S, handle: ConnectionHandle, early: &[u8]) -> Self {
         let mut session = Self {
             stream,
-            seat,
+            handle,
             decoder: Decoder::default(),
             unsent: Vec::new(),
             flushed: true,
-            goodbye: Goodbye::Unsaid,
-            linger: None,
+            close_state: CloseState::Open,
+            close_timer: None,
         };
-        session.take(&mut early.to_vec());
+        session.handle_bytes(&mut early.to_vec());
         session
     }
 
-    fn take(&mut self, bytes: &mut [u8]) {
-        let Self { decoder, seat, goodbye, .. } = self;
-        seat.heard();
-        let listening = *goodbye == Goodbye::Unsaid;
+    fn handle_bytes(&mut self, bytes: &mut [u8]) {
+        let Self { decoder, handle, close_state, .. } = self;
+        handle.on_received();
+        let is_open = *close_state == CloseState::Open;
         let fed = decoder.feed(bytes, MAX_INCOMING, |incoming| match incoming {
-            Incoming::Message(message) if listening => seat.handle(message),
-            Incoming::Ping(payload) if listening => seat.pong(payload),
+            Incoming::Message(message) if is_open => handle.handle_message(message),
+            Incoming::Ping(payload) if is_open => handle.pong(payload),
             Incoming::Close(code) => {
-                seat.close(code.unwrap_or(NORMAL), "");
-                *goodbye = Goodbye::Answered;
+                handle.close(code.unwrap_or(CLOSE_NORMAL), "");
+                *close_state = CloseState::CloseReceived;
             }
             Incoming::Message(_) | Incoming::Ping(_) => {}
         });
         if let Err(Violation(code, reason)) = fed {
-            // Nothing that follows can be understood, so no answer is waited for.
-            seat.close(code.into(), reason);
-            *goodbye = Goodbye::Answered;
+            tracing::debug!(code = u16::from(code), reason, "member violated the WebSocket protocol");
+            // Nothing that follows can be decoded, so no close frame is awaited.
+            handle.close(code.into(), reason);
+            *close_state = CloseState::CloseReceived;
         }
     }
 
     /// Ready when the member has hung up or the connection is broken.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..READS_PER_TURN {
-            if !self.listens() {
+            if !self.wants_read() {
                 return Poll::Pending;
             }
             let more = READ.with_borrow_mut(|chunk| {
@@ -117,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 let bytes = buffer.filled_mut();
                 let more = read.is_ok() && !bytes.is_empty();
                 if more {
-                    self.take(bytes);
+                    self.handle_bytes(bytes);
                 }
                 Poll::Ready(more)
             });
@@ -129,11 +127,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Poll::Pending
     }
 
-    fn listens(&self) -> bool {
-        self.goodbye != Goodbye::Answered && self.seat.backlog() <= BACKLOG
+    fn wants_read(&self) -> bool {
+        self.close_state != CloseState::CloseReceived && self.handle.backlog() <= BACKLOG_BEFORE_READING_STOPS
     }
 
-    /// Ready with `Ok` when everything is out.
+    /// Ready with `Ok` when everything is sent.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             while !self.unsent.is_empty() {
@@ -153,13 +151,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes one chunk of what is queued and keeps what the socket does not take. Says whether there was any.
+    /// Writes one chunk of the queue and keeps what the socket does not accept. Returns false if the queue is empty.
     fn poll_write_queued(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         WRITE.with_borrow_mut(|chunk| {
             chunk.clear();
-            let closing = self.seat.collect(chunk, CHUNK);
-            if closing && self.goodbye == Goodbye::Unsaid {
-                self.goodbye = Goodbye::Said;
+            let has_close = self.handle.drain_into(chunk, CHUNK);
+            if has_close && self.close_state == CloseState::Open {
+                self.close_state = CloseState::CloseSent;
             }
             let written = match Pin::new(&mut self.stream).poll_write(cx, chunk) {
                 _ if chunk.is_empty() => return Ok(false),
@@ -170,14 +168,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(true)
         })
     }
-}
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.goodbye == Goodbye::Unsaid && !self.seat.is_closing() {
+    fn poll_close_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.close_state == CloseState::Open && !self.handle.is_closing() {
             return Poll::Pending;
         }
-        self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER))).as_mut().poll(cx)
+        self.close_timer.get_or_insert_with(|| Box::pin(sleep(CLOSE_TIMEOUT))).as_mut().poll(cx)
     }
 }
 
@@ -186,23 +182,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Session<S> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        this.seat.register(cx.waker());
-        let listened = this.listens();
+        this.handle.register(cx.waker());
+        let wanted_read = this.wants_read();
         if this.poll_read(cx).is_ready() {
             return Poll::Ready(());
         }
         match this.poll_write(cx) {
-            Poll::Ready(Err(_)) => return Poll::Ready(()),
-            Poll::Ready(Ok(())) if this.goodbye == Goodbye::Answered => {
-                // The member waits for the end of the stream; whether it gets it is its own affair.
+            Poll::Ready(Err(error)) => {
+                tracing::debug!(reason = %error, "cannot send to the member");
+                return Poll::Ready(());
+            }
+            Poll::Ready(Ok(())) if this.close_state == CloseState::CloseReceived => {
+                // The member waits for the end of the stream; nothing depends on whether it sees it.
                 let _ = Pin::new(&mut this.stream).poll_shutdown(cx);
                 return Poll::Ready(());
             }
             _ => {}
         }
-        if !listened && this.listens() {
+        // Writing may have made room for reading, which no waker would announce.
+        if !wanted_read && this.wants_read() {
             cx.waker().wake_by_ref();
         }
-        this.poll_linger(cx)
+        this.poll_close_timer(cx)
     }
 }

@@ -15,12 +15,12 @@ use partyline_wire::rendezvous::{ClientFrame, RefusalCode, ServerFrame, proof_me
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
-/// Plain, on a free port, without a relay.
+/// Without TLS, on a free port, without a relay.
 pub fn config() -> Config {
     load(Args { no_relay: true, ..Args::default() })
 }
 
-/// Plain, on free ports, with a relay.
+/// Without TLS, on free ports, with a relay.
 pub fn config_with_relay() -> Config {
     let relay_listen = vec!["127.0.0.1".parse().unwrap()];
     load(Args {
@@ -37,7 +37,7 @@ pub fn load(args: Args) -> Config {
     Config::load(&Args { listen, ..args }).unwrap()
 }
 
-/// A folder with an authority and certificates it signed.
+/// A certificate authority with its files in a folder.
 pub struct Authority {
     pub folder: TempDir,
     issuer: Issuer<'static, KeyPair>,
@@ -53,7 +53,7 @@ impl Authority {
         Self { folder, issuer: Issuer::new(params, key) }
     }
 
-    /// Writes a certificate for a name, valid through these years, and gives its and its key's path.
+    /// Writes a certificate for a name, valid from one year to another; returns the paths of certificate and key.
     pub fn issue(&self, name: &str, years: (i32, i32)) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -66,7 +66,7 @@ impl Authority {
         (certificate, key_file)
     }
 
-    /// A client that trusts it.
+    /// A client that trusts the authority.
     pub fn client(&self) -> TlsClient {
         TlsClient::new(&Roots { extra_ca: Some(self.folder.path().join("ca.pem")) }).unwrap()
     }
@@ -88,7 +88,7 @@ pub fn handle(n: u8) -> Handle {
     Handle([n; 16])
 }
 
-/// One connection, welcomed.
+/// A connection that has received its welcome.
 pub struct Member {
     pub socket: WebSocket,
     pub challenge: [u8; 32],
@@ -106,12 +106,12 @@ impl Member {
         Ok(Self { socket, challenge })
     }
 
-    /// Connected and in a party.
+    /// Connects and enters the topic of a party.
     pub async fn enter(server: SocketAddr, party: u8, name: u8) -> Self {
         let mut member = Self::connect(server).await;
-        member.say(&member.enter_frame(party, name)).await;
-        let heard = member.hear().await;
-        assert!(matches!(heard, ServerFrame::Roster { .. }), "{heard:?}");
+        member.send_frame(&member.enter_frame(party, name)).await;
+        let received = member.receive().await;
+        assert!(matches!(received, ServerFrame::Roster { .. }), "{received:?}");
         member
     }
 
@@ -121,26 +121,26 @@ impl Member {
         ClientFrame::Enter { topic: topic(party), handle: handle(name), proof, record: vec![name] }
     }
 
-    pub async fn say(&mut self, frame: &ClientFrame) {
+    pub async fn send_frame(&mut self, frame: &ClientFrame) {
         self.socket.send(frame.encode().unwrap()).await.unwrap();
     }
 
-    pub async fn hear(&mut self) -> ServerFrame {
+    pub async fn receive(&mut self) -> ServerFrame {
         ServerFrame::decode(&self.socket.next().await.unwrap().unwrap()).unwrap()
     }
 
-    /// Reads on until something is heard.
-    pub async fn hear_until(&mut self, wanted: impl Fn(&ServerFrame) -> bool) -> ServerFrame {
+    /// Reads until a frame satisfies the condition.
+    pub async fn receive_until(&mut self, wanted: impl Fn(&ServerFrame) -> bool) -> ServerFrame {
         loop {
-            let frame = self.hear().await;
+            let frame = self.receive().await;
             if wanted(&frame) {
                 return frame;
             }
         }
     }
 
-    /// Reads on until the server says goodbye.
-    pub async fn goodbye(&mut self) -> (u16, String) {
+    /// Reads until the server closes the connection; returns the close code and reason.
+    pub async fn close_frame(&mut self) -> (u16, String) {
         loop {
             match self.socket.next().await {
                 Some(Ok(_)) => {}

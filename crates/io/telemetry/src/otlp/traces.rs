@@ -30,7 +30,7 @@ const TRACE_ID_FIELD: &str = "trace_id";
 
 /// Spans that only give log lines their context. They are entered for each input of a state machine, so a record of each
 /// would bury the spans that stand for something.
-const CONTEXT_SPANS: [&str; 2] = ["party", "peer"];
+const CONTEXT_SPANS: [&str; 3] = ["party", "peer", "connection"];
 
 /// Maximum number of finished spans waiting for export.
 pub(super) const MAX_QUEUED_SPANS: usize = 2048;

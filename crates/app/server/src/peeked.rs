@@ -1,4 +1,4 @@
-//! A stream whose first byte was read to see what it is.
+//! A stream whose first byte was read to find out its protocol.
 
 use std::{
     io,
@@ -8,7 +8,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-/// Gives the byte back before everything else.
+/// Returns the byte that was read ahead before everything else.
 #[derive(Debug)]
 pub(crate) struct Peeked<S> {
     first: Option<u8>,
@@ -27,7 +27,7 @@ impl<S: AsyncRead + Unpin> Peeked<S> {
 }
 
 impl<S> Peeked<S> {
-    /// The stream without the byte.
+    /// Returns the stream, without the byte that was read ahead.
     pub(crate) fn into_inner(self) -> S {
         self.inner
     }
@@ -60,5 +60,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Peeked<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn first_byte_is_seen_and_still_read() {
+        let (first, mut stream) = Peeked::new(&b"GET"[..]).await.unwrap().unwrap();
+        assert_eq!(first, b'G');
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "GET");
+        assert!(Peeked::new(&b""[..]).await.unwrap().is_none());
     }
 }

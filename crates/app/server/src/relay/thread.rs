@@ -1,65 +1,74 @@
-//! The relay's thread: waits for any socket, takes batches in, lets the machine decide, sends batches out.
+//! The relay's thread: waits for any socket, receives packets in batches, lets the state machine decide, and sends in
+//! batches.
 //!
 //! The sockets report once when they become readable, so each is read until it is empty, but never for more than a few
 //! batches in a row: what is left waits in `unfinished` while the others have their turn.
+//!
+//! Nothing is logged per packet here; `partyline_relay` does that at the trace level, and drops are counted.
 
 use std::{
     io,
     net::{IpAddr, SocketAddr},
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 use mio::{Events, Interest, Poll, Token, net::UdpSocket};
-use partyline_model::{Now, Timestamp};
+use partyline_model::Now;
 use partyline_relay::{Client, ClientTransport, Counters, Event, Forward, Relay, RelaySocket, Transmit};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     arena::{Arena, BATCH, Received},
+    frame_queue::FrameQueue,
+    inbox::{Inbound, Wakeup},
     sockets,
-    stream::{Bell, Inbound, Outbox},
 };
+use crate::clock::now;
 
-/// Batches taken from one socket before the others have their turn.
-const TURNS: usize = 4;
-/// Packets taken from a relayed address at once: a peer's, where a listener has everyone's.
-const PEER_BATCH: usize = 16;
-/// Messages taken from the inbox before the sockets have their turn.
-const INBOX_TURN: usize = 512;
-/// The token of the bell; listeners and relayed addresses follow.
-pub const BELL: Token = Token(0);
+/// Maximum number of batches received from one socket before the others have their turn.
+const BATCHES_PER_TURN: usize = 4;
+/// Maximum number of packets received from a relayed address at once; it has one client's peers, a listener has all
+/// clients.
+const RELAYED_BATCH: usize = 16;
+/// Maximum number of messages taken from the inbox before the sockets have their turn.
+const MESSAGES_PER_TURN: usize = 512;
+/// The token of the wake-up; those of listeners and relayed addresses follow.
+pub const WAKEUP: Token = Token(0);
 
 /// Everything the thread owns.
-pub struct Plane {
+pub struct RelayThread {
     relay: Relay,
     poll: Poll,
     listeners: Vec<UdpSocket>,
-    sockets: Vec<Option<UdpSocket>>,
-    streams: HashMap<u32, Arc<Outbox>>,
+    relayed: Vec<Option<UdpSocket>>,
+    streams: HashMap<u32, Arc<FrameQueue>>,
     inbox: mpsc::Receiver<Inbound>,
-    bell: Arc<Bell>,
+    wakeup: Arc<Wakeup>,
     published: Arc<Mutex<Counters>>,
     arena: Arena,
     received: Vec<Received>,
+    /// Packets to send, by listener.
     to_clients: Vec<Vec<(SocketAddr, Range<usize>)>>,
     to_peers: Vec<(RelaySocket, SocketAddr, Range<usize>)>,
     unfinished: Vec<Token>,
+    /// Packets that a socket or a queue did not accept.
     dropped: u64,
-    truncated: u64,
+    /// Packets longer than [`super::arena::MAX_DATAGRAM`].
+    oversized: u64,
 }
 
-impl Plane {
-    /// Listeners are registered with `poll` under the tokens from 1.
+impl RelayThread {
+    /// Takes over the listeners, which are registered with `poll` under the tokens from 1.
     pub fn new(
         relay: Relay,
         poll: Poll,
         listeners: Vec<UdpSocket>,
         inbox: mpsc::Receiver<Inbound>,
-        bell: Arc<Bell>,
+        wakeup: Arc<Wakeup>,
         published: Arc<Mutex<Counters>>,
     ) -> Self {
         Self {
@@ -67,53 +76,53 @@ impl Plane {
             poll,
             to_clients: vec![Vec::new(); listeners.len()],
             listeners,
-            sockets: Vec::new(),
+            relayed: Vec::new(),
             streams: HashMap::new(),
             inbox,
-            bell,
+            wakeup,
             published,
             arena: Arena::new(),
             received: Vec::new(),
             to_peers: Vec::new(),
             unfinished: Vec::new(),
             dropped: 0,
-            truncated: 0,
+            oversized: 0,
         }
     }
 
-    /// Runs until told to stop.
+    /// Runs until [`Inbound::Stop`] arrives.
     pub fn run(mut self) {
         let mut events = Events::with_capacity(1024);
         loop {
-            if let Err(error) = self.poll.poll(&mut events, self.patience())
+            if let Err(error) = self.poll.poll(&mut events, self.poll_timeout())
                 && error.kind() != io::ErrorKind::Interrupted
             {
-                tracing::error!(%error, "the relay cannot wait for its sockets and ends");
-                return self.end(None);
+                tracing::error!(reason = %error, "the relay cannot wait for its sockets and shuts down");
+                return self.shut_down(None);
             }
             let now = now();
             self.relay.handle_timeout(now);
             let mut ready = std::mem::take(&mut self.unfinished);
             ready.extend(events.iter().map(|event| event.token()));
-            // What is unfinished may have become readable again; twice in the list it would stay there twice.
+            // An unfinished socket may have become readable again; listed twice it would stay listed twice.
             ready.sort_unstable();
             ready.dedup();
             for token in ready {
-                if token == BELL {
+                if token == WAKEUP {
                     if let Some(stopped) = self.read_inbox(now) {
-                        return self.end(Some(stopped));
+                        return self.shut_down(Some(stopped));
                     }
                 } else {
                     self.read_socket(now, token);
                 }
             }
-            self.obey(now);
+            self.apply_events(now);
             self.flush();
-            self.publish();
+            self.publish_counters();
         }
     }
 
-    fn patience(&self) -> Option<Duration> {
+    fn poll_timeout(&self) -> Option<Duration> {
         if !self.unfinished.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -121,78 +130,76 @@ impl Plane {
     }
 
     fn read_inbox(&mut self, now: Now) -> Option<oneshot::Sender<()>> {
-        self.bell.heard();
-        for _ in 0..INBOX_TURN {
+        self.wakeup.acknowledge();
+        for _ in 0..MESSAGES_PER_TURN {
             match self.inbox.try_recv() {
-                Ok(Inbound::Connected { stream, outbox }) => {
-                    self.streams.insert(stream, outbox);
+                Ok(Inbound::Connected { stream, queue }) => {
+                    self.streams.insert(stream, queue);
                 }
-                Ok(Inbound::Frame { stream, peer, bytes }) => self.read_frame(now, stream, peer, &bytes),
+                Ok(Inbound::Frame { stream, peer, bytes }) => self.handle_frame(now, stream, peer, &bytes),
                 Ok(Inbound::Disconnected { stream, peer }) => {
-                    self.relay.handle_disconnect(Client {
-                        transport: ClientTransport::Stream(stream),
-                        address: peer,
-                    });
+                    let transport = ClientTransport::Stream(stream);
+                    self.relay.handle_disconnect(Client { transport, address: peer });
                     self.streams.remove(&stream);
                 }
                 Ok(Inbound::Stop(stopped)) => return Some(stopped),
                 Err(_) => return None,
             }
         }
-        self.unfinished.push(BELL);
+        self.unfinished.push(WAKEUP);
         None
     }
 
-    fn read_frame(&mut self, now: Now, stream: u32, peer: SocketAddr, bytes: &[u8]) {
+    fn handle_frame(&mut self, now: Now, stream: u32, peer: SocketAddr, bytes: &[u8]) {
         self.make_room();
-        let Some(received) = self.arena.place(bytes, peer) else { return self.truncated += 1 };
-        self.take_from_client(now, ClientTransport::Stream(stream), &received);
+        let Some(received) = self.arena.place(bytes, peer) else { return self.oversized += 1 };
+        self.handle_client_packet(now, ClientTransport::Stream(stream), &received);
     }
 
     fn read_socket(&mut self, now: Now, token: Token) {
         let index = token.0 - 1;
         let relayed = index.checked_sub(self.listeners.len());
         let v6 = relayed.map_or_else(|| is_v6(&self.listeners[index]), |index| index % 2 == 1);
-        let most = if relayed.is_some() { PEER_BATCH } else { BATCH };
-        for _ in 0..TURNS {
-            if self.read_batch(now, index, v6, most) < most {
+        let max = if relayed.is_some() { RELAYED_BATCH } else { BATCH };
+        for _ in 0..BATCHES_PER_TURN {
+            if self.read_batch(now, index, v6, max) < max {
                 return;
             }
         }
         self.unfinished.push(token);
     }
 
-    fn read_batch(&mut self, now: Now, index: usize, v6: bool, most: usize) -> usize {
+    fn read_batch(&mut self, now: Now, index: usize, v6: bool, max: usize) -> usize {
         self.make_room();
         let relayed = index.checked_sub(self.listeners.len());
         let socket = match relayed {
             None => &self.listeners[index],
-            Some(index) => match self.sockets.get(index) {
+            Some(index) => match self.relayed.get(index) {
                 Some(Some(socket)) => socket,
                 // Closed since it became readable.
                 _ => return 0,
             },
         };
         let mut received = std::mem::take(&mut self.received);
-        let count = self.arena.receive(socket, v6, most, &mut received, &mut self.truncated);
+        let count = self.arena.receive(socket, v6, max, &mut received, &mut self.oversized);
         for packet in received.drain(..) {
             match relayed {
-                None => self.take_from_client(now, ClientTransport::Udp(index as u8), &packet),
-                Some(index) => self.take_from_peer(now, RelaySocket::from_index(index), &packet),
+                None => self.handle_client_packet(now, ClientTransport::Udp(index as u8), &packet),
+                Some(index) => self.handle_peer_packet(now, RelaySocket::from_index(index), &packet),
             }
         }
         self.received = received;
         count
     }
 
-    fn take_from_client(&mut self, now: Now, transport: ClientTransport, received: &Received) {
+    fn handle_client_packet(&mut self, now: Now, transport: ClientTransport, received: &Received) {
         let Some(mut packet) = self.arena.packet(received) else { return };
         let client = Client { transport, address: received.from };
         let forward = self.relay.handle_client(now, client, &mut packet);
-        if forward == Forward::Consumed { self.obey(now) } else { self.forward(received, forward) }
+        if forward == Forward::Consumed { self.apply_events(now) } else { self.forward(received, forward) }
     }
 
-    fn take_from_peer(&mut self, now: Now, socket: RelaySocket, received: &Received) {
+    fn handle_peer_packet(&mut self, now: Now, socket: RelaySocket, received: &Received) {
         let Some(mut packet) = self.arena.packet(received) else { return };
         let forward = self.relay.handle_peer(now, socket, received.from, &mut packet);
         self.forward(received, forward);
@@ -208,7 +215,7 @@ impl Plane {
                 let range = self.arena.part(received, range);
                 match client.transport {
                     ClientTransport::Udp(listener) => {
-                        self.to_clients[usize::from(listener)].push((client.address, range))
+                        self.to_clients[usize::from(listener)].push((client.address, range));
                     }
                     ClientTransport::Stream(stream) => {
                         let frame = Bytes::copy_from_slice(self.arena.bytes(range));
@@ -220,20 +227,23 @@ impl Plane {
     }
 
     fn push_to_stream(&mut self, stream: u32, frame: Bytes) {
-        let taken = self.streams.get(&stream).is_some_and(|outbox| outbox.push(frame));
-        self.dropped += u64::from(!taken);
+        let accepted = self.streams.get(&stream).is_some_and(|queue| queue.push(frame));
+        self.dropped += u64::from(!accepted);
     }
 
-    /// Does what the machine wants: opens and closes sockets, sends control messages.
-    fn obey(&mut self, now: Now) {
+    /// Drains the state machine's outputs: opens and closes sockets, and sends control messages.
+    fn apply_events(&mut self, now: Now) {
         while let Some(event) = self.relay.poll_event() {
             match event {
                 Event::OpenSocket { socket, address } => {
-                    let bound = self.open(socket, address);
-                    if let Err(error) = &bound {
-                        tracing::debug!(%address, %error, "relayed address could not be bound");
+                    let opened = self.open(socket, address);
+                    match &opened {
+                        Ok(()) => tracing::debug!(%address, "relayed address bound"),
+                        Err(error) => {
+                            tracing::debug!(%address, reason = %error, "cannot bind relayed address")
+                        }
                     }
-                    self.relay.handle_socket_opened(now, socket, bound.is_ok());
+                    self.relay.handle_socket_opened(now, socket, opened.is_ok());
                 }
                 Event::CloseSocket { socket } => self.close(socket),
             }
@@ -247,28 +257,29 @@ impl Plane {
         let mut bound = sockets::bind_relayed(address)?;
         let token = Token(1 + self.listeners.len() + socket.index());
         self.poll.registry().register(&mut bound, token, Interest::READABLE)?;
-        if self.sockets.len() <= socket.index() {
-            self.sockets.resize_with(socket.index() + 1, || None);
+        if self.relayed.len() <= socket.index() {
+            self.relayed.resize_with(socket.index() + 1, || None);
         }
-        self.sockets[socket.index()] = Some(bound);
+        self.relayed[socket.index()] = Some(bound);
         Ok(())
     }
 
-    /// Sends what is still to leave by a socket before closing it. The arena stays as it is: packets of the batch at hand are
-    /// still to be read from it, and nothing may be received over them.
+    /// Sends what is still to leave by a socket, then closes it. The arena is not cleared: packets of the current batch are
+    /// still to be read from it, and must not be overwritten.
     fn close(&mut self, socket: RelaySocket) {
-        self.send_waiting();
-        if let Some(slot) = self.sockets.get_mut(socket.index()) {
+        self.send_pending();
+        if let Some(slot) = self.relayed.get_mut(socket.index()) {
             *slot = None;
         }
+        tracing::debug!(socket = socket.index(), "relayed address closed");
     }
 
     fn transmit(&mut self, transmit: Transmit) {
         match transmit.transport {
             ClientTransport::Stream(stream) => self.push_to_stream(stream, transmit.payload.into()),
             ClientTransport::Udp(listener) => {
-                let sent =
-                    self.listeners[usize::from(listener)].send_to(&transmit.payload, transmit.destination);
+                let listener = &self.listeners[usize::from(listener)];
+                let sent = listener.send_to(&transmit.payload, transmit.destination);
                 self.dropped += u64::from(sent.is_err());
             }
         }
@@ -280,14 +291,14 @@ impl Plane {
         }
     }
 
-    /// Sends everything that waits and frees the arena. Only between batches.
+    /// Sends everything that is pending and clears the arena. Only between batches.
     fn flush(&mut self) {
-        self.send_waiting();
+        self.send_pending();
         self.arena.clear();
     }
 
-    /// Sends everything that waits, one call per socket.
-    fn send_waiting(&mut self) {
+    /// Sends everything that is pending, with one call per socket.
+    fn send_pending(&mut self) {
         for (listener, packets) in self.listeners.iter().zip(&mut self.to_clients) {
             if !packets.is_empty() {
                 self.dropped += self.arena.send(listener, packets);
@@ -299,7 +310,7 @@ impl Plane {
         let mut batch = Vec::new();
         for packets in self.to_peers.chunk_by(|a, b| a.0 == b.0) {
             let Some(Some(socket)) =
-                packets.first().and_then(|(socket, ..)| self.sockets.get(socket.index()))
+                packets.first().and_then(|(socket, ..)| self.relayed.get(socket.index()))
             else {
                 continue;
             };
@@ -310,31 +321,26 @@ impl Plane {
         self.to_peers.clear();
     }
 
-    fn publish(&self) {
+    fn publish_counters(&self) {
         let mut counters = self.relay.counters();
         counters.dropped.queue_full += self.dropped;
-        counters.dropped.oversized += self.truncated;
+        counters.dropped.oversized += self.oversized;
         *self.published.lock().unwrap_or_else(PoisonError::into_inner) = counters;
     }
 
-    fn end(mut self, stopped: Option<oneshot::Sender<()>>) {
+    fn shut_down(mut self, stopped: Option<oneshot::Sender<()>>) {
         self.flush();
-        for outbox in self.streams.values() {
-            outbox.close();
+        for queue in self.streams.values() {
+            queue.close();
         }
-        self.sockets.clear();
+        tracing::debug!(streams = self.streams.len(), "relay shut down");
+        self.relayed.clear();
         self.listeners.clear();
-        // Whoever waited may have gone.
+        // The receiver may not have waited.
         let _ = stopped.map(|stopped| stopped.send(()));
     }
 }
 
 fn is_v6(socket: &UdpSocket) -> bool {
     socket.local_addr().is_ok_and(|address| matches!(address.ip(), IpAddr::V6(_)))
-}
-
-/// Both clocks.
-pub fn now() -> Now {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { instant: Instant::now(), unix: Timestamp(unix.as_millis() as u64) }
 }
