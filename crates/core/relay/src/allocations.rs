@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use partyline_timing::Deadlines;
 use rand_chacha::rand_core::RngCore;
 use slab::Slab;
-use tracing::debug;
+use tracing::{debug, trace};
 
 use crate::{
     allocation::Allocation,
@@ -76,6 +76,7 @@ impl Allocations {
         let at = self.slab.insert(allocation);
         self.by_client.insert(client, at);
         self.deadlines.set(at, Some(expires));
+        trace!(client = %client.address, count = self.slab.len(), "allocation waits for its sockets");
         at
     }
 
@@ -85,9 +86,11 @@ impl Allocations {
         let Some(pending) = &mut allocation.pending else { return false };
         let socket = RelaySocket::new(at, v6);
         let Some((public, local)) = self.relayed.reserve(socket, pending.even_port, rng) else {
+            debug!(client = %allocation.client.address, v6, reason = "port range is full", "no relayed address");
             return false;
         };
         pending.sockets += 1;
+        debug!(client = %allocation.client.address, relayed = %public, %local, "relayed address reserved");
         allocation.relayed[usize::from(v6)] = Some(public);
         self.events.push_back(Event::OpenSocket { socket, address: local });
         true
@@ -104,6 +107,7 @@ impl Allocations {
     /// Gives up the relayed address of one family and closes its socket.
     pub(crate) fn close_socket(&mut self, at: usize, v6: bool) {
         self.forget_socket(at, v6);
+        debug!(v6, "relayed address closed");
         self.events.push_back(Event::CloseSocket { socket: RelaySocket::new(at, v6) });
     }
 
@@ -125,7 +129,13 @@ impl Allocations {
             self.events.push_back(Event::CloseSocket { socket: RelaySocket::new(at, address.is_ipv6()) });
         }
         self.usage.remove(&allocation.username, allocation.client.address);
-        debug!(client = %allocation.client.address, relayed = ?allocation.relayed, reason, "allocation deleted");
+        debug!(
+            client = %allocation.client.address,
+            relayed = ?allocation.relayed,
+            count = self.slab.len(),
+            reason,
+            "allocation deleted"
+        );
     }
 
     /// Removes an allocation whose sockets could not be bound.

@@ -7,6 +7,7 @@ use std::{
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use tracing::debug;
 
 /// How long a channel binding lasts without being refreshed (RFC 8656, section 12).
 pub(crate) const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
@@ -92,7 +93,9 @@ impl ChannelBindings {
     }
 
     fn remove_expired(&mut self, now: Instant) {
+        let before = self.by_number.len();
         self.by_number.retain(|_, binding| binding.expires > now);
+        debug!(count = before - self.by_number.len(), reason = "place is needed", "expired channels removed");
         let by_number = &self.by_number;
         self.by_peer.retain(|_, channel| by_number.contains_key(channel));
     }

@@ -21,6 +21,8 @@ use stun_rs::{
     attributes::stun::{Nonce, PasswordAlgorithm, PasswordAlgorithms, Realm, UserHash},
 };
 
+use tracing::trace;
+
 use crate::{
     counters::Refusal,
     integrity::{Integrity, Signature},
@@ -166,6 +168,7 @@ impl Credentials {
 
     /// Adds realm, a nonce and the password algorithms to the response to a request that was not authenticated.
     pub(crate) fn add_challenge(&self, response: Response, now: Now, client: IpAddr) -> Response {
+        trace!(%client, "nonce issued");
         let nonce = Nonce::new(self.nonces.issue(now.unix, client));
         let response = match (Realm::new(&self.realm), nonce) {
             (Ok(realm), Ok(nonce)) => response.with(realm).with(nonce),

@@ -7,6 +7,7 @@ use std::{
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use tracing::debug;
 
 /// How long a permission lasts without being refreshed (RFC 8656, section 9).
 pub(crate) const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
@@ -36,7 +37,9 @@ impl Permissions {
             permissions.len() + peers.clone().filter(|peer| !permissions.contains_key(peer)).count()
         };
         if needed(&self.0) > max {
+            let before = self.0.len();
             self.0.retain(|_, expires| *expires > now);
+            debug!(count = before - self.0.len(), reason = "place is needed", "expired permissions removed");
         }
         needed(&self.0) <= max
     }

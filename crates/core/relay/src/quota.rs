@@ -7,6 +7,7 @@ use std::{
 
 use foldhash::fast::FixedState;
 use hashbrown::{Equivalent, HashMap};
+use tracing::trace;
 
 use crate::{
     counters::Refusal, credentials::quota_name, rejection::Rejection, settings::Quotas,
@@ -53,6 +54,7 @@ impl QuotaUsage {
         self.total += 1;
         *self.by_user.entry_ref(quota_name(username)).or_insert(0) += 1;
         *self.by_source.entry(source_network(address.ip())).or_insert(0) += 1;
+        trace!(total = self.total, users = self.by_user.len(), sources = self.by_source.len(), "quota taken");
     }
 
     /// Counts an allocation no longer.
@@ -60,6 +62,7 @@ impl QuotaUsage {
         self.total = self.total.saturating_sub(1);
         decrement(&mut self.by_user, quota_name(username));
         decrement(&mut self.by_source, &source_network(address.ip()));
+        trace!(total = self.total, users = self.by_user.len(), sources = self.by_source.len(), "quota freed");
     }
 }
 

@@ -130,8 +130,9 @@ impl Relay {
 
     /// Handles the end of a client's connection, which ends its allocation (RFC 8656, section 4).
     pub fn handle_disconnect(&mut self, client: Client) {
-        if let Some(at) = self.allocations.find(client) {
-            self.allocations.remove(at, "client disconnected");
+        match self.allocations.find(client) {
+            Some(at) => self.allocations.remove(at, "client disconnected"),
+            None => trace!(client = %client.address, "client without an allocation disconnected"),
         }
     }
 
@@ -143,10 +144,12 @@ impl Relay {
             (v6 && allocation.relayed[0].is_some(), allocation.relayed[usize::from(v6)].is_some());
         let Some(pending) = allocation.pending.as_mut().filter(|_| is_open) else { return };
         pending.sockets = pending.sockets.saturating_sub(1);
+        trace!(socket = socket.index(), bound, waiting = pending.sockets, "socket reported");
         if bound || self.retry_socket(at, v6) {
             return self.answer_if_ready(now.instant, at);
         }
         if is_additional {
+            debug!(reason = "no free port", "additional address family left out");
             if let Some(allocation) = self.allocations.get_mut(at) {
                 allocation.additional_error = Some(Refusal::InsufficientCapacity);
             }
@@ -265,6 +268,7 @@ impl Relay {
         let owner = own.and_then(|at| self.allocations.get(at)).map(|allocation| &*allocation.username);
         let response = match self.credentials.authenticate(now, request, client.address.ip(), owner) {
             Ok(identity) => {
+                trace!(client = %client.address, method = method_name(method), "request authenticated");
                 let signature = identity.signature.clone();
                 match self.handle_authenticated(now.instant, client, request, identity, own) {
                     Ok(Some(response)) => response.signed(signature),
@@ -307,6 +311,7 @@ impl Relay {
             return Err(Refusal::AllocationMismatch.because("no allocation"));
         };
         if allocation.pending.is_some() {
+            debug!(client = %client.address, reason = "allocation waits for its sockets", "request ignored");
             return Ok(None);
         }
         if *allocation.username != *identity.username {
@@ -366,6 +371,9 @@ impl Relay {
         } else {
             None
         };
+        if let Some(error) = error {
+            debug!(code = error.code(), refusal = error.label(), "additional address family refused");
+        }
         if let Some(allocation) = self.allocations.get_mut(at) {
             allocation.additional_error = error;
         }
@@ -424,7 +432,7 @@ impl Relay {
         }
         let lifetime = self.lifetime(request);
         self.allocations.set_expiry(at, now + lifetime);
-        trace!(lifetime_s = lifetime.as_secs(), "allocation refreshed");
+        debug!(lifetime_s = lifetime.as_secs(), "allocation refreshed");
         Ok(u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX))
     }
 
@@ -528,6 +536,7 @@ impl Relay {
     }
 
     fn transmit(&mut self, transport: ClientTransport, destination: SocketAddr, payload: Vec<u8>) {
+        trace!(?transport, %destination, bytes = payload.len(), "response sent");
         self.transmits.push_back(Transmit { transport, destination, payload });
     }
 
@@ -544,7 +553,9 @@ fn retransmitted(allocation: &Allocation, id: TransactionId, now: Instant) -> Ou
     if allocation.transaction != id {
         return Err(Refusal::AllocationMismatch.because("client already has an allocation"));
     }
-    Ok(allocation.pending.is_none().then(|| allocate::success_response(allocation, now)))
+    let waits = allocation.pending.is_some();
+    debug!(client = %allocation.client.address, waits, "allocate request retransmitted");
+    Ok((!waits).then(|| allocate::success_response(allocation, now)))
 }
 
 /// Returns the method's name for the log.

@@ -161,6 +161,7 @@ impl Peer {
 
     /// Initiates a handshake at the next timeout, because the member has lost its keys.
     pub(crate) fn rekey(&mut self, now: Instant) {
+        debug!(party = %self.party.short(), peer = %self.id.short(), reason = "peer lost its keys", "handshake requested");
         self.session.rekey(now);
     }
 
@@ -189,6 +190,7 @@ impl Peer {
         if ready == self.reported_ready {
             return None;
         }
+        trace!(party = %self.party.short(), peer = %self.id.short(), ready, "session change reported");
         self.reported_ready = ready;
         let (party, peer) = (self.party, self.id);
         Some(if ready { Event::SessionReady { party, peer } } else { Event::SessionLost { party, peer } })
@@ -278,6 +280,7 @@ impl Peer {
         while self.session.can_send()
             && let Some(packet) = self.pending.pop()
         {
+            trace!(party = %self.party.short(), peer = %self.id.short(), "waiting packet sent");
             self.encapsulate(&packet, outbox);
         }
     }
@@ -371,6 +374,7 @@ impl Peer {
     ) -> Result<IpHeader, DropReason> {
         let header = IpHeader::parse(packet).ok_or(DropReason::Malformed)?;
         if !self.config.owns(header.source) {
+            trace!(party = %self.party.short(), peer = %self.id.short(), source = %header.source, "peer sent from a foreign address");
             return Err(DropReason::SpoofedSource);
         }
         if ours.owns(header.destination) {
@@ -388,6 +392,7 @@ impl Peer {
         let (party, peer) = (self.party, self.id);
         let result = self.reassembly.handle_chunk(now, udp);
         for _ in 0..self.reassembly.take_discarded() {
+            debug!(party = %party.short(), peer = %peer.short(), reason = "chunks are missing", "control message discarded");
             self.drop_packet(DropReason::IncompleteControl);
         }
         match result {

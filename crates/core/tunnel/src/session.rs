@@ -127,6 +127,7 @@ impl Session {
             // The path that the first initiation took may have led nowhere.
             self.next_initiation = Some(now);
             self.initiation_reason = "path changed before a response";
+            debug!(reason = self.initiation_reason, "initiation brought forward");
         }
     }
 
@@ -155,6 +156,12 @@ impl Session {
             (false, false) => "preferred initiator is silent",
         };
         self.next_initiation = self.has_path.then_some(due);
+        trace!(
+            after_ms = (due - now).as_millis() as u64,
+            scheduled = self.has_path,
+            reason = self.initiation_reason,
+            "next initiation scheduled"
+        );
     }
 
     /// Returns the moment to call [`Self::handle_timeout`], or `None` while nothing can happen. Packets that wait for the
