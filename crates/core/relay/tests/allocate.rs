@@ -187,7 +187,7 @@ fn conflicting_and_unsupported_attributes_get_their_error_codes() {
     let alice = alice(&mut lab);
     let (v4, v6) = (AddressFamily::IPv4, AddressFamily::IPv6);
     let token = || ReservationToken::from([0; 8]);
-    for (wish, expected) in [
+    for (attributes, expected) in [
         (
             allocate()
                 .with_attribute(RequestedAddressFamily::new(v4))
@@ -205,7 +205,7 @@ fn conflicting_and_unsupported_attributes_get_their_error_codes() {
         (allocate().with_attribute(token()).with_attribute(RequestedAddressFamily::new(v4)), 400),
         (allocate().with_attribute(DontFragment::default()), 420),
     ] {
-        let answer = alice.call(&mut lab, wish);
+        let answer = alice.call(&mut lab, attributes);
         assert_eq!(code(&answer), expected);
         let unknown = answer
             .get::<UnknownAttributes>()

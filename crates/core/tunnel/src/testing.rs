@@ -104,7 +104,7 @@ fn ip(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// Whether the checksum of a TCP or ICMPv6 packet is right.
+/// Returns true if the checksum of a TCP or ICMPv6 packet is correct.
 pub(crate) fn checksum_holds(packet: &[u8]) -> bool {
     let header = IpHeader::parse(packet).unwrap();
     let payload = &packet[header.payload..header.len];
