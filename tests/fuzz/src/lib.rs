@@ -1,11 +1,11 @@
-//! What the fuzz targets share: the one property of every format.
+//! Properties and helpers that the fuzz targets share.
 
 use std::fmt::Debug;
 
-/// Whatever decodes must encode, and decode to the same value again.
+/// Checks that whatever decodes also encodes, and decodes to the same value again.
 ///
 /// # Panics
-/// When it does not.
+/// If it does not.
 pub fn round_trip<T: PartialEq + Debug, E: Debug>(
     bytes: &[u8],
     decode: impl Fn(&[u8]) -> Option<T>,
@@ -13,11 +13,11 @@ pub fn round_trip<T: PartialEq + Debug, E: Debug>(
 ) {
     let Some(value) = decode(bytes) else { return };
     let encoded = encode(&value).expect("what was decoded can be encoded");
-    assert_eq!(decode(&encoded).as_ref(), Some(&value), "decoding our own bytes");
+    assert_eq!(decode(&encoded).as_ref(), Some(&value), "the encoded value decodes to itself");
 }
 
-/// Cuts an input into messages for machines that take many: each a byte that says from whom or which way, two bytes of
-/// length, and that many bytes.
+/// Splits an input into messages for state machines. Each starts with one byte for the caller's use and a length of two
+/// bytes.
 pub fn pieces(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     std::iter::from_fn(move || {
         let ([kind, high, low], rest) = bytes.split_first_chunk()?;

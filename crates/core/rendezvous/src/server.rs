@@ -229,8 +229,8 @@ impl Rendezvous {
         self.counters.sessions += 1;
         self.members += 1;
         self.memory.add(member_cost(record.len()));
-        let again = replaced.is_some();
-        debug!(topic = %topic.short(), handle = %handle.short(), count = state.members(), created, again, "member entered topic");
+        let (count, again) = (state.members(), replaced.is_some());
+        debug!(topic = %topic.short(), handle = %handle.short(), count, created, again, "member entered topic");
         if let Some(replaced) = replaced {
             self.members -= 1;
             self.memory.release(replaced.cost());
@@ -324,7 +324,8 @@ impl Rendezvous {
     fn depart(&mut self, topic: Topic, handle: Handle, reason: &'static str) {
         let Some(state) = self.topics.get_mut(&topic) else { return };
         let Some(member) = state.remove(&handle) else { return };
-        debug!(topic = %topic.short(), handle = %handle.short(), count = state.members(), reason, "member left topic");
+        let count = state.members();
+        debug!(topic = %topic.short(), handle = %handle.short(), count, reason, "member left topic");
         self.members -= 1;
         self.memory.release(member.cost());
         self.remove_if_idle(&topic);
@@ -367,7 +368,8 @@ impl Rendezvous {
         state.take_token(now.instant, &self.limits)?;
         if let Some(recipient) = state.connection_of(&to) {
             self.counters.messages_forwarded += 1;
-            trace!(from = %from.short(), to = %to.short(), id = number, bytes = message.len(), "message forwarded");
+            let bytes = message.len();
+            trace!(from = %from.short(), to = %to.short(), id = number, bytes, "message forwarded");
             self.outbox.send(recipient, &ServerFrame::Message { topic, from, message });
             return Ok(());
         }
@@ -388,7 +390,8 @@ impl Rendezvous {
         self.counters.messages_stored += 1;
         let lifetime = self.limits.mail_lifetime;
         let number = self.mail_expiry.add(now + lifetime, topic, to);
-        debug!(to = %to.short(), id = mail.id, after_ms = lifetime.as_millis() as u64, "message stored for an absent member");
+        let after_ms = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
+        debug!(to = %to.short(), id = mail.id, after_ms, "message stored for an absent member");
         state.store_mail(to, Mail { number, ..mail });
         Ok(())
     }
@@ -397,7 +400,8 @@ impl Rendezvous {
         let Some(state) = self.topics.get_mut(&topic) else { return };
         let waiting = state.take_mail(&handle);
         if !waiting.is_empty() {
-            debug!(topic = %topic.short(), handle = %handle.short(), count = waiting.len(), "stored messages delivered");
+            let count = waiting.len();
+            debug!(topic = %topic.short(), handle = %handle.short(), count, "stored messages delivered");
         }
         for mail in waiting {
             self.memory.release(mail.cost());
@@ -414,7 +418,8 @@ impl Rendezvous {
             if let Some(mail) = state.and_then(|state| state.expire_mail(&waiting.handle, number)) {
                 self.counters.messages_expired += 1;
                 self.memory.release(mail.cost());
-                debug!(topic = %topic.short(), to = %waiting.handle.short(), id = mail.id, reason = "recipient stayed absent", "message dropped");
+                let (to, reason) = (waiting.handle, "recipient stayed absent");
+                debug!(topic = %topic.short(), to = %to.short(), id = mail.id, reason, "message dropped");
             }
             self.remove_if_idle(&topic);
         }
@@ -427,7 +432,8 @@ impl Rendezvous {
         let relays = self.relays.as_ref().ok_or(RefusalCode::NoRelay)?;
         let grant = relays.grant(now.unix, handle);
         self.counters.relay_grants += 1;
-        debug!(topic = %topic.short(), handle = %handle.short(), count = grant.servers.len(), "relay credentials granted");
+        let count = grant.servers.len();
+        debug!(topic = %topic.short(), handle = %handle.short(), count, "relay credentials granted");
         self.outbox.send(id, &ServerFrame::RelayGrant(grant));
         Ok(())
     }
@@ -450,11 +456,12 @@ impl Rendezvous {
         if let Refusal::Limit(limit) = refusal {
             self.limit_hits.count(limit);
         }
+        let reason = refusal.reason();
         // A client that floods the server must not flood its log too.
         if code == RefusalCode::RateLimited {
-            trace!(connection = id.0, topic = ?subject.topic, id = subject.message, reason = refusal.reason(), "frame refused");
+            trace!(connection = id.0, topic = ?subject.topic, id = subject.message, reason, "frame refused");
         } else {
-            debug!(connection = id.0, topic = ?subject.topic, id = subject.message, reason = refusal.reason(), "frame refused");
+            debug!(connection = id.0, topic = ?subject.topic, id = subject.message, reason, "frame refused");
         }
         let detail = explanation(code).to_owned();
         self.outbox

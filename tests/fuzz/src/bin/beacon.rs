@@ -1,4 +1,4 @@
-//! Datagrams of the LAN beacon.
+//! LAN beacon datagrams.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

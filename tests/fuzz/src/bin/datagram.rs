@@ -1,4 +1,4 @@
-//! First bytes on the tunnel's socket, ChannelData, and the framing of TURN streams.
+//! Demultiplexing of the shared UDP socket, ChannelData, and the framing of TURN streams.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -12,7 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(
         messages(&[bytes]),
         messages(&bytes.chunks(3).collect::<Vec<_>>()),
-        "however the stream is cut"
+        "however the stream is chunked"
     );
 });
 

@@ -1,4 +1,4 @@
-//! Invite links, as pasted by people.
+//! Invite links, as users paste them.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! The bytes inside an invite link, past base64.
+//! The bytes inside an invite link, after base64.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

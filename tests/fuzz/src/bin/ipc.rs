@@ -10,14 +10,14 @@ fuzz_target!(|bytes: &[u8]| {
     one::<ClientFrame>(bytes);
 });
 
-/// Bytes as they come from the socket.
+/// Decodes bytes as a stream from the socket.
 fn stream<F: Frame>(bytes: &[u8]) {
     let mut decoder = Decoder::<F>::default();
     decoder.buffer().extend_from_slice(bytes);
     while let Ok(Some(_)) = decoder.next_frame() {}
 }
 
-/// Bytes as the JSON of one frame, which must survive the way out and in.
+/// Decodes bytes as the JSON of one frame, which must round-trip.
 fn one<F: Frame + PartialEq + std::fmt::Debug>(json: &[u8]) {
     let Ok(frame) = F::from_json(json) else { return };
     let Ok(bytes) = encode(&frame) else { return };

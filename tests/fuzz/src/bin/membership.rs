@@ -1,4 +1,4 @@
-//! Signed documents: certificates' claims, charters' terms, amendments, messages. The first byte chooses.
+//! Signed documents: certificates' claims, charters' terms, amendments, messages. The first byte selects the kind.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

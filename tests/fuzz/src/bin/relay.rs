@@ -1,4 +1,4 @@
-//! A TURN server that strangers talk to: datagrams from a few clients and from peers, in any order.
+//! A TURN server that receives hostile datagrams from a few clients and from peers, in any order.
 #![no_main]
 
 use std::{
@@ -28,7 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
         buffer[HEADROOM..HEADROOM + message.len()].copy_from_slice(message);
         let mut packet = Packet::new(&mut buffer, HEADROOM..HEADROOM + message.len()).expect("there is room");
         relay.handle_client(now, Client { transport, address }, &mut packet);
-        settle(&mut relay, now);
+        drain(&mut relay, now);
         now.instant += Duration::from_secs(1);
         relay.handle_timeout(now);
     }
@@ -41,8 +41,8 @@ fn relay() -> Relay {
     Relay::new(Settings::default(), vec![listener], &[address], [7; 32])
 }
 
-/// Does what the relay wishes, until it wishes nothing more.
-fn settle(relay: &mut Relay, now: Now) {
+/// Carries out the relay's events until there are none.
+fn drain(relay: &mut Relay, now: Now) {
     while relay.poll_transmit().is_some() {}
     while let Some(event) = relay.poll_event() {
         if let Event::OpenSocket { socket, .. } = event {

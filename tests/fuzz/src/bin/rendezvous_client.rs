@@ -1,4 +1,4 @@
-//! Frames that a rendezvous server gets.
+//! Frames that a rendezvous server receives.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

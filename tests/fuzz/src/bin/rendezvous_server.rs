@@ -1,4 +1,4 @@
-//! Frames that a member gets from a rendezvous server.
+//! Frames that a member receives from a rendezvous server.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! What is inside a sealed message once it is opened, and inside a rekey.
+//! The plaintext of sealed messages, and the contents of a rekey.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -6,7 +6,7 @@ use partyline_wire::sealed::{RekeyContent, decode_plaintext, encode_plaintext};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok((message, signature)) = decode_plaintext(bytes) {
-        assert_eq!(encode_plaintext(&message, &signature), bytes, "signed bytes stay as they came");
+        assert_eq!(encode_plaintext(&message, &signature), bytes, "signed bytes are kept exactly");
     }
     if let Ok(content) = RekeyContent::decode(bytes) {
         assert!(RekeyContent::decode(&content.encode()).is_ok_and(|again| again == content));

@@ -1,5 +1,5 @@
-//! The tunnel between its network device, strangers' datagrams, and a member who sends what it likes: the first byte
-//! of each piece says which.
+//! The tunnel with hostile packets from its network device, hostile datagrams from the network, and hostile packets of an
+//! authenticated member. The first byte of each piece selects one of the three.
 #![no_main]
 
 use std::{cell::RefCell, net::IpAddr, time::Instant};
@@ -18,35 +18,35 @@ const PARTY: PartyId = PartyId([1; 32]);
 const MEMBER: DeviceId = DeviceId([2; 32]);
 const OUTSIDE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(11, 0, 0, 1));
 
-/// Inputs for one session: a handshake costs a thousand times what a packet does.
+/// The number of inputs per session: a handshake costs a thousand times as much as a packet.
 const INPUTS: u32 = 1000;
 
 thread_local! {
-    static GAME: RefCell<(u32, Game)> = RefCell::new((0, Game::begin()));
+    static SESSION: RefCell<(u32, Fixture)> = RefCell::new((0, Fixture::new()));
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    GAME.with_borrow_mut(|(inputs, game)| {
+    SESSION.with_borrow_mut(|(inputs, fixture)| {
         *inputs += 1;
         if inputs.is_multiple_of(INPUTS) {
-            *game = Game::begin();
+            *fixture = Fixture::new();
         }
         for (kind, message) in pieces(bytes) {
-            game.take(kind, message);
+            fixture.handle(kind, message);
         }
     });
 });
 
-/// Our tunnel, and a member with a session that keeps to no rules inside of it.
-struct Game {
+/// The tunnel, and an authenticated member that sends arbitrary packets.
+struct Fixture {
     now: Instant,
     tunnel: Tunnel,
     out: Outbox,
     member: Tunn,
 }
 
-impl Game {
-    fn begin() -> Self {
+impl Fixture {
+    fn new() -> Self {
         let now = Instant::now();
         let (ours, theirs) = (StaticSecret::from([3; 32]), StaticSecret::from([4; 32]));
         let our_key = PublicKey::from(&ours);
@@ -55,37 +55,37 @@ impl Game {
         tunnel.set_peer(now, PARTY, MEMBER, peer(&theirs));
         tunnel.set_path(now, PARTY, MEMBER, Some(PathConfig { headroom: 0, mtu: None }));
         let member = Tunn::new(theirs, our_key, None, None, 1, None);
-        let mut game = Self { now, tunnel, out: Outbox::new(), member };
-        game.shake_hands();
-        game
+        let mut fixture = Self { now, tunnel, out: Outbox::new(), member };
+        fixture.complete_handshake();
+        fixture
     }
 
-    fn take(&mut self, kind: u8, message: &[u8]) {
+    fn handle(&mut self, kind: u8, message: &[u8]) {
         match kind % 3 {
-            0 => drop(self.offer(message)),
+            0 => drop(self.receive(message)),
             1 => self.tunnel.handle_packet(self.now, PARTY, &mut message.to_vec(), &mut self.out),
             _ => self.member_sends(message),
         }
         self.out.clear();
     }
 
-    fn shake_hands(&mut self) {
+    fn complete_handshake(&mut self) {
         let mut buffer = [0; 512];
         let TunnResult::WriteToNetwork(hello) = self.member.format_handshake_initiation(&mut buffer, true)
         else {
             panic!("no initiation");
         };
         let hello = hello.to_vec();
-        let Some(answer) = self.offer(&hello) else { panic!("no answer") };
+        let Some(answer) = self.receive(&hello) else { panic!("no answer") };
         if let TunnResult::WriteToNetwork(keepalive) = self.member.decapsulate(None, &answer, &mut buffer) {
             let keepalive = keepalive.to_vec();
-            self.offer(&keepalive);
+            self.receive(&keepalive);
         }
         self.out.clear();
     }
 
-    /// A datagram from the socket; gives what goes straight back.
-    fn offer(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
+    /// Hands a datagram to the tunnel. Returns its reply to the handshake, if any.
+    fn receive(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
         let mut packet = vec![0; datagram.len().max(MIN_SCRATCH_LEN)];
         match self.tunnel.handle_datagram(self.now, OUTSIDE, datagram, &mut packet, &mut self.out) {
             Received::HandshakeReply { datagram: reply, .. } => Some(reply.to_vec()),
@@ -101,7 +101,7 @@ impl Game {
         let mut buffer = vec![0; MAX_DATAGRAM_LEN + 64];
         if let TunnResult::WriteToNetwork(datagram) = self.member.encapsulate(packet, &mut buffer) {
             let datagram = datagram.to_vec();
-            self.offer(&datagram);
+            self.receive(&datagram);
         }
     }
 }
