@@ -14,7 +14,7 @@ use partyline_wire::{
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
-use tracing::{debug, debug_span, info_span, trace};
+use tracing::{debug, debug_span, trace};
 
 use crate::{
     addresses::Addresses,
@@ -358,7 +358,7 @@ impl Rendezvous {
     ) -> Result<(), Refusal> {
         let from = self.connections.handle_on(id, &topic).ok_or(RefusalCode::NotEntered)?;
         // Both members compute the same id, so that one trace follows an attempt to connect across all three.
-        let _span = info_span!(
+        let _span = debug_span!(
             "forward",
             trace_id = %format_args!("{:032x}", u128::from_be_bytes(trace_id(&topic, from, to))),
             topic = %topic.short(),
