@@ -44,7 +44,6 @@ const STILL_CYCLIC: &[&str] = &[
     "partyline-net",
     "partyline-node",
     "partyline-party",
-    "partyline-paths",
     "partyline-portmap",
     "partyline-rendezvous",
     "partyline-service",
