@@ -1,8 +1,7 @@
 //! Finds, checks and keeps the best path to every peer: relay first, direct where possible.
 //!
-//! A fresh reader who knows ICE and WireGuard finds a relative of both here: candidates, pairs, checks and nomination
-//! come from ICE (RFC 8445), relays are TURN servers (RFC 8656), and what a found path carries are WireGuard messages.
-//! Three things differ. Packets flow through a relay from the first moment on, while direct paths are still being
+//! The crate is a relative of ICE: candidates, pairs, checks and nomination are those of RFC 8445, and relays are TURN
+//! servers (RFC 8656). What a path carries are WireGuard messages. Three things differ from ICE. Packets flow through a relay from the first moment on, while direct paths are still being
 //! checked. The choice is never final: paths are measured for as long as the peer is known, and replaced when they
 //! fail or a better one appears. And where checks cannot suffice, both sides cross their NATs together by predicting
 //! or trying ports.
@@ -61,7 +60,7 @@
 //! const ADDRESSES: [&str; 2] = ["198.51.100.1:7777", "198.51.100.2:7777"];
 //! const PEER: PeerId = PeerId(1);
 //!
-//! // Two members who know each other's candidates, by whatever signaling.
+//! // Two members who know each other's candidates, by some signaling channel.
 //! let mut now = Instant::now();
 //! let mut members = [0, 1].map(|me| {
 //!     let mut paths = Paths::new([me as u8; 32], Config::default());

@@ -377,3 +377,116 @@ impl Peer {
         ctx.pacing.sprays.set_strained(ctx.now, self.remote.id, false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use partyline_model::{Candidate, NatProfile};
+    use partyline_wire::probe::Tag;
+
+    use super::*;
+    use crate::{api::Config, context::Shared, pair::PairState};
+
+    /// One of two members on computers of their own.
+    struct Member {
+        peer: Peer,
+        shared: Shared,
+        address: SocketAddr,
+    }
+
+    impl Member {
+        fn new(me: u8, now: Instant) -> Self {
+            let other = 1 - me;
+            let address = |host: u8| SocketAddr::from(([198, 51, 100, host], 7777));
+            let params = PeerParams {
+                probe_key: [7; 32],
+                local_tag: Tag([me; 8]),
+                remote_tag: Tag([other; 8]),
+                controlling: me == 0,
+                nat: NatProfile::default(),
+                candidates: vec![Candidate { kind: CandidateKind::Host, address: address(other) }],
+            };
+            let shared = Shared::new([me; 32], Config::default());
+            Self { peer: Peer::new(now, PeerId(1), params), shared, address: address(me) }
+        }
+
+        /// Calls the peer and drives it.
+        fn call<R>(&mut self, now: Instant, what: impl FnOnce(&mut Peer, &mut Context<'_>) -> R) -> R {
+            let mut ctx = self.shared.context(now);
+            let result = what(&mut self.peer, &mut ctx);
+            self.peer.drive(&mut ctx);
+            result
+        }
+
+        fn sent(&mut self) -> Vec<Vec<u8>> {
+            self.shared.transmits.drain(..).map(|transmit| transmit.bytes).collect()
+        }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
+    fn members() -> (Member, Member, Instant) {
+        let now = Instant::now();
+        let (mut one, mut other) = (Member::new(0, now), Member::new(1, now));
+        one.call(now, Peer::sync_pairs);
+        other.call(now, Peer::sync_pairs);
+        (one, other, now)
+    }
+
+    fn path_to(member: &Member) -> Path {
+        Path { via: Via::Socket(SocketId::MAIN), remote: member.address }
+    }
+
+    #[test]
+    fn a_check_is_answered_and_triggers_one_in_the_other_direction() {
+        let (mut one, mut other, now) = members();
+        let check = one.sent().remove(0);
+        let first = other.sent().len();
+        let path = path_to(&one);
+        assert_eq!(other.call(now, |peer, ctx| peer.handle_request(ctx, path, &check)), Ok(()));
+        assert_eq!((first, other.sent().len()), (1, 2), "the response and a triggered check");
+        assert_eq!(
+            other.call(now, |peer, ctx| peer.handle_request(ctx, path, &check)),
+            Err(Refusal::Replayed)
+        );
+    }
+
+    #[test]
+    fn a_response_validates_the_path_only_if_it_comes_from_the_host_that_was_asked() {
+        let (mut one, mut other, now) = members();
+        let check = one.sent().remove(0);
+        other.sent();
+        let path = path_to(&one);
+        other.call(now, |peer, ctx| peer.handle_request(ctx, path, &check)).unwrap();
+        let response = other.sent().remove(0);
+        let id = partyline_wire::probe::TransactionId(*response[8..].first_chunk().unwrap());
+        let path = path_to(&other);
+        let elsewhere = Path { remote: ([192, 0, 2, 1], 7777).into(), ..path };
+        let mut receive = |path| one.call(now, |peer, ctx| peer.handle_response(ctx, path, id, &response));
+        assert_eq!(receive(elsewhere), Err(Refusal::Unsolicited));
+        assert_eq!(receive(path), Ok(()));
+        assert!(one.peer.is_direct());
+        assert_eq!(one.peer.pairs().get(path).map(CandidatePair::state), Some(PairState::Valid));
+    }
+
+    #[test]
+    fn a_check_by_a_method_that_is_switched_off_is_not_answered() {
+        let (mut one, mut other, now) = members();
+        let check = one.sent().remove(0);
+        other.shared.device.config.direct = false;
+        other.call(now, Peer::apply_config);
+        other.sent();
+        let path = path_to(&one);
+        assert_eq!(other.call(now, |peer, ctx| peer.handle_request(ctx, path, &check)), Ok(()));
+        assert!(other.sent().is_empty());
+    }
+
+    #[test]
+    fn a_closed_peer_leaves_nothing_pending() {
+        let (one, _, now) = members();
+        let Member { peer, mut shared, .. } = one;
+        assert_eq!(shared.transactions.pending(), 1);
+        peer.close(&mut shared.context(now));
+        assert_eq!(shared.transactions.pending(), 0);
+    }
+}

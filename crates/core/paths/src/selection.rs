@@ -16,7 +16,7 @@ use std::{
 };
 
 use partyline_model::PathKind;
-use tracing::{debug, info};
+use tracing::{debug, field::debug as debug_value, info};
 
 use crate::{
     api::Event,
@@ -47,6 +47,8 @@ pub(crate) struct PathSelection {
     selected: Option<Path>,
     /// Whether a check was answered on the selected path.
     validated: bool,
+    /// The last known cost of the selected path; a failed pair has none any more.
+    cost: Option<Duration>,
     /// The path the controlling side uses.
     nominated: Option<Path>,
     history: VecDeque<(Instant, Option<PathKind>)>,
@@ -54,7 +56,7 @@ pub(crate) struct PathSelection {
     challenger: Option<(Path, u32)>,
 }
 
-/// Who is chosen for: the peer, and which side controls.
+/// The peer that a path is selected for, and which side controls.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Selector {
     pub(crate) peer: PeerId,
@@ -102,7 +104,8 @@ impl PathSelection {
         pairs: &mut CandidatePairs,
         events: &mut VecDeque<Event>,
     ) {
-        let (old, old_cost) = (self.selected, self.pair(pairs).and_then(|pair| pair.quality().cost()));
+        let old = self.selected;
+        let old_cost = self.pair(pairs).and_then(|pair| pair.quality().cost()).or(self.cost);
         let old_kind = self.history.back().and_then(|(_, kind)| *kind);
         self.react_to_trouble(now, pairs);
         self.watch_challenger(now, pairs);
@@ -114,8 +117,9 @@ impl PathSelection {
         let validated = pair.is_some_and(CandidatePair::is_valid);
         let newly_validated = !std::mem::replace(&mut self.validated, validated) && validated;
         let changed = self.selected != old || kind != old_kind;
+        let cost = pair.and_then(|pair| pair.quality().cost());
+        self.cost = cost.or(old_cost.filter(|_| !changed));
         if changed {
-            let cost = pair.and_then(|pair| pair.quality().cost());
             report_change(selector.peer, (old, old_kind, old_cost), (self.selected, kind, cost), reason);
             self.remember(now, kind);
         }
@@ -254,7 +258,8 @@ type Rated = (Option<Path>, Option<PathKind>, Option<Duration>);
 fn report_change(peer: PeerId, from: Rated, to: Rated, reason: &'static str) {
     let ms = |cost: Option<Duration>| cost.map(|cost| cost.as_secs_f64() * 1000.0);
     let (from_cost_ms, to_cost_ms) = (ms(from.2), ms(to.2));
-    info!(%peer, from = ?from.1, to = ?to.1, reason, from_cost_ms, to_cost_ms, "path changed");
+    let kind = |kind: Option<PathKind>| kind.map(debug_value);
+    info!(%peer, from = kind(from.1), to = kind(to.1), reason, from_cost_ms, to_cost_ms, "path changed");
     let text = |path: Option<Path>| path.map(|path| path.to_string());
     debug!(from_path = text(from.0), path = text(to.0), reason, "path selected");
 }

@@ -11,7 +11,7 @@ use crate::path::PeerId;
 /// Assigns transaction ids and remembers the pending ones.
 ///
 /// An id starts with a counter that only grows, as the replay protection of the receiver requires; its random half
-/// makes it unguessable for anybody who does not see our packets.
+/// makes it unguessable for an attacker who does not see our packets.
 #[derive(Debug)]
 pub(crate) struct Transactions {
     counter: u64,

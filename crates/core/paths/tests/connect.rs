@@ -1,4 +1,4 @@
-//! How two members find each other: relay first, direct where it can be, streams where UDP is blocked.
+//! How two members connect: relay first, direct where possible, over a stream where UDP is blocked.
 
 mod world;
 
@@ -17,7 +17,7 @@ fn both(world: &World, kind: PathKind) -> bool {
 }
 
 #[test]
-fn cone_nats_meet_directly() {
+fn cone_nats_connect_directly() {
     let mut world = pair(Nat::Cone, Nat::Cone, Config::default());
     let took = world.run_to(SOON, "a direct path", |w| both(w, PathKind::Direct));
     assert!(took <= Duration::from_millis(400), "{took:?}");
@@ -39,10 +39,10 @@ fn relay_comes_first_and_direct_takes_over_without_a_lost_or_doubled_message() {
     let mut sent = Vec::new();
     while !both(&world, PathKind::Direct) {
         clock.set(world.now);
-        sent.extend(world.chat(0, 1, TICK, TICK));
+        sent.extend(world.exchange(0, 1, TICK, TICK));
         assert!(world.now - world.start < SOON, "no upgrade");
     }
-    sent.extend(world.chat(0, 1, Duration::from_secs(2), TICK));
+    sent.extend(world.exchange(0, 1, Duration::from_secs(2), TICK));
     world.run(Duration::from_secs(1));
     assert!(sent.len() > 400);
     assert_eq!(world.missing(&sent, |from| 1 - from), []);
@@ -50,10 +50,10 @@ fn relay_comes_first_and_direct_takes_over_without_a_lost_or_doubled_message() {
 }
 
 #[test]
-fn symmetric_nats_stay_on_the_relay_and_say_why() {
+fn symmetric_nats_stay_on_the_relay_and_explain_why() {
     let mut world = pair(Nat::Symmetric, Nat::Symmetric, Config::default());
     world.run_to(SOON, "the relay", |w| both(w, PathKind::Relay));
-    let sent = world.chat(0, 1, Duration::from_secs(8), 5 * TICK);
+    let sent = world.exchange(0, 1, Duration::from_secs(8), 5 * TICK);
     world.run(Duration::from_secs(1));
     assert!(both(&world, PathKind::Relay));
     assert_eq!(world.missing(&sent, |from| 1 - from), []);
@@ -72,7 +72,7 @@ fn an_open_member_is_reached_from_behind_a_symmetric_nat() {
 }
 
 #[test]
-fn neighbours_use_their_lan() {
+fn members_on_one_lan_use_it() {
     let mut world = World::new();
     for _ in 0..2 {
         world.home(Nat::Cone, Config::default());
@@ -85,19 +85,19 @@ fn neighbours_use_their_lan() {
 }
 
 #[test]
-fn switched_off_means_not_tried() {
+fn direct_paths_that_are_switched_off_are_not_tried() {
     let mut world = pair(Nat::Open, Nat::Open, Config { direct: false, ..Config::default() });
     world.run(SOON);
     assert!(both(&world, PathKind::Relay));
 }
 
 #[test]
-fn a_member_without_udp_comes_in_over_tls() {
+fn a_member_without_udp_is_relayed_over_tls() {
     let mut world = pair(Nat::Cone, Nat::Cone, Config::default());
     world.homes[1].udp_blocked = true;
     let took = world.run_to(SOON, "the relay", |w| both(w, PathKind::Relay));
     assert!(took <= Duration::from_secs(2), "{took:?}");
-    let sent = world.chat(0, 1, Duration::from_secs(3), 2 * TICK);
+    let sent = world.exchange(0, 1, Duration::from_secs(3), 2 * TICK);
     world.run(Duration::from_secs(1));
     assert_eq!(world.missing(&sent, |from| 1 - from), []);
     let why = world.homes[1].paths.view(world.now, PeerId(0)).unwrap().attempts;
@@ -115,7 +115,7 @@ fn one_relay(nats: [Nat; 2]) {
     (0..2).for_each(|home| world.gather(home));
     world.introduce(0, 1);
     world.run_to(SOON, "the relay", |w| both(w, PathKind::Relay));
-    let sent = world.chat(0, 1, Duration::from_secs(2), TICK);
+    let sent = world.exchange(0, 1, Duration::from_secs(2), TICK);
     world.run(Duration::from_secs(1));
     assert_eq!(world.missing(&sent, |from| 1 - from), []);
 }
@@ -126,14 +126,14 @@ fn one_allocation_serves_both() {
 }
 
 #[test]
-fn one_allocation_serves_both_even_where_every_destination_has_its_port() {
+fn one_allocation_serves_both_behind_symmetric_nats() {
     // The relay sees the other at a port that nobody announced, and says so in Data indications.
     one_relay([Nat::Symmetric, Nat::Symmetric]);
 }
 
 #[test]
-fn nothing_is_lost_while_the_second_relay_comes_up() {
-    // Whoever comes later first reaches the other's relay without one of its own, then through its own.
+fn no_message_is_lost_while_the_second_relay_is_allocated() {
+    // The later member reaches the other's relay without one of its own first, and then through its own.
     for nats in [[Nat::Cone, Nat::Symmetric], [Nat::Symmetric, Nat::Cone], [Nat::Symmetric, Nat::Symmetric]] {
         for head_start in (0..200).step_by(10).map(Duration::from_millis) {
             let mut world = World::new();
@@ -146,7 +146,7 @@ fn nothing_is_lost_while_the_second_relay_comes_up() {
             world.relays(1, &[RelayTransport::Udp]);
             world.run(head_start);
             world.introduce(0, 1);
-            let sent = world.chat(0, 1, Duration::from_secs(2), TICK);
+            let sent = world.exchange(0, 1, Duration::from_secs(2), TICK);
             world.run(Duration::from_secs(1));
             assert_eq!(world.missing(&sent, |from| 1 - from), [], "{nats:?}, {head_start:?}");
         }
@@ -154,7 +154,7 @@ fn nothing_is_lost_while_the_second_relay_comes_up() {
 }
 
 #[test]
-fn old_servers_with_md5_and_sha1_work_too() {
+fn servers_with_md5_and_sha1_are_supported() {
     let mut world = World::new();
     world.servers[0].sha256 = false;
     world.home(Nat::Symmetric, Config::default());
@@ -165,7 +165,7 @@ fn old_servers_with_md5_and_sha1_work_too() {
 }
 
 #[test]
-fn a_server_that_remembers_an_earlier_run_is_asked_to_forget_it() {
+fn an_allocation_of_an_earlier_run_is_released_and_replaced() {
     let mut world = pair(Nat::Symmetric, Nat::Symmetric, Config::default());
     world.run_to(SOON, "the relay", |w| both(w, PathKind::Relay));
     world.homes[0].paths = Paths::new([42; 32], Config::default());
@@ -177,7 +177,7 @@ fn a_server_that_remembers_an_earlier_run_is_asked_to_forget_it() {
 }
 
 #[test]
-fn ipv6_needs_no_help() {
+fn ipv6_connects_without_relay_or_punching() {
     let mut world = World::new();
     for home in 0..2 {
         world.home(Nat::Open, Config::default());
@@ -189,7 +189,7 @@ fn ipv6_needs_no_help() {
 }
 
 #[test]
-fn a_mapped_port_is_what_carries() {
+fn a_mapped_port_is_used_and_reported_as_such() {
     let mut world = World::new();
     world.home(Nat::Symmetric, Config::default());
     world.home(Nat::Open, Config::default());
@@ -203,10 +203,10 @@ fn a_mapped_port_is_what_carries() {
 }
 
 #[test]
-fn loss_and_jitter_change_no_outcome() {
+fn loss_and_jitter_do_not_prevent_a_direct_path() {
     for seed in 0..20u32 {
         let mut world = pair(Nat::Cone, Nat::Cone, Config::default());
-        world.roughen(seed);
+        world.add_loss_and_jitter(seed);
         let took = world.run_to(SOON, "a direct path", |w| both(w, PathKind::Direct));
         assert!(took <= Duration::from_secs(2), "seed {seed}: {took:?}");
     }

@@ -1,4 +1,4 @@
-//! What strangers, recorders and broken peers can do: be counted.
+//! Forged, replayed and malformed input is dropped and counted, and changes nothing.
 
 mod world;
 
@@ -70,7 +70,7 @@ fn replayed_checks_are_counted_and_not_answered() {
 }
 
 #[test]
-fn answers_count_only_from_where_was_asked() {
+fn responses_count_only_from_the_address_that_was_asked() {
     let mut world = World::new();
     world.home(Nat::Open, Config::default());
     world.gather(0);
@@ -94,7 +94,7 @@ fn answers_count_only_from_where_was_asked() {
 }
 
 #[test]
-fn a_peer_that_shows_ever_new_addresses_is_bounded() {
+fn addresses_learned_from_one_peer_are_bounded() {
     let mut world = connected();
     let now = world.now;
     let key = ProbeKey::new(&[11; 32]);
@@ -114,7 +114,7 @@ fn a_peer_that_shows_ever_new_addresses_is_bounded() {
 }
 
 #[test]
-fn tunnel_messages_are_handed_over_wherever_they_come_from() {
+fn tunnel_messages_from_any_address_are_returned_to_the_caller() {
     let mut world = connected();
     let now = world.now;
     let expected = Handled::Tunnel {
@@ -167,10 +167,10 @@ proptest! {
     }
 
     #[test]
-    fn bent_messages_never_panic(bends in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..60)) {
+    fn mutated_messages_never_panic(mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..60)) {
         let (mut world, _) = machine();
         let record = world.record.take().unwrap();
-        for (packet, at, value, cut) in bends {
+        for (packet, at, value, cut) in mutations {
             let mut packet = packet.get(&record).clone();
             let at = at.index(packet.bytes.len());
             packet.bytes[at] = value;

@@ -1,4 +1,4 @@
-//! All 378 pairs of the 27 types of NAT: whoever can have a direct path gets one, and soon.
+//! All 378 pairs of the 27 NAT types: every pair that can have a direct path gets one, and soon.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod lab;
@@ -10,7 +10,7 @@ use partyline_model::Method;
 use partyline_nat::{Rules, oracle};
 use partyline_paths::Config;
 
-/// What became of one pair.
+/// The outcome of one pair.
 struct Result {
     one: String,
     other: String,
@@ -24,17 +24,17 @@ struct Result {
     datagrams: usize,
 }
 
-fn play(one: Rules, other: Rules, seed: u64, span: Duration, (loss, jitter): (f64, u64)) -> Result {
+fn run_pair(one: Rules, other: Rules, seed: u64, span: Duration, (loss, jitter): (f64, u64)) -> Result {
     let mut lab = Lab::new(one, other, &Config::default(), seed);
     (lab.loss, lab.jitter) = (loss, Duration::from_millis(jitter));
     lab.go_online();
-    let first = lab.chat(span, Lab::has_path).then(|| lab.now - lab.start);
-    let direct = lab.chat(span, Lab::is_direct).then(|| lab.now - lab.start);
+    let first = lab.exchange(span, Lab::has_path).then(|| lab.now - lab.start);
+    let direct = lab.exchange(span, Lab::is_direct).then(|| lab.now - lab.start);
     let datagrams = lab.homes.iter().map(|home| home.datagrams).sum();
     let sockets = lab.homes.iter().map(|home| home.most_sockets).max().unwrap();
     let method = lab.method();
-    // What was found has to carry packets, and to last.
-    lab.chat(Duration::from_secs(2), |_| false);
+    // The path has to carry packets and to last.
+    lab.exchange(Duration::from_secs(2), |_| false);
     let settled = lab.now + Duration::from_secs(1);
     lab.run_until(settled, |_| false);
     let direct = direct.filter(|_| lab.is_direct());
@@ -102,15 +102,15 @@ fn report(title: &str, results: &[Result], loses: bool) {
     }
 }
 
-/// Plays all pairs, or the one that is named as `ONLY="EI/PD/PP PD/HD/RD"`.
-fn play_all(line: (f64, u64), span: Duration) -> Vec<Result> {
+/// Runs all pairs, or the one that is named as `ONLY="EI/PD/PP PD/HD/RD"`.
+fn run_all(line: (f64, u64), span: Duration) -> Vec<Result> {
     let only = std::env::var("ONLY").ok();
     let named = |one: &Rules, other: &Rules| {
         only.as_ref().is_none_or(|only| *only == format!("{} {}", one.short(), other.short()))
     };
-    // Each pair has luck of its own.
+    // Each pair has a seed of its own.
     let all = (1..).zip(pairs()).filter(|(_, (one, other))| named(one, other));
-    all.map(|(seed, (one, other))| play(one, other, seed, span, line)).collect()
+    all.map(|(seed, (one, other))| run_pair(one, other, seed, span, line)).collect()
 }
 
 fn is_named(one: &Rules, other: &Rules) -> bool {
@@ -124,32 +124,32 @@ fn missed(results: &[Result]) -> usize {
 
 #[test]
 fn every_possible_pair_gets_a_direct_path() {
-    let results = play_all((0.0, 0), Duration::from_secs(30));
+    let results = run_all((0.0, 0), Duration::from_secs(30));
     report("378 pairs, 20 ms one way", &results, false);
     assert_eq!(missed(&results), 0, "pairs that could be direct are not");
     assert!(results.iter().all(|r| r.lost == 0), "messages were lost");
 }
 
 #[test]
-fn every_possible_pair_gets_a_direct_path_on_a_rough_line() {
-    let results = play_all((0.05, 30), Duration::from_secs(60));
+fn every_possible_pair_gets_a_direct_path_despite_loss_and_jitter() {
+    let results = run_all((0.05, 30), Duration::from_secs(60));
     report("378 pairs, 20 ms one way, 5 % lost, up to 30 ms later", &results, true);
-    assert!(results.iter().all(|r| r.first.is_some()), "somebody is not reached at all");
+    assert!(results.iter().all(|r| r.first.is_some()), "a member is not reached at all");
     assert_eq!(missed(&results), 0, "pairs that could be direct are not");
 }
 
 #[test]
-fn what_was_found_lasts_while_nobody_speaks() {
+fn direct_paths_outlive_ten_idle_minutes() {
     let possible = |(one, other): &(Rules, Rules)| is_named(one, other) && oracle::direct(one, other).is_ok();
     let mut lost = Vec::new();
     for (one, other) in pairs().into_iter().filter(possible) {
         let mut lab = Lab::new(one, other, &Config::default(), 2);
         lab.go_online();
-        lab.chat(Duration::from_secs(30), Lab::is_direct);
-        lab.chat(Duration::from_secs(2), |_| false);
+        lab.exchange(Duration::from_secs(30), Lab::is_direct);
+        lab.exchange(Duration::from_secs(2), |_| false);
         let changes = |lab: &Lab| lab.homes.iter().map(|home| home.kinds.len()).sum::<usize>();
         let before = changes(&lab);
-        // Five times what an idle mapping lives; the network check keeps those that servers have seen.
+        // Five times the mapping timeout. The network check keeps alive only the mappings that servers have seen.
         for _ in 0..40 {
             lab.refresh();
             let later = lab.now + Duration::from_secs(15);

@@ -1,4 +1,4 @@
-//! Which relay carries packets, and what happens when it or the way to it dies.
+//! Which relay carries packets, and what happens when it or the path to it fails.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,7 +16,7 @@ const TICK: Duration = Duration::from_millis(10);
 const SECOND: Duration = Duration::from_secs(1);
 const HALF: Duration = Duration::from_millis(500);
 
-/// Two members who can only be relayed, and so many servers, the first ones full.
+/// Two members that can only be relayed, and `servers` relay servers of which the first `full` refuse allocations.
 fn relayed_past(full: usize, servers: usize) -> World {
     let mut world = World::new();
     (1..servers).for_each(|_| world.another_server());
@@ -28,7 +28,7 @@ fn relayed_past(full: usize, servers: usize) -> World {
     }
     world.introduce(0, 1);
     world.run_to(SOON, "the relay", is_relayed);
-    world.chat(0, 1, 2 * SECOND, TICK);
+    world.exchange(0, 1, 2 * SECOND, TICK);
     world
 }
 
@@ -59,18 +59,18 @@ fn another_relay_carries_on_as_soon_as_the_one_in_use_is_suspect() {
         let mut world = relayed(2);
         let dead = used(&world, 0);
         world.servers[dead].alive = false;
-        world.chat(0, 1, HALF + 5 * TICK, TICK);
-        let sent = world.chat(0, 1, 20 * SECOND, TICK);
+        world.exchange(0, 1, HALF + 5 * TICK, TICK);
+        let sent = world.exchange(0, 1, 20 * SECOND, TICK);
         world.run(SECOND);
         assert_eq!(world.missing(&sent, |from| 1 - from), []);
         assert_eq!((used(&world, 0), used(&world, 1)), (1 - dead, 1 - dead));
         assert!(is_relayed(&world));
         if again {
             world.servers[dead].alive = true;
-            let sent = world.chat(0, 1, 60 * SECOND, 5 * TICK);
+            let sent = world.exchange(0, 1, 60 * SECOND, 5 * TICK);
             world.servers[1 - dead].alive = false;
-            world.chat(0, 1, HALF + 5 * TICK, TICK);
-            let more = world.chat(0, 1, 5 * SECOND, TICK);
+            world.exchange(0, 1, HALF + 5 * TICK, TICK);
+            let more = world.exchange(0, 1, 5 * SECOND, TICK);
             world.run(SECOND);
             assert_eq!(world.missing(&sent, |from| 1 - from), []);
             assert_eq!(world.missing(&more, |from| 1 - from), []);
@@ -95,7 +95,7 @@ fn the_relay_that_is_nearer_to_both_together_is_used() {
             Duration::ZERO
         }
     });
-    let sent = world.chat(0, 1, 60 * SECOND, 2 * TICK);
+    let sent = world.exchange(0, 1, 60 * SECOND, 2 * TICK);
     world.run(SECOND);
     assert_eq!(world.missing(&sent, |from| 1 - from), []);
     assert_eq!((used(&world, 0), used(&world, 1)), (1, 1));
@@ -113,7 +113,7 @@ fn a_relay_that_loses_packets_is_left_for_one_that_does_not() {
         count += 1;
         count.is_multiple_of(8) && [packet.from, packet.to].iter().any(|a| a.ip().to_string() == lossy)
     });
-    world.chat(0, 1, 120 * SECOND, 2 * TICK);
+    world.exchange(0, 1, 120 * SECOND, 2 * TICK);
     assert_eq!((used(&world, 0), used(&world, 1)), (1, 1));
 }
 
@@ -123,63 +123,63 @@ fn idle_members_keep_the_second_relay_ready() {
     world.run(600 * SECOND);
     let dead = used(&world, 0);
     world.servers[dead].alive = false;
-    world.chat(0, 1, HALF + 10 * TICK, TICK);
-    let sent = world.chat(0, 1, 5 * SECOND, TICK);
+    world.exchange(0, 1, HALF + 10 * TICK, TICK);
+    let sent = world.exchange(0, 1, 5 * SECOND, TICK);
     world.run(SECOND);
     assert_eq!(world.missing(&sent, |from| 1 - from), []);
 }
 
 #[test]
-fn a_relay_that_is_full_is_passed_over_until_it_is_needed_and_has_room() {
+fn a_full_relay_is_skipped_until_it_is_needed_and_has_room() {
     let mut world = relayed_past(1, 3);
     world.run(SOON);
     assert_eq!(world.servers.iter().map(|server| server.count()).collect::<Vec<_>>(), [0, 2, 2]);
-    let sent = world.chat(0, 1, SOON, TICK);
+    let sent = world.exchange(0, 1, SOON, TICK);
     world.run(SECOND);
     assert_eq!(world.missing(&sent, |from| 1 - from), []);
     world.servers[0].full = false;
     world.servers[1].alive = false;
-    world.chat(0, 1, 60 * SECOND, TICK);
+    world.exchange(0, 1, 60 * SECOND, TICK);
     assert_eq!(world.servers[0].count(), 2, "it was asked again");
 }
 
 #[test]
-fn a_third_relay_is_left_alone_while_two_work() {
+fn no_third_allocation_is_requested_while_two_relays_work() {
     let mut world = relayed(3);
     world.run(SOON);
     assert_eq!(world.servers.iter().map(|server| server.count()).collect::<Vec<_>>(), [2, 2, 0]);
     world.servers[0].alive = false;
-    world.chat(0, 1, 3 * SOON, TICK);
+    world.exchange(0, 1, 3 * SOON, TICK);
     assert_eq!(world.servers[2].count(), 2, "the next one stands by");
 }
 
 #[test]
-fn another_network_costs_a_relayed_member_a_few_round_trips() {
+fn a_relayed_member_recovers_from_a_change_of_network_in_half_a_second() {
     let mut world = relayed(1);
     world.homes[0].roam("10.9.9.9:20000", "198.51.100.77");
     world.gather(0);
-    world.chat(0, 1, HALF, TICK);
-    let sent = world.chat(0, 1, SECOND, TICK);
+    world.exchange(0, 1, HALF, TICK);
+    let sent = world.exchange(0, 1, SECOND, TICK);
     world.run(SECOND);
     assert!(sent.len() > 150);
     assert_eq!(world.missing(&sent, |from| 1 - from), []);
 }
 
 #[test]
-fn a_router_that_was_away_and_has_another_address_is_noticed_at_once() {
+fn a_new_public_address_after_an_outage_is_reported_once() {
     for away in [2, 5, 40] {
         let mut world = relayed(1);
         world.homes[0].udp_blocked = true;
-        world.chat(0, 1, away * SECOND, TICK);
+        world.exchange(0, 1, away * SECOND, TICK);
         world.homes[0].roam("192.168.1.2:20000", "198.51.100.77");
         world.homes[0].udp_blocked = false;
         // The longest pause before the relay is asked again grows with the time that it was silent.
         let asked = if away < 10 { HALF } else { 5 * SECOND };
-        world.chat(0, 1, asked + HALF, TICK);
-        let sent = world.chat(0, 1, SECOND, TICK);
+        world.exchange(0, 1, asked + HALF, TICK);
+        let sent = world.exchange(0, 1, SECOND, TICK);
         world.run(SECOND);
         assert!(sent.len() > 150, "{away}: {}", sent.len());
         assert_eq!(world.missing(&sent, |from| 1 - from), [], "{away}");
-        assert_eq!(world.homes[0].moves, 1, "{away}");
+        assert_eq!(world.homes[0].public_address_changes, 1, "{away}");
     }
 }

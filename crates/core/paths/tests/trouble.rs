@@ -1,4 +1,4 @@
-//! What happens when paths die, servers restart, networks change, or nothing happens at all.
+//! Failing paths, restarting servers, changing networks, and idle peers.
 
 mod world;
 
@@ -33,12 +33,12 @@ fn through_server(packet: &Packet) -> bool {
 }
 
 #[test]
-fn a_dead_path_is_left_within_a_second_and_found_again() {
+fn a_failed_path_is_left_within_a_second_and_found_again() {
     let (mut world, cut) = connected();
-    world.chat(0, 1, 2 * SECOND, TICK);
+    world.exchange(0, 1, 2 * SECOND, TICK);
     cut.set(true);
-    world.chat(0, 1, SECOND, TICK);
-    let sent = world.chat(0, 1, 5 * SECOND, TICK);
+    world.exchange(0, 1, SECOND, TICK);
+    let sent = world.exchange(0, 1, 5 * SECOND, TICK);
     assert!(both(&world, Some(PathKind::Relay)));
     cut.set(false);
     world.run(SECOND);
@@ -47,18 +47,18 @@ fn a_dead_path_is_left_within_a_second_and_found_again() {
 }
 
 #[test]
-fn a_path_that_dies_while_idle_is_noticed_by_the_first_packets() {
+fn a_path_that_failed_while_idle_is_replaced_at_the_first_packets() {
     let (mut world, cut) = connected();
     world.run(12 * SOON);
     cut.set(true);
-    world.chat(0, 1, SECOND, TICK);
-    let sent = world.chat(0, 1, SECOND, TICK);
+    world.exchange(0, 1, SECOND, TICK);
+    let sent = world.exchange(0, 1, SECOND, TICK);
     world.run(SECOND);
     assert_eq!(world.missing(&sent, |from| 1 - from), []);
 }
 
 #[test]
-fn one_way_traffic_is_no_reason_for_doubt() {
+fn one_way_traffic_does_not_make_a_path_suspect() {
     let (mut world, _cut) = connected();
     for _ in 0..500 {
         world.send(0, 1);
@@ -71,10 +71,10 @@ fn one_way_traffic_is_no_reason_for_doubt() {
 #[test]
 fn loss_and_jitter_do_not_make_paths_flap() {
     let (mut world, _cut) = connected();
-    world.roughen(77);
-    world.chat(0, 1, 6 * SOON, 2 * TICK);
+    world.add_loss_and_jitter(77);
+    world.exchange(0, 1, 6 * SOON, 2 * TICK);
     world.run(30 * SOON);
-    world.chat(0, 1, 6 * SOON, 2 * TICK);
+    world.exchange(0, 1, 6 * SOON, 2 * TICK);
     for home in 0..2 {
         let view = world.homes[home].paths.view(world.now, PeerId(1 - home as u32)).unwrap();
         assert!(view.history.len() <= 2, "{:?}", view.history);
@@ -85,21 +85,21 @@ fn loss_and_jitter_do_not_make_paths_flap() {
 }
 
 #[test]
-fn a_router_that_forgot_who_it_let_in_keeps_nobody_on_the_relay() {
+fn direct_paths_survive_a_router_that_lost_its_filter_state() {
     for home in 0..2 {
         let (mut world, _cut) = connected();
         world.run(2 * SOON);
-        world.homes[home].forget();
+        world.homes[home].lose_filter_state();
         world.run(2 * SOON);
         assert!(both(&world, Some(PathKind::Direct)), "idle, {home}");
-        world.homes[home].forget();
-        world.chat(0, 1, SOON, 10 * TICK);
+        world.homes[home].lose_filter_state();
+        world.exchange(0, 1, SOON, 10 * TICK);
         assert!(both(&world, Some(PathKind::Direct)), "busy, {home}");
     }
 }
 
 #[test]
-fn who_is_gone_is_no_longer_sent_to() {
+fn an_unreachable_peer_has_no_route() {
     let (mut world, _cut) = connected();
     world.lost = Box::new(|_| true);
     world.servers[0].alive = false;
@@ -116,20 +116,20 @@ fn who_is_gone_is_no_longer_sent_to() {
 fn a_restarted_relay_serves_again_and_leaves_direct_paths_alone() {
     let mut world = pair(Nat::Symmetric, Nat::Symmetric, Config::default());
     world.run_to(SOON, "the relay", |w| both(w, Some(PathKind::Relay)));
-    world.chat(0, 1, SECOND, TICK);
+    world.exchange(0, 1, SECOND, TICK);
     let relayed =
         |w: &World| w.homes[0].candidates.iter().find(|c| c.kind == CandidateKind::Relayed).copied();
     let before = relayed(&world);
     world.servers[0].restart();
-    world.chat(0, 1, 3 * SECOND, TICK);
-    let sent = world.chat(0, 1, SECOND, TICK);
+    world.exchange(0, 1, 3 * SECOND, TICK);
+    let sent = world.exchange(0, 1, SECOND, TICK);
     world.run(SECOND);
     assert_eq!(world.missing(&sent, |from| 1 - from), []);
     assert_ne!(relayed(&world), before);
 
     let (mut world, _cut) = connected();
     world.servers[0].restart();
-    let sent = world.chat(0, 1, 2 * SOON, TICK);
+    let sent = world.exchange(0, 1, 2 * SOON, TICK);
     world.run(SECOND);
     assert_eq!(world.missing(&sent, |from| 1 - from), []);
     assert!(world.homes[0].events.len() <= 2, "{:?}", world.homes[0].events);
@@ -142,20 +142,20 @@ fn an_idle_relay_notices_a_restart_by_itself() {
     world.run(SOON);
     world.servers[0].restart();
     world.run(4 * SOON);
-    let sent = world.chat(0, 1, SECOND, TICK);
+    let sent = world.exchange(0, 1, SECOND, TICK);
     world.run(SECOND);
     assert!(!sent.is_empty());
     assert_eq!(world.missing(&sent, |from| 1 - from), []);
 }
 
 #[test]
-fn another_network_is_settled_in_within_two_seconds() {
+fn messages_flow_within_two_seconds_of_a_change_of_network() {
     let (mut world, _cut) = connected();
-    world.chat(0, 1, SECOND, TICK);
+    world.exchange(0, 1, SECOND, TICK);
     world.homes[0].roam("10.9.9.9:20000", "198.51.100.77:0".trim_end_matches(":0"));
     world.gather(0);
-    world.chat(0, 1, 2 * SECOND, TICK);
-    let sent = world.chat(0, 1, SECOND, TICK);
+    world.exchange(0, 1, 2 * SECOND, TICK);
+    let sent = world.exchange(0, 1, SECOND, TICK);
     world.run(SECOND);
     assert!(sent.len() > 150);
     assert_eq!(world.missing(&sent, |from| 1 - from), []);
@@ -173,7 +173,7 @@ fn udp_is_used_again_once_it_works() {
         why.iter().any(|a| a.method == Method::RelayUdp && a.outcome == AttemptOutcome::Worked)
     };
     for _ in 0..40 {
-        let sent = world.chat(0, 1, SOON, 10 * TICK);
+        let sent = world.exchange(0, 1, SOON, 10 * TICK);
         world.run(SECOND);
         assert_eq!(world.missing(&sent, |from| 1 - from), []);
     }
@@ -182,7 +182,7 @@ fn udp_is_used_again_once_it_works() {
 }
 
 #[test]
-fn a_dead_relay_keeps_nobody_from_meeting_directly() {
+fn a_dead_relay_does_not_prevent_a_direct_path() {
     let mut world = World::new();
     world.servers[0].alive = false;
     for home in 0..2 {
@@ -214,7 +214,7 @@ fn idle_peers_cost_one_packet_in_fifteen_seconds_each_way() {
 }
 
 #[test]
-fn a_path_that_is_looked_at_is_measured_but_not_twice_a_second() {
+fn measurements_on_request_are_limited_to_one_per_second() {
     let (mut world, _cut) = connected();
     world.run(SOON);
     let seconds = 20;
@@ -230,7 +230,7 @@ fn a_path_that_is_looked_at_is_measured_but_not_twice_a_second() {
 }
 
 #[test]
-fn two_hundred_and_fifty_idle_peers_wake_nobody_but_for_their_keepalives() {
+fn two_hundred_and_fifty_idle_peers_cost_only_keepalives() {
     let mut world = World::new();
     world.home(Nat::Open, Config::default());
     world.home(Nat::Open, Config::default());

@@ -41,6 +41,18 @@ pub(crate) enum AttemptState {
     Ended(Duration, AllocationEnd),
 }
 
+impl AttemptState {
+    /// Returns the name under which the state is logged.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Requesting(..) => "requesting",
+            Self::Granted(_) => "granted",
+            Self::Ended(..) => "ended",
+        }
+    }
+}
+
 /// A way to get a relayed address: a server, a transport, and the allocation that is requested or held by it.
 pub(crate) struct RelayAttempt {
     pub(super) server: RelayServer,
@@ -165,12 +177,19 @@ impl RelayAttempt {
 
     fn transition(&mut self, to: AttemptState, reason: &'static str) {
         let from = std::mem::replace(&mut self.state, to);
-        if from != to {
-            debug!(
-                relay = %self.server.name, transport = ?self.server.transport, ?from, ?to, reason,
-                "relay attempt changed state"
-            );
+        if from == to {
+            return;
         }
+        let after_ms = match to {
+            AttemptState::Granted(took) | AttemptState::Ended(took, _) => {
+                u64::try_from(took.as_millis()).ok()
+            }
+            AttemptState::Idle | AttemptState::Requesting(..) => None,
+        };
+        debug!(
+            relay = %self.server.name, transport = ?self.server.transport, from = from.name(), to = to.name(),
+            reason, after_ms, "relay attempt changed state"
+        );
     }
 }
 

@@ -122,7 +122,7 @@ impl Lab {
         }
     }
 
-    /// Both go online at once.
+    /// Lets both homes gather candidates and allocate relays at the same time.
     pub fn go_online(&mut self) {
         for home in 0..2 {
             let now = self.now;
@@ -146,7 +146,7 @@ impl Lab {
         }
     }
 
-    /// Keeps the mappings that the STUN server has seen.
+    /// Keeps alive the mappings that the STUN server has seen, as the network check does.
     pub fn refresh(&mut self) {
         for home in &mut self.homes {
             let main = SocketAddr::new(home.inside, 20_000);
@@ -318,7 +318,7 @@ impl Lab {
         self.drain(home);
     }
 
-    /// Sends a tunnel message, if there is a way.
+    /// Sends a tunnel message, if there is a route.
     pub fn send(&mut self, home: usize) {
         let Some(route) = self.homes[home].paths.route(self.now, PeerId(0)) else { return };
         self.number += 1;
@@ -369,8 +369,8 @@ impl Lab {
         }
     }
 
-    /// Runs with a message each way every 20 ms, from whoever has a path.
-    pub fn chat(&mut self, span: Duration, holds: impl Fn(&Self) -> bool) -> bool {
+    /// Runs with a message each way every 20 ms, from each home that has a validated path.
+    pub fn exchange(&mut self, span: Duration, holds: impl Fn(&Self) -> bool) -> bool {
         let end = self.now + span;
         while self.now < end {
             for home in 0..2 {
@@ -401,7 +401,7 @@ impl Lab {
         view.is_some_and(|view| view.quality.rtt_ms.is_some())
     }
 
-    /// By which method the path in use was found.
+    /// Returns the method that found the path in use.
     pub fn method(&self) -> Option<Method> {
         let worked = |home: &Home| {
             let why = home.paths.view(self.now, PeerId(0))?.attempts;
@@ -417,7 +417,7 @@ impl Lab {
             .unwrap_or(one)
     }
 
-    /// Messages that did not arrive.
+    /// Returns the number of messages that did not arrive.
     pub fn missing(&self) -> usize {
         self.sent.iter().filter(|(home, number)| !self.homes[1 - home].received.contains(number)).count()
     }

@@ -1,4 +1,4 @@
-//! A bad line.
+//! Loss and jitter.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::World;
 
 impl World {
     /// Loses one packet in twenty, and delays each by up to 30 ms more than usual.
-    pub fn roughen(&mut self, seed: u32) {
+    pub fn add_loss_and_jitter(&mut self, seed: u32) {
         let mut state = seed.wrapping_mul(2_654_435_761) | 1;
         let mut random = move || {
             state ^= state << 13;

@@ -25,14 +25,14 @@ use self::turn::{Client, Output, TurnServer};
 pub const LATENCY: Duration = Duration::from_millis(20);
 pub const SIGNALLING: Duration = Duration::from_millis(40);
 
-/// What stands between a home and the internet.
+/// The NAT between a home and the internet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nat {
-    /// Nothing.
+    /// None.
     Open,
-    /// One external port for all destinations, which lets in whom it was used to send to.
+    /// Endpoint-independent mapping and address-and-port-dependent filtering.
     Cone,
-    /// An external port for each destination.
+    /// Address-and-port-dependent mapping and filtering.
     Symmetric,
 }
 
@@ -64,8 +64,8 @@ pub struct Home {
     pub events: Vec<(Instant, PeerId, Option<PathKind>)>,
     pub received: BTreeSet<(usize, u64)>,
     pub duplicates: usize,
-    /// How often its machine said that the router has another address.
-    pub moves: usize,
+    /// How often its machine reported another public address.
+    pub public_address_changes: usize,
     pub sent_packets: usize,
     pub candidates: Vec<Candidate>,
     mappings: BTreeMap<Option<SocketAddr>, u16>,
@@ -78,9 +78,9 @@ pub struct World {
     pub homes: Vec<Home>,
     /// TURN servers; the first also serves streams.
     pub servers: Vec<TurnServer>,
-    /// What does not arrive.
+    /// Selects the packets that are lost.
     pub lost: Box<dyn FnMut(&Packet) -> bool>,
-    /// What arrives later than usual.
+    /// Returns the extra delay of a packet.
     pub delay: Box<dyn FnMut(&Packet) -> Duration>,
     pub record: Option<Vec<Packet>>,
     /// Whether announcements are passed on.
@@ -125,7 +125,7 @@ impl World {
             events: Vec::new(),
             received: BTreeSet::new(),
             duplicates: 0,
-            moves: 0,
+            public_address_changes: 0,
             sent_packets: 0,
             candidates: Vec::new(),
             mappings: BTreeMap::new(),
@@ -212,7 +212,7 @@ impl World {
     }
 
     /// Runs until then, sending a message each way at this interval where there is a route.
-    pub fn chat(&mut self, a: usize, b: usize, span: Duration, every: Duration) -> Vec<(usize, u64)> {
+    pub fn exchange(&mut self, a: usize, b: usize, span: Duration, every: Duration) -> Vec<(usize, u64)> {
         let end = self.now + span;
         let mut sent = Vec::new();
         while self.now < end {
@@ -264,7 +264,7 @@ impl World {
         }
     }
 
-    /// Carries out what a machine wants.
+    /// Carries out the output of a machine.
     pub fn drain(&mut self, home: usize) {
         while let Some(transmit) = self.homes[home].paths.poll_transmit() {
             self.homes[home].sent_packets += 1;
@@ -285,7 +285,7 @@ impl World {
                     let works = transport == RelayTransport::Tls && server.alive && server.address == address;
                     self.later(2 * LATENCY, Item::Opened(home, stream, works));
                 }
-                Event::PublicAddressChanged => self.homes[home].moves += 1,
+                Event::PublicAddressChanged => self.homes[home].public_address_changes += 1,
                 Event::CloseStream(_)
                 | Event::Sampled { .. }
                 | Event::OpenSockets(_)
@@ -413,7 +413,7 @@ impl World {
         self.drain(home);
     }
 
-    /// What carries packets from one to the other.
+    /// Returns the kind of path in use from one home to the other.
     pub fn kind(&self, from: usize, to: usize) -> Option<PathKind> {
         self.homes[from].paths.view(self.now, PeerId(to as u32)).and_then(|view| view.kind)
     }
@@ -440,8 +440,8 @@ impl Home {
             || (packet.to.ip() == self.public && self.contacted.contains(&(packet.to.port(), packet.from)))
     }
 
-    /// Its router forgets all that it had let out, and goes on with the same ports.
-    pub fn forget(&mut self) {
+    /// Makes the router lose its filter state while it keeps its mappings.
+    pub fn lose_filter_state(&mut self) {
         self.contacted.clear();
     }
 
@@ -453,7 +453,7 @@ impl Home {
     }
 }
 
-/// What one home knows of another.
+/// Returns what one home knows about another.
 pub fn params(me: usize, other: usize, candidates: Vec<Candidate>) -> PeerParams {
     let tag = |home: usize| Tag([home as u8 + 1; 8]);
     PeerParams {

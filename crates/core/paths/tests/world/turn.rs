@@ -17,7 +17,7 @@ use stun_rs::{
     methods::{ALLOCATE, CHANNEL_BIND, DATA, REFRESH},
 };
 
-/// Who talks to the server: a UDP source, or a stream.
+/// A client of the server: a UDP source address, or a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Client {
     Udp(SocketAddr),
@@ -45,7 +45,7 @@ pub struct TurnServer {
     boots: u32,
     next_port: u16,
     allocations: BTreeMap<Client, Allocated>,
-    /// Requests by method and class, for those who count.
+    /// Requests received.
     pub requests: u64,
 }
 
