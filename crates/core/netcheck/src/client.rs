@@ -24,7 +24,7 @@ use crate::{
 const MAX_REQUESTS: u32 = 7;
 /// The longest retransmission interval, as a fraction of the transaction's timeout.
 const MAX_INTERVAL_FRACTION: u32 = 5;
-/// Transactions begun anew because the server requires authentication or another nonce.
+/// Transactions repeated because the server requires authentication or another nonce.
 const MAX_CHALLENGES: u8 = 2;
 /// How long a transaction that is over is remembered, so that late responses are recognized.
 const LATE_RESPONSE_WINDOW: Duration = Duration::from_secs(20);
@@ -73,6 +73,11 @@ impl Request {
         let (routing, expected_source) = (ResponseRouting::Default, destination);
         Self { socket, destination, routing, expected_source, purpose, delivery }
     }
+
+    /// Returns true if a response may come from `source` at `socket`.
+    fn accepts(&self, socket: SocketId, source: SocketAddr) -> bool {
+        socket == self.socket && (source == self.destination || source == self.expected_source)
+    }
 }
 
 /// The outcome of a request that the server responded to.
@@ -93,6 +98,24 @@ pub(crate) struct Response {
     pub(crate) binding: Option<BindingResponse>,
     /// The server that a redirection names.
     pub(crate) alternate: Option<SocketAddr>,
+}
+
+impl Response {
+    const fn refusal(request: &Request, sent_at: Instant, received_at: Instant) -> Self {
+        let &Request { socket, destination, purpose, .. } = request;
+        Self {
+            socket,
+            purpose,
+            destination,
+            sent_at,
+            received_at,
+            from_expected_source: false,
+            late: false,
+            rtt: None,
+            binding: None,
+            alternate: None,
+        }
+    }
 }
 
 /// What became of a datagram.
@@ -205,19 +228,14 @@ impl Client {
     ) -> Handled {
         let Some(id) = stun::response_id(bytes) else { return Handled::Foreign };
         let Some(transaction) = self.transactions.get(&id) else { return Handled::Foreign };
-        let request = transaction.request;
-        if socket != request.socket || (source != request.destination && source != request.expected_source) {
+        let (request, answered, challenges) =
+            (transaction.request, transaction.answered, transaction.challenges);
+        if !request.accepts(socket, source) {
             self.counters.dropped.wrong_source += 1;
             debug!(%source, ?socket, server = %request.destination, reason = "wrong source", "response dropped");
             return Handled::Consumed;
         }
-        // coturn signs no response that it sends from another address; those are as good as from a server that signs
-        // none at all.
-        let credentials =
-            self.credentials.get_mut(&request.destination.ip()).filter(|_| source == request.destination);
-        let parsed = stun::parse_response(bytes, request.destination, credentials);
-        let (answered, challenges) = (transaction.answered, transaction.challenges);
-        let (binding, alternate) = match parsed {
+        let (binding, alternate) = match self.parse(&request, source, bytes) {
             Ok(binding) => (Some(binding), None),
             Err(ResponseError::Malformed) => {
                 self.counters.dropped.malformed += 1;
@@ -229,12 +247,24 @@ impl Client {
             }
             Err(ResponseError::Redirect(to)) => (None, Some(to)),
             Err(error @ (ResponseError::Unusable | ResponseError::Challenge)) => {
-                self.counters.dropped.unusable += 1;
-                debug!(server = %request.destination, purpose = ?request.purpose, reason = ?error, "request refused");
+                self.on_refused(&request, error);
                 (None, None)
             }
         };
         self.on_response(now, id, source, binding, alternate)
+    }
+
+    fn parse(
+        &mut self,
+        request: &Request,
+        source: SocketAddr,
+        bytes: &[u8],
+    ) -> Result<BindingResponse, ResponseError> {
+        // coturn signs no response that it sends from another address; those are as good as from a server that signs
+        // none at all.
+        let signed = source == request.destination;
+        let credentials = self.credentials.get_mut(&request.destination.ip()).filter(|_| signed);
+        stun::parse_response(bytes, request.destination, credentials)
     }
 
     fn on_response(
@@ -246,39 +276,29 @@ impl Client {
         alternate: Option<SocketAddr>,
     ) -> Handled {
         let Some(transaction) = self.transactions.get_mut(&id) else { return Handled::Foreign };
-        let request = transaction.request;
+        let (request, sent_at) = (transaction.request, transaction.sent_at);
         let once = request.delivery == Delivery::Once;
         if transaction.answered && !once {
             self.counters.dropped.duplicate += 1;
-            trace!(%source, reason = "duplicate", "response dropped");
+            trace!(%source, purpose = ?request.purpose, reason = "duplicate", "response dropped");
             return Handled::Consumed;
         }
         let late = transaction.over && !once;
-        let sent_at = transaction.sent_at;
         let rtt = (transaction.requests == 1).then(|| now.saturating_duration_since(sent_at));
         transaction.finish(now);
         transaction.answered = true;
         self.counters.responses.increment(request.purpose.test());
-        let from_expected_source = source == request.expected_source;
-        let rtt_ms = rtt.map(|rtt| rtt.as_millis());
-        trace!(
-            %source, socket = ?request.socket, purpose = ?request.purpose, ?binding, rtt_ms, late,
-            "response received"
-        );
         rtt.into_iter().for_each(|rtt| self.sample_rtt(source.ip(), rtt));
-        let Request { socket, destination, purpose, .. } = request;
-        Handled::Response(Response {
-            socket,
-            purpose,
-            destination,
-            sent_at,
-            received_at: now,
-            from_expected_source,
-            late,
-            rtt,
-            binding,
-            alternate,
-        })
+        let from_expected_source = source == request.expected_source;
+        let refusal = Response::refusal(&request, sent_at, now);
+        let response = Response { from_expected_source, late, rtt, binding, alternate, ..refusal };
+        trace!(%source, ?response, rtt_ms = rtt.map(|rtt| rtt.as_millis()), "response received");
+        Handled::Response(response)
+    }
+
+    fn on_refused(&mut self, request: &Request, error: ResponseError) {
+        self.counters.dropped.unusable += 1;
+        debug!(server = %request.destination, purpose = ?request.purpose, reason = ?error, "request refused");
     }
 
     /// Begins another transaction with the server's realm and nonce; refused if there are no credentials, or none
@@ -296,21 +316,8 @@ impl Client {
             self.begin(now, request, challenges);
             return Handled::Consumed;
         }
-        self.counters.dropped.unusable += 1;
-        debug!(server = %request.destination, reason = "no accepted credentials", "request refused");
-        let Request { socket, destination, purpose, .. } = request;
-        Handled::Response(Response {
-            socket,
-            purpose,
-            destination,
-            sent_at,
-            received_at: now,
-            from_expected_source: false,
-            late: false,
-            rtt: None,
-            binding: None,
-            alternate: None,
-        })
+        self.on_refused(&request, ResponseError::Challenge);
+        Handled::Response(Response::refusal(&request, sent_at, now))
     }
 
     /// Returns the purpose of a request that another socket of this client sent, and that a NAT turned around.
@@ -370,7 +377,7 @@ impl Client {
         self.transmits.pop_front()
     }
 
-    /// Returns twelve bytes that nobody can guess.
+    /// Returns twelve random bytes.
     pub(crate) fn random_id(&mut self) -> Id {
         let mut id = Id::default();
         self.rng.fill_bytes(&mut id);

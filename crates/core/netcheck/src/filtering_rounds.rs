@@ -11,7 +11,7 @@ use std::{
 };
 
 use partyline_model::SocketId;
-use tracing::debug;
+use tracing::{debug, trace};
 
 use crate::{
     client::{Client, Delivery, Request},
@@ -143,6 +143,7 @@ impl FilteringRounds {
             };
             client.send(now, request);
         }
+        trace!(run = self.run, round, server = %self.reference.server, "filtering round sent");
         self.rounds.push(Round { sent_at: now, plain: false, port: false, address: false });
         self.next_at = now + ROUND_INTERVAL;
     }

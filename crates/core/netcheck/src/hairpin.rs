@@ -10,7 +10,7 @@ use std::{
 };
 
 use partyline_model::{Mapping, SocketId};
-use tracing::debug;
+use tracing::{debug, trace};
 
 use crate::{
     client::{Client, Delivery, Request},
@@ -85,6 +85,7 @@ impl HairpinTest {
             client.send(now, Request::plain(socket, destination, Purpose::Hairpin, Delivery::Once));
         }
         self.rounds += 1;
+        trace!(count = self.rounds, %seen_one, %seen_other, "hairpinning round sent");
         self.next_at = now + if self.rounds < ROUNDS { ROUND_INTERVAL } else { SETTLE_TIME };
     }
 }

@@ -33,7 +33,7 @@ const MAX_LOCAL_ADDRESSES: usize = 32;
 /// How many times as long as others a keepalive request may stay unanswered: a mapping that was seen is not given up as
 /// lightly as an address that nothing responds at.
 const KEEPALIVE_TIMEOUT_FACTOR: u32 = 4;
-/// Measurements that are begun anew at once because a mapping changed, and when that is allowed again.
+/// Measurements that are repeated at once because a mapping changed, and when that is allowed again.
 const MAX_RESTARTS: u32 = 3;
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
 
@@ -45,7 +45,7 @@ struct Measurement {
     sent_before: u32,
     /// When it ended, and how many datagrams it took.
     ended: Option<(Instant, u32)>,
-    /// How many measurements before it were begun anew because a mapping changed.
+    /// How many measurements before it were repeated because a mapping changed.
     restarts: u32,
 }
 
@@ -134,6 +134,7 @@ impl Netcheck {
         addresses.dedup();
         addresses.truncate(MAX_LOCAL_ADDRESSES);
         if addresses != self.local {
+            debug!(before = ?self.local, now = ?addresses, "local addresses changed");
             self.history.enter_network(&addresses);
             self.local = addresses;
             self.restart(now);
@@ -199,6 +200,9 @@ impl Netcheck {
 
     /// Sets the router's external address as port mapping learned it; `None` while no port is mapped.
     pub fn set_router_address(&mut self, now: Instant, external: Option<IpAddr>) {
+        if self.router != external {
+            debug!(before = ?self.router, now = ?external, "router's external address changed");
+        }
         self.router = external;
         self.update_main_is_mapped();
         self.step(now);
@@ -216,6 +220,7 @@ impl Netcheck {
 
     /// Sets whether the main socket's mapping must be kept alive (default: yes).
     pub fn set_keepalive(&mut self, now: Instant, keepalive: bool) {
+        debug!(keepalive, "keepalives switched");
         self.keepalive = keepalive;
         self.schedule_keepalive(now);
     }
@@ -226,6 +231,7 @@ impl Netcheck {
         if self.observers_available == available {
             return;
         }
+        debug!(available, "availability of observers changed");
         self.observers_available = available;
         self.discoveries.iter_mut().for_each(|discovery| discovery.set_observers_available(available));
         let probes = self.config.probe_sockets > 0 && self.config.enabled;
@@ -403,7 +409,7 @@ impl Netcheck {
         }
     }
 
-    /// Begins anew because what was measured no longer holds. A mapping that expires between two keepalives is what the
+    /// Repeats the measurement because what was measured no longer holds. A mapping that expires between two keepalives is what the
     /// lifetime test is about to show, so that it goes on unless `urgent`.
     fn measure_again(&mut self, now: Instant, reason: &'static str, urgent: bool) {
         if self.idle_lifetime.is_running() && !urgent {
@@ -497,6 +503,7 @@ impl Netcheck {
         let discovery = &mut self.discoveries[Family::of(response.destination) as usize];
         if self.measurement.ended.is_some() && !discovery.has_begun() {
             // The measurement ended without this family; its sockets are gone.
+            debug!(server = %response.destination, reason = "another address family responds", "measurement is incomplete");
             return Continuity::Changed;
         }
         if let Some(other) = binding.other_address.filter(|_| !discovery.is_done()) {
@@ -525,8 +532,8 @@ impl Netcheck {
             if self.idle_lifetime.step(now, &mut self.client) {
                 self.events.extend(self.probe_sockets.close());
             }
-            self.step_at = self.next_step_at(now);
         }
+        self.step_at = self.next_step_at(now).filter(|_| self.config.enabled);
         self.publish();
     }
 
@@ -578,11 +585,11 @@ impl Netcheck {
         }
         let responding: Vec<_> = self.servers.all_responding().map(|(index, _)| index).collect();
         if responding.is_empty() {
-            debug!(reason = "no server responds", "servers are contacted again");
             self.servers.retry_timed_out(now);
         }
         let timeout = self.config.response_timeout * KEEPALIVE_TIMEOUT_FACTOR;
         for index in responding {
+            trace!(server = ?self.servers.address(index), "keepalive sent");
             self.send_to_server(now, index, Purpose::Keepalive(index), timeout);
         }
         self.schedule_keepalive(now);

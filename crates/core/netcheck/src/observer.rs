@@ -1,8 +1,8 @@
 //! The filtering test by members of the party, where no server can respond from another address.
 //!
 //! A probe socket that has sent to servers only has a reflexive address. Members send a packet there. Its arrival proves
-//! endpoint-independent filtering. Its absence proves nothing, since nobody knows what the members' own networks did to
-//! it; a member with two ports can show more ([`crate::port_pair`]).
+//! endpoint-independent filtering. Its absence proves nothing, since the members' own networks may have
+//! dropped it; a member with two ports can show more ([`crate::port_pair`]).
 
 use std::{
     net::SocketAddr,
@@ -24,7 +24,7 @@ use crate::{
 /// How long a packet may take, including the request for it.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1200);
 
-const NO_REFLEXIVE_ADDRESS: Unknown = Unknown("no STUN server told where the probe socket is seen");
+const NO_REFLEXIVE_ADDRESS: Unknown = Unknown("no STUN server responded to the probe socket");
 const NOTHING_ARRIVED: Unknown = Unknown("no packet from a member arrived, which proves nothing");
 
 /// The test under way.
@@ -82,6 +82,7 @@ impl ObserverTest {
         let stranger = client.destinations(socket).all(|sent| sent.ip() != source.ip());
         let right_socket = socket == context.roles.filtering;
         if stranger && right_socket && is_beyond_nat(source, request.to) {
+            debug!(%source, ?socket, "filtering probe of a member arrived");
             *arrived = true;
         } else {
             debug!(

@@ -21,7 +21,7 @@ use std::{
 };
 
 use partyline_model::{Filtering, Mapping, SocketId};
-use tracing::debug;
+use tracing::{debug, trace};
 
 use crate::{
     address::is_beyond_nat,
@@ -251,6 +251,7 @@ impl PortPairTest {
         let mut token = self.token;
         token[11] ^= u8::try_from(self.rounds.len()).unwrap_or(u8::MAX);
         self.request = Some(ProbeRound { to: [self.opened.reflexive, self.untouched.reflexive], token });
+        trace!(number = self.rounds.len(), ?rounds, "round of packets requested");
         self.rounds.push(Round { sent_at: now, control: false, second: false, untouched: false });
         self.next_at = now + ROUND_INTERVAL;
     }

@@ -13,7 +13,7 @@
 use std::{net::SocketAddr, time::Instant};
 
 use partyline_model::{CheckTopic, Filtering, Mapping, SocketId};
-use tracing::debug;
+use tracing::{debug, trace};
 
 use crate::{
     allocation::AllocationTest,
@@ -134,6 +134,7 @@ impl Schedule {
     /// Takes two ports of a member. Useless ones are ignored.
     pub(crate) fn offer_port_pair(&mut self, pair: PortPair, context: &Context) {
         if port_pair::is_usable(context, pair) {
+            debug!(first = %pair.first, second = %pair.second, "member offers two ports");
             self.offered = Some(pair);
         } else {
             debug!(first = %pair.first, second = %pair.second, reason = "useless", "member's ports ignored");
@@ -282,8 +283,7 @@ impl Schedule {
         true
     }
 
-    /// Members may come while other tests still go on. They can send only to a socket that no one but servers has heard
-    /// of.
+    /// Members may come while other tests still go on. They can send only to a socket that only servers know.
     fn step_observer(&mut self, now: Instant, context: &mut Context, client: &mut Client) -> bool {
         if !(self.filtering.is_done() && self.proof.is_done()) {
             return false;
@@ -291,6 +291,7 @@ impl Schedule {
         if self.observer.is_waiting() {
             let wanted = context.policies.filtering.is_none() && !context.roles.is_shared();
             if wanted && context.config.observers_available {
+                debug!(reason = "no server could tell", "filtering test by members begins");
                 self.members_asked = true;
                 self.observer = Slot::Running(ObserverTest::new());
             } else if !wanted || self.are_others_done() {
@@ -307,7 +308,10 @@ impl Schedule {
         let awaits_port_pair = self.offered.is_some() && !self.are_others_done();
         let Some(test) = self.observer.running_mut() else { return false };
         match test.step(now, context, client) {
-            Some(Err(_)) if awaits_port_pair => false,
+            Some(Err(_)) if awaits_port_pair => {
+                trace!(reason = "other tests still run", "filtering test by a member's two ports waits");
+                false
+            }
             Some(finding) => {
                 self.observer = Slot::Done;
                 self.conclude_filtering(context, "members", finding);
@@ -353,6 +357,7 @@ impl Schedule {
             if !ready {
                 return false;
             }
+            debug!(shared = context.roles.is_shared(), progress = ?context.progress, "mapping test begins");
             self.mapping = Slot::Running(MappingTest::new());
         }
         let Some(test) = self.mapping.running_mut() else { return false };
@@ -369,7 +374,9 @@ impl Schedule {
             if !(self.mapping.is_done() && context.progress.all_contacted) {
                 return false;
             }
-            self.allocation = Slot::Running(AllocationTest::new(self.fresh_sockets(context, client)));
+            let fresh = self.fresh_sockets(context, client);
+            debug!(count = fresh.len(), "allocation test begins");
+            self.allocation = Slot::Running(AllocationTest::new(fresh));
         }
         let Some(test) = self.allocation.running_mut() else { return false };
         let Some(finding) = test.step(now, context, client) else { return false };
@@ -394,7 +401,10 @@ impl Schedule {
                 return false;
             }
             match HairpinTest::new(now, context) {
-                Ok(test) => self.hairpin = Slot::Running(test),
+                Ok(test) => {
+                    debug!("hairpinning test begins");
+                    self.hairpin = Slot::Running(test);
+                }
                 Err(unknown) => {
                     self.hairpin = Slot::Done;
                     log::<bool>("hairpin", "probe sockets", &Err(unknown));

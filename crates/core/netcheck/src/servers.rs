@@ -84,7 +84,7 @@ impl Servers {
         self.list.get(index).map(|server| server.report.address)
     }
 
-    /// Contacts all servers anew.
+    /// Contacts all servers again.
     pub(crate) fn restart(&mut self, now: Instant) {
         self.list.iter_mut().for_each(|server| server.state = State::Idle);
         self.due = [Some(now); 2];
@@ -99,8 +99,10 @@ impl Servers {
 
     /// Contacts the servers that timed out once more.
     pub(crate) fn retry_timed_out(&mut self, now: Instant) {
-        let timed_out = self.list.iter_mut().filter(|s| s.state == State::TimedOut);
-        timed_out.for_each(|server| server.state = State::Idle);
+        for server in self.list.iter_mut().filter(|s| s.state == State::TimedOut) {
+            debug!(server = %server.report.address, reason = "no server responds", "server is contacted again");
+            server.state = State::Idle;
+        }
         self.due = [Some(now); 2];
     }
 

@@ -21,6 +21,9 @@ use stun_rs::{
     methods::BINDING,
 };
 
+/// As many probe sockets as the engine opens.
+const PROBE_SOCKETS: u16 = 7;
+
 fn home() -> Nat {
     let (mapping, filtering) = (Mapping::EndpointIndependent, Filtering::AddressAndPortDependent);
     nat(
@@ -163,6 +166,18 @@ fn disabled_measurement_learns_only_the_public_address() {
     assert_eq!(world.netcheck.profile().public, vec![OUTSIDE]);
     assert_eq!(world.netcheck.profile().mapping, None);
     assert_eq!(world.sent.values().sum::<u32>(), 1);
+}
+
+#[test]
+fn disabling_the_measurement_leaves_no_timeout_behind() {
+    for ms in (0..1000).step_by(50) {
+        let mut world = World::new(3, Some(home()), vec![full_server()], Line::GOOD, PROBE_SOCKETS);
+        world.run(Duration::from_millis(ms));
+        world.netcheck.set_enabled(world.now, false);
+        world.now += Duration::from_secs(10);
+        world.netcheck.handle_timeout(world.now);
+        assert!(world.netcheck.poll_timeout().is_none_or(|at| at > world.now), "disabled after {ms} ms");
+    }
 }
 
 #[test]
