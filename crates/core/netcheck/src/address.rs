@@ -1,4 +1,4 @@
-//! What an address tells about where it is.
+//! Address families, and which addresses are public or beyond the NAT.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn lifetime_below_the_shortest_idle_time_is_told_without_a_figure() {
+    fn lifetime_below_the_shortest_idle_time_is_found_to_be_shorter() {
         assert_eq!(run(&mut nat(10)), Err(SHORTER));
     }
 

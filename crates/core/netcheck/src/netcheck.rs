@@ -666,9 +666,34 @@ impl Netcheck {
         CheckStep { what: CheckTopic::Lifetime, state }
     }
 
+    /// Updates the profile and reports what changed.
     fn publish(&mut self) {
+        self.profile = self.evidence().profile(&self.profile);
+        let reflexive = self.reflexive();
+        if reflexive != self.published_reflexive {
+            debug!(before = ?self.published_reflexive, now = ?reflexive, "reflexive addresses changed");
+            self.published_reflexive.clone_from(&reflexive);
+            self.events.push_back(Event::Reflexive(reflexive));
+        }
+        if self.profile != self.published_profile {
+            self.publish_profile();
+        }
+    }
+
+    fn publish_profile(&mut self) {
+        let before = self.published_profile.udp_blocked;
+        if let Some(blocked) = self.profile.udp_blocked.filter(|blocked| Some(*blocked) != before) {
+            debug!(blocked, "verdict on UDP changed");
+            self.events.push_back(Event::UdpBlocked(blocked));
+        }
+        debug!(profile = ?self.profile, "profile changed");
+        self.published_profile.clone_from(&self.profile);
+        self.events.push_back(Event::Profile(self.profile.clone()));
+    }
+
+    fn evidence(&self) -> Evidence<'_> {
         let [v4, v6] = &self.discoveries;
-        let evidence = Evidence {
+        Evidence {
             servers: &self.servers,
             local: &self.local,
             router: self.router.or_else(|| self.peer_mappings.external_ip()),
@@ -678,24 +703,6 @@ impl Netcheck {
             v4_done: v4.is_done(),
             v6: v6.policies(),
             lifetime: self.idle_lifetime.found(),
-        };
-        self.profile = evidence.profile(&self.profile);
-        let reflexive = self.reflexive();
-        if reflexive != self.published_reflexive {
-            debug!(before = ?self.published_reflexive, now = ?reflexive, "reflexive addresses changed");
-            self.published_reflexive.clone_from(&reflexive);
-            self.events.push_back(Event::Reflexive(reflexive));
         }
-        if self.profile == self.published_profile {
-            return;
-        }
-        let blocked = self.profile.udp_blocked.filter(|b| Some(*b) != self.published_profile.udp_blocked);
-        if let Some(blocked) = blocked {
-            debug!(blocked, "verdict on UDP changed");
-            self.events.push_back(Event::UdpBlocked(blocked));
-        }
-        debug!(profile = ?self.profile, "profile changed");
-        self.published_profile.clone_from(&self.profile);
-        self.events.push_back(Event::Profile(self.profile.clone()));
     }
 }

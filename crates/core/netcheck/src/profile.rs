@@ -24,7 +24,7 @@ pub(crate) struct Evidence<'a> {
     pub(crate) servers: &'a Servers,
     /// This computer's own addresses.
     pub(crate) local: &'a [SocketAddr],
-    /// The router's external address, as port mapping or PCP tells it.
+    /// The router's external address, from port mapping or PCP.
     pub(crate) router: Option<IpAddr>,
     /// True if servers are reachable over TCP.
     pub(crate) online: bool,

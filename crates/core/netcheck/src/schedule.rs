@@ -283,26 +283,9 @@ impl Schedule {
         true
     }
 
-    /// Members may come while other tests still go on. They can send only to a socket that only servers know.
     fn step_observer(&mut self, now: Instant, context: &mut Context, client: &mut Client) -> bool {
-        if !(self.filtering.is_done() && self.proof.is_done()) {
+        if self.observer.is_waiting() && !self.begin_observer(context) {
             return false;
-        }
-        if self.observer.is_waiting() {
-            let wanted = context.policies.filtering.is_none() && !context.roles.is_shared();
-            if wanted && context.config.observers_available {
-                debug!(reason = "no server could tell", "filtering test by members begins");
-                self.members_asked = true;
-                self.observer = Slot::Running(ObserverTest::new());
-            } else if !wanted || self.are_others_done() {
-                debug!(
-                    wanted,
-                    available = context.config.observers_available,
-                    "members are not asked for packets"
-                );
-                self.observer = Slot::Done;
-                return true;
-            }
         }
         // A member with two ports tells more, but the other tests must not be disturbed by it.
         let awaits_port_pair = self.offered.is_some() && !self.are_others_done();
@@ -319,6 +302,28 @@ impl Schedule {
             }
             None => false,
         }
+    }
+
+    /// Members may come while other tests still go on. They can send only to a socket that only servers know. Returns
+    /// false while nothing can be said yet.
+    fn begin_observer(&mut self, context: &Context) -> bool {
+        if !(self.filtering.is_done() && self.proof.is_done()) {
+            return false;
+        }
+        let wanted = context.policies.filtering.is_none() && !context.roles.is_shared();
+        if wanted && context.config.observers_available {
+            debug!(reason = "no server could tell", "filtering test by members begins");
+            self.members_asked = true;
+            self.observer = Slot::Running(ObserverTest::new());
+        } else if !wanted || self.are_others_done() {
+            debug!(
+                wanted,
+                available = context.config.observers_available,
+                "members are not asked for packets"
+            );
+            self.observer = Slot::Done;
+        }
+        !self.observer.is_waiting()
     }
 
     fn step_port_pair(&mut self, now: Instant, context: &mut Context, client: &mut Client) -> bool {

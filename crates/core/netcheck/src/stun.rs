@@ -21,7 +21,7 @@ use stun_rs::{
 
 use crate::address::{is_public, is_unicast};
 
-/// A transaction id, or the token of an indication: twelve bytes that nobody off the path can guess.
+/// A transaction id, or the token of an indication: twelve random bytes, unknown off the path.
 pub(crate) type Id = [u8; 12];
 
 /// Where a server is asked to respond from, or to.

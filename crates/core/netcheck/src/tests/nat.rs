@@ -159,7 +159,7 @@ impl TestNat {
         on_outcome: impl Fn(&mut M, Instant, &Context, &Outcome),
         after: impl Fn(&mut M, &mut Self),
     ) -> F {
-        // Machines do not tell when they want to go on: time moves in steps that are small to all of their intervals.
+        // Not every machine has a poll_timeout: time moves in steps that are small to all of their intervals.
         for _ in 0..60_000 {
             if let Some(finding) = step(machine, self.now, &self.context, &mut self.client) {
                 return finding;
