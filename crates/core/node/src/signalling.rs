@@ -88,7 +88,7 @@ impl Node {
     fn act(&mut self, now: Now, party: PartyId, effect: Effect) {
         match effect {
             Effect::MemberChanged(device) => self.sync_member(now.instant, party, device),
-            Effect::MemberGone(device, Departure::Left | Departure::Dismissed(_)) => {
+            Effect::MemberGone(device, _) => {
                 self.drop_peer(now.instant, party, device);
             }
             Effect::CharterChanged | Effect::Rekeyed => {

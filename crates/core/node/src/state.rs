@@ -95,7 +95,7 @@ impl Node {
         let parties = self
             .parties
             .values()
-            .map(|party| SavedParty { on: party.on, membership: party.membership.state().clone() })
+            .map(|party| SavedParty { on: party.on, membership: party.membership.state() })
             .collect();
         let settings = settings::chosen(&self.config.settings, &self.settings);
         let networks = serde_json::to_value(&self.known).unwrap_or_default();

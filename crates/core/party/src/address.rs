@@ -1,9 +1,8 @@
-//! Virtual addresses.
+//! Virtual addresses as functions of the party, the device and the claimed host number.
 //!
-//! IPv4: every member claims a host number in the party's range, first the hash of its DeviceId. When two claim the
-//! same, the one with the lower certificate digest keeps it and the other moves on, so that all agree without asking
-//! anybody. IPv6: a unique local /64 (RFC 4193) from the PartyId with an interface identifier from the DeviceId;
-//! 64 bits of hash do not clash.
+//! IPv4: every member claims a host number in the party's range, by preference the hash of its device id (see
+//! [`claim`](crate::claim)). IPv6: a unique local /64 (RFC 4193) from the party id with an interface identifier from the
+//! device id; 64 bits of hash do not clash.
 
 use std::{
     collections::BTreeSet,
@@ -14,30 +13,33 @@ use ipnet::Ipv4Net;
 use partyline_model::{DeviceId, PartyId};
 use sha2::{Digest, Sha256};
 
-/// How many host numbers a range has, network and broadcast address aside.
+/// Number of host numbers that are tried by hash before the first free one is taken.
+const HASH_ATTEMPTS: u16 = 256;
+
+/// Returns the number of host numbers in a range, network and broadcast address excluded.
 pub(crate) fn capacity(range: Ipv4Net) -> u16 {
     let hosts = (1_u32 << 32_u8.saturating_sub(range.prefix_len()).clamp(2, 16)) - 2;
     u16::try_from(hosts).unwrap_or(u16::MAX)
 }
 
-/// The address of a host number, if the range has it.
+/// Returns the address of a host number, if the range contains it.
 pub(crate) fn v4(range: Ipv4Net, host: u16) -> Option<Ipv4Addr> {
     let fits = (1..=capacity(range)).contains(&host);
     fits.then(|| Ipv4Addr::from_bits(range.network().to_bits() | u32::from(host)))
 }
 
-/// The host number a device claims: the first of its own sequence of hashes that is not taken, else the first free
-/// one; `None` if all are taken.
+/// Returns the host number that a device claims: the first of its own sequence of hashes that is not taken, else the
+/// first free one; `None` if all are taken.
 pub(crate) fn choose(device: &DeviceId, range: Ipv4Net, taken: &BTreeSet<u16>) -> Option<u16> {
     let capacity = capacity(range);
-    let hashed = (0_u16..256).map(|attempt| {
+    let hashed = (0..HASH_ATTEMPTS).map(|attempt| {
         let hash = digest(b"partyline host", &[&device.0, &attempt.to_be_bytes()]);
         u16::from_be_bytes([hash[0], hash[1]]) % capacity + 1
     });
     hashed.chain(1..=capacity).find(|host| !taken.contains(host))
 }
 
-/// A member's IPv6 address.
+/// Returns a member's IPv6 address.
 pub(crate) fn v6(party: &PartyId, device: &DeviceId) -> Ipv6Addr {
     let (prefix, interface) =
         (digest(b"partyline ula", &[&party.0]), digest(b"partyline iid", &[&party.0, &device.0]));
@@ -60,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_range_has_no_address_left() {
+    fn full_range_has_no_address_left() {
         let range: Ipv4Net = "10.1.2.0/28".parse().unwrap();
         let mut taken = BTreeSet::new();
         for n in 0..14 {
@@ -72,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn network_and_broadcast_addresses_are_never_given() {
+    fn network_and_broadcast_addresses_are_never_assigned() {
         for range in
             ["10.0.0.0/16", "192.168.7.0/24", "172.16.0.16/28"].map(|text| text.parse::<Ipv4Net>().unwrap())
         {

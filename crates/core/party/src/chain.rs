@@ -1,5 +1,7 @@
-//! The chain authority → invite → device, and the authority's other signatures. Nothing here looks at the charter or
-//! the clock; whether a sound certificate counts is for [`rules`](crate::rules).
+//! The chain of signatures from authority over invite to device, and the authority's other signatures.
+//!
+//! Nothing here looks at the charter or the clock; whether a sound certificate counts is decided in
+//! [`rules`](crate::rules).
 
 use ed25519_dalek::SigningKey;
 use partyline_model::{InviteId, PartyId, Role};
@@ -10,7 +12,7 @@ use partyline_wire::{
 
 use crate::keys::{DeviceKey, is_signed_by, sign};
 
-/// A grant by `signer`, who is the issuer.
+/// Makes a grant; `signer` is the issuer's key.
 pub(crate) fn grant(
     signer: &SigningKey,
     party: &PartyId,
@@ -24,7 +26,7 @@ pub(crate) fn grant(
     grant
 }
 
-/// Whether the issuer signed the grant and may give its role.
+/// Returns true if the issuer signed the grant and may give its role.
 pub(crate) fn is_grant_sound(party: &PartyId, grant: &Grant) -> bool {
     let (key, may) = match &grant.issuer {
         Issuer::Authority => (&party.0, true),
@@ -33,14 +35,14 @@ pub(crate) fn is_grant_sound(party: &PartyId, grant: &Grant) -> bool {
     may && is_signed_by(key, &grant.subject(party), &grant.signature)
 }
 
-/// A certificate for the claims, signed by the invite's key and the device's.
+/// Makes a certificate for the claims, signed by the invite's key and the device's.
 pub(crate) fn certify(claims: Claims, invite: &SigningKey, device: &DeviceKey) -> Certificate {
     let claims = Exact::new(claims);
     let subject = claims.subject();
     Certificate { by_invite: sign(invite, &subject), by_device: sign(device.signing(), &subject), claims }
 }
 
-/// Whether every signature in the certificate is good.
+/// Returns true if the certificate belongs to the party and every signature in it verifies.
 pub(crate) fn is_certificate_sound(party: &PartyId, certificate: &Certificate) -> bool {
     let (claims, subject) = (certificate.claims(), certificate.claims.subject());
     claims.party == *party
@@ -49,24 +51,24 @@ pub(crate) fn is_certificate_sound(party: &PartyId, certificate: &Certificate) -
         && is_signed_by(&claims.device.0, &subject, &certificate.by_device)
 }
 
-/// The authority's confirmation.
+/// Makes the authority's confirmation of a certificate.
 pub(crate) fn confirm(authority: &SigningKey, certificate: &Certificate) -> Confirmation {
     Confirmation(sign(authority, &Confirmation::subject(certificate)))
 }
 
-/// Whether the authority confirmed the certificate.
+/// Returns true if the authority confirmed the certificate.
 pub(crate) fn is_confirmed(party: &PartyId, certificate: &Certificate, confirmation: &Confirmation) -> bool {
     is_signed_by(&party.0, &Confirmation::subject(certificate), &confirmation.0)
 }
 
-/// Terms signed by the authority.
+/// Makes a charter of terms signed by the authority.
 pub(crate) fn proclaim(authority: &SigningKey, terms: Terms) -> Charter {
     let terms = Exact::new(terms);
     Charter { signature: sign(authority, &terms.subject()), terms, amendment: None }
 }
 
-/// Whether the authority signed the terms, and a co-owner of those terms the amendment, which may not touch those
-/// who are above it or its equals.
+/// Returns true if the authority signed the terms and, where there is an amendment, a co-owner of those terms signed it
+/// without removing the owner or another co-owner.
 pub(crate) fn is_charter_sound(party: &PartyId, charter: &Charter) -> bool {
     let terms = charter.terms.value();
     let by_authority =
@@ -82,4 +84,48 @@ pub(crate) fn is_charter_sound(party: &PartyId, charter: &Charter) -> bool {
             .iter()
             .any(|device| *device == terms.owner || terms.co_owners.contains(device))
         && is_signed_by(&amendment.author.0, &signed.amendment.subject(), &signed.signature)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{Fixture, device};
+
+    #[test]
+    fn certificate_is_bound_to_party_invite_and_device() {
+        let fixture = Fixture::default();
+        let certificate = fixture.certificate(1);
+        assert!(is_certificate_sound(&fixture.party(), &certificate));
+        assert!(!is_certificate_sound(&PartyId([9; 32]), &certificate));
+        let by_others = Certificate { by_device: certificate.by_invite, ..certificate.clone() };
+        assert!(!is_certificate_sound(&fixture.party(), &by_others));
+        let without_invite = Certificate { by_invite: certificate.by_device, ..certificate };
+        assert!(!is_certificate_sound(&fixture.party(), &without_invite));
+    }
+
+    #[test]
+    fn co_owner_grants_membership_and_no_higher_role() {
+        let fixture = Fixture::default();
+        let (party, key) = (fixture.party(), device(3));
+        let issue = |role| {
+            let issuer = Issuer::CoOwner(key.id());
+            grant(key.signing(), &party, issuer, InviteId([1; 32]), Expiry::NEVER, role)
+        };
+        assert!(is_grant_sound(&party, &issue(Role::Member)));
+        assert!(!is_grant_sound(&party, &issue(Role::CoOwner)));
+        assert!(!is_grant_sound(&party, &issue(Role::Owner)));
+        let as_authority = Grant { issuer: Issuer::Authority, ..issue(Role::Member) };
+        assert!(!is_grant_sound(&party, &as_authority));
+    }
+
+    #[test]
+    fn only_the_authority_confirms() {
+        let fixture = Fixture::default();
+        let certificate = fixture.certificate(1);
+        let sound = confirm(&fixture.authority, &certificate);
+        assert!(is_confirmed(&fixture.party(), &certificate, &sound));
+        assert!(!is_confirmed(&fixture.party(), &fixture.certificate(2), &sound));
+        let forged = confirm(device(1).signing(), &certificate);
+        assert!(!is_confirmed(&fixture.party(), &certificate, &forged));
+    }
 }

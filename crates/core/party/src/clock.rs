@@ -1,61 +1,113 @@
 //! Tells a wrong clock apart from an ended invite.
 //!
-//! Expiry is judged by each device's own clock. Nobody else's time is ever used for judging, since whoever gives it
-//! could stretch or cut a membership; it only serves to tell the user that a clock is wrong. Messages may be stored
-//! for long, so that an old `sent_at` says nothing, but one from the future does.
+//! Every device judges expiry by its own clock. Time received from others is never used for that, since its sender could
+//! stretch or cut a membership; it only serves to tell the user that a clock is wrong. A message may be stored for long,
+//! so that an old `sent_at` means nothing, but one from the future does.
 
 use std::time::Duration;
 
 use partyline_model::{DeviceId, Timestamp};
+use tracing::debug;
 
-use crate::CLOCK_TOLERANCE;
+use crate::rules::CLOCK_TOLERANCE;
 
 /// A clock that is off by more than [`CLOCK_TOLERANCE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockSkew {
-    /// By how much.
+    /// Difference of the two clocks.
     pub by: Duration,
-    /// Whether this computer's clock is behind (else ahead).
+    /// True if this computer's clock is behind the other, false if it is ahead.
     pub behind: bool,
-    /// Compared with whose.
-    pub witness: ClockReference,
+    /// The other clock.
+    pub reference: ClockReference,
 }
 
-/// Whose clock differs from this computer's.
+/// The clock that differs from this computer's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockReference {
-    /// A rendezvous server's: most likely this computer's clock is wrong.
+    /// A rendezvous server's. Most likely this computer's clock is wrong.
     Server,
-    /// A member's: one of the two is wrong.
+    /// A member's. One of the two is wrong.
     Member(DeviceId),
 }
 
+/// The newest comparison with a server and with a member.
 #[derive(Debug, Default)]
-pub(crate) struct ClockWatch {
+pub(crate) struct ClockMonitor {
     server: Option<ClockSkew>,
     member: Option<ClockSkew>,
 }
 
-impl ClockWatch {
+impl ClockMonitor {
+    /// Returns the skew, if any; a server is the better reference.
     pub(crate) fn skew(&self) -> Option<ClockSkew> {
         self.server.or(self.member)
     }
 
-    pub(crate) fn note_server(&mut self, now: Timestamp, theirs: Timestamp) {
-        let by = Duration::from_millis(now.0.abs_diff(theirs.0));
-        self.server = (by > CLOCK_TOLERANCE).then_some(ClockSkew {
+    pub(crate) fn on_server_time(&mut self, now: Timestamp, server: Timestamp) {
+        let by = Duration::from_millis(now.0.abs_diff(server.0));
+        let skew = (by > CLOCK_TOLERANCE).then_some(ClockSkew {
             by,
-            behind: theirs > now,
-            witness: ClockReference::Server,
+            behind: server > now,
+            reference: ClockReference::Server,
         });
+        if skew.is_some() != self.server.is_some() {
+            debug!(
+                skew_ms = by.as_millis(),
+                behind = server > now,
+                wrong = skew.is_some(),
+                "clock compared with a server"
+            );
+        }
+        self.server = skew;
     }
 
-    pub(crate) fn note_message(&mut self, now: Timestamp, sender: DeviceId, sent_at: Timestamp) {
-        let (by, witness) = (sent_at.since(now), ClockReference::Member(sender));
+    pub(crate) fn on_message(&mut self, now: Timestamp, sender: DeviceId, sent_at: Timestamp) {
+        let (by, reference) = (sent_at.since(now), ClockReference::Member(sender));
         if by > CLOCK_TOLERANCE {
-            self.member = Some(ClockSkew { by, behind: true, witness });
-        } else if self.member.is_some_and(|skew| skew.witness == witness) {
+            debug!(peer = %sender.short(), skew_ms = by.as_millis(), "message comes from the future");
+            self.member = Some(ClockSkew { by, behind: true, reference });
+        } else if self.member.is_some_and(|skew| skew.reference == reference) {
+            debug!(peer = %sender.short(), "clocks agree again");
             self.member = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{NOW, id};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn skew_within_the_tolerance_is_none() {
+        let mut clock = ClockMonitor::default();
+        clock.on_server_time(NOW, NOW.plus(CLOCK_TOLERANCE));
+        clock.on_message(NOW, id(1), NOW.plus(CLOCK_TOLERANCE));
+        assert_eq!(clock.skew(), None);
+    }
+
+    #[test]
+    fn old_message_says_nothing_of_the_clock() {
+        let mut clock = ClockMonitor::default();
+        clock.on_message(NOW.plus(HOUR), id(1), NOW);
+        assert_eq!(clock.skew(), None);
+    }
+
+    #[test]
+    fn server_is_preferred_to_a_member_and_each_corrects_itself_only() {
+        let mut clock = ClockMonitor::default();
+        clock.on_message(NOW, id(1), NOW.plus(HOUR));
+        clock.on_server_time(NOW.plus(HOUR), NOW);
+        let skew = clock.skew().unwrap();
+        assert!(skew.reference == ClockReference::Server && !skew.behind && skew.by == HOUR);
+        clock.on_server_time(NOW, NOW);
+        assert_eq!(clock.skew().unwrap().reference, ClockReference::Member(id(1)));
+        clock.on_message(NOW, id(2), NOW);
+        assert!(clock.skew().is_some());
+        clock.on_message(NOW, id(1), NOW);
+        assert_eq!(clock.skew(), None);
     }
 }

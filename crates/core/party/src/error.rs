@@ -1,34 +1,36 @@
-//! What can go wrong, in words a person can act on.
+//! What can fail, in words that the user can act on.
 
 use partyline_model::Timestamp;
 use partyline_wire::{exact::Malformed, name::NameError};
 
+use crate::rules::Dismissal;
+
 /// Why a party cannot be joined.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JoinError {
-    /// The grant's signature is not its issuer's.
+    /// The issuer did not sign the grant, or may not give its role.
     #[error("this invite was not made by the party's owner, or was changed on the way; ask for a new one")]
     Forged,
-    /// The invite is past its date, by this computer's clock.
+    /// The invite has ended by this computer's clock.
     #[error("this invite has ended; ask for a new one, and check this computer's clock")]
     Expired {
-        /// When it ended.
+        /// End of the invite, tolerance excluded.
         ended: Timestamp,
         /// This computer's clock.
         clock: Timestamp,
     },
-    /// The invite ends further ahead than any invite can.
+    /// The invite ends later than any invite can.
     #[error("this computer's clock is behind; set it right and try again")]
     ClockBehind {
         /// This computer's clock.
         clock: Timestamp,
     },
-    /// The display name breaks the rules.
+    /// The display name breaks the rules for names.
     #[error(transparent)]
     Name(#[from] NameError),
 }
 
-/// Why the owner, a co-owner or a member cannot do a thing.
+/// Why this device cannot do something in its party.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PartyError {
     /// A name, range or server is outside its limits.
@@ -37,13 +39,13 @@ pub enum PartyError {
     /// Only the owner's device may do this.
     #[error("only the owner may do this")]
     NotOwner,
-    /// Only the owner or a co-owner may do this.
+    /// Only the owner's or a co-owner's device may do this.
     #[error("only the owner or a co-owner may do this")]
     NotCoOwner,
-    /// No such member.
+    /// The party has no such member.
     #[error("there is no such member in this party")]
     UnknownMember,
-    /// The owner cannot be removed, nobody can remove itself, and co-owners cannot remove each other.
+    /// The owner cannot be removed, no device can remove itself, and co-owners cannot remove each other.
     #[error("this member cannot be removed by you")]
     Protected,
     /// The newest party secret has not arrived yet.
@@ -52,7 +54,7 @@ pub enum PartyError {
     /// The charter's lists are full.
     #[error("this party has removed too many members or invites; make a new party")]
     Full,
-    /// The stored state was made by another device.
+    /// Another device stored the state.
     #[error("this party's stored state belongs to another device")]
     WrongDevice,
     /// Too many invites are open.
@@ -66,55 +68,55 @@ impl From<NameError> for PartyError {
     }
 }
 
-/// Why a sealed message was dropped. Each kind is worth its own counter.
+/// Why a sealed message was dropped. [`Counters`](crate::Counters) has a counter for each.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum Refusal {
-    /// On a topic this device does not visit.
+    /// This device knows no secret of the topic.
     #[error("unknown topic")]
     UnknownTopic,
-    /// Not sealed under the topic's key, or changed on the way.
+    /// The message was not sealed under the topic's key, or was changed on the way.
     #[error("not sealed for this topic")]
     Unreadable,
-    /// Sealed properly around something that is not a message.
+    /// The sealed bytes are not a message, or break a limit.
     #[error("malformed message")]
     Malformed,
-    /// Sent by this device itself.
+    /// This device itself sent the message.
     #[error("own message")]
     Own,
-    /// Meant for another member.
+    /// The message is addressed to another member.
     #[error("meant for another member")]
     NotForMe,
-    /// Not signed by its sender.
+    /// The sender did not sign the message for this topic.
     #[error("bad message signature")]
     BadSignature,
-    /// Seen before, or older than what was seen.
+    /// The message was received before, or is older than the sender's replay window.
     #[error("replayed message")]
     Replayed,
-    /// A certificate of another device than the sender's, of another party, or with a bad signature.
+    /// The certificate belongs to another device or party, or a signature in it is bad.
     #[error("bad certificate")]
     BadCertificate,
-    /// A confirmation that the authority did not sign.
+    /// The authority did not sign the confirmation.
     #[error("bad confirmation")]
     BadConfirmation,
-    /// A certificate that no longer counts.
+    /// The sender's certificate does not count, or no longer.
     #[error("not a member: {0}")]
-    NotAMember(crate::Dismissal),
-    /// A signal or goodbye from somebody unheard of.
+    NotAMember(Dismissal),
+    /// The sender of a signal or leave message has not announced itself, or has left.
     #[error("unknown sender")]
     UnknownSender,
-    /// Another member's tunnel key.
+    /// Another member uses the same tunnel key.
     #[error("tunnel key of another member")]
     TunnelKeyTaken,
-    /// No room for another member.
+    /// The party has [`MAX_MEMBERS`](crate::MAX_MEMBERS) members already.
     #[error("the party is full")]
     Full,
-    /// A charter that the authority, or a co-owner it names, did not sign.
+    /// The authority did not sign the charter's terms, or no co-owner its amendment.
     #[error("bad charter")]
     BadCharter,
-    /// A charter older than the one in force.
+    /// The charter is older than the one in force.
     #[error("outdated charter")]
     OldCharter,
-    /// A party secret that the charter does not commit to.
+    /// The charter does not commit to the party secret that came with it.
     #[error("party secret does not match the charter")]
     WrongSecret,
 }

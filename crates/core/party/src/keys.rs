@@ -1,14 +1,10 @@
-//! Keys, and what is derived from them.
-//!
-//! HKDF-SHA256 (RFC 5869) with the PartyId as salt turns the party secret into everything that members share on one
-//! topic, and the X25519 agreement (RFC 7748) of two tunnel keys into what those two share.
+//! Secrets, signatures, and the secret that two members share.
 
 use std::fmt;
 
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use hkdf::Hkdf;
-use hmac::{Hmac, Mac as _};
-use partyline_model::{DeviceId, Handle, PartyId, SessionNonce, Topic, TunnelPublicKey};
+use partyline_model::{DeviceId, PartyId, SessionNonce, Topic, TunnelPublicKey};
 use partyline_wire::exact::Signature;
 use rand_core::{CryptoRng, RngCore};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -22,26 +18,27 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 pub struct Secret([u8; 32]);
 
 impl Secret {
-    /// A secret known from elsewhere.
+    /// Wraps bytes that are secret already.
     #[must_use]
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// A fresh one.
+    /// Draws a new secret.
     pub fn generate(rng: &mut (impl CryptoRng + RngCore)) -> Self {
         let mut secret = Self([0; 32]);
         rng.fill_bytes(&mut secret.0);
         secret
     }
 
-    /// Its bytes, which are the caller's to protect.
+    /// Returns the bytes, which the caller must protect from now on.
     #[must_use]
     pub const fn expose(&self) -> &[u8; 32] {
         &self.0
     }
 
-    fn derive(salt: &PartyId, input: &[u8; 32], info: &[&[u8]]) -> Self {
+    /// Derives another secret by HKDF-SHA256 (RFC 5869) with the party id as salt.
+    pub(crate) fn derive(salt: &PartyId, input: &[u8; 32], info: &[&[u8]]) -> Self {
         let mut out = Self([0; 32]);
         // Fails only for outputs longer than 255 hashes.
         let _ = Hkdf::<Sha256>::new(Some(&salt.0), input).expand_multi_info(info, &mut out.0);
@@ -80,36 +77,36 @@ impl<'de> Deserialize<'de> for Secret {
             return <[u8; 32]>::deserialize(deserializer).map(Self);
         }
         let text = Zeroizing::new(String::deserialize(deserializer)?);
-        // Every 32-byte id reads the same 64 digits; borrow one's reader.
+        // Every 32-byte id has the same 64 digits; a topic's parser serves for a secret.
         text.parse::<Topic>()
             .map(|id| Self(id.0))
             .map_err(|_| D::Error::custom("a secret has 64 hexadecimal digits"))
     }
 }
 
-/// The identity of this installation: an Ed25519 key, made once and kept by the service.
+/// The identity of this installation: an Ed25519 key, generated once and stored by the service.
 #[derive(Clone)]
 pub struct DeviceKey(SigningKey);
 
 impl DeviceKey {
-    /// A fresh identity.
+    /// Generates a new identity.
     pub fn generate(rng: &mut (impl CryptoRng + RngCore)) -> Self {
         Self::from_seed(&Secret::generate(rng))
     }
 
-    /// The identity that belongs to a stored seed.
+    /// Returns the identity that belongs to a stored seed.
     #[must_use]
     pub fn from_seed(seed: &Secret) -> Self {
         Self(SigningKey::from_bytes(seed.expose()))
     }
 
-    /// The seed, for storing.
+    /// Returns the seed, to be stored.
     #[must_use]
     pub fn seed(&self) -> Secret {
         Secret(self.0.to_bytes())
     }
 
-    /// Its public half.
+    /// Returns the public half, by which other members know this device.
     #[must_use]
     pub fn id(&self) -> DeviceId {
         DeviceId(self.0.verifying_key().to_bytes())
@@ -126,78 +123,28 @@ impl fmt::Debug for DeviceKey {
     }
 }
 
-/// A signature by `key`.
+/// Signs with Ed25519 (RFC 8032).
 pub(crate) fn sign(key: &SigningKey, subject: &[u8]) -> Signature {
     Signature(key.sign(subject).to_bytes())
 }
 
-/// Whether `signature` is `key`'s; refuses weak keys and the malleable forms of RFC 8032.
+/// Returns true if `key` made the signature. Weak keys and the malleable forms of RFC 8032 are refused.
 pub(crate) fn is_signed_by(key: &[u8; 32], subject: &[u8], signature: &Signature) -> bool {
     let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
     VerifyingKey::from_bytes(key).is_ok_and(|key| key.verify_strict(subject, &signature).is_ok())
 }
 
-/// Everything derived from one party secret.
-#[derive(Clone)]
-pub(crate) struct Epoch {
-    pub(crate) secret: Secret,
-    pub(crate) topic: Topic,
-    pub(crate) seal: Secret,
-    pub(crate) commitment: [u8; 32],
-    topic_key: SigningKey,
-    handle: Secret,
-}
-
-impl Epoch {
-    pub(crate) fn new(party: &PartyId, secret: Secret) -> Self {
-        let derive = |info: &str| Secret::derive(party, &secret.0, &[info.as_bytes()]);
-        let topic_key = SigningKey::from_bytes(derive("partyline topic").expose());
-        Self {
-            topic: Topic(topic_key.verifying_key().to_bytes()),
-            seal: derive("partyline seal"),
-            commitment: *derive("partyline commitment").expose(),
-            handle: derive("partyline handle"),
-            topic_key,
-            secret,
-        }
-    }
-
-    pub(crate) fn handle_of(&self, device: &DeviceId) -> Handle {
-        let mut handle = [0; 16];
-        if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.handle.expose()) {
-            mac.update(&device.0);
-            handle.copy_from_slice(&mac.finalize().into_bytes()[..16]);
-        }
-        Handle(handle)
-    }
-
-    pub(crate) fn prove(&self, message: &[u8]) -> Signature {
-        sign(&self.topic_key, message)
-    }
-
-    /// What announcements show of the secret: enough to see whether two members hold the same.
-    pub(crate) fn tag(&self) -> [u8; 8] {
-        tag_of(&self.commitment)
-    }
-}
-
-pub(crate) fn tag_of(commitment: &[u8; 32]) -> [u8; 8] {
-    let mut tag = [0; 8];
-    tag.copy_from_slice(&commitment[..8]);
-    tag
-}
-
-/// The public half of a tunnel key.
+/// Returns the public half of a tunnel key.
 pub(crate) fn tunnel_public(secret: &Secret) -> TunnelPublicKey {
     TunnelPublicKey(PublicKey::from(&StaticSecret::from(*secret.expose())).to_bytes())
 }
 
-/// What two members share, and nobody else: bound to the party and to both devices, so that a member that shows
-/// another's tunnel key as its own shares nothing with anyone.
-pub(crate) struct Pair(Secret);
+/// What two members share and nobody else knows: the X25519 agreement (RFC 7748) of their tunnel keys, bound to the
+/// party and to both devices, so that a member that shows another's tunnel key as its own shares nothing with anyone.
+pub(crate) struct PairSecret(Secret);
 
-impl Pair {
-    /// `None` if the other's key is one of the few that make every agreement predictable.
+impl PairSecret {
+    /// Returns `None` if the other's key is one of the few that make every agreement predictable.
     pub(crate) fn agree(
         party: &PartyId,
         (me, mine): (&DeviceId, &Secret),
@@ -210,13 +157,61 @@ impl Pair {
             .then(|| Self(Secret::derive(party, shared.as_bytes(), &[b"partyline pair", &low.0, &high.0])))
     }
 
-    /// Seals the party secret on its way from one to the other.
+    /// Returns the key that seals the party secret on its way from one to the other.
     pub(crate) fn rekey_key(&self, party: &PartyId) -> Secret {
         Secret::derive(party, &self.0.0, &[b"partyline rekey"])
     }
 
-    /// Authenticates connectivity checks between two runs.
+    /// Returns the key of connectivity checks between two runs; `low` is the session of the device with the lower id.
     pub(crate) fn probe_key(&self, party: &PartyId, low: &SessionNonce, high: &SessionNonce) -> Secret {
         Secret::derive(party, &self.0.0, &[b"partyline probe", &low.0, &high.0])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARTY: PartyId = PartyId([1; 32]);
+    const DEVICES: [DeviceId; 3] = [DeviceId([2; 32]), DeviceId([3; 32]), DeviceId([4; 32])];
+
+    fn pair(me: usize, them: usize, shown_key: usize) -> PairSecret {
+        let secret = |n: usize| Secret::new([10 + n as u8; 32]);
+        let public = tunnel_public(&secret(shown_key));
+        PairSecret::agree(&PARTY, (&DEVICES[me], &secret(me)), (&DEVICES[them], &public)).unwrap()
+    }
+
+    #[test]
+    fn both_sides_derive_the_same_pair_keys() {
+        let (a, b) = (pair(0, 1, 1), pair(1, 0, 0));
+        assert!(a.rekey_key(&PARTY) == b.rekey_key(&PARTY));
+        let (low, high) = (SessionNonce([1; 16]), SessionNonce([2; 16]));
+        assert!(a.probe_key(&PARTY, &low, &high) == b.probe_key(&PARTY, &low, &high));
+        assert!(a.probe_key(&PARTY, &low, &high) != a.probe_key(&PARTY, &high, &low));
+        assert!(a.rekey_key(&PARTY) != pair(0, 2, 2).rekey_key(&PARTY));
+    }
+
+    #[test]
+    fn device_that_shows_the_tunnel_key_of_another_shares_nothing() {
+        // Device 2 claims device 1's tunnel key: device 0 then agrees on something neither of them can derive.
+        let tricked = pair(0, 2, 1).rekey_key(&PARTY);
+        assert!(tricked != pair(1, 0, 0).rekey_key(&PARTY));
+        assert!(tricked != pair(2, 0, 0).rekey_key(&PARTY));
+    }
+
+    #[test]
+    fn tunnel_keys_of_low_order_are_refused() {
+        let secret = Secret::new([5; 32]);
+        let zero = TunnelPublicKey([0; 32]);
+        assert!(PairSecret::agree(&PARTY, (&DEVICES[0], &secret), (&DEVICES[1], &zero)).is_none());
+    }
+
+    #[test]
+    fn signatures_bind_key_and_subject() {
+        let (key, other) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+        let signature = sign(&key, b"subject");
+        assert!(is_signed_by(&key.verifying_key().to_bytes(), b"subject", &signature));
+        assert!(!is_signed_by(&key.verifying_key().to_bytes(), b"other", &signature));
+        assert!(!is_signed_by(&other.verifying_key().to_bytes(), b"subject", &signature));
     }
 }

@@ -1,24 +1,55 @@
-//! One party as one device sees it: making it, joining it, taking it up again.
+//! One party as one device sees it: wires the parts and hands every input to those it concerns.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use ed25519_dalek::SigningKey;
 use ipnet::Ipv4Net;
-use partyline_model::{DeviceId, Handle, InviteId, PartyId, Role, SessionNonce, Timestamp, Topic};
+use partyline_model::{
+    DeviceId, Handle, InviteId, InviteLifetime, PartyId, Role, SessionNonce, Timestamp, Topic,
+    TunnelPublicKey,
+};
 use partyline_wire::{
+    announcement::{Announcement, MAX_BEACON_CANDIDATES, MAX_CANDIDATES, MAX_PUBLIC, Presence, Reachability},
+    beacon::TopicTag,
+    exact::Exact,
     invite::Invite,
-    membership::{Claims, Expiry, Grant, Issuer, Terms, check_range, check_servers},
+    membership::{
+        Certificate, Charter, Expiry, Grant, Issuer, MAX_CO_OWNERS, Terms, check_range, check_servers,
+    },
     name::{check_display_name, check_party_name},
+    sealed::{Body, CharterUpdate, MAX_SIGNAL, Message, Rekey},
 };
 use rand_core::{CryptoRng, RngCore};
+use tracing::{debug, info, trace};
+use x25519_dalek::StaticSecret;
 
 use crate::{
-    Effect, JoinError, Outcome, PartyError, Standing, chain,
-    clock::ClockWatch,
-    keys::{DeviceKey, Epoch, Secret, tunnel_public},
+    address,
+    admin::{Admin, Revocations},
+    chain,
+    charter::CharterState,
+    claim::{Claims, OwnClaim},
+    clock::{ClockMonitor, ClockSkew},
+    counters::Counters,
+    epoch::{Epoch, tag_of},
+    error::{JoinError, PartyError, Refusal},
+    identity::Identity,
+    inbound::open_message,
+    invites::{Invites, IssuedInvite},
+    joining::accept_invite,
+    keys::{DeviceKey, Secret},
+    member::Member,
+    outbound::{Outbound, kind},
+    outcome::{Departure, Effect, Outcome, Outgoing, Received},
+    reconcile::{Comparison, Reply},
+    rekey::{open_rekey, seal_rekey},
     roster::Roster,
-    rules::check_end,
-    state::{MembershipState, Revocations},
+    rules::{Dismissal, Standing, lapses_at},
+    secrets::PartySecrets,
+    state::MembershipState,
 };
 
 /// What the creator of a party decides.
@@ -26,55 +57,61 @@ use crate::{
 pub struct NewParty {
     /// The party's name.
     pub name: String,
-    /// The name friends will see.
+    /// The name of the creator, as other members see it.
     pub display_name: String,
-    /// Rendezvous servers; may be empty.
+    /// URLs of rendezvous servers; may be empty.
     pub servers: Vec<String>,
-    /// Private address range, prefix 16 to 28.
+    /// Private address range (RFC 1918) with a prefix of 16 to 28 bits.
     pub range: Ipv4Net,
 }
 
-/// A topic to visit, and as whom.
+/// A topic to enter, and under which handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicAccess {
-    /// Which.
+    /// The topic.
     pub topic: Topic,
     /// This device's handle there.
     pub handle: Handle,
-    /// Whether it is the current one (else one visited to tell those who slept through a change).
+    /// True for the topic in use, false for one that is entered to inform members that were offline during a rekey.
     pub current: bool,
 }
 
-/// How far sequence numbers, which are milliseconds of the clock, may run ahead of the stored one.
-pub(crate) const SEQUENCE_SLACK: u64 = 600_000;
-
 /// One party on one device.
+///
+/// Every input returns an [`Outcome`], which the caller must act on. A membership that was created or joined must be
+/// persisted at once; one that was restored is persisted already.
 pub struct Membership {
-    pub(crate) device: DeviceKey,
-    pub(crate) state: MembershipState,
-    pub(crate) epoch: Epoch,
-    /// Those of `state.old_secrets`, in their order.
-    pub(crate) old: Vec<Epoch>,
-    pub(crate) session: SessionNonce,
-    /// Devices whose certificates count, as last reported.
-    pub(crate) listed: BTreeSet<DeviceId>,
-    pub(crate) standing: Standing,
-    pub(crate) clock: ClockWatch,
-    /// The last sequence number that the caller was asked to persist.
-    pub(crate) stored_sequence: u64,
+    identity: Identity,
+    charter: CharterState,
+    admin: Admin,
+    invites: Invites,
+    secrets: PartySecrets,
+    roster: Roster,
+    claim: OwnClaim,
+    standing: Standing,
+    outbound: Outbound,
+    session: SessionNonce,
+    clock: ClockMonitor,
+    counters: Counters,
 }
 
 impl fmt::Debug for Membership {
+    /// Leaves the secrets out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.state.fmt(f)
+        f.debug_struct("Membership")
+            .field("party", &self.id())
+            .field("device", &self.me())
+            .field("standing", &self.standing)
+            .finish_non_exhaustive()
     }
 }
 
+/// Creating, joining and restoring.
 impl Membership {
-    /// Makes a party; this device becomes its owner.
+    /// Creates a party; this device becomes its owner's.
     ///
     /// # Errors
-    /// When a name, server or the range is outside its limits.
+    /// If a name, a server or the range is outside its limits.
     pub fn create(
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
@@ -91,11 +128,12 @@ impl Membership {
         let invite = SigningKey::from_bytes(Secret::generate(rng).expose());
         let id = InviteId(invite.verifying_key().to_bytes());
         let grant = chain::grant(&key, &party, Issuer::Authority, id, Expiry::NEVER, Role::Owner);
-        let secret = Secret::generate(rng);
-        let mut membership =
-            Self::enter(now, rng, device, party, (secret, new.display_name), (grant, &invite));
-        membership.state.confirmation = Some(chain::confirm(&key, &membership.state.certificate));
-        membership.state.charter = Some(chain::proclaim(
+        let secrets = PartySecrets::new(&party, Secret::generate(rng));
+        let name = new.display_name;
+        let mut identity = Identity::new(now, rng, party, device, name, (grant, &invite));
+        identity.confirm(chain::confirm(&key, identity.certificate()));
+        let mut charter = CharterState::default();
+        charter.adopt(chain::proclaim(
             &key,
             Terms {
                 party,
@@ -107,19 +145,19 @@ impl Membership {
                 co_owners: Vec::new(),
                 revoked_devices: Vec::new(),
                 revoked_invites: Vec::new(),
-                commitment: membership.epoch.commitment,
+                commitment: *secrets.current().commitment(),
             },
         ));
-        membership.state.authority = Some(authority);
-        membership.settle(now);
-        Ok(membership)
+        info!(party = %party.short(), "party created");
+        let admin = Admin::owner(authority);
+        Ok(Self::start(now, rng, (identity, charter, admin, secrets), Outbound::new(device.clone())))
     }
 
-    /// Joins the party of an invite. Whether its issuer is still a co-owner, and whether it was revoked, turns out
-    /// when the charter arrives ([`crate::Effect::Dismissed`]).
+    /// Joins the party of an invite. Whether its issuer is still a co-owner, and whether it was revoked, is known when the
+    /// charter arrives ([`Effect::Dismissed`]).
     ///
     /// # Errors
-    /// When the invite is forged or has ended, or the name breaks the rules.
+    /// If the invite is forged or has ended, or the name breaks the rules for names.
     pub fn join(
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
@@ -128,136 +166,1019 @@ impl Membership {
         display_name: String,
     ) -> Result<Self, JoinError> {
         check_display_name(&display_name)?;
-        let key = SigningKey::from_bytes(&invite.seed);
-        let grant = Grant {
-            issuer: invite.issuer,
-            invite: InviteId(key.verifying_key().to_bytes()),
-            not_after: invite.not_after,
-            role: invite.role,
-            signature: invite.signature,
-        };
-        if !chain::is_grant_sound(&invite.party, &grant) {
-            return Err(JoinError::Forged);
-        }
-        check_end(invite.not_after.time(), now)?;
-        let secret = Secret::new(invite.secret);
-        let mut membership =
-            Self::enter(now, rng, device, invite.party, (secret, display_name), (grant, &key));
-        membership.state.invited_name.clone_from(&invite.name);
-        membership.state.invited_servers.clone_from(&invite.servers);
-        membership.settle(now);
-        Ok(membership)
+        let (grant, key): (Grant, SigningKey) = accept_invite(now, invite)?;
+        let secrets = PartySecrets::new(&invite.party, Secret::new(invite.secret));
+        let identity = Identity::new(now, rng, invite.party, device, display_name, (grant, &key));
+        let charter = CharterState::invited(invite.name.clone(), invite.servers.clone());
+        info!(party = %invite.party.short(), "party joined");
+        let parts = (identity, charter, Admin::default(), secrets);
+        Ok(Self::start(now, rng, parts, Outbound::new(device.clone())))
     }
 
-    fn enter(
+    fn start(
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
-        device: &DeviceKey,
-        party: PartyId,
-        (secret, name): (Secret, String),
-        (grant, invite): (Grant, &SigningKey),
+        (identity, charter, admin, secrets): (Identity, CharterState, Admin, PartySecrets),
+        outbound: Outbound,
     ) -> Self {
-        let tunnel = Secret::generate(rng);
-        let claims = Claims {
-            party,
-            device: device.id(),
-            tunnel: tunnel_public(&tunnel),
-            name,
-            joined_at: now,
-            grant,
-        };
-        let state = MembershipState {
-            party,
-            invited_name: String::new(),
-            invited_servers: Vec::new(),
-            authority: None,
-            tunnel,
-            certificate: chain::certify(claims, invite, device),
-            name: None,
-            confirmation: None,
-            charter: None,
-            secret,
-            old_secrets: Vec::new(),
-            issued: Vec::new(),
-            wanted: Revocations::default(),
-            host: None,
-            sequence: 0,
+        let mut membership = Self {
+            claim: OwnClaim { rank: identity.rank(), host: None },
+            identity,
+            charter,
+            admin,
+            invites: Invites::default(),
+            secrets,
             roster: Roster::default(),
+            standing: Standing::Unconfirmed { until: None },
+            outbound,
+            session: SessionNonce([0; 16]),
+            clock: ClockMonitor::default(),
+            counters: Counters::default(),
         };
-        Self::wake(device, state, rng)
+        membership.start_session(rng);
+        membership.judge_for_the_first_time(now);
+        membership
     }
 
-    /// Takes up a stored membership again, as a new run.
+    /// Restores a stored membership, as a new run.
     ///
     /// # Errors
-    /// When the state was stored by another device.
+    /// [`PartyError::WrongDevice`] if another device stored the state.
     pub fn restore(
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
         device: &DeviceKey,
         state: MembershipState,
     ) -> Result<Self, PartyError> {
-        if state.certificate.claims().device != device.id() {
+        if *state.identity.device() != device.id() {
             return Err(PartyError::WrongDevice);
         }
-        let mut membership = Self::wake(device, state, rng);
-        membership.settle(now);
-        // Past everything said since the state was stored, even if the clock has been set back since.
-        membership.state.sequence = membership.state.sequence.saturating_add(2 * SEQUENCE_SLACK);
+        let mut membership = Self {
+            claim: OwnClaim { rank: state.identity.rank(), host: state.host },
+            secrets: PartySecrets::restore(state.identity.party(), state.secrets),
+            identity: state.identity,
+            charter: state.charter,
+            admin: state.admin,
+            invites: state.invites,
+            roster: state.roster,
+            standing: Standing::Unconfirmed { until: None },
+            outbound: Outbound::restore(device.clone(), state.sequence),
+            session: SessionNonce([0; 16]),
+            clock: ClockMonitor::default(),
+            counters: Counters::default(),
+        };
+        membership.start_session(rng);
+        membership.judge_for_the_first_time(now);
+        debug!(party = %membership.id().short(), members = membership.devices().count(), "membership restored");
         Ok(membership)
     }
 
-    fn wake(device: &DeviceKey, state: MembershipState, rng: &mut (impl CryptoRng + RngCore)) -> Self {
-        let mut membership = Self {
-            device: device.clone(),
-            epoch: Epoch::new(&state.party, state.secret.clone()),
-            old: state.old_secrets.iter().map(|old| Epoch::new(&state.party, old.secret.clone())).collect(),
-            state,
-            session: SessionNonce([0; 16]),
-            listed: BTreeSet::new(),
-            standing: Standing::Unconfirmed { until: None },
-            clock: ClockWatch::default(),
-            stored_sequence: 0,
-        };
-        membership.start_session(rng);
-        membership
-    }
-
-    /// Judges everybody for the first time. The caller reads the result from [`Self::members`], and writes the state of a
-    /// party that is new.
-    fn settle(&mut self, now: Timestamp) {
+    /// The caller reads the result from [`Self::members`].
+    fn judge_for_the_first_time(&mut self, now: Timestamp) {
         let mut out = Outcome { addresses_changed: true, ..Outcome::default() };
-        self.refresh(now, &mut out);
-        self.stored_sequence = self.state.sequence;
+        self.judge_all(now, &mut out);
     }
 
-    /// Changes the name this device's user goes by; the outcome is empty if it is the same. The certificate keeps the
-    /// name it was signed with: an invite's key, and the owner's confirmation, would be needed for another one.
+    /// Returns what to persist when [`Outcome::persist`] asks for it.
+    #[must_use]
+    pub fn state(&self) -> MembershipState {
+        MembershipState {
+            identity: self.identity.clone(),
+            charter: self.charter.clone(),
+            admin: self.admin.clone(),
+            invites: self.invites.clone(),
+            secrets: self.secrets.to_stored(),
+            host: self.claim.host,
+            sequence: self.outbound.sequence(),
+            roster: self.roster.clone(),
+        }
+    }
+
+    /// Draws a new session nonce, which changes the probe keys with all members. A membership starts with one.
+    pub fn start_session(&mut self, rng: &mut (impl CryptoRng + RngCore)) {
+        rng.fill_bytes(&mut self.session.0);
+    }
+}
+
+/// Received messages and time.
+impl Membership {
+    /// Handles a sealed message that was received on a topic, from any channel.
     ///
     /// # Errors
-    /// When the name breaks the rules.
-    pub fn set_display_name(&mut self, name: &str) -> Result<Outcome, PartyError> {
-        check_display_name(name)?;
+    /// Returns why the message was dropped; nothing but the counters has changed then.
+    pub fn receive(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        sealed: &[u8],
+    ) -> Result<Received, Refusal> {
+        let opened = match self.secrets.on_topic(topic) {
+            Some(epoch) => open_message(epoch, self.identity.device(), sealed),
+            None => Err(Refusal::UnknownTopic),
+        };
+        let message: Exact<Message> = opened.map_err(|refusal| self.refuse(None, topic, refusal))?;
+        let message = message.value();
+        match self.handle_message(now, rng, topic, message) {
+            Ok(outcome) => {
+                self.counters.accepted += 1;
+                Ok(Received { sender: message.sender, outcome })
+            }
+            Err(refusal) => Err(self.refuse(Some(message), topic, refusal)),
+        }
+    }
+
+    /// Counts and logs a refusal. Repeated messages are normal, since all channels are used side by side.
+    fn refuse(&mut self, message: Option<&Message>, topic: &Topic, refusal: Refusal) -> Refusal {
+        self.counters.refuse(&refusal);
+        let kind = message.map(|message| kind(&message.body));
+        let peer = || message.map(|message| message.sender.short());
+        if matches!(refusal, Refusal::Own | Refusal::NotForMe | Refusal::Replayed) {
+            trace!(peer = peer(), kind, topic = %topic.short(), reason = %refusal, "message dropped");
+        } else {
+            debug!(peer = peer(), kind, topic = %topic.short(), reason = %refusal, "message dropped");
+        }
+        refusal
+    }
+
+    fn handle_message(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        message: &Message,
+    ) -> Result<Outcome, Refusal> {
+        let Message { sender, sequence, .. } = *message;
+        if !self.roster.is_fresh(&sender, sequence) {
+            return Err(Refusal::Replayed);
+        }
         let mut out = Outcome::default();
-        if name != self.display_name() {
-            let signed = self.state.certificate.claims().name == name;
-            self.state.name = (!signed).then(|| name.to_owned());
+        match &message.body {
+            Body::Announce(announcement) => {
+                self.handle_announcement(now, rng, topic, (sender, sequence), announcement, &mut out)?;
+            }
+            // Charter and rekey prove themselves, so that any device that knows the topic may deliver them.
+            Body::Charter(update) => self.apply_charter_update(update, &mut out)?,
+            Body::Rekey(rekey) => self.handle_rekey(now, &sender, rekey, &mut out)?,
+            Body::Signal(bytes) => {
+                self.expect_member(now, &sender)?;
+                out.push(Effect::Signal { from: sender, bytes: bytes.clone() });
+            }
+            Body::Leave => self.handle_leave(&sender, sequence, &mut out)?,
+        }
+        trace!(peer = %sender.short(), kind = kind(&message.body), sequence, "message accepted");
+        self.roster.record_sequence(&sender, sequence);
+        if self.roster.is_member(&sender) {
+            self.clock.on_message(now, sender, message.sent_at);
+        }
+        self.catch_up(now, rng, &mut out);
+        if out.effects.iter().any(|effect| matches!(effect, Effect::CharterChanged | Effect::Rekeyed)) {
+            self.judge_all(now, &mut out);
+        } else {
+            self.judge_member(now, sender, &mut out);
+            self.judge_own(now, &mut out);
+        }
+        Ok(self.finish(out))
+    }
+
+    fn handle_announcement(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        (sender, sequence): (DeviceId, u64),
+        announcement: &Announcement,
+        out: &mut Outcome,
+    ) -> Result<(), Refusal> {
+        self.check_announcement(&sender, announcement, out)?;
+        let record = self.roster.admit(&announcement.certificate).ok_or(Refusal::Full)?;
+        let update = record.update(announcement.clone(), sequence, now);
+        out.addresses_changed |= update.claim_changed;
+        out.persist |= update.changed;
+        if update.changed {
+            debug!(peer = %sender.short(), host = record.host(), confirmed = record.is_confirmed(), "announcement changed");
+            self.notify_member_changed(sender, out);
+        }
+        self.confirm_if_owner(now, rng, &sender, out);
+        self.answer(now, rng, topic, &sender, announcement, out);
+        Ok(())
+    }
+
+    /// Checks everything that makes an announcement worth keeping, before anything is kept.
+    fn check_announcement(
+        &mut self,
+        sender: &DeviceId,
+        announcement: &Announcement,
+        out: &mut Outcome,
+    ) -> Result<(), Refusal> {
+        let Announcement { certificate, confirmation, .. } = announcement;
+        let (party, known) = (self.identity.party(), self.roster.record(sender));
+        let same = known.filter(|record| record.certificate() == certificate);
+        let sound = same.is_some()
+            || (certificate.claims().device == *sender && chain::is_certificate_sound(party, certificate));
+        if !sound {
+            return Err(Refusal::BadCertificate);
+        }
+        if let Some(confirmation) = confirmation
+            && same.and_then(|record| record.confirmation()) != Some(confirmation)
+            && !chain::is_confirmed(party, certificate, confirmation)
+        {
+            return Err(Refusal::BadConfirmation);
+        }
+        if known.is_none() && self.roster.is_full() {
+            return Err(Refusal::Full);
+        }
+        if same.is_some() { Ok(()) } else { self.check_tunnel_key(certificate, confirmation.is_some(), out) }
+    }
+
+    /// A tunnel key belongs to the device that announced it first, unless only the other one is confirmed.
+    fn check_tunnel_key(
+        &mut self,
+        certificate: &Certificate,
+        confirmed: bool,
+        out: &mut Outcome,
+    ) -> Result<(), Refusal> {
+        let (sender, tunnel) = (&certificate.claims().device, &certificate.claims().tunnel);
+        if *tunnel == self.identity.tunnel_public() {
+            return Err(Refusal::TunnelKeyTaken);
+        }
+        let Some((other, record)) = self.roster.owner_of_tunnel_key(tunnel, sender) else { return Ok(()) };
+        if record.is_confirmed() || !confirmed {
+            return Err(Refusal::TunnelKeyTaken);
+        }
+        debug!(peer = %other.short(), by = %sender.short(), reason = %Departure::Displaced, "member gone");
+        self.roster.remove(&other);
+        out.addresses_changed = true;
+        out.push(Effect::MemberGone(other, Departure::Displaced));
+        Ok(())
+    }
+
+    /// Confirms a device on the owner's device while its invite counts, and appoints it if the invite says so.
+    fn confirm_if_owner(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        device: &DeviceId,
+        out: &mut Outcome,
+    ) {
+        let unconfirmed = self.roster.record_mut(device).filter(|record| !record.is_confirmed());
+        let Some(record) = unconfirmed.filter(|_| self.admin.is_owner()) else { return };
+        if let Err(dismissal) = self.charter.rules().judge(record.certificate(), false, now) {
+            return debug!(peer = %device.short(), reason = %dismissal, "member not confirmed, invite refused");
+        }
+        let Some(confirmation) = self.admin.confirm(record.certificate()) else { return };
+        record.confirm(confirmation);
+        let grant = &record.certificate().claims().grant;
+        let appointed = grant.role == Role::CoOwner;
+        debug!(peer = %device.short(), invite = %grant.invite.short(), role = ?grant.role, "member confirmed, invite used");
+        out.persist = true;
+        self.notify_member_changed(*device, out);
+        if appointed && let Ok(appointment) = self.set_co_owner(now, rng, *device, true) {
+            out.merge(appointment);
+        }
+    }
+
+    /// A device that is judged to be a member later has an effect of its own then.
+    fn notify_member_changed(&self, device: DeviceId, out: &mut Outcome) {
+        if self.roster.is_member(&device) {
+            out.push(Effect::MemberChanged(device));
+        }
+    }
+
+    /// Sends what an announcement shows its sender to lack, or asks for what this device lacks.
+    fn answer(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        to: &DeviceId,
+        announcement: &Announcement,
+        out: &mut Outcome,
+    ) {
+        let Some(comparison) = self.compare(now, to, announcement) else { return };
+        let (body, reason) = match comparison.reply() {
+            Reply::Nothing => return,
+            Reply::Charter(reason) => (self.charter_body_for(to), reason),
+            Reply::Rekey(reason) => (self.rekey_body_for(to, rng), reason),
+            Reply::Announcement(reason) => (Some(self.announcement_body(None)), reason),
+        };
+        if let Some(body) = body {
+            debug!(peer = %to.short(), answer = kind(&body), reason, "announcement answered");
+            self.send(now, rng, topic, Some(*to), body, out);
+        }
+    }
+
+    fn compare(&self, now: Timestamp, device: &DeviceId, announcement: &Announcement) -> Option<Comparison> {
+        let record = self.roster.record(device)?;
+        let rules = self.charter.rules();
+        Some(Comparison {
+            own: self.charter.stamp(),
+            theirs: announcement.charter,
+            judged: rules.judge(record.certificate(), record.is_confirmed(), now),
+            has_secret: self.has_secret_in_force(),
+            they_have_secret: rules.commitment().is_some_and(|it| tag_of(it) == announcement.secret),
+            lacks_confirmation: record.is_confirmed() && announcement.confirmation.is_none(),
+        })
+    }
+
+    /// Puts a received charter in force, and keeps the confirmation that came with it.
+    fn apply_charter_update(&mut self, update: &CharterUpdate, out: &mut Outcome) -> Result<(), Refusal> {
+        self.charter.check(self.identity.party(), &update.charter)?;
+        self.identity.check_confirmation(update.confirmation.as_ref())?;
+        if let Some(confirmation) = update.confirmation {
+            self.identity.confirm(confirmation);
+        }
+        if self.charter.adopt(update.charter.clone()) {
+            out.addresses_changed = true;
+            out.extend([Effect::CharterChanged, Effect::Announce]);
+        }
+        out.persist = true;
+        Ok(())
+    }
+
+    fn handle_rekey(
+        &mut self,
+        now: Timestamp,
+        sender: &DeviceId,
+        rekey: &Rekey,
+        out: &mut Outcome,
+    ) -> Result<(), Refusal> {
+        let (epoch, update) = open_rekey(&self.identity, sender, rekey)?;
+        self.apply_charter_update(&update, out)?;
+        if epoch.commitment() != self.secrets.current().commitment() {
+            debug!(peer = %sender.short(), reason = "received from a member", "rekey");
+            self.rotate(now, epoch, out);
+            out.extend([Effect::Rekeyed, Effect::Announce]);
+        }
+        Ok(())
+    }
+
+    fn handle_leave(&mut self, sender: &DeviceId, sequence: u64, out: &mut Outcome) -> Result<(), Refusal> {
+        self.roster.record_mut(sender).ok_or(Refusal::UnknownSender)?.on_leave(sequence);
+        out.persist = true;
+        Ok(())
+    }
+
+    fn expect_member(&self, now: Timestamp, sender: &DeviceId) -> Result<(), Refusal> {
+        let record = self.roster.record(sender).ok_or(Refusal::UnknownSender)?;
+        let judged = self.charter.rules().judge(record.certificate(), record.is_confirmed(), now);
+        judged.map_err(Refusal::NotAMember)?;
+        if record.has_left() { Err(Refusal::UnknownSender) } else { Ok(()) }
+    }
+
+    /// Takes an amendment over, as the owner; repeats an amendment that was lost, as a co-owner.
+    fn catch_up(&mut self, now: Timestamp, rng: &mut (impl CryptoRng + RngCore), out: &mut Outcome) {
+        let Some(charter) = self.charter.in_force() else { return };
+        if self.admin.is_owner() {
+            if charter.amendment.is_some() && self.has_secret_in_force() {
+                debug!(reason = "a co-owner amended the charter", "charter rewritten");
+                if let Ok(done) = self.legislate(now, rng, |_| {}) {
+                    out.merge(done);
+                }
+            }
+            return;
+        }
+        self.admin.forget_enacted(charter.terms.value());
+        if let Some(lost) = self.admin.lost(self.charter.rules()) {
+            debug!(reason = "the charter in force lacks it", "amendment repeated");
+            if let Ok(done) = self.amend(now, rng, &lost) {
+                out.merge(done);
+            }
+        }
+    }
+
+    /// Handles the passing of time: memberships and old secrets may have lapsed.
+    pub fn handle_timeout(&mut self, now: Timestamp) -> Outcome {
+        let mut out = Outcome::default();
+        self.expire_secrets(now, &mut out);
+        self.judge_all(now, &mut out);
+        self.finish(out)
+    }
+
+    /// Returns the next moment at which time alone changes something.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let unconfirmed = matches!(self.standing, Standing::Unconfirmed { .. });
+        let own = unconfirmed.then(|| lapses_at(self.identity.certificate())).flatten();
+        let old = self.secrets.next_expiry(|commitment| self.invites.open_until(commitment));
+        let last = [self.roster.next_lapse(), own, old].into_iter().flatten().min();
+        last.map(|time| Timestamp(time.0.saturating_add(1)))
+    }
+
+    /// Handles the time of a rendezvous server, which shows whether this computer's clock is wrong.
+    pub fn on_server_time(&mut self, now: Timestamp, theirs: Timestamp) {
+        self.clock.on_server_time(now, theirs);
+    }
+
+    /// Notes that the caller is about to persist the state, if the outcome asks for it.
+    const fn finish(&mut self, out: Outcome) -> Outcome {
+        if out.persist {
+            self.outbound.on_persist();
+        }
+        out
+    }
+}
+
+/// What is judged again after another charter, and when time has passed.
+impl Membership {
+    fn judge_all(&mut self, now: Timestamp, out: &mut Outcome) {
+        let devices: Vec<DeviceId> = self.roster.known_devices().copied().collect();
+        devices.into_iter().for_each(|device| self.judge_member(now, device, out));
+        self.judge_own(now, out);
+    }
+
+    fn judge_member(&mut self, now: Timestamp, device: DeviceId, out: &mut Outcome) {
+        if let Some(effect) = self.roster.judge(device, self.charter.rules(), now) {
+            (out.persist, out.addresses_changed) = (true, true);
+            out.push(effect);
+        }
+    }
+
+    fn judge_own(&mut self, now: Timestamp, out: &mut Outcome) {
+        self.update_standing(now, out);
+        self.update_claim(out);
+    }
+
+    fn update_standing(&mut self, now: Timestamp, out: &mut Outcome) {
+        let standing = self.identity.standing(self.charter.rules(), now, self.standing);
+        if standing == self.standing {
+            return;
+        }
+        debug!(before = ?self.standing, after = ?standing, "own membership changed");
+        match standing {
+            Standing::Confirmed => out.extend([Effect::Confirmed, Effect::Announce]),
+            Standing::Dismissed(dismissal) => out.push(Effect::Dismissed(dismissal)),
+            Standing::Unconfirmed { .. } => {}
+        }
+        self.standing = standing;
+        out.persist = true;
+    }
+
+    /// Claims a host number, or another one if this one is held by another member.
+    fn update_claim(&mut self, out: &mut Outcome) {
+        let Some(range) = self.charter.range().filter(|_| out.addresses_changed) else { return };
+        let host = self.claims().choose_own(range);
+        if host != self.claim.host {
+            self.claim.host = host;
+            out.persist = true;
+            out.extend([Effect::AddressChanged, Effect::Announce]);
+        }
+    }
+
+    fn rotate(&mut self, now: Timestamp, epoch: Epoch, out: &mut Outcome) {
+        self.secrets.rotate(now, epoch);
+        self.expire_secrets(now, out);
+        out.persist = true;
+    }
+
+    fn expire_secrets(&mut self, now: Timestamp, out: &mut Outcome) {
+        self.invites.expire(now);
+        out.persist |= self.secrets.expire(now, |commitment| self.invites.open_until(commitment)) > 0;
+    }
+}
+
+/// What this device sends.
+impl Membership {
+    /// Announces this device on a topic: how it can be reached on the current one, only who it is on old ones. The outcome
+    /// has one message to everybody, or none on an unknown topic.
+    pub fn announcement(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        reach: &Reachability,
+    ) -> Outcome {
+        self.announce(now, rng, topic, (reach, MAX_CANDIDATES))
+    }
+
+    /// Announces this device with fewer candidates, so that [`partyline_wire::beacon::encode`] makes a LAN beacon of the
+    /// message.
+    pub fn beacon(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        reach: &Reachability,
+    ) -> Outcome {
+        self.announce(now, rng, topic, (reach, MAX_BEACON_CANDIDATES))
+    }
+
+    fn announce(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        (reach, max_candidates): (&Reachability, usize),
+    ) -> Outcome {
+        let mut out = Outcome::default();
+        let presence = self.may_show_presence_on(topic).then(|| self.presence(reach, max_candidates));
+        let body = self.announcement_body(presence);
+        self.send(now, rng, topic, None, body, &mut out);
+        self.finish(out)
+    }
+
+    /// Carries a signal of the path machine to a member. The outcome has no message if there is no such member or the
+    /// signal is longer than [`MAX_SIGNAL`].
+    pub fn signal(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        to: &DeviceId,
+        bytes: Vec<u8>,
+    ) -> Outcome {
+        let mut out = Outcome::default();
+        if !self.roster.is_member(to) || bytes.len() > MAX_SIGNAL {
+            debug!(peer = %to.short(), bytes = bytes.len(), reason = "not a member, or too long", "signal not sent");
+            return out;
+        }
+        let topic = self.topic();
+        self.send(now, rng, &topic, Some(*to), Body::Signal(bytes), &mut out);
+        self.finish(out)
+    }
+
+    /// Leaves the party with a message on every topic. The caller drops the stored state after sending them.
+    pub fn leave(&mut self, now: Timestamp, rng: &mut (impl CryptoRng + RngCore)) -> Outcome {
+        info!(party = %self.id().short(), "leaving the party");
+        let topics: Vec<Topic> = self.secrets.all().map(|epoch| *epoch.topic()).collect();
+        let mut out = Outcome::default();
+        topics.iter().for_each(|topic| self.send(now, rng, topic, None, Body::Leave, &mut out));
+        self.finish(out)
+    }
+
+    /// Presence is shown on the current topic only, and not there once the charter has moved on to a secret that removed
+    /// members do not know.
+    fn may_show_presence_on(&self, topic: &Topic) -> bool {
+        *topic == self.topic() && (self.charter.in_force().is_none() || self.has_secret_in_force())
+    }
+
+    fn presence(&self, reach: &Reachability, max_candidates: usize) -> Presence {
+        let mut reach = reach.clone();
+        reach.candidates.truncate(max_candidates);
+        reach.nat.public.truncate(MAX_PUBLIC);
+        let name = self.identity.announced_name().cloned();
+        Presence { session: self.session, host: self.claim.host, name, reach }
+    }
+
+    /// Shows who this device is, and which charter and secret it has.
+    fn announcement_body(&self, presence: Option<Presence>) -> Body {
+        Body::Announce(Box::new(Announcement {
+            certificate: self.identity.certificate().clone(),
+            confirmation: self.identity.confirmation().copied(),
+            charter: self.charter.stamp(),
+            secret: self.secrets.current().tag(),
+            presence,
+        }))
+    }
+
+    /// Returns the charter for one device, with its confirmation if this device has it.
+    fn charter_update_for(&self, device: &DeviceId) -> Option<CharterUpdate> {
+        let confirmation = self.roster.record(device).and_then(|record| record.confirmation().copied());
+        Some(CharterUpdate { charter: self.charter.in_force()?.clone(), confirmation })
+    }
+
+    fn charter_body_for(&self, device: &DeviceId) -> Option<Body> {
+        self.charter_update_for(device).map(|update| Body::Charter(Box::new(update)))
+    }
+
+    fn rekey_body_for(&self, device: &DeviceId, rng: &mut (impl CryptoRng + RngCore)) -> Option<Body> {
+        let tunnel = self.roster.record(device)?.tunnel_key();
+        let update = self.charter_update_for(device)?;
+        seal_rekey(&self.identity, rng, (device, tunnel), self.secrets.current().secret(), update)
+    }
+
+    /// Seals a message on a topic, for one member or for everybody.
+    fn send(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        to: Option<DeviceId>,
+        body: Body,
+        out: &mut Outcome,
+    ) {
+        let Some(epoch) = self.secrets.on_topic(topic) else {
+            return debug!(topic = %topic.short(), kind = kind(&body), reason = "unknown topic", "message not sent");
+        };
+        let handle = to.map(|to| epoch.handle_of(&to));
+        let message = self.outbound.seal(now, rng, epoch, to, body);
+        out.persist |= self.outbound.persist_due();
+        out.messages.extend(message.map(|message| Outgoing { topic: *topic, to, handle, message }));
+    }
+}
+
+/// What the user decides.
+impl Membership {
+    /// Changes the display name. The outcome is empty if it is the same.
+    ///
+    /// # Errors
+    /// If the name breaks the rules for names.
+    pub fn set_display_name(&mut self, name: &str) -> Result<Outcome, PartyError> {
+        let mut out = Outcome::default();
+        if self.identity.set_display_name(name)? {
             out.persist = true;
             out.push(Effect::Announce);
         }
         Ok(self.finish(out))
     }
 
-    /// The caller is about to write the state, sequence number included, if the outcome asks for it.
-    pub(crate) const fn finish(&mut self, out: Outcome) -> Outcome {
-        if out.persist {
-            self.stored_sequence = self.state.sequence;
+    /// Makes an invite. A co-owner can only invite members.
+    ///
+    /// # Errors
+    /// If this device may not invite, has too many open invites, or lacks the secret in force.
+    pub fn create_invite(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        lifetime: InviteLifetime,
+        role: Role,
+    ) -> Result<(Invite, Outcome), PartyError> {
+        let (issuer, signer) = self.admin.issuer(self.outbound.device(), self.role(), role)?;
+        if !self.has_secret_in_force() {
+            return Err(PartyError::NotCaughtUp);
         }
-        out
+        self.invites.ensure_room(now)?;
+        let seed = Secret::generate(rng);
+        let id = InviteId(SigningKey::from_bytes(seed.expose()).verifying_key().to_bytes());
+        let not_after = lifetime.duration().map_or(Expiry::NEVER, |span| Expiry::at(now.plus(span)));
+        let grant = chain::grant(&signer, self.identity.party(), issuer, id, not_after, role);
+        let epoch = self.secrets.current();
+        self.invites.add(IssuedInvite { id, not_after, role, commitment: *epoch.commitment() });
+        let invite = Invite {
+            party: self.id(),
+            name: self.name().to_owned(),
+            inviter: self.display_name().to_owned(),
+            members: u8::try_from(1 + self.devices().count()).unwrap_or(u8::MAX),
+            secret: *epoch.secret().expose(),
+            servers: self.servers().to_vec(),
+            seed: *seed.expose(),
+            not_after,
+            role,
+            issuer,
+            signature: grant.signature,
+        };
+        Ok((invite, self.finish(Outcome { persist: true, ..Outcome::default() })))
     }
 
-    /// Draws a new session nonce, which makes all probe keys new. Making, joining and restoring do it too.
-    pub fn start_session(&mut self, rng: &mut (impl CryptoRng + RngCore)) {
-        rng.fill_bytes(&mut self.session.0);
+    /// Revokes an invite, and replaces the party secret that its link contains. Members that joined by it stay if the
+    /// owner's device has confirmed them.
+    ///
+    /// # Errors
+    /// If this device may not revoke invites, or the charter is full.
+    pub fn revoke_invite(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        invite: InviteId,
+    ) -> Result<Outcome, PartyError> {
+        self.revoke(now, rng, &Revocations { devices: Vec::new(), invites: vec![invite] })
+    }
+
+    /// Removes a member: its device, the invite it joined by, and the party secret it knows.
+    ///
+    /// # Errors
+    /// If this device may not remove the member, there is no such member, or the charter is full.
+    pub fn remove_member(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        device: DeviceId,
+    ) -> Result<Outcome, PartyError> {
+        if device == self.me() {
+            return Err(PartyError::Protected);
+        }
+        let record = self.roster.record(&device).ok_or(PartyError::UnknownMember)?;
+        let invite = record.certificate().claims().grant.invite;
+        self.revoke(now, rng, &Revocations { devices: vec![device], invites: vec![invite] })
+    }
+
+    /// Makes a member a co-owner, or a plain member again.
+    ///
+    /// # Errors
+    /// If this is not the owner's device or there is no such member.
+    pub fn set_co_owner(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        device: DeviceId,
+        co_owner: bool,
+    ) -> Result<Outcome, PartyError> {
+        if co_owner && self.roster.record(&device).is_none() {
+            return Err(PartyError::UnknownMember);
+        }
+        self.legislate(now, rng, |terms| {
+            terms.co_owners.retain(|other| *other != device);
+            if co_owner && terms.co_owners.len() < MAX_CO_OWNERS {
+                terms.co_owners.push(device);
+            }
+        })
+    }
+
+    /// Renames the party.
+    ///
+    /// # Errors
+    /// If this is not the owner's device or the name breaks the rules for names.
+    pub fn rename(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        name: String,
+    ) -> Result<Outcome, PartyError> {
+        self.legislate(now, rng, |terms| terms.name = name)
+    }
+
+    /// Moves the party to another address range.
+    ///
+    /// # Errors
+    /// If this is not the owner's device or the range is outside its limits.
+    pub fn set_range(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        range: Ipv4Net,
+    ) -> Result<Outcome, PartyError> {
+        self.legislate(now, rng, |terms| terms.range = range)
+    }
+
+    /// Moves the party to other rendezvous servers.
+    ///
+    /// # Errors
+    /// If this is not the owner's device or the list is outside its limits.
+    pub fn set_servers(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        servers: Vec<String>,
+    ) -> Result<Outcome, PartyError> {
+        self.legislate(now, rng, |terms| terms.servers = servers)
+    }
+
+    /// Revokes devices and invites, by new terms on the owner's device and by an amendment on a co-owner's.
+    fn revoke(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        revoked: &Revocations,
+    ) -> Result<Outcome, PartyError> {
+        if !self.admin.is_owner() {
+            let outcome = self.amend(now, rng, revoked)?;
+            self.admin.remember(revoked);
+            return Ok(outcome);
+        }
+        let epoch = self.new_epoch(rng);
+        let change = |terms: &mut Terms| revoked.apply_to(terms);
+        let charter = self.admin.next_charter(self.charter.rules(), *epoch.commitment(), change)?;
+        self.invites.revoke(&revoked.invites);
+        Ok(self.enact(now, rng, charter, Some(epoch)))
+    }
+
+    /// Adds revocations to the amendment of the terms in force, and replaces the party secret.
+    fn amend(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        revoked: &Revocations,
+    ) -> Result<Outcome, PartyError> {
+        let epoch = self.new_epoch(rng);
+        let charter = Admin::amended_charter(
+            self.identity.party(),
+            self.charter.rules(),
+            self.outbound.device(),
+            revoked,
+            *epoch.commitment(),
+        )?;
+        self.invites.revoke(&revoked.invites);
+        Ok(self.enact(now, rng, charter, Some(epoch)))
+    }
+
+    /// Writes the next version of the terms. Without the secret in force, which nobody could be given, it is replaced.
+    fn legislate(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        change: impl FnOnce(&mut Terms),
+    ) -> Result<Outcome, PartyError> {
+        let renewed = (!self.has_secret_in_force()).then(|| self.new_epoch(rng));
+        let commitment = *renewed.as_ref().unwrap_or(self.secrets.current()).commitment();
+        let charter = self.admin.next_charter(self.charter.rules(), commitment, change)?;
+        Ok(self.enact(now, rng, charter, renewed))
+    }
+
+    fn new_epoch(&self, rng: &mut (impl CryptoRng + RngCore)) -> Epoch {
+        Epoch::new(self.identity.party(), Secret::generate(rng))
+    }
+
+    /// Puts a charter of this device in force and sends it to all members, on the topic where they still are.
+    fn enact(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        charter: Charter,
+        renewed: Option<Epoch>,
+    ) -> Outcome {
+        let (topic, audience) = (self.topic(), self.devices().collect::<Vec<_>>());
+        let effects = vec![Effect::CharterChanged, Effect::Announce];
+        let mut out = Outcome { effects, persist: true, addresses_changed: true, ..Outcome::default() };
+        self.charter.adopt(charter);
+        if let Some(epoch) = renewed {
+            debug!(reason = "the charter of this device revokes rights", count = audience.len(), "rekey");
+            self.rotate(now, epoch, &mut out);
+            out.push(Effect::Rekeyed);
+        }
+        self.judge_all(now, &mut out);
+        for device in audience {
+            let rekeyed = topic != self.topic() && self.roster.is_member(&device);
+            let body =
+                if rekeyed { self.rekey_body_for(&device, rng) } else { self.charter_body_for(&device) };
+            if let Some(body) = body {
+                self.send(now, rng, &topic, Some(device), body, &mut out);
+            }
+        }
+        self.finish(out)
     }
 }
+
+/// What can be asked.
+impl Membership {
+    /// Returns the party.
+    #[must_use]
+    pub fn id(&self) -> PartyId {
+        *self.identity.party()
+    }
+
+    /// Returns this device.
+    #[must_use]
+    pub fn me(&self) -> DeviceId {
+        *self.identity.device()
+    }
+
+    /// Returns the party's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.charter.name()
+    }
+
+    /// Returns when this device joined, by its own clock.
+    #[must_use]
+    pub fn joined_at(&self) -> Timestamp {
+        self.identity.certificate().claims().joined_at
+    }
+
+    /// Returns the name of this device's user.
+    #[must_use]
+    pub fn display_name(&self) -> &str {
+        self.identity.display_name()
+    }
+
+    /// Returns this device's role.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.charter.rules().role_of(self.identity.certificate())
+    }
+
+    /// Returns the state of this device's membership.
+    #[must_use]
+    pub const fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Returns the URLs of the party's rendezvous servers.
+    #[must_use]
+    pub fn servers(&self) -> &[String] {
+        self.charter.servers()
+    }
+
+    /// Returns the party's address range, once the charter is known.
+    #[must_use]
+    pub fn range(&self) -> Option<Ipv4Net> {
+        self.charter.range()
+    }
+
+    /// Returns this device's WireGuard key in this party.
+    #[must_use]
+    pub fn tunnel_secret(&self) -> StaticSecret {
+        StaticSecret::from(*self.identity.tunnel_secret().expose())
+    }
+
+    /// Returns the public half of [`Self::tunnel_secret`].
+    #[must_use]
+    pub fn tunnel_public(&self) -> TunnelPublicKey {
+        self.identity.tunnel_public()
+    }
+
+    /// Returns the nonce of this run.
+    #[must_use]
+    pub const fn session(&self) -> SessionNonce {
+        self.session
+    }
+
+    /// Returns this device's address in the party's range, once it claims one.
+    #[must_use]
+    pub fn address_v4(&self) -> Option<Ipv4Addr> {
+        address::v4(self.range()?, self.claim.host?)
+    }
+
+    /// Returns this device's IPv6 address.
+    #[must_use]
+    pub fn address_v6(&self) -> Ipv6Addr {
+        address::v6(self.identity.party(), self.identity.device())
+    }
+
+    /// Returns the current topic.
+    #[must_use]
+    pub const fn topic(&self) -> Topic {
+        *self.secrets.current().topic()
+    }
+
+    /// Returns the topics on which to meet other members, the current one first; none once this device was removed.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicAccess> {
+        if matches!(self.standing, Standing::Dismissed(Dismissal::Removed | Dismissal::InviteRevoked)) {
+            return Vec::new();
+        }
+        let access = |(index, epoch): (usize, &Epoch)| TopicAccess {
+            topic: *epoch.topic(),
+            handle: epoch.handle_of(self.identity.device()),
+            current: index == 0,
+        };
+        self.secrets.all().enumerate().map(access).collect()
+    }
+
+    /// Signs a server's challenge with the topic's key, which proves the right to enter. `None` on unknown topics.
+    #[must_use]
+    pub fn prove_topic_access(&self, topic: &Topic, message: &[u8]) -> Option<[u8; 64]> {
+        self.secrets.on_topic(topic).map(|epoch| epoch.prove(message).0)
+    }
+
+    /// Returns a device's handle on a topic; `None` on unknown topics.
+    #[must_use]
+    pub fn handle_of(&self, topic: &Topic, device: &DeviceId) -> Option<Handle> {
+        self.secrets.on_topic(topic).map(|epoch| epoch.handle_of(device))
+    }
+
+    /// Returns the topic that a LAN beacon's tag belongs to, if this device knows it.
+    #[must_use]
+    pub fn topic_by_tag(&self, tag: TopicTag) -> Option<Topic> {
+        self.secrets.all().map(Epoch::topic).find(|topic| TopicTag::from(*topic) == tag).copied()
+    }
+
+    /// Returns the other members in order of their ids.
+    pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
+        let (holders, rules, range) = (self.claims().holders(), self.charter.rules(), self.range());
+        self.roster.members().map(move |(device, record)| {
+            let holds = |host: &u16| holders.get(host).is_some_and(|(_, holder)| holder == device);
+            Member::new(self.id(), (*device, record), rules, range, record.host().filter(holds))
+        })
+    }
+
+    /// Returns the devices of the other members in order of their ids.
+    pub fn devices(&self) -> impl Iterator<Item = DeviceId> {
+        self.roster.devices()
+    }
+
+    /// Returns one other member.
+    #[must_use]
+    pub fn member(&self, device: &DeviceId) -> Option<Member<'_>> {
+        let record = self.roster.member(device)?;
+        let held = self.claims().held_by(device, record);
+        Some(Member::new(self.id(), (*device, record), self.charter.rules(), self.range(), held))
+    }
+
+    /// Returns the key for connectivity checks with a member in the present run of both sides.
+    #[must_use]
+    pub fn probe_key(&self, peer: &DeviceId) -> Option<[u8; 32]> {
+        let record = self.roster.member(peer)?;
+        let (mine, theirs) = (&self.session, &record.presence()?.session);
+        let (low, high) = if self.me() < *peer { (mine, theirs) } else { (theirs, mine) };
+        let pair = self.identity.pair_secret(peer, record.tunnel_key())?;
+        Some(*pair.probe_key(self.identity.party(), low, high).expose())
+    }
+
+    /// Returns the open invites made on this device: id, end (`None` for never) and role of the joiner.
+    pub fn invites(&self, now: Timestamp) -> impl Iterator<Item = (InviteId, Option<Timestamp>, Role)> {
+        self.invites.open(now).map(|issued| (issued.id, issued.not_after.time(), issued.role))
+    }
+
+    /// Returns the difference if this computer's clock seems wrong, in which case open invites may seem ended.
+    #[must_use]
+    pub fn clock_skew(&self) -> Option<ClockSkew> {
+        self.clock.skew()
+    }
+
+    /// Returns how many messages were accepted, and refused for which reason.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Returns true if this device has the party secret that the charter commits to.
+    fn has_secret_in_force(&self) -> bool {
+        self.charter.rules().commitment() == Some(self.secrets.current().commitment())
+    }
+
+    const fn claims(&self) -> Claims<'_> {
+        Claims { own: self.claim, roster: &self.roster }
+    }
+}
+
+#[cfg(test)]
+mod tests;

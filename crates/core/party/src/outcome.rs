@@ -1,8 +1,10 @@
-//! What comes out of a [`Membership`](crate::Membership).
+//! What an input of a [`Membership`](crate::Membership) asks of the caller.
+
+use std::fmt;
 
 use partyline_model::{DeviceId, Handle, Topic};
 
-use crate::Dismissal;
+use crate::rules::Dismissal;
 
 /// Everything one input of a [`Membership`](crate::Membership) asks of its caller.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,7 +24,7 @@ pub struct Outcome {
 impl Outcome {
     /// Appends what a later input asks for. Effects that are already listed are not repeated.
     pub fn merge(&mut self, other: Self) {
-        other.effects.into_iter().for_each(|effect| self.push(effect));
+        self.extend(other.effects);
         self.messages.extend(other.messages);
         self.persist |= other.persist;
         self.addresses_changed |= other.addresses_changed;
@@ -33,6 +35,10 @@ impl Outcome {
         if !self.effects.contains(&effect) {
             self.effects.push(effect);
         }
+    }
+
+    pub(crate) fn extend(&mut self, effects: impl IntoIterator<Item = Effect>) {
+        effects.into_iter().for_each(|effect| self.push(effect));
     }
 }
 
@@ -48,15 +54,15 @@ pub struct Received {
 /// Something that changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// A member is new, or what is known of it changed.
+    /// A member joined, or what is known of it changed.
     MemberChanged(DeviceId),
-    /// A member is one no longer.
+    /// A device is no longer a member.
     MemberGone(DeviceId, Departure),
     /// Name, servers, range or roles may have changed.
     CharterChanged,
-    /// The party secret changed: enter the new topic, keep visiting the old ones ([`crate::Membership::topics`]).
+    /// The party secret changed: enter the new topic, and stay on the old ones ([`crate::Membership::topics`]).
     Rekeyed,
-    /// What this device announces changed: announce again on every topic and channel.
+    /// What this device announces changed: announce it again on every topic and channel.
     Announce,
     /// This device's virtual address changed.
     AddressChanged,
@@ -64,33 +70,69 @@ pub enum Effect {
     Confirmed,
     /// This device's membership does not count, or no longer.
     Dismissed(Dismissal),
-    /// For the path machine.
+    /// A member sent a signal for the path machine.
     Signal {
-        /// Who sent it.
+        /// The member.
         from: DeviceId,
-        /// What it said.
+        /// The signal, which only the path machine can decode.
         bytes: Vec<u8>,
     },
 }
 
-/// How a member went.
+/// Why a device is no longer a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Departure {
-    /// It said goodbye.
+    /// It left.
     Left,
-    /// Its certificate counts no longer.
+    /// Its certificate no longer counts.
     Dismissed(Dismissal),
+    /// It was not confirmed, and a confirmed member uses the same tunnel key.
+    Displaced,
 }
 
-/// A sealed message on its way.
+impl fmt::Display for Departure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Left => f.write_str("it left"),
+            Self::Dismissed(dismissal) => dismissal.fmt(f),
+            Self::Displaced => f.write_str("a confirmed member uses its tunnel key"),
+        }
+    }
+}
+
+/// A sealed message to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
-    /// On which topic it is sealed.
+    /// The topic it was sealed for.
     pub topic: Topic,
-    /// To whom; `None` for everybody on the topic.
+    /// The receiver; `None` for everybody on the topic.
     pub to: Option<DeviceId>,
     /// The receiver's handle on the topic.
     pub handle: Option<Handle>,
     /// The sealed message.
     pub message: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merged_outcomes_ask_for_everything_and_repeat_no_effect() {
+        let outgoing = Outgoing { topic: Topic([1; 32]), to: None, handle: None, message: vec![1] };
+        let mut first = Outcome {
+            effects: vec![Effect::Announce],
+            messages: vec![outgoing.clone()],
+            addresses_changed: true,
+            ..Outcome::default()
+        };
+        first.merge(Outcome {
+            effects: vec![Effect::Rekeyed, Effect::Announce],
+            messages: vec![outgoing],
+            persist: true,
+            ..Outcome::default()
+        });
+        assert_eq!(first.effects, [Effect::Announce, Effect::Rekeyed]);
+        assert!(first.messages.len() == 2 && first.persist && first.addresses_changed);
+    }
 }

@@ -1,79 +1,54 @@
-//! Everybody this device has heard of.
+//! Every device whose certificate this device has seen, and which of them are members now.
 //!
-//! Every sound certificate is kept, whether it counts or not: what counts is judged anew when the charter or the
-//! time changes, so that the order in which things are heard does not matter. A record also remembers which of its
-//! sender's messages were seen, which is why those who left or were removed keep theirs while there is room.
+//! Every sound certificate is kept, whether it counts or not: what counts is judged again when the charter or the time
+//! changes, so that the order in which messages arrive does not matter. A record also remembers which of its device's
+//! messages were seen, which is why devices that left or were removed keep theirs while there is room.
 
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, Ipv6Addr},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use partyline_model::{
-    Candidate, DeviceId, NatProfile, PartyId, Role, SessionNonce, Timestamp, TunnelPublicKey,
-};
+use partyline_model::{DeviceId, Timestamp, TunnelPublicKey};
 use partyline_wire::{
     announcement::{Announcement, Presence},
     membership::{Certificate, Confirmation},
 };
 use serde::{Deserialize, Serialize};
+use tracing::{debug, trace};
 
-use crate::address;
+use crate::{
+    outcome::{Departure, Effect},
+    replay::ReplayWindow,
+    rules::{Rules, lapses_at},
+};
 
-/// Most members of a party, this device included.
+/// Number of members of a party, this device included.
 pub const MAX_MEMBERS: usize = 250;
-/// Most records, those that do not count included.
+/// Number of records, those of devices that are not members included.
 const MAX_RECORDS: usize = 512;
-/// How many of a sender's messages may overtake each other.
-const WINDOW: usize = 32;
 
-/// What is known of a member.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Member<'a> {
-    pub(crate) party: PartyId,
-    /// Whose device.
-    pub device: DeviceId,
-    /// Its WireGuard key.
-    pub tunnel_key: TunnelPublicKey,
-    /// The name its user goes by: that of the certificate, or one that was announced since.
-    pub name: &'a str,
-    /// What it may do.
-    pub role: Role,
-    /// Whether the owner's device confirmed it.
-    pub confirmed: bool,
-    /// Its address in the party's range, once claimed and undisputed.
-    pub address_v4: Option<Ipv4Addr>,
-    /// Names the run of its engine; `None` until heard on the current topic.
-    pub session: Option<SessionNonce>,
-    /// Where it says it may be reached.
-    pub candidates: &'a [Candidate],
-    /// What it says of its NAT.
-    pub nat: Option<&'a NatProfile>,
-    /// When it was last heard, by this device's clock.
-    pub last_received: Timestamp,
-}
-
-impl Member<'_> {
-    /// Its IPv6 address.
-    #[must_use]
-    pub fn address_v6(&self) -> Ipv6Addr {
-        address::v6(&self.party, &self.device)
-    }
-}
-
-/// One device's record.
+/// What is known of one device.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
-    pub(crate) certificate: Certificate,
-    pub(crate) digest: [u8; 32],
-    pub(crate) confirmation: Option<Confirmation>,
-    pub(crate) presence: Option<Presence>,
-    pub(crate) last_received: Timestamp,
-    seen: Seen,
-    /// Sequence of the message that certificate, presence and goodbye each came by; 0 for never.
-    announced: u64,
-    present: u64,
-    left: u64,
+    certificate: Certificate,
+    digest: [u8; 32],
+    confirmation: Option<Confirmation>,
+    presence: Option<Presence>,
+    last_received: Timestamp,
+    window: ReplayWindow,
+    /// Sequence number of the message that delivered the certificate; 0 for none.
+    certificate_sequence: u64,
+    /// Sequence number of the message that delivered the presence; 0 for none.
+    presence_sequence: u64,
+    /// Sequence number of the newest leave message; 0 for none.
+    leave_sequence: u64,
+}
+
+/// What an announcement changed in a record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Update {
+    /// True if anything changed that other parts of the client use.
+    pub(crate) changed: bool,
+    /// True if the host number or its rank changed.
+    pub(crate) claim_changed: bool,
 }
 
 impl Record {
@@ -84,143 +59,227 @@ impl Record {
             confirmation: None,
             presence: None,
             last_received: Timestamp::default(),
-            seen: Seen::default(),
-            announced: 0,
-            present: 0,
-            left: 0,
+            window: ReplayWindow::default(),
+            certificate_sequence: 0,
+            presence_sequence: 0,
+            leave_sequence: 0,
         }
     }
 
-    /// Whether its goodbye is the last that was heard of it.
-    pub(crate) const fn has_left(&self) -> bool {
-        self.left > self.announced
+    pub(crate) const fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// Returns the certificate's digest, which ranks claims to the same host number.
+    pub(crate) const fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    pub(crate) const fn confirmation(&self) -> Option<&Confirmation> {
+        self.confirmation.as_ref()
     }
 
     pub(crate) const fn is_confirmed(&self) -> bool {
         self.confirmation.is_some()
     }
 
-    pub(crate) fn tunnel(&self) -> &TunnelPublicKey {
+    pub(crate) fn confirm(&mut self, confirmation: Confirmation) {
+        self.confirmation = Some(confirmation);
+    }
+
+    pub(crate) const fn presence(&self) -> Option<&Presence> {
+        self.presence.as_ref()
+    }
+
+    pub(crate) const fn last_received(&self) -> Timestamp {
+        self.last_received
+    }
+
+    pub(crate) fn tunnel_key(&self) -> &TunnelPublicKey {
         &self.certificate.claims().tunnel
     }
 
-    /// What was announced last goes before what the certificate says, which cannot change.
+    /// Returns the announced name, or else that of the certificate, which cannot change.
     pub(crate) fn name(&self) -> &str {
         let announced = self.presence.as_ref().and_then(|presence| presence.name.as_ref());
         announced.unwrap_or(&self.certificate.claims().name)
     }
 
+    /// Returns the host number that the device claims.
     pub(crate) fn host(&self) -> Option<u16> {
         self.presence.as_ref()?.host
     }
 
-    pub(crate) fn leave(&mut self, sequence: u64) {
-        self.left = self.left.max(sequence);
+    /// Returns true if the device left and has not announced itself since.
+    pub(crate) const fn has_left(&self) -> bool {
+        self.leave_sequence > self.certificate_sequence
     }
 
-    /// Takes over what is newer in a checked announcement; says whether anything changed.
-    pub(crate) fn update(&mut self, announcement: Announcement, sequence: u64, now: Timestamp) -> bool {
-        let mut changed = false;
+    pub(crate) fn on_leave(&mut self, sequence: u64) {
+        self.leave_sequence = self.leave_sequence.max(sequence);
+    }
+
+    /// Takes over what is newer in a checked announcement.
+    pub(crate) fn update(&mut self, announcement: Announcement, sequence: u64, now: Timestamp) -> Update {
+        let claim = (self.digest, self.host());
         self.last_received = now;
-        if sequence < self.announced && self.certificate != announcement.certificate {
+        let changed = self.update_certificate(&announcement, sequence)
+            | (self.certificate == announcement.certificate
+                && announcement.presence.is_some_and(|presence| self.update_presence(presence, sequence)));
+        Update { changed, claim_changed: claim != (self.digest, self.host()) }
+    }
+
+    /// An older announcement may still carry a newer presence, but never brings a replaced certificate back.
+    fn update_certificate(&mut self, announcement: &Announcement, sequence: u64) -> bool {
+        if sequence <= self.certificate_sequence {
             return false;
         }
-        if sequence > self.announced {
-            self.announced = sequence;
-            if self.certificate != announcement.certificate {
-                let seen = std::mem::take(&mut self.seen);
-                *self = Self {
-                    announced: sequence,
-                    last_received: now,
-                    seen,
-                    left: self.left,
-                    ..Self::new(announcement.certificate)
-                };
-                changed = true;
-            }
-            changed |= announcement.confirmation.is_some() && self.confirmation != announcement.confirmation;
-            self.confirmation = announcement.confirmation.or(self.confirmation);
+        self.certificate_sequence = sequence;
+        let replaced = self.certificate != announcement.certificate;
+        if replaced {
+            // Nothing announced under the old certificate holds for the new one, but what was seen stays seen.
+            let window = std::mem::take(&mut self.window);
+            *self = Self {
+                certificate_sequence: sequence,
+                last_received: self.last_received,
+                window,
+                leave_sequence: self.leave_sequence,
+                ..Self::new(announcement.certificate.clone())
+            };
         }
-        if let Some(presence) = announcement.presence.filter(|_| sequence > self.present) {
-            self.present = sequence;
-            changed |= self.presence.as_ref() != Some(&presence);
-            self.presence = Some(presence);
+        let confirmed = announcement.confirmation.is_some() && self.confirmation != announcement.confirmation;
+        self.confirmation = announcement.confirmation.or(self.confirmation);
+        replaced || confirmed
+    }
+
+    fn update_presence(&mut self, presence: Presence, sequence: u64) -> bool {
+        if sequence <= self.presence_sequence {
+            return false;
         }
+        self.presence_sequence = sequence;
+        let changed = self.presence.as_ref() != Some(&presence);
+        self.presence = Some(presence);
         changed
     }
 }
 
-/// All records by device.
+/// At most [`MAX_RECORDS`] records by device, and the set of devices that are members as of the last judgement. Every
+/// member has a record.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Roster(BTreeMap<DeviceId, Record>);
+pub(crate) struct Roster {
+    records: BTreeMap<DeviceId, Record>,
+    #[serde(skip)]
+    members: BTreeSet<DeviceId>,
+}
 
 impl Roster {
-    pub(crate) fn get(&self, device: &DeviceId) -> Option<&Record> {
-        self.0.get(device)
+    pub(crate) fn record(&self, device: &DeviceId) -> Option<&Record> {
+        self.records.get(device)
     }
 
-    pub(crate) fn get_mut(&mut self, device: &DeviceId) -> Option<&mut Record> {
-        self.0.get_mut(device)
+    pub(crate) fn record_mut(&mut self, device: &DeviceId) -> Option<&mut Record> {
+        self.records.get_mut(device)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&DeviceId, &Record)> {
-        self.0.iter()
+    /// Returns all devices with a record, members or not.
+    pub(crate) fn known_devices(&self) -> impl Iterator<Item = &DeviceId> {
+        self.records.keys()
+    }
+
+    /// Returns all records that claim a host number, those of devices that are not members included.
+    pub(crate) fn claimants(&self, host: u16) -> impl Iterator<Item = (&DeviceId, &Record)> {
+        self.records.iter().filter(move |(_, record)| record.host() == Some(host))
+    }
+
+    pub(crate) fn is_member(&self, device: &DeviceId) -> bool {
+        self.members.contains(device)
+    }
+
+    pub(crate) fn member(&self, device: &DeviceId) -> Option<&Record> {
+        self.records.get(device).filter(|_| self.is_member(device))
+    }
+
+    /// Returns the members in order of their ids.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&DeviceId, &Record)> {
+        self.records.iter().filter(|(device, _)| self.is_member(device))
+    }
+
+    pub(crate) fn devices(&self) -> impl Iterator<Item = DeviceId> {
+        self.members.iter().copied()
+    }
+
+    /// Returns true if no further device may become a member; this device is one, too.
+    pub(crate) fn is_full(&self) -> bool {
+        self.members.len() + 1 >= MAX_MEMBERS
+    }
+
+    /// Returns another member that uses a tunnel key.
+    pub(crate) fn owner_of_tunnel_key(
+        &self,
+        key: &TunnelPublicKey,
+        except: &DeviceId,
+    ) -> Option<(DeviceId, &Record)> {
+        let mut others =
+            self.members().filter(|(device, record)| *device != except && record.tunnel_key() == key);
+        others.next().map(|(device, record)| (*device, record))
+    }
+
+    /// Returns the record of a device, new if it has none. Records of devices that are not members make room, the one
+    /// that was silent longest first; `None` if there are none of those.
+    pub(crate) fn admit(&mut self, certificate: &Certificate) -> Option<&mut Record> {
+        let device = certificate.claims().device;
+        if !self.records.contains_key(&device) && self.records.len() >= MAX_RECORDS {
+            let others = self.records.iter().filter(|(device, _)| !self.members.contains(device));
+            let silent = others.min_by_key(|(_, record)| record.last_received);
+            let silent = *silent?.0;
+            debug!(peer = %silent.short(), reason = "roster full", "record of a device that is not a member dropped");
+            self.records.remove(&silent);
+        }
+        Some(self.records.entry(device).or_insert_with(|| Record::new(certificate.clone())))
     }
 
     pub(crate) fn remove(&mut self, device: &DeviceId) {
-        self.0.remove(device);
+        self.records.remove(device);
+        self.members.remove(device);
     }
 
-    /// The record of a device, made if it has none. Those who do not count make room, longest unheard first.
-    pub(crate) fn admit(
-        &mut self,
-        certificate: &Certificate,
-        counts: impl Fn(&DeviceId) -> bool,
-    ) -> Option<&mut Record> {
-        let device = certificate.claims().device;
-        if !self.0.contains_key(&device) && self.0.len() >= MAX_RECORDS {
-            let stale = self
-                .0
-                .iter()
-                .filter(|(device, _)| !counts(device))
-                .min_by_key(|(_, record)| record.last_received);
-            let stale = *stale?.0;
-            self.0.remove(&stale);
+    /// Judges one device by the charter and the time, and returns the effect if that moved it into or out of the party.
+    pub(crate) fn judge(&mut self, device: DeviceId, rules: Rules<'_>, now: Timestamp) -> Option<Effect> {
+        let record = self.records.get(&device)?;
+        let departure = match rules.judge(&record.certificate, record.is_confirmed(), now) {
+            Err(dismissal) => Some(Departure::Dismissed(dismissal)),
+            Ok(()) => record.has_left().then_some(Departure::Left),
+        };
+        match departure {
+            None if self.members.insert(device) => {
+                let confirmed = self.records.get(&device).is_some_and(Record::is_confirmed);
+                debug!(peer = %device.short(), confirmed, count = self.members.len(), "member joined");
+                Some(Effect::MemberChanged(device))
+            }
+            Some(departure) if self.members.remove(&device) => {
+                debug!(peer = %device.short(), reason = %departure, count = self.members.len(), "member gone");
+                Some(Effect::MemberGone(device, departure))
+            }
+            _ => None,
         }
-        Some(self.0.entry(device).or_insert_with(|| Record::new(certificate.clone())))
     }
 
-    /// Whether a message was not seen yet; those of strangers never were.
+    /// Returns the first moment after which a member's unconfirmed certificate no longer counts.
+    pub(crate) fn next_lapse(&self) -> Option<Timestamp> {
+        let unconfirmed = self.members().filter(|(_, record)| !record.is_confirmed());
+        unconfirmed.filter_map(|(_, record)| lapses_at(&record.certificate)).min()
+    }
+
+    /// Returns true if a message was not seen yet. Messages of devices without a record never were.
     pub(crate) fn is_fresh(&self, sender: &DeviceId, sequence: u64) -> bool {
-        self.0.get(sender).is_none_or(|record| record.seen.is_fresh(sequence))
+        self.records.get(sender).is_none_or(|record| record.window.is_fresh(sequence))
     }
 
-    pub(crate) fn note(&mut self, sender: &DeviceId, sequence: u64) {
-        if let Some(record) = self.0.get_mut(sender) {
-            record.seen.note(sequence);
-        }
-    }
-}
-
-/// The newest sequence numbers of one sender, ascending. Channels differ in speed, so that a message may be
-/// overtaken; one older than the whole window counts as seen.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-struct Seen(Vec<u64>);
-
-impl Seen {
-    fn is_fresh(&self, sequence: u64) -> bool {
-        let after_window = self.0.len() < WINDOW || self.0.first().is_some_and(|oldest| sequence > *oldest);
-        after_window && self.0.binary_search(&sequence).is_err()
-    }
-
-    fn note(&mut self, sequence: u64) {
-        if let Err(place) = self.0.binary_search(&sequence) {
-            self.0.insert(place, sequence);
-        }
-        if self.0.len() > WINDOW {
-            self.0.remove(0);
+    pub(crate) fn record_sequence(&mut self, sender: &DeviceId, sequence: u64) {
+        if let Some(record) = self.records.get_mut(sender) {
+            record.window.record(sequence);
+            trace!(peer = %sender.short(), sequence, "sequence number recorded");
         }
     }
 }
@@ -228,17 +287,130 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        fixtures::{Fixture, NOW, announcement, id},
+        rules::Dismissal,
+    };
+
+    fn later(ms: u64) -> Timestamp {
+        Timestamp(NOW.0 + ms)
+    }
+
+    /// A roster in which device `n` announced itself.
+    fn with(fixture: &Fixture, n: u8) -> Roster {
+        let mut roster = Roster::default();
+        let certificate = fixture.certificate(n);
+        roster.admit(&certificate).unwrap().update(announcement(certificate, Some(7)), 10, NOW);
+        roster.judge(id(n), Rules(None), NOW);
+        roster
+    }
 
     #[test]
-    fn messages_may_overtake_each_other_but_never_come_twice() {
-        let mut seen = Seen::default();
-        for sequence in [100, 90, 95, 110] {
-            assert!(seen.is_fresh(sequence));
-            seen.note(sequence);
-            assert!(!seen.is_fresh(sequence));
+    fn devices_move_in_and_out_as_the_charter_judges_them() {
+        let fixture = Fixture::default();
+        let mut roster = with(&fixture, 1);
+        assert!(roster.is_member(&id(1)));
+        assert_eq!(roster.judge(id(1), Rules(None), NOW), None, "nothing moved");
+        let charter = fixture.charter(1, |terms| terms.revoked_devices.push(id(1)));
+        let gone = Effect::MemberGone(id(1), Departure::Dismissed(Dismissal::Removed));
+        assert_eq!(roster.judge(id(1), Rules(Some(&charter)), NOW), Some(gone));
+        assert!(roster.member(&id(1)).is_none() && roster.record(&id(1)).is_some());
+        assert_eq!(roster.judge(id(1), Rules(None), NOW), Some(Effect::MemberChanged(id(1))));
+    }
+
+    #[test]
+    fn leave_counts_until_a_newer_announcement() {
+        let fixture = Fixture::default();
+        let mut roster = with(&fixture, 1);
+        roster.record_mut(&id(1)).unwrap().on_leave(20);
+        let gone = Effect::MemberGone(id(1), Departure::Left);
+        assert_eq!(roster.judge(id(1), Rules(None), NOW), Some(gone));
+        let record = roster.record_mut(&id(1)).unwrap();
+        record.update(announcement(fixture.certificate(1), None), 15, NOW);
+        assert!(record.has_left(), "it was overtaken by the leave message");
+        record.update(announcement(fixture.certificate(1), None), 21, NOW);
+        assert!(!record.has_left());
+    }
+
+    #[test]
+    fn overtaken_announcement_changes_nothing_back() {
+        let fixture = Fixture::default();
+        let mut roster = with(&fixture, 1);
+        let record = roster.record_mut(&id(1)).unwrap();
+        let update = record.update(announcement(fixture.certificate(1), Some(8)), 9, NOW);
+        assert_eq!((update, record.host()), (Update::default(), Some(7)));
+        let replacement = fixture.certificate_with_tunnel(1, 50);
+        assert!(!record.update(announcement(replacement.clone(), Some(8)), 9, NOW).changed);
+        assert_eq!(record.certificate(), &fixture.certificate(1));
+        let update = record.update(announcement(replacement.clone(), Some(7)), 11, NOW);
+        assert_eq!(update, Update { changed: true, claim_changed: true });
+        assert_eq!(record.certificate(), &replacement);
+    }
+
+    #[test]
+    fn presence_of_an_old_certificate_is_not_taken_for_the_new_one() {
+        let fixture = Fixture::default();
+        let mut roster = Roster::default();
+        let (old, new) = (fixture.certificate(1), fixture.certificate_with_tunnel(1, 50));
+        let bare = |certificate| Announcement { presence: None, ..announcement(certificate, None) };
+        let record = roster.admit(&new).unwrap();
+        record.update(bare(new.clone()), 10, NOW);
+        record.update(announcement(old, Some(3)), 9, NOW);
+        assert_eq!(record.presence(), None);
+    }
+
+    #[test]
+    fn confirmation_is_kept_until_the_certificate_changes() {
+        let fixture = Fixture::default();
+        let mut roster = with(&fixture, 1);
+        let certificate = fixture.certificate(1);
+        let record = roster.record_mut(&id(1)).unwrap();
+        record.confirm(fixture.confirmation(&certificate));
+        record.update(announcement(certificate, Some(7)), 11, NOW);
+        assert!(record.is_confirmed());
+        record.update(announcement(fixture.certificate_with_tunnel(1, 50), Some(7)), 12, NOW);
+        assert!(!record.is_confirmed());
+    }
+
+    #[test]
+    fn certificate_change_does_not_reopen_the_replay_window() {
+        let fixture = Fixture::default();
+        let mut roster = with(&fixture, 1);
+        roster.record_sequence(&id(1), 10);
+        let record = roster.record_mut(&id(1)).unwrap();
+        record.update(announcement(fixture.certificate_with_tunnel(1, 50), None), 11, NOW);
+        assert!(!roster.is_fresh(&id(1), 10) && roster.is_fresh(&id(1), 12) && roster.is_fresh(&id(2), 10));
+    }
+
+    #[test]
+    fn members_never_make_room_for_others() {
+        let fixture = Fixture::default();
+        let mut roster = Roster::default();
+        let template = Record::new(fixture.certificate(1));
+        for n in 0..MAX_RECORDS {
+            let mut device = DeviceId([0; 32]);
+            device.0[..8].copy_from_slice(&(n as u64).to_be_bytes());
+            let record = Record { last_received: later(n as u64), ..template.clone() };
+            roster.records.insert(device, record);
+            if n < MAX_MEMBERS {
+                roster.members.insert(device);
+            }
         }
-        (200..200 + WINDOW as u64).for_each(|sequence| seen.note(sequence));
-        assert!(!seen.is_fresh(96) && !seen.is_fresh(200) && seen.is_fresh(1000));
-        assert_eq!(seen.0.len(), WINDOW);
+        let oldest_other = *roster.records.keys().nth(MAX_MEMBERS).unwrap();
+        assert!(roster.is_full() && roster.admit(&fixture.certificate(2)).is_some());
+        assert!(roster.record(&oldest_other).is_none());
+        assert_eq!((roster.records.len(), roster.members().count()), (MAX_RECORDS, MAX_MEMBERS));
+        roster.members = roster.records.keys().copied().collect();
+        assert!(roster.admit(&fixture.certificate(3)).is_none());
+    }
+
+    #[test]
+    fn stored_roster_forgets_who_counts_and_nothing_else() {
+        let roster = with(&Fixture::default(), 1);
+        let bytes = postcard::to_allocvec(&roster).unwrap();
+        let mut restored: Roster = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!(restored.members().count(), 0);
+        restored.judge(id(1), Rules(None), NOW);
+        assert!(restored.is_member(&id(1)) && !restored.record(&id(1)).unwrap().has_left());
     }
 }

@@ -1,17 +1,14 @@
-//! What the charter says, as questions: who is removed, who may invite, which certificates count at a moment.
+//! The charter as answers: who is removed, who may invite, which certificates count at a given moment.
 
 use std::time::Duration;
 
 use partyline_model::{DeviceId, InviteId, Role, Timestamp};
 use partyline_wire::membership::{Amendment, Certificate, Charter, Issuer, Terms};
 
-use crate::error::JoinError;
-
-/// How far a clock may be off before an invite's end is taken from it: an invite counts this much longer than it
-/// says, on every device.
+/// Error allowed for in clocks: on every device an invite counts this much longer than it says.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(15 * 60);
 
-/// Why a certificate, one's own or another's, does not count.
+/// Why a certificate, of this device or of another, does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum Dismissal {
     /// The charter removes the device.
@@ -23,22 +20,22 @@ pub enum Dismissal {
     /// The invite ended before the owner's device confirmed the membership.
     #[error("the invite ended before the owner's computer confirmed it")]
     InviteExpired,
-    /// Whoever made the invite may not invite.
-    #[error("whoever made the invite may not invite to this party")]
+    /// The issuer of the invite is not, or no longer, a co-owner.
+    #[error("the invite was made by someone who may not invite to this party")]
     NotACoOwner,
 }
 
-/// How one's own membership stands.
+/// State of this device's own membership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// Confirmed by the owner's device, or the owner itself.
+    /// The owner's device confirmed it, or this is the owner's device.
     Confirmed,
-    /// Good until the invite ends; the owner's device has not been met yet.
+    /// It counts until the invite ends, since the owner's device has not confirmed it yet.
     Unconfirmed {
-        /// When the invite ends; `None` for never.
+        /// End of the invite; `None` for never.
         until: Option<Timestamp>,
     },
-    /// Not, or no longer. A lapsed invite is not final: a confirmation may still come.
+    /// It does not count. An expired invite is not final, since a confirmation may still arrive.
     Dismissed(Dismissal),
 }
 
@@ -55,6 +52,7 @@ impl<'a> Rules<'a> {
         self.0?.amendment.as_ref().map(|signed| signed.amendment.value())
     }
 
+    /// Returns the commitment to the party secret in force.
     pub(crate) fn commitment(self) -> Option<&'a [u8; 32]> {
         let amended = self.amendment().map(|amendment| &amendment.commitment);
         amended.or_else(|| self.terms().map(|terms| &terms.commitment))
@@ -82,7 +80,7 @@ impl<'a> Rules<'a> {
         self.terms().is_some_and(|terms| terms.co_owners.contains(device)) && !self.is_removed(device)
     }
 
-    /// What a member may do. Before the charter is known, the grant says it.
+    /// Returns what a member may do. Before the charter is known, its grant decides.
     pub(crate) fn role_of(self, certificate: &Certificate) -> Role {
         let claims = certificate.claims();
         match self.terms() {
@@ -93,7 +91,7 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// Whether a sound certificate counts.
+    /// Decides whether a sound certificate counts.
     pub(crate) fn judge(
         self,
         certificate: &Certificate,
@@ -122,17 +120,79 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// When an unconfirmed certificate stops counting, tolerance included; `None` for never.
+/// Returns the moment after which an unconfirmed certificate no longer counts, tolerance included; `None` for never.
 pub(crate) fn lapses_at(certificate: &Certificate) -> Option<Timestamp> {
     certificate.claims().grant.not_after.time().map(|end| end.plus(CLOCK_TOLERANCE))
 }
 
-/// Refuses an invite that has ended. One that ends later than any invite can shows that this clock is behind.
-pub(crate) fn check_end(end: Option<Timestamp>, now: Timestamp) -> Result<(), JoinError> {
-    const LONGEST: Duration = Duration::from_secs(7 * 86_400);
-    match end {
-        Some(end) if now > end.plus(CLOCK_TOLERANCE) => Err(JoinError::Expired { ended: end, clock: now }),
-        Some(end) if end > now.plus(LONGEST + CLOCK_TOLERANCE) => Err(JoinError::ClockBehind { clock: now }),
-        _ => Ok(()),
+#[cfg(test)]
+mod tests {
+    use partyline_wire::membership::Expiry;
+
+    use super::*;
+    use crate::fixtures::{Fixture, NOW, device, id};
+
+    #[test]
+    fn removal_counts_against_confirmed_members_and_revocation_only_against_others() {
+        let fixture = Fixture::default();
+        let certificate = fixture.certificate(1);
+        let removed = fixture.charter(2, |terms| terms.revoked_devices.push(id(1)));
+        assert_eq!(Rules(Some(&removed)).judge(&certificate, true, NOW), Err(Dismissal::Removed));
+        let revoked = fixture.charter(2, |terms| terms.revoked_invites.push(fixture.invite_id()));
+        assert_eq!(Rules(Some(&revoked)).judge(&certificate, true, NOW), Ok(()));
+        assert_eq!(Rules(Some(&revoked)).judge(&certificate, false, NOW), Err(Dismissal::InviteRevoked));
+    }
+
+    #[test]
+    fn unconfirmed_certificate_counts_until_its_invite_ends_plus_the_tolerance() {
+        let fixture = Fixture { not_after: Expiry::at(NOW), ..Fixture::default() };
+        let certificate = fixture.certificate(1);
+        let end = lapses_at(&certificate).unwrap();
+        assert_eq!(end, NOW.plus(CLOCK_TOLERANCE));
+        assert_eq!(Rules(None).judge(&certificate, false, end), Ok(()));
+        let late = Timestamp(end.0 + 1);
+        assert_eq!(Rules(None).judge(&certificate, false, late), Err(Dismissal::InviteExpired));
+        assert_eq!(Rules(None).judge(&certificate, true, late), Ok(()));
+    }
+
+    #[test]
+    fn grants_of_a_co_owner_count_while_the_charter_names_it() {
+        let fixture = Fixture::default();
+        let certificate = fixture.certificate_by(1, 1, Issuer::CoOwner(id(3)), device(3).signing());
+        let named = fixture.charter(1, |terms| terms.co_owners.push(id(3)));
+        assert_eq!(Rules(Some(&named)).judge(&certificate, false, NOW), Ok(()));
+        let plain = fixture.charter(1, |_| {});
+        assert_eq!(Rules(Some(&plain)).judge(&certificate, false, NOW), Err(Dismissal::NotACoOwner));
+        let removed = fixture.charter(1, |terms| {
+            terms.co_owners.push(id(3));
+            terms.revoked_devices.push(id(3));
+        });
+        assert_eq!(Rules(Some(&removed)).judge(&certificate, false, NOW), Err(Dismissal::NotACoOwner));
+    }
+
+    #[test]
+    fn amendment_adds_removals_and_replaces_the_commitment() {
+        let fixture = Fixture::default();
+        let charter = fixture.charter(1, |terms| {
+            terms.co_owners.push(id(3));
+            terms.revoked_devices.push(id(4));
+        });
+        let amended = fixture.amended(&charter, 3, id(5));
+        let rules = Rules(Some(&amended));
+        assert!(rules.is_removed(&id(4)) && rules.is_removed(&id(5)) && !rules.is_removed(&id(1)));
+        assert_eq!(rules.commitment(), Some(&[2; 32]));
+    }
+
+    #[test]
+    fn charter_overrides_the_role_of_the_grant() {
+        let fixture = Fixture::default();
+        let charter = fixture.charter(1, |terms| terms.co_owners.push(id(3)));
+        let role = |rules: Rules<'_>, n| rules.role_of(&fixture.certificate(n));
+        assert_eq!(role(Rules(None), 0), Role::Member);
+        let rules = Rules(Some(&charter));
+        assert_eq!(
+            [role(rules, 0), role(rules, 3), role(rules, 1)],
+            [Role::Owner, Role::CoOwner, Role::Member]
+        );
     }
 }

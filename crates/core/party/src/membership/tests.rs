@@ -1,4 +1,4 @@
-//! A world of memberships in one thread: every message is delivered to whoever visits its topic.
+//! Several memberships in one thread: every message is delivered to all devices that are on its topic.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
@@ -20,7 +20,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3600);
 const START: Timestamp = Timestamp(1_790_000_000_000);
 
-struct Letter {
+struct InFlight {
     to: usize,
     topic: Topic,
     sealed: Vec<u8>,
@@ -36,15 +36,15 @@ struct World {
     rng: ChaCha8Rng,
     friends: Vec<Membership>,
     effects: Vec<Vec<Effect>>,
-    /// The addresses of the others, as whoever looks only when claims changed knows them.
+    /// The addresses of the others, as a caller that looks only when an outcome says so knows them.
     addresses: Vec<BTreeMap<DeviceId, Ipv4Addr>>,
-    /// Whether the friend hears and speaks at the moment.
+    /// True while the friend is online.
     awake: Vec<bool>,
-    post: Vec<Letter>,
+    in_flight: Vec<InFlight>,
 }
 
 impl World {
-    /// A party of one, its owner.
+    /// A party of its owner alone.
     fn new(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let device = DeviceKey::generate(&mut rng);
@@ -56,18 +56,18 @@ impl World {
             effects: Vec::new(),
             addresses: Vec::new(),
             awake: Vec::new(),
-            post: Vec::new(),
+            in_flight: Vec::new(),
         };
         world.add(owner);
         world
     }
 
-    /// A party whose owner, first, has been joined by others, all having met.
+    /// A party whose owner is the first friend and whose members have all announced themselves.
     fn of(members: usize) -> Self {
         let mut world = Self::new(members as u64);
         let invite = world.invite(0, InviteLifetime::Week, Role::Member);
         (1..members).for_each(|_| _ = world.join(&invite));
-        world.meet();
+        world.announce_all();
         world
     }
 
@@ -102,11 +102,11 @@ impl World {
         self.friends.iter().position(|friend| friend.me() == *device)
     }
 
-    fn pass(&mut self, span: Duration) {
+    fn advance(&mut self, span: Duration) {
         self.now = self.now.plus(span);
         for index in 0..self.friends.len() {
             let outcome = self.friends[index].handle_timeout(self.now);
-            self.take(index, outcome);
+            self.apply(index, outcome);
         }
     }
 
@@ -114,12 +114,12 @@ impl World {
         self.awake[index] && self.friends[index].topics().iter().any(|access| access.topic == *topic)
     }
 
-    /// Puts a message into the post for everybody it is meant for.
+    /// Sends a message to every friend that it is meant for and that is on its topic.
     fn send(&mut self, from: usize, topic: Topic, to: Option<DeviceId>, sealed: &[u8]) {
         for index in 0..self.friends.len() {
             let meant = to.is_none_or(|to| self.id(index) == to);
             if index != from && meant && self.visits(index, &topic) {
-                self.post.push(Letter { to: index, topic, sealed: sealed.to_vec() });
+                self.in_flight.push(InFlight { to: index, topic, sealed: sealed.to_vec() });
             }
         }
     }
@@ -132,11 +132,11 @@ impl World {
             let reach = reach(2);
             let outcome = self.friends[index].announcement(self.now, &mut self.rng, &access.topic, &reach);
             assert_eq!(outcome.messages.len(), 1);
-            self.take(index, outcome);
+            self.apply(index, outcome);
         }
     }
 
-    fn take(&mut self, index: usize, outcome: Outcome) {
+    fn apply(&mut self, index: usize, outcome: Outcome) {
         let announce = outcome.effects.contains(&Effect::Announce);
         self.effects[index].extend(outcome.effects);
         if outcome.addresses_changed {
@@ -154,30 +154,30 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, letter: &Letter) -> Result<(), Refusal> {
-        let Letter { to, topic, sealed } = letter;
+    fn deliver(&mut self, message: &InFlight) -> Result<(), Refusal> {
+        let InFlight { to, topic, sealed } = message;
         let received = self.friends[*to].receive(self.now, &mut self.rng, topic, sealed)?;
-        self.take(*to, received.outcome);
+        self.apply(*to, received.outcome);
         Ok(())
     }
 
-    /// Delivers until nothing is left to say.
-    fn settle(&mut self) {
+    /// Delivers messages and the answers to them until there are none.
+    fn run_until_quiet(&mut self) {
         for _ in 0..20_000 {
-            if self.post.is_empty() {
+            if self.in_flight.is_empty() {
                 return;
             }
-            let letter = self.post.remove(0);
-            let _ = self.deliver(&letter);
+            let message = self.in_flight.remove(0);
+            let _ = self.deliver(&message);
         }
-        panic!("the members never stop talking");
+        panic!("the members never stop answering each other");
     }
 
-    /// Everybody announces, twice: the second time with what the first taught.
-    fn meet(&mut self) {
+    /// All friends announce themselves twice, the second time with what they learned from the first.
+    fn announce_all(&mut self) {
         for _ in 0..2 {
             (0..self.friends.len()).for_each(|index| self.announce(index));
-            self.settle();
+            self.run_until_quiet();
         }
     }
 
@@ -203,9 +203,9 @@ impl World {
         self.friends[index].member(&self.id(other)).is_some()
     }
 
-    /// One friend's own post: hands it a message as it is.
-    fn hand(&mut self, to: usize, topic: Topic, sealed: &[u8]) -> Result<(), Refusal> {
-        self.deliver(&Letter { to, topic, sealed: sealed.to_vec() })
+    /// Delivers one message to one friend, whatever topic it is on.
+    fn deliver_to(&mut self, to: usize, topic: Topic, sealed: &[u8]) -> Result<(), Refusal> {
+        self.deliver(&InFlight { to, topic, sealed: sealed.to_vec() })
     }
 
     fn dismissed(&self, index: usize) -> Option<Dismissal> {

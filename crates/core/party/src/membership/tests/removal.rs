@@ -8,7 +8,7 @@ fn party_that_removed_one() -> (World, Invite) {
     let invite = world.invite(0, InviteLifetime::Never, Role::Member);
     world.join(&invite);
     world.join(&invite);
-    world.meet();
+    world.announce_all();
     assert!(world.knows(0, 2) && world.knows(1, 2));
     remove(&mut world, 0, 2);
     (world, invite)
@@ -17,26 +17,28 @@ fn party_that_removed_one() -> (World, Invite) {
 fn remove(world: &mut World, by: usize, whom: usize) {
     let id = world.id(whom);
     let outcome = world.friends[by].remove_member(world.now, &mut world.rng, id).unwrap();
-    world.take(by, outcome);
-    world.settle();
+    world.apply(by, outcome);
+    world.run_until_quiet();
 }
 
 #[test]
-fn removal_reaches_all_and_changes_the_secret() {
+fn removal_reaches_all_members_and_replaces_the_secret() {
     let (world, _) = party_that_removed_one();
     let gone = Effect::MemberGone(world.id(2), Departure::Dismissed(Dismissal::Removed));
     assert!(world.effects[0].contains(&gone) && world.effects[1].contains(&gone));
     assert!(world.effects[1].contains(&Effect::Rekeyed));
     assert_eq!(world.friends[0].topics()[0].topic, world.friends[1].topics()[0].topic);
     assert_eq!(world.dismissed(2), Some(Dismissal::Removed));
-    assert!(!world.friends[2].epochs().any(|epoch| epoch.topic == world.friends[0].topics()[0].topic));
+    assert!(
+        !world.friends[2].secrets.all().any(|epoch| *epoch.topic() == world.friends[0].topics()[0].topic)
+    );
 }
 
 #[test]
-fn the_same_device_does_not_come_back() {
+fn removed_device_cannot_rejoin_by_a_new_invite() {
     let (mut world, _) = party_that_removed_one();
-    let device = world.friends[2].device.clone();
-    world.pass(HOUR);
+    let device = world.friends[2].outbound.device().clone();
+    world.advance(HOUR);
     let fresh = world.invite(0, InviteLifetime::Day, Role::Member);
     let index = world.friends.len();
     world.friends.remove(2);
@@ -44,16 +46,16 @@ fn the_same_device_does_not_come_back() {
     world.awake.remove(2);
     let back = world.join_as(&device, &fresh);
     assert_eq!(back, index - 1);
-    world.meet();
+    world.announce_all();
     assert!(!world.knows(0, back) && !world.knows(1, back));
     assert_eq!(world.dismissed(back), Some(Dismissal::Removed));
 }
 
 #[test]
-fn a_new_device_with_the_same_old_invite_does_not_come_in() {
+fn removed_member_cannot_rejoin_with_second_device_and_old_invite() {
     let (mut world, invite) = party_that_removed_one();
     let back = world.join(&invite);
-    world.meet();
+    world.announce_all();
     assert!(!world.knows(0, back) && !world.knows(1, back));
     assert_eq!(world.dismissed(back), Some(Dismissal::InviteRevoked));
     // Those the same invite made before are confirmed, and stay.
@@ -61,51 +63,55 @@ fn a_new_device_with_the_same_old_invite_does_not_come_in() {
 }
 
 #[test]
-fn the_old_secret_shows_certificates_and_nothing_else() {
+fn old_topic_shows_certificates_but_no_presence() {
     let (mut world, _) = party_that_removed_one();
     let old = world.friends[1].topics()[1];
     assert!(!old.current);
-    // A removed member that does not stop listening.
+    // A removed member that goes on listening.
     world.friends[2].standing = Standing::Confirmed;
     let sealed = world.announcement_on(1, world.now, &old.topic, 2);
-    let heard = crate::seal::open(&world.friends[2].epoch.seal, &old.topic.0, &sealed).unwrap();
-    let (message, _) = partyline_wire::sealed::decode_plaintext(&heard).unwrap();
+    let plaintext =
+        crate::seal::open(world.friends[2].secrets.current().seal_key(), &old.topic.0, &sealed).unwrap();
+    let (message, _) = partyline_wire::sealed::decode_plaintext(&plaintext).unwrap();
     let Body::Announce(announcement) = &message.value().body else { panic!("{message:?}") };
     assert_eq!(announcement.presence, None);
     let new = world.announcement(1);
-    assert_eq!(world.hand(2, new.0, &new.1), Err(Refusal::UnknownTopic));
+    assert_eq!(world.deliver_to(2, new.0, &new.1), Err(Refusal::UnknownTopic));
 
-    // What it says there moves nobody.
-    world.pass(HOUR);
+    // What it sends there changes nothing.
+    world.advance(HOUR);
     let signal = world.signal(2, 1, vec![1]);
-    assert_eq!(world.hand(1, signal.topic, &signal.message), Err(Refusal::NotAMember(Dismissal::Removed)));
+    assert_eq!(
+        world.deliver_to(1, signal.topic, &signal.message),
+        Err(Refusal::NotAMember(Dismissal::Removed))
+    );
     let sealed = world.announcement_on(2, world.now, &old.topic, 1);
-    world.hand(1, old.topic, &sealed).unwrap();
+    world.deliver_to(1, old.topic, &sealed).unwrap();
     assert!(!world.knows(1, 2));
 }
 
 #[test]
-fn those_who_slept_through_it_are_told_on_the_old_topic() {
+fn member_that_was_offline_is_rekeyed_on_the_old_topic() {
     let mut world = World::of(4);
     world.awake[3] = false;
     remove(&mut world, 0, 2);
-    world.pass(DAY * 20);
+    world.advance(DAY * 20);
     world.awake[0] = false;
     world.awake[3] = true;
     world.announce(3);
-    world.settle();
-    assert!(world.effects[3].contains(&Effect::Rekeyed), "told by another member, the owner being away");
+    world.run_until_quiet();
+    assert!(world.effects[3].contains(&Effect::Rekeyed), "reported by another member, the owner being away");
     assert_eq!(world.friends[3].topics()[0].topic, world.friends[1].topics()[0].topic);
     assert!(!world.knows(3, 2) && world.knows(1, 3));
 }
 
 #[test]
-fn sleepers_catch_up_over_several_changes_at_once() {
+fn member_that_was_offline_catches_up_over_several_rekeys() {
     let mut world = World::of(8);
     world.awake[7] = false;
     (2..6).for_each(|whom| remove(&mut world, 0, whom));
     world.awake[7] = true;
-    world.meet();
+    world.announce_all();
     assert_eq!(world.friends[7].topics()[0].topic, world.friends[0].topics()[0].topic);
     let roster: Vec<_> = world.friends[7].members().map(|member| member.device).collect();
     let mut expected = vec![world.id(0), world.id(1), world.id(6)];
@@ -114,28 +120,28 @@ fn sleepers_catch_up_over_several_changes_at_once() {
 }
 
 #[test]
-fn a_removed_member_that_slept_is_told_so() {
+fn removed_member_that_was_offline_is_informed() {
     let mut world = World::of(3);
     world.awake[2] = false;
     remove(&mut world, 0, 2);
     world.awake[2] = true;
     world.announce(2);
-    world.settle();
+    world.run_until_quiet();
     assert_eq!(world.dismissed(2), Some(Dismissal::Removed));
     assert!(world.effects[2].contains(&Effect::Dismissed(Dismissal::Removed)));
 }
 
 #[test]
-fn old_topics_are_forgotten_after_a_month() {
+fn old_topics_are_dropped_after_a_month() {
     let (mut world, _) = party_that_removed_one();
     assert_eq!(world.friends[1].topics().len(), 2);
     world.now = world.friends[1].next_deadline().unwrap();
-    world.pass(Duration::ZERO);
+    world.advance(Duration::ZERO);
     assert_eq!(world.friends[1].topics().len(), 1);
 }
 
 #[test]
-fn nobody_removes_the_owner_or_itself() {
+fn owner_cannot_be_removed_and_no_device_removes_itself() {
     let mut world = World::of(2);
     let (owner, member) = (world.id(0), world.id(1));
     let World { friends, rng, now, .. } = &mut world;
@@ -143,4 +149,19 @@ fn nobody_removes_the_owner_or_itself() {
     assert_eq!(friends[1].remove_member(*now, rng, owner), Err(PartyError::NotCoOwner));
     assert_eq!(friends[1].remove_member(*now, rng, member), Err(PartyError::Protected));
     assert_eq!(friends[0].remove_member(*now, rng, DeviceId([9; 32])), Err(PartyError::UnknownMember));
+}
+
+#[test]
+fn endless_invite_into_an_old_secret_does_not_wake_the_device_again_and_again() {
+    let mut world = World::of(2);
+    world.invite(0, InviteLifetime::Never, Role::Member);
+    let other = world.invite(0, InviteLifetime::Never, Role::Member);
+    let revoked = world.friends[0].invites(world.now).last().unwrap().0;
+    drop(other);
+    let outcome = world.friends[0].revoke_invite(world.now, &mut world.rng, revoked).unwrap();
+    world.apply(0, outcome);
+    world.run_until_quiet();
+    world.advance(DAY * 40);
+    assert_eq!(world.friends[0].topics().len(), 2, "the open invite leads there");
+    assert_eq!(world.friends[0].next_deadline(), None);
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Everybody in `who` sees the same: charter, secret, members, and an address of its own for each.
+/// All members in `who` have the same charter, secret and roster, and an address of their own each.
 pub(super) fn assert_agreement(world: &World, who: &[usize]) {
     let expected: BTreeSet<DeviceId> = who.iter().map(|index| world.id(*index)).collect();
     let addresses: BTreeSet<_> =
@@ -13,7 +13,7 @@ pub(super) fn assert_agreement(world: &World, who: &[usize]) {
     for index in who {
         let friend = &world.friends[*index];
         let first = &world.friends[who[0]];
-        assert_eq!(friend.state.charter, first.state.charter, "charter of {index}");
+        assert_eq!(friend.charter.in_force(), first.charter.in_force(), "charter of {index}");
         assert_eq!(friend.topics()[0].topic, first.topics()[0].topic, "topic of {index}");
         let known: BTreeSet<DeviceId> =
             friend.members().map(|member| member.device).chain([friend.me()]).collect();
@@ -26,43 +26,43 @@ pub(super) fn assert_agreement(world: &World, who: &[usize]) {
     }
 }
 
-/// Whoever only listens to effects knows the same members.
-fn assert_effects_tell_all(world: &World, who: &[usize]) {
+/// A caller that only follows effects knows the same members.
+fn assert_effects_are_complete(world: &World, who: &[usize]) {
     for index in who {
-        let mut told = BTreeSet::new();
+        let mut reported = BTreeSet::new();
         for effect in &world.effects[*index] {
             match effect {
-                Effect::MemberChanged(device) => _ = told.insert(*device),
-                Effect::MemberGone(device, _) => assert!(told.remove(device)),
+                Effect::MemberChanged(device) => _ = reported.insert(*device),
+                Effect::MemberGone(device, _) => assert!(reported.remove(device)),
                 _ => {}
             }
         }
-        assert_eq!(told, world.friends[*index].listed);
+        assert_eq!(reported, world.friends[*index].devices().collect());
         assert_eq!(world.addresses[*index], addresses(&world.friends[*index]));
     }
 }
 
 #[test]
-fn address_clashes_are_settled_alike_by_all() {
+fn all_members_agree_who_holds_a_claimed_address() {
     // Fourteen addresses and twelve members: clashes are certain.
     let mut world = World::new(77);
     let outcome =
         world.friends[0].set_range(world.now, &mut world.rng, "10.9.8.16/28".parse().unwrap()).unwrap();
-    world.take(0, outcome);
+    world.apply(0, outcome);
     let invite = world.invite(0, InviteLifetime::Week, Role::Member);
     (1..12).for_each(|_| _ = world.join(&invite));
-    world.meet();
-    world.meet();
+    world.announce_all();
+    world.announce_all();
     assert_agreement(&world, &(0..12).collect::<Vec<_>>());
-    let lowest = (0..12).min_by_key(|index| world.friends[*index].state.certificate.digest()).unwrap();
+    let lowest = (0..12).min_by_key(|index| world.friends[*index].identity.certificate().digest()).unwrap();
     let moved = world.effects[lowest].iter().filter(|effect| **effect == Effect::AddressChanged).count();
-    assert!(moved <= 1, "the lowest certificate never gives way");
+    assert!(moved <= 1, "the lowest digest never gives way");
 }
 
 #[test]
-fn the_same_seed_gives_the_same_party() {
+fn same_seed_gives_the_same_party() {
     let [a, b] = [World::of(4), World::of(4)];
-    let state = |world: &World| serde_json::to_string(world.friends[3].state()).unwrap();
+    let state = |world: &World| serde_json::to_string(&world.friends[3].state()).unwrap();
     assert_eq!(state(&a), state(&b));
 }
 
@@ -98,16 +98,16 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn deliver_at_random(world: &mut World, fates: &[(prop::sample::Index, u8)]) {
     for (place, fate) in fates {
-        if world.post.is_empty() {
+        if world.in_flight.is_empty() {
             return;
         }
-        let at = place.index(world.post.len());
-        let letter = Letter { sealed: world.post[at].sealed.clone(), ..world.post[at] };
+        let at = place.index(world.in_flight.len());
+        let message = InFlight { sealed: world.in_flight[at].sealed.clone(), ..world.in_flight[at] };
         if *fate != 1 {
-            world.post.swap_remove(at);
+            world.in_flight.swap_remove(at);
         }
-        if *fate != 0 && world.awake[letter.to] {
-            let _ = world.deliver(&letter);
+        if *fate != 0 && world.awake[message.to] {
+            let _ = world.deliver(&message);
         }
     }
 }
@@ -122,7 +122,7 @@ fn remove_one(world: &mut World, by: usize, whom: prop::sample::Index, gone: &mu
     let id = world.id(index);
     if let Ok(outcome) = world.friends[by].remove_member(world.now, &mut world.rng, id) {
         gone.insert(index);
-        world.take(by, outcome);
+        world.apply(by, outcome);
     }
 }
 
@@ -130,8 +130,8 @@ fn run(steps: Vec<Step>) -> (World, Vec<usize>) {
     let mut world = World::of(4);
     let co_owner = world.id(1);
     let outcome = world.friends[0].set_co_owner(world.now, &mut world.rng, co_owner, true).unwrap();
-    world.take(0, outcome);
-    world.settle();
+    world.apply(0, outcome);
+    world.run_until_quiet();
     let mut gone = BTreeSet::new();
     for step in steps {
         match step {
@@ -153,7 +153,7 @@ fn run(steps: Vec<Step>) -> (World, Vec<usize>) {
             Step::Rename => {
                 let name = format!("Party {}", world.now.0);
                 let outcome = world.friends[0].rename(world.now, &mut world.rng, name).unwrap();
-                world.take(0, outcome);
+                world.apply(0, outcome);
             }
             Step::Sleep(who) => {
                 let who = who.index(world.friends.len());
@@ -165,12 +165,12 @@ fn run(steps: Vec<Step>) -> (World, Vec<usize>) {
                 world.announce(who);
             }
             Step::Post(fates) => deliver_at_random(&mut world, &fates),
-            Step::Pass(ms) => world.pass(Duration::from_millis(ms.into())),
+            Step::Pass(ms) => world.advance(Duration::from_millis(ms.into())),
         }
     }
     world.awake.fill(true);
     for _ in 0..3 {
-        world.meet();
+        world.announce_all();
     }
     let left = (0..world.friends.len()).filter(|index| !gone.contains(index)).collect();
     (world, left)
@@ -180,9 +180,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_the_network_does_all_come_to_agree(steps in prop::collection::vec(step(), 1..40)) {
+    fn members_converge_despite_loss_duplication_and_reordering(steps in prop::collection::vec(step(), 1..40)) {
         let (world, members) = run(steps);
         assert_agreement(&world, &members);
-        assert_effects_tell_all(&world, &members);
+        assert_effects_are_complete(&world, &members);
     }
 }

@@ -6,13 +6,13 @@ fn try_join(world: &mut World, invite: &Invite) -> Result<Membership, JoinError>
 }
 
 #[test]
-fn a_joiner_learns_the_party_and_is_confirmed() {
+fn new_member_receives_the_charter_and_is_confirmed() {
     let mut world = World::new(1);
     let invite = world.invite(0, InviteLifetime::Day, Role::Member);
     let ana = world.join(&Invite::parse(&invite.app_link()).unwrap());
     assert_eq!(world.friends[ana].name(), "Friday games");
     assert_eq!(world.friends[ana].range(), None);
-    world.meet();
+    world.announce_all();
 
     assert_eq!(world.friends[ana].standing(), Standing::Confirmed);
     assert_eq!(world.friends[ana].range(), world.friends[0].range());
@@ -28,7 +28,7 @@ fn a_joiner_learns_the_party_and_is_confirmed() {
 }
 
 #[test]
-fn two_members_share_a_probe_key_that_ends_with_a_run() {
+fn two_members_share_a_probe_key_until_one_restarts() {
     let mut world = World::of(3);
     let key = |world: &World, a: usize, b: usize| world.friends[a].probe_key(&world.id(b)).unwrap();
     let before = key(&world, 0, 1);
@@ -36,13 +36,13 @@ fn two_members_share_a_probe_key_that_ends_with_a_run() {
     assert_ne!(before, key(&world, 0, 2));
     let World { friends, rng, .. } = &mut world;
     friends[1].start_session(rng);
-    world.meet();
+    world.announce_all();
     assert_ne!(before, key(&world, 0, 1));
     assert_eq!(key(&world, 0, 1), key(&world, 1, 0));
 }
 
 #[test]
-fn a_forged_invite_is_refused() {
+fn forged_invite_is_refused() {
     let mut world = World::new(2);
     let invite = world.invite(0, InviteLifetime::Hour, Role::Member);
     let longer = Invite { not_after: partyline_wire::membership::Expiry::NEVER, ..invite.clone() };
@@ -55,7 +55,7 @@ fn a_forged_invite_is_refused() {
 }
 
 #[test]
-fn an_expired_invite_is_refused_with_both_times() {
+fn expired_invite_is_refused_with_both_times() {
     let mut world = World::new(3);
     let invite = world.invite(0, InviteLifetime::Hour, Role::Member);
     let ended = invite.not_after.time().unwrap();
@@ -66,7 +66,7 @@ fn an_expired_invite_is_refused_with_both_times() {
 }
 
 #[test]
-fn a_clock_that_is_behind_is_told_as_such() {
+fn clock_that_is_behind_is_reported_as_such() {
     let mut world = World::new(4);
     let invite = world.invite(0, InviteLifetime::Week, Role::Member);
     world.now = Timestamp(world.now.0 - HOUR.as_millis() as u64 * 24);
@@ -74,41 +74,41 @@ fn a_clock_that_is_behind_is_told_as_such() {
 }
 
 #[test]
-fn messages_from_the_future_and_servers_show_a_wrong_clock() {
+fn messages_from_the_future_and_servers_reveal_a_wrong_clock() {
     let mut world = World::of(2);
     let real = world.now.plus(HOUR * 5);
     let topic = world.friends[1].topics()[0].topic;
     let sealed = world.announcement_on(1, real, &topic, 1);
-    world.hand(0, topic, &sealed).unwrap();
+    world.deliver_to(0, topic, &sealed).unwrap();
     let skew = world.friends[0].clock_skew().unwrap();
-    assert!(skew.behind && skew.by == HOUR * 5 && skew.witness == ClockReference::Member(world.id(1)));
+    assert!(skew.behind && skew.by == HOUR * 5 && skew.reference == ClockReference::Member(world.id(1)));
     assert!(world.knows(0, 1));
 
     let now = world.now;
     world.friends[0].on_server_time(now, Timestamp(now.0 - 7_200_000));
     let skew = world.friends[0].clock_skew().unwrap();
-    assert!(!skew.behind && skew.by == HOUR * 2 && skew.witness == ClockReference::Server);
+    assert!(!skew.behind && skew.by == HOUR * 2 && skew.reference == ClockReference::Server);
 }
 
 #[test]
-fn a_revoked_invite_makes_no_member() {
+fn revoked_invite_makes_no_member() {
     let mut world = World::of(2);
     let invite = world.invite(0, InviteLifetime::Week, Role::Member);
     let id = world.friends[0].invites(world.now).last().unwrap().0;
     let outcome = world.friends[0].revoke_invite(world.now, &mut world.rng, id).unwrap();
-    world.take(0, outcome);
-    world.settle();
+    world.apply(0, outcome);
+    world.run_until_quiet();
     assert!(world.friends[0].invites(world.now).all(|(open, ..)| open != id));
 
     let late = world.join(&invite);
-    world.meet();
+    world.announce_all();
     assert!(!world.knows(0, late) && !world.knows(1, late));
     assert_eq!(world.dismissed(late), Some(Dismissal::InviteRevoked));
     assert!(world.friends[late].topics().is_empty());
 }
 
 #[test]
-fn a_link_from_before_a_change_of_secret_still_leads_in() {
+fn link_from_before_a_rekey_still_works() {
     let mut world = World::of(3);
     let invite = world.invite(0, InviteLifetime::Never, Role::Member);
     for _ in 0..12 {
@@ -116,47 +116,47 @@ fn a_link_from_before_a_change_of_secret_still_leads_in() {
         drop(spare);
         let id = world.friends[0].invites(world.now).last().unwrap().0;
         let outcome = world.friends[0].revoke_invite(world.now, &mut world.rng, id).unwrap();
-        world.take(0, outcome);
-        world.settle();
-        world.pass(DAY * 10);
+        world.apply(0, outcome);
+        world.run_until_quiet();
+        world.advance(DAY * 10);
     }
     let late = world.join(&invite);
-    world.meet();
+    world.announce_all();
     assert_eq!(world.friends[late].standing(), Standing::Confirmed);
     assert!(world.knows(1, late) && world.knows(late, 1));
 }
 
 #[test]
-fn an_unconfirmed_membership_lapses_with_its_invite() {
+fn unconfirmed_membership_lapses_with_its_invite() {
     let mut world = World::of(2);
     let invite = world.invite(0, InviteLifetime::Hour, Role::Member);
     world.awake[0] = false;
     let ana = world.join(&invite);
-    world.meet();
+    world.announce_all();
     assert!(world.knows(1, ana));
     assert!(matches!(world.friends[ana].standing(), Standing::Unconfirmed { until: Some(_) }));
 
     world.now = world.friends[1].next_deadline().unwrap();
-    world.pass(Duration::ZERO);
+    world.advance(Duration::ZERO);
     let gone = Effect::MemberGone(world.id(ana), Departure::Dismissed(Dismissal::InviteExpired));
     assert!(world.effects[1].contains(&gone) && !world.knows(1, ana));
     assert_eq!(world.dismissed(ana), Some(Dismissal::InviteExpired));
 
     world.awake[0] = true;
-    world.meet();
+    world.announce_all();
     assert!(!world.knows(0, ana), "the owner confirms nobody whose invite has ended");
 }
 
 #[test]
-fn a_confirmed_membership_outlives_its_invite() {
+fn confirmed_membership_outlives_its_invite() {
     let mut world = World::of(3);
-    world.pass(DAY * 60);
+    world.advance(DAY * 60);
     assert!(world.knows(0, 1) && world.knows(1, 2));
     assert_eq!(world.friends[2].standing(), Standing::Confirmed);
 }
 
 #[test]
-fn hostile_and_endless_names_are_refused() {
+fn names_that_deceive_or_are_too_long_are_refused() {
     let mut world = World::new(5);
     let invite = world.invite(0, InviteLifetime::Day, Role::Member);
     let device = DeviceKey::generate(&mut world.rng);
@@ -172,13 +172,13 @@ fn hostile_and_endless_names_are_refused() {
 }
 
 #[test]
-fn leaving_is_heard_and_can_be_undone_by_an_invite() {
+fn member_that_left_can_join_again_by_an_invite() {
     let mut world = World::of(3);
-    let leaver = world.friends[2].device.clone();
+    let leaver = world.friends[2].outbound.device().clone();
     let outcome = world.friends[2].leave(world.now, &mut world.rng);
-    world.take(2, outcome);
+    world.apply(2, outcome);
     world.awake[2] = false;
-    world.settle();
+    world.run_until_quiet();
     let left = Effect::MemberGone(world.id(2), Departure::Left);
     assert!(world.effects[0].contains(&left) && world.effects[1].contains(&left));
     assert!(!world.knows(0, 2));
@@ -186,10 +186,10 @@ fn leaving_is_heard_and_can_be_undone_by_an_invite() {
     world.friends.pop();
     world.effects.pop();
     world.awake.pop();
-    world.pass(HOUR);
+    world.advance(HOUR);
     let invite = world.invite(0, InviteLifetime::Day, Role::Member);
     let again = world.join_as(&leaver, &invite);
-    world.meet();
+    world.announce_all();
     assert!(world.knows(0, again) && world.knows(1, again));
     assert_eq!(world.friends[again].standing(), Standing::Confirmed);
 }

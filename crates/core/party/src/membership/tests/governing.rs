@@ -12,49 +12,49 @@ fn party_with_a_co_owner() -> World {
 fn appoint(world: &mut World, whom: usize, co_owner: bool) {
     let id = world.id(whom);
     let outcome = world.friends[0].set_co_owner(world.now, &mut world.rng, id, co_owner).unwrap();
-    world.take(0, outcome);
-    world.settle();
+    world.apply(0, outcome);
+    world.run_until_quiet();
 }
 
 fn remove(world: &mut World, by: usize, whom: usize) -> Result<(), PartyError> {
     let id = world.id(whom);
     let outcome = world.friends[by].remove_member(world.now, &mut world.rng, id)?;
-    world.take(by, outcome);
+    world.apply(by, outcome);
     Ok(())
 }
 
 #[test]
-fn a_rename_reaches_everybody() {
+fn rename_reaches_every_member() {
     let mut world = World::of(3);
     let outcome = world.friends[0].rename(world.now, &mut world.rng, "Saturday games".into()).unwrap();
-    world.take(0, outcome);
-    world.settle();
+    world.apply(0, outcome);
+    world.run_until_quiet();
     assert!(world.friends.iter().all(|friend| friend.name() == "Saturday games"));
     let denied = world.friends[1].rename(world.now, &mut world.rng, "Mine".into());
     assert_eq!(denied, Err(PartyError::NotOwner));
 }
 
 #[test]
-fn another_range_keeps_everybody_apart() {
+fn members_get_distinct_addresses_in_another_range() {
     let mut world = World::of(5);
     let outcome =
         world.friends[0].set_range(world.now, &mut world.rng, "192.168.200.0/28".parse().unwrap()).unwrap();
-    world.take(0, outcome);
-    world.settle();
-    world.meet();
+    world.apply(0, outcome);
+    world.run_until_quiet();
+    world.announce_all();
     convergence::assert_agreement(&world, &[0, 1, 2, 3, 4]);
 }
 
 #[test]
-fn a_co_owner_invites_members_and_nobody_else() {
+fn co_owner_invites_plain_members_only() {
     let mut world = party_with_a_co_owner();
     world.awake[0] = false;
     let invite = world.invite(1, InviteLifetime::Day, Role::Member);
     let new = world.join(&Invite::parse(&invite.app_link()).unwrap());
-    world.meet();
+    world.announce_all();
     assert!(world.knows(2, new) && world.knows(new, 2));
     world.awake[0] = true;
-    world.meet();
+    world.announce_all();
     assert_eq!(world.friends[new].standing(), Standing::Confirmed);
 
     let World { friends, rng, now, .. } = &mut world;
@@ -65,34 +65,34 @@ fn a_co_owner_invites_members_and_nobody_else() {
 }
 
 #[test]
-fn an_invite_for_a_co_owner_makes_one() {
+fn invite_for_a_co_owner_makes_one() {
     let mut world = World::of(2);
     let invite = world.invite(0, InviteLifetime::Day, Role::CoOwner);
     let new = world.join(&invite);
-    world.meet();
+    world.announce_all();
     assert_eq!(world.friends[new].role(), Role::CoOwner);
     assert_eq!(world.friends[1].member(&world.id(new)).unwrap().role, Role::CoOwner);
 }
 
 #[test]
-fn a_co_owner_removes_members_while_the_owner_is_away() {
+fn co_owner_removes_members_while_the_owner_is_offline() {
     let mut world = party_with_a_co_owner();
     world.awake[0] = false;
     remove(&mut world, 1, 3).unwrap();
-    world.settle();
+    world.run_until_quiet();
     assert!(!world.knows(2, 3));
     assert_eq!(world.dismissed(3), Some(Dismissal::Removed));
     assert_eq!(world.friends[2].topics()[0].topic, world.friends[1].topics()[0].topic);
 
     world.awake[0] = true;
-    world.meet();
+    world.announce_all();
     assert!(!world.knows(0, 3));
-    assert!(world.friends[0].state.charter.as_ref().unwrap().amendment.is_none(), "taken over");
-    assert!(world.friends[2].state.charter == world.friends[0].state.charter);
+    assert!(world.friends[0].charter.in_force().unwrap().amendment.is_none(), "taken over");
+    assert!(world.friends[2].charter.in_force() == world.friends[0].charter.in_force());
 }
 
 #[test]
-fn a_co_owner_cannot_remove_owner_or_equals() {
+fn co_owner_cannot_remove_owner_or_co_owners() {
     let mut world = party_with_a_co_owner();
     appoint(&mut world, 2, true);
     assert_eq!(remove(&mut world, 1, 0), Err(PartyError::Protected));
@@ -101,15 +101,15 @@ fn a_co_owner_cannot_remove_owner_or_equals() {
 }
 
 #[test]
-fn removals_at_the_same_moment_all_hold() {
+fn concurrent_removals_all_take_effect() {
     let mut world = World::of(7);
     appoint(&mut world, 1, true);
     appoint(&mut world, 2, true);
     remove(&mut world, 1, 3).unwrap();
     remove(&mut world, 2, 4).unwrap();
     remove(&mut world, 0, 5).unwrap();
-    world.settle();
-    world.meet();
+    world.run_until_quiet();
+    world.announce_all();
     for index in [0, 1, 2, 6] {
         assert!((3..6).all(|removed| !world.knows(index, removed)), "{index}");
     }
@@ -117,13 +117,13 @@ fn removals_at_the_same_moment_all_hold() {
 }
 
 #[test]
-fn who_is_a_co_owner_no_longer_has_no_say() {
+fn former_co_owner_can_neither_remove_nor_invite() {
     let mut world = party_with_a_co_owner();
     let invite = world.invite(1, InviteLifetime::Day, Role::Member);
     appoint(&mut world, 1, false);
     assert_eq!(remove(&mut world, 1, 3), Err(PartyError::NotCoOwner));
     let late = world.join(&invite);
-    world.meet();
+    world.announce_all();
     assert!(!world.knows(0, late) && !world.knows(2, late));
     assert_eq!(world.dismissed(late), Some(Dismissal::NotACoOwner));
 }

@@ -1,0 +1,140 @@
+//! The charter in force.
+//!
+//! Charters prove themselves by their signatures, so that any channel and any member may deliver one. Of two sound ones
+//! the one with the greater stamp wins on every device, which is why the stamp in force only ever grows.
+
+use ipnet::Ipv4Net;
+use partyline_model::PartyId;
+use partyline_wire::membership::{Charter, Stamp};
+use serde::{Deserialize, Serialize};
+use tracing::debug;
+
+use crate::{chain::is_charter_sound, error::Refusal, rules::Rules};
+
+/// The charter in force, and what the invite said of the party until the first charter arrives.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(crate) struct CharterState {
+    invited_name: String,
+    invited_servers: Vec<String>,
+    in_force: Option<Charter>,
+}
+
+impl CharterState {
+    /// Starts with the name and servers of an invite, in use until a charter is known.
+    pub(crate) const fn invited(name: String, servers: Vec<String>) -> Self {
+        Self { invited_name: name, invited_servers: servers, in_force: None }
+    }
+
+    pub(crate) const fn in_force(&self) -> Option<&Charter> {
+        self.in_force.as_ref()
+    }
+
+    pub(crate) const fn rules(&self) -> Rules<'_> {
+        Rules(self.in_force.as_ref())
+    }
+
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        self.in_force.as_ref().map(Charter::stamp)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.rules().terms().map_or(&self.invited_name, |terms| &terms.name)
+    }
+
+    pub(crate) fn servers(&self) -> &[String] {
+        self.rules().terms().map_or(&self.invited_servers, |terms| &terms.servers)
+    }
+
+    /// Returns the party's address range, once a charter is known.
+    pub(crate) fn range(&self) -> Option<Ipv4Net> {
+        self.rules().terms().map(|terms| terms.range)
+    }
+
+    /// Checks a received charter: it must be the one in force, or sound and newer.
+    ///
+    /// # Errors
+    /// [`Refusal::BadCharter`] or [`Refusal::OldCharter`].
+    pub(crate) fn check(&self, party: &PartyId, charter: &Charter) -> Result<(), Refusal> {
+        if self.in_force.as_ref() == Some(charter) {
+            return Ok(());
+        }
+        if !is_charter_sound(party, charter) {
+            return Err(Refusal::BadCharter);
+        }
+        if Some(charter.stamp()) > self.stamp() { Ok(()) } else { Err(Refusal::OldCharter) }
+    }
+
+    /// Puts a checked charter in force. Returns false if it is not newer than the one before.
+    pub(crate) fn adopt(&mut self, charter: Charter) -> bool {
+        let stamp = charter.stamp();
+        if Some(stamp) <= self.stamp() {
+            return false;
+        }
+        let rules = Rules(Some(&charter));
+        debug!(
+            version = stamp.version,
+            amendment = stamp.amendment,
+            co_owners = rules.terms().map_or(0, |terms| terms.co_owners.len()),
+            removed_devices = rules.revoked_devices().count(),
+            revoked_invites = rules.revoked_invites().count(),
+            "charter in force"
+        );
+        self.in_force = Some(charter);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{Fixture, device, id};
+
+    #[test]
+    fn invite_names_the_party_until_the_charter_does() {
+        let fixture = Fixture::default();
+        let mut state = CharterState::invited("Invited".into(), vec!["wss://invited".into()]);
+        assert_eq!((state.name(), state.servers().len(), state.range()), ("Invited", 1, None));
+        assert!(state.adopt(fixture.charter(1, |_| {})));
+        assert_eq!((state.name(), state.servers().len()), ("Friday games", 0));
+        assert!(state.range().is_some());
+    }
+
+    #[test]
+    fn stamp_in_force_only_grows() {
+        let fixture = Fixture::default();
+        let mut state = CharterState::default();
+        let (old, new) = (fixture.charter(1, |_| {}), fixture.charter(2, |_| {}));
+        assert!(state.adopt(new.clone()));
+        assert_eq!(state.check(&fixture.party(), &new), Ok(()), "the one in force may be repeated");
+        assert_eq!(state.check(&fixture.party(), &old), Err(Refusal::OldCharter));
+        assert!(!state.adopt(old) && !state.adopt(new.clone()));
+        assert!(state.in_force() == Some(&new));
+    }
+
+    #[test]
+    fn of_two_charters_with_one_version_every_device_takes_the_same() {
+        let fixture = Fixture::default();
+        let charters = ["One", "Two"].map(|name| fixture.charter(1, |terms| terms.name = name.into()));
+        let last = |order: [usize; 2]| {
+            let mut state = CharterState::default();
+            order.into_iter().for_each(|n| _ = state.adopt(charters[n].clone()));
+            state.name().to_owned()
+        };
+        assert_eq!(last([0, 1]), last([1, 0]));
+    }
+
+    #[test]
+    fn charters_signed_by_others_are_refused() {
+        let fixture = Fixture::default();
+        let state = CharterState::default();
+        let terms = fixture.charter(5, |_| {}).terms.value().clone();
+        let forged = crate::chain::proclaim(device(1).signing(), terms);
+        assert_eq!(state.check(&fixture.party(), &forged), Err(Refusal::BadCharter));
+        let charter = fixture.charter(5, |terms| terms.co_owners = vec![id(3), id(4)]);
+        let check = |charter| state.check(&fixture.party(), &charter);
+        assert_eq!(check(fixture.amended(&charter, 3, id(5))), Ok(()));
+        assert_eq!(check(fixture.amended(&charter, 6, id(5))), Err(Refusal::BadCharter), "not a co-owner");
+        assert_eq!(check(fixture.amended(&charter, 3, id(0))), Err(Refusal::BadCharter), "removes the owner");
+        assert_eq!(check(fixture.amended(&charter, 3, id(4))), Err(Refusal::BadCharter), "removes an equal");
+    }
+}

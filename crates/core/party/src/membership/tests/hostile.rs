@@ -1,0 +1,363 @@
+use partyline_wire::{
+    beacon,
+    exact::Exact,
+    membership::{Charter, Confirmation},
+    sealed::{Body, CharterUpdate, Message, RekeyContent, encode_plaintext, subject},
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    epoch::Epoch,
+    keys::sign,
+    seal::{open, seal},
+};
+
+/// A message by `from` that its own code would never send.
+fn forge(world: &mut World, from: usize, recipient: Option<DeviceId>, body: Body) -> (Topic, Vec<u8>) {
+    let topic = world.friends[from].topics()[0].topic;
+    (topic, forge_on(world, from, topic, recipient, body))
+}
+
+fn forge_on(
+    world: &mut World,
+    from: usize,
+    topic: Topic,
+    recipient: Option<DeviceId>,
+    body: Body,
+) -> Vec<u8> {
+    let mut outcome = Outcome::default();
+    world.friends[from].send(world.now, &mut world.rng, &topic, recipient, body, &mut outcome);
+    only(outcome).message
+}
+
+fn announce_body(world: &World, index: usize) -> partyline_wire::announcement::Announcement {
+    match world.friends[index].announcement_body(None) {
+        Body::Announce(announcement) => *announcement,
+        _ => unreachable!(),
+    }
+}
+
+#[test]
+fn replayed_message_is_refused() {
+    let mut world = World::of(2);
+    let (topic, sealed) = world.announcement(1);
+    assert_eq!(world.deliver_to(0, topic, &sealed), Ok(()));
+    assert_eq!(world.deliver_to(0, topic, &sealed), Err(Refusal::Replayed));
+    let signal = world.signal(1, 0, vec![1, 2, 3]);
+    assert_eq!(world.deliver_to(0, signal.topic, &signal.message), Ok(()));
+    assert!(world.effects[0].contains(&Effect::Signal { from: world.id(1), bytes: vec![1, 2, 3] }));
+    assert_eq!(world.deliver_to(0, signal.topic, &signal.message), Err(Refusal::Replayed));
+}
+
+#[test]
+fn overtaken_message_is_accepted_but_changes_nothing_back() {
+    let mut world = World::of(2);
+    let (topic, older) = world.announcement(1);
+    let World { friends, rng, .. } = &mut world;
+    friends[1].start_session(rng);
+    let (_, newer) = world.announcement(1);
+    world.deliver_to(0, topic, &newer).unwrap();
+    world.deliver_to(0, topic, &older).unwrap();
+    assert_eq!(world.friends[0].member(&world.id(1)).unwrap().session, Some(world.friends[1].session()));
+}
+
+#[test]
+fn messages_of_another_party_are_refused() {
+    let (mut world, mut other) = (World::of(2), World::of(3));
+    let (topic, sealed) = other.announcement(1);
+    assert_eq!(world.deliver_to(0, topic, &sealed), Err(Refusal::UnknownTopic));
+    let ours = world.friends[0].topics()[0].topic;
+    assert_eq!(world.deliver_to(0, ours, &sealed), Err(Refusal::Unreadable));
+
+    // A member of both that announces itself here with its certificate from there.
+    let mut foreign = announce_body(&world, 1);
+    foreign.certificate = announce_body(&other, 1).certificate;
+    let (topic, sealed) = forge(&mut world, 1, None, Body::Announce(Box::new(foreign)));
+    assert_eq!(world.deliver_to(0, topic, &sealed), Err(Refusal::BadCertificate));
+}
+
+#[test]
+fn server_cannot_change_or_swap_records() {
+    let mut world = World::of(3);
+    let (topic, sealed) = world.announcement(1);
+    for place in [0, 23, 24, 60, sealed.len() / 2, sealed.len() - 1] {
+        let mut changed = sealed.clone();
+        changed[place] ^= 1;
+        assert_eq!(world.deliver_to(0, topic, &changed), Err(Refusal::Unreadable), "byte {place}");
+    }
+    // Whatever handle the server files a record under, it speaks for the device that signed it.
+    let before = *world.friends[0].member(&world.id(2)).unwrap().tunnel_key.as_bytes();
+    world.deliver_to(0, topic, &sealed).unwrap();
+    assert_eq!(*world.friends[0].member(&world.id(2)).unwrap().tunnel_key.as_bytes(), before);
+    // A message for one member is refused by another, and its sender refuses it too.
+    let signal = world.signal(1, 0, vec![1]);
+    assert_eq!(world.deliver_to(2, signal.topic, &signal.message), Err(Refusal::NotForMe));
+    assert_eq!(world.deliver_to(1, signal.topic, &signal.message), Err(Refusal::Own));
+}
+
+#[test]
+fn member_cannot_speak_for_another() {
+    let mut world = World::of(3);
+    let topic = world.friends[1].topics()[0].topic;
+    let message = |sender, body| {
+        Exact::new(Message { sender, recipient: None, sequence: u64::MAX, sent_at: START, body })
+    };
+    let leave = message(world.id(2), Body::Leave);
+    let signature = sign(world.friends[1].outbound.device().signing(), &subject(&topic, &leave));
+    let key = world.friends[1].secrets.current().seal_key().clone();
+    let sealed = seal(&key, &topic.0, &encode_plaintext(&leave, &signature), &mut world.rng);
+    assert_eq!(world.deliver_to(0, topic, &sealed), Err(Refusal::BadSignature));
+
+    // Nor show another's certificate as its own, nor another's tunnel key.
+    let mut stolen = announce_body(&world, 1);
+    stolen.certificate = announce_body(&world, 2).certificate;
+    let (topic, sealed) = forge(&mut world, 1, None, Body::Announce(Box::new(stolen)));
+    assert_eq!(world.deliver_to(0, topic, &sealed), Err(Refusal::BadCertificate));
+}
+
+#[test]
+fn message_cannot_be_moved_to_another_topic() {
+    let mut world = World::of(3);
+    let (old_topic, sealed) = world.announcement(1);
+    let old = world.friends[0].secrets.current().clone();
+    let removed = world.id(2);
+    let outcome = world.friends[0].remove_member(world.now, &mut world.rng, removed).unwrap();
+    world.apply(0, outcome);
+    world.run_until_quiet();
+    // A member that knows both keys opens it on the old topic and seals it for the new one.
+    let plaintext = open(old.seal_key(), &old_topic.0, &sealed).unwrap();
+    let new = world.friends[0].secrets.current().clone();
+    let moved = seal(new.seal_key(), &new.topic().0, &plaintext, &mut world.rng);
+    assert_eq!(world.deliver_to(0, *new.topic(), &moved), Err(Refusal::BadSignature));
+}
+
+#[test]
+fn tunnel_key_belongs_to_the_member_that_announced_it_first() {
+    let mut world = World::of(3);
+    let invite = world.invite(0, InviteLifetime::Day, Role::Member);
+    let thief = world.join(&invite);
+    let key = ed25519_dalek::SigningKey::from_bytes(&invite.seed);
+    let mut claims = announce_body(&world, thief).certificate.claims().clone();
+    claims.tunnel = world.friends[1].tunnel_public();
+    let mut announcement = announce_body(&world, thief);
+    announcement.certificate = crate::chain::certify(claims, &key, world.friends[thief].outbound.device());
+    let (topic, sealed) = forge(&mut world, thief, None, Body::Announce(Box::new(announcement)));
+    assert_eq!(world.deliver_to(0, topic, &sealed), Err(Refusal::TunnelKeyTaken));
+    assert_eq!(world.deliver_to(1, topic, &sealed), Err(Refusal::TunnelKeyTaken));
+}
+
+#[test]
+fn forged_confirmation_is_refused() {
+    let mut world = World::of(2);
+    let mut announcement = announce_body(&world, 1);
+    let subject = Confirmation::subject(&announcement.certificate);
+    announcement.confirmation =
+        Some(Confirmation(sign(world.friends[1].outbound.device().signing(), &subject)));
+    let (topic, sealed) = forge(&mut world, 1, None, Body::Announce(Box::new(announcement)));
+    assert_eq!(world.deliver_to(0, topic, &sealed), Err(Refusal::BadConfirmation));
+}
+
+#[test]
+fn older_charter_is_refused() {
+    let mut world = World::of(3);
+    let old = world.friends[0].charter_update_for(&world.id(1)).unwrap();
+    let outcome = world.friends[0].rename(world.now, &mut world.rng, "Newer".into()).unwrap();
+    world.apply(0, outcome);
+    world.run_until_quiet();
+    let (topic, sealed) =
+        forge(&mut world, 2, None, Body::Charter(Box::new(CharterUpdate { confirmation: None, ..old })));
+    assert_eq!(world.deliver_to(1, topic, &sealed), Err(Refusal::OldCharter));
+    assert_eq!(world.friends[1].name(), "Newer");
+}
+
+#[test]
+fn forged_charter_is_refused() {
+    let mut world = World::of(3);
+    let mut terms = world.friends[0].charter.in_force().unwrap().terms.value().clone();
+    terms.version += 1;
+    terms.owner = world.id(2);
+    let forged = crate::chain::proclaim(world.friends[2].outbound.device().signing(), terms);
+    let body = Body::Charter(Box::new(CharterUpdate { charter: forged, confirmation: None }));
+    let (topic, sealed) = forge(&mut world, 2, None, body);
+    assert_eq!(world.deliver_to(1, topic, &sealed), Err(Refusal::BadCharter));
+}
+
+#[test]
+fn amendment_by_a_plain_member_is_refused() {
+    let mut world = World::of(3);
+    let charter = world.friends[2].charter.in_force().unwrap().clone();
+    let amendment = Exact::new(partyline_wire::membership::Amendment {
+        terms: charter.terms_digest(),
+        number: 1,
+        author: world.id(2),
+        revoked_devices: vec![world.id(1)],
+        revoked_invites: Vec::new(),
+        commitment: [0; 32],
+    });
+    let signature = sign(world.friends[2].outbound.device().signing(), &amendment.subject());
+    let amendment = Some(partyline_wire::membership::SignedAmendment { amendment, signature });
+    let body = Body::Charter(Box::new(CharterUpdate {
+        charter: Charter { amendment, ..charter },
+        confirmation: None,
+    }));
+    let (topic, sealed) = forge(&mut world, 2, None, body);
+    assert_eq!(world.deliver_to(0, topic, &sealed), Err(Refusal::BadCharter));
+}
+
+#[test]
+fn secret_that_the_charter_does_not_commit_to_is_refused() {
+    let mut world = World::of(3);
+    let (from, to) = (world.id(2), world.id(1));
+    let update = CharterUpdate { confirmation: None, ..world.friends[2].charter_update_for(&to).unwrap() };
+    let content = RekeyContent { secret: [66; 32], update }.encode();
+    let party = world.friends[2].id();
+    let pair = world.friends[2].identity.pair_secret(&to, &world.friends[1].tunnel_public()).unwrap();
+    let sealed = seal(&pair.rekey_key(&party), &[from.0, to.0].concat(), &content, &mut world.rng);
+    let certificate = world.friends[2].identity.certificate().clone();
+    let rekey = Body::Rekey(Box::new(partyline_wire::sealed::Rekey { certificate, sealed }));
+    let (topic, sealed) = forge(&mut world, 2, Some(to), rekey);
+    let before = world.friends[1].topics();
+    assert_eq!(world.deliver_to(1, topic, &sealed), Err(Refusal::WrongSecret));
+    assert_eq!(world.friends[1].topics(), before);
+}
+
+#[test]
+fn rekey_opens_for_its_receiver_only() {
+    let mut world = World::of(3);
+    let (to, topic) = (world.id(1), world.friends[0].topics()[0].topic);
+    let World { friends, rng, .. } = &mut world;
+    let body = friends[0].rekey_body_for(&to, rng).unwrap();
+    // Re-addressed to the third member, it does not open.
+    let third = friends[2].me();
+    let sealed = forge_on(&mut world, 0, topic, Some(third), body);
+    assert_eq!(world.deliver_to(2, topic, &sealed), Err(Refusal::Unreadable));
+}
+
+#[test]
+fn device_with_the_secret_alone_is_no_member() {
+    let mut world = World::of(2);
+    let stranger = DeviceKey::generate(&mut world.rng);
+    let epoch: Epoch = world.friends[0].secrets.current().clone();
+    let message = Exact::new(Message {
+        sender: stranger.id(),
+        recipient: None,
+        sequence: 1,
+        sent_at: world.now,
+        body: Body::Signal(vec![1]),
+    });
+    let signature = sign(stranger.signing(), &subject(epoch.topic(), &message));
+    let sealed =
+        seal(epoch.seal_key(), &epoch.topic().0, &encode_plaintext(&message, &signature), &mut world.rng);
+    assert_eq!(world.deliver_to(0, *epoch.topic(), &sealed), Err(Refusal::UnknownSender));
+}
+
+#[test]
+fn announcement_with_twelve_long_candidates_fits_a_beacon() {
+    let mut world = World::of(2);
+    let long = |n: u16| Candidate {
+        kind: CandidateKind::Relayed,
+        address: (std::net::Ipv6Addr::from_bits(u128::MAX - u128::from(n)), 65_000 + n).into(),
+    };
+    let mut reach = Reachability { candidates: (0..24).map(long).collect(), ..Reachability::default() };
+    reach.nat.public = vec![std::net::Ipv6Addr::from_bits(u128::MAX).into(); 2];
+    let topic = world.friends[1].topics()[0].topic;
+    let World { friends, rng, now, .. } = &mut world;
+    let sealed = only(friends[1].beacon(*now, rng, &topic, &reach)).message;
+    let beacon = beacon::encode(&topic, &sealed).unwrap();
+    let (tag, sealed) = beacon::decode(&beacon).unwrap();
+    assert_eq!(friends[0].topic_by_tag(tag), Some(topic));
+    assert_eq!(friends[0].receive(*now, rng, &topic, sealed).unwrap().sender, friends[1].me());
+    assert_eq!(friends[0].member(&friends[1].me()).unwrap().candidates.len(), 12);
+    assert!(beacon.len() <= beacon::MAX_BEACON - 300, "{}", beacon.len());
+    let full = only(friends[1].announcement(*now, rng, &topic, &reach));
+    assert!(full.message.len() <= partyline_wire::rendezvous::MAX_RECORD);
+    // And once more with another name, of the longest letters.
+    let _ = friends[1].set_display_name(&"\u{1f600}".repeat(32)).unwrap();
+    let sealed = only(friends[1].beacon(*now, rng, &topic, &reach)).message;
+    assert!(beacon::encode(&topic, &sealed).is_some());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        let mut world = World::of(2);
+        let epoch = world.friends[0].secrets.current().clone();
+        prop_assert!(world.deliver_to(0, *epoch.topic(), &bytes).is_err());
+        // Even when sealed by a device that knows the key.
+        let sealed = seal(epoch.seal_key(), &epoch.topic().0, &bytes, &mut world.rng);
+        prop_assert!(world.deliver_to(0, *epoch.topic(), &sealed).is_err());
+        let World { friends, rng, now, .. } = &mut world;
+        prop_assert!(friends[0].receive(*now, rng, &Topic([0; 32]), &bytes).is_err());
+    }
+
+    #[test]
+    fn signed_garbage_never_panics(place: prop::sample::Index, byte: u8) {
+        let mut world = World::of(2);
+        let epoch = world.friends[0].secrets.current().clone();
+        let (topic, sealed) = world.announcement(1);
+        let mut plaintext = open(epoch.seal_key(), &topic.0, &sealed).unwrap();
+        let at = 64 + place.index(plaintext.len() - 64);
+        plaintext[at] = byte;
+        let changed = seal(epoch.seal_key(), &topic.0, &plaintext, &mut world.rng);
+        let _ = world.deliver_to(0, topic, &changed);
+        prop_assert!(world.knows(0, 1));
+    }
+}
+
+#[test]
+fn confirmed_owner_of_a_tunnel_key_displaces_an_unconfirmed_device() {
+    let mut world = World::of(2);
+    let invite = world.invite(0, InviteLifetime::Day, Role::Member);
+    // The owner confirms the victim while member 1 is offline, which therefore meets the thief first.
+    world.awake[1] = false;
+    let victim = world.join(&invite);
+    world.announce_all();
+    assert_eq!(world.friends[victim].standing(), Standing::Confirmed);
+    let thief = world.join(&invite);
+    let mut claims = announce_body(&world, thief).certificate.claims().clone();
+    claims.tunnel = world.friends[victim].tunnel_public();
+    let key = ed25519_dalek::SigningKey::from_bytes(&invite.seed);
+    let mut stolen = announce_body(&world, thief);
+    stolen.certificate = crate::chain::certify(claims, &key, world.friends[thief].outbound.device());
+    let (topic, sealed) = forge(&mut world, thief, None, Body::Announce(Box::new(stolen)));
+    assert_eq!(world.deliver_to(1, topic, &sealed), Ok(()));
+    assert!(world.knows(1, thief));
+
+    let (topic, sealed) = world.announcement(victim);
+    assert_eq!(world.deliver_to(1, topic, &sealed), Ok(()));
+    assert!(world.knows(1, victim) && !world.knows(1, thief));
+    let displaced = Effect::MemberGone(world.id(thief), Departure::Displaced);
+    assert!(world.effects[1].contains(&displaced), "the caller must drop the thief's tunnel");
+}
+
+#[test]
+fn every_message_is_counted_once_by_what_became_of_it() {
+    let mut world = World::of(2);
+    let before = *world.friends[0].counters();
+    let (topic, sealed) = world.announcement(1);
+    assert_eq!(world.deliver_to(0, topic, &sealed), Ok(()));
+    assert_eq!(world.deliver_to(0, topic, &sealed), Err(Refusal::Replayed));
+    assert_eq!(world.deliver_to(0, Topic([0; 32]), &sealed), Err(Refusal::UnknownTopic));
+    let expected = Counters {
+        accepted: before.accepted + 1,
+        replayed: before.replayed + 1,
+        unknown_topic: before.unknown_topic + 1,
+        ..before
+    };
+    assert_eq!(*world.friends[0].counters(), expected);
+}
+
+#[test]
+fn refused_message_changes_nothing_but_the_counters() {
+    let mut world = World::of(3);
+    let mut announcement = announce_body(&world, 1);
+    announcement.certificate = announce_body(&world, 2).certificate;
+    let (topic, sealed) = forge(&mut world, 1, None, Body::Announce(Box::new(announcement)));
+    let state = |world: &World| serde_json::to_string(&world.friends[0].state()).unwrap();
+    let before = state(&world);
+    assert_eq!(world.deliver_to(0, topic, &sealed), Err(Refusal::BadCertificate));
+    assert_eq!(state(&world), before);
+}
