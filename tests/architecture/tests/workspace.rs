@@ -43,7 +43,6 @@ const STILL_CYCLIC: &[&str] = &[
     "partyline-natlab",
     "partyline-net",
     "partyline-node",
-    "partyline-party",
     "partyline-portmap",
     "partyline-rendezvous",
     "partyline-service",
