@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
 use partyline_ipc::{Connection, Endpoint, connect};
-use partyline_model::{Command, Reply, Snapshot};
+use partyline_model::{ClientCommand, Command, Reply, Snapshot};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::oneshot,
@@ -36,7 +36,7 @@ impl Remote {
         let asked = format!("{command:?}");
         let (answer, answered) = oneshot::channel();
         self.runtime.block_on(async {
-            self.connection.calls.send((command, answer)).await?;
+            self.connection.calls.send((ClientCommand::Node(command), answer)).await?;
             match timeout(ANSWER, answered).await {
                 Ok(answer) => Ok(answer??),
                 Err(_) => bail!("no answer to {asked}"),
