@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::CommandFactory as _;
+use clap_complete::Shell;
 use partyline_engine::Controller;
 use partyline_model::{
     AppError, Command, DoctorFinding, EngineCommand, ErrorCode, InviteLifetime, PartyId, Reply, Role,
@@ -14,6 +15,7 @@ use partyline_model::{
 };
 use partyline_platform::may_create_devices;
 use partyline_service::{Place, Reached, own_name};
+use partyline_wire::invite::Invite as InviteLink;
 use qrcode::{QrCode, render::unicode};
 
 use crate::{
@@ -27,11 +29,13 @@ use crate::{
     output::{Output, Tone},
     ping,
     progress::{self, Outcome},
-    reach, select, status,
+    reach,
+    reply::unexpected,
+    select, status,
     text::clean,
 };
 
-/// Does what was asked.
+/// Runs the command that was given.
 pub async fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, AppError> {
     let done = match arguments.verb {
         Verb::Create(create) => create_party(create, output).await,
@@ -53,13 +57,20 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, AppE
         Verb::Doctor { place, .. } => return doctor(&place, output).await,
         Verb::Config(options) => config::run(options, output).await,
         Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "partyline", &mut std::io::stdout());
+            output.write(&completions(shell));
             Ok(())
         }
         Verb::Manual { directory } => write_manual(&directory),
         Verb::Version { place } => version(&place, output).await,
     };
     done.map(|()| ExitCode::SUCCESS)
+}
+
+/// Returns the completion script for a shell. The generator itself panics when it cannot write, as into a closed pipe.
+fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "partyline", &mut script);
+    script
 }
 
 fn write_manual(directory: &Path) -> Result<(), AppError> {
@@ -72,61 +83,53 @@ fn write_manual(directory: &Path) -> Result<(), AppError> {
     })
 }
 
-/// An answer that belongs to another question.
-pub fn unexpected(reply: &Reply) -> AppError {
-    let name = format!("{reply:?}").chars().take_while(|letter| letter.is_alphanumeric()).collect::<String>();
-    AppError::new(
-        ErrorCode::VersionMismatch,
-        format!("The engine answered with something else ({name})."),
-        "Install the same version of the service and of this program.",
-    )
-}
-
-/// The name that was given, else the one in the settings, else the user's.
-fn name_to_go_by(given: Option<String>, reached: &Reached) -> String {
+/// Returns the given name, else the one in the settings, else the user's.
+fn display_name(given: Option<String>, reached: &Reached) -> String {
     let set = || reached.controller.snapshots().borrow().settings.display_name.clone();
     given.or_else(|| Some(set()).filter(|name| !name.is_empty())).unwrap_or_else(own_name)
 }
 
 async fn create_party(create: Create, output: &Output) -> Result<(), AppError> {
     let reached = reach::engine(&create.hosting, create.watch, output).await?;
-    let display_name = name_to_go_by(create.display_name, &reached);
+    let display_name = display_name(create.display_name, &reached);
     let command =
         Command::Create { name: create.name, display_name, servers: create.servers, range: create.range };
     let reply = reached.controller.request(command).await?;
     let Reply::Created { link, party } = &reply else { return Err(unexpected(&reply)) };
     let title = "The party is on. Friends join with this link (valid for a day):".to_owned();
     let mut shown = vec![title, clean(link)];
-    shown.extend(create.qr.then(|| code(link)).transpose()?.unwrap_or_default());
+    shown.extend(create.qr.then(|| qr_code(link)).transpose()?.unwrap_or_default());
     output.answer(&reply, || shown.iter().for_each(|line| output.say(line)));
     if !create.watch && !output.json {
         let snapshots = reached.controller.snapshots();
         progress::obstacles(output, snapshots, *party).await.iter().for_each(|line| output.say(line));
     }
-    go_on(reached, &create.hosting, create.watch, &shown, output).await
+    stay(reached, &create.hosting, create.watch.then_some(*party), &shown, output).await
 }
 
 async fn join_party(join: Join, output: &Output) -> Result<(), AppError> {
+    // What is no invite needs no service to be recognised.
+    InviteLink::parse(&join.link)?;
     let reached = reach::engine(&join.hosting, join.watch, output).await?;
-    let display_name = name_to_go_by(join.display_name, &reached);
+    let display_name = display_name(join.display_name, &reached);
     let reply = reached.controller.request(Command::Join { link: join.link, display_name }).await?;
     let Reply::Joined { party } = reply else { return Err(unexpected(&reply)) };
     output.answer(&reply, || output.say("Joined."));
     if !join.no_wait && !join.watch {
-        let patience = Duration::from_secs(join.timeout.into());
-        let followed = progress::follow(output, reached.controller.snapshots(), party, patience).await;
-        if let Err(error) = told(followed, output) {
-            // Who hosts the party keeps at it.
+        let limit = Duration::from_secs(join.timeout.into());
+        let followed = progress::follow(output, reached.controller.snapshots(), party, limit).await;
+        if let Err(error) = report(followed, output) {
+            // A process that hosts the party keeps trying.
             if reached.host.is_none() {
                 return Err(error);
             }
             output.error(&error);
         }
     }
-    go_on(reached, &join.hosting, join.watch, &[], output).await
+    stay(reached, &join.hosting, join.watch.then_some(party), &[], output).await
 }
 
-fn told(followed: Result<Outcome, AppError>, output: &Output) -> Result<(), AppError> {
+fn report(followed: Result<Outcome, AppError>, output: &Output) -> Result<(), AppError> {
     match followed? {
         Outcome::Ready(line) => {
             output.say(&line);
@@ -135,22 +138,22 @@ fn told(followed: Result<Outcome, AppError>, output: &Output) -> Result<(), AppE
         Outcome::StillConnecting => Err(AppError::new(
             ErrorCode::Timeout,
             "Joined, but the party is not connected yet.",
-            "It goes on trying; `partyline status --watch` shows how far it is.",
+            "It keeps trying; `partyline status --watch` shows how far it is.",
         )),
     }
 }
 
-/// Stays, where this process hosts the engine or is to show it.
-async fn go_on(
+/// Keeps running where this process hosts the engine, or is to show it; `watched` is the party that was just made or joined.
+async fn stay(
     reached: Reached,
     hosting: &Hosting,
-    watch: bool,
+    watched: Option<PartyId>,
     above: &[String],
     output: &Output,
 ) -> Result<(), AppError> {
-    let view = View { output, above, party: None, why: false };
+    let view = View { output, above, party: None, awaited: watched, why: false };
     let controller = reached.controller.clone();
-    match (reached.host.is_some(), watch) {
+    match (reached.host.is_some(), watched.is_some()) {
         (false, false) => Ok(()),
         (false, true) => view.follow_service(&hosting.place, controller).await,
         (true, _) => {
@@ -162,19 +165,21 @@ async fn go_on(
 
 async fn make_invite(invite: Invite, output: &Output) -> Result<(), AppError> {
     let controller = invite.place.connect().await?;
-    let party = the_party(&controller, invite.party.as_deref()).await?;
+    let party = party_id(&controller, invite.party.as_deref()).await?;
     let role = if invite.co_owner { Role::CoOwner } else { Role::Member };
     let lifetime = InviteLifetime::from(invite.expires);
     let reply = controller.request(Command::Invite { party, lifetime, role }).await?;
     let Reply::Invite { link } = &reply else { return Err(unexpected(&reply)) };
     let mut shown = vec![clean(link)];
-    shown.extend(invite.qr.then(|| code(link)).transpose()?.unwrap_or_default());
+    shown.extend(invite.qr.then(|| qr_code(link)).transpose()?.unwrap_or_default());
     output.answer(&reply, || shown.iter().for_each(|line| output.say(line)));
     if !invite.watch {
         return Ok(());
     }
     let party = invite.party.as_deref();
-    View { output, above: &shown, party, why: false }.follow_service(&invite.place, controller).await
+    View { output, above: &shown, party, awaited: None, why: false }
+        .follow_service(&invite.place, controller)
+        .await
 }
 
 async fn list_invites(invite: Invite, output: &Output) -> Result<(), AppError> {
@@ -191,18 +196,18 @@ async fn revoke_invite(revoke: Revoke, output: &Output) -> Result<(), AppError> 
     let snapshot = reach::state(&controller).await?;
     let (party, invite) = select::invite(&snapshot, revoke.party.as_deref(), &revoke.invite)?;
     let reply = controller.request(Command::Revoke { party: party.id, invite: invite.id }).await?;
-    finished(&reply, output, &format!("Took back the invite {}", invite.id.short()))
+    finished(&reply, output, &format!("Revoked the invite {}", invite.id.short()))
 }
 
 async fn move_party(to: Range, output: &Output) -> Result<(), AppError> {
     let controller = to.place.connect().await?;
-    let party = the_party(&controller, to.party.as_deref()).await?;
+    let party = party_id(&controller, to.party.as_deref()).await?;
     let reply = controller.request(Command::SetRange { party, range: to.range }).await?;
-    finished(&reply, output, &format!("Moved to {}; members follow as they hear of it", to.range))
+    finished(&reply, output, &format!("Moved to {}; members follow when they receive the change", to.range))
 }
 
-/// The link as a code for cameras, two modules to a letter.
-fn code(link: &str) -> Result<Vec<String>, AppError> {
+/// Renders the link as a QR code, two modules to a character.
+fn qr_code(link: &str) -> Result<Vec<String>, AppError> {
     let code = QrCode::new(link).map_err(|error| {
         AppError::new(
             ErrorCode::InvalidInput,
@@ -231,15 +236,15 @@ async fn on_party(
     command: impl FnOnce(PartyId) -> Command,
 ) -> Result<(), AppError> {
     let controller = which.place.connect().await?;
-    let party = the_party(&controller, which.party.as_deref()).await?;
+    let party = party_id(&controller, which.party.as_deref()).await?;
     finished(&controller.request(command(party)).await?, output, done)
 }
 
 async fn switch_on(up: Up, output: &Output) -> Result<(), AppError> {
     let reached = reach::engine(&up.hosting, false, output).await?;
-    let party = the_party(&reached.controller, up.party.as_deref()).await?;
+    let party = party_id(&reached.controller, up.party.as_deref()).await?;
     finished(&reached.controller.request(Command::Up { party }).await?, output, "Switched on")?;
-    go_on(reached, &up.hosting, false, &[], output).await
+    stay(reached, &up.hosting, None, &[], output).await
 }
 
 async fn kick(which: WhichMember, output: &Output) -> Result<(), AppError> {
@@ -262,7 +267,7 @@ async fn show_status(options: Status, output: &Output) -> Result<(), AppError> {
     let word = options.party.as_deref();
     let only = word.map(|word| select::party(&snapshot, Some(word))).transpose()?;
     if options.watch {
-        let view = View { output, above: &[], party: word, why: options.why };
+        let view = View { output, above: &[], party: word, awaited: None, why: options.why };
         return view.follow_service(&options.place, controller).await;
     }
     match (only, output.json) {
@@ -284,7 +289,7 @@ async fn ping_member(options: Ping, output: &Output) -> Result<(), AppError> {
     ping::run(output, &controller, target, options.count, options.interval).await
 }
 
-/// Ends with 1 if anything is bad.
+/// Returns exit code 1 if any finding is bad.
 async fn doctor(place: &Place, output: &Output) -> Result<ExitCode, AppError> {
     let findings = match place.connect().await {
         Ok(controller) => match controller.request(Command::Doctor).await? {
@@ -309,7 +314,7 @@ async fn metrics(place: &Place, output: &Output) -> Result<(), AppError> {
     }
 }
 
-/// What can be found out from here when the service does not answer.
+/// Returns what this process can find out while the service does not answer.
 fn without_service(error: &AppError) -> Vec<DoctorFinding> {
     let service = DoctorFinding {
         what: "service".into(),
@@ -352,7 +357,7 @@ async fn version(place: &Place, output: &Output) -> Result<(), AppError> {
     Ok(())
 }
 
-async fn the_party(controller: &Controller, word: Option<&str>) -> Result<PartyId, AppError> {
+async fn party_id(controller: &Controller, word: Option<&str>) -> Result<PartyId, AppError> {
     let snapshot = reach::state(controller).await?;
     select::party(&snapshot, word).map(|party| party.id)
 }

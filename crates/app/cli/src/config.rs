@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use crate::{
     arguments::{Config, ConfigChange},
-    commands::unexpected,
     output::{Output, Tone},
-    reach, table,
+    reach,
+    reply::unexpected,
+    table,
     text::clean,
 };
 
@@ -26,8 +27,8 @@ const MEANINGS: [(&str, &str); 18] = [
     ("methods.punch", "punch holes through NATs"),
     ("methods.predict", "predict the ports of NATs that change them"),
     ("methods.spray", "try many ports at once where nothing else helps"),
-    ("methods.member_relay", "go through another member where nothing direct works"),
-    ("serve_friends", "pass packets on between friends that cannot reach each other"),
+    ("methods.member_relay", "relay through another member where no direct path works"),
+    ("serve_friends", "forward packets between friends that cannot reach each other"),
     ("port", "UDP port all parties share; 0 lets the system choose"),
     ("direct_timeout_s", "seconds a new direct path is tried, 1 to 60"),
     ("mtu", "packet size of the parties' devices in bytes, 1280 to 1420"),
@@ -48,7 +49,7 @@ pub async fn run(options: Config, output: &Output) -> Result<(), AppError> {
     output.answer(&reply, || {
         output.say(&format!("Set {key}."));
         if key == "port" && moved != 0 {
-            output.say("All connections are found anew on the other port.");
+            output.say("All connections are made again on the new port.");
         }
     });
     Ok(())

@@ -13,7 +13,7 @@ use crate::{
 /// One line for each invite.
 pub fn lines(output: &Output, invites: &[InviteView], now: SystemTime) -> Vec<String> {
     if invites.is_empty() {
-        return vec!["No invite made here can still be used. Make one with `partyline invite`.".into()];
+        return vec!["No invite made on this computer is open. Make one with `partyline invite`.".into()];
     }
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let row = |invite: &InviteView| {
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_invite_tells_its_id_its_end_and_what_it_makes_of_the_joiner() {
+    fn each_invite_shows_its_id_expiry_and_role() {
         let invite = |number, expires, role| InviteView { id: InviteId([number; 32]), expires, role };
         let invites = [invite(1, Some(90_000), Role::Member), invite(2, None, Role::CoOwner)];
         let shown = lines(&Output::plain(), &invites, UNIX_EPOCH + Duration::from_secs(3600));

@@ -1,9 +1,9 @@
-//! Showing the state as it changes.
+//! Shows the state as it changes.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use partyline_engine::Controller;
-use partyline_model::{AppError, PartyPhase, PartyView, Snapshot};
+use partyline_model::{AppError, PartyId, PartyPhase, PartyView, Snapshot};
 use partyline_service::Place;
 use tokio::time::sleep;
 
@@ -17,11 +17,13 @@ pub struct View<'a> {
     pub above: &'a [String],
     /// Only this party.
     pub party: Option<&'a str>,
+    /// A party that was just made or joined; nothing is shown before the state contains it.
+    pub awaited: Option<PartyId>,
     pub why: bool,
 }
 
-/// Redrawing more often helps nobody.
-const PACE: Duration = Duration::from_millis(250);
+/// The shortest time between two drawings.
+const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
 
 impl View<'_> {
     /// Shows the service's state until Ctrl-C, over restarts of the service.
@@ -43,6 +45,9 @@ impl View<'_> {
     pub async fn follow(&self, controller: Controller) -> Result<(), AppError> {
         let mut snapshots = controller.snapshots();
         drop(controller);
+        if snapshots.wait_for(|snapshot| self.is_complete(snapshot)).await.is_err() {
+            return Ok(());
+        }
         let mut before: Option<Arc<Snapshot>> = None;
         if self.output.terminal {
             self.output.clear();
@@ -51,14 +56,14 @@ impl View<'_> {
             let now = snapshots.borrow_and_update().clone();
             self.show(before.as_deref(), &now)?;
             before = Some(now);
-            sleep(PACE).await;
+            sleep(REDRAW_INTERVAL).await;
             if snapshots.changed().await.is_err() {
                 return Ok(());
             }
         }
     }
 
-    /// Shows the state beside something that runs, and ends with it.
+    /// Shows the state while `work` runs, and ends with it.
     pub async fn beside<T>(
         &self,
         controller: Controller,
@@ -70,6 +75,11 @@ impl View<'_> {
             shown = self.follow(controller) => shown?,
         }
         Ok(work.await)
+    }
+
+    /// Returns true if the state contains the awaited party. Watched snapshots may be a moment behind a reply.
+    fn is_complete(&self, snapshot: &Snapshot) -> bool {
+        self.awaited.is_none_or(|id| snapshot.parties.iter().any(|party| party.id == id))
     }
 
     fn show(&self, before: Option<&Snapshot>, now: &Snapshot) -> Result<(), AppError> {
@@ -90,7 +100,7 @@ impl View<'_> {
     }
 }
 
-/// What a log would say of the way from one state to the next.
+/// Describes the changes between two states, one line each.
 pub fn changes(before: &Snapshot, now: &Snapshot) -> Vec<String> {
     let mut lines = Vec::new();
     for party in &now.parties {

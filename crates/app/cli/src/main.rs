@@ -14,6 +14,7 @@ mod output;
 mod ping;
 mod progress;
 mod reach;
+mod reply;
 mod select;
 mod status;
 mod table;

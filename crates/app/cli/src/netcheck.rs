@@ -22,13 +22,14 @@ use crate::{
     reach::{self, until_interrupted},
 };
 
-/// Between two looks at how far it is.
-const LOOK: Duration = Duration::from_millis(50);
-const WATCH: Duration = Duration::from_secs(1);
-/// How long names may take to be looked up.
-const LOOKUP: Duration = Duration::from_secs(5);
-/// How long an engine of our own may take to give ports back to the router.
-const GOODBYE: Duration = Duration::from_secs(5);
+/// The time between two requests for the progress.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// The time between two comparisons with `--watch`.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the look-up of names may take.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an engine of our own may take to release the ports that the router opened.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Measures and shows.
 pub async fn run(options: Netcheck, output: &Output) -> Result<(), AppError> {
@@ -46,10 +47,10 @@ pub async fn run(options: Netcheck, output: &Output) -> Result<(), AppError> {
 async fn check(controller: &Controller, options: &Netcheck, output: &Output) -> Result<(), AppError> {
     let stun = servers(options);
     controller.request(Command::Netcheck { stun: stun.clone() }).await?;
-    let patience = Duration::from_secs(options.timeout.into());
-    let network = follow(controller, stun.len(), patience, output).await?;
+    let limit = Duration::from_secs(options.timeout.into());
+    let network = follow(controller, stun.len(), limit, output).await?;
     show(&network, output);
-    if options.watch { watch(controller, network, patience, output).await } else { Ok(()) }
+    if options.watch { watch(controller, network, limit, output).await } else { Ok(()) }
 }
 
 /// The servers named, else those of the service's settings that this process is given.
@@ -65,49 +66,49 @@ fn show(network: &NetworkView, output: &Output) {
     output.answer(network, || report::lines(output, network).iter().for_each(|line| output.say(line)));
 }
 
-async fn look(controller: &Controller) -> Result<NetworkView, AppError> {
+async fn current(controller: &Controller) -> Result<NetworkView, AppError> {
     reach::state(controller).await.map(|snapshot| snapshot.network)
 }
 
-/// Tells each step until the measurement is over.
+/// Reports each step until the measurement ends.
 async fn follow(
     controller: &Controller,
     named: usize,
-    patience: Duration,
+    limit: Duration,
     output: &Output,
 ) -> Result<NetworkView, AppError> {
     let begun = Instant::now();
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     loop {
-        let network = look(controller).await?;
+        let network = current(controller).await?;
         let report = &network.report;
         if !output.json {
-            tell(&network, &mut told, output);
+            report_steps(&network, &mut reported, output);
         }
-        let asked = report.servers.len() >= named.max(1) || begun.elapsed() > LOOKUP;
-        let heard = network.nat.udp_blocked.is_some() || begun.elapsed() > LOOKUP;
+        let asked = report.servers.len() >= named.max(1) || begun.elapsed() > LOOKUP_TIMEOUT;
+        let heard = network.nat.udp_blocked.is_some() || begun.elapsed() > LOOKUP_TIMEOUT;
         if asked && !report.enabled && heard {
             return Ok(network);
         }
         if asked && report.servers.is_empty() {
             return Err(no_servers());
         }
-        let settled = network.nat.udp_blocked.is_some() || begun.elapsed() > patience;
+        let settled = network.nat.udp_blocked.is_some() || begun.elapsed() > limit;
         if asked && !report.running && settled {
             return Ok(network);
         }
-        if begun.elapsed() > patience {
+        if begun.elapsed() > limit {
             return Err(too_slow());
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// A line for every step that is over now.
-fn tell(network: &NetworkView, told: &mut BTreeSet<CheckTopic>, output: &Output) {
+/// Writes a line for every step that has ended since the last call.
+fn report_steps(network: &NetworkView, reported: &mut BTreeSet<CheckTopic>, output: &Output) {
     for step in &network.report.steps {
         let over = matches!(step.state, StepState::Known | StepState::Unknown);
-        if over && told.insert(step.what) {
+        if over && reported.insert(step.what) {
             let (mark, tone) =
                 if step.state == StepState::Known { ("✓", Tone::Good) } else { ("?", Tone::Fair) };
             let words = report::step(network, step.what);
@@ -116,24 +117,24 @@ fn tell(network: &NetworkView, told: &mut BTreeSet<CheckTopic>, output: &Output)
     }
 }
 
-/// Shows the report again whenever the network is another, or does something else: once that is measured, or cannot be
-/// in time.
+/// Shows the report again whenever the network or its behavior changes, once the new state is measured or the time is
+/// over.
 async fn watch(
     controller: &Controller,
     mut shown: NetworkView,
-    patience: Duration,
+    limit: Duration,
     output: &Output,
 ) -> Result<(), AppError> {
     let mut changed: Option<Instant> = None;
     loop {
-        tokio::time::sleep(WATCH).await;
-        let network = look(controller).await?;
+        tokio::time::sleep(WATCH_INTERVAL).await;
+        let network = current(controller).await?;
         if is_same(&network, &shown) {
             changed = None;
             continue;
         }
         let since = *changed.get_or_insert_with(Instant::now);
-        if !network.report.running || since.elapsed() > patience {
+        if !network.report.running || since.elapsed() > limit {
             output.say("");
             show(&network, output);
             (shown, changed) = (network, None);
@@ -141,7 +142,7 @@ async fn watch(
     }
 }
 
-/// Whether two reports say the same about a network. Times, counts and what is tried again all the time do not matter.
+/// Returns true if two reports say the same about a network, apart from times and counts.
 fn is_same(one: &NetworkView, other: &NetworkView) -> bool {
     let opened = |network: &NetworkView| -> Vec<String> {
         let works = network.report.router.iter().filter(|check| check.works);
@@ -150,13 +151,13 @@ fn is_same(one: &NetworkView, other: &NetworkView) -> bool {
     one.nat == other.nat && one.badge == other.badge && opened(one) == opened(other)
 }
 
-/// An engine in this process that keeps nothing.
-struct Own {
+/// An engine in this process that stores nothing.
+struct OwnEngine {
     engine: RunningEngine,
     directory: PathBuf,
 }
 
-impl Own {
+impl OwnEngine {
     async fn start() -> Result<Self, AppError> {
         let directory = std::env::temp_dir().join(format!("partyline-netcheck-{}", std::process::id()));
         let part = |name: &str| directory.join(name);
@@ -175,17 +176,17 @@ impl Own {
     /// Gives ports back to the router and leaves nothing behind.
     async fn end(self) {
         let Self { engine: RunningEngine { controller, join }, directory } = self;
-        let goodbye = async {
+        let stop = async {
             let _ = controller.request(Command::Stop).await;
             join.await
         };
-        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+        let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, stop).await;
         // What stays is in the temporary files, which are cleaned anyway.
         let _ = std::fs::remove_dir_all(&directory);
     }
 }
 
-async fn engine(options: &Netcheck) -> Result<(Controller, Option<Own>), AppError> {
+async fn engine(options: &Netcheck) -> Result<(Controller, Option<OwnEngine>), AppError> {
     if !options.here {
         match options.place.connect().await {
             Ok(controller) => return Ok((controller, None)),
@@ -196,7 +197,7 @@ async fn engine(options: &Netcheck) -> Result<(Controller, Option<Own>), AppErro
     if servers(options).is_empty() {
         return Err(no_servers());
     }
-    let own = Own::start().await?;
+    let own = OwnEngine::start().await?;
     Ok((own.engine.controller.clone(), Some(own)))
 }
 

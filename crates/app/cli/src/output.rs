@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::text::clean;
 
-/// What a piece of text says by its colour. The words say it too.
+/// What the colour of a text means. The words say it as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
     Plain,
@@ -21,7 +21,7 @@ pub enum Tone {
     Bad,
 }
 
-/// Standard output and error, as they are used now.
+/// Standard output and error, and how they may be used.
 #[derive(Debug)]
 pub struct Output {
     pub json: bool,
@@ -55,27 +55,27 @@ impl Output {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// A line for people; nothing in JSON.
+    /// Writes a line for people; nothing in JSON mode.
     pub fn say(&self, line: &str) {
         if !self.json {
             put(line);
         }
     }
 
-    /// The answer: as JSON, or as what `people` makes of it.
+    /// Writes the answer: as JSON, or whatever `people` writes.
     pub fn answer<T: Serialize>(&self, value: &T, people: impl FnOnce()) {
         if self.json { self.value(value) } else { people() }
     }
 
-    /// A line of JSON.
+    /// Writes a line of JSON.
     pub fn value<T: Serialize>(&self, value: &T) {
         match serde_json::to_string(value) {
             Ok(json) => put(&json),
-            Err(error) => eprintln!("partyline: cannot write JSON: {error}"),
+            Err(error) => complain(&format!("partyline: cannot write JSON: {error}")),
         }
     }
 
-    /// What happened, and what to do.
+    /// Reports an error: what happened, and what to do.
     pub fn error(&self, error: &AppError) {
         #[derive(Serialize)]
         struct Failed<'a> {
@@ -86,13 +86,13 @@ impl Output {
         }
         let colour = self.colour && io::stderr().is_terminal();
         let head = if colour { "\x1b[31merror:\x1b[0m" } else { "error:" };
-        eprintln!("{head} {}", clean(&error.message));
+        complain(&format!("{head} {}", clean(&error.message)));
         if !error.hint.is_empty() {
-            eprintln!("  {}", clean(&error.hint));
+            complain(&format!("  {}", clean(&error.hint)));
         }
     }
 
-    /// Shows lines in place of those shown before, on a terminal.
+    /// Replaces what was shown before, on a terminal.
     pub fn redraw(&self, lines: &[String]) {
         let mut screen = String::from("\x1b[H");
         for line in lines {
@@ -108,25 +108,39 @@ impl Output {
         write(&format!("\r{line}\x1b[K"));
     }
 
+    /// Writes text as it is, in JSON mode too.
+    pub fn write(&self, text: &[u8]) {
+        write_bytes(text);
+    }
+
     /// Ends a line of progress.
     pub fn end_progress(&self) {
         write("\n");
     }
 
-    /// Empties the terminal.
+    /// Clears the terminal.
     pub fn clear(&self) {
         write("\x1b[2J");
     }
+}
+
+/// Writes a line to standard error, which may be closed as well; `eprintln!` would panic then.
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn put(line: &str) {
     write(&format!("{line}\n"));
 }
 
-/// Whoever read us may have gone, as in `partyline status | head -1`; then there is nobody to tell.
 fn write(text: &str) {
+    write_bytes(text.as_bytes());
+}
+
+/// Writes to standard output. The program ends quietly when the reader has gone, as in `partyline status | head -1`.
+fn write_bytes(text: &[u8]) {
     let mut out = io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+    if out.write_all(text).and_then(|()| out.flush()).is_err() {
         std::process::exit(0);
     }
 }

@@ -9,15 +9,16 @@ use tokio::time::sleep;
 
 use crate::{
     output::Output,
+    reply::unexpected,
     text::{clean, milliseconds},
 };
 
-/// What came of it.
+/// Counts of requests and responses.
 #[derive(Debug, Default, Serialize)]
 struct Tally {
     sent: u32,
     received: u32,
-    /// One for each sent; `null` where no answer came in time.
+    /// One per request; `null` if no response arrived in time.
     rtt_ms: Vec<Option<f32>>,
 }
 
@@ -42,7 +43,10 @@ impl Tally {
     }
 }
 
-/// Pings so many times; an error if no answer came at all.
+/// Pings `count` times.
+///
+/// # Errors
+/// The member is this computer, the party is off, or no response arrived at all.
 pub async fn run(
     output: &Output,
     controller: &Controller,
@@ -94,7 +98,7 @@ async fn once(
 ) -> Result<Option<f32>, AppError> {
     match controller.request(Command::Ping { party: party.id, member: member.id }).await {
         Ok(Reply::Pong(sample)) => Ok(Some(sample.rtt_ms)),
-        Ok(other) => Err(crate::commands::unexpected(&other)),
+        Ok(other) => Err(unexpected(&other)),
         Err(error) if error.code == ErrorCode::Timeout => Ok(None),
         Err(error) => Err(error),
     }

@@ -1,4 +1,4 @@
-//! What happens while a party comes up, told once per step.
+//! Reports each step while a party comes up.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,17 +7,17 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{member, output::Output, status, text::clean};
 
-/// How long a server may take to be heard of after a party was made.
-const SERVER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for a server's first response after a party was made.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How far a party is.
+/// The state of a party on its way to being connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Something goes on; more will come.
+    /// In progress; another step follows.
     Doing(String),
-    /// It is as good as it will get without others.
+    /// Done, as far as this computer can do it alone.
     Ready(String),
-    /// It will not come up without help.
+    /// It cannot continue without the user.
     Failed(AppError),
 }
 
@@ -45,7 +45,7 @@ pub fn step(party: &PartyView) -> Step {
     }
 }
 
-/// No server and no neighbour was heard yet.
+/// The step while neither a server nor a neighbour has responded.
 fn unreached(party: &PartyView) -> Step {
     let troubled = party.servers.iter().find_map(|server| Some((server, server.problem.as_ref()?)));
     Step::Doing(match (troubled, party.servers.first()) {
@@ -63,12 +63,12 @@ fn connected(member: &MemberView) -> String {
     format!("{}: {}{ping}", clean(&member.name), member::connection(member).0)
 }
 
-/// How waiting for a party ended.
+/// The result of waiting for a party.
 #[derive(Debug)]
 pub enum Outcome {
-    /// With this to say.
+    /// Connected, with a line to show.
     Ready(String),
-    /// The time was over first.
+    /// The time ran out first.
     StillConnecting,
 }
 
@@ -77,16 +77,16 @@ pub async fn follow(
     output: &Output,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     party: PartyId,
-    patience: Duration,
+    limit: Duration,
 ) -> Result<Outcome, AppError> {
-    let outcome = timeout(patience, steps(output, snapshots, party)).await;
+    let outcome = timeout(limit, steps(output, snapshots, party)).await;
     if output.terminal {
         output.end_progress();
     }
     outcome.unwrap_or(Ok(Outcome::StillConnecting))
 }
 
-/// What keeps friends elsewhere from finding a party that was just made, if anything does.
+/// Returns what keeps friends elsewhere from finding a party that was just made, one line each.
 pub async fn obstacles(
     output: &Output,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -99,7 +99,7 @@ pub async fn obstacles(
         servers.iter().any(|server| server.connected) || servers.iter().all(|server| server.problem.is_some())
     };
     let known = |snapshot: &Arc<Snapshot>| servers(snapshot).is_some_and(|servers| decided(&servers));
-    let _ = timeout(SERVER_PATIENCE, snapshots.wait_for(known)).await;
+    let _ = timeout(SERVER_TIMEOUT, snapshots.wait_for(known)).await;
     let Some(servers) = servers(&snapshots.borrow()) else { return Vec::new() };
     if servers.is_empty() {
         return vec![

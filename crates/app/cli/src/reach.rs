@@ -1,12 +1,12 @@
-//! Asks the engine that the service or this process has.
+//! Finds the engine, in the service or in this process.
 
 use partyline_engine::Controller;
 use partyline_model::{AppError, Command, Reply, Snapshot};
 use partyline_service::{Reached, interrupted};
 
-use crate::{arguments::Hosting, commands::unexpected, output::Output};
+use crate::{arguments::Hosting, output::Output, reply::unexpected};
 
-/// Goes on after a command's work is done: as the host until Ctrl-C, else not at all.
+/// Keeps hosting the engine until Ctrl-C if this process does; otherwise returns at once.
 pub async fn finish(reached: Reached) -> Result<(), AppError> {
     match reached.host {
         Some(host) => host.run_until(until_interrupted()).await,
@@ -14,7 +14,7 @@ pub async fn finish(reached: Reached) -> Result<(), AppError> {
     }
 }
 
-/// The engine's state with everything that was done before; the watched snapshots may be a moment behind.
+/// Requests the current state. The watched snapshots may be a moment behind.
 pub async fn state(controller: &Controller) -> Result<Box<Snapshot>, AppError> {
     match controller.request(Command::Snapshot).await? {
         Reply::Snapshot(snapshot) => Ok(snapshot),
@@ -22,8 +22,8 @@ pub async fn state(controller: &Controller) -> Result<Box<Snapshot>, AppError> {
     }
 }
 
-/// The service's engine, or one in this process: if `--foreground` says so, or if this process `stays` anyway, has the
-/// right, and there is no service.
+/// Returns the service's engine, or one in this process: with `--foreground`, or if this process `stays` running anyway,
+/// may make network devices, and no service runs.
 pub async fn engine(hosting: &Hosting, stays: bool, output: &Output) -> Result<Reached, AppError> {
     let Hosting { foreground, place, settings } = hosting;
     if *foreground {
@@ -34,12 +34,12 @@ pub async fn engine(hosting: &Hosting, stays: bool, output: &Output) -> Result<R
     }
     let reached = Reached::find(place, settings).await?;
     if reached.host.is_some() {
-        output.say("No service runs, so this process carries the party until Ctrl-C.");
+        output.say("No service is running, so this process carries the party until Ctrl-C.");
     }
     Ok(reached)
 }
 
-/// Ends when the user asks to stop.
+/// Returns when the user interrupts the program.
 pub async fn until_interrupted() {
     if interrupted().await.is_err() {
         std::future::pending::<()>().await;

@@ -71,7 +71,7 @@ pub fn invite<'a>(
         [one] => Ok(*one),
         [] => Err(AppError::new(
             ErrorCode::InvalidInput,
-            format!("No invite made here that can still be used begins with \"{}\".", clean(word)),
+            format!("No open invite made on this computer begins with \"{}\".", clean(word)),
             "`partyline invite --list` shows them.",
         )),
         several => Err(ambiguous(

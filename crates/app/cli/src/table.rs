@@ -8,8 +8,8 @@ use crate::{
 /// A cell: its text, already clean, and how it is coloured.
 pub type Cell = (String, Tone);
 
-/// The widest a column gets, but for the last.
-const WIDEST: usize = 40;
+/// The largest width of a column in characters, except of the last.
+const MAX_COLUMN_WIDTH: usize = 40;
 
 /// Rows below a header, each column as wide as its widest cell, without trailing blanks.
 pub fn render(output: &Output, header: &[&str], rows: &[Vec<Cell>]) -> Vec<String> {
@@ -18,7 +18,7 @@ pub fn render(output: &Output, header: &[&str], rows: &[Vec<Cell>]) -> Vec<Strin
     let widest = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|(cell, _)| text::width(cell)).max()
     };
-    let limit = |column: usize| if column + 1 < header.len() { WIDEST } else { usize::MAX };
+    let limit = |column: usize| if column + 1 < header.len() { MAX_COLUMN_WIDTH } else { usize::MAX };
     let widths: Vec<usize> =
         (0..header.len()).map(|column| widest(column).unwrap_or(0).min(limit(column))).collect();
     rows.iter().map(|row| line(output, row, &widths)).collect()
@@ -49,7 +49,7 @@ mod tests {
         ];
         let lines = render(&Output::plain(), &["NAME", "N"], &rows);
         let column = |line: &str| text::width(&line[..line.len() - 1]);
-        assert!(lines.iter().all(|line| column(line) == WIDEST + 2), "{lines:#?}");
+        assert!(lines.iter().all(|line| column(line) == MAX_COLUMN_WIDTH + 2), "{lines:#?}");
         assert!(lines[3].contains('…'));
     }
 }

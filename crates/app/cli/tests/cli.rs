@@ -15,6 +15,11 @@ use partyline_model::{
     PartyPhase, PartyView, PathKind, PathView, Phase, PingSample, Quality, Reply, Role, ServerView, Settings,
     Snapshot, TrafficView, Verdict,
 };
+use partyline_wire::{
+    exact::Signature,
+    invite::Invite,
+    membership::{Expiry, Issuer},
+};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -22,6 +27,24 @@ use tokio::{
 };
 
 const LINK: &str = "https://play.example/join#AAECAwQFBgcICQ";
+/// An invite that can be read, to a party of this name.
+fn link(party: &str) -> String {
+    Invite {
+        party: PartyId([7; 32]),
+        name: party.into(),
+        inviter: "Zoë".into(),
+        members: 3,
+        secret: [2; 32],
+        servers: vec!["wss://play.example".into()],
+        seed: [3; 32],
+        not_after: Expiry::from_wire(0),
+        role: Role::Member,
+        issuer: Issuer::Authority,
+        signature: Signature([4; 64]),
+    }
+    .app_link()
+}
+
 const METRICS: &str = "# TYPE partyline_path_attempts_total counter\npartyline_path_attempts_total 1\n";
 
 fn member(number: u8, name: &str) -> MemberView {
@@ -89,7 +112,7 @@ fn usual(command: &ClientCommand) -> Result<Reply, AppError> {
     };
     Ok(match command {
         Command::Create { .. } => Reply::Created { party: PartyId([7; 32]), link: LINK.into() },
-        Command::Join { link, .. } if link.contains("old") => {
+        Command::Join { link, .. } if Invite::parse(link).is_ok_and(|invite| invite.name == "old") => {
             return Err(AppError::new(
                 ErrorCode::InviteExpired,
                 "The invite has expired.",
@@ -174,7 +197,7 @@ fn err(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn creating_prints_the_link_and_a_code() {
+async fn create_prints_the_link_and_its_qr_code() {
     let service = Service::start(vec![party(7, "Friday")]);
     let made = service.run(&["create", "Friday", "--qr"]).await;
     assert_eq!(code(&made), 0, "{}", err(&made));
@@ -193,7 +216,68 @@ async fn creating_prints_the_link_and_a_code() {
 }
 
 #[tokio::test]
-async fn creating_says_if_friends_elsewhere_cannot_join() {
+async fn create_watch_waits_for_the_party_to_appear() {
+    let service = Service::start(Vec::new());
+    let mut child = program(service.directory.path(), &["create", "Friday", "--watch"]);
+    let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while lines.next_line().await.unwrap().unwrap() != LINK {}
+    // A snapshot from before the party was made must not be shown.
+    service.state.send_replace(Arc::new(snapshot(Vec::new())));
+    service.state.send_replace(Arc::new(snapshot(vec![party(7, "Friday")])));
+    assert!(lines.next_line().await.unwrap().unwrap().starts_with("Friday  on"));
+}
+
+#[tokio::test]
+async fn what_is_no_invite_is_refused_without_a_service() {
+    let nobody = tempfile::tempdir().unwrap();
+    let mut cut = link("Friday");
+    cut.truncate(cut.len() - 20);
+    for (word, said) in
+        [("abc", "not a Partyline invite link"), (cut.as_str(), "the end of this invite link is missing")]
+    {
+        let result = run(nobody.path(), &["join", word]).await;
+        assert_eq!(code(&result), 6, "{}", err(&result));
+        assert!(err(&result).to_lowercase().contains(&said.to_lowercase()), "{}", err(&result));
+    }
+    assert_eq!(code(&run(nobody.path(), &["join", &link("Friday")]).await), 3);
+}
+
+#[tokio::test]
+async fn every_command_ends_quietly_on_a_closed_pipe() {
+    let service = Service::start(vec![party(7, "Friday")]);
+    let invite = link("old");
+    for words in [
+        &["completions", "bash"][..],
+        &["--help"],
+        &["create", "--help"],
+        &["version"],
+        &["status"],
+        &["status", "--json"],
+        &["list"],
+        &["invite", "--list"],
+        &["config"],
+        &["doctor"],
+        &["doctor", "--metrics"],
+        &["create", "Friday", "--qr"],
+        &["ping", "10.80.7.2", "-c", "2", "-i", "0"],
+        &["join", &invite],
+        &["dance"],
+    ] {
+        let closed = || {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            writer
+        };
+        let mut program = program(service.directory.path(), words);
+        let status = program.stdout(closed()).stderr(closed()).status().await.unwrap();
+        // A panic ends with 101, SIGPIPE with no code.
+        assert!(status.code().is_some_and(|code| code < 100), "{words:?}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn create_warns_if_friends_elsewhere_cannot_join() {
     let problem =
         AppError::new(ErrorCode::ServerUnreachable, "The server cannot be reached.", "Check its address.");
     let unreached = ServerView { url: "wss://play.example".into(), connected: false, problem: Some(problem) };
@@ -210,9 +294,9 @@ async fn creating_says_if_friends_elsewhere_cannot_join() {
 }
 
 #[tokio::test]
-async fn joining_tells_each_step_and_ends_when_connected() {
+async fn join_reports_each_step_and_ends_when_connected() {
     let service = Service::start(Vec::new());
-    let mut child = program(service.directory.path(), &["join", LINK, "--name", "Ann"]);
+    let mut child = program(service.directory.path(), &["join", &link("Friday"), "--name", "Ann"]);
     let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(lines.next_line().await.unwrap().unwrap(), "Joined.");
@@ -235,10 +319,10 @@ async fn joining_tells_each_step_and_ends_when_connected() {
 }
 
 #[tokio::test]
-async fn exit_codes_tell_what_went_wrong() {
+async fn exit_codes_distinguish_failures() {
     let service = Service::start(vec![party(7, "Friday"), party(8, "Saturday")]);
     for (words, expected) in [
-        (&["join", "partyline://join/old"][..], 6),
+        (&["join", &link("old")][..], 6),
         (&["leave", "Sunday"], 5),
         (&["ping", "Nobody"], 5),
         (&["ping", "Bob\u{1b}[2J", "--party", "Friday", "-c", "2", "-i", "0"], 7),
@@ -271,7 +355,7 @@ async fn metrics_are_printed_as_the_service_counted_them() {
 #[tokio::test]
 async fn errors_in_json_have_code_message_and_hint() {
     let service = Service::start(Vec::new());
-    let result = service.run(&["join", "partyline://join/old", "--json"]).await;
+    let result = service.run(&["join", &link("old"), "--json"]).await;
     let answer: serde_json::Value = serde_json::from_slice(&result.stdout).unwrap();
     assert_eq!(answer["error"]["code"], "invite_expired");
     assert_eq!(answer["error"]["hint"], "Ask for a new one.");
@@ -301,7 +385,7 @@ async fn parties_and_members_are_found_by_name_address_and_id() {
 }
 
 #[tokio::test]
-async fn invites_are_listed_and_taken_back_and_parties_move() {
+async fn invites_are_listed_and_revoked_and_parties_move() {
     let invite = InviteView { id: InviteId([0xab; 32]), expires: None, role: Role::CoOwner };
     let service = Service::start(vec![
         PartyView { invites: vec![invite.clone()], ..party(7, "Friday") },
@@ -325,7 +409,7 @@ async fn invites_are_listed_and_taken_back_and_parties_move() {
 }
 
 #[tokio::test]
-async fn status_lines_up_and_steers_no_terminal() {
+async fn status_is_aligned_and_cannot_control_the_terminal() {
     let service = Service::start(vec![party(7, "Friday")]);
     let status = out(&service.run(&["status", "--why"]).await);
     let expected = "\
@@ -361,7 +445,7 @@ async fn json_is_the_snapshot_itself() {
 }
 
 #[tokio::test]
-async fn watching_tells_changes_and_outlives_the_service() {
+async fn watching_shows_changes_and_survives_the_service() {
     let Service { directory, state, .. } = Service::start(vec![party(7, "Friday")]);
     let mut child = program(directory.path(), &["status", "--watch"]);
     let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
@@ -385,7 +469,7 @@ async fn watching_tells_changes_and_outlives_the_service() {
 }
 
 #[tokio::test]
-async fn a_stranger_is_refused() {
+async fn other_users_are_refused() {
     if std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) != 0) {
         eprintln!("NOT RUN: only root can act as another user");
         return;
@@ -404,7 +488,7 @@ async fn a_stranger_is_refused() {
 }
 
 #[tokio::test]
-async fn completions_are_made_for_every_shell() {
+async fn completions_exist_for_every_shell() {
     let nobody = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = run(nobody.path(), &["completions", shell]).await;

@@ -15,7 +15,7 @@ use crate::{
     control::{ControlMessage, PING_PATIENCE},
     io::Output,
     local::LocalParty,
-    problem::{invite_error, join_error, party_error, timed_out, unknown_member, unknown_party},
+    problem::{join_error, party_error, timed_out, unknown_member, unknown_party},
     range::choose_range,
 };
 
@@ -115,7 +115,7 @@ impl Node {
     }
 
     fn preview(&self, link: &str) -> Result<InvitePreview, AppError> {
-        let invite = Invite::parse(link).map_err(invite_error)?;
+        let invite = Invite::parse(link)?;
         Ok(InvitePreview {
             party: invite.party,
             member: self.parties.contains_key(&invite.party),
@@ -129,7 +129,7 @@ impl Node {
     }
 
     fn join(&mut self, now: Now, link: &str, display_name: String) -> Result<Reply, AppError> {
-        let invite = Invite::parse(link).map_err(invite_error)?;
+        let invite = Invite::parse(link)?;
         // Whoever was dismissed may come back by a new invite.
         let known = self.parties.get(&invite.party);
         if let Some(local) = known.filter(|local| !local.is_dismissed()) {

@@ -2,7 +2,7 @@
 
 use partyline_model::{AppError, ErrorCode};
 use partyline_party::{JoinError, PartyError};
-use partyline_wire::{exact::Malformed, invite::InviteError};
+use partyline_wire::exact::Malformed;
 
 /// Turns "what is wrong; what to do" into its two halves, with a capital letter each.
 fn halves(text: &str, fallback: &str) -> (String, String) {
@@ -14,15 +14,6 @@ fn sentence(text: &str) -> String {
     let mut letters = text.trim_end_matches('.').chars();
     let first = letters.next().map(char::to_uppercase).into_iter().flatten();
     first.chain(letters).chain(['.']).collect()
-}
-
-pub(crate) fn invite_error(error: InviteError) -> AppError {
-    let (code, fallback) = match error {
-        InviteError::NewerVersion { .. } => (ErrorCode::InviteVersion, "update Partyline and try again"),
-        _ => (ErrorCode::InviteMalformed, "copy the whole link again, or ask for a new one"),
-    };
-    let (message, hint) = halves(&error.to_string(), fallback);
-    AppError { code, message, hint }
 }
 
 pub(crate) fn join_error(error: &JoinError) -> AppError {

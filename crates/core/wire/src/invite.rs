@@ -22,7 +22,7 @@ use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use partyline_model::{DeviceId, PartyId, Role};
+use partyline_model::{AppError, DeviceId, ErrorCode, PartyId, Role};
 use subtle::ConstantTimeEq as _;
 
 use crate::{
@@ -75,6 +75,19 @@ pub enum InviteError {
     /// The link is well-formed, but its contents are impossible.
     #[error("this invite link is damaged")]
     Damaged,
+}
+
+impl From<InviteError> for AppError {
+    fn from(error: InviteError) -> Self {
+        let (code, hint) = match error {
+            InviteError::NewerVersion { .. } => (ErrorCode::InviteVersion, "Update Partyline and try again."),
+            _ => (ErrorCode::InviteMalformed, "Copy the whole link again, or ask for a new one."),
+        };
+        let text = error.to_string();
+        let mut letters = text.chars();
+        let first = letters.next().map(char::to_uppercase).into_iter().flatten();
+        Self::new(code, first.chain(letters).chain(['.']).collect::<String>(), hint)
+    }
 }
 
 /// The contents of an invite link.
