@@ -35,7 +35,10 @@ impl Beacon {
                     tracing::debug!(%to, %error, "a LAN beacon could not be sent");
                 }
             }
-            None => tracing::trace!(count = sockets.send_to_group(bytes), "sent a LAN beacon"),
+            None => {
+                let count = sockets.send_to_group(bytes);
+                tracing::trace!(count, "sent a LAN beacon");
+            }
         }
     }
 
