@@ -11,6 +11,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 
 use crate::tool::Running;
@@ -23,8 +27,8 @@ pub const ADDRESSES: [&str; 3] = ["127.0.0.1", "127.0.0.2", "::1"];
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
-    _process: Running,
-    _directory: TempDir,
+    process: Running,
+    directory: TempDir,
     /// UDP and TCP port of STUN and TURN.
     pub port: u16,
     /// TLS port on 127.0.0.1.
@@ -37,11 +41,19 @@ impl Server {
     /// # Errors
     /// It does not build or does not start.
     pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// Does the same with further environment variables.
+    ///
+    /// # Errors
+    /// It does not build or does not start.
+    pub fn start_with(environment: &[(&str, &str)]) -> Result<Self> {
         let program = program()?;
         // Another program may take a port between finding it free and binding it.
         let mut last = None;
         for _ in 0..5 {
-            match Self::try_start(program) {
+            match Self::try_start(program, environment) {
                 Ok(server) => return Ok(server),
                 Err(error) => last = Some(error),
             }
@@ -49,16 +61,36 @@ impl Server {
         Err(last.context("never tried")?)
     }
 
-    fn try_start(program: &Path) -> Result<Self> {
+    /// The path of the server's certificate, for clients to trust.
+    #[must_use]
+    pub fn certificate(&self) -> PathBuf {
+        self.directory.path().join("certificate.pem")
+    }
+
+    /// Asks the server to shut down and waits until it has.
+    ///
+    /// # Errors
+    /// It cannot be signalled or reports a failure.
+    pub fn shut_down(mut self) -> Result<()> {
+        let child = self.process.child();
+        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
+        let status = child.wait()?;
+        ensure!(status.success(), "partyline-server ended with {status}");
+        Ok(())
+    }
+
+    fn try_start(program: &Path, environment: &[(&str, &str)]) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let (port, alternate) = (free_port()?, free_port()?);
         let config = directory.path().join("server.toml");
         write_certificate(directory.path())?;
         fs::write(&config, configuration(directory.path(), port, alternate))?;
-        let mut process = Running::start(Command::new(program).arg("--config").arg(&config))?;
+        let mut command = Command::new(program);
+        command.arg("--config").arg(&config).envs(environment.iter().copied());
+        let mut process = Running::start(&mut command)?;
         let output = process.child().stdout.take().context("no standard output")?;
         let tls_port = announced(BufReader::new(output))?;
-        Ok(Self { _process: process, _directory: directory, port, tls_port })
+        Ok(Self { process, directory, port, tls_port })
     }
 }
 
