@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use partyline_engine::Controller;
 use partyline_model::{AppError, Command};
-use partyline_telemetry::{LogGuard, Logging};
+use partyline_telemetry::{LogGuard, Logging, OtlpSettings};
 
 use crate::{Host, Place, Settings, install, signal::interrupted};
 
@@ -60,20 +60,29 @@ pub struct InstallOptions {
 }
 
 impl ServiceCommand {
-    /// Starts logging; `run` logs into files, too, where it can. The OTLP export is configured by the environment
-    /// ([`partyline_telemetry`]) and off without an endpoint.
+    /// Starts logging; `run` logs into files, too, where it can, and exports over OTLP where a collector is configured.
     #[must_use = "the last lines are lost without it"]
     pub fn log(&self, verbosity: u8) -> Option<LogGuard> {
         let terminal = Logging::verbosity(verbosity);
         let Self::Run { place, settings } = self else { return terminal.start().ok() };
-        match terminal.clone().also_into(&settings.directories(place).log, "service").start() {
+        let endpoint = settings.otlp_endpoint.as_deref().map(OtlpSettings::with_endpoint);
+        let (terminal, problem) = match endpoint {
+            Some(Ok(Some(otlp))) => (terminal.export_to(otlp), None),
+            Some(Err(error)) => (terminal, Some(error)),
+            Some(Ok(None)) | None => (terminal, None),
+        };
+        let guard = match terminal.clone().also_into(&settings.directories(place).log, "service").start() {
             Ok(guard) => Some(guard),
             Err(error) => {
                 let guard = terminal.start().ok();
                 tracing::warn!(%error, "cannot log into files; logging to the terminal only");
                 guard
             }
+        };
+        if let Some(error) = problem {
+            tracing::warn!(%error, "OTLP export is off");
         }
+        guard
     }
 
     /// Executes the subcommand.

@@ -52,6 +52,10 @@ pub struct Settings {
     /// Certificates (PEM) to trust besides the system's, for private servers.
     #[arg(long, value_name = "FILE", env = "PARTYLINE_EXTRA_CA")]
     pub extra_ca: Option<PathBuf>,
+    /// OpenTelemetry collector (OTLP/HTTP) to export traces and metrics to; by default that of
+    /// OTEL_EXPORTER_OTLP_ENDPOINT, and without one nothing is exported.
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// User id that may drive the service, besides root and the user at the computer's seat.
     #[arg(long = "allow-user", value_name = "UID")]
     pub allowed_users: Vec<u32>,
@@ -136,6 +140,7 @@ mod tests {
             ..partyline_model::Settings::default()
         };
         assert_eq!(engine.settings, expected);
+        assert_eq!(options.settings.otlp_endpoint, None, "nothing is exported by default");
     }
 
     #[test]

@@ -58,6 +58,7 @@ fn settings(directory: &Path) -> Settings {
         nat_detection: partyline_service::Switch::Off,
         default_servers: Vec::new(),
         extra_ca: None,
+        otlp_endpoint: None,
         allowed_users: Vec::new(),
         allowed_groups: Vec::new(),
     }
