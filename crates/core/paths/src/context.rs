@@ -12,7 +12,7 @@ use std::{
 use partyline_model::{Candidate, NatProfile};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
-use tracing::trace;
+use tracing::{debug, trace};
 
 use crate::{
     api::{Config, Event, Transmit},
@@ -59,6 +59,8 @@ impl Aliases {
         if self.by_source.len() < MAX_ALIASES {
             trace!(%source, %path, "responses come from another port");
             self.by_source.insert(source, path);
+        } else {
+            debug!(%source, %path, reason = "too many aliases", "alias not remembered");
         }
     }
 

@@ -53,7 +53,11 @@ impl MemberRelayOffers {
     pub(crate) fn remove_failed(&mut self, to: PeerId, pairs: &CandidatePairs) {
         self.offers.retain(|(through, _)| {
             let path = MemberRelay { through: *through, to }.path();
-            !pairs.get(path).is_some_and(|pair| pair.is_failed())
+            let failed = pairs.get(path).is_some_and(|pair| pair.is_failed());
+            if failed {
+                debug!(%through, reason = "its path failed", "member relay offer forgotten");
+            }
+            !failed
         });
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use partyline_timing::{Rate, TokenBucket};
-use tracing::debug;
+use tracing::{debug, trace};
 
 use crate::path::PeerId;
 
@@ -50,6 +50,7 @@ impl Pacer {
         self.bucket.take_or_wait(now, 1).map_err(|next| {
             let promised = self.promised.map_or(next, |last| next.max(last + self.gap));
             self.promised = Some(promised);
+            trace!(after_ms = (promised - now).as_millis(), "check delayed by the pace");
             promised
         })
     }
@@ -94,6 +95,11 @@ impl SprayBudget {
     /// Takes a packet's turn, or returns when to ask again.
     pub(crate) fn take(&mut self, now: Instant) -> Result<(), Instant> {
         if self.is_paused(now) {
+            trace!(
+                retry_ms = HELD_SPRAY_POLL_INTERVAL.as_millis(),
+                reason = "traffic suffers",
+                "spray held back"
+            );
             return Err(now + HELD_SPRAY_POLL_INTERVAL);
         }
         if let Some(next) = self.last_sent.map(|last| last + MIN_SPRAY_GAP).filter(|next| *next > now) {

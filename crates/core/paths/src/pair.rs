@@ -16,7 +16,7 @@ use std::{
 
 use partyline_model::{CandidateKind, Method, PathKind};
 use partyline_wire::probe::TransactionId;
-use tracing::debug;
+use tracing::{debug, trace};
 
 use crate::{
     address::is_private,
@@ -315,6 +315,7 @@ impl CandidatePair {
             PairState::Frozen => {}
             PairState::Failed => self.restart(reason),
             PairState::InProgress(_) | PairState::Valid => {
+                trace!(path = %self.path, reason, "check triggered");
                 self.expedite();
                 self.check_now = true;
             }
@@ -332,6 +333,7 @@ impl CandidatePair {
     pub(crate) fn request_measurement(&mut self, now: Instant) {
         let recent = self.last_check.is_some_and(|at| now < at + MIN_REQUESTED_INTERVAL);
         if self.is_valid() && self.unanswered_since.is_none() && !recent {
+            trace!(path = %self.path, "measurement requested");
             self.check_now = true;
         }
     }
@@ -424,7 +426,10 @@ impl CandidatePair {
         let excess = self.open_checks.len().saturating_sub(MAX_OPEN_CHECKS);
         let mut expired: Vec<OpenCheck> = self.open_checks.drain(..excess).collect();
         expired.extend(self.open_checks.extract_if(.., |check| check.sent + timeout <= now));
-        expired.iter().filter(|check| check.counts).for_each(|_| self.quality.on_loss());
+        for check in expired.iter().filter(|check| check.counts) {
+            trace!(path = %self.path, after_ms = (now - check.sent).as_millis(), "check lost");
+            self.quality.on_loss();
+        }
         self.report_suspicion(now);
         if self.fails_at().is_some_and(|at| at <= now) {
             self.fail(now);

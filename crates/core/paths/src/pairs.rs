@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use partyline_model::{CandidateKind, Mapping};
 use partyline_wire::probe::TransactionId;
-use tracing::debug;
+use tracing::{debug, trace};
 
 use crate::{
     api::RelayTransport,
@@ -92,7 +92,11 @@ impl CandidatePairs {
             !wanted.contains_key(&pair.path) && !kept
         });
         for pair in &mut self.list {
-            pair.outdated = !wanted.contains_key(&pair.path) && !pair.is_learned();
+            let outdated = !wanted.contains_key(&pair.path) && !pair.is_learned();
+            if outdated && !pair.outdated {
+                debug!(path = %pair.path, reason = "no longer announced", "candidate pair kept until replaced");
+            }
+            pair.outdated = outdated;
         }
         for (path, kind) in wanted {
             match self.get_mut(path) {
@@ -107,6 +111,7 @@ impl CandidatePairs {
     fn recognize_relayed(&mut self, remote: &Remote) {
         for pair in self.list.iter_mut().filter(|pair| pair.kind == CandidateKind::PeerReflexive) {
             if remote.ends_at_relay(pair.path) {
+                debug!(path = %pair.path, reason = "peer announced it as relayed", "candidate pair reclassified");
                 (pair.kind, pair.transport) = (CandidateKind::Relayed, Some(RelayTransport::Udp));
             }
         }
@@ -153,7 +158,11 @@ impl CandidatePairs {
     ) -> Option<&mut CandidatePair> {
         if self.get(path).is_none() {
             let permitted = is_permitted(&ctx.device.config, path, CandidateKind::PeerReflexive);
-            if !permitted || !self.make_room(ctx) {
+            if !permitted {
+                trace!(%path, reason = "direct paths are off", "address not learned");
+                return None;
+            }
+            if !self.make_room(ctx) {
                 return None;
             }
             self.add(ctx, path, kind);
@@ -210,6 +219,7 @@ impl CandidatePairs {
             .collect();
         others.remove(&path);
         for other in others {
+            trace!(%path, kept = %other, "mapping kept alive");
             let bytes = binding_indication(ctx.transactions.next_counter());
             ctx.send(other, bytes);
         }

@@ -107,6 +107,8 @@ impl Paths {
 
     /// Takes sockets that [`Event::OpenSockets`] asked for: each with its port, or `None` if it could not be opened.
     pub fn sockets_opened(&mut self, now: Instant, opened: &[(SocketId, Option<u16>)]) {
+        let failed = opened.iter().filter(|(_, port)| port.is_none()).count();
+        debug!(count = opened.len(), failed, "punch sockets opened");
         let owner = opened.iter().find_map(|(id, _)| self.shared.sockets.owner(*id));
         if let Some(owner) = owner {
             self.with_peer(now, owner, |peer, ctx| peer.on_sockets_opened(ctx, opened));
@@ -153,6 +155,7 @@ impl Paths {
 
     /// Sets how long a path may be silent before it is kept alive, as the network turned out to need it.
     pub fn set_keepalive(&mut self, keepalive: Duration) {
+        debug!(keepalive_ms = keepalive.as_millis(), "keepalive set");
         self.shared.device.config.keepalive = keepalive.max(MIN_KEEPALIVE);
     }
 
@@ -233,7 +236,10 @@ impl Paths {
     /// Takes the offer of a peer that is reached directly to relay to another one, to which it has the given round trip
     /// time.
     pub fn offer_member_relay(&mut self, now: Instant, relay: MemberRelay, remaining_rtt: Duration) {
-        let Some(rtt) = self.direct_rtt(relay.through) else { return };
+        let Some(rtt) = self.direct_rtt(relay.through) else {
+            debug!(through = %relay.through, reason = "not reached directly", "member relay offer ignored");
+            return;
+        };
         self.with_peer(now, relay.to, |peer, ctx| {
             peer.on_member_relay_offer(ctx, relay, rtt + remaining_rtt);
         });
@@ -345,6 +351,7 @@ impl Paths {
         let result = match probe::peek(bytes) {
             Some(Claim::Request { recipient, sender }) => {
                 let Some(id) = self.by_tags.get(&(recipient, sender)).copied() else {
+                    trace!(%path, reason = "unknown tags", "STUN request of nobody we know");
                     return Handled::Foreign;
                 };
                 if path.leads_to(id) {
@@ -462,10 +469,10 @@ impl Paths {
         let mut ctx = self.shared.context(now);
         let result = call(peer, &mut ctx);
         let next = peer.drive(&mut ctx);
-        if peer.is_direct() {
-            self.shared.device.direct_peers.insert(id);
-        } else {
-            self.shared.device.direct_peers.remove(&id);
+        let direct_peers = &mut self.shared.device.direct_peers;
+        let changed = if peer.is_direct() { direct_peers.insert(id) } else { direct_peers.remove(&id) };
+        if changed {
+            debug!(direct = peer.is_direct(), "peer may relay for others while it is direct");
         }
         self.timers.set(Timer::Peer(id), next);
         self.timers.set(Timer::Relays, self.shared.relays.deadline());
@@ -484,6 +491,7 @@ impl Paths {
         for change in self.shared.relays.take_changes() {
             match change {
                 RelayChange::Allocations => {
+                    trace!("allocations changed; updating every peer's pairs");
                     self.announce();
                     self.for_each_peer(now, Peer::sync_pairs);
                 }

@@ -100,6 +100,7 @@ impl Peer {
 
     /// Reacts to a possible change of network: nothing that was measured counts until it is measured again.
     pub(crate) fn on_network_changed(&mut self, now: Instant) {
+        debug!(reason = "network changed", "every path must be validated again");
         self.punch.retry_now();
         self.pairs.iter_mut().for_each(|pair| pair.require_liveness(now));
     }
@@ -195,6 +196,7 @@ impl Peer {
     /// Makes a candidate pair of a path on which a probe was answered.
     fn promote_probe(&mut self, ctx: &mut Context<'_>, path: Path, id: TransactionId) {
         let Some((_, sent)) = self.punch.probe(id) else { return };
+        debug!(%path, after_ms = (ctx.now - sent).as_millis(), "probe answered; path found");
         if let Some(pair) = self.learn(ctx, path) {
             pair.on_check_sent(sent, id);
         }
@@ -222,6 +224,7 @@ impl Peer {
     /// Learns a path from a packet that the tunnel has authenticated, and checks it.
     pub(crate) fn learn_authenticated(&mut self, ctx: &mut Context<'_>, path: Path) {
         let now = ctx.now;
+        debug!(%path, "authenticated packet from a new address");
         if let Some(pair) = self.learn(ctx, path) {
             pair.on_received(now);
             pair.trigger_check("an authenticated packet arrived");
@@ -302,6 +305,7 @@ impl Peer {
             if let Via::Relay(id) = pair.path.via
                 && let Some(allocation) = ctx.relays.get_mut(id)
             {
+                trace!(path = %pair.path, relay = %allocation.server.name, "suspect path; asking its relay server");
                 allocation.verify(ctx.now, ctx.transmits);
             }
         }
@@ -364,6 +368,7 @@ impl Peer {
                 && !self.pairs.uses(path.via)
                 && !self.punch.holds(id)
             {
+                debug!(socket = id.0, reason = "no path uses it", "punch socket given up");
                 ctx.sockets.close(id, ctx.events);
             }
         }

@@ -7,7 +7,7 @@ use partyline_wire::{
     probe::{ProbeError, ProbeKey, ReplayWindow, Request, Response, Tag, TransactionId},
     punch::{Body, Signal},
 };
-use tracing::trace;
+use tracing::{debug, trace};
 
 use crate::{
     api::{Event, MAX_REMOTE_CANDIDATES, PeerParams},
@@ -106,6 +106,11 @@ impl Remote {
 
     /// Takes what the peer announces now.
     pub(crate) fn update(&mut self, params: PeerParams) {
+        let (count, controlling) = (params.candidates.len(), params.controlling);
+        debug!(peer = %self.id, count, controlling, nat = ?params.nat, "remote candidates set");
+        if count > MAX_REMOTE_CANDIDATES {
+            debug!(peer = %self.id, count, reason = "too many", "remote candidates ignored");
+        }
         (self.controlling, self.nat, self.candidates) = (params.controlling, params.nat, params.candidates);
         self.candidates.truncate(MAX_REMOTE_CANDIDATES);
     }
@@ -142,6 +147,7 @@ impl Remote {
     pub(crate) fn send_response(&self, ctx: &mut Context<'_>, path: Path, id: TransactionId) {
         let response = Response { id, mapped: path.remote };
         if let Ok(bytes) = response.encode(&self.session.key) {
+            trace!(%path, "response sent");
             ctx.send(path, bytes);
         }
     }

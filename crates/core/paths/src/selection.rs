@@ -16,7 +16,7 @@ use std::{
 };
 
 use partyline_model::PathKind;
-use tracing::{debug, field::debug as debug_value, info};
+use tracing::{debug, field::debug as debug_value, info, trace};
 
 use crate::{
     api::Event,
@@ -130,6 +130,7 @@ impl PathSelection {
         if let (true, Some(path)) = (selector.controlling, self.selected)
             && let Some(pair) = pairs.get_mut(path)
         {
+            debug!(%path, reason = "this side controls", "nominating path");
             pair.trigger_check("nomination");
         }
     }
@@ -194,11 +195,19 @@ impl PathSelection {
     fn watch_challenger(&mut self, now: Instant, pairs: &CandidatePairs) {
         let ahead = self.pair(pairs).zip(best_sound(pairs, now));
         let ahead = ahead.filter(|(current, best)| is_better(best, current));
+        let before = self.challenger.map(|(path, _)| path);
         self.challenger = ahead.map(|(current, best)| {
             let samples = current.quality().samples() + best.quality().samples();
             let since = self.challenger.filter(|(path, _)| *path == best.path);
             (best.path, since.map_or(samples, |(_, since)| since))
         });
+        match (before, self.challenger) {
+            (Some(before), None) => debug!(path = %before, "path no longer better than the one in use"),
+            (before, Some((path, samples))) if before != Some(path) => {
+                debug!(%path, samples, "path better than the one in use; watching whether that holds");
+            }
+            _ => {}
+        }
     }
 
     /// Returns true if a path takes over: from a worse tier at once, within a tier when its gain has held.
@@ -246,6 +255,7 @@ impl PathSelection {
         let primary = hop(relays, path)?;
         let other = silent_since.and_then(|since| next_best(now, pairs, path, since));
         if let Some(pair) = other.and_then(|path| pairs.get_mut(path)) {
+            trace!(%path, secondary = %pair.path, reason = "path in use suspect", "packet sent twice");
             pair.on_sent(now);
         }
         Some(Route { primary, secondary: other.and_then(|path| hop(relays, path)) })

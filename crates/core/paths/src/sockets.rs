@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
 
 use partyline_model::SocketId;
-use tracing::debug;
+use tracing::{debug, trace};
 
 use crate::{api::Event, path::PeerId};
 
@@ -67,12 +67,14 @@ impl PunchSockets {
     /// Closes a punch socket, if it is open. The main socket is never closed.
     pub(crate) fn close(&mut self, id: SocketId, events: &mut VecDeque<Event>) {
         if self.open.remove(&id).is_some() {
+            trace!(socket = id.0, open = self.open.len(), "punch socket closed");
             events.push_back(Event::CloseSocket(id));
         }
     }
 
     /// Closes all punch sockets of a peer.
     pub(crate) fn close_all(&mut self, peer: PeerId, events: &mut VecDeque<Event>) {
+        debug!(%peer, "closing all punch sockets of a peer");
         let owned = self.open.extract_if(.., |_, owner| *owner == peer);
         events.extend(owned.map(|(id, _)| Event::CloseSocket(id)));
     }

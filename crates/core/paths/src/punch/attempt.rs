@@ -263,6 +263,12 @@ impl PunchAttempt {
             Stage::SamplingPorts(_) => return Ok(self.sample(peer, ctx)),
             Stage::AwaitingAnswer { repeat_at, offers } => {
                 if ctx.now >= *repeat_at && *offers < MAX_OFFERS {
+                    debug!(
+                        attempt = self.number,
+                        count = *offers + 1,
+                        reason = "no answer",
+                        "offer repeated"
+                    );
                     (*repeat_at, *offers) = (ctx.now + OFFER_INTERVAL, *offers + 1);
                     self.send_plan(peer.remote, ctx);
                     return Ok(Progress::Continue);
@@ -293,6 +299,7 @@ impl PunchAttempt {
         let needs = SocketNeeds::of(&self.local, self.action);
         let samples = if servers.is_empty() { 0 } else { needs.samples };
         self.senders = self.opened.split_off(samples.min(self.opened.len()));
+        trace!(attempt = self.number, samples, senders = self.senders.len(), "punch sockets ready");
         self.stage = Stage::SamplingPorts(PortSampler::new(servers.clone(), self.opened.clone()));
         Ok(Progress::Continue)
     }
@@ -351,6 +358,7 @@ impl PunchAttempt {
     /// Takes the other side's answer.
     pub(super) fn on_answer(&mut self, now: Instant, plan: PunchPlan) {
         if matches!(self.stage, Stage::AwaitingAnswer { .. }) {
+            debug!(attempt = self.number, action = ?plan.action, endpoints = ?plan.endpoints, "offer answered");
             self.remote_plan = Some(plan);
             self.stage = Stage::AwaitingStart(now);
         }
@@ -455,6 +463,7 @@ impl PunchAttempt {
                     return;
                 }
                 let predicted = self.remote_plan.as_ref().is_some_and(|plan| !plan.endpoints.is_empty());
+                debug!(attempt = self.number, %path, predicted, "found by the spray on another port than expected");
                 if predicted {
                     remote.send_signal(ctx, self.number, Body::ProbeReceived(id.0));
                 } else {

@@ -162,6 +162,7 @@ impl Punch {
             (Body::Offer(_), Some(attempt)) => {
                 // The offer was repeated, so our answer may have been lost.
                 if !attempt.is_ours() {
+                    debug!(attempt = attempt.number(), reason = "offer repeated", "answer repeated");
                     attempt.send_plan(peer.remote, ctx);
                 }
             }
@@ -190,6 +191,7 @@ impl Punch {
         if let Some(attempt) = &self.attempt {
             // Where both have proposed, the controlling side's attempt counts.
             if attempt.is_ours() && peer.remote.controlling {
+                debug!(attempt = number, reason = "ours counts, this side controls", "offer ignored");
                 return;
             }
             self.end(peer, ctx, AttemptEnd::Superseded);

@@ -17,6 +17,8 @@ use stun_rs::{
     methods::BINDING,
 };
 
+use tracing::{debug, trace};
+
 use crate::{sockets::PunchSocket, transactions::Transactions};
 
 /// Gap to the retransmission of a request.
@@ -99,6 +101,7 @@ impl PortSampler {
                 pending.retransmit_at = now + RETRANSMISSION_GAP;
                 return Some(SampleRequest { socket: pending.socket, server, id: pending.id });
             }
+            debug!(%server, count = MAX_TRANSMISSIONS, reason = "no response", "port sampling given up");
             self.left.clear();
             self.pending = None;
         }
@@ -113,6 +116,7 @@ impl PortSampler {
         let Some(pending) = self.pending.as_ref().filter(|pending| pending.id == id) else { return false };
         let Some(mapped) = mapped_address(bytes) else { return false };
         let at = pending.since + (now - pending.since) / 2;
+        trace!(local_port = pending.socket.port, %mapped, "port sampled");
         self.samples.push(Sample { local_port: pending.socket.port, mapped, at });
         self.pending = None;
         true

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tracing::trace;
+
 use super::probes::SentProbes;
 use crate::{context::Context, path::Path, remote::Remote};
 
@@ -28,6 +30,7 @@ impl SimultaneousOpen {
     /// Adds a path; one that is there already stays as it is.
     pub(super) fn add(&mut self, now: Instant, path: Path) {
         if !self.contains(path) {
+            trace!(%path, "probe target added");
             self.targets.push(Target { path, began: now, sent: 0 });
         }
     }

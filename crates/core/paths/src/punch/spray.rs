@@ -9,7 +9,7 @@ use std::{
 };
 
 use rand_core::RngCore;
-use tracing::debug;
+use tracing::{debug, trace};
 
 use super::probes::SentProbes;
 use crate::{
@@ -80,6 +80,7 @@ impl SprayListener {
         }
         let pass_done = self.next >= self.sockets.len();
         if pass_done && self.passes < OPENING_PASSES && ctx.now >= self.pass_began + PASS_INTERVAL {
+            trace!(target = %self.target, passes = self.passes, "spray listener repeats its packets");
             (self.next, self.pass_began) = (0, ctx.now);
         }
         while let Some(socket) = self.sockets.get(self.next) {

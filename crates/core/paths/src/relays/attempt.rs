@@ -116,6 +116,7 @@ impl RelayAttempt {
 
     /// Forgets failures, because they say nothing about another network.
     pub(super) fn retry_now(&mut self, now: Instant) {
+        debug!(relay = %self.server.name, reason = "network changed", "relay failures forgotten");
         self.backoff.reset();
         (self.not_before, self.mapped) = (now + self.head_start, None);
     }

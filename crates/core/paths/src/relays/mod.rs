@@ -293,6 +293,7 @@ impl RelayPool {
         if udp {
             allocation.start(now, out.transmits);
         } else {
+            debug!(stream = stream.0, ?transport, %address, "opening relay stream");
             out.events.push_back(Event::OpenStream { stream, transport, address, host });
         }
         self.allocations.insert(id, allocation);
@@ -300,6 +301,7 @@ impl RelayPool {
 
     fn on_granted(&mut self, now: Instant, id: AllocationId) {
         let mapped = self.allocations.get(&id).and_then(Allocation::mapped);
+        debug!(allocation = %id, held = self.allocations.len(), "allocation usable");
         let attempt = self.attempts.iter_mut().find(|attempt| attempt.allocation == Some(id));
         if attempt.is_some_and(|attempt| attempt.on_granted(now, mapped)) {
             debug!(?mapped, reason = "relay server sees another address", "public address changed");
@@ -321,6 +323,7 @@ impl RelayPool {
             attempt.on_ended(now, end, alone, share, ended.and_then(Allocation::into_credentials));
         }
         if was_granted {
+            debug!(allocation = %id, alone, reason = ?end, "relayed address lost; other relays wait their turn");
             // The lost one has the first turn.
             for attempt in self.attempts.iter_mut().skip(at + 1) {
                 attempt.not_before = attempt.not_before.max(now + attempt.head_start);
@@ -363,6 +366,7 @@ impl RelayPool {
             self.changes.push(RelayChange::Allocations);
         }
         if let Local::Stream(stream) = allocation.local {
+            debug!(stream = stream.0, relay = %allocation.server.name, "closing relay stream");
             out.events.push_back(Event::CloseStream(stream));
         }
     }

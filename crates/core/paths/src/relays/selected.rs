@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tracing::debug;
+
 use crate::relays::attempt::RelayAttempt;
 
 /// Delay after one relay works before the standby is requested, so that the members' first packets go first.
@@ -48,7 +50,11 @@ pub(super) fn expedite_standby(now: Instant, attempts: &mut [RelayAttempt]) {
         }
         let first = *first_head_start.get_or_insert(attempt.head_start);
         if !attempt.has_failed() {
+            let relay = &attempt.server.name;
             let soon = now + STANDBY_DELAY + attempt.head_start.saturating_sub(first);
+            if soon < attempt.not_before {
+                debug!(%relay, after_ms = (soon - now).as_millis(), reason = "standby", "relay attempt brought forward");
+            }
             attempt.not_before = attempt.not_before.min(soon);
         }
     }

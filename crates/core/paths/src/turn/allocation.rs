@@ -168,6 +168,7 @@ impl Allocation {
         out: &mut VecDeque<Transmit>,
     ) -> bool {
         if self.channels.acquire(peer) {
+            debug!(relay = %self.server.name, %peer, "binding a channel");
             self.request(now, RequestKind::ChannelBind(peer), 0, out);
         }
         self.channels.get(peer).is_some_and(|channel| channel.bound)
@@ -175,6 +176,7 @@ impl Allocation {
 
     /// Releases the channel to a peer address.
     pub(crate) fn release_channel(&mut self, peer: SocketAddr) {
+        trace!(relay = %self.server.name, %peer, "channel released by a pair");
         self.channels.release(peer);
     }
 
@@ -182,6 +184,7 @@ impl Allocation {
     pub(crate) fn verify(&mut self, now: Instant, out: &mut VecDeque<Transmit>) {
         let recent = self.verified_at.is_some_and(|at| now < at + MIN_VERIFY_INTERVAL);
         if self.relayed.is_some() && !recent && !self.requests.contains(RequestKind::Refresh) {
+            trace!(relay = %self.server.name, "asking the server whether the allocation still stands");
             self.verified_at = Some(now);
             self.request(now, RequestKind::Refresh, 0, out);
         }
@@ -189,6 +192,7 @@ impl Allocation {
 
     /// Asks the server at once, whatever is pending, because the network may be another one.
     pub(crate) fn verify_now(&mut self, now: Instant, out: &mut VecDeque<Transmit>) {
+        debug!(relay = %self.server.name, reason = "network changed", "asking the server at once");
         self.verified_at = None;
         self.requests.cancel(RequestKind::Refresh);
         self.verify(now, out);
@@ -197,6 +201,7 @@ impl Allocation {
     /// Gives the allocation back, without waiting for the response.
     pub(crate) fn release(&mut self, now: Instant, out: &mut VecDeque<Transmit>) {
         if self.relayed.is_some() {
+            debug!(relay = %self.server.name, "allocation released");
             self.request(now, RequestKind::Release, 0, out);
         }
     }
@@ -320,10 +325,13 @@ impl Allocation {
         let relayed = message.get::<XorRelayedAddress>().and_then(|a| a.as_xor_relayed_address().ok());
         let mapped = message.get::<XorMappedAddress>().and_then(|a| a.as_xor_mapped_address().ok());
         let Some(relayed) = relayed else {
+            debug!(relay = %self.server.name, reason = "no relayed address", "response makes no sense");
             return AllocationChange::Ended(AllocationEnd::Refused(0));
         };
         self.relayed = Some(*relayed.socket_address());
         self.mapped = mapped.map(|a| *a.socket_address());
+        let (relayed, mapped) = (self.relayed, self.mapped);
+        debug!(relay = %self.server.name, ?relayed, ?mapped, "relayed address granted");
         self.refresh_at = Some(now + self.refresh_interval);
         AllocationChange::Granted
     }
@@ -351,7 +359,10 @@ impl Allocation {
                 self.request(now, RequestKind::Allocate, AFTER_RELEASE, out);
                 None
             }
-            (ALLOCATION_MISMATCH, _) => Some(AllocationChange::Ended(AllocationEnd::Lost)),
+            (ALLOCATION_MISMATCH, kind) => {
+                debug!(relay = %self.server.name, request = ?kind, "server has lost the allocation");
+                Some(AllocationChange::Ended(AllocationEnd::Lost))
+            }
             (_, RequestKind::ChannelBind(peer)) => {
                 self.pause_channel(now, peer);
                 None
@@ -373,7 +384,10 @@ impl Allocation {
                 self.request(now, request.kind, request.challenges + 1, out);
                 None
             }
-            Ok(_) => Some(AllocationChange::Ended(AllocationEnd::Refused(code))),
+            Ok(_) => {
+                debug!(relay = %self.server.name, code, count = request.challenges, "credentials refused");
+                Some(AllocationChange::Ended(AllocationEnd::Refused(code)))
+            }
             Err(_) => Some(AllocationChange::Ended(AllocationEnd::Refused(0))),
         }
     }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use partyline_timing::Deadlines;
 use partyline_wire::datagram::{MAX_CHANNEL, MIN_CHANNEL};
+use tracing::debug;
 
 /// A channel to one peer address.
 #[derive(Debug)]
@@ -78,7 +79,10 @@ impl Channels {
             channel.users += 1;
             return false;
         }
-        let Some(number) = self.former_number(peer).or_else(|| self.free_number()) else { return false };
+        let Some(number) = self.former_number(peer).or_else(|| self.free_number()) else {
+            debug!(%peer, reason = "every channel is in use", "channel refused");
+            return false;
+        };
         self.numbers.insert(number, peer);
         self.in_use.insert(peer, Channel { number, bound: false, users: 1 });
         true
