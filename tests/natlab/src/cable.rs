@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Packets that fit on the cable; more are dropped, as a queue does that is full.
-const MOST_PACKETS: usize = 10_000;
+const MAX_QUEUED_PACKETS: usize = 10_000;
 
 /// How good a line is; the same both ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,7 +67,7 @@ impl Carrier for Cable {
     fn readable(&mut self, end: usize, buffer: &mut [u8]) {
         let Ok(length) = self.ends[end].recv(buffer) else { return };
         let lost = self.rng.next_u32() % 1000 < u32::from(self.line.loss);
-        let lost = lost || self.packets.len() >= MOST_PACKETS;
+        let lost = lost || self.packets.len() >= MAX_QUEUED_PACKETS;
         self.trace.note(end == 1, &buffer[..length], lost);
         if lost {
             return;

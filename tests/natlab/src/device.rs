@@ -20,7 +20,7 @@ use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 use crate::namespace::Namespace;
 
 /// The longest IP packet.
-pub(crate) const LONGEST: usize = 65_535;
+pub(crate) const MAX_PACKET_LEN: usize = 65_535;
 
 /// Makes a TUN device in a namespace. It is gone when the device is dropped.
 pub(crate) fn tun(namespace: &Namespace, name: &str, mtu: u16) -> Result<SyncDevice> {
@@ -68,7 +68,7 @@ impl Drop for Carried {
 }
 
 fn carry(mut carrier: impl Carrier, stopped: &UnixStream) {
-    let mut buffer = vec![0; LONGEST];
+    let mut buffer = vec![0; MAX_PACKET_LEN];
     loop {
         let ready = match wait(&carrier, stopped) {
             Ok(ready) => ready,

@@ -101,7 +101,7 @@ impl Host {
     /// Runs a program to its end and gives its standard output.
     ///
     /// # Errors
-    /// When it does not exit with 0; the message carries what it said.
+    /// It does not exit with 0; the message carries what it said.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
         checked(self.command(program).args(arguments))
     }
@@ -109,7 +109,7 @@ impl Host {
     /// Starts a [command](Self::command); its output goes to `<name>.log` in the lab's directory.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// It cannot be started.
     pub fn spawn(&self, name: &str, command: Command) -> Result<Process> {
         Process::spawn(name, command, &self.directory)
     }
@@ -117,7 +117,7 @@ impl Host {
     /// Calls `work` on a thread of this computer: sockets made there belong to it for ever.
     ///
     /// # Errors
-    /// When the namespace cannot be entered, or `work` panics.
+    /// The namespace cannot be entered, or `work` panics.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         self.namespace.enter(work)
     }
@@ -125,7 +125,7 @@ impl Host {
     /// Pulls its network cable.
     ///
     /// # Errors
-    /// When the interface is gone.
+    /// The interface is gone.
     pub fn cut(&self) -> Result<()> {
         self.link.cut()
     }
@@ -133,7 +133,7 @@ impl Host {
     /// Plugs its network cable in again.
     ///
     /// # Errors
-    /// When the interface is gone.
+    /// The interface is gone.
     pub fn restore(&self) -> Result<()> {
         self.link.restore()
     }

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// How long an interface gets to come up.
-const CARRIER: Duration = Duration::from_secs(5);
+const CARRIER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The first host address on a LAN; the router is 1.
 const FIRST_HOST: u8 = 10;
@@ -65,7 +65,7 @@ impl Lab {
     /// An internet without customers.
     ///
     /// # Errors
-    /// When namespaces cannot be made, most likely for want of root.
+    /// Namespaces cannot be made, most likely for want of root.
     pub fn new() -> Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "a NAT lab needs root: network namespaces are made");
         let prefix = format!("{PREFIX}{}-{}", process::id(), LABS.fetch_add(1, Ordering::Relaxed));
@@ -100,7 +100,7 @@ impl Lab {
     /// A host with public addresses of its own.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// It cannot be made.
     pub fn server(&self, name: &str) -> Result<Host> {
         let namespace = self.namespace(name)?;
         let (customer, link) = self.connect(&namespace, None)?;
@@ -111,7 +111,7 @@ impl Lab {
     /// A router with a LAN behind it.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// It cannot be made.
     pub fn site(&self, name: &str, options: RouterOptions) -> Result<Site<'_>> {
         let namespace = self.router(name, options)?;
         let (customer, _) = self.connect(&namespace, options.line)?;
@@ -127,7 +127,7 @@ impl Lab {
     /// A host with a public address and no router, at the end of a `line`.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// It cannot be made.
     pub fn open_host(&self, name: &str, line: Line) -> Result<Host> {
         let namespace = self.namespace(name)?;
         let (customer, link) = self.connect(&namespace, Some(line))?;
@@ -138,7 +138,7 @@ impl Lab {
     /// Gives a server of this lab a second IPv4 and a second IPv6 address.
     ///
     /// # Errors
-    /// When it is no server, or they cannot be set.
+    /// It is no server, or they cannot be set.
     pub fn second_addresses(&self, server: &Host) -> Result<(Ipv4Addr, Ipv6Addr)> {
         let customer = server.customer().context("no public address")?;
         let (v4, v6) = (Ipv4Addr::new(11, 0, 1, customer), site_v6(customer, 2));
@@ -150,7 +150,7 @@ impl Lab {
     /// A home with `options`, and one host in it of the same name.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// It cannot be made.
     pub fn home(&self, name: &str, options: RouterOptions) -> Result<Host> {
         self.site(name, options)?.host(name)
     }
@@ -158,7 +158,7 @@ impl Lab {
     /// A LAN without router and without internet.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// It cannot be made.
     pub fn lonely_lan(&self, name: &str) -> Result<Site<'_>> {
         let namespace = self.namespace(&format!("{name}-switch"))?;
         self.lan_in(name, namespace, RouterOptions::HOME)
@@ -167,7 +167,7 @@ impl Lab {
     /// From now on no UDP passes directly between the two hosts' sites, in either direction.
     ///
     /// # Errors
-    /// When one of them has no internet, or the rules are refused.
+    /// One of them has no internet, or the rules are refused.
     pub fn block_udp(&self, one: &Host, other: &Host) -> Result<()> {
         let (Some(one), Some(other)) = (one.customer(), other.customer()) else {
             bail!("only sites with internet can be kept apart");
@@ -186,7 +186,7 @@ impl Lab {
     /// Takes back all of [`Lab::block_udp`].
     ///
     /// # Errors
-    /// When the rules are refused.
+    /// The rules are refused.
     pub fn unblock(&self) -> Result<()> {
         self.inet.nft("flush chain inet blocked forward")
     }
@@ -194,7 +194,7 @@ impl Lab {
     /// Gives a name to addresses, for every computer that there is by now and will be.
     ///
     /// # Errors
-    /// When it cannot be written down.
+    /// It cannot be written down.
     pub fn name(&self, name: &str, addresses: &[IpAddr]) -> Result<()> {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         addresses.iter().for_each(|address| *names += &format!("{address} {name}\n"));
@@ -327,7 +327,7 @@ impl Site<'_> {
     /// A router on this LAN, with a LAN of its own behind it.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// It cannot be made.
     pub fn site(&self, name: &str, options: RouterOptions) -> Result<Site<'_>> {
         let namespace = self.lab.router(name, options)?;
         let (outside, _) = self.plug_in(&namespace, "wan0")?;
@@ -338,7 +338,7 @@ impl Site<'_> {
     /// A host on this LAN.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// It cannot be made.
     pub fn host(&self, name: &str) -> Result<Host> {
         let namespace = self.lab.namespace(name)?;
         let (v4, link) = self.plug_in(&namespace, "eth0")?;
@@ -375,7 +375,7 @@ impl Site<'_> {
     /// goes, and a new interface joins this LAN.
     ///
     /// # Errors
-    /// When its interfaces cannot be changed.
+    /// Its interfaces cannot be changed.
     pub fn adopt(&self, host: &Host) -> Result<()> {
         host.cut()?;
         host.namespace().ip("addr flush dev eth0")?;
@@ -385,7 +385,7 @@ impl Site<'_> {
     /// Takes the line to the internet away from its router, and with it all that its (kernel's) NAT knows.
     ///
     /// # Errors
-    /// When it has none.
+    /// It has none.
     pub fn go_down(&self) -> Result<()> {
         self.namespace.ip("link set wan0 down\naddr flush dev wan0")
     }
@@ -393,7 +393,7 @@ impl Site<'_> {
     /// Gives it back with the second public address of this customer, and says which that is.
     ///
     /// # Errors
-    /// When it has no line.
+    /// It has no line.
     pub fn come_up_elsewhere(&self) -> Result<Ipv4Addr> {
         let customer = self.customer.context("no internet")?;
         let v4 = Ipv4Addr::new(11, 0, 1, customer);
@@ -419,7 +419,7 @@ impl Site<'_> {
 
 /// Packets sent before both ends are up are lost without a word.
 fn wait_for_carrier(namespace: &Namespace, interface: &str) -> Result<()> {
-    until(&format!("carrier on {interface}"), CARRIER, || {
+    until(&format!("carrier on {interface}"), CARRIER_TIMEOUT, || {
         that(namespace.has_carrier(interface)?, || "no carrier".into())
     })
 }

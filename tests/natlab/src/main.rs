@@ -1,4 +1,4 @@
-//! `natlab`: labs and scenarios from a terminal. `cargo xtask natlab` builds it and what it needs, and calls it.
+//! `natlab` runs labs and scenarios from a terminal. `cargo xtask natlab` builds it with the programs it needs.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use natlab::{Lab, RouterOptions, classify, matrix, party, portmap, roam, sweep};
 
-/// Plays parties in a small internet made of network namespaces (needs root).
+/// Runs parties in a small internet made of network namespaces (needs root).
 #[derive(Parser)]
 #[command(name = "natlab")]
 struct Arguments {
@@ -18,37 +18,37 @@ struct Arguments {
 enum Job {
     /// Lists the scenarios.
     List,
-    /// Plays scenarios by name, or by a part of it.
+    /// Runs the scenarios whose names contain one of the words.
     Run {
-        /// Which.
+        /// Parts of names.
         #[arg(required = true)]
         names: Vec<String>,
         /// Ends with one JSON object.
         #[arg(long)]
         json: bool,
     },
-    /// Plays all scenarios.
+    /// Runs all scenarios.
     Party {
         /// Ends with one JSON object.
         #[arg(long)]
         json: bool,
     },
-    /// Opens ports on real and fake routers, all scenarios or those named.
+    /// Opens ports on real and fake routers, in all scenarios or those named.
     Portmap {
-        /// Which; parts of names.
+        /// Parts of names.
         names: Vec<String>,
         /// Ends with one JSON object.
         #[arg(long)]
         json: bool,
     },
-    /// Keeps a port open on the router; what `portmap` runs on a player's computer.
+    /// Keeps a port open on the router; `portmap` runs this on a member's computer.
     #[command(hide = true)]
     PortmapClient(portmap::ClientArguments),
-    /// Whether netcheck tells all 27 types of NAT, and every other network, from inside.
+    /// Checks that netcheck recognizes all 27 types of NAT, and every other network.
     Classify(classify::Options),
-    /// Connects every pair of the 27 types of NAT, and says how and how soon.
+    /// Connects every pair of the 27 types of NAT, and reports by which method and how fast.
     Matrix(matrix::Options),
-    /// Breaks paths, networks and routers under a running game, and says how long each costs.
+    /// Breaks paths, networks and routers while a game runs, and reports how long each outage lasts.
     Roam(roam::Options),
     /// Builds a lab (server, homes of alice, bob and sam, clerk's office, a LAN of one and two without internet) and
     /// opens a shell on one of its computers.
@@ -56,7 +56,7 @@ enum Job {
         /// server, alice, bob, sam (symmetric NAT), clerk, one or two.
         name: String,
     },
-    /// Removes what killed labs left behind.
+    /// Removes the namespaces and directories of labs that were killed.
     Sweep,
 }
 
@@ -79,14 +79,14 @@ fn work(job: Job) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Job::Run { names, json } => {
-            party::play(|scenario| names.iter().any(|name| scenario.name.contains(name.as_str())), json)
+            party::run(|scenario| names.iter().any(|name| scenario.name.contains(name.as_str())), json)
         }
-        Job::Party { json } => party::play(|_| true, json),
-        Job::Portmap { names, json } => portmap::play(&names, json),
+        Job::Party { json } => party::run(|_| true, json),
+        Job::Portmap { names, json } => portmap::run(&names, json),
         Job::PortmapClient(arguments) => portmap::run_client(&arguments).map(|()| ExitCode::SUCCESS),
-        Job::Classify(options) => classify::play(&options),
-        Job::Matrix(options) => matrix::play(&options),
-        Job::Roam(options) => roam::play(&options),
+        Job::Classify(options) => classify::run(&options),
+        Job::Matrix(options) => matrix::run(&options),
+        Job::Roam(options) => roam::run(&options),
         Job::Shell { name } => shell(&name),
         Job::Sweep => {
             sweep::sweep()?.iter().for_each(|name| println!("removed {name}"));

@@ -1,8 +1,6 @@
-//! A program running in a namespace, with what it said kept in a file.
+//! A program running in a namespace, with its output kept in a file.
 
 use std::{
-    error::Error,
-    fmt,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -15,15 +13,15 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::wait::{that, until};
+use crate::wait::{ProgramEnded, that, until};
 
-/// How long a program gets to end by itself.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long a program may take to end by itself.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs a command to its end and gives its standard output; the error carries both of its outputs.
+/// Runs a command to its end and returns its standard output. The error has both of its outputs.
 ///
 /// # Errors
-/// When it cannot be started or does not exit with 0.
+/// The command cannot be started or does not exit with 0.
 pub fn checked(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("start {command:?}"))?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -32,21 +30,6 @@ pub fn checked(command: &mut Command) -> Result<String> {
     }
     bail!("{command:?} ended with {}\n{stdout}{}", output.status, String::from_utf8_lossy(&output.stderr))
 }
-
-/// A program has ended that should run: waiting for anything of it is in vain.
-#[derive(Debug)]
-pub(crate) struct Ended {
-    name: String,
-    status: ExitStatus,
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ended with {}", self.name, self.status)
-    }
-}
-
-impl Error for Ended {}
 
 /// A running program. Killed when dropped.
 #[derive(Debug)]
@@ -70,39 +53,39 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, log })
     }
 
-    /// The name it was started under.
+    /// Returns the name it was started under.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its process id.
+    /// Returns its process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Everything it (and any earlier process of the same name) has said.
+    /// Returns the output of this process and of earlier ones with the same name.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Fails when it has ended.
+    /// Checks that it still runs.
     ///
     /// # Errors
-    /// With its exit status.
+    /// It has ended; the error has its exit status.
     pub fn alive(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
-            Some(status) => Err(Ended { name: self.name.clone(), status }.into()),
+            Some(status) => Err(ProgramEnded { name: self.name.clone(), status }.into()),
         }
     }
 
     /// Waits for its end.
     ///
     /// # Errors
-    /// When it still runs after `within`.
+    /// It still runs after `within`.
     pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
         until(&format!("{} to end", self.name), within, || self.child.try_wait()?.context("still running"))
     }
@@ -110,19 +93,19 @@ impl Process {
     /// Asks it to end (SIGTERM) and waits until it has.
     ///
     /// # Errors
-    /// When it does not within 10 seconds.
+    /// It still runs after 10 seconds.
     pub fn stop(mut self) -> Result<()> {
         self.signal(Signal::SIGTERM)?;
-        self.wait(GRACE).map(drop)
+        self.wait(STOP_TIMEOUT).map(drop)
     }
 
     /// Kills it without warning (SIGKILL), as a crash would.
     ///
     /// # Errors
-    /// When it cannot be signalled.
+    /// It cannot be signalled.
     pub fn kill(mut self) -> Result<()> {
         self.signal(Signal::SIGKILL)?;
-        self.wait(GRACE).map(drop)
+        self.wait(STOP_TIMEOUT).map(drop)
     }
 
     /// Sends it a signal.
@@ -134,9 +117,9 @@ impl Process {
     /// Waits until its log contains `text`.
     ///
     /// # Errors
-    /// When it ends first, or `within` passes.
+    /// It ends first, or `within` passes.
     pub fn wait_for_log(&mut self, text: &str, within: Duration) -> Result<()> {
-        let what = format!("{} to say {text:?}", self.name);
+        let what = format!("{} to log {text:?}", self.name);
         until(&what, within, || {
             self.alive()?;
             that(self.log().contains(text), || format!("its log has no {text:?}"))

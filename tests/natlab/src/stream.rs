@@ -41,7 +41,7 @@ impl Stream {
     /// Begins to send, one datagram every `pace`. A destination that is not there yet costs those sent too early.
     ///
     /// # Errors
-    /// When the port is taken at the other end.
+    /// The port is taken at the other end.
     pub fn start(from: &Host, to: &Host, destination: SocketAddr, pace: Duration) -> Result<Self> {
         let sender = from.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
         let receiver = to.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, destination.port())))??;
@@ -49,7 +49,7 @@ impl Stream {
         receiver.set_nonblocking(true)?;
         let book = Arc::new(Mutex::new(Book::default()));
         let line = Line { sender, receiver, destination, pace, book: Arc::clone(&book) };
-        Ok(Self { book, worker: Worker::start(move |stop| line.play(stop)) })
+        Ok(Self { book, worker: Worker::start(move |stop| line.send_until(stop)) })
     }
 
     /// Everything up to now.
@@ -73,7 +73,7 @@ impl Stream {
     /// Ends it and tells how it went.
     ///
     /// # Errors
-    /// When waiting for datagrams failed.
+    /// Waiting for datagrams failed.
     pub fn stop(self) -> Result<Book> {
         self.worker.stop()?;
         Ok(lock(&self.book).clone())
@@ -93,7 +93,7 @@ struct Line {
 }
 
 impl Line {
-    fn play(self, stop: &AtomicBool) -> Result<()> {
+    fn send_until(self, stop: &AtomicBool) -> Result<()> {
         let mut next = Instant::now();
         while !stop.load(Ordering::Relaxed) {
             let left = next.saturating_duration_since(Instant::now());
@@ -172,13 +172,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_too_early_or_is_under_way_is_not_lost() {
+    fn early_and_in_flight_datagrams_do_not_count_as_lost() {
         assert_eq!(book(9, &[2, 3, 4, 5]).lost_and_twice(), (0, 0));
         assert_eq!(book(9, &[]).lost_and_twice(), (0, 0));
     }
 
     #[test]
-    fn silence_counts_from_the_trouble_on() {
+    fn silence_before_the_fault_does_not_count() {
         let begun = Instant::now();
         let at = |ms| begun + Duration::from_millis(ms);
         let book = Book { sent: vec![at(0), at(500)], heard: vec![(0, at(10)), (1, at(600)), (2, at(700))] };
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_and_repetitions_are_counted_whatever_the_order() {
+    fn losses_and_duplicates_are_counted_in_any_order() {
         assert_eq!(book(9, &[1, 4, 2, 4, 6]).lost_and_twice(), (2, 1));
     }
 }

@@ -12,7 +12,7 @@ pub const PREFIX: &str = "plab";
 /// Removes the namespaces and directories of labs whose process no longer lives, and gives their names.
 ///
 /// # Errors
-/// When one cannot be removed.
+/// One cannot be removed.
 pub fn sweep() -> Result<Vec<String>> {
     let mut gone = Vec::new();
     for name in abandoned(Path::new("/run/netns")) {
@@ -49,7 +49,7 @@ mod tests {
     use super::owner;
 
     #[test]
-    fn only_names_of_labs_have_an_owner() {
+    fn only_lab_names_yield_a_process_id() {
         assert_eq!(owner("plab42-0-inet"), Some(42));
         assert_eq!(owner("plab-0"), None);
         assert_eq!(owner("someone-elses"), None);

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Packets that are kept.
-const MOST: usize = 10_000;
+const MAX_ENTRIES: usize = 10_000;
 /// Bytes of each: IP and UDP headers, and the beginning of what they carry.
 const HEAD: usize = 60;
 
@@ -40,7 +40,7 @@ impl Trace {
         let head = packet[..packet.len().min(HEAD)].to_vec();
         let passed = Passed { at: Instant::now(), outward, lost, length: packet.len(), head };
         let mut packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
-        if packets.len() == MOST {
+        if packets.len() == MAX_ENTRIES {
             packets.pop_front();
         }
         packets.push_back(passed);
@@ -132,7 +132,7 @@ mod tests {
     use super::{Trace, stun_words};
 
     #[test]
-    fn packets_are_told_in_words() {
+    fn packets_are_described() {
         let trace = Trace::new();
         let mut packet = vec![0x45, 0, 0, 48, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 11, 0, 0, 2];
         packet.extend([0, 80, 0x0d, 0x96, 0, 28, 0, 0]);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn stun_methods_and_classes_are_told_apart() {
+    fn stun_methods_and_classes_are_distinguished() {
         assert_eq!(stun_words(0x0109), "channel bind success");
         assert_eq!(stun_words(0x0111), "binding error");
         assert_eq!(stun_words(0x0017), "data indication");

@@ -18,13 +18,13 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use crate::{Host, worker::Worker};
 
 /// How long any single step of a transfer may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Sends `length` bytes over one TCP connection to `address` on `to`, and the last byte's arrival back; every byte is
 /// compared.
 ///
 /// # Errors
-/// When the connection fails, stalls or delivers other bytes.
+/// The connection fails, stalls or delivers other bytes.
 pub fn tcp(from: &Host, to: &Host, address: IpAddr, length: usize) -> Result<()> {
     let listener = to.enter(|| TcpListener::bind((address, 0)))??;
     let target = listener.local_addr()?;
@@ -40,9 +40,9 @@ fn pattern(position: usize) -> u8 {
 }
 
 fn send_stream(target: SocketAddr, length: usize) -> Result<()> {
-    let mut stream = TcpStream::connect_timeout(&target, PATIENCE)?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&target, STEP_TIMEOUT)?;
+    stream.set_write_timeout(Some(STEP_TIMEOUT))?;
+    stream.set_read_timeout(Some(STEP_TIMEOUT))?;
     let bytes: Vec<u8> = (0..length).map(pattern).collect();
     stream.write_all(&bytes)?;
     let mut done = [0];
@@ -51,7 +51,7 @@ fn send_stream(target: SocketAddr, length: usize) -> Result<()> {
 
 fn receive_stream(listener: &TcpListener, length: usize) -> Result<()> {
     let (mut stream, _) = listener.accept()?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(STEP_TIMEOUT))?;
     let mut bytes = vec![0; length];
     stream.read_exact(&mut bytes)?;
     if let Some(wrong) = bytes.iter().enumerate().position(|(position, byte)| *byte != pattern(position)) {
@@ -64,7 +64,7 @@ fn receive_stream(listener: &TcpListener, length: usize) -> Result<()> {
 /// that 99 of 100 come back whole.
 ///
 /// # Errors
-/// When more are lost, or one comes back changed.
+/// More are lost, or one comes back changed.
 pub fn udp(from: &Host, to: &Host, address: IpAddr, count: u32, size: usize) -> Result<()> {
     let echo = UdpEcho::start(to, address)?;
     let socket = from.enter(|| UdpSocket::bind((unspecified(address), 0)))??;
@@ -122,7 +122,7 @@ impl UdpEcho {
     /// Listens on a free port.
     ///
     /// # Errors
-    /// When the address is not the host's.
+    /// The address is not the host's.
     pub fn start(on: &Host, address: IpAddr) -> Result<Self> {
         let socket = on.enter(|| UdpSocket::bind((address, 0)))??;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
@@ -141,7 +141,7 @@ impl UdpEcho {
 }
 
 /// How long a connection may stall before it counts as lost: somebody's computer may sleep.
-const STALL: Duration = Duration::from_secs(150);
+const STALL_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// A TCP connection on which a line goes to and fro without pause, until it is told to stop: the game that is running
 /// while something else breaks.
@@ -164,22 +164,22 @@ impl Flow {
     /// Connects and begins.
     ///
     /// # Errors
-    /// When the connection cannot be made.
+    /// The connection cannot be made.
     pub fn start(from: &Host, to: &Host, address: IpAddr) -> Result<Self> {
         let listener = to.enter(|| TcpListener::bind((address, 0)))??;
         let target = listener.local_addr()?;
         thread::spawn(move || echo_stream(&listener));
-        let stream = from.enter(|| TcpStream::connect_timeout(&target, PATIENCE))??;
+        let stream = from.enter(|| TcpStream::connect_timeout(&target, STEP_TIMEOUT))??;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(STALL))?;
-        let worker = Worker::start(move |stop| play(stream, stop));
+        stream.set_read_timeout(Some(STALL_TIMEOUT))?;
+        let worker = Worker::start(move |stop| exchange_lines(stream, stop));
         Ok(Self { name: format!("{} to {target}", from.name()), worker })
     }
 
     /// Ends it and tells how it went.
     ///
     /// # Errors
-    /// When the connection was lost on the way.
+    /// The connection was lost on the way.
     pub fn stop(self) -> Result<FlowReport> {
         self.worker.stop().with_context(|| format!("the connection from {} was lost", self.name))
     }
@@ -196,7 +196,7 @@ fn echo_stream(listener: &TcpListener) -> Result<()> {
 }
 
 /// 50 lines a second, each answered before the next.
-fn play(mut stream: TcpStream, stop: &AtomicBool) -> Result<FlowReport> {
+fn exchange_lines(mut stream: TcpStream, stop: &AtomicBool) -> Result<FlowReport> {
     let mut report = FlowReport { rounds: 0, longest: Duration::ZERO };
     let (line, mut answer) = ([7; 64], [0; 64]);
     loop {
@@ -227,7 +227,7 @@ impl Listener {
     /// Listens on `port` of every address.
     ///
     /// # Errors
-    /// When the port is taken.
+    /// The port is taken.
     pub fn start(on: &Host, port: u16) -> Result<Self> {
         let socket = on.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)))??;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
@@ -255,7 +255,7 @@ impl Listener {
 /// Sends a text to a broadcast address and port, as a game that looks for hosts does.
 ///
 /// # Errors
-/// When there is no route.
+/// There is no route.
 pub fn shout(from: &Host, to: SocketAddr, text: &str) -> Result<()> {
     from.enter(|| {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;

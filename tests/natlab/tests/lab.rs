@@ -51,7 +51,7 @@ fn listen(on: &Host, port: u16) -> TcpListener {
 }
 
 #[test]
-fn masquerade_keeps_one_port_for_all_destinations_and_lets_answers_in() {
+fn masquerade_keeps_one_port_for_all_destinations_and_accepts_responses() {
     let lab = Lab::new().unwrap();
     let (one, two) = (lab.server("one").unwrap(), lab.server("two").unwrap());
     let site = lab.site("home", RouterOptions::HOME).unwrap();
@@ -76,7 +76,7 @@ fn mapped(address: IpAddr) -> IpAddr {
 }
 
 #[test]
-fn a_symmetric_router_takes_another_port_for_every_destination() {
+fn symmetric_router_allocates_a_port_per_destination() {
     let lab = Lab::new().unwrap();
     let (one, two) = (lab.server("one").unwrap(), lab.server("two").unwrap());
     let home = lab.home("pc", RouterOptions::SYMMETRIC).unwrap();
@@ -89,7 +89,7 @@ fn a_symmetric_router_takes_another_port_for_every_destination() {
 }
 
 #[test]
-fn homes_cannot_be_reached_unsolicited_but_holes_can_be_punched() {
+fn homes_drop_unsolicited_packets_but_can_be_hole_punched() {
     let lab = Lab::new().unwrap();
     let server = lab.server("server").unwrap();
     let (alice, bob) =
@@ -108,7 +108,7 @@ fn homes_cannot_be_reached_unsolicited_but_holes_can_be_punched() {
 }
 
 #[test]
-fn blocking_keeps_two_homes_apart_until_unblocked() {
+fn blocked_udp_passes_again_once_unblocked() {
     let lab = Lab::new().unwrap();
     let server = lab.server("server").unwrap();
     let (alice, bob) = (
@@ -132,7 +132,7 @@ fn blocking_keeps_two_homes_apart_until_unblocked() {
 }
 
 #[test]
-fn an_office_lets_out_only_https() {
+fn office_passes_only_outgoing_https() {
     let lab = Lab::new().unwrap();
     let server = lab.server("server").unwrap();
     let office = lab.home("clerk", RouterOptions::OFFICE).unwrap();
@@ -145,7 +145,7 @@ fn an_office_lets_out_only_https() {
 }
 
 #[test]
-fn a_lonely_lan_has_neighbours_and_no_internet() {
+fn lan_without_router_reaches_neighbors_only() {
     let lab = Lab::new().unwrap();
     let server = lab.server("server").unwrap();
     let cabin = lab.lonely_lan("cabin").unwrap();
@@ -157,7 +157,7 @@ fn a_lonely_lan_has_neighbours_and_no_internet() {
 }
 
 #[test]
-fn ipv6_goes_end_to_end_behind_a_stateful_firewall() {
+fn ipv6_is_end_to_end_behind_a_stateful_firewall() {
     let lab = Lab::new().unwrap();
     let server = lab.server("server").unwrap();
     let home = lab.home("pc", RouterOptions::DUAL_STACK).unwrap();
@@ -172,7 +172,7 @@ fn ipv6_goes_end_to_end_behind_a_stateful_firewall() {
 }
 
 #[test]
-fn a_cut_cable_carries_nothing_and_a_restored_one_does() {
+fn cut_cable_carries_nothing_until_restored() {
     let lab = Lab::new().unwrap();
     let (server, home) = (lab.server("server").unwrap(), lab.home("pc", RouterOptions::HOME).unwrap());
     for computer in [&server, &home] {
@@ -193,7 +193,7 @@ fn a_cut_cable_carries_nothing_and_a_restored_one_does() {
 }
 
 #[test]
-fn traffic_is_checked_and_broadcasts_are_heard() {
+fn traffic_is_verified_and_broadcasts_are_received() {
     let lab = Lab::new().unwrap();
     let site = lab.site("lan", RouterOptions::HOME).unwrap();
     let hosts: Vec<Host> = ["a", "b", "c"].iter().map(|name| site.host(name).unwrap()).collect();
@@ -218,7 +218,7 @@ fn traffic_is_checked_and_broadcasts_are_heard() {
 }
 
 #[test]
-fn programs_run_in_their_namespace_and_leave_their_words() {
+fn programs_run_in_their_namespace_and_their_output_is_kept() {
     let lab = Lab::new().unwrap();
     let server = lab.server("server").unwrap();
     let mut command = server.command("sh");
@@ -232,7 +232,7 @@ fn programs_run_in_their_namespace_and_leave_their_words() {
 }
 
 #[test]
-fn a_dropped_lab_leaves_nothing() {
+fn dropped_lab_removes_namespaces_and_files() {
     let lab = Lab::new().unwrap();
     let directory = lab.directory().to_owned();
     let prefix = directory.file_name().unwrap().to_str().unwrap().to_owned();
@@ -249,7 +249,7 @@ fn a_dropped_lab_leaves_nothing() {
 }
 
 #[test]
-fn sweeping_removes_what_a_killed_process_left_behind() {
+fn sweep_removes_labs_of_dead_processes() {
     let mut lab = Command::new(env!("CARGO_BIN_EXE_natlab"))
         .args(["shell", "alice"])
         .stdin(Stdio::piped())

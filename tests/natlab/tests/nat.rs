@@ -113,7 +113,7 @@ impl Behind for Pure {
 }
 
 #[test]
-fn model_and_kernel_are_one_nat_where_the_kernel_can_be_it() {
+fn modelled_nat_behaves_as_the_kernels_masquerade() {
     let lab = Lab::new().unwrap();
     let (one, two) = (lab.server("one").unwrap(), lab.server("two").unwrap());
     for (number, kernel, rules) in [(0, Nat::PortRestricted, CONE), (1, Nat::Symmetric, SYMMETRIC)] {
@@ -129,7 +129,7 @@ fn model_and_kernel_are_one_nat_where_the_kernel_can_be_it() {
 }
 
 #[test]
-fn the_user_space_nat_passes_tcp_pings_and_errors() {
+fn user_space_nat_translates_tcp_echo_and_icmp_errors() {
     let lab = Lab::new().unwrap();
     let server = lab.server("server").unwrap();
     let options = RouterOptions { nat: Nat::Modelled(SYMMETRIC), ..RouterOptions::HOME };
@@ -156,7 +156,7 @@ fn the_user_space_nat_passes_tcp_pings_and_errors() {
 }
 
 #[test]
-fn two_computers_behind_one_user_space_nat_meet_at_its_outside_address() {
+fn user_space_nat_hairpins_between_two_hosts() {
     let lab = Lab::new().unwrap();
     let server = lab.server("server").unwrap();
     let filtering = Filtering::EndpointIndependent;

@@ -35,15 +35,15 @@ impl Friend {
     }
 
     /// Sends what any member would, and asks where its sockets are seen.
-    pub fn lend(&self, errand: FilteringProbeRequest) {
+    pub fn send_requested(&self, request: FilteringProbeRequest) {
         for _ in 0..PACKETS {
-            let _ = self.sockets[0].send_to(&errand.packet(), errand.to);
+            let _ = self.sockets[0].send_to(&request.packet(), request.to);
             self.sockets().for_each(|socket| drop(socket.send_to(&binding_request(TOKEN), self.server)));
         }
     }
 
     /// Sends from both to both.
-    pub fn play(&self, round: ProbeRound) {
+    pub fn send_round(&self, round: ProbeRound) {
         for to in round.to {
             self.sockets().for_each(|socket| drop(socket.send_to(&round.packet(), to)));
         }

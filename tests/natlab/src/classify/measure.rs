@@ -23,9 +23,9 @@ use crate::{Host, checked};
 /// Probe sockets of the check besides the tunnel's, as the engine does.
 const PROBE_SOCKETS: usize = 7;
 /// How long a check may take at most.
-const PATIENCE: Duration = Duration::from_secs(60);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a server gets to accept a TCP connection: a lost SYN is repeated after 1 and 3 s, and the line may be rough.
-const CONNECT: Duration = Duration::from_secs(6);
+const TCP_CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
@@ -64,7 +64,7 @@ pub struct Measured {
 /// Runs a check on a host.
 ///
 /// # Errors
-/// When sockets cannot be made, or it does not end.
+/// Sockets cannot be made, or it does not end.
 pub fn measure(host: &Host, question: &Question) -> Result<Measured> {
     match &question.program {
         Some(program) => run(host, program, question),
@@ -154,7 +154,7 @@ impl Check {
                     gaps: report.gaps.into_iter().map(str::to_owned).collect(),
                 });
             }
-            if self.begun.elapsed() > PATIENCE {
+            if self.begun.elapsed() > CHECK_TIMEOUT {
                 bail!("the check does not end: {report:?}");
             }
             self.wait()?;
@@ -189,10 +189,12 @@ impl Check {
                 Event::Profile(profile) if profile.mapping.is_some() => {
                     self.mapping.get_or_insert(passed);
                 }
-                Event::RequestFilteringProbe(errand) => {
-                    self.friend.iter().for_each(|friend| friend.lend(errand))
+                Event::RequestFilteringProbe(request) => {
+                    self.friend.iter().for_each(|friend| friend.send_requested(request))
                 }
-                Event::RequestProbeRound(round) => self.friend.iter().for_each(|friend| friend.play(round)),
+                Event::RequestProbeRound(round) => {
+                    self.friend.iter().for_each(|friend| friend.send_round(round))
+                }
                 _ => {}
             }
         }
@@ -206,8 +208,8 @@ impl Check {
             .chain(friends)
             .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
             .collect();
-        let until = self.netcheck.poll_timeout().unwrap_or(self.begun + PATIENCE);
-        let left = until.saturating_duration_since(Instant::now()).min(PATIENCE);
+        let until = self.netcheck.poll_timeout().unwrap_or(self.begun + CHECK_TIMEOUT);
+        let left = until.saturating_duration_since(Instant::now()).min(CHECK_TIMEOUT);
         match ppoll(&mut polled, Some(TimeSpec::from_duration(left)), None) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(error.into()),
@@ -235,5 +237,6 @@ fn socket_id(index: u16) -> SocketId {
 /// Those servers whose HTTPS port answers.
 fn reachable(servers: &[StunServer]) -> Vec<IpAddr> {
     let ips = servers.iter().map(|server| server.address.ip());
-    ips.filter(|ip| TcpStream::connect_timeout(&SocketAddr::new(*ip, 443), CONNECT).is_ok()).collect()
+    ips.filter(|ip| TcpStream::connect_timeout(&SocketAddr::new(*ip, 443), TCP_CONNECT_TIMEOUT).is_ok())
+        .collect()
 }

@@ -8,39 +8,25 @@ mod friend;
 mod measure;
 mod networks;
 mod report;
+mod servers;
 mod verdict;
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    process::ExitCode,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{net::Ipv4Addr, process::ExitCode, time::Duration};
 
 use anyhow::{Result, ensure};
-use clap::{Args, ValueEnum};
-use partyline_netcheck::StunServer;
+use clap::Args;
 
+pub use self::servers::Servers;
 use self::{
     measure::Question,
     networks::{Network, networks},
     report::Row,
     verdict::Verdict,
 };
-use crate::{
-    Host, Lab, Line,
-    party::{Server, World},
-    sweep::sweep,
-};
+use crate::{Host, Lab, Line, parallel::run_parallel, party::World, sweep::sweep};
 
-/// The port of STUN.
-const STUN: u16 = 3478;
-/// Networks that are looked at side by side.
-const AT_ONCE: usize = 4;
+/// Networks that are checked at the same time.
+const MAX_PARALLEL: usize = 4;
 
 /// What to classify, and how.
 #[derive(Debug, Args)]
@@ -71,22 +57,11 @@ pub struct Options {
     latency: u64,
 }
 
-/// Which servers are there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Servers {
-    /// One with two addresses and two ports, as RFC 5780 wants.
-    Full,
-    /// Two with one address and one port each.
-    Plain,
-    /// The same, and a member elsewhere who lends two ports.
-    Friend,
-}
-
 /// Classifies networks and prints how that went.
 ///
 /// # Errors
-/// When none is chosen, or the lab cannot be made.
-pub fn play(options: &Options) -> Result<ExitCode> {
+/// None is chosen, or the lab cannot be made.
+pub fn run(options: &Options) -> Result<ExitCode> {
     sweep()?;
     let wanted = |network: &Network| {
         options.only.as_ref().is_none_or(|name| network.name.contains(name.as_str()))
@@ -100,7 +75,7 @@ pub fn play(options: &Options) -> Result<ExitCode> {
         loss: u16::from(options.loss) * 10,
     };
     let world = World::new()?;
-    let (_running, servers) = start(&world, options.servers)?;
+    let (_running, servers) = options.servers.start(&world)?;
     let program = options.program.then(|| world.program("partyline"));
     ensure!(
         program.is_none() || options.servers != Servers::Friend,
@@ -108,7 +83,9 @@ pub fn play(options: &Options) -> Result<ExitCode> {
     );
     let friend = (options.servers == Servers::Friend).then(|| far_host(&world.lab, line)).transpose()?;
     let question = Question { servers, program, friend, ..Question::default() };
-    let rows = all(&world.lab, &chosen, line, options.servers, &question);
+    let rows = run_parallel(MAX_PARALLEL, &chosen, |number, network| {
+        one(&world.lab, network, number, line, options.servers, question.clone())
+    });
     if options.json {
         println!("{}", report::object(&rows, line));
     } else {
@@ -122,55 +99,6 @@ fn far_host(lab: &Lab, line: Line) -> Result<(Host, Ipv4Addr)> {
     let host = lab.open_host("friend", line)?;
     let (v4, _) = lab.second_addresses(&host)?;
     Ok((host, v4))
-}
-
-/// The servers, and how the check knows them.
-fn start(world: &World, servers: Servers) -> Result<(Vec<Server>, Vec<StunServer>)> {
-    let (mut running, mut known) = (Vec::new(), Vec::new());
-    let names: &[&str] = match servers {
-        Servers::Full => &["server"],
-        Servers::Plain | Servers::Friend => &["server", "other"],
-    };
-    for name in names {
-        let host = world.lab.server(name)?;
-        let first = [Some(IpAddr::V4(host.v4())), host.v6().map(IpAddr::V6)];
-        let mut listen: Vec<IpAddr> = first.into_iter().flatten().collect();
-        known.extend(listen.iter().map(|ip| StunServer::new(*name, (*ip, STUN).into())));
-        let mut arguments = Vec::new();
-        match servers {
-            Servers::Full => {
-                let (v4, v6) = world.lab.second_addresses(&host)?;
-                listen.extend([IpAddr::V4(v4), IpAddr::V6(v6)]);
-            }
-            Servers::Plain | Servers::Friend => {
-                arguments.extend(["--relay-alternate-port".to_owned(), "0".to_owned()])
-            }
-        }
-        arguments.extend(listen.iter().flat_map(|ip| ["--relay-listen".to_owned(), ip.to_string()]));
-        running.push(world.server_on(host, arguments)?);
-    }
-    Ok((running, known))
-}
-
-/// A few at a time, in their order.
-fn all(lab: &Lab, chosen: &[Network], line: Line, kind: Servers, question: &Question) -> Vec<Row> {
-    let next = AtomicUsize::new(0);
-    let rows = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..AT_ONCE.min(chosen.len()) {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(network) = chosen.get(number) else { return };
-                    let row = one(lab, network, number, line, kind, question.clone());
-                    rows.lock().unwrap_or_else(PoisonError::into_inner).push((number, row));
-                }
-            });
-        }
-    });
-    let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
-    rows.sort_by_key(|(number, _)| *number);
-    rows.into_iter().map(|(_, row)| row).collect()
 }
 
 fn one(lab: &Lab, network: &Network, number: usize, line: Line, kind: Servers, question: Question) -> Row {

@@ -60,7 +60,7 @@ impl Network {
     /// Builds it in a lab and runs the check.
     ///
     /// # Errors
-    /// When it cannot be built, or the check does not end.
+    /// It cannot be built, or the check does not end.
     pub fn measure(&self, lab: &Lab, number: usize, line: Line, mut question: Question) -> Result<Measured> {
         let name = format!("n{number}");
         let on_line = |options| RouterOptions { line: Some(line), ..options };

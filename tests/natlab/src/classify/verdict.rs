@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use partyline_model::{Badge, Mapping};
 
-use super::{Servers, measure::Measured, networks::Truth};
+use super::{measure::Measured, networks::Truth, servers::Servers};
 
 /// What is right, wrong and unknown of one network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

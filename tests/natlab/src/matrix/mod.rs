@@ -8,27 +8,18 @@ mod chart;
 mod pair;
 mod report;
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::ExitCode,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use partyline_nat::Rules;
 
+pub use self::report::Requirement;
 use self::{
     pair::{Pair, Patience},
     report::Report,
 };
-use crate::{Line, sweep::sweep};
+use crate::{Line, parallel::run_parallel, sweep::sweep};
 
 /// What to play, and how.
 #[derive(Debug, Args)]
@@ -62,15 +53,6 @@ pub struct Options {
     svg: Option<PathBuf>,
 }
 
-/// What has to come of a pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Requirement {
-    /// It connects.
-    Connected,
-    /// And it is direct, where that is possible at all.
-    Direct,
-}
-
 /// Which pairs.
 #[derive(Debug, Clone)]
 enum Choice {
@@ -96,8 +78,8 @@ impl std::str::FromStr for Choice {
 /// Plays the chosen pairs. It fails if one does not do what is required.
 ///
 /// # Errors
-/// When none is chosen, or a file cannot be written.
-pub fn play(options: &Options) -> Result<ExitCode> {
+/// None is chosen, or a file cannot be written.
+pub fn run(options: &Options) -> Result<ExitCode> {
     sweep()?;
     let pairs = chosen(options.pairs.as_ref())?;
     ensure!(!pairs.is_empty(), "no pair chosen");
@@ -108,7 +90,7 @@ pub fn play(options: &Options) -> Result<ExitCode> {
         loss: options.loss * 5,
     };
     let patience = Patience(Duration::from_secs(options.patience));
-    let outcomes = side_by_side(options.jobs, &pairs, |pair| pair.play(line, patience));
+    let outcomes = run_parallel(options.jobs, &pairs, |_, pair| pair.run(line, patience));
     let rough = options.jitter > 0 || options.loss > 0;
     let report = Report::new(outcomes, rough);
     if let Some(path) = &options.svg {
@@ -158,31 +140,6 @@ fn named(types: &[Rules], names: &[String; 2]) -> Result<Pair> {
     }
 }
 
-/// Works off a list, a few at a time, and gives the results in its order.
-pub(crate) fn side_by_side<T: Sync, R: Send>(
-    jobs: usize,
-    list: &[T],
-    work: impl Fn(&T) -> R + Sync,
-) -> Vec<R> {
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..jobs.clamp(1, list.len().max(1)) {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = list.get(number) else { return };
-                    let result = work(item);
-                    results.lock().unwrap_or_else(PoisonError::into_inner).push((number, result));
-                }
-            });
-        }
-    });
-    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    results.sort_by_key(|(number, _)| *number);
-    results.into_iter().map(|(_, result)| result).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -190,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_378_pairs_and_a_spread_has_every_type() {
+    fn all_pairs_are_378_and_a_spread_covers_every_type() {
         assert_eq!(chosen(None).unwrap().len(), 378);
         let pairs = |count| -> BTreeSet<_> {
             let spread = chosen(Some(&Choice::Spread(count))).unwrap();
@@ -203,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_named() {
+    fn pairs_are_parsed_from_names() {
         let choice: Choice = "EI/PD/PP:HD/EI/RD,PD/PD/RD:PD/PD/RD".parse().unwrap();
         assert_eq!(chosen(Some(&choice)).unwrap().len(), 2);
         assert!("EI/PD/PP".parse::<Choice>().is_err());

@@ -20,17 +20,17 @@ use crate::{
 };
 
 /// Between two looks at both engines.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Between two datagrams of the game.
-const PACE: Duration = Duration::from_millis(10);
+const SEND_INTERVAL: Duration = Duration::from_millis(10);
 /// Datagrams that are to arrive after a path became direct, so that what the change cost shows.
-const AFTERWARDS: usize = 50;
+const DATAGRAMS_AFTER_CHANGE: usize = 50;
 /// How long the first member gets to settle, and the datagrams after a change to arrive.
-const SETTLE: Duration = Duration::from_secs(20);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a pair that cannot be direct is looked at after it connected.
-const GLANCE: Duration = Duration::from_secs(2);
+const RELAYED_OBSERVATION: Duration = Duration::from_secs(2);
 /// The game's port.
-const GAME: u16 = 27_015;
+const GAME_PORT: u16 = 27_015;
 
 /// Two types.
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +83,7 @@ impl Pair {
     }
 
     /// Plays it. What fails is part of the outcome; logs of pairs that are not as they should be are kept.
-    pub fn play(&self, line: Line, patience: Patience) -> Outcome {
+    pub fn run(&self, line: Line, patience: Patience) -> Outcome {
         let [a, b] = self.names();
         let blank = Outcome {
             a,
@@ -101,7 +101,7 @@ impl Pair {
             error: None,
         };
         let played = World::new().and_then(|world| {
-            let outcome = self.play_in(&world, line, patience, blank.clone());
+            let outcome = self.run_in(&world, line, patience, blank.clone());
             if outcome.as_ref().map_or(true, |outcome| !outcome.is_as_expected() || outcome.is_slow()) {
                 let _ = world.last_words(&format!("matrix/{}", blank.name().replace('/', "-")));
             }
@@ -113,7 +113,7 @@ impl Pair {
         outcome
     }
 
-    fn play_in(&self, world: &World, line: Line, patience: Patience, blank: Outcome) -> Result<Outcome> {
+    fn run_in(&self, world: &World, line: Line, patience: Patience, blank: Outcome) -> Result<Outcome> {
         let server = world.far_server("server", line)?;
         let home = |name, rules| {
             let options =
@@ -173,7 +173,7 @@ fn settled_party(owner: &Member, server: &Server) -> Result<String> {
         range: None,
     };
     let Reply::Created { link, .. } = remote.request(create)? else { bail!("no party was created") };
-    until("the owner to settle", SETTLE, || {
+    until("the owner to settle", SETTLE_TIMEOUT, || {
         let snapshot = remote.snapshot()?;
         that(is_online(&snapshot), || "not online".into())?;
         let report = &snapshot.network.report;
@@ -221,7 +221,7 @@ impl<'a> Trial<'a> {
 
     /// Looks until nothing more is to come.
     fn run(&mut self, patience: Patience, blank: &Outcome) -> Result<()> {
-        let wait = if blank.possible { patience.0 } else { GLANCE };
+        let wait = if blank.possible { patience.0 } else { RELAYED_OBSERVATION };
         let mut heard = None;
         loop {
             self.look()?;
@@ -232,13 +232,17 @@ impl<'a> Trial<'a> {
                 (Some(_), None) => {}
                 (Some(_), Some(direct)) => {
                     let heard = *heard.get_or_insert_with(|| self.counts());
-                    let more = self.counts().iter().zip(heard).all(|(now, then)| *now > then + AFTERWARDS);
-                    if more || direct.elapsed() > SETTLE {
+                    let more = self
+                        .counts()
+                        .iter()
+                        .zip(heard)
+                        .all(|(now, then)| *now > then + DATAGRAMS_AFTER_CHANGE);
+                    if more || direct.elapsed() > SETTLE_TIMEOUT {
                         return Ok(());
                     }
                 }
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -274,7 +278,8 @@ impl<'a> Trial<'a> {
             let address = party.and_then(|party| party.members.iter().find(|m| m.me)?.address);
             let (Some(address), None) = (address, &self.streams[to]) else { continue };
             let (from, to_host) = (&self.members[1 - to].host, &self.members[to].host);
-            self.streams[to] = Some(Stream::start(from, to_host, (address, GAME).into(), PACE)?);
+            self.streams[to] =
+                Some(Stream::start(from, to_host, (address, GAME_PORT).into(), SEND_INTERVAL)?);
         }
         Ok(())
     }

@@ -4,7 +4,16 @@ use anyhow::Result;
 use partyline_model::Method;
 use serde_json::json;
 
-use super::{Requirement, pair::Outcome};
+use super::pair::Outcome;
+
+/// What every pair has to achieve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Requirement {
+    /// It connects.
+    Connected,
+    /// And it is direct, where that is possible at all.
+    Direct,
+}
 
 /// All outcomes.
 pub struct Report {

@@ -18,14 +18,14 @@ use tun_rs::SyncDevice;
 
 use self::packet::{Header, Kind, Side};
 use crate::{
-    device::{Carried, Carrier, LONGEST, tun},
+    device::{Carried, Carrier, MAX_PACKET_LEN, tun},
     namespace::Namespace,
 };
 
 /// Starts translating in a router between `lan0`, with addresses `lan`.0/24, and `wan0`, whose address is `outside`.
 /// It lasts until the result is dropped.
 pub(crate) fn start(namespace: &Namespace, rules: Rules, outside: Ipv4Addr, lan: [u8; 3]) -> Result<Carried> {
-    let device = tun(namespace, "nat0", LONGEST as u16)?;
+    let device = tun(namespace, "nat0", MAX_PACKET_LEN as u16)?;
     // What comes out has the router's own address as its source.
     namespace.sysctl(&[("net/ipv4/conf/nat0/accept_local", "1")])?;
     steer(namespace, outside, lan)?;

@@ -13,9 +13,9 @@ use super::World;
 use crate::RouterOptions;
 
 /// Bytes of the small disk.
-const DISK: usize = 256 * 1024;
+const DISK_BYTES: usize = 256 * 1024;
 /// Power cuts in a row.
-const CUTS: usize = 8;
+const POWER_CUTS: usize = 8;
 
 /// A small file system in memory, gone when dropped.
 struct SmallDisk(PathBuf);
@@ -23,7 +23,7 @@ struct SmallDisk(PathBuf);
 impl SmallDisk {
     fn mount(at: PathBuf) -> Result<Self> {
         fs::create_dir_all(&at)?;
-        let size = format!("size={DISK},mode=700");
+        let size = format!("size={DISK_BYTES},mode=700");
         mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), Some(size.as_str()))?;
         Ok(Self(at))
     }
@@ -81,7 +81,7 @@ pub(super) fn power_cuts(world: &World) -> Result<()> {
     let mut anna = world.member(world.lab.home("anna", RouterOptions::HOME)?)?;
     anna.create(None)?;
     let before = anna.address()?;
-    for cut in 0..CUTS {
+    for cut in 0..POWER_CUTS {
         // What it is doing when the power goes: writing an invite down, or starting.
         if cut % 2 == 0 {
             anna.partyline(&["invite"])?;

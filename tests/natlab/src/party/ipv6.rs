@@ -3,7 +3,7 @@
 use anyhow::Result;
 use partyline_model::PathKind;
 
-use super::{World, scenarios::play_both_ways};
+use super::{World, traffic_check::exchange_traffic};
 use crate::RouterOptions;
 
 /// The server's name: who has IPv6 alone needs one that leads to an IPv6 address.
@@ -25,7 +25,7 @@ fn between(world: &World, [one, other]: [RouterOptions; 2]) -> Result<()> {
     let members = world.party(Some(&server), hosts)?;
     members[0].wait_for_path(&members[1], PathKind::DirectV6)?;
     members[1].wait_for_path(&members[0], PathKind::DirectV6)?;
-    play_both_ways(&members[0], &members[1])
+    exchange_traffic(&members[0], &members[1])
 }
 
 /// One without IPv4, one without IPv6: only the relay knows both.
@@ -35,5 +35,5 @@ pub(super) fn apart(world: &World) -> Result<()> {
         vec![world.lab.home("anna", RouterOptions::IPV6_ONLY)?, world.lab.home("ben", RouterOptions::HOME)?];
     let members = world.party(Some(&server), hosts)?;
     members[0].wait_for_path(&members[1], PathKind::Relay)?;
-    play_both_ways(&members[0], &members[1])
+    exchange_traffic(&members[0], &members[1])
 }

@@ -1,19 +1,21 @@
-//! Whole parties of the real programs, played in labs: what a group of friends does, and what goes wrong for them.
+//! Scenarios of whole parties, run by the real programs in labs: what a group of friends does, and what can go wrong.
 //!
 //! Each scenario has a lab of its own. Where one fails, the error chain says what was expected and what was seen, and
 //! the last lines of every program's log follow.
 
+mod diagnosis;
 mod faults;
 mod ipv6;
 mod remote;
 mod report;
 mod scenarios;
 mod server;
+mod traffic_check;
 mod watch;
 mod world;
 
 pub use remote::Remote;
-pub use report::play;
+pub use report::run;
 pub use scenarios::{Scenario, scenarios};
 pub use server::Server;
 pub use world::{Member, World, connected};

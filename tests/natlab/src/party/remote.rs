@@ -1,4 +1,4 @@
-//! A member's engine over its local socket, for what has to be seen sooner than a command line can tell it.
+//! A member's engine over its local socket, for what has to be observed faster than by the command line.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,8 +11,8 @@ use tokio::{
     time::timeout,
 };
 
-/// How long an engine may take to answer.
-const ANSWER: Duration = Duration::from_secs(20);
+/// Bound on the time until an engine answers.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection to an engine.
 #[derive(Debug)]
@@ -28,23 +28,23 @@ impl Remote {
         Ok(Self { runtime, connection })
     }
 
-    /// Has a command carried out.
+    /// Sends a command and waits for its reply.
     ///
     /// # Errors
-    /// What the engine says, or that it is gone or silent.
+    /// The engine refused the command, has ended, or does not answer.
     pub fn request(&self, command: Command) -> Result<Reply> {
-        let asked = format!("{command:?}");
+        let command_text = format!("{command:?}");
         let (answer, answered) = oneshot::channel();
         self.runtime.block_on(async {
             self.connection.calls.send((ClientCommand::Node(command), answer)).await?;
-            match timeout(ANSWER, answered).await {
+            match timeout(ANSWER_TIMEOUT, answered).await {
                 Ok(answer) => Ok(answer??),
-                Err(_) => bail!("no answer to {asked}"),
+                Err(_) => bail!("no answer to {command_text}"),
             }
         })
     }
 
-    /// The engine's state at this moment.
+    /// Returns the engine's current snapshot.
     ///
     /// # Errors
     /// As [`Remote::request`].

@@ -1,4 +1,4 @@
-//! Plays scenarios one after the other and says how they went.
+//! Runs scenarios one after the other and reports their results.
 
 use std::{
     process::ExitCode,
@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::{Scenario, World, scenarios};
 use crate::sweep::sweep;
 
-/// How one scenario went.
+/// The result of one scenario.
 #[derive(Serialize)]
 struct Outcome {
     name: &'static str,
@@ -24,17 +24,17 @@ struct Outcome {
     figures: Map<String, Value>,
 }
 
-/// Everything, as `--json` prints it.
+/// All results, as `--json` prints them.
 #[derive(Serialize)]
 struct Report {
     scenarios: Vec<Outcome>,
 }
 
-/// Plays the chosen scenarios. With `json`, one object is printed at the end instead of the closing line.
+/// Runs the chosen scenarios. With `json`, one object is printed at the end instead of the closing line.
 ///
 /// # Errors
-/// When none is chosen, or leftovers of earlier runs cannot be removed.
-pub fn play(choose: impl Fn(&Scenario) -> bool, json: bool) -> Result<ExitCode> {
+/// None is chosen, or leftovers of earlier runs cannot be removed.
+pub fn run(choose: impl Fn(&Scenario) -> bool, json: bool) -> Result<ExitCode> {
     sweep()?;
     let chosen: Vec<_> = scenarios().iter().filter(|scenario| choose(scenario)).collect();
     ensure!(!chosen.is_empty(), "no scenario of that name; `natlab list` shows them");
@@ -52,7 +52,7 @@ fn one(scenario: &Scenario) -> Outcome {
     let begun = Instant::now();
     let (result, figures) = match World::new() {
         Ok(world) => {
-            let result = (scenario.play)(&world);
+            let result = (scenario.run)(&world);
             if result.is_err() {
                 eprintln!("{}", world.last_words(scenario.name));
             }
@@ -67,11 +67,11 @@ fn one(scenario: &Scenario) -> Outcome {
         error: result.err().map(|error| format!("{error:#}")),
         figures,
     };
-    tell(&outcome);
+    print(&outcome);
     outcome
 }
 
-fn tell(outcome: &Outcome) {
+fn print(outcome: &Outcome) {
     let verdict = if outcome.passed { "ok" } else { "FAILED" };
     let figures: String = outcome.figures.iter().map(|(name, value)| format!("  {name} {value}")).collect();
     eprintln!("{:24} {verdict:6} {:6.1} s{figures}", outcome.name, outcome.seconds);

@@ -1,4 +1,4 @@
-//! What friends do, and what happens to them.
+//! The scenarios, and those that need no file of their own.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -6,8 +6,10 @@ use anyhow::{Context, Result, ensure};
 use partyline_model::{AttemptOutcome, Method, PathKind};
 
 use super::{
-    Member, Server, World, faults, ipv6, watch,
-    world::{CONNECT, connected, pairs},
+    Member, Server, World, diagnosis, faults, ipv6,
+    traffic_check::exchange_traffic,
+    watch,
+    world::{CONNECT_TIMEOUT, connected, pairs},
 };
 use crate::{
     RouterOptions,
@@ -17,104 +19,106 @@ use crate::{
 };
 
 /// A game's discovery port.
-const GAME: u16 = 27015;
+const GAME_PORT: u16 = 27015;
 
-/// Bytes of one transfer.
-const FILE: usize = 4 << 20;
-
-/// One story with its end.
+/// One scenario.
 #[derive(Debug)]
 pub struct Scenario {
-    /// Short, for the command line.
+    /// Its name on the command line.
     pub name: &'static str,
-    /// One sentence.
+    /// What it checks.
     pub about: &'static str,
-    pub(super) play: fn(&World) -> Result<()>,
+    pub(super) run: fn(&World) -> Result<()>,
 }
 
-/// All scenarios.
+/// Returns all scenarios.
 #[must_use]
 pub const fn scenarios() -> &'static [Scenario] {
     &[
         Scenario {
             name: "two-homes",
             about: "create, join by link, punch a hole, play over TCP and UDP both ways",
-            play: two_homes,
+            run: two_homes,
         },
-        Scenario { name: "mesh-of-8", about: "eight members, everyone reaches everyone", play: mesh_of_8 },
+        Scenario { name: "mesh-of-8", about: "eight members, everyone reaches everyone", run: mesh_of_8 },
         Scenario {
             name: "broadcast",
             about: "a game's broadcast is heard by all eight, once",
-            play: broadcast,
+            run: broadcast,
         },
         Scenario {
             name: "two-parties",
             about: "one computer in two parties at once: each is a network of its own",
-            play: two_parties,
+            run: two_parties,
         },
-        Scenario { name: "one-lan", about: "two in one home are connected over its LAN", play: one_lan },
-        Scenario { name: "lonely-lan", about: "a LAN without internet needs no server", play: lonely_lan },
-        Scenario { name: "symmetric", about: "two symmetric NATs still play", play: symmetric },
+        Scenario { name: "one-lan", about: "two in one home are connected over its LAN", run: one_lan },
+        Scenario { name: "lonely-lan", about: "a LAN without internet needs no server", run: lonely_lan },
+        Scenario { name: "symmetric", about: "two symmetric NATs still play", run: symmetric },
         Scenario {
             name: "relay-udp",
             about: "where direct UDP is blocked, the relay carries",
-            play: relay_udp,
+            run: relay_udp,
         },
         Scenario {
             name: "relay-tls",
             about: "where only HTTPS gets out, the relay carries over TLS",
-            play: relay_tls,
+            run: relay_tls,
         },
         Scenario {
             name: "upgrade",
             about: "a relayed connection becomes direct without a break",
-            play: upgrade,
+            run: upgrade,
         },
         Scenario {
             name: "server-restart",
             about: "the server is killed and comes back; no connection breaks",
-            play: server_restart,
+            run: server_restart,
         },
         Scenario {
             name: "relay-restart",
             about: "the server is killed under relayed traffic and comes back; no connection breaks",
-            play: relay_restart,
+            run: relay_restart,
         },
         Scenario {
             name: "member-crash",
             about: "a killed member comes back with its address",
-            play: member_crash,
+            run: member_crash,
         },
-        Scenario { name: "cable", about: "a pulled cable costs time, not connections", play: cable },
-        Scenario { name: "kick", about: "a kicked member is out, the others play on", play: kick },
+        Scenario { name: "cable", about: "a pulled cable costs time, not connections", run: cable },
+        Scenario { name: "kick", about: "a kicked member is out, the others play on", run: kick },
         Scenario {
             name: "full-disk",
             about: "a full disk refuses new parties with a reason, and costs none that was there",
-            play: faults::full_disk,
+            run: faults::full_disk,
         },
         Scenario {
             name: "second-service",
             about: "a second service says that there is one already",
-            play: faults::second_service,
+            run: faults::second_service,
         },
         Scenario {
             name: "power-cuts",
             about: "killed again and again, a service keeps party and address",
-            play: faults::power_cuts,
+            run: faults::power_cuts,
         },
-        Scenario { name: "ipv6-only", about: "two networks without IPv4", play: ipv6::only },
-        Scenario { name: "ipv6-mixed", about: "one network without IPv4, one with both", play: ipv6::mixed },
+        Scenario { name: "ipv6-only", about: "two networks without IPv4", run: ipv6::only },
+        Scenario { name: "ipv6-mixed", about: "one network without IPv4, one with both", run: ipv6::mixed },
         Scenario {
             name: "ipv6-and-ipv4",
             about: "who has no IPv4 and who has no IPv6 meet at the relay",
-            play: ipv6::apart,
+            run: ipv6::apart,
         },
         Scenario {
             name: "netcheck-watch",
             about: "the network check says anew what a laptop's next networks are like",
-            play: watch::other_networks,
+            run: watch::other_networks,
         },
-        Scenario { name: "leave", about: "who leaves is gone from every list at once", play: leave },
+        Scenario {
+            name: "diagnosis",
+            about: "the log says why a member is on the relay and why packets were dropped",
+            run: diagnosis::log_explains_relay_and_drops,
+        },
+        Scenario { name: "leave", about: "who leaves is gone from every list at once", run: leave },
     ]
 }
 
@@ -126,7 +130,7 @@ fn two_homes(world: &World) -> Result<()> {
     ben.wait_for_path(anna, PathKind::Direct)?;
     anna.partyline(&["ping", "ben"])?;
     counted(anna)?;
-    play_both_ways(anna, ben)
+    exchange_traffic(anna, ben)
 }
 
 /// The service has counted the way that it found, and how long that took.
@@ -156,12 +160,12 @@ fn broadcast(world: &World) -> Result<()> {
     let members = eight(world, &server)?;
     let range = members[0].party()?.range.context("the party has no range")?;
     let listeners: Vec<_> =
-        members.iter().map(|member| Listener::start(&member.host, GAME)).collect::<Result<_>>()?;
+        members.iter().map(|member| Listener::start(&member.host, GAME_PORT)).collect::<Result<_>>()?;
     for destination in [Ipv4Addr::BROADCAST, range.broadcast()] {
         for member in &members {
             traffic::shout(
                 &member.host,
-                (destination, GAME).into(),
+                (destination, GAME_PORT).into(),
                 &format!("{} at {destination}", member.name()),
             )?;
         }
@@ -179,18 +183,19 @@ fn two_parties(world: &World) -> Result<()> {
     let (anna, ben) = (&members[0], &members[1]);
     cora.join(&ben.create(Some(&server))?)?;
     let first = anna.party()?.range.context("no range")?;
-    let second = until("cora to have an address", CONNECT, || cora.party()?.range.context("no range yet"))?;
+    let second =
+        until("cora to have an address", CONNECT_TIMEOUT, || cora.party()?.range.context("no range yet"))?;
     ensure!(!first.contains(&second) && !second.contains(&first), "{first} and {second} overlap");
-    until("cora to reach ben", CONNECT, || {
+    until("cora to reach ben", CONNECT_TIMEOUT, || {
         let seen = cora.sees("ben")?;
         cora.ping(seen.address.context("ben has no address")?)
     })?;
-    let listeners = [Listener::start(&anna.host, GAME)?, Listener::start(&cora.host, GAME)?];
+    let listeners = [Listener::start(&anna.host, GAME_PORT)?, Listener::start(&cora.host, GAME_PORT)?];
     for (range, text) in [(first, "to the first"), (second, "to the second")] {
-        traffic::shout(&ben.host, (range.broadcast(), GAME).into(), text)?;
+        traffic::shout(&ben.host, (range.broadcast(), GAME_PORT).into(), text)?;
     }
     for (listener, own) in listeners.iter().zip(["to the first", "to the second"]) {
-        until(&format!("{own} to be heard"), CONNECT, || {
+        until(&format!("{own} to be heard"), CONNECT_TIMEOUT, || {
             that(listener.heard().contains_key(own), || format!("heard {:?}", listener.heard()))
         })?;
         ensure!(listener.heard().len() == 1, "a broadcast crossed parties: {:?}", listener.heard());
@@ -209,7 +214,7 @@ fn heard_all_once(
         let sender = std::net::IpAddr::from(other.address()?);
         for destination in destinations {
             let text = format!("{} at {destination}", other.name());
-            until(&format!("{} to hear {text}", member.name()), CONNECT, || {
+            until(&format!("{} to hear {text}", member.name()), CONNECT_TIMEOUT, || {
                 let heard = listener.heard();
                 that(heard.contains_key(&text), || format!("it heard {heard:?}"))
             })?;
@@ -226,7 +231,7 @@ fn one_lan(world: &World) -> Result<()> {
     let members = world.party(Some(&server), vec![home.host("anna")?, home.host("ben")?])?;
     members[0].wait_for_path(&members[1], PathKind::Lan)?;
     members[1].wait_for_path(&members[0], PathKind::Lan)?;
-    play_both_ways(&members[0], &members[1])
+    exchange_traffic(&members[0], &members[1])
 }
 
 fn lonely_lan(world: &World) -> Result<()> {
@@ -235,13 +240,13 @@ fn lonely_lan(world: &World) -> Result<()> {
     for (from, to) in pairs(&members) {
         from.wait_for_path(to, PathKind::Lan)?;
     }
-    play_both_ways(&members[0], &members[2])
+    exchange_traffic(&members[0], &members[2])
 }
 
 fn symmetric(world: &World) -> Result<()> {
     let server = world.server()?;
     let members = homes(world, &server, &["anna", "ben"], RouterOptions::SYMMETRIC)?;
-    play_both_ways(&members[0], &members[1])
+    exchange_traffic(&members[0], &members[1])
 }
 
 fn relay_udp(world: &World) -> Result<()> {
@@ -249,7 +254,7 @@ fn relay_udp(world: &World) -> Result<()> {
     let members = blocked(world, &server)?;
     members[0].wait_for_path(&members[1], PathKind::Relay)?;
     came_by(&members[0], &members[1], Method::RelayUdp)?;
-    play_both_ways(&members[0], &members[1])
+    exchange_traffic(&members[0], &members[1])
 }
 
 fn relay_tls(world: &World) -> Result<()> {
@@ -259,7 +264,7 @@ fn relay_tls(world: &World) -> Result<()> {
     let members = world.party(Some(&server), vec![clerk, ben])?;
     members[0].wait_for_path(&members[1], PathKind::Relay)?;
     came_by(&members[0], &members[1], Method::RelayTls)?;
-    play_both_ways(&members[0], &members[1])
+    exchange_traffic(&members[0], &members[1])
 }
 
 fn upgrade(world: &World) -> Result<()> {
@@ -305,7 +310,7 @@ fn member_crash(world: &World) -> Result<()> {
     connected(&members)?;
     let after = members[1].address()?;
     ensure!(before == after, "the address changed from {before} to {after}");
-    play_both_ways(&members[0], &members[1])?;
+    exchange_traffic(&members[0], &members[1])?;
     settle(world, vec![bystanders])
 }
 
@@ -316,7 +321,7 @@ fn cable(world: &World) -> Result<()> {
     let flow = Flow::start(&anna.host, &ben.host, ben.address()?.into())?;
     anna.host.cut()?;
     let there = ben.address()?;
-    until("the connection to stall", CONNECT, || {
+    until("the connection to stall", CONNECT_TIMEOUT, || {
         that(anna.ping(there).is_err(), || "it still answers".into())
     })?;
     anna.host.restore()?;
@@ -335,12 +340,12 @@ fn kick(world: &World) -> Result<()> {
         gone_from(friend, "mallory")?;
     }
     for address in addresses {
-        until("mallory to lose access", CONNECT, || {
+        until("mallory to lose access", CONNECT_TIMEOUT, || {
             that(mallory.ping(address).is_err(), || format!("{address} still answers"))
         })?;
     }
     settle(world, vec![friends])?;
-    play_both_ways(anna, ben)
+    exchange_traffic(anna, ben)
 }
 
 fn leave(world: &World) -> Result<()> {
@@ -352,7 +357,7 @@ fn leave(world: &World) -> Result<()> {
     }
     let left = members[2].status()?.parties.len();
     ensure!(left == 0, "cora is still in {left} parties");
-    play_both_ways(&members[0], &members[1])
+    exchange_traffic(&members[0], &members[1])
 }
 
 /// A party of one member per home.
@@ -384,16 +389,6 @@ fn blocked(world: &World, server: &Server) -> Result<Vec<Member>> {
     world.party(Some(server), hosts.into())
 }
 
-/// TCP and UDP through the tunnel in both directions.
-pub(super) fn play_both_ways(one: &Member, other: &Member) -> Result<()> {
-    for (from, to) in [(one, other), (other, one)] {
-        let address = to.address()?.into();
-        traffic::tcp(&from.host, &to.host, address, FILE)?;
-        traffic::udp(&from.host, &to.host, address, 500, 1200)?;
-    }
-    Ok(())
-}
-
 fn flows(members: &[Member]) -> Result<Vec<Flow>> {
     pairs(members).map(|(from, to)| Flow::start(&from.host, &to.host, to.address()?.into())).collect()
 }
@@ -420,7 +415,7 @@ fn bounce(server: &mut Server, members: &[Member]) -> Result<()> {
 
 fn server_is(member: &Member, connected: bool) -> Result<()> {
     let what = format!("{} to see the server {}", member.name(), if connected { "back" } else { "gone" });
-    until(&what, CONNECT, || {
+    until(&what, CONNECT_TIMEOUT, || {
         let servers = member.party()?.servers;
         that(!servers.is_empty() && servers.iter().all(|server| server.connected == connected), || {
             format!("{servers:?}")
@@ -430,7 +425,7 @@ fn server_is(member: &Member, connected: bool) -> Result<()> {
 
 /// Checks that `method` is among the ways that worked.
 fn came_by(from: &Member, to: &Member, method: Method) -> Result<()> {
-    until(&format!("{} to reach {} by {method:?}", from.name(), to.name()), CONNECT, || {
+    until(&format!("{} to reach {} by {method:?}", from.name(), to.name()), CONNECT_TIMEOUT, || {
         let why = from.sees(to.name())?.path.map(|path| path.why).unwrap_or_default();
         let worked = |attempt: &partyline_model::Attempt| {
             attempt.method == method && attempt.outcome == AttemptOutcome::Worked
@@ -440,7 +435,7 @@ fn came_by(from: &Member, to: &Member, method: Method) -> Result<()> {
 }
 
 fn gone_from(member: &Member, name: &str) -> Result<()> {
-    until(&format!("{name} to be gone for {}", member.name()), CONNECT, || {
+    until(&format!("{name} to be gone for {}", member.name()), CONNECT_TIMEOUT, || {
         let party = member.party()?;
         that(party.members.iter().all(|other| other.name != name), || "still listed".into())
     })

@@ -14,7 +14,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use crate::{Host, Process, until, wait::that};
 
 /// How long the server gets to open its ports.
-const READY: Duration = Duration::from_secs(15);
+const START_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A `partyline-server` on a host of the lab.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Server {
     /// Makes a certificate for the host's addresses, and starts the server.
     ///
     /// # Errors
-    /// When it does not open its ports.
+    /// It does not open its ports.
     pub fn start(host: Host, program: PathBuf) -> Result<Self> {
         let relay = vec!["--relay-listen".to_owned(), host.v4().to_string()];
         Self::start_with(host, program, relay)
@@ -39,7 +39,7 @@ impl Server {
     /// The same with other arguments about its relay.
     ///
     /// # Errors
-    /// When it does not open its ports.
+    /// It does not open its ports.
     pub fn start_with(host: Host, program: PathBuf, relay: Vec<String>) -> Result<Self> {
         let name = host.v4().to_string();
         Self::start_as(name, host, program, relay)
@@ -48,7 +48,7 @@ impl Server {
     /// The same under another name than its IPv4 address.
     ///
     /// # Errors
-    /// When it does not open its ports.
+    /// It does not open its ports.
     pub fn start_as(name: String, host: Host, program: PathBuf, relay: Vec<String>) -> Result<Self> {
         issue_certificate(&host, &name)?;
         let mut server = Self { host, program, relay, name, process: None };
@@ -77,7 +77,7 @@ impl Server {
     /// Starts it (again), and waits until its ports are open.
     ///
     /// # Errors
-    /// When they do not open.
+    /// They do not open.
     pub fn restart(&mut self) -> Result<()> {
         let directory = self.host.directory();
         let mut command = self.host.command(&self.program.to_string_lossy());
@@ -86,7 +86,7 @@ impl Server {
         command.arg("--tls-key").arg(directory.join(format!("{}.key", self.host.name())));
         let mut process = self.host.spawn(self.host.name(), command)?;
         let address = (self.host.v4(), 443).into();
-        until("the server to listen on TCP 443", READY, || {
+        until("the server to listen on TCP 443", START_TIMEOUT, || {
             process.alive()?;
             let tried = self.host.enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)))?;
             that(tried.is_ok(), || format!("{tried:?}"))
@@ -98,7 +98,7 @@ impl Server {
     /// Kills it without warning.
     ///
     /// # Errors
-    /// When it does not run.
+    /// It does not run.
     pub fn kill(&mut self) -> Result<()> {
         self.process.take().context("the server does not run")?.kill()
     }

@@ -11,9 +11,9 @@ use super::World;
 use crate::{Host, Line, Nat, Process, RouterOptions, until, wait::that};
 
 /// How long a network may take to be told, from the change on.
-const TOLD: Duration = Duration::from_secs(60);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the program may take to give back what it opened and to end.
-const END: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The router at home; the café's is the kernel's, which forgets when its line goes down.
 const HOME: RouterOptions = RouterOptions {
@@ -58,7 +58,7 @@ fn watch(world: &World, host: &Host, stun: &str, json: bool) -> Result<Process> 
 
 /// Waits until the last report of both says so.
 fn all_told([program, person]: &mut [Process; 2], badge: Badge, public: Ipv4Addr) -> Result<()> {
-    until(&format!("a report of {badge:?} at {public}"), TOLD, || {
+    until(&format!("a report of {badge:?} at {public}"), REPORT_TIMEOUT, || {
         program.alive()?;
         let said = reports(&program.log())?.pop().context("no report yet")?;
         that(said.nat.public.contains(&public.into()) && said.badge == Some(badge), || {
@@ -66,7 +66,7 @@ fn all_told([program, person]: &mut [Process; 2], badge: Badge, public: Ipv4Addr
         })
     })?;
     let word = if badge == Badge::Symmetric { "symmetric" } else { "restricted" };
-    until(&format!("a person to be told of {word} at {public}"), TOLD, || {
+    until(&format!("a person to be told of {word} at {public}"), REPORT_TIMEOUT, || {
         person.alive()?;
         let log = person.log();
         let last = log.rsplit("Your network: ").next().unwrap_or_default();
@@ -86,7 +86,7 @@ fn ends_well(mut process: Process, signal: Signal) -> Result<()> {
     let files = std::env::temp_dir().join(format!("partyline-netcheck-{}", process.id()));
     ensure!(files.exists(), "it keeps its files elsewhere than in {}", files.display());
     process.signal(signal)?;
-    let status = process.wait(END)?;
+    let status = process.wait(STOP_TIMEOUT)?;
     ensure!(status.success(), "{signal} ended {} with {status}", process.name());
     ensure!(!files.exists(), "{} was left behind", files.display());
     Ok(())

@@ -22,10 +22,13 @@ use super::{Remote, Server};
 use crate::{Host, Lab, Line, Process, checked, until, wait::that};
 
 /// How long starting, creating and joining may take.
-const STEP: Duration = Duration::from_secs(20);
+const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long members may take to find (or find again) a path to each other.
-pub const CONNECT: Duration = Duration::from_secs(45);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Environment variables of a service, by name.
+pub type Environment = &'static [(&'static str, &'static str)];
 
 /// Lines of each log that are shown when a scenario fails.
 const LAST_LINES: usize = 25;
@@ -43,7 +46,7 @@ impl World {
     /// An empty lab. The programs are those next to this one, or in the directory `PARTYLINE_PROGRAMS`.
     ///
     /// # Errors
-    /// When a program is missing, or the lab cannot be made.
+    /// A program is missing, or the lab cannot be made.
     pub fn new() -> Result<Self> {
         let programs = match env::var_os("PARTYLINE_PROGRAMS") {
             Some(directory) => directory.into(),
@@ -58,7 +61,7 @@ impl World {
     /// A server in the lab.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// It does not come up.
     pub fn server(&self) -> Result<Server> {
         Server::start(self.lab.server("server")?, self.programs.join("partyline-server"))
     }
@@ -66,7 +69,7 @@ impl World {
     /// A server with two addresses at the end of a line, as members far away see it.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// It does not come up.
     pub fn far_server(&self, name: &str, line: Line) -> Result<Server> {
         let host = self.lab.open_host(name, line)?;
         let (second, _) = self.lab.second_addresses(&host)?;
@@ -77,7 +80,7 @@ impl World {
     /// A server that is reached by name, over IPv4 and IPv6.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// It does not come up.
     pub fn named_server(&self, name: &str) -> Result<Server> {
         let host = self.lab.server("server")?;
         let addresses: Vec<IpAddr> =
@@ -90,7 +93,7 @@ impl World {
     /// A server on a host, with further arguments about its relay; without any it listens on the host's IPv4 address.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// It does not come up.
     pub fn server_on(&self, host: Host, relay: Vec<String>) -> Result<Server> {
         Server::start_with(host, self.programs.join("partyline-server"), relay)
     }
@@ -98,7 +101,7 @@ impl World {
     /// A party of one member on each host, the first its owner, all connected to all.
     ///
     /// # Errors
-    /// When they do not get that far.
+    /// They do not get that far.
     pub fn party(&self, server: Option<&Server>, hosts: Vec<Host>) -> Result<Vec<Member>> {
         let mut members = Vec::new();
         let mut link = String::new();
@@ -118,11 +121,20 @@ impl World {
     /// A running service on a host, in no party yet.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// It does not come up.
     pub fn member(&self, host: Host) -> Result<Member> {
+        self.member_with(host, &[])
+    }
+
+    /// The same, with further environment variables for its service.
+    ///
+    /// # Errors
+    /// The service does not come up.
+    pub fn member_with(&self, host: Host, environment: Environment) -> Result<Member> {
         let directory = host.directory().join(host.name());
         fs::create_dir_all(&directory)?;
-        let mut member = Member { host, programs: self.programs.clone(), directory, service: None };
+        let mut member =
+            Member { host, programs: self.programs.clone(), directory, environment, service: None };
         member.start()?;
         Ok(member)
     }
@@ -175,6 +187,7 @@ pub struct Member {
     pub host: Host,
     programs: PathBuf,
     directory: PathBuf,
+    environment: Environment,
     service: Option<Process>,
 }
 
@@ -188,12 +201,12 @@ impl Member {
     /// Starts the service (again), and waits until it answers.
     ///
     /// # Errors
-    /// When it does not.
+    /// It does not.
     pub fn start(&mut self) -> Result<()> {
         let mut command = self.command("partyline-service");
-        command.arg("run");
+        command.arg("run").envs(self.environment.iter().copied());
         let mut service = self.host.spawn(self.name(), command)?;
-        until(&format!("the service of {} to answer", self.name()), STEP, || {
+        until(&format!("the service of {} to answer", self.name()), STEP_TIMEOUT, || {
             service.alive()?;
             self.remote()
         })?;
@@ -209,10 +222,18 @@ impl Member {
         checked(self.command("partyline-service").arg("run"))
     }
 
+    /// Returns the log of its service.
+    ///
+    /// # Errors
+    /// The service does not run.
+    pub fn log(&self) -> Result<String> {
+        Ok(self.service.as_ref().context("the service does not run")?.log())
+    }
+
     /// Kills the service without warning.
     ///
     /// # Errors
-    /// When it does not run.
+    /// It does not run.
     pub fn crash(&mut self) -> Result<()> {
         self.service.take().context("the service does not run")?.kill()
     }
@@ -220,7 +241,7 @@ impl Member {
     /// Ends the service as the system does.
     ///
     /// # Errors
-    /// When it does not run, or does not end.
+    /// It does not run, or does not end.
     pub fn stop(&mut self) -> Result<()> {
         self.service.take().context("the service does not run")?.stop()
     }
@@ -228,7 +249,7 @@ impl Member {
     /// Its engine, over the local socket.
     ///
     /// # Errors
-    /// When the service does not answer.
+    /// The service does not answer.
     pub fn remote(&self) -> Result<Remote> {
         Remote::connect(&Endpoint::in_dir(&self.directory.join("run")))
     }
@@ -236,7 +257,7 @@ impl Member {
     /// Lets nothing of the service run, as on a computer that sleeps, until it is [woken](Self::wake).
     ///
     /// # Errors
-    /// When it does not run.
+    /// It does not run.
     pub fn sleep(&self) -> Result<()> {
         self.service.as_ref().context("the service does not run")?.signal(Signal::SIGSTOP)
     }
@@ -244,7 +265,7 @@ impl Member {
     /// Lets the service go on.
     ///
     /// # Errors
-    /// When it does not run.
+    /// It does not run.
     pub fn wake(&self) -> Result<()> {
         self.service.as_ref().context("the service does not run")?.signal(Signal::SIGCONT)
     }
@@ -264,7 +285,7 @@ impl Member {
     /// Runs `partyline` and gives its standard output.
     ///
     /// # Errors
-    /// When it does not exit with 0.
+    /// It does not exit with 0.
     pub fn partyline(&self, arguments: &[&str]) -> Result<String> {
         checked(self.command("partyline").args(arguments))
     }
@@ -272,7 +293,7 @@ impl Member {
     /// Creates a party and gives its invite link.
     ///
     /// # Errors
-    /// When it cannot be created.
+    /// It cannot be created.
     pub fn create(&self, server: Option<&Server>) -> Result<String> {
         let url = server.map(Server::url);
         let mut arguments = vec!["create", "Friday night", "--name", self.name(), "--json"];
@@ -287,7 +308,7 @@ impl Member {
     /// Joins a party by its link.
     ///
     /// # Errors
-    /// When it cannot.
+    /// It cannot.
     pub fn join(&self, link: &str) -> Result<()> {
         self.partyline(&["join", link, "--name", self.name()]).map(drop)
     }
@@ -295,7 +316,7 @@ impl Member {
     /// The engine's snapshot.
     ///
     /// # Errors
-    /// When the service does not answer.
+    /// The service does not answer.
     pub fn status(&self) -> Result<Snapshot> {
         let said = self.partyline(&["status", "--json"])?;
         serde_json::from_str(&said).with_context(|| format!("status said {said:?}"))
@@ -304,7 +325,7 @@ impl Member {
     /// The one party it is in.
     ///
     /// # Errors
-    /// When it is in none.
+    /// It is in none.
     pub fn party(&self) -> Result<PartyView> {
         self.status()?.parties.into_iter().next().context("in no party")
     }
@@ -312,7 +333,7 @@ impl Member {
     /// How it sees the member of that name.
     ///
     /// # Errors
-    /// When it knows none.
+    /// It knows none.
     pub fn sees(&self, name: &str) -> Result<MemberView> {
         let party = self.party()?;
         let names: Vec<_> = party.members.iter().map(|member| member.name.clone()).collect();
@@ -323,7 +344,7 @@ impl Member {
     /// Its address in the party.
     ///
     /// # Errors
-    /// When it has none yet.
+    /// It has none yet.
     pub fn address(&self) -> Result<Ipv4Addr> {
         self.sees(self.name())?.address.with_context(|| format!("{} has no address yet", self.name()))
     }
@@ -331,10 +352,10 @@ impl Member {
     /// Waits until it reaches `other` by a path of that kind.
     ///
     /// # Errors
-    /// When it does not in time.
+    /// It does not in time.
     pub fn wait_for_path(&self, other: &Self, kind: PathKind) -> Result<()> {
         let what = format!("{} to reach {} by {kind:?}", self.name(), other.name());
-        until(&what, CONNECT, || {
+        until(&what, CONNECT_TIMEOUT, || {
             let seen = self.sees(other.name())?;
             let found = seen.path.as_ref().map(|path| path.kind);
             that(found == Some(kind), || format!("it is {found:?}; {:?}", seen.path.map(|path| path.why)))
@@ -344,7 +365,7 @@ impl Member {
     /// One ICMP echo through the tunnel.
     ///
     /// # Errors
-    /// When no answer comes.
+    /// No answer comes.
     pub fn ping(&self, address: Ipv4Addr) -> Result<()> {
         self.host.run("ping", &["-n", "-c", "1", "-W", "2", &address.to_string()]).map(drop)
     }
@@ -364,10 +385,10 @@ fn find_link(json: &Value) -> Option<String> {
 /// Waits until all members are up and have answered a ping of every other.
 ///
 /// # Errors
-/// When they do not in time.
+/// They do not in time.
 pub fn connected(members: &[Member]) -> Result<()> {
     for member in members {
-        until(&format!("{} to be up", member.name()), CONNECT, || {
+        until(&format!("{} to be up", member.name()), CONNECT_TIMEOUT, || {
             let party = member.party()?;
             let addressed = party.members.iter().filter(|other| other.address.is_some()).count();
             match party.phase {
@@ -380,7 +401,7 @@ pub fn connected(members: &[Member]) -> Result<()> {
     }
     for (from, to) in pairs(members) {
         let what = format!("{} to reach {}", from.name(), to.name());
-        until(&what, CONNECT, || from.ping(to.address()?).with_context(|| why(from, to)))?;
+        until(&what, CONNECT_TIMEOUT, || from.ping(to.address()?).with_context(|| why(from, to)))?;
     }
     Ok(())
 }

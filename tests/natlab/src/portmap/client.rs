@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{Host, Process, until, wait::that};
 
 /// How long something may take to happen.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const RESULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the player's process is told.
 #[derive(Debug, Clone, Args)]
@@ -91,7 +91,7 @@ pub(super) struct SaidFlow {
 /// Runs as the player's process, until it is told to end.
 ///
 /// # Errors
-/// When it cannot.
+/// It cannot.
 pub fn run(arguments: &ClientArguments) -> Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(keep(arguments))
 }
@@ -259,7 +259,7 @@ impl Client {
 
     /// Waits until what it says fits.
     pub(super) fn wait<T>(&mut self, what: &str, mut fits: impl FnMut(&Said) -> Result<T>) -> Result<T> {
-        until(what, PATIENCE, || {
+        until(what, RESULT_TIMEOUT, || {
             self.process.alive()?;
             fits(&self.said())
         })

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::client::PATIENCE;
+use super::client::RESULT_TIMEOUT;
 use crate::{Host, Lab, Process, RouterOptions, Site, namespace::Namespace, until, wait::that};
 
 /// What a miniupnpd offers.
@@ -83,7 +83,7 @@ impl<'lab> Home<'lab> {
 
     /// Waits until they do not.
     pub(super) fn wait_until_unmapped(&self, port: u16) -> Result<()> {
-        until(&format!("port {port} to be closed"), PATIENCE, || {
+        until(&format!("port {port} to be closed"), RESULT_TIMEOUT, || {
             that(!self.maps(port)?, || "it is open".into())
         })
     }
@@ -141,7 +141,7 @@ pub(super) fn start(site: &Site<'_>, host: &Host, daemon: Daemon) -> Result<Proc
     command.arg("-d").arg("-f").arg(&path).arg("-P").arg(&pid);
     let mut process = host.spawn("miniupnpd", command)?;
     let ports: &[u16] = if daemon == Daemon::Igd1 { &[1900] } else { &[1900, 5351] };
-    until("miniupnpd to listen", PATIENCE, || {
+    until("miniupnpd to listen", RESULT_TIMEOUT, || {
         process.alive()?;
         let sockets = site.router().enter(|| fs::read_to_string("/proc/thread-self/net/udp"))??;
         that(ports.iter().all(|port| sockets.contains(&format!(":{port:04X} "))), || "it does not".into())

@@ -12,57 +12,49 @@ mod peer;
 mod quirks;
 mod real;
 
-use std::{
-    process::ExitCode,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-    time::Instant,
-};
+use std::{process::ExitCode, time::Instant};
 
 use anyhow::{Result, ensure};
 pub use client::{ClientArguments, run as run_client};
 use serde::Serialize;
 
-use crate::{Lab, sweep::sweep};
+use crate::{Lab, parallel::run_parallel, sweep::sweep};
 
 /// Labs that stand at the same time: the scenarios mostly wait.
-const SIDE_BY_SIDE: usize = 7;
+const MAX_PARALLEL: usize = 7;
 
 struct Scenario {
     name: &'static str,
     about: &'static str,
-    play: fn(&Lab) -> Result<String>,
+    run: fn(&Lab) -> Result<String>,
 }
 
 const SCENARIOS: [Scenario; 25] = [
-    Scenario { name: "igd1", about: "miniupnpd, UPnP IGD 1", play: real::igd1 },
-    Scenario { name: "igd2", about: "miniupnpd, UPnP IGD 2", play: real::igd2 },
-    Scenario { name: "pcp", about: "miniupnpd, PCP", play: real::pcp },
-    Scenario { name: "pcp-v6", about: "miniupnpd, PCP for the IPv6 firewall", play: real::pcp_v6 },
-    Scenario { name: "nat-pmp", about: "miniupnpd, NAT-PMP", play: real::nat_pmp },
-    Scenario { name: "pinhole", about: "miniupnpd, UPnP pinhole", play: real::pinhole },
-    Scenario { name: "igd1-conflict", about: "the port is a neighbour's, IGD 1", play: real::conflict_igd1 },
-    Scenario { name: "igd2-conflict", about: "the port is a neighbour's, IGD 2", play: real::conflict_igd2 },
-    Scenario { name: "pcp-conflict", about: "the port is a neighbour's, PCP", play: real::conflict_pcp },
-    Scenario { name: "crash", about: "kill -9, every method, and a restart", play: real::crash },
-    Scenario { name: "reboot", about: "the router restarts and forgets", play: real::reboot },
-    Scenario { name: "new-address", about: "the router gets another address", play: real::new_address },
-    Scenario { name: "permanent", about: "725: permanent leases only; kill -9", play: quirks::permanent },
-    Scenario { name: "errors", about: "every error code of AddPortMapping", play: quirks::errors },
-    Scenario { name: "codes", about: "every result code of PCP and NAT-PMP", play: quirks::result_codes },
-    Scenario { name: "hostile-1", about: "hostile descriptions", play: quirks::hostile_description },
-    Scenario { name: "hostile-2", about: "hostile answers about the address", play: quirks::hostile_address },
-    Scenario { name: "hostile-3", about: "hostile answers to the wish", play: quirks::hostile_mapping },
-    Scenario { name: "misleading", about: "places and addresses that are lies", play: quirks::misleading },
-    Scenario { name: "epoch", about: "a clock that jumps, answers by others", play: quirks::epoch },
-    Scenario { name: "peer", about: "miniupnpd opens nothing: PCP PEER", play: peer::kept },
-    Scenario { name: "peer-told", about: "the same, told by the real netcheck", play: peer::told },
-    Scenario { name: "hostile-peer", about: "hostile answers to PCP PEER", play: peer::hostile },
-    Scenario { name: "two-routers", about: "one router refuses, another grants", play: quirks::two_routers },
-    Scenario { name: "party", about: "symmetric NAT with UPnP: friends use the port", play: party::play },
+    Scenario { name: "igd1", about: "miniupnpd, UPnP IGD 1", run: real::igd1 },
+    Scenario { name: "igd2", about: "miniupnpd, UPnP IGD 2", run: real::igd2 },
+    Scenario { name: "pcp", about: "miniupnpd, PCP", run: real::pcp },
+    Scenario { name: "pcp-v6", about: "miniupnpd, PCP for the IPv6 firewall", run: real::pcp_v6 },
+    Scenario { name: "nat-pmp", about: "miniupnpd, NAT-PMP", run: real::nat_pmp },
+    Scenario { name: "pinhole", about: "miniupnpd, UPnP pinhole", run: real::pinhole },
+    Scenario { name: "igd1-conflict", about: "the port is a neighbour's, IGD 1", run: real::conflict_igd1 },
+    Scenario { name: "igd2-conflict", about: "the port is a neighbour's, IGD 2", run: real::conflict_igd2 },
+    Scenario { name: "pcp-conflict", about: "the port is a neighbour's, PCP", run: real::conflict_pcp },
+    Scenario { name: "crash", about: "kill -9, every method, and a restart", run: real::crash },
+    Scenario { name: "reboot", about: "the router restarts and forgets", run: real::reboot },
+    Scenario { name: "new-address", about: "the router gets another address", run: real::new_address },
+    Scenario { name: "permanent", about: "725: permanent leases only; kill -9", run: quirks::permanent },
+    Scenario { name: "errors", about: "every error code of AddPortMapping", run: quirks::errors },
+    Scenario { name: "codes", about: "every result code of PCP and NAT-PMP", run: quirks::result_codes },
+    Scenario { name: "hostile-1", about: "hostile descriptions", run: quirks::hostile_description },
+    Scenario { name: "hostile-2", about: "hostile answers about the address", run: quirks::hostile_address },
+    Scenario { name: "hostile-3", about: "hostile answers to the wish", run: quirks::hostile_mapping },
+    Scenario { name: "misleading", about: "places and addresses that are lies", run: quirks::misleading },
+    Scenario { name: "epoch", about: "a clock that jumps, answers by others", run: quirks::epoch },
+    Scenario { name: "peer", about: "miniupnpd opens nothing: PCP PEER", run: peer::kept },
+    Scenario { name: "peer-told", about: "the same, told by the real netcheck", run: peer::told },
+    Scenario { name: "hostile-peer", about: "hostile answers to PCP PEER", run: peer::hostile },
+    Scenario { name: "two-routers", about: "one router refuses, another grants", run: quirks::two_routers },
+    Scenario { name: "party", about: "symmetric NAT with UPnP: friends use the port", run: party::run },
 ];
 
 #[derive(Serialize)]
@@ -76,28 +68,15 @@ struct Outcome {
 /// Plays all scenarios whose name contains one of `names`, or all.
 ///
 /// # Errors
-/// When no scenario has such a name.
-pub fn play(names: &[String], json: bool) -> Result<ExitCode> {
+/// No scenario has such a name.
+pub fn run(names: &[String], json: bool) -> Result<ExitCode> {
     sweep()?;
     let wanted = |scenario: &&Scenario| {
         names.is_empty() || names.iter().any(|name| scenario.name.contains(name.as_str()))
     };
     let chosen: Vec<_> = SCENARIOS.iter().filter(wanted).collect();
     ensure!(!chosen.is_empty(), "no scenario of that name");
-    let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    thread::scope(|scope| {
-        for _ in 0..SIDE_BY_SIDE {
-            scope.spawn(|| {
-                while let Some(scenario) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = one(scenario);
-                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
-                }
-            });
-        }
-    });
-    let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
-    outcomes.sort_by_key(|outcome| chosen.iter().position(|scenario| scenario.name == outcome.name));
-    conclude(&outcomes, json)
+    conclude(&run_parallel(MAX_PARALLEL, &chosen, |_, scenario| one(scenario)), json)
 }
 
 fn conclude(outcomes: &[Outcome], json: bool) -> Result<ExitCode> {
@@ -112,7 +91,7 @@ fn conclude(outcomes: &[Outcome], json: bool) -> Result<ExitCode> {
 
 fn one(scenario: &Scenario) -> Outcome {
     let begun = Instant::now();
-    let result = Lab::new().and_then(|lab| (scenario.play)(&lab));
+    let result = Lab::new().and_then(|lab| (scenario.run)(&lab));
     let seconds = (begun.elapsed().as_secs_f64() * 10.0).round() / 10.0;
     let passed = result.is_ok();
     let shown = result.unwrap_or_else(|error| format!("{error:#}"));

@@ -4,13 +4,13 @@ use anyhow::{Context, Result, ensure};
 use partyline_model::PathKind;
 
 use super::{
-    client::PATIENCE,
+    client::RESULT_TIMEOUT,
     home::{Daemon, install, maps, start},
 };
 use crate::{Lab, RouterOptions, party::World, until, wait::that};
 
 /// Two symmetric NATs, one with UPnP, PCP and NAT-PMP.
-pub(super) fn play(_: &Lab) -> Result<String> {
+pub(super) fn run(_: &Lab) -> Result<String> {
     let world = World::new()?;
     let server = world.server()?;
     let home = world.lab.site("home", RouterOptions::SYMMETRIC)?;
@@ -27,7 +27,7 @@ pub(super) fn play(_: &Lab) -> Result<String> {
     ensure!(maps(&home, port)?, "the killed service left no mapping");
     members[0].start()?;
     let successor = members[0].status()?.network.port;
-    until("the successor's mapping alone to stand", PATIENCE, || {
+    until("the successor's mapping alone to stand", RESULT_TIMEOUT, || {
         let (old, new) = (maps(&home, port)?, maps(&home, successor)?);
         that(new && (port == successor || !old), || format!("old {old}, new {new}"))
     })?;

@@ -11,7 +11,7 @@ use partyline_model::NetworkView;
 use partyline_portmap::Protocol;
 
 use super::{
-    client::{Client, PATIENCE},
+    client::{Client, RESULT_TIMEOUT},
     fake::{Behaviour, Fake, pcp},
     home::{Daemon, Home, install, open_no_ports, start},
     quirks::gateway,
@@ -54,7 +54,7 @@ pub(super) fn told(_: &Lab) -> Result<String> {
     let mut program = host.spawn("netcheck", command)?;
     let outside = site.public_v4().context("no internet")?;
     let kept = format!("keeps the way to {}:3478 open", server.name());
-    let said = until("netcheck to tell what the router keeps", PATIENCE, || {
+    let said = until("netcheck to tell what the router keeps", RESULT_TIMEOUT, || {
         program.alive()?;
         let log = program.log();
         let report: NetworkView = serde_json::from_str(log.lines().last().context("nothing yet")?)?;
@@ -73,7 +73,7 @@ fn seen_from(home: &Home<'_>, remote: SocketAddr) -> Result<SocketAddr> {
     let ear = home.outside.enter(|| UdpSocket::bind(remote))??;
     ear.set_read_timeout(Some(Duration::from_millis(300)))?;
     let mouth = home.player.enter(|| UdpSocket::bind((home.player.v4(), PORT)))??;
-    until(&format!("{remote} to hear the player"), PATIENCE, || {
+    until(&format!("{remote} to hear the player"), RESULT_TIMEOUT, || {
         mouth.send_to(b"hello", remote)?;
         Ok(ear.recv_from(&mut [0; 16])?.1)
     })

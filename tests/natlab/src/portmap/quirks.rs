@@ -54,7 +54,7 @@ pub(super) fn permanent(lab: &Lab) -> Result<String> {
     ensure!(fake.held().contains_key(&PORT), "nothing was left by the killed client");
     let mut client = Client::start(&home.player, PORT + 1, &UPNP, LONG, &home.notes())?;
     client.mapping(Protocol::Upnp)?;
-    until("the old mapping to be deleted", super::client::PATIENCE, || {
+    until("the old mapping to be deleted", super::client::RESULT_TIMEOUT, || {
         that(fake.held().keys().eq([&(PORT + 1)]), || format!("{:?}", fake.held()))
     })?;
     client.stop()?;

@@ -1,9 +1,29 @@
 //! What is printed.
 
 use anyhow::Result;
+use serde::Serialize;
 use serde_json::json;
 
-use super::Outcome;
+/// How one story went.
+#[derive(Debug, Serialize)]
+pub(super) struct Outcome {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// What the outage should be at most, in seconds.
+    pub bar_s: f64,
+    /// The longest time in which no datagram arrived one way, from the trouble on, or from its end where nothing can
+    /// work during it.
+    pub outage_s: Option<f64>,
+    /// Datagrams lost, both ways.
+    pub lost: u32,
+    /// Datagrams that came again.
+    pub twice: u32,
+    /// The longest wait for an answer on the TCP connection.
+    pub tcp_gap_s: Option<f64>,
+    pub passed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
 
 /// One story in one line.
 pub fn line(outcome: &Outcome) -> String {

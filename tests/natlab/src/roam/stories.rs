@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use partyline_model::PathKind;
 
-use super::{Game, LINE, Measured, pass};
-use crate::{Host, RouterOptions, party::World};
+use super::game::{Game, LINE, Measured, pass};
+use crate::{
+    Host, RouterOptions,
+    party::{Member, World},
+};
 
 /// One trouble.
 pub struct Story {
@@ -16,33 +19,33 @@ pub struct Story {
     pub about: &'static str,
     /// Seconds that it may cost.
     pub bar: f64,
-    pub play: fn(&World, Duration) -> Result<Measured>,
+    pub run: fn(&World, Duration) -> Result<Measured>,
 }
 
 /// All of them.
 pub const fn stories() -> &'static [Story] {
     &[
-        Story { name: "upgrade", about: "a relayed path becomes direct", bar: 0.1, play: upgrade },
-        Story { name: "cut", about: "the direct path dies, the relay remains", bar: 1.0, play: cut },
+        Story { name: "upgrade", about: "a relayed path becomes direct", bar: 0.1, run: upgrade },
+        Story { name: "cut", about: "the direct path dies, the relay remains", bar: 1.0, run: cut },
         Story {
             name: "relay-death",
             about: "the relay in use is killed, another server remains",
             bar: 1.0,
-            play: relay_death,
+            run: relay_death,
         },
-        Story { name: "switch", about: "a laptop moves to another network", bar: 2.0, play: switch },
+        Story { name: "switch", about: "a laptop moves to another network", bar: 2.0, run: switch },
         Story {
             name: "reboot",
             about: "a router comes back with another address and an empty table",
             bar: 2.0,
-            play: reboot,
+            run: reboot,
         },
-        Story { name: "sleep", about: "a laptop wakes from sleep", bar: 2.0, play: sleep },
+        Story { name: "sleep", about: "a laptop wakes from sleep", bar: 2.0, run: sleep },
         Story {
             name: "forgotten",
             about: "a laptop wakes, and its router has another address and an empty table",
             bar: 2.0,
-            play: forgotten,
+            run: forgotten,
         },
     ]
 }
@@ -136,7 +139,7 @@ fn forgotten(world: &World, time: Duration) -> Result<Measured> {
 }
 
 /// Starts the game once both reach each other directly.
-fn direct(members: [crate::party::Member; 2]) -> Result<Game> {
+fn direct(members: [Member; 2]) -> Result<Game> {
     let [anna, ben] = &members;
     anna.wait_for_path(ben, PathKind::Direct)?;
     ben.wait_for_path(anna, PathKind::Direct)?;
