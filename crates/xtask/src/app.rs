@@ -31,8 +31,8 @@ fn npm_command(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// Where a newer Node's programs are, if the system's is too old: Debian 12 has 18, Ubuntu 24.04 too. It comes by npm,
-/// is kept beside what cargo builds, and nothing else sees it.
+/// Returns the directory of a newer Node's programs if the system's is too old, as on Debian 12 and Ubuntu 24.04 (18). It is
+/// installed by npm into cargo's target directory, and used for nothing else.
 fn newer_node() -> Result<Option<PathBuf>> {
     if is_recent(&cargo::output(Command::new("node").arg("--version"))?) {
         return Ok(None);
@@ -44,20 +44,20 @@ fn newer_node() -> Result<Option<PathBuf>> {
         let mut command = Command::new("npm");
         command.args(["install", "--no-audit", "--no-fund", "--no-save", "--prefix"]).arg(&place);
         cargo::run(command.arg(NODE))
-            .context("this system's Node is too old, and a newer one was not to be had")?;
+            .context("this system's Node is too old, and a newer one could not be fetched")?;
     }
     Ok(Some(programs))
 }
 
-/// Whether the user interface can be built with this Node; the limits are Vite's.
+/// Returns true if Vite supports this version of Node.
 fn is_recent(version: &str) -> bool {
     let mut numbers = version.trim_start_matches('v').split('.').map_while(|number| number.parse().ok());
     let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     version >= (22, 12) || (version.0 == 20 && version.1 >= 19)
 }
 
-/// Fetches what the user interface is built with, unless the very same is there.
-fn fetch() -> Result<()> {
+/// Installs the npm packages of the user interface, unless the locked versions are installed.
+fn install_npm_packages() -> Result<()> {
     let mark = ui().join("node_modules/.partyline-lock");
     let wanted = fs::read(ui().join("package-lock.json"))?;
     if fs::read(&mark).is_ok_and(|there| there == wanted) {
@@ -69,20 +69,20 @@ fn fetch() -> Result<()> {
 
 /// Builds the user interface into ui/dist.
 pub fn build_ui() -> Result<()> {
-    fetch()?;
+    install_npm_packages()?;
     npm(&["run", "build"])
 }
 
-/// Checks its types, and runs its tests.
+/// Checks the types of the user interface, and runs its tests.
 pub fn check_ui() -> Result<()> {
-    fetch()?;
+    install_npm_packages()?;
     npm(&["run", "check"])?;
     npm(&["test"])
 }
 
-/// Draws screens in a browser, each dark and light and at three sizes, and gives the directory they are in.
+/// Draws screens in a browser, each dark and light and at three sizes, and returns the directory of the pictures.
 pub fn draw(views: &[&str]) -> Result<PathBuf> {
-    fetch()?;
+    install_npm_packages()?;
     npm(&["run", "build:mock"])?;
     let mut draw =
         npm_command(&["exec", "--", "vitest", "run", "--project", "screens", "tests/screens.test.ts"])?;
@@ -90,9 +90,9 @@ pub fn draw(views: &[&str]) -> Result<PathBuf> {
     Ok(ui().join("tests/out"))
 }
 
-/// Plays stories in the app. The user interface has to be built before. All is built in one go, so that the programs share
-/// what they are built from.
-pub fn tell(arguments: &[String]) -> Result<()> {
+/// Runs the stories of the app, whose user interface must be built already. Everything is built by one command, so that
+/// the programs share their dependencies.
+pub fn run_stories(arguments: &[String]) -> Result<()> {
     let mut build = cargo::command(["build", "--bin", "app-test", "--bin", "partyline-app"]);
     cargo::run(build.args(cargo::ALIKE).args(natlab::LAB))?;
     cargo::run(Command::new(cargo::target().join("debug/app-test")).args(arguments))
@@ -109,7 +109,7 @@ mod tests {
     use super::is_recent;
 
     #[test]
-    fn nodes_that_vite_refuses_are_too_old() {
+    fn node_versions_without_vite_support_are_too_old() {
         assert!(["v20.19.0", "v20.20.2", "v22.12.0", "v24.1.0"].iter().all(|version| is_recent(version)));
         assert!(
             !["v12.22.9", "v18.20.4", "v20.18.3", "v22.11.0", ""].iter().any(|version| is_recent(version))

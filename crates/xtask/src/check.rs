@@ -24,42 +24,42 @@ pub struct Options {
     fuzz_seconds: u32,
 }
 
-/// A layer of tests. What crosses crates lies in `tests`.
+/// A layer of tests. Tests that span crates are in `tests`.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Layer {
     /// Formatting.
     Format,
     /// Clippy, without warnings.
     Lint,
-    /// Dependency arrows, purity, file sizes, licences.
+    /// Dependency arrows, purity, module cycles, licences.
     Architecture,
     /// Unit and property tests of all crates.
     Unit,
-    /// Random parties in virtual time, every pair judged.
+    /// Random parties in virtual time; every pair is checked.
     Sim,
     /// Against coturn, stun-client and wireguard-go.
     Interop,
     /// The lab of network namespaces itself.
     Natlab,
-    /// A spread of networks, told from inside by the real check; `cargo xtask natlab classify` has all.
+    /// The network check in a selection of networks; `cargo xtask natlab classify` has all.
     Classify,
     /// Ports opened on real and fake routers.
     Portmap,
     /// Whole parties of the real programs in the lab.
     Party,
-    /// A spread of the pairs of NAT types, connected by the real programs; `cargo xtask natlab matrix` has all.
+    /// A selection of pairs of NAT types, connected by the real programs; `cargo xtask natlab matrix` has all.
     Matrix,
-    /// Paths, networks and routers that break under a running game.
+    /// Paths, networks and routers that break while a game runs.
     Roam,
     /// The user interface: types, components, every screen and state in a browser.
     Ui,
     /// The desktop app: it builds with its user interface, and its own tests pass.
     App,
-    /// What people do with the app: the real one, in windows on displays of the lab.
+    /// The app as people use it, in windows on virtual displays of the lab.
     Stories,
-    /// Garbage for every parser.
+    /// Every parser, fuzzed.
     Fuzz,
-    /// Windows and macOS compile.
+    /// The code compiles for Windows and macOS.
     Cross,
 }
 
@@ -77,13 +77,21 @@ struct Outcome {
 }
 
 /// Packages whose tests have a layer of their own.
-const APART: [&str; 4] =
+const SEPARATE_PACKAGES: [&str; 4] =
     ["partyline-tests-architecture", "partyline-tests-interop", "partyline-natlab", "partyline-app"];
 
-/// What chooses the cases of property tests.
-const SEED: &str = "PROPTEST_RNG_SEED";
+/// The environment variable that seeds property tests.
+const SEED_VARIABLE: &str = "PROPTEST_RNG_SEED";
 
-/// Runs the layers, and fails if one failed or could not run.
+/// Returns the packages of all layers together, some of them several times.
+pub fn packages() -> Vec<packages::Package> {
+    Layer::value_variants().iter().flat_map(|layer| layer.packages()).collect()
+}
+
+/// Runs the layers.
+///
+/// # Errors
+/// A layer failed or could not run.
 pub fn run(options: &Options) -> Result<()> {
     let chosen = |layer: &&Layer| options.only.is_empty() || options.only.contains(layer);
     let layers: Vec<Layer> = Layer::value_variants().iter().filter(chosen).copied().collect();
@@ -136,7 +144,7 @@ impl Layer {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// Why the layer cannot run here, if so.
+    /// Returns why the layer cannot run on this system, if it cannot.
     fn obstacle(self) -> Option<String> {
         let needs_root = match self {
             Self::Interop | Self::Natlab | Self::Classify | Self::Portmap | Self::Party => true,
@@ -160,7 +168,7 @@ impl Layer {
         (!there).then(|| format!("rustup component add {component}"))
     }
 
-    /// What has to be installed for it.
+    /// Returns the system packages it needs.
     fn packages(self) -> Vec<packages::Package> {
         match self {
             Self::Interop | Self::Natlab => [&packages::FOR_APP[..], &packages::FOR_TESTS].concat(),
@@ -182,14 +190,14 @@ impl Layer {
                 let strict = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
                 cargo::run(&mut cargo::command(strict))
             }
-            Self::Architecture => test(Tests::Of(APART[0])),
+            Self::Architecture => test(Tests::Of(SEPARATE_PACKAGES[0])),
             Self::Unit => {
                 test(Tests::OfTheRest)?;
                 cargo::run(&mut cargo::command(["test", "--doc", "--workspace"]))
             }
             Self::Sim => sim::run(&sim::IN_CI),
-            Self::Interop => test(Tests::Of(APART[1])),
-            Self::Natlab => test(Tests::Of(APART[2])),
+            Self::Interop => test(Tests::Of(SEPARATE_PACKAGES[1])),
+            Self::Natlab => test(Tests::Of(SEPARATE_PACKAGES[2])),
             Self::Classify => {
                 natlab::run(&["classify", "--spread"].map(Into::into))?;
                 natlab::run(&["classify", "--spread", "--program"].map(Into::into))
@@ -203,11 +211,11 @@ impl Layer {
             Self::Ui => app::check_ui(),
             Self::App => {
                 app::build_ui()?;
-                test(Tests::Of(APART[3]))
+                test(Tests::Of(SEPARATE_PACKAGES[3]))
             }
             Self::Stories => {
                 app::build_ui()?;
-                app::tell(&[])
+                app::run_stories(&[])
             }
             Self::Fuzz => fuzz::run(&fuzz::Options::all(options.fuzz_seconds)),
             Self::Cross => cross::run(),
@@ -215,7 +223,7 @@ impl Layer {
     }
 }
 
-/// Which tests.
+/// A selection of tests.
 #[derive(Clone, Copy)]
 enum Tests {
     /// Those of a package.
@@ -225,28 +233,32 @@ enum Tests {
 }
 
 impl Tests {
-    /// For nextest, which builds the tests of all packages together, whichever it runs: so everything is compiled once.
+    /// Returns the filter for nextest, which builds the tests of all packages whichever it runs, so that everything is
+    /// compiled once.
     fn filter(self) -> String {
         match self {
             Self::Of(package) => format!("package({package})"),
             Self::OfTheRest => {
-                format!("not ({})", APART.map(|package| format!("package({package})")).join(" + "))
+                format!(
+                    "not ({})",
+                    SEPARATE_PACKAGES.map(|package| format!("package({package})")).join(" + ")
+                )
             }
         }
     }
 
-    /// For cargo, which has no such choice.
+    /// Returns the arguments for `cargo test`, which has no filter.
     fn packages(self) -> Vec<&'static str> {
         match self {
             Self::Of(package) => vec!["-p", package],
-            Self::OfTheRest => {
-                std::iter::once("--workspace").chain(APART.iter().flat_map(|p| ["--exclude", p])).collect()
-            }
+            Self::OfTheRest => std::iter::once("--workspace")
+                .chain(SEPARATE_PACKAGES.iter().flat_map(|p| ["--exclude", p]))
+                .collect(),
         }
     }
 }
 
-/// Tests with nextest where it is installed, which runs them in processes of their own, else with cargo.
+/// Runs tests with nextest if it is installed, each in a process of its own, else with cargo.
 fn test(tests: Tests) -> Result<()> {
     let mut command = if cargo::succeeds(&mut cargo::command(["nextest", "--version"])) {
         let runner = ["nextest", "run", "--no-fail-fast", "--no-tests=pass", "--workspace", "-E"];
@@ -258,9 +270,25 @@ fn test(tests: Tests) -> Result<()> {
         command.args(tests.packages());
         command
     };
-    // The same cases every time: what is green stays green. Other cases are a longer run of one's own.
-    if env::var_os(SEED).is_none() {
-        command.env(SEED, "1");
+    // Fixed cases keep CI reproducible; other seeds are for longer runs by hand.
+    if env::var_os(SEED_VARIABLE).is_none() {
+        command.env(SEED_VARIABLE, "1");
     }
     cargo::run(&mut command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn setup_installs_the_packages_of_every_layer() {
+        let all = packages();
+        for layer in Layer::value_variants() {
+            for package in layer.packages() {
+                assert!(all.contains(&package), "{} needs {package:?}", layer.name());
+            }
+        }
+        assert!(all.len() > packages::FOR_TESTS.len());
+    }
 }

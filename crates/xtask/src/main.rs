@@ -28,9 +28,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Installs what is missing (it asks first), builds, starts a server here, and opens the app, or a party in the terminal.
+    /// Installs missing system packages (it asks first), builds, starts a local server, and opens the app or a party in the
+    /// terminal.
     Run(run::Options),
-    /// Installs what is missing (it asks first), and runs everything that CI runs.
+    /// Installs missing system packages (it asks first), and runs everything that CI runs.
     Test(check::Options),
     /// Runs the benchmarks, or one of them by name; figures come as a table and as JSON.
     Bench {
@@ -44,15 +45,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Runs the real app in a real window on a display of its own, with friends in namespaces (needs root).
+    /// Runs the app in a window on a virtual display, with friends in network namespaces (needs root).
     AppTest {
-        /// Passed on to the stories; `--help` explains them.
+        /// Passed on to `app-test`; `--help` explains them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Writes ui/src/bindings.ts anew from the commands and events of the app.
+    /// Regenerates ui/src/bindings.ts from the commands and events of the app.
     Bindings,
-    /// Plays random parties in virtual time, judges every pair, and prints figures as a table and as JSON.
+    /// Simulates random parties in virtual time, checks every pair, and prints figures as a table and as JSON.
     Sim {
         /// Passed on; `--help` explains them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -62,24 +63,24 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Checks that the code compiles for Windows and macOS.
     Cross,
-    /// Draws all sizes of the icons from their sources (it asks before it installs what draws them).
+    /// Draws all sizes of the icons from their sources (it asks before it installs the tools for it).
     Icons {
         /// Install without asking.
         #[arg(long)]
         yes: bool,
     },
-    /// Draws the pictures of docs/screenshots anew (it asks before it installs what draws them).
+    /// Redraws the pictures of docs/screenshots (it asks before it installs the tools for it).
     Screenshots {
         /// Install without asking.
         #[arg(long)]
         yes: bool,
     },
-    /// Makes packages to install, and tests them.
+    /// Builds installable packages, and tests them.
     Package {
         #[command(subcommand)]
         task: package::Task,
     },
-    /// Installs what the tests need (it asks first).
+    /// Installs the system packages that all layers of `test` need together (it asks first).
     Setup {
         /// Install without asking.
         #[arg(long)]
@@ -106,7 +107,7 @@ fn work(task: Task) -> Result<()> {
         Task::AppTest { arguments } => {
             packages::install(&[&packages::FOR_APP[..], &packages::FOR_APP_TESTS].concat(), false)?;
             app::build_ui()?;
-            app::tell(&arguments)
+            app::run_stories(&arguments)
         }
         Task::Bindings => app::write_bindings(),
         Task::Sim { arguments } => sim::run(&arguments),
@@ -115,11 +116,11 @@ fn work(task: Task) -> Result<()> {
         Task::Icons { yes } => icons::run(yes),
         Task::Screenshots { yes } => screenshots::run(yes),
         Task::Package { task } => package::run(&task),
-        Task::Setup { yes } => packages::install(&packages::FOR_TESTS, yes),
+        Task::Setup { yes } => packages::install(&check::packages(), yes),
     }
 }
 
-/// Benchmarks measure the release build of the real programs.
+/// Builds the programs for release, and runs the benchmarks on them.
 fn bench(arguments: &[String]) -> Result<()> {
     packages::install(&packages::FOR_TESTS, false)?;
     cargo::run(cargo::command(["build", "--release"]).args(natlab::PROGRAMS))?;

@@ -1,6 +1,7 @@
 //! Packages of the programs for Linux, made of what cargo has built with Debian's own tools.
 
 mod deb;
+mod product;
 mod rpm;
 mod tree;
 
@@ -13,6 +14,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 
+use self::product::{Product, output_directory};
 use crate::{app, cargo, packages};
 
 /// What to do about packages.
@@ -74,56 +76,7 @@ enum Format {
     Rpm,
 }
 
-/// One package, in whichever format.
-struct Product {
-    name: &'static str,
-    /// The package that does the same in the other way.
-    other: &'static str,
-    summary: &'static str,
-    app: bool,
-    revision: u32,
-    /// Made quickly rather than small.
-    quick: bool,
-    /// Seconds since 1970 that stand for the time of all that is made, so that the same sources give the same bytes.
-    epoch: String,
-}
-
-const HOMEPAGE: &str = env!("CARGO_PKG_REPOSITORY");
-
-const MAINTAINER: &str = "Partyline contributors <partyline@users.noreply.github.com>";
-
-impl Product {
-    fn new(app: bool, revision: u32, quick: bool) -> Result<Self> {
-        let (name, other, summary) = if app {
-            ("partyline", "partyline-cli", "LAN over the internet for games with friends")
-        } else {
-            ("partyline-cli", "partyline", "LAN over the internet for games with friends (without the app)")
-        };
-        Ok(Self { name, other, summary, app, revision, quick, epoch: epoch()? })
-    }
-
-    /// The version as packages order it: 1.0.0~rc.1 comes before 1.0.0.
-    fn version(&self) -> String {
-        env!("CARGO_PKG_VERSION").replacen('-', "~", 1)
-    }
-
-    /// The day that the sources are of, as `date` writes it.
-    fn date(&self, format: &str) -> Result<String> {
-        let moment = format!("@{}", self.epoch);
-        cargo::output(Command::new("date").args(["--utc", "--date", &moment, format]).env("LC_ALL", "C"))
-    }
-
-    fn make(&self, formats: &[Format], programs: &Path) -> Result<Vec<PathBuf>> {
-        let work = work()?.join(self.name);
-        let make = |format: &Format| match format {
-            Format::Deb => deb::make(self, programs, &work.join("deb")),
-            Format::Rpm => rpm::make(self, programs, &work.join("rpm")),
-        };
-        formats.iter().map(make).collect()
-    }
-}
-
-/// Does it.
+/// Makes or tests packages.
 pub fn run(task: &Task) -> Result<()> {
     match task {
         Task::Linux(options) => {
@@ -134,13 +87,23 @@ pub fn run(task: &Task) -> Result<()> {
             let formats = options.format.map_or(Format::value_variants().to_vec(), |format| vec![format]);
             let programs = build(!options.without_app, !options.debug)?;
             let product = Product::new(!options.without_app, options.revision, options.debug)?;
-            for package in product.make(&formats, &programs)? {
+            for package in make(&product, &formats, &programs)? {
                 println!("{:9} {}", size(&package)?, package.display());
             }
             Ok(())
         }
         Task::Test(options) => test(options),
     }
+}
+
+/// Makes a package in the given formats, and returns their paths.
+fn make(product: &Product, formats: &[Format], programs: &Path) -> Result<Vec<PathBuf>> {
+    let work = output_directory()?.join(product.name);
+    let make = |format: &Format| match format {
+        Format::Deb => deb::make(product, programs, &work.join("deb")),
+        Format::Rpm => rpm::make(product, programs, &work.join("rpm")),
+    };
+    formats.iter().map(make).collect()
 }
 
 /// Makes two versions of each package, and tries them out.
@@ -158,7 +121,7 @@ fn test(options: &Test) -> Result<()> {
 }
 
 fn try_out(app: bool, quick: bool, programs: &Path) -> Result<()> {
-    let make = |app, revision, formats| Product::new(app, revision, quick)?.make(formats, programs);
+    let make = |app, revision, formats| make(&Product::new(app, revision, quick)?, formats, programs);
     let read = |made: &[PathBuf]| made.iter().map(fs::read).collect::<Result<Vec<_>, _>>();
     let both = Format::value_variants();
     let mut made = make(app, 1, both)?;
@@ -167,14 +130,14 @@ fn try_out(app: bool, quick: bool, programs: &Path) -> Result<()> {
     made.extend(make(app, 2, both)?);
     made.extend(make(!app, 3, &[Format::Deb])?);
     let script = cargo::root().join("crates/xtask/src/package/test.sh");
-    cargo::run(Command::new("bash").arg(script).arg(work()?).args(made))
+    cargo::run(Command::new("bash").arg(script).arg(output_directory()?).args(made))
 }
 
 /// Builds the programs and tells where they are: in one go, so that all stand on the same crates, compiled once. Those of
 /// a release lie apart from others, since they name no path of this machine, and have no notes for debuggers, which
 /// packages would strip anyway.
 fn build(app: bool, release: bool) -> Result<PathBuf> {
-    let target = if release { work()?.join("build") } else { cargo::target() };
+    let target = if release { output_directory()?.join("build") } else { cargo::target() };
     let mut command = cargo::command(["build", "--locked", "-p", "partyline-cli", "-p", "partyline-service"]);
     if app {
         app::build_ui()?;
@@ -196,22 +159,6 @@ fn remap() -> Result<String> {
     let root = cargo::root();
     let flag = |path: &Path, name| format!("--remap-path-prefix={}={name}", path.display());
     Ok([flag(&home, "/cargo"), flag(&root, "/partyline")].join("\x1f"))
-}
-
-/// Where packages come to lie.
-fn work() -> Result<PathBuf> {
-    let path = cargo::target().join("package");
-    fs::create_dir_all(&path)?;
-    Ok(path)
-}
-
-/// When the sources were last changed.
-fn epoch() -> Result<String> {
-    if let Ok(given) = env::var("SOURCE_DATE_EPOCH") {
-        return Ok(given);
-    }
-    cargo::output(Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(cargo::root()))
-        .context("without git, SOURCE_DATE_EPOCH has to tell the time of the sources")
 }
 
 fn size(path: &Path) -> Result<String> {

@@ -11,29 +11,29 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo;
 
-/// A Debian or Ubuntu package, what shows that it is there, and why it is wanted.
-#[derive(Clone, Copy)]
+/// A Debian or Ubuntu package, how to detect it, and why it is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Package {
     name: &'static str,
-    sign: Sign,
+    detect: Detect,
     why: &'static str,
 }
 
-/// What shows that a package is there.
-#[derive(Clone, Copy)]
-enum Sign {
+/// How to detect a package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Detect {
     /// A program in the path.
     Program(&'static str),
-    /// A library, by the name that pkg-config knows.
+    /// A library, by its pkg-config name.
     Library(&'static str),
 }
 
 const fn package(name: &'static str, program: &'static str, why: &'static str) -> Package {
-    Package { name, sign: Sign::Program(program), why }
+    Package { name, detect: Detect::Program(program), why }
 }
 
 const fn library(name: &'static str, library: &'static str, why: &'static str) -> Package {
-    Package { name, sign: Sign::Library(library), why }
+    Package { name, detect: Detect::Library(library), why }
 }
 
 const COMPILER: Package = package("gcc", "cc", "compiles the C parts of cryptography");
@@ -44,10 +44,10 @@ const COTURN: Package = package("coturn", "turnserver", "relay to compare ours w
 
 const CONVERT: Package = package("imagemagick", "convert", "makes pictures small");
 
-/// What building and running needs.
+/// Packages needed to build and run.
 pub const FOR_RUN: [Package; 1] = [COMPILER];
 
-/// What building the desktop app needs.
+/// Packages needed to build the desktop app.
 pub const FOR_APP: [Package; 9] = [
     COMPILER,
     package("pkg-config", "pkg-config", "finds libraries"),
@@ -60,22 +60,22 @@ pub const FOR_APP: [Package; 9] = [
     package("npm", "npm", "fetches what it is built with"),
 ];
 
-/// What drawing the icons needs.
+/// Packages needed to draw the icons.
 pub const FOR_ICONS: [Package; 1] = [package("librsvg2-bin", "rsvg-convert", "draws the icons")];
 
-/// What testing the user interface needs besides.
+/// Further packages for the tests of the user interface.
 pub const FOR_UI_TESTS: [Package; 1] =
     [package("chromium", "chromium", "shows the user interface by itself")];
 
-/// What keeping its pictures needs besides.
+/// Further packages for the screenshots.
 pub const FOR_SCREENSHOTS: [Package; 1] = [CONVERT];
 
-/// What the stories of the desktop app need besides.
+/// Further packages for the stories of the desktop app.
 pub const FOR_APP_TESTS: [Package; 9] = [
     IP,
     COTURN,
     package("nftables", "nft", "NAT and firewalls in the lab"),
-    package("xvfb", "Xvfb", "a display that nobody looks at"),
+    package("xvfb", "Xvfb", "a virtual display"),
     package("openbox", "openbox", "manages its windows"),
     package("dbus-daemon", "dbus-daemon", "a session bus of its own"),
     package("xdotool", "xdotool", "closes windows as people do"),
@@ -83,10 +83,10 @@ pub const FOR_APP_TESTS: [Package; 9] = [
     CONVERT,
 ];
 
-/// What unit tests need besides.
+/// Further packages for unit tests.
 pub const FOR_UNIT_TESTS: [Package; 1] = [IP];
 
-/// What the tests need besides.
+/// Packages for the labs, interoperability tests and fuzzing.
 pub const FOR_TESTS: [Package; 11] = [
     COMPILER,
     package("g++", "c++", "compiles the fuzzer"),
@@ -101,7 +101,7 @@ pub const FOR_TESTS: [Package; 11] = [
     package("wireguard-tools", "wg", "configures it"),
 ];
 
-/// What making packages needs besides cargo.
+/// Packages needed to make packages.
 pub const FOR_PACKAGES: [Package; 4] = [
     COMPILER,
     package("dpkg-dev", "dpkg-shlibdeps", "finds out what a deb depends on"),
@@ -118,26 +118,26 @@ pub const FOR_PACKAGE_TEST: [Package; 5] = [
     package("jq", "jq", "reads what programs say"),
 ];
 
-/// Those of `wanted` that are not there, each once.
+/// Returns the packages of `wanted` that are not installed, each once.
 pub fn missing(wanted: &[Package]) -> Vec<Package> {
     let mut missing: Vec<Package> = Vec::new();
     for package in wanted {
-        if missing.iter().all(|known| known.name != package.name) && !package.is_there() {
+        if missing.iter().all(|known| known.name != package.name) && !package.is_installed() {
             missing.push(*package);
         }
     }
     missing
 }
 
-/// The names of packages, for messages.
+/// Returns the names of packages, for messages.
 pub fn names(packages: &[Package]) -> String {
     packages.iter().map(|package| package.name).collect::<Vec<_>>().join(" ")
 }
 
-/// Installs what is missing of `wanted`, after asking, or without where `yes` is set.
+/// Installs the packages of `wanted` that are missing, after asking unless `yes` is set.
 ///
 /// # Errors
-/// When the user says no, or apt cannot do it.
+/// The user declined, or apt failed.
 pub fn install(wanted: &[Package], yes: bool) -> Result<()> {
     let missing = missing(wanted);
     if missing.is_empty() {
@@ -145,7 +145,7 @@ pub fn install(wanted: &[Package], yes: bool) -> Result<()> {
     }
     println!("Missing on this system:");
     missing.iter().for_each(|package| println!("  {:16} {}", package.name, package.why));
-    if !is_there("apt-get") {
+    if !is_installed("apt-get") {
         bail!("this system has no apt; install by hand what is listed above");
     }
     if !yes && !agreed(&format!("Install with apt: {}?", names(&missing)))? {
@@ -160,15 +160,15 @@ pub fn install(wanted: &[Package], yes: bool) -> Result<()> {
 }
 
 impl Package {
-    fn is_there(&self) -> bool {
-        match self.sign {
-            Sign::Program(program) => is_there(program),
-            Sign::Library(name) => cargo::succeeds(Command::new("pkg-config").args(["--exists", name])),
+    fn is_installed(&self) -> bool {
+        match self.detect {
+            Detect::Program(program) => is_installed(program),
+            Detect::Library(name) => cargo::succeeds(Command::new("pkg-config").args(["--exists", name])),
         }
     }
 }
 
-fn is_there(program: &str) -> bool {
+fn is_installed(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(Into::into);
     env::split_paths(&path).chain(system).any(|directory| directory.join(program).exists())
@@ -192,7 +192,7 @@ fn apt(arguments: &[&str], packages: &[Package]) -> Result<()> {
     cargo::run(&mut command)
 }
 
-/// A command as root: directly, or by sudo.
+/// Returns a command that runs as root, by sudo if needed.
 pub fn as_root(program: &str) -> Command {
     if cargo::is_root() {
         return Command::new(program);
@@ -202,7 +202,7 @@ pub fn as_root(program: &str) -> Command {
     command
 }
 
-/// While this lives, installing a package starts no service of it: coturn would take the very ports we test on.
+/// Keeps apt from starting services until dropped: coturn would take the ports that tests use.
 struct NoServices;
 
 impl NoServices {

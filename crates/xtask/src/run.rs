@@ -22,7 +22,7 @@ use crate::{
 const PORT: u16 = 4480;
 
 /// How long a program gets until it answers.
-const READY: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How to run.
 #[derive(Args)]
@@ -184,7 +184,7 @@ impl Place {
         let file = fs::File::create(&log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let mut running = Running(command.spawn().with_context(|| format!("start the {name}"))?);
-        let deadline = Instant::now() + READY;
+        let deadline = Instant::now() + START_TIMEOUT;
         while !ready() {
             if let Some(status) = running.0.try_wait()? {
                 bail!("the {name} ended with {status}:\n{}", fs::read_to_string(&log)?);

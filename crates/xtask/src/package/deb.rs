@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    HOMEPAGE, MAINTAINER, Product,
+    product::{HOMEPAGE, MAINTAINER, Product, output_directory},
     tree::{Places, Tree, installers},
 };
 use crate::cargo;
@@ -21,7 +21,7 @@ const DESCRIPTION: &str = " Friends join with an invite link, and their games fi
  directly where the networks allow it, and encrypts it with WireGuard.
 ";
 
-/// Makes the package below `work`, and tells where it is.
+/// Makes the package, with its intermediate files below `work`, and returns its path.
 pub fn make(product: &Product, programs: &Path, work: &Path) -> Result<PathBuf> {
     let tree = Tree::of(product, programs, work.join("tree"), &PLACES)?;
     documents(product, &tree)?;
@@ -36,7 +36,7 @@ pub fn make(product: &Product, programs: &Path, work: &Path) -> Result<PathBuf> 
         cargo::output(Command::new("chmod").arg("755").arg(tree.root.join("DEBIAN").join(script)))?;
     }
     let name = format!("{}_{}-{}_{architecture}.deb", product.name, product.version(), product.revision);
-    let package = super::work()?.join(name);
+    let package = output_directory()?.join(name);
     let mut command = Command::new("dpkg-deb");
     command.args(if product.quick { ["-Zgzip", "-z1"] } else { ["-Zxz", "-z6"] });
     command.args(["--root-owner-group", "--build"]).arg(&tree.root).arg(&package);

@@ -9,14 +9,14 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    HOMEPAGE, Product,
+    product::{HOMEPAGE, Product, output_directory},
     tree::{Places, Tree, installers},
 };
 use crate::cargo;
 
 const PLACES: Places = Places { zsh: "usr/share/zsh/site-functions/_partyline" };
 
-/// Makes the package below `work`, and tells where it is.
+/// Makes the package, with its intermediate files below `work`, and returns its path.
 pub fn make(product: &Product, programs: &Path, work: &Path) -> Result<PathBuf> {
     let tree = Tree::of(product, programs, work.join("tree"), &PLACES)?;
     for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
@@ -28,7 +28,7 @@ pub fn make(product: &Product, programs: &Path, work: &Path) -> Result<PathBuf> 
     fs::write(work.join("tree.files"), format!("%defattr(-, root, root, -)\n{files}"))?;
     let architecture = std::env::consts::ARCH;
     let name = format!("{}-{}-{}.{architecture}.rpm", product.name, product.version(), product.revision);
-    let place = super::work()?;
+    let place = output_directory()?;
     let mut command = Command::new("rpmbuild");
     command.args(["-bb", "--quiet", "--target", architecture]);
     let (version, revision) = (product.version(), product.revision.to_string());

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::Product;
+use super::product::Product;
 use crate::cargo;
 
 /// A directory that stands for `/`.
