@@ -13,14 +13,15 @@ use partyline_model::PathKind;
 use serde_json::json;
 
 use crate::{
-    desktop::{App, Desktop, PATIENCE},
-    stories::player,
+    desktop::{App, Desktop, VIEW_TIMEOUT},
+    process_stat::field,
+    steps::player,
 };
 
 /// Starts that count; one more before them warms what is read from disk.
 const STARTS: usize = 5;
 /// How long the processor is watched.
-const WATCH: Duration = Duration::from_secs(30);
+const CPU_OBSERVATION: Duration = Duration::from_secs(30);
 /// `/proc` counts in hundredths of a second (`USER_HZ`).
 const TICK: Duration = Duration::from_millis(10);
 
@@ -75,7 +76,7 @@ fn first_paint(app: &App) -> Result<f64> {
     let script = "const [paint] = performance.getEntriesByName('first-contentful-paint'); \
                   return paint ? performance.timeOrigin + paint.startTime : null";
     let painted =
-        until("the first paint", PATIENCE, || app.run(script)?.as_f64().context("nothing is painted"))?;
+        until("the first paint", VIEW_TIMEOUT, || app.run(script)?.as_f64().context("nothing is painted"))?;
     let pid = *app.processes()?.first().context("the app runs not")?;
     let ticks: u32 = field(pid, 21)?.parse()?;
     let uptime = fs::read_to_string("/proc/uptime")?;
@@ -96,15 +97,7 @@ fn idle(app: &App) -> Result<f64> {
         pids.iter().map(of).sum()
     };
     let before = used()?;
-    thread::sleep(WATCH);
+    thread::sleep(CPU_OBSERVATION);
     let ticks = used()? - before;
-    Ok(100.0 * f64::from(ticks) * TICK.as_secs_f64() / WATCH.as_secs_f64())
-}
-
-/// A field of a process's stat, counted from zero.
-pub fn field(pid: u32, index: usize) -> Result<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second one is the program's name, in brackets, and may hold anything.
-    let (_, rest) = stat.rsplit_once(") ").context("no stat")?;
-    Ok(rest.split(' ').nth(index - 2).context("too few fields")?.to_owned())
+    Ok(100.0 * f64::from(ticks) * TICK.as_secs_f64() / CPU_OBSERVATION.as_secs_f64())
 }

@@ -16,11 +16,11 @@ use natlab::{
 };
 use serde_json::{Value, json};
 
-use crate::{bench::field, panel::Panel, webdriver::Session};
+use crate::{panel::Panel, process_stat::field, webdriver::Session};
 
 /// How long the app may take until its window answers, and anything in it until it is seen. Generous, since nothing
 /// here measures time.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const VIEW_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The largest window that is looked at has to fit.
 const SCREEN: &str = "2600x1500x24";
@@ -97,13 +97,13 @@ impl Desktop {
         xvfb.args([&self.display, "-screen", "0", SCREEN, "-nolisten", "tcp", "-noreset"]);
         self.launch("xvfb", xvfb)?;
         let shown = format!("/tmp/.X11-unix/X{}", &self.display[1..]);
-        until("the display", PATIENCE, || {
+        until("the display", VIEW_TIMEOUT, || {
             fs::metadata(&shown).map(drop).with_context(|| format!("there is no {shown}"))
         })?;
         let mut bus = self.command("dbus-daemon");
         bus.args(["--session", "--nofork", "--nopidfile", "--address"]).arg(self.bus());
         self.launch("bus", bus)?;
-        until("the session bus", PATIENCE, || {
+        until("the session bus", VIEW_TIMEOUT, || {
             fs::metadata(self.home.join("run/bus")).map(drop).context("it has no socket")
         })?;
         let openbox = self.command("openbox");
@@ -198,12 +198,12 @@ impl Desktop {
         driver.args((!self.rights).then_some("--bounding-set=-net_admin")).arg("WebKitWebDriver");
         driver.arg(format!("--port={}", self.driver)).env("TAURI_WEBVIEW_AUTOMATION", "true");
         let mut process = self.host.spawn(&format!("{}-app", self.host.name()), driver)?;
-        let session = until("the app's window", PATIENCE, || {
+        let session = until("the app's window", VIEW_TIMEOUT, || {
             process.alive()?;
             Session::open(&self.host, self.driver, &self.program(), arguments)
         })?;
         let app = App { session, driver: process };
-        until("the app's page", PATIENCE, || app.look(|text| !text.is_empty()))?;
+        until("the app's page", VIEW_TIMEOUT, || app.look(|text| !text.is_empty()))?;
         Ok(app)
     }
 
@@ -247,7 +247,9 @@ impl App {
     /// # Errors
     /// When it does not.
     pub fn reads(&self, wanted: &str) -> Result<()> {
-        until(&format!("the window to say {wanted:?}"), PATIENCE, || self.look(|text| text.contains(wanted)))
+        until(&format!("the window to say {wanted:?}"), VIEW_TIMEOUT, || {
+            self.look(|text| text.contains(wanted))
+        })
     }
 
     /// Waits until the window says something no more.
@@ -255,7 +257,7 @@ impl App {
     /// # Errors
     /// When it still does.
     pub fn no_longer_reads(&self, unwanted: &str) -> Result<()> {
-        until(&format!("the window to drop {unwanted:?}"), PATIENCE, || {
+        until(&format!("the window to drop {unwanted:?}"), VIEW_TIMEOUT, || {
             self.look(|text| !text.contains(unwanted))
         })
     }
@@ -265,7 +267,9 @@ impl App {
     /// # Errors
     /// When there is none.
     pub fn click(&self, role: &str, name: &str) -> Result<()> {
-        until(&format!("to click {role} {name:?}"), PATIENCE, || self.session.click(&self.find(role, name)?))
+        until(&format!("to click {role} {name:?}"), VIEW_TIMEOUT, || {
+            self.session.click(&self.find(role, name)?)
+        })
     }
 
     /// Fills in the field of that name.
@@ -273,7 +277,7 @@ impl App {
     /// # Errors
     /// When there is none.
     pub fn fill(&self, name: &str, text: &str) -> Result<()> {
-        until(&format!("to fill in {name:?}"), PATIENCE, || {
+        until(&format!("to fill in {name:?}"), VIEW_TIMEOUT, || {
             self.session.write(&self.find("field", name)?, text)
         })
     }
@@ -283,7 +287,7 @@ impl App {
     /// # Errors
     /// When there is none.
     pub fn replace(&self, name: &str, text: &str) -> Result<()> {
-        until(&format!("to write into {name:?}"), PATIENCE, || {
+        until(&format!("to write into {name:?}"), VIEW_TIMEOUT, || {
             let field = self.find("field", name)?;
             self.session.run("arguments[0].focus(); arguments[0].select()", std::slice::from_ref(&field))?;
             self.session.keys(&field, text)
@@ -370,7 +374,7 @@ impl App {
         for pid in family.iter().filter(|pid| field(**pid, 2).is_ok()) {
             Command::new("kill").arg(pid.to_string()).output()?;
         }
-        until("the app to end", PATIENCE, || {
+        until("the app to end", VIEW_TIMEOUT, || {
             let left = family.iter().find(|pid| field(**pid, 2).is_ok_and(|state| state != "Z"));
             ensure!(left.is_none(), "process {left:?} goes on");
             Ok(())

@@ -4,6 +4,8 @@ mod bench;
 mod desktop;
 mod panel;
 mod pictures;
+mod process_stat;
+mod steps;
 mod stories;
 mod webdriver;
 

@@ -16,8 +16,8 @@ use natlab::{
 use partyline_model::PathKind;
 
 use crate::{
-    desktop::{App, Desktop, PATIENCE},
-    stories::{create, deep, player, welcome},
+    desktop::{App, Desktop, VIEW_TIMEOUT},
+    steps::{create, deep, player, welcome},
 };
 
 /// Of the page, without the window's frame: the least, a laptop's, a large screen's.
@@ -86,7 +86,7 @@ fn gather(world: &World, server: &Server, anna: &Member, link: &str) -> Result<V
                 world.lab.block_udp(&anna.host, &friend.host)?;
             }
             friend.partyline(&["join", link, "--name", name])?;
-            until("a path", PATIENCE, || anna.sees(name)?.path.map(drop).context("no path yet"))?;
+            until("a path", VIEW_TIMEOUT, || anna.sees(name)?.path.map(drop).context("no path yet"))?;
             Ok(friend)
         })
         .collect()
@@ -101,11 +101,11 @@ fn party(album: &Album, app: &App, anna: &Member) -> Result<()> {
         Ok(())
     };
     let everybody = || FRIENDS.iter().try_for_each(|(name, ..)| settled(name));
-    until("paths as they come to rest", PATIENCE, everybody)?;
+    until("paths as they come to rest", VIEW_TIMEOUT, everybody)?;
     // A chart worth a look, in which somebody's path changes.
     let lines = "return Number(document.querySelector('[data-drawn]')?.dataset.drawn ?? 0)";
     let drawn = app.run(lines)?.as_u64().unwrap_or_default();
-    until("the chart to fill", PATIENCE, || {
+    until("the chart to fill", VIEW_TIMEOUT, || {
         ensure!(app.run(lines)?.as_u64() >= Some(drawn + 40), "too few samples");
         Ok(())
     })?;
@@ -183,7 +183,7 @@ const PAINTED: &str = "return new Promise((done) => requestAnimationFrame(() => 
 /// Makes the window so large that its page is as large as wanted.
 fn resize(app: &App, size: (u32, u32)) -> Result<()> {
     let (mut outer_width, mut outer_height) = size;
-    until("the window's size", PATIENCE, || {
+    until("the window's size", VIEW_TIMEOUT, || {
         app.resize(outer_width, outer_height)?;
         let inner = app.run("return [innerWidth, innerHeight]")?;
         let side = |index: usize| inner[index].as_u64().and_then(|side| u32::try_from(side).ok());

@@ -2,12 +2,8 @@
 
 use std::path::Path;
 
-use crate::desktop::App;
-use anyhow::{Context as _, Result, ensure};
-use natlab::{
-    RouterOptions,
-    party::{Member, Server, World},
-};
+use anyhow::Result;
+use natlab::party::World;
 
 mod desk;
 mod engine;
@@ -75,36 +71,4 @@ pub const fn stories() -> &'static [Story] {
             tell: desk::no_display,
         },
     ]
-}
-
-/// A member whose service knows the party's server.
-pub fn player(world: &World, server: &Server, name: &str) -> Result<Member> {
-    let member = world.member(world.lab.home(name, RouterOptions::HOME)?)?;
-    member.partyline(&["config", "set", "servers", &server.url()])?;
-    Ok(member)
-}
-
-/// Goes through the first start.
-pub fn welcome(app: &App, name: &str) -> Result<()> {
-    app.fill("What do friends call you?", name)?;
-    app.click("button", "Let’s go")?;
-    app.reads(&format!("Hello, {name}"))
-}
-
-/// Creates a party and gives the invite that the window shows.
-pub fn create(app: &App, name: &str) -> Result<String> {
-    app.click("button", "Create a party")?;
-    app.fill("Name of the party", name)?;
-    app.click("button", "Create party")?;
-    app.reads("The link is on your clipboard.")?;
-    let link = app.value("Invite link")?;
-    ensure!(link.contains("/join"), "the invite is {link:?}");
-    app.click("button", "Close")?;
-    Ok(link)
-}
-
-/// The link as the page behind an invite hands it to the app.
-pub fn deep(link: &str) -> Result<String> {
-    let (_, code) = link.split_once("join#").or_else(|| link.split_once("join/")).context("no invite")?;
-    Ok(format!("partyline://join/{code}"))
 }

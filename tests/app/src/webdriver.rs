@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// A hung app fails a test instead of hanging it.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DRIVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A driven window.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ fn id(element: &Value) -> Result<&str> {
 /// One request (HTTP/1.1) and the value of its answer.
 fn send(host: &Host, port: u16, method: &str, path: &str, body: &Value) -> Result<Value> {
     let mut stream = host.enter(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)))??;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(DRIVER_TIMEOUT))?;
     let body = if body.is_null() { String::new() } else { body.to_string() };
     write!(
         stream,

@@ -25,13 +25,13 @@ use self::member::{Counts, Member};
 use crate::members::server::Server;
 
 /// So many pairs meet before the next members come, since one computer has to do all that they do for it.
-const TOGETHER: usize = 512;
+const MAX_JOINING_PAIRS: usize = 512;
 /// How long these may take to find everybody.
-const PATIENCE: Duration = Duration::from_secs(240);
+const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(240);
 /// How often it is looked whether they have.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// So many members are named if some are not found.
-const WORST: usize = 12;
+const MAX_NAMED_MEMBERS: usize = 12;
 const RELAY: &str = "[relay]
 listen = [\"127.0.0.1\"]
 port = 0
@@ -119,7 +119,7 @@ async fn measure(options: &Options, members: usize) -> Result<Sample> {
     for number in 1..members {
         all.push(Member::guest(&server, &counts, number, &all[0].link).await?);
         pairs += number;
-        if pairs >= TOGETHER || number + 1 == members {
+        if pairs >= MAX_JOINING_PAIRS || number + 1 == members {
             meet(&all).await?;
             pairs = 0;
         }
@@ -152,8 +152,8 @@ async fn meet(all: &[Member]) -> Result<()> {
         if found.iter().all(|found| found.len() == all.len() - 1) {
             return Ok(());
         }
-        ensure!(begun.elapsed() < PATIENCE, "{}", lacking(all, &found));
-        sleep(LOOK).await;
+        ensure!(begun.elapsed() < DISCOVERY_TIMEOUT, "{}", lacking(all, &found));
+        sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -166,7 +166,7 @@ fn lacking(all: &[Member], found: &[BTreeSet<DeviceId>]) -> String {
     members.sort_by_cached_key(|(_, (member, _))| Reverse(unseen(member.device)));
     let worst: Vec<_> = members
         .iter()
-        .take(WORST)
+        .take(MAX_NAMED_MEMBERS)
         .map(|(number, (member, own))| format!("{number} by {} (found {})", unseen(member.device), own.len()))
         .collect();
     format!("{count} of {} members were not found by all others: {}", all.len(), worst.join(", "))

@@ -8,7 +8,7 @@ use partyline_paths::{PeerId, RelayTransport};
 use self::client::{Coturn, Member, run_until, talk};
 
 #[tokio::test]
-async fn two_members_talk_through_it_over_udp() {
+async fn coturn_relays_between_two_members_over_udp() {
     let server = Coturn::start("udp").await;
     let mut a = Member::new(0, vec![server.way(RelayTransport::Udp, "secret")]).await;
     let mut b = Member::new(1, vec![server.way(RelayTransport::Udp, "secret")]).await;
@@ -18,7 +18,7 @@ async fn two_members_talk_through_it_over_udp() {
 }
 
 #[tokio::test]
-async fn a_member_whose_udp_is_swallowed_comes_in_over_tcp() {
+async fn member_without_udp_reaches_coturn_over_tcp() {
     let server = Coturn::start("tcp").await;
     let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
     let mut udp = server.way(RelayTransport::Udp, "secret");
@@ -29,7 +29,7 @@ async fn a_member_whose_udp_is_swallowed_comes_in_over_tcp() {
 }
 
 #[tokio::test]
-async fn wrong_credentials_are_named() {
+async fn wrong_credentials_are_reported_as_such() {
     let server = Coturn::start("wrong").await;
     let mut a = Member::new(0, vec![server.way(RelayTransport::Udp, "wrong")]).await;
     let mut b = Member::new(1, Vec::new()).await;
@@ -43,7 +43,7 @@ async fn wrong_credentials_are_named() {
 }
 
 #[tokio::test]
-async fn a_restart_is_survived() {
+async fn allocation_is_renewed_after_a_restart_of_coturn() {
     let mut server = Coturn::start("restart").await;
     let mut a = Member::new(0, vec![server.way(RelayTransport::Udp, "secret")]).await;
     let mut b = Member::new(1, vec![server.way(RelayTransport::Udp, "secret")]).await;

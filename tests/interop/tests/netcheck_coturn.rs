@@ -10,7 +10,7 @@ use partyline_model::{Allocation, Badge, Filtering, Mapping, SocketId};
 use partyline_netcheck::{Config, CredentialMechanism, Netcheck, StunCredentials, StunServer};
 use partyline_tests_interop::netns::{Netns, Running, Street};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const RESULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 const OPEN: &[&str] = &["--no-auth"];
 /// Even STUN only for those who say who they are.
@@ -41,11 +41,11 @@ fn survey_as(bind: SocketAddr, server: StunServer) -> Result<Netcheck> {
         while let Some(transmit) = netcheck.poll_transmit() {
             socket.send_to(&transmit.bytes, transmit.destination)?;
         }
-        if start.elapsed() > PATIENCE {
+        if start.elapsed() > RESULT_TIMEOUT {
             bail!("not finished: {:?}", netcheck.report());
         }
         let wait = netcheck.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()));
-        let wait = wait.unwrap_or(PATIENCE).clamp(Duration::from_millis(1), Duration::from_secs(1));
+        let wait = wait.unwrap_or(RESULT_TIMEOUT).clamp(Duration::from_millis(1), Duration::from_secs(1));
         socket.set_read_timeout(Some(wait))?;
         if let Ok((length, from)) = socket.recv_from(&mut buffer) {
             netcheck.handle_datagram(Instant::now(), SocketId::MAIN, from, &buffer[..length]);
@@ -67,7 +67,7 @@ fn free_ports() -> Result<[u16; 2]> {
 }
 
 #[test]
-fn without_a_nat_everything_is_open() -> Result<()> {
+fn host_without_nat_is_classified_as_open() -> Result<()> {
     let ips = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
     let [port, alternate] = free_ports()?;
     let arguments = coturn_arguments(ips, port, alternate, OPEN);
@@ -84,7 +84,7 @@ fn without_a_nat_everything_is_open() -> Result<()> {
 }
 
 #[test]
-fn a_server_that_asks_who_we_are_is_told() -> Result<()> {
+fn server_that_requires_credentials_gets_them() -> Result<()> {
     let ips = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
     let [port, alternate] = free_ports()?;
     let arguments = coturn_arguments(ips, port, alternate, CLOSED);
@@ -123,7 +123,7 @@ fn through_the_router(street: &Street) -> Result<Netcheck> {
 }
 
 #[test]
-fn the_kernel_s_masquerade_is_a_port_restricted_cone() -> Result<()> {
+fn kernel_masquerade_is_classified_as_port_restricted() -> Result<()> {
     let street = Street::build()?;
     let netcheck = through_the_router(&street)?;
     let (profile, report) = (netcheck.profile(), netcheck.report());
@@ -136,7 +136,7 @@ fn the_kernel_s_masquerade_is_a_port_restricted_cone() -> Result<()> {
 }
 
 #[test]
-fn fully_random_masquerade_is_symmetric() -> Result<()> {
+fn fully_random_masquerade_is_classified_as_symmetric() -> Result<()> {
     let street = Street::build()?;
     street.router.run("nft", &["flush chain inet filter postrouting"])?;
     street.router.run("nft", &["add rule inet filter postrouting oifname wan0 masquerade fully-random"])?;

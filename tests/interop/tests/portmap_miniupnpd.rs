@@ -14,7 +14,7 @@ use tokio::{sync::watch, time::timeout};
 const PORT: u16 = 41641;
 const HOME: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
-const PATIENCE: Duration = Duration::from_secs(40);
+const RESULT_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// miniupnpd with a configuration file of its own, removed with it.
 struct Igd {
@@ -57,7 +57,7 @@ fn inside<T: Send>(namespace: &Netns, future: impl AsyncFnOnce() -> Result<T> + 
 
 async fn granted(mappings: &mut watch::Receiver<Vec<Mapping>>, count: usize) -> Result<Vec<Mapping>> {
     let wanted = mappings.wait_for(|mappings| mappings.len() >= count);
-    Ok(timeout(PATIENCE, wanted).await.context("no mapping was granted")??.clone())
+    Ok(timeout(RESULT_TIMEOUT, wanted).await.context("no mapping was granted")??.clone())
 }
 
 /// A packet from outside to the mapped port reaches the inside.
@@ -73,7 +73,7 @@ async fn assert_reachable(
     })?;
     let mut buffer = [0; 64];
     let (length, from) =
-        timeout(PATIENCE, socket.recv_from(&mut buffer)).await.context("nothing arrived")??;
+        timeout(RESULT_TIMEOUT, socket.recv_from(&mut buffer)).await.context("nothing arrived")??;
     ensure!(
         &buffer[..length] == payload && from.ip() == Ipv4Addr::new(11, 0, 1, 1),
         "something else came from {from}"
@@ -103,7 +103,7 @@ fn grants_renews_and_deletes(method: Protocol) -> Result<()> {
         assert_reachable(&street, &socket, first.external).await?;
         // Three renewals, each at half of its lease, are more than one lease: without them it would be gone.
         for _ in 0..3 {
-            timeout(PATIENCE, mappings.changed()).await.context("not renewed")??;
+            timeout(RESULT_TIMEOUT, mappings.changed()).await.context("not renewed")??;
             assert_eq!(mappings.borrow_and_update().as_slice(), std::slice::from_ref(&first));
         }
         assert_reachable(&street, &socket, first.external).await?;
@@ -115,22 +115,22 @@ fn grants_renews_and_deletes(method: Protocol) -> Result<()> {
 }
 
 #[test]
-fn nat_pmp() -> Result<()> {
+fn nat_pmp_maps_and_releases_a_port() -> Result<()> {
     grants_renews_and_deletes(Protocol::NatPmp)
 }
 
 #[test]
-fn pcp() -> Result<()> {
+fn pcp_maps_and_releases_a_port() -> Result<()> {
     grants_renews_and_deletes(Protocol::Pcp)
 }
 
 #[test]
-fn upnp() -> Result<()> {
+fn upnp_maps_and_releases_a_port() -> Result<()> {
     grants_renews_and_deletes(Protocol::Upnp)
 }
 
 #[test]
-fn all_methods_side_by_side_leave_nothing_behind() -> Result<()> {
+fn all_protocols_together_release_their_mappings() -> Result<()> {
     let street = Street::build()?;
     let _igd = Igd::start(&street.router)?;
     inside(&street.home, async || {
@@ -180,7 +180,7 @@ fn serve(over: &AtomicBool, mut answer: impl FnMut(&[u8]) -> Vec<Vec<u8>>) -> Re
 /// miniupnpd maps nothing on a private outside address, other routers do. This one also loses two requests of three,
 /// precedes each answer with garbage, and gives another port than the one asked for.
 #[test]
-fn a_shared_outside_address_is_noticed_and_lost_requests_are_repeated() -> Result<()> {
+fn carrier_address_is_reported_and_lost_requests_are_retransmitted() -> Result<()> {
     let street = Street::build()?;
     let mut received = 0;
     let answer = move |request: &[u8]| {
@@ -212,14 +212,15 @@ fn a_shared_outside_address_is_noticed_and_lost_requests_are_repeated() -> Resul
 }
 
 #[test]
-fn a_router_that_talks_garbage_or_nothing_grants_nothing_and_is_told_of() -> Result<()> {
+fn malformed_or_missing_responses_map_nothing_and_are_reported() -> Result<()> {
     let street = Street::build()?;
     let garbage = |_: &[u8]| vec![vec![0], vec![0, 129, 0, 0], vec![255; 1100]];
     with_router(&street, garbage, async || {
         let mapper = PortMapper::start(Options::new(PORT, HOME, Some(GATEWAY), 7));
         let failed = |states: &Vec<MethodState>| states.iter().all(|state| state.failures >= 1);
         let mut states = mapper.states();
-        let states = timeout(PATIENCE, states.wait_for(failed)).await.context("nobody gave up")??.clone();
+        let states =
+            timeout(RESULT_TIMEOUT, states.wait_for(failed)).await.context("nobody gave up")??.clone();
         assert!(states.len() == 3 && states.iter().all(|state| state.problem.is_some()), "{states:?}");
         assert!(mapper.mappings().borrow().is_empty());
         mapper.stop().await;

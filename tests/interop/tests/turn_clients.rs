@@ -53,48 +53,48 @@ fn relays(transport: Transport, address: &str, peer: &str, flags: &[&str]) {
 }
 
 #[test]
-fn udp_with_channels() {
+fn relays_udp_with_channels() {
     relays(Transport::Udp, "127.0.0.1", "127.0.0.1", &[]);
 }
 
 #[test]
-fn udp_with_indications() {
+fn relays_udp_with_indications() {
     relays(Transport::Udp, "127.0.0.1", "127.0.0.1", &["-s"]);
 }
 
 #[test]
-fn tcp_with_channels() {
+fn relays_tcp_with_channels() {
     relays(Transport::Tcp, "127.0.0.1", "127.0.0.1", &[]);
 }
 
 #[test]
-fn tcp_with_indications() {
+fn relays_tcp_with_indications() {
     relays(Transport::Tcp, "127.0.0.1", "127.0.0.1", &["-s"]);
 }
 
 #[test]
-fn tls_with_channels() {
+fn relays_tls_with_channels() {
     relays(Transport::Tls, "127.0.0.1", "127.0.0.1", &[]);
 }
 
 #[test]
-fn ipv6_over_udp() {
+fn relays_ipv6_over_udp() {
     relays(Transport::Udp, "::1", "::1", &["-x"]);
 }
 
 #[test]
-fn ipv6_over_tcp() {
+fn relays_ipv6_over_tcp() {
     relays(Transport::Tcp, "::1", "::1", &["-x"]);
 }
 
 #[test]
-fn an_ipv6_address_relayed_for_an_ipv4_client() {
+fn ipv4_client_gets_an_ipv6_relayed_address() {
     relays(Transport::Udp, "127.0.0.1", "::1", &["-x"]);
 }
 
 /// Clients whose peers are each other's relayed addresses: the way that stays inside the server.
 #[test]
-fn clients_meet_at_their_relayed_addresses() {
+fn clients_exchange_data_between_relayed_addresses() {
     for (transport, flags) in
         [(Transport::Udp, &["-y"][..]), (Transport::Tcp, &["-y"]), (Transport::Udp, &["-y", "-s"])]
     {
@@ -103,7 +103,7 @@ fn clients_meet_at_their_relayed_addresses() {
 }
 
 #[test]
-fn wrong_credentials_are_refused() {
+fn wrong_credentials_are_rejected() {
     let server = server();
     let port = server.port.to_string();
     let arguments = [
@@ -125,7 +125,7 @@ fn wrong_credentials_are_refused() {
 }
 
 #[test]
-fn coturn_discovers_that_there_is_no_nat() {
+fn coturns_discovery_client_finds_no_nat() {
     let server = server();
     let port = server.port.to_string();
     let arguments = ["-m", "-f", "-p", &port, "127.0.0.1"];
@@ -136,7 +136,7 @@ fn coturn_discovers_that_there_is_no_nat() {
 }
 
 #[test]
-fn stun_client_of_2004_finds_no_nat() {
+fn rfc_3489_client_finds_no_nat() {
     let server = server();
     let address = format!("127.0.0.1:{}", server.port);
     let said = tool::run("stun", "stun-client", &[&address]).expect("run stun");

@@ -30,7 +30,7 @@ const OURS_V6: &str = "fd00:77::1";
 const THEIRS_V6: &str = "fd00:77::2";
 const MTU: u16 = 1400;
 const TRANSFER: usize = 20 << 20;
-const PATIENCE: Duration = Duration::from_secs(20);
+const RESULT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What an engine does with tunnel, device and socket, and nothing else.
 struct Driver {
@@ -77,7 +77,7 @@ impl Driver {
                     received?;
                     self.take_in(&batch).await?;
                 }
-                () = tokio::time::sleep(wait.unwrap_or(PATIENCE)) => {}
+                () = tokio::time::sleep(wait.unwrap_or(RESULT_TIMEOUT)) => {}
                 again = refresh.recv() => match again {
                     Some(()) => self.tunnel.rekey(Instant::now(), PARTY, PEER),
                     None => return self.judge(),
@@ -173,7 +173,7 @@ impl<'a> WireguardGo<'a> {
 }
 
 fn wait_for(mut condition: impl FnMut() -> bool, what: &str) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + RESULT_TIMEOUT;
     while !condition() {
         ensure!(Instant::now() < deadline, "{what} did not come");
         thread::sleep(Duration::from_millis(20));
@@ -267,11 +267,11 @@ fn meet(we_lead: bool) -> Result<()> {
 }
 
 #[test]
-fn we_lead_and_wireguard_go_follows() -> Result<()> {
+fn tunnel_works_as_handshake_initiator() -> Result<()> {
     meet(true)
 }
 
 #[test]
-fn wireguard_go_has_the_lower_key() -> Result<()> {
+fn tunnel_works_as_handshake_responder() -> Result<()> {
     meet(false)
 }

@@ -5,10 +5,10 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result, ensure};
 use natlab::{party::World, until};
 
-use super::{player, welcome};
 use crate::{
-    desktop::{Desktop, PATIENCE},
+    desktop::{Desktop, VIEW_TIMEOUT},
     panel::Panel,
+    steps::{player, welcome},
 };
 
 pub fn tray(world: &World, programs: &Path) -> Result<()> {
@@ -26,13 +26,13 @@ pub fn tray(world: &World, programs: &Path) -> Result<()> {
     shows(&desktop, false)?;
     let ben = player(world, &server, "ben")?;
     ben.join(&link)?;
-    until("a notification that ben joined", PATIENCE, || {
+    until("a notification that ben joined", VIEW_TIMEOUT, || {
         let shown = panel.notifications();
         let wanted = ("Friday night".to_owned(), "ben joined".to_owned());
         ensure!(shown.contains(&wanted), "shown were {shown:?}");
         Ok(())
     })?;
-    until("ben's ping in the menu", PATIENCE, || {
+    until("ben's ping in the menu", VIEW_TIMEOUT, || {
         let entries = panel.entries()?;
         let line = entries.iter().find(|entry| entry.label.contains("ben"));
         ensure!(line.is_some_and(|entry| entry.label.ends_with(" ms")), "the menu says {entries:?}");
@@ -53,7 +53,7 @@ pub fn tray(world: &World, programs: &Path) -> Result<()> {
     desktop.start_again(None)?;
     shows(&desktop, true)?;
     panel.click("Quit")?;
-    until("the tray icon to go", PATIENCE, || {
+    until("the tray icon to go", VIEW_TIMEOUT, || {
         ensure!(panel.entries().is_err(), "it is still there");
         Ok(())
     })?;
@@ -63,7 +63,7 @@ pub fn tray(world: &World, programs: &Path) -> Result<()> {
 
 /// Waits until a line of the tray's menu begins with a text.
 fn says(panel: &Panel, wanted: &str) -> Result<()> {
-    until(&format!("the menu to say {wanted:?}"), PATIENCE, || {
+    until(&format!("the menu to say {wanted:?}"), VIEW_TIMEOUT, || {
         let entries = panel.entries()?;
         let found = entries.iter().any(|entry| entry.label.trim_start().starts_with(wanted));
         ensure!(found, "the menu says {entries:?}");
@@ -72,7 +72,7 @@ fn says(panel: &Panel, wanted: &str) -> Result<()> {
 }
 
 fn shows(desktop: &Desktop, wanted: bool) -> Result<()> {
-    until(if wanted { "the window" } else { "the window to go" }, PATIENCE, || {
+    until(if wanted { "the window" } else { "the window to go" }, VIEW_TIMEOUT, || {
         ensure!(desktop.shows_window()? == wanted, "it is {}", if wanted { "hidden" } else { "shown" });
         Ok(())
     })
@@ -88,7 +88,7 @@ pub fn autostart(world: &World, programs: &Path) -> Result<()> {
     app.click("button", "Settings")?;
     app.click("switch", "Start when you log in")?;
     let entry = desktop.config("autostart/Partyline.desktop");
-    let text = until("the entry of the session", PATIENCE, || {
+    let text = until("the entry of the session", VIEW_TIMEOUT, || {
         fs::read_to_string(&entry).with_context(|| format!("there is no {}", entry.display()))
     })?;
     let command = text.lines().find_map(|line| line.strip_prefix("Exec=")).context("it starts nothing")?;
@@ -104,7 +104,7 @@ pub fn autostart(world: &World, programs: &Path) -> Result<()> {
     shows(&desktop, true)?;
     hidden.click("button", "Settings")?;
     hidden.click("switch", "Start when you log in")?;
-    until("the entry to go", PATIENCE, || {
+    until("the entry to go", VIEW_TIMEOUT, || {
         ensure!(!entry.exists(), "it is still there");
         Ok(())
     })?;

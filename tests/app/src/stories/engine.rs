@@ -10,8 +10,10 @@ use natlab::{
 };
 use partyline_model::PathKind;
 
-use super::{player, welcome};
-use crate::desktop::{App, Desktop, ENTER, PATIENCE};
+use crate::{
+    desktop::{App, Desktop, ENTER, VIEW_TIMEOUT},
+    steps::{player, welcome},
+};
 
 pub fn service(world: &World, programs: &Path) -> Result<()> {
     let server = world.server()?;
@@ -22,12 +24,12 @@ pub fn service(world: &World, programs: &Path) -> Result<()> {
     let app = desktop.app(&[])?;
     app.reads("Friday night")?;
     anna.stop()?;
-    until("an offer to start it", PATIENCE, || {
+    until("an offer to start it", VIEW_TIMEOUT, || {
         ensure!(app.has("button", "Start the service")?, "the window says:\n{}", app.text()?);
         Ok(())
     })?;
     anna.start()?;
-    until("the offer to go", PATIENCE, || {
+    until("the offer to go", VIEW_TIMEOUT, || {
         ensure!(!app.has("button", "Start the service")?, "the window says:\n{}", app.text()?);
         Ok(())
     })?;
@@ -47,7 +49,7 @@ pub fn settings(world: &World, programs: &Path) -> Result<()> {
     anna.wait_for_path(&ben, PathKind::Direct)?;
     app.click("button", "Settings")?;
     app.replace("Name", &format!("Annika{ENTER}"))?;
-    until("Ben to hear the new name", PATIENCE, || ben.sees("Annika").map(drop))?;
+    until("Ben to hear the new name", VIEW_TIMEOUT, || ben.sees("Annika").map(drop))?;
     app.click("radio", "Light")?;
     app.click("switch", "Somebody joins a party")?;
     app.click("tab", "Servers")?;
@@ -73,7 +75,7 @@ fn try_servers(app: &App, server: &Server) -> Result<()> {
     app.reads("Works. The round trip takes")?;
     app.fill("Address of the server", &format!("wss://nowhere.example{ENTER}"))?;
     app.click("button", "Test wss://nowhere.example")?;
-    until("what is wrong with it", PATIENCE, || {
+    until("what is wrong with it", VIEW_TIMEOUT, || {
         app.look(|text| text.contains("cannot be used") || text.contains("did not answer"))
     })
 }
@@ -95,7 +97,7 @@ fn try_relays(app: &App, world: &World) -> Result<()> {
     coturn.arg(format!("--listening-ip={}", host.v4())).arg("--log-file=stdout");
     coturn.arg(format!("--pidfile={}", host.directory().join("coturn.pid").display()));
     let _running = host.spawn("coturn", coturn)?;
-    until("coturn", PATIENCE, || {
+    until("coturn", VIEW_TIMEOUT, || {
         ensure!(checked(host.command("ss").arg("-lun"))?.contains(":3478"), "it does not listen");
         Ok(())
     })?;
@@ -106,7 +108,7 @@ fn try_relays(app: &App, world: &World) -> Result<()> {
         app.fill("User name", "anna")?;
         app.fill("Password", &format!("{password}{ENTER}"))?;
         app.click("button", &format!("Test {url}"))?;
-        until("the relay's verdict", PATIENCE, || app.look(|text| relays(text).contains(said)))?;
+        until("the relay's verdict", VIEW_TIMEOUT, || app.look(|text| relays(text).contains(said)))?;
         app.click("button", &format!("Remove {url}"))?;
         app.no_longer_reads(&url)?;
     }
@@ -131,7 +133,7 @@ pub fn embedded(world: &World, programs: &Path) -> Result<()> {
     desktop.grant();
     let app = desktop.app(&[])?;
     app.click("button", "Friday night")?;
-    until("Ben to be shown as direct", PATIENCE, || {
+    until("Ben to be shown as direct", VIEW_TIMEOUT, || {
         app.look(|text| text.contains("Direct") && text.contains("2 of 2 online"))
     })?;
     app.click("button", "Settings")?;
@@ -139,7 +141,7 @@ pub fn embedded(world: &World, programs: &Path) -> Result<()> {
     app.reads("Runs inside this app.")?;
     ensure!(devices(&anna)?.contains("partyline"), "no network device");
     app.run("void window.__TAURI_INTERNALS__.invoke('quit')")?;
-    until("the network to be as before", PATIENCE, || {
+    until("the network to be as before", VIEW_TIMEOUT, || {
         let left = devices(&anna)?;
         if left.contains("partyline") { bail!("there is still {left}") } else { Ok(()) }
     })

@@ -6,8 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 use natlab::{party::World, until};
 use partyline_model::PathKind;
 
-use super::{create, deep, player, welcome};
-use crate::desktop::{App, Desktop, PATIENCE};
+use crate::{
+    desktop::{App, Desktop, VIEW_TIMEOUT},
+    steps::{create, deep, player, welcome},
+};
 
 pub fn first_evening(world: &World, programs: &Path) -> Result<()> {
     let server = world.server()?;
@@ -34,7 +36,7 @@ pub fn first_evening(world: &World, programs: &Path) -> Result<()> {
         app.reads(name)?;
     }
     anna.wait_for_path(&cleo, PathKind::Direct)?;
-    until("both to be shown as direct", PATIENCE, || {
+    until("both to be shown as direct", VIEW_TIMEOUT, || {
         app.look(|text| text.matches("Direct").count() >= 2 && text.contains("ms"))
     })?;
     app.no_longer_reads("It is quiet in here")?;
@@ -52,12 +54,12 @@ pub fn first_evening(world: &World, programs: &Path) -> Result<()> {
 /// The chart draws what is measured: its picture changes.
 fn moves(app: &App) -> Result<()> {
     let picture = || app.run("return document.querySelector('canvas')?.toDataURL() ?? ''");
-    let before = until("the chart", PATIENCE, || {
+    let before = until("the chart", VIEW_TIMEOUT, || {
         let picture = picture()?;
         ensure!(picture.as_str().is_some_and(|data| data.len() > 100), "there is none");
         Ok(picture)
     })?;
-    until("the chart to move", PATIENCE, || {
+    until("the chart to move", VIEW_TIMEOUT, || {
         ensure!(picture()? != before, "it is as before");
         Ok(())
     })
@@ -75,7 +77,7 @@ fn open_member(app: &App, name: &str) -> Result<()> {
         "const row = [...document.querySelectorAll('[data-row]')].find((one) => one.innerText.includes({name:?})); \
          row?.click(); return row != null"
     );
-    until("the member's row", PATIENCE, || {
+    until("the member's row", VIEW_TIMEOUT, || {
         ensure!(app.run(&row)? == true, "there is none");
         Ok(())
     })
@@ -109,7 +111,7 @@ pub fn path_change(world: &World, programs: &Path) -> Result<()> {
     anna.wait_for_path(&ben, PathKind::Relay)?;
     app.reads("Relay")?;
     let marked = |more: u64| {
-        until("the chart to mark the change", PATIENCE, || {
+        until("the chart to mark the change", VIEW_TIMEOUT, || {
             let changes = changes(&app)?;
             ensure!(changes >= before + more, "it marked {before} before, and {changes} now");
             Ok(())

@@ -12,8 +12,10 @@ use partyline_party::{DeviceKey, Membership, NewParty};
 use rand::rngs::OsRng;
 use serde_json::Value;
 
-use super::{deep, player};
-use crate::desktop::Desktop;
+use crate::{
+    desktop::Desktop,
+    steps::{deep, player},
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 

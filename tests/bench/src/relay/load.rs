@@ -26,7 +26,7 @@ const WINDOW: usize = 256;
 /// Packets that a peer takes at once.
 const BATCH: usize = 64;
 /// What has not arrived by then is lost.
-const PATIENCE: Duration = Duration::from_millis(100);
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The way through the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Load {
             }
             if self.take_arrived(&mut under_way)? {
                 progress = Instant::now();
-            } else if progress.elapsed() > PATIENCE {
+            } else if progress.elapsed() > RESPONSE_TIMEOUT {
                 under_way.pop_front();
                 outcome.lost += 1;
             }
