@@ -1,4 +1,4 @@
-//! What is announced while the window is not in front: who joined, which connection was lost or came back.
+//! Notifications while the window has no focus: members that joined, connections that were lost or came back.
 
 use partyline_model::{PartyPhase, PartyView, Snapshot};
 
@@ -14,13 +14,13 @@ pub struct Announcement {
     pub body: String,
 }
 
-/// What is to be said of the way from one state to the next.
-pub fn of(before: &Snapshot, now: &Snapshot, wanted: Notifications, words: &Words) -> Vec<Announcement> {
-    let mut said = Vec::new();
+/// Returns the notifications for the changes between two states.
+pub fn between(before: &Snapshot, now: &Snapshot, wanted: Notifications, words: &Words) -> Vec<Announcement> {
+    let mut announcements = Vec::new();
     for party in &now.parties {
-        // A party that is new here is one that the user has just made or joined.
+        // A party that is new here was just created or joined by the user.
         let Some(old) = before.parties.iter().find(|old| old.id == party.id) else { continue };
-        let mut say = |body: String| said.push(Announcement { title: plain(&party.name), body });
+        let mut say = |body: String| announcements.push(Announcement { title: plain(&party.name), body });
         if wanted.joins {
             joined(old, party).for_each(|name| say(fill(words.joined, &plain(name))));
         }
@@ -32,7 +32,7 @@ pub fn of(before: &Snapshot, now: &Snapshot, wanted: Notifications, words: &Word
             _ => {}
         }
     }
-    said
+    announcements
 }
 
 fn joined<'a>(before: &'a PartyView, now: &'a PartyView) -> impl Iterator<Item = &'a str> {
@@ -43,17 +43,17 @@ fn joined<'a>(before: &'a PartyView, now: &'a PartyView) -> impl Iterator<Item =
         .map(|member| member.name.as_str())
 }
 
-/// Whether a party that connects was connected before: a member has a history then.
+/// Returns true if a party that is connecting was connected before; a member has a history then.
 fn was_up(party: &PartyView) -> bool {
     party.members.iter().any(|member| !member.history.is_empty())
 }
 
-/// Names come from others; they get no line breaks and no markup.
+/// Removes line breaks and markup from a name, which was chosen by somebody else.
 fn plain(name: &str) -> String {
     name.chars().filter(|letter| !letter.is_control() && !matches!(letter, '<' | '>' | '&')).collect()
 }
 
-/// Shows one; where there is nothing that shows them, it is lost.
+/// Shows a notification; without a notification service it is dropped.
 pub fn show(announcement: Announcement) {
     tauri::async_runtime::spawn_blocking(move || {
         let shown = notify_rust::Notification::new()
@@ -79,11 +79,11 @@ mod tests {
 
     fn said(before: Vec<PartyView>, now: Vec<PartyView>, wanted: Notifications) -> Vec<String> {
         let words = words::of(Language::En);
-        of(&snapshot(before), &snapshot(now), wanted, words).into_iter().map(|one| one.body).collect()
+        between(&snapshot(before), &snapshot(now), wanted, words).into_iter().map(|one| one.body).collect()
     }
 
     #[test]
-    fn who_joined_is_said_unless_muted() {
+    fn joins_are_announced_unless_muted() {
         let before = vec![party(PartyPhase::Up, vec![member(1, None)])];
         let now = vec![party(PartyPhase::Up, vec![member(1, None), member(2, None)])];
         assert_eq!(said(before.clone(), now.clone(), Notifications::default()), ["friend 2 joined"]);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_connection_is_said_and_its_return() {
+    fn lost_and_restored_connections_are_announced() {
         let up = vec![party(PartyPhase::Up, Vec::new())];
         let connecting = vec![party(PartyPhase::Connecting, Vec::new())];
         assert_eq!(said(up.clone(), connecting.clone(), Notifications::default()).len(), 1);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn names_bring_no_markup() {
+    fn names_contain_no_markup() {
         assert_eq!(plain("<b>A\nnna&</b>"), "bAnna/b");
     }
 }

@@ -1,4 +1,4 @@
-//! How the app is started.
+//! The command line of the app.
 
 use clap::Parser;
 use partyline_service::{Place, Settings};
@@ -14,13 +14,13 @@ pub struct Arguments {
     /// Start without the window; the tray opens it.
     #[arg(long)]
     pub minimised: bool,
-    /// Say more; twice for the reasons.
+    /// Log more; twice for the reasons.
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Where the service is.
+    /// Where the service is found.
     #[command(flatten)]
     pub place: Place,
-    /// How the engine is run, where this process has to.
+    /// Settings of an engine in this process.
     #[command(flatten)]
     pub settings: Settings,
 }

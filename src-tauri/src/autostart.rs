@@ -1,15 +1,15 @@
-//! Starting with the session.
+//! Starting with the user's session.
 
 use partyline_model::{AppError, ErrorCode};
 use tauri::AppHandle;
 
-/// What the app is started with then.
+/// The argument that the session starts the app with.
 const ARGUMENT: &str = "--minimised";
 
-/// Has the session start the app, or no longer.
+/// Adds the app to the session's autostart, or removes it.
 ///
 /// # Errors
-/// [`ErrorCode::Storage`].
+/// [`ErrorCode::Storage`] if the entry cannot be changed.
 pub fn set(app: &AppHandle, on: bool) -> Result<(), AppError> {
     system::set(app, on).map_err(|error| {
         AppError::new(
@@ -29,7 +29,7 @@ mod system {
 
     use super::ARGUMENT;
 
-    /// By an entry of the XDG autostart specification.
+    /// Writes or removes an entry of the XDG autostart specification.
     pub fn set(app: &AppHandle, on: bool) -> Result<(), Box<dyn Error>> {
         let directory = app.path().config_dir()?.join("autostart");
         let entry = directory.join("Partyline.desktop");
@@ -49,7 +49,7 @@ mod system {
         format!("[Desktop Entry]\nType=Application\nName=Partyline\nExec={} {ARGUMENT}\n", quoted(program))
     }
 
-    /// An argument as `Exec` has it (Desktop Entry Specification): quoted, then escaped as every value is.
+    /// Quotes an argument for `Exec` and escapes it as a value (Desktop Entry Specification).
     fn quoted(argument: &str) -> String {
         let escaped: String = argument
             .chars()
@@ -75,7 +75,7 @@ mod system {
         use super::*;
 
         #[test]
-        fn a_session_finds_the_program_whatever_its_path_is() {
+        fn entry_starts_the_program_whatever_its_path_is() {
             let home = tempfile::tempdir().unwrap();
             let program = home.path().join(r#"my "games" $HOME `x` \y"#);
             fs::write(&program, "").unwrap();
@@ -86,7 +86,7 @@ mod system {
             assert_eq!(read.name(), "Partyline");
             let command = shell_parse_argv(read.commandline().unwrap()).unwrap();
             assert_eq!(command, [program.as_os_str(), ARGUMENT.as_ref()]);
-            // Which GLib looks for as it is written, so that it is not asked here.
+            // GLib looks for the program without undoing `%%`, so this is not checked through it.
             assert_eq!(quoted("100%"), "\"100%%\"");
         }
     }
@@ -103,7 +103,7 @@ mod system {
     }
 }
 
-/// What other systems' entries are made by.
+/// Returns the plugin that manages autostart on other systems.
 #[cfg(not(target_os = "linux"))]
 pub fn plugin() -> tauri::plugin::TauriPlugin<tauri::Wry> {
     tauri_plugin_autostart::Builder::new().app_name("Partyline").arg(ARGUMENT).build()

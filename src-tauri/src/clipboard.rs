@@ -7,21 +7,21 @@ use partyline_model::{AppError, ErrorCode};
 
 use crate::links::is_invite;
 
-/// The clipboard. It stays open, since on X11 what we put there is ours to hand out.
+/// The clipboard. It stays open because on X11 the owner serves the copied text.
 #[derive(Default)]
 pub struct Clipboard(Mutex<Option<System>>);
 
 impl Clipboard {
-    /// Its text, if that looks like an invite link.
+    /// Returns the text if it looks like an invite link.
     pub fn invite(&self) -> Option<String> {
         let text = self.with(System::get_text).ok()?.trim().to_owned();
         is_invite(&text).then_some(text)
     }
 
-    /// Puts a text there.
+    /// Writes a text.
     ///
     /// # Errors
-    /// There is no clipboard, or another program keeps it.
+    /// There is no clipboard, or another program holds it.
     pub fn set(&self, text: String) -> Result<(), AppError> {
         self.with(|clipboard| clipboard.set_text(text)).map_err(|error| {
             AppError::new(

@@ -1,4 +1,4 @@
-//! What the user interface may ask of the app.
+//! The commands that the user interface may call.
 
 use std::sync::Arc;
 
@@ -7,28 +7,28 @@ use tauri::{AppHandle, Manager as _};
 
 use crate::{diagnostics, preferences::Preferences, shell::Shell, surface::Backing, transfer};
 
-/// Has the engine carry out a command.
+/// Sends a command to the engine and returns its reply.
 #[tauri::command]
 #[specta::specta]
 pub async fn request(app: AppHandle, command: ClientCommand) -> Result<Reply, AppError> {
     app.state::<Shell>().engine.request(command).await
 }
 
-/// The engine's state, if there is an engine.
+/// Returns the engine's state, if there is an engine.
 #[tauri::command]
 #[specta::specta]
 pub fn snapshot(app: AppHandle) -> Option<Snapshot> {
     app.state::<Shell>().engine.snapshot().map(Arc::unwrap_or_clone)
 }
 
-/// Who carries the parties.
+/// Returns where the engine runs.
 #[tauri::command]
 #[specta::specta]
 pub fn backing(app: AppHandle) -> Backing {
     app.state::<Shell>().engine.backing()
 }
 
-/// Starts the service, after the system has asked the user whether it may; installs it first where that is missing.
+/// Starts the service after the system has asked the user for permission; installs it first if necessary.
 #[tauri::command]
 #[specta::specta]
 pub async fn start_service(app: AppHandle) -> Result<(), AppError> {
@@ -37,42 +37,42 @@ pub async fn start_service(app: AppHandle) -> Result<(), AppError> {
     Ok(())
 }
 
-/// The invite link that was opened last, once.
+/// Returns the invite link that was opened last, and forgets it.
 #[tauri::command]
 #[specta::specta]
 pub fn take_link(app: AppHandle) -> Option<String> {
-    app.state::<Shell>().arrived.take()
+    app.state::<Shell>().pending_link.take()
 }
 
-/// The clipboard's text, if it looks like an invite link.
+/// Returns the clipboard's text if it looks like an invite link.
 #[tauri::command]
 #[specta::specta]
 pub fn clipboard_link(app: AppHandle) -> Option<String> {
     app.state::<Shell>().clipboard.invite()
 }
 
-/// Puts a text on the clipboard.
+/// Writes a text to the clipboard.
 #[tauri::command]
 #[specta::specta]
 pub fn copy_text(app: AppHandle, text: String) -> Result<(), AppError> {
     app.state::<Shell>().clipboard.set(text)
 }
 
-/// What the user chose for the app itself.
+/// Returns the preferences of the app itself.
 #[tauri::command]
 #[specta::specta]
 pub fn preferences(app: AppHandle) -> Preferences {
     app.state::<Shell>().preferences()
 }
 
-/// Chooses anew for the app itself.
+/// Replaces the preferences of the app itself.
 #[tauri::command]
 #[specta::specta]
 pub fn set_preferences(app: AppHandle, preferences: Preferences) -> Result<(), AppError> {
-    app.state::<Shell>().prefer(&app, preferences.checked()?)
+    app.state::<Shell>().set_preferences(&app, preferences.checked()?)
 }
 
-/// Opens a web page in the user's browser. The user interface has asked first.
+/// Opens a web page in the user's browser. The user interface asks for consent first.
 #[tauri::command]
 #[specta::specta]
 pub fn open_external(url: String) -> Result<(), AppError> {
@@ -93,35 +93,35 @@ pub fn open_external(url: String) -> Result<(), AppError> {
     })
 }
 
-/// Everything the user has set, as a text for a file.
+/// Returns all settings as the text of a file.
 #[tauri::command]
 #[specta::specta]
 pub fn export_settings(app: AppHandle) -> Result<String, AppError> {
     transfer::export(&app.state::<Shell>())
 }
 
-/// Sets everything as such a text says.
+/// Applies settings from the text of an exported file.
 #[tauri::command]
 #[specta::specta]
 pub async fn import_settings(app: AppHandle, text: String) -> Result<(), AppError> {
     transfer::import(&app, &text).await
 }
 
-/// All that helps to find out what is wrong, as a text; it has addresses and names, but no keys.
+/// Returns a report for troubleshooting. It contains addresses and names, but no keys.
 #[tauri::command]
 #[specta::specta]
 pub async fn diagnostics(app: AppHandle) -> String {
     diagnostics::text(&app.state::<Shell>().engine).await
 }
 
-/// A name to suggest to a new user.
+/// Returns the system's user name as a suggestion.
 #[tauri::command]
 #[specta::specta]
 pub fn system_name() -> String {
     partyline_service::own_name()
 }
 
-/// Ends the app. An engine in this process ends with it; the service goes on.
+/// Ends the app. An engine in this process ends with it; the service keeps running.
 #[tauri::command]
 #[specta::specta]
 pub fn quit(app: AppHandle) {

@@ -1,4 +1,4 @@
-//! All that helps to find out what is wrong, as a text.
+//! The report for troubleshooting.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use partyline_model::{Command, Reply};
 
 use crate::engine::Engine;
 
-/// Versions, who carries the parties, the engine's check-up and its state.
+/// Returns versions, where the engine runs, its findings and its state as text.
 pub async fn text(engine: &Engine) -> String {
     let mut text = format!(
         "Partyline {} on {} ({})\n",

@@ -1,12 +1,12 @@
-//! Whether there is a display to open a window on.
+//! Checks for a display.
 
-/// Exit code where there is none.
+/// The exit code without a display.
 pub const NO_DISPLAY: u8 = 8;
 
-/// Connects to the display, so that its absence is an answer and no crash later.
+/// Connects to the display, so that its absence is an error here and not a crash later.
 ///
 /// # Errors
-/// What happened and what to do, for people.
+/// A message for the user.
 #[cfg(target_os = "linux")]
 pub fn open() -> Result<(), &'static str> {
     gtk::init().map_err(|_| {
@@ -15,7 +15,7 @@ pub fn open() -> Result<(), &'static str> {
     })
 }
 
-/// Other systems start programs with windows only where there is a display.
+/// Succeeds: other systems start graphical programs only with a display.
 ///
 /// # Errors
 /// None.

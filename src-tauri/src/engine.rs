@@ -1,5 +1,5 @@
-//! Keeps the way to the engine: in this process where it has the right and no service runs, else in the service, again
-//! and again until the app ends.
+//! Keeps a connection to the engine: in this process if it may make devices and no service runs, else in the service. A lost
+//! connection is re-established until the app ends.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,30 +19,30 @@ use tokio_util::sync::CancellationToken;
 
 use crate::surface::{Backing, BackingKind};
 
-/// Snapshots are passed on at most this often.
-const PACE: Duration = Duration::from_millis(100);
-/// Snapshots that bring nothing but other figures, at most this often: friends are measured every two seconds, each in
-/// their own, and the engine shows its state every second.
-const FIGURES_PACE: Duration = Duration::from_millis(1500);
-/// Waits before the engine is looked for again: the first and the longest.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
-/// How long an engine in this process may take to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(12);
+/// The shortest time between two snapshots for the user interface.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(100);
+/// The shortest time between two snapshots that differ in figures only. Members are measured every two seconds, each at its
+/// own moment, and the engine publishes its state every second.
+const FIGURES_INTERVAL: Duration = Duration::from_millis(1500);
+/// The first and the longest pause between two attempts to reach the engine.
+const RECONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+/// How long an engine in this process may take to leave its parties and release ports.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// What has changed.
+/// A change that the app reacts to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// Who carries the parties.
+    /// The engine was found in another place, or lost.
     Backing(Backing),
-    /// Their state.
+    /// The engine published a new state.
     Snapshot(Arc<Snapshot>),
 }
 
-/// The way to the engine.
+/// The connection to the engine.
 #[derive(Debug, Default)]
 pub struct Engine {
     now: Mutex<Now>,
-    again: Notify,
+    retry: Notify,
     stop: CancellationToken,
     ended: CancellationToken,
 }
@@ -60,20 +60,20 @@ impl Default for Now {
 }
 
 impl Engine {
-    /// Who carries the parties. Neither an engine nor a problem: it is still being looked for.
+    /// Returns where the engine runs. With neither an engine nor a problem, it is still being looked for.
     pub fn backing(&self) -> Backing {
         self.now().backing.clone()
     }
 
-    /// The newest state, if there is an engine.
+    /// Returns the newest state, if there is an engine.
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.now().controller.as_ref().map(|controller| controller.snapshots().borrow().clone())
     }
 
-    /// Has a command carried out.
+    /// Sends a command to the engine and waits for its reply.
     ///
     /// # Errors
-    /// What the engine says, or why there is none.
+    /// The engine's error, or the reason why there is no engine.
     pub async fn request(&self, command: impl Into<ClientCommand>) -> Result<Reply, AppError> {
         let (controller, problem) = {
             let now = self.now();
@@ -85,23 +85,23 @@ impl Engine {
         }
     }
 
-    /// Looks for the engine at once instead of after the next pause.
+    /// Tries to reach the engine now instead of after the current pause.
     pub fn retry(&self) {
-        self.again.notify_one();
+        self.retry.notify_one();
     }
 
-    /// Takes leave: an engine in this process ends and leaves the network as it was; one in the service goes on.
+    /// Stops an engine in this process, which removes its devices and port mappings. An engine in the service keeps running.
     pub async fn stop(&self) {
         self.stop.cancel();
-        if timeout(GOODBYE, self.ended.cancelled()).await.is_err() {
+        if timeout(SHUTDOWN_TIMEOUT, self.ended.cancelled()).await.is_err() {
             tracing::warn!("the engine did not end in time");
         }
     }
 
-    /// Keeps the way open until [`Self::stop`], and tells what changes.
-    pub async fn run(&self, place: &Place, settings: &Settings, mut tell: impl FnMut(Change)) {
+    /// Keeps the connection until [`Self::stop`], and passes every change to `notify`.
+    pub async fn run(&self, place: &Place, settings: &Settings, mut notify: impl FnMut(Change)) {
         let _ended = self.ended.clone().drop_guard();
-        let (first, longest) = BACKOFF;
+        let (first, longest) = RECONNECT_PAUSE;
         let mut pause = first;
         while !self.stop.is_cancelled() {
             let found = tokio::select! {
@@ -111,37 +111,37 @@ impl Engine {
             let problem = match found {
                 Ok(reached) => {
                     pause = first;
-                    self.carry(reached, &mut tell).await.err()
+                    self.forward(reached, &mut notify).await.err()
                 }
                 Err(problem) => Some(problem),
             };
-            // Without a problem the service has hung up; if it comes back at once, nobody need hear of it.
+            // Without a problem the service closed the connection. If it returns at once, nothing is shown.
             if let Some(problem) = problem {
                 self.set(
                     Now {
                         backing: Backing { kind: BackingKind::None, problem: Some(problem) },
                         controller: None,
                     },
-                    &mut tell,
+                    &mut notify,
                 );
             }
             tokio::select! {
-                () = self.again.notified() => pause = first,
+                () = self.retry.notified() => pause = first,
                 () = sleep(pause) => pause = longest.min(pause * 2),
                 () = self.stop.cancelled() => {}
             }
         }
     }
 
-    /// Passes on what an engine shows until it ends, or until we stop.
-    async fn carry(&self, reached: Reached, tell: &mut impl FnMut(Change)) -> Result<(), AppError> {
+    /// Forwards an engine's snapshots until it ends, or until [`Self::stop`].
+    async fn forward(&self, reached: Reached, notify: &mut impl FnMut(Change)) -> Result<(), AppError> {
         let Reached { controller, host } = reached;
         let kind = if host.is_some() { BackingKind::Embedded } else { BackingKind::Service };
         let snapshots = controller.snapshots();
-        self.set(Now { backing: Backing { kind, problem: None }, controller: Some(controller) }, tell);
+        self.set(Now { backing: Backing { kind, problem: None }, controller: Some(controller) }, notify);
         let Some(host) = host else {
             tokio::select! {
-                () = follow(snapshots, tell) => {}
+                () = follow(snapshots, notify) => {}
                 () = self.stop.cancelled() => {}
             }
             return Ok(());
@@ -150,16 +150,16 @@ impl Engine {
         tokio::pin!(hosted);
         tokio::select! {
             ended = &mut hosted => return ended,
-            () = follow(snapshots, tell) => {}
+            () = follow(snapshots, notify) => {}
         }
         hosted.await
     }
 
-    fn set(&self, now: Now, tell: &mut impl FnMut(Change)) {
+    fn set(&self, now: Now, notify: &mut impl FnMut(Change)) {
         let backing = now.backing.clone();
         let before = std::mem::replace(&mut *self.now(), now);
         if before.backing != backing {
-            tell(Change::Backing(backing));
+            notify(Change::Backing(backing));
         }
     }
 
@@ -168,37 +168,37 @@ impl Engine {
     }
 }
 
-/// Tells of the states that are news, until the engine ends. The engine shows its state once a second at least, so what has
-/// to wait is told with a later one.
-async fn follow(mut snapshots: watch::Receiver<Arc<Snapshot>>, tell: &mut impl FnMut(Change)) {
-    let mut told: Option<(Instant, Arc<Snapshot>)> = None;
+/// Forwards states that differ, until the engine ends. The engine publishes at least once a second, so a state that is held
+/// back is contained in a later one.
+async fn follow(mut snapshots: watch::Receiver<Arc<Snapshot>>, notify: &mut impl FnMut(Change)) {
+    let mut forwarded: Option<(Instant, Arc<Snapshot>)> = None;
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
-        if told.as_ref().is_none_or(|(at, before)| at.elapsed() >= patience(before, &snapshot)) {
-            told = Some((Instant::now(), Arc::clone(&snapshot)));
-            tell(Change::Snapshot(snapshot));
+        if forwarded.as_ref().is_none_or(|(at, before)| at.elapsed() >= forwarding_delay(before, &snapshot)) {
+            forwarded = Some((Instant::now(), Arc::clone(&snapshot)));
+            notify(Change::Snapshot(snapshot));
         }
-        sleep(PACE).await;
+        sleep(SNAPSHOT_INTERVAL).await;
         if snapshots.changed().await.is_err() {
             return;
         }
     }
 }
 
-/// How long after another state one may be told. What has happened counts at once, figures less often, since each telling
-/// has the page painted, and the mere passing of time never.
-fn patience(before: &Snapshot, now: &Snapshot) -> Duration {
+/// Returns how long after `before` the state `now` may be forwarded: events at once, figures less often, because every snapshot
+/// repaints the page, and ages alone never.
+fn forwarding_delay(before: &Snapshot, now: &Snapshot) -> Duration {
     let (before, now) = (timeless(before), timeless(now));
     if before == now {
         Duration::MAX
     } else if without_figures(before) == without_figures(now) {
-        FIGURES_PACE
+        FIGURES_INTERVAL
     } else {
         Duration::ZERO
     }
 }
 
-/// A state without its number, and without ages, which whoever shows them counts on.
+/// Returns the state without its revision and ages; the user interface counts ages on by itself.
 fn timeless(snapshot: &Snapshot) -> Snapshot {
     let mut snapshot = Snapshot { revision: 0, ..snapshot.clone() };
     for path in members(&mut snapshot).filter_map(|member| member.path.as_mut()) {
@@ -232,7 +232,7 @@ mod tests {
     use crate::tray::tests::{member, party, snapshot};
 
     #[test]
-    fn events_are_told_at_once_figures_later_and_time_never() {
+    fn events_are_forwarded_at_once_figures_later_and_ages_never() {
         let state = |change: fn(&mut MemberView)| {
             let mut friend = member(1, Some(PathKind::Direct));
             change(&mut friend);
@@ -243,8 +243,8 @@ mod tests {
         let measured = state(|friend| friend.quality.rtt_ms = Some(12.5));
         let busy = state(|friend| friend.traffic.receiving = 9000.0);
         let gone = state(|friend| friend.online = !friend.online);
-        assert_eq!(patience(&before, &Snapshot { revision: 9, ..older }), Duration::MAX);
-        assert_eq!([measured, busy].map(|now| patience(&before, &now)), [FIGURES_PACE; 2]);
-        assert_eq!(patience(&before, &gone), Duration::ZERO);
+        assert_eq!(forwarding_delay(&before, &Snapshot { revision: 9, ..older }), Duration::MAX);
+        assert_eq!([measured, busy].map(|now| forwarding_delay(&before, &now)), [FIGURES_INTERVAL; 2]);
+        assert_eq!(forwarding_delay(&before, &gone), Duration::ZERO);
     }
 }

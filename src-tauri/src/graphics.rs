@@ -1,19 +1,19 @@
-//! How the page is painted, by what the computer has for it.
+//! Chooses how the page is rendered.
 
 use std::fs;
 
 use tauri::WebviewWindow;
 use webkit2gtk::{HardwareAccelerationPolicy, SettingsExt as _, WebViewExt as _};
 
-/// Where the kernel shows what can render.
+/// Where the kernel lists graphics devices.
 const DEVICES: &str = "/dev/dri";
 
-/// Has the page painted by the processor where there is nothing else. `WebKit` would compose it with a graphics processor
-/// that is only played by software, which took ten times as much (`cargo xtask app-test --bench`).
+/// Switches hardware acceleration off on computers without a graphics device. `WebKit` would compose the page with an
+/// emulated device, which takes ten times as long (`cargo xtask app-test --bench`).
 ///
 /// # Errors
-/// When the window is gone.
-pub fn suit(window: &WebviewWindow) -> tauri::Result<()> {
+/// The window was closed.
+pub fn configure(window: &WebviewWindow) -> tauri::Result<()> {
     if has_graphics() {
         return Ok(());
     }

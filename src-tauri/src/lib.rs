@@ -1,7 +1,7 @@
 //! The desktop app: a window on the engine, a tray, deep links, notifications. No network logic.
 //!
-//! [`arguments`] says how it is started; [`engine`] keeps the way to the engine, in the service or in this process;
-//! [`surface`] and [`commands`] are what the user interface sees, written down for TypeScript by [`bindings`];
+//! [`arguments`] is the command line; [`engine`] keeps the connection to the engine, in the service or in this process;
+//! [`surface`] and [`commands`] are what the user interface sees, exported to TypeScript by [`bindings`];
 //! [`shell`] joins them with the [`window`], the [`tray`] and [`announce`]ments.
 
 mod announce;

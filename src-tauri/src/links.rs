@@ -2,31 +2,31 @@
 
 use std::sync::{Mutex, PoisonError};
 
-/// Links are shorter by far; what is longer is not looked at.
-const LONGEST: usize = 4096;
+/// The longest text that is examined, in bytes. Links are far shorter.
+const MAX_LINK_LEN: usize = 4096;
 
-/// Whether a text looks like an invite link. The engine decides whether it is one.
+/// Returns true if a text looks like an invite link. The engine decides whether it is valid.
 pub fn is_invite(text: &str) -> bool {
     let plain =
-        text.len() <= LONGEST && !text.chars().any(|letter| letter.is_whitespace() || letter.is_control());
+        text.len() <= MAX_LINK_LEN && !text.chars().any(|letter| letter.is_whitespace() || letter.is_control());
     let web = |scheme: &str| text.strip_prefix(scheme).is_some_and(|rest| rest.contains("/join#"));
     plain && (text.starts_with("partyline://join/") || web("https://") || web("http://"))
 }
 
-/// The invite link that was opened last, until the user interface takes it: on a start by link it comes before anybody
-/// listens.
+/// The invite link that was opened last, until the user interface takes it. On a cold start the link arrives before the user
+/// interface listens.
 #[derive(Debug, Default)]
-pub struct Arrived(Mutex<Option<String>>);
+pub struct PendingLink(Mutex<Option<String>>);
 
-impl Arrived {
-    /// Keeps the first invite among `words` for the user interface; gives it back if there is one.
+impl PendingLink {
+    /// Stores the first invite among the arguments and returns it, if there is one.
     pub fn keep<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Option<String> {
         let link = words.into_iter().map(str::trim).find(|word| is_invite(word))?.to_owned();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(link.clone());
         Some(link)
     }
 
-    /// The link, once.
+    /// Returns the link and forgets it.
     pub fn take(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn invites_are_told_from_other_texts() {
+    fn invite_links_are_recognised() {
         assert!(is_invite("partyline://join/AbC_-9"));
         assert!(is_invite("https://play.example/join#AbC"));
         assert!(is_invite("http://10.0.0.1:4480/join#AbC"));
@@ -46,12 +46,12 @@ mod tests {
         {
             assert!(!is_invite(other), "{other}");
         }
-        assert!(!is_invite(&format!("partyline://join/{}", "a".repeat(LONGEST))));
+        assert!(!is_invite(&format!("partyline://join/{}", "a".repeat(MAX_LINK_LEN))));
     }
 
     #[test]
-    fn a_link_is_handed_over_once() {
-        let arrived = Arrived::default();
+    fn pending_link_is_taken_once() {
+        let arrived = PendingLink::default();
         assert_eq!(arrived.keep(["--minimised"]), None);
         assert_eq!(arrived.keep(["x", " partyline://join/a "]).as_deref(), Some("partyline://join/a"));
         assert_eq!(arrived.take().as_deref(), Some("partyline://join/a"));

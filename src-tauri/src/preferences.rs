@@ -1,4 +1,4 @@
-//! What the user chose for the app itself, apart from the engine's settings.
+//! Preferences of the app itself, apart from the engine's settings.
 
 use std::path::{Path, PathBuf};
 
@@ -10,19 +10,19 @@ use serde_json::Value;
 /// How the app looks and behaves on this computer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, specta::Type)]
 pub struct Preferences {
-    /// Colours.
+    /// The colour theme.
     pub theme: Theme,
-    /// Words.
+    /// The language of the user interface.
     pub language: Language,
     /// Whether the app starts when the user logs in.
     pub autostart: bool,
-    /// Whether it then starts without its window.
+    /// Whether it starts without its window then.
     pub start_minimised: bool,
-    /// Whether closing the window leaves the app in the tray, where there is one.
+    /// Whether closing the window keeps the app in the tray, if there is one.
     pub close_to_tray: bool,
-    /// What is announced while the window is not in front.
+    /// The notifications shown while the window has no focus.
     pub notifications: Notifications,
-    /// Hints that need not be shown again, by name; at most 64, each at most 64 characters.
+    /// The names of hints that were dismissed; at most 64 of at most 64 bytes.
     pub hints_seen: Vec<String>,
 }
 
@@ -40,24 +40,24 @@ impl Default for Preferences {
     }
 }
 
-/// Colours.
+/// The colour theme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, specta::Type)]
 #[serde(rename_all = "snake_case")]
 pub enum Theme {
-    /// As the system's.
+    /// The system's.
     #[default]
     System,
-    /// Dark on light.
+    /// Dark text on light.
     Light,
-    /// Light on dark.
+    /// Light text on dark.
     Dark,
 }
 
-/// Words.
+/// The language of the user interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, specta::Type)]
 #[serde(rename_all = "snake_case")]
 pub enum Language {
-    /// As the system's.
+    /// The system's.
     #[default]
     System,
     /// English.
@@ -68,10 +68,10 @@ pub enum Language {
     Zh,
 }
 
-/// What is announced while the window is not in front.
+/// Notifications while the window has no focus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, specta::Type)]
 pub struct Notifications {
-    /// Somebody joined.
+    /// A member joined.
     pub joins: bool,
     /// A connection was lost or came back.
     pub connection: bool,
@@ -83,11 +83,13 @@ impl Default for Notifications {
     }
 }
 
-/// Most hints that are remembered, and the length of a hint's name.
-const HINTS: (usize, usize) = (64, 64);
+/// The largest number of dismissed hints.
+const MAX_HINTS: usize = 64;
+/// The longest name of a hint, in bytes.
+const MAX_HINT_LEN: usize = 64;
 
 impl Preferences {
-    /// Those that a text has; what it lacks, or what is no preference, is as by default.
+    /// Reads preferences from JSON. Missing and invalid fields keep their defaults.
     pub fn from_json(text: &str) -> Self {
         let defaults = Self::default();
         let Ok(Value::Object(given)) = serde_json::from_str(text) else { return defaults };
@@ -101,13 +103,12 @@ impl Preferences {
         serde_json::from_value(Value::Object(fields)).unwrap_or(defaults)
     }
 
-    /// The same, if its lists are within their limits.
+    /// Returns the preferences if their lists are within their limits.
     ///
     /// # Errors
-    /// [`ErrorCode::InvalidInput`].
+    /// [`ErrorCode::InvalidInput`] otherwise.
     pub fn checked(self) -> Result<Self, AppError> {
-        let (most, longest) = HINTS;
-        if self.hints_seen.len() <= most && self.hints_seen.iter().all(|hint| hint.len() <= longest) {
+        if self.hints_seen.len() <= MAX_HINTS && self.hints_seen.iter().all(|hint| hint.len() <= MAX_HINT_LEN) {
             return Ok(self);
         }
         Err(AppError::new(
@@ -118,17 +119,17 @@ impl Preferences {
     }
 }
 
-/// Where preferences are kept.
+/// The file that holds the preferences.
 #[derive(Debug)]
 pub struct Store(PathBuf);
 
 impl Store {
-    /// In a directory, which is made when it is needed.
+    /// Returns the store in a directory, which is created when needed.
     pub fn in_dir(directory: &Path) -> Self {
         Self(directory.join("preferences.json"))
     }
 
-    /// What was written last. A file that is missing or broken is no reason not to start.
+    /// Returns what was saved last, or the defaults if the file is missing or damaged.
     pub fn load(&self) -> Preferences {
         match read(&self.0) {
             Ok(Some(bytes)) => Preferences::from_json(&String::from_utf8_lossy(&bytes)),
@@ -140,10 +141,10 @@ impl Store {
         }
     }
 
-    /// Writes them down, whole or not at all.
+    /// Saves preferences atomically.
     ///
     /// # Errors
-    /// [`ErrorCode::Storage`].
+    /// [`ErrorCode::Storage`] if the file cannot be written.
     pub fn save(&self, preferences: &Preferences) -> Result<(), AppError> {
         let text = serde_json::to_vec_pretty(preferences).map_err(|error| cannot_save(&error))?;
         if let Some(directory) = self.0.parent() {
@@ -157,7 +158,7 @@ fn cannot_save(error: &dyn std::fmt::Display) -> AppError {
     AppError::new(
         ErrorCode::Storage,
         format!("The preferences could not be saved: {error}."),
-        "See whether the disk is full.",
+        "Check whether the disk is full.",
     )
 }
 
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_saved_is_loaded() {
+    fn saved_preferences_are_loaded() {
         let home = tempfile::tempdir().unwrap();
         let store = Store::in_dir(&home.path().join("config"));
         assert_eq!(store.load(), Preferences::default());
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_loses_only_what_is_broken() {
+    fn damaged_fields_keep_their_defaults() {
         let read =
             Preferences::from_json(r#"{"theme":"pink","language":"de","close_to_tray":false,"future":1}"#);
         let expected = Preferences { language: Language::De, close_to_tray: false, ..Preferences::default() };
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_cannot_be_written_is_an_error() {
+    fn unwritable_directory_is_an_error() {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("file"), "").unwrap();
         let error = Store::in_dir(&home.path().join("file")).save(&Preferences::default()).unwrap_err();
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn endless_lists_are_refused() {
+    fn oversized_lists_are_refused() {
         let many = Preferences { hints_seen: vec!["x".into(); 65], ..Preferences::default() };
         assert_eq!(many.checked().unwrap_err().code, ErrorCode::InvalidInput);
     }

@@ -19,7 +19,7 @@ use crate::{
     clipboard::Clipboard,
     display,
     engine::{Change, Engine},
-    links::Arrived,
+    links::PendingLink,
     preferences::{Preferences, Store},
     surface::{BackingChanged, BackingKind, LinkArrived, Navigate, Route, SnapshotChanged},
     tray::{self, Action, Tray},
@@ -27,10 +27,10 @@ use crate::{
     words::{self, Words},
 };
 
-/// What all parts of the app share.
+/// The state that all parts of the app share.
 pub struct Shell {
     pub engine: Engine,
-    pub arrived: Arrived,
+    pub pending_link: PendingLink,
     pub clipboard: Clipboard,
     store: Store,
     preferences: Mutex<Preferences>,
@@ -67,7 +67,7 @@ pub fn run() -> ExitCode {
 fn build(arguments: Arguments) -> tauri::Result<App> {
     let surface = bindings::builder();
     let builder = tauri::Builder::default()
-        // First, so that a second copy does nothing but hand over its link.
+        // First, so that a second instance only hands over its link.
         .plugin(tauri_plugin_single_instance::init(|app, words, _| second_start(app, &words)))
         .plugin(
             tauri_plugin_window_state::Builder::default()
@@ -95,29 +95,29 @@ fn set_up(app: &AppHandle, arguments: Arguments) -> tauri::Result<()> {
     let theme = preferences.theme;
     let shell = Shell {
         engine: Engine::default(),
-        arrived: Arrived::default(),
+        pending_link: PendingLink::default(),
         clipboard: Clipboard::default(),
         store,
         preferences: Mutex::new(preferences),
         tray: OnceLock::new(),
     };
-    shell.arrived.keep(arguments.links.iter().map(String::as_str));
+    shell.pending_link.keep(arguments.links.iter().map(String::as_str));
     app.manage(shell);
-    // First, since people wait for it, and its page starts meanwhile in a process of its own.
-    window::make(app, theme, hidden)?;
-    app.state::<Shell>().tray.get_or_init(|| Tray::new(app, act));
+    // First: the user waits for it, and its page starts in a process of its own meanwhile.
+    window::create(app, theme, hidden)?;
+    app.state::<Shell>().tray.get_or_init(|| Tray::new(app, on_tray_action));
     listen_to_links(app);
-    spawn(carry(app.clone(), arguments));
-    spawn(end_when_told(app.clone()));
+    spawn(follow_engine(app.clone(), arguments));
+    spawn(quit_on_signal(app.clone()));
     Ok(())
 }
 
-/// Passes on what the engine shows.
-async fn carry(app: AppHandle, arguments: Arguments) {
+/// Forwards the engine's changes to window, tray and notifications.
+async fn follow_engine(app: AppHandle, arguments: Arguments) {
     let shell = app.state::<Shell>();
     shell.show_tray(&app);
     let mut before: Option<Arc<Snapshot>> = None;
-    let tell = |change| match change {
+    let notify = |change| match change {
         Change::Snapshot(now) => {
             shell.announce(&app, before.as_deref(), &now);
             if before.as_deref() != Some(&*now) && window::is_visible(&app) {
@@ -130,32 +130,32 @@ async fn carry(app: AppHandle, arguments: Arguments) {
             let wanted = shell.preferences();
             if backing.kind == BackingKind::None && before.take().is_some() && wanted.notifications.connection
             {
-                shell.say(&app, "Partyline", shell.words().engine_gone);
+                shell.notify(&app, "Partyline", shell.words().engine_gone);
             }
             emit(BackingChanged(backing), &app);
             shell.show_tray(&app);
         }
     };
-    shell.engine.run(&arguments.place, &arguments.settings, tell).await;
+    shell.engine.run(&arguments.place, &arguments.settings, notify).await;
 }
 
 fn emit(event: impl tauri_specta::Event + serde::Serialize + Clone, app: &AppHandle) {
     if let Err(error) = event.emit(app) {
-        tracing::warn!(%error, "the window was not told");
+        tracing::warn!(%error, "the event did not reach the window");
     }
 }
 
 impl Shell {
-    /// What the user chose for the app itself.
+    /// Returns the preferences of the app itself.
     pub fn preferences(&self) -> Preferences {
-        self.chosen().clone()
+        self.lock_preferences().clone()
     }
 
-    /// Chooses anew, and acts on it.
+    /// Stores new preferences and applies them.
     ///
     /// # Errors
-    /// [`ErrorCode::Storage`] if it cannot be written down; nothing has changed then.
-    pub fn prefer(&self, app: &AppHandle, preferences: Preferences) -> Result<(), AppError> {
+    /// [`ErrorCode::Storage`] if they cannot be stored; nothing has changed then.
+    pub fn set_preferences(&self, app: &AppHandle, preferences: Preferences) -> Result<(), AppError> {
         let before = self.preferences();
         if before.autostart != preferences.autostart {
             autostart::set(app, preferences.autostart)?;
@@ -165,14 +165,14 @@ impl Shell {
             (before.theme != preferences.theme, app.get_webview_window(window::LABEL))
             && let Err(error) = window.set_theme(window::shade(preferences.theme))
         {
-            tracing::debug!(%error, "the window's frame keeps its colours");
+            tracing::debug!(%error, "the theme of the window's frame cannot be changed");
         }
-        *self.chosen() = preferences;
+        *self.lock_preferences() = preferences;
         self.show_tray(app);
         Ok(())
     }
 
-    /// Whether something shows our tray's icon.
+    /// Returns true if a panel shows our tray icon.
     pub fn has_tray(&self) -> bool {
         self.tray().is_some() && tray::is_shown()
     }
@@ -181,30 +181,30 @@ impl Shell {
         self.tray.get()?.as_ref()
     }
 
-    /// Has the window show the newest state; while it is hidden, it gets none.
+    /// Sends the newest state to the window, which gets none while it is hidden.
     pub fn refresh(&self, app: &AppHandle) {
         if let Some(snapshot) = self.engine.snapshot() {
             emit(SnapshotChanged(Arc::unwrap_or_clone(snapshot)), app);
         }
     }
 
-    fn chosen(&self) -> MutexGuard<'_, Preferences> {
+    fn lock_preferences(&self) -> MutexGuard<'_, Preferences> {
         self.preferences.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn words(&self) -> &'static Words {
-        words::of(self.chosen().language)
+        words::of(self.lock_preferences().language)
     }
 
     fn announce(&self, app: &AppHandle, before: Option<&Snapshot>, now: &Snapshot) {
         let Some(before) = before else { return };
         let wanted = self.preferences().notifications;
-        for Announcement { title, body } in announce::of(before, now, wanted, self.words()) {
-            self.say(app, &title, &body);
+        for Announcement { title, body } in announce::between(before, now, wanted, self.words()) {
+            self.notify(app, &title, &body);
         }
     }
 
-    fn say(&self, app: &AppHandle, title: &str, body: &str) {
+    fn notify(&self, app: &AppHandle, title: &str, body: &str) {
         if !window::is_focused(app) {
             announce::show(Announcement { title: title.to_owned(), body: body.to_owned() });
         }
@@ -230,8 +230,8 @@ impl Shell {
     }
 }
 
-/// What a click in the tray's menu does.
-fn act(app: &AppHandle, action: Action) {
+/// Carries out a click in the tray's menu.
+fn on_tray_action(app: &AppHandle, action: Action) {
     match action {
         Action::Open => window::show(app),
         Action::Show(party) => {
@@ -253,7 +253,7 @@ fn switch(app: &AppHandle, command: fn(PartyId) -> Command) {
         let to_down = matches!(command(PartyId([0; 32])), Command::Down { .. });
         for party in snapshot.parties.iter().filter(|party| (party.phase != PartyPhase::Down) == to_down) {
             if let Err(error) = shell.engine.request(command(party.id)).await {
-                shell.say(&app, &party.name, &error.message);
+                shell.notify(&app, &party.name, &error.message);
             }
         }
     });
@@ -268,40 +268,40 @@ async fn copy_invite(app: AppHandle, party: PartyId) {
         Err(error) => Err(error),
     };
     match copied {
-        Ok(()) => shell.say(&app, "Partyline", shell.words().invite_copied),
-        Err(error) => shell.say(&app, "Partyline", &error.message),
+        Ok(()) => shell.notify(&app, "Partyline", shell.words().invite_copied),
+        Err(error) => shell.notify(&app, "Partyline", &error.message),
     }
 }
 
-/// A second copy was started: with a link, or because the window was not found.
+/// Reacts to a second start of the app, with or without a link.
 fn second_start(app: &AppHandle, words: &[String]) {
-    arrive(app, words.iter().skip(1).map(String::as_str));
+    on_links(app, words.iter().skip(1).map(String::as_str));
     window::show(app);
 }
 
-fn arrive<'a>(app: &AppHandle, words: impl IntoIterator<Item = &'a str>) {
-    if let Some(link) = app.state::<Shell>().arrived.keep(words) {
+fn on_links<'a>(app: &AppHandle, words: impl IntoIterator<Item = &'a str>) {
+    if let Some(link) = app.state::<Shell>().pending_link.keep(words) {
         emit(LinkArrived(link), app);
     }
 }
 
-/// macOS hands links over by an event.
+/// Registers for the event by which macOS delivers links.
 fn listen_to_links(app: &AppHandle) {
     use tauri_plugin_deep_link::DeepLinkExt as _;
     let handle = app.clone();
     app.deep_link().on_open_url(move |event| {
         let links: Vec<_> = event.urls().iter().map(ToString::to_string).collect();
-        arrive(&handle, links.iter().map(String::as_str));
+        on_links(&handle, links.iter().map(String::as_str));
         window::show(&handle);
     });
 }
 
-/// Ends the app; an engine in this process first takes its leave.
+/// Ends the app after stopping an engine in this process.
 pub fn quit(app: &AppHandle) {
     let app = app.clone();
     spawn(async move {
         if let Some(window) = app.get_webview_window(window::LABEL) {
-            // It may take a while, which nobody wants to watch.
+            // Stopping may take seconds.
             let _ = window.hide();
         }
         app.state::<Shell>().engine.stop().await;
@@ -309,16 +309,16 @@ pub fn quit(app: &AppHandle) {
     });
 }
 
-async fn end_when_told(app: AppHandle) {
+async fn quit_on_signal(app: AppHandle) {
     match interrupted().await {
         Ok(()) => quit(&app),
-        Err(error) => tracing::warn!(%error, "cannot wait for signals"),
+        Err(error) => tracing::warn!(%error, "signals cannot be received"),
     }
 }
 
 fn on_event(app: &AppHandle, event: RunEvent) {
     match event {
-        // No window is left; that is no reason to end.
+        // The last window was closed: stop the engine before exiting.
         RunEvent::ExitRequested { code: None, api, .. } => {
             api.prevent_exit();
             quit(app);

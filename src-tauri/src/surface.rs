@@ -1,17 +1,17 @@
-//! What the user interface sees besides the engine's own types: who carries the parties, and events.
+//! Types of the user interface besides the engine's own: where the engine runs, and events.
 
 use partyline_model::{AppError, PartyId, Snapshot};
 use serde::{Deserialize, Serialize};
 use specta::Type;
 use tauri_specta::Event;
 
-/// Who carries the parties.
+/// Where the engine runs, or why there is none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
 pub struct Backing {
     /// Where the engine runs.
     pub kind: BackingKind,
-    /// Why there is none, and what to do about it; none where it is still being looked for. `service_unreachable` is
-    /// mended by `start_service`, other problems may be gone when it is tried.
+    /// Why there is no engine, and what to do; `None` while it is being looked for. `start_service` solves
+    /// `service_unreachable`.
     pub problem: Option<AppError>,
 }
 
@@ -19,7 +19,7 @@ pub struct Backing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Type)]
 #[serde(rename_all = "snake_case")]
 pub enum BackingKind {
-    /// In this process, which has the right to make network devices.
+    /// In this process, which may make network devices.
     Embedded,
     /// In the service.
     Service,
@@ -27,31 +27,31 @@ pub enum BackingKind {
     None,
 }
 
-/// A place in the user interface.
+/// A page of the user interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Type)]
 #[serde(tag = "page", rename_all = "snake_case")]
 pub enum Route {
-    /// What is shown first.
+    /// The start page.
     Home,
     /// A party.
     Party {
-        /// Which.
+        /// The party shown.
         party: PartyId,
     },
 }
 
-/// The engine's state has changed; at most ten a second, and none while the window is hidden.
+/// The engine's state changed. At most ten per second, and none while the window is hidden.
 #[derive(Debug, Clone, Serialize, Deserialize, Type, Event)]
 pub struct SnapshotChanged(pub Snapshot);
 
-/// Somebody else carries the parties now, or nobody.
+/// The engine runs in another place now, or was lost.
 #[derive(Debug, Clone, Serialize, Deserialize, Type, Event)]
 pub struct BackingChanged(pub Backing);
 
-/// An invite link was opened while the app ran. It is kept until `take_link` takes it.
+/// An invite link was opened. It stays available until `take_link` is called.
 #[derive(Debug, Clone, Serialize, Deserialize, Type, Event)]
 pub struct LinkArrived(pub String);
 
-/// The tray asks for a place.
+/// The tray asks for a page.
 #[derive(Debug, Clone, Serialize, Deserialize, Type, Event)]
 pub struct Navigate(pub Route);

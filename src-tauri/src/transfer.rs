@@ -1,4 +1,4 @@
-//! Everything the user has set, as a text for a file.
+//! Exports and imports all settings as the text of a file.
 
 use partyline_model::{AppError, Command, ErrorCode, Settings};
 use serde::{Deserialize, Serialize};
@@ -10,21 +10,21 @@ use crate::{preferences::Preferences, shell::Shell};
 /// The format's version.
 const VERSION: u32 = 1;
 
-/// The text's longest form that is looked at, in bytes.
-const LONGEST: usize = 256 * 1024;
+/// The longest text that is parsed, in bytes.
+const MAX_FILE_LEN: usize = 256 * 1024;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct File {
     partyline: u32,
     preferences: Value,
-    /// The engine's, without passwords; none where there was no engine to ask.
+    /// The engine's settings without passwords; `None` if there was no engine.
     settings: Option<Settings>,
 }
 
-/// What is set, as a text.
+/// Returns all settings as a text.
 ///
 /// # Errors
-/// [`ErrorCode::Internal`] if it cannot be written down.
+/// [`ErrorCode::Internal`] if the settings cannot be serialised.
 pub fn export(shell: &Shell) -> Result<String, AppError> {
     let preferences = serde_json::to_value(shell.preferences()).map_err(|error| defect(&error))?;
     let settings = shell.engine.snapshot().map(|snapshot| snapshot.settings.clone());
@@ -32,10 +32,10 @@ pub fn export(shell: &Shell) -> Result<String, AppError> {
         .map_err(|error| defect(&error))
 }
 
-/// Sets everything as a text says.
+/// Applies the settings of an exported text.
 ///
 /// # Errors
-/// [`ErrorCode::InvalidInput`] for another text, and whatever keeps it from being set.
+/// [`ErrorCode::InvalidInput`] if the text is not an export, and the errors of applying it.
 pub async fn import(app: &AppHandle, text: &str) -> Result<(), AppError> {
     let file = parse(text)?;
     let preferences = Preferences::from_json(&file.preferences.to_string()).checked()?;
@@ -44,21 +44,21 @@ pub async fn import(app: &AppHandle, text: &str) -> Result<(), AppError> {
         settings.validate()?;
         shell.engine.request(Command::Configure { settings: Box::new(settings) }).await?;
     }
-    shell.prefer(app, preferences)
+    shell.set_preferences(app, preferences)
 }
 
 fn parse(text: &str) -> Result<File, AppError> {
-    let file = (text.len() <= LONGEST).then(|| serde_json::from_str::<File>(text).ok()).flatten();
+    let file = (text.len() <= MAX_FILE_LEN).then(|| serde_json::from_str::<File>(text).ok()).flatten();
     match file {
         Some(file) if file.partyline == VERSION => Ok(file),
         Some(_) => Err(AppError::new(
             ErrorCode::InvalidInput,
-            "These settings are of a newer Partyline.",
+            "These settings were exported by a newer Partyline.",
             "Update Partyline, then import them again.",
         )),
         None => Err(AppError::new(
             ErrorCode::InvalidInput,
-            "These are no settings of Partyline.",
+            "This file does not contain Partyline settings.",
             "Choose a file that Partyline exported.",
         )),
     }
@@ -67,7 +67,7 @@ fn parse(text: &str) -> Result<File, AppError> {
 fn defect(error: &serde_json::Error) -> AppError {
     AppError::new(
         ErrorCode::Internal,
-        format!("The settings could not be written down: {error}."),
+        format!("The settings could not be exported: {error}."),
         "Please report it.",
     )
 }
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn other_texts_are_refused_with_a_reason() {
         for text in ["", "{}", "[1]", r#"{"partyline":1}"#] {
-            assert!(parse(text).unwrap_err().message.contains("no settings"), "{text}");
+            assert!(parse(text).unwrap_err().message.contains("does not contain"), "{text}");
         }
         assert!(parse(r#"{"partyline":2,"preferences":{}}"#).unwrap_err().message.contains("newer"));
         assert!(parse(r#"{"partyline":1,"preferences":{}}"#).is_ok());

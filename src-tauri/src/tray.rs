@@ -1,4 +1,4 @@
-//! The tray: an icon for the state, and a menu for what is done without the window.
+//! The tray: an icon for the state, and a menu for what does not need the window.
 
 use partyline_model::{MemberView, PartyId, PartyPhase, PartyView, PathKind, Role, Snapshot};
 
@@ -13,23 +13,23 @@ mod icon;
 pub use host::is_shown;
 pub use icon::Tray;
 
-/// What the icon shows.
+/// The state that the icon shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// No party is switched on.
     Off,
-    /// At least one party or member is not reached yet.
+    /// A party or a member is not connected yet.
     Connecting,
-    /// Everybody who is here is reached directly.
+    /// All members online are connected directly.
     Direct,
-    /// Somebody is reached through a relay.
+    /// A member is connected through a relay.
     Relayed,
-    /// Something keeps a party from working.
+    /// A party has a problem.
     Trouble,
 }
 
 impl State {
-    /// Of all parties together: the one that asks most for attention.
+    /// Returns the state of all parties together: the one that needs most attention.
     pub fn of(backing: &Backing, snapshot: Option<&Snapshot>) -> Self {
         let Some(snapshot) = snapshot else {
             return if backing.problem.is_some() { Self::Trouble } else { Self::Off };
@@ -56,7 +56,7 @@ fn is_relayed(member: &MemberView) -> bool {
     member.path.as_ref().is_some_and(|path| matches!(path.kind, PathKind::Relay | PathKind::MemberRelay))
 }
 
-/// What a click in the menu asks for.
+/// What a click in the menu does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Show the window.
@@ -67,7 +67,7 @@ pub enum Action {
     Connect,
     /// Switch all parties off.
     Disconnect,
-    /// Make an invite and put it on the clipboard.
+    /// Create an invite and copy its link.
     CopyInvite(PartyId),
     /// End the app.
     Quit,
@@ -76,20 +76,20 @@ pub enum Action {
 /// A line of the menu.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
-    /// To read.
+    /// Text.
     Text(String),
-    /// To click.
+    /// An item that can be clicked.
     Click(Action, String),
-    /// With lines of its own.
+    /// A submenu.
     Menu(String, Vec<Line>),
-    /// A rule between others.
+    /// A separator.
     Rule,
 }
 
-/// Most members that a menu shows of a party.
-const MEMBERS: usize = 20;
+/// The largest number of members in a party's submenu.
+const MAX_MENU_MEMBERS: usize = 20;
 
-/// The menu of a state.
+/// Returns the menu for a state.
 pub fn menu(state: State, snapshot: Option<&Snapshot>, words: &Words) -> Vec<Line> {
     let parties = snapshot.map_or(&[][..], |snapshot| &snapshot.parties);
     let on = parties.iter().any(|party| party.phase != PartyPhase::Down);
@@ -122,7 +122,7 @@ const fn headline(state: State, words: &Words) -> &'static str {
 fn party_menu(party: &PartyView, words: &Words) -> Line {
     let friends = party.members.iter().filter(|member| !member.me);
     let mut lines: Vec<_> =
-        friends.take(MEMBERS).map(|friend| Line::Text(friend_line(friend, words))).collect();
+        friends.take(MAX_MENU_MEMBERS).map(|friend| Line::Text(friend_line(friend, words))).collect();
     if !lines.is_empty() {
         lines.push(Line::Rule);
     }
@@ -144,7 +144,7 @@ fn friend_line(friend: &MemberView, words: &Words) -> String {
     fill("{}  ", &label(&friend.name)) + &how
 }
 
-/// A name as menus take it: an underscore or ampersand would mark a key.
+/// Escapes a name for menus, where an ampersand would mark a key.
 fn label(name: &str) -> String {
     let letters = name.chars().filter(|letter| !letter.is_control());
     letters.flat_map(|letter| std::iter::repeat_n(letter, if letter == '&' { 2 } else { 1 })).collect()

@@ -1,4 +1,4 @@
-//! The window: made once, shown and hidden.
+//! The window: created once, then shown and hidden.
 
 use tauri::{
     AppHandle, Manager as _, Theme as Shade, WebviewUrl, WebviewWindow, WebviewWindowBuilder, Window,
@@ -15,31 +15,31 @@ use crate::{
     surface::BackingKind,
 };
 
-/// Its only window's label.
+/// The label of the only window.
 pub const LABEL: &str = "main";
 
 const SIZE: (f64, f64) = (1120.0, 760.0);
-const LEAST: (f64, f64) = (720.0, 480.0);
+const MIN_SIZE: (f64, f64) = (720.0, 480.0);
 
-/// Makes the window. It is shown when its page begins to load, unless `hidden`: not later, since what is hidden is not
-/// painted, and not sooner, since then a page that is painted by the processor crashes.
+/// Creates the window. Unless `hidden`, it is shown when its page begins to load: not later, because a hidden page is not
+/// painted, and not sooner, because a page that is rendered in software crashes then.
 ///
 /// # Errors
-/// What the system says.
-pub fn make(app: &AppHandle, theme: Theme, hidden: bool) -> tauri::Result<WebviewWindow> {
+/// The system's error.
+pub fn create(app: &AppHandle, theme: Theme, hidden: bool) -> tauri::Result<WebviewWindow> {
     let window = WebviewWindowBuilder::new(app, LABEL, WebviewUrl::App("index.html".into()))
         .title("Partyline")
         .inner_size(SIZE.0, SIZE.1)
-        .min_inner_size(LEAST.0, LEAST.1)
+        .min_inner_size(MIN_SIZE.0, MIN_SIZE.1)
         .visible(false)
         .theme(shade(theme))
-        // What is seen before the page has painted.
+        // Visible until the page has painted.
         .background_color(canvas(theme))
         .initialization_script(paint(theme))
         .disable_drag_drop_handler()
         .on_page_load(move |window, load| {
             let app = window.app_handle();
-            // Hidden without a tray, nobody could find it.
+            // Without a tray icon a hidden window could not be shown again.
             if load.event() == PageLoadEvent::Started && !(hidden && app.state::<Shell>().has_tray()) {
                 show(app);
             }
@@ -51,11 +51,11 @@ pub fn make(app: &AppHandle, theme: Theme, hidden: bool) -> tauri::Result<Webvie
         window.set_background_color(Some(canvas(Theme::Light)))?;
     }
     #[cfg(target_os = "linux")]
-    graphics::suit(&window)?;
+    graphics::configure(&window)?;
     Ok(window)
 }
 
-/// The ground that the page paints on, in its own colours (`ui/src/styles/tokens.css`).
+/// The background colour of the page (`ui/src/styles/tokens.css`).
 const fn canvas(theme: Theme) -> Color {
     match theme {
         Theme::Light => Color(0xf5, 0xf7, 0xf7, 255),
@@ -63,7 +63,7 @@ const fn canvas(theme: Theme) -> Color {
     }
 }
 
-/// Has the page begin in its colours: the window is there before the page has asked for them.
+/// A script that sets the theme before the page has asked for the preferences.
 fn paint(theme: Theme) -> String {
     let light = match theme {
         Theme::Light => "true",
@@ -73,7 +73,7 @@ fn paint(theme: Theme) -> String {
     format!("document.documentElement.dataset.theme = {light} ? 'light' : 'dark'")
 }
 
-/// Whether an address is one of the app's own pages; no other is ever loaded.
+/// Returns true for the app's own pages; no others are loaded.
 fn is_own(url: &str) -> bool {
     ["tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"]
         .iter()
@@ -90,12 +90,12 @@ pub fn show(app: &AppHandle) {
     app.state::<Shell>().refresh(app);
 }
 
-/// Whether somebody can see it.
+/// Returns true if the window is visible.
 pub fn is_visible(app: &AppHandle) -> bool {
     app.get_webview_window(LABEL).is_some_and(|window| window.is_visible().unwrap_or(true))
 }
 
-/// Whether it is in front.
+/// Returns true if the window has the focus.
 pub fn is_focused(app: &AppHandle) -> bool {
     app.get_webview_window(LABEL).is_some_and(|window| window.is_focused().unwrap_or(false))
 }
@@ -125,7 +125,7 @@ pub fn on_event(window: &Window, event: &WindowEvent) {
             }
         };
     if let Err(error) = done {
-        tracing::warn!(%error, "the window cannot be put away");
+        tracing::warn!(%error, "the window cannot be hidden or minimised");
     }
 }
 
@@ -136,7 +136,8 @@ enum AfterClose {
     Quit,
 }
 
-/// Without a tray, a hidden window could not be had back. An engine in this process would end with it.
+/// Decides what closing the window does. Without a tray, a hidden window could not be shown again; quitting would end an engine
+/// in this process.
 const fn after_close(tray: bool, wanted: bool, engine: BackingKind) -> AfterClose {
     match (tray && wanted, engine) {
         (true, _) => AfterClose::Hide,
@@ -150,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn closing_never_loses_a_window_that_carries_parties() {
+    fn closing_never_hides_a_window_for_good_or_ends_an_embedded_engine() {
         assert_eq!(after_close(true, true, BackingKind::Embedded), AfterClose::Hide);
         assert_eq!(after_close(false, true, BackingKind::Embedded), AfterClose::Minimise);
         assert_eq!(after_close(false, true, BackingKind::Service), AfterClose::Quit);

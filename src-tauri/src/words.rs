@@ -1,8 +1,8 @@
-//! The words outside the window: in the tray's menu and in notifications.
+//! Texts outside the window: the tray's menu and notifications.
 
 use crate::preferences::Language;
 
-/// One language's words. `{}` stands for a name or a number.
+/// The texts of one language. `{}` stands for a name or a number.
 #[derive(Debug)]
 pub struct Words {
     pub open: &'static str,

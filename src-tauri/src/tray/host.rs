@@ -1,6 +1,6 @@
-//! Whether anything shows tray icons.
+//! Checks whether the desktop shows tray icons.
 
-/// Asks the desktop: a panel that speaks StatusNotifierItem, or an older one that embeds windows.
+/// Returns true if a panel shows icons, by StatusNotifierItem or by embedding windows.
 #[cfg(target_os = "linux")]
 pub fn is_shown() -> bool {
     has_watcher().unwrap_or(false) || has_embedding_panel().unwrap_or(false)
@@ -12,8 +12,8 @@ fn has_watcher() -> Option<bool> {
         gio::{BusType, Cancellable, DBusCallFlags, bus_get_sync},
         glib::{ToVariant as _, VariantTy},
     };
-    /// In milliseconds; the bus itself answers at once.
-    const PATIENCE: i32 = 1000;
+    /// In milliseconds. The bus itself responds at once.
+    const RESPONSE_TIMEOUT: i32 = 1000;
     let bus = bus_get_sync(BusType::Session, None::<&Cancellable>).ok()?;
     let name = ("org.kde.StatusNotifierWatcher",).to_variant();
     let (service, path) = ("org.freedesktop.DBus", "/org/freedesktop/DBus");
@@ -26,7 +26,7 @@ fn has_watcher() -> Option<bool> {
         Some(&name),
         Some(reply),
         DBusCallFlags::NO_AUTO_START,
-        PATIENCE,
+        RESPONSE_TIMEOUT,
         None::<&Cancellable>,
     );
     answer.ok()?.get::<(bool,)>().map(|(owned,)| owned)
@@ -43,7 +43,7 @@ fn has_embedding_panel() -> Option<bool> {
     Some(atom != x11rb::NONE && owner != x11rb::NONE)
 }
 
-/// Windows and macOS always have a place for it.
+/// Returns true: Windows and macOS always show tray icons.
 #[cfg(not(target_os = "linux"))]
 pub const fn is_shown() -> bool {
     true

@@ -1,4 +1,4 @@
-//! The tray as the system shows it.
+//! The tray icon and its menu.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -15,7 +15,7 @@ use tauri::{
 
 use super::{Action, Line, State};
 
-/// The tray, and what it shows.
+/// The tray icon, and what it shows.
 pub struct Tray {
     icon: TrayIcon,
     shown: Mutex<Shown>,
@@ -28,14 +28,14 @@ struct Shown {
     entries: Vec<Entry>,
 }
 
-/// What can be relabelled.
+/// An item whose text can change.
 enum Entry {
     Item(MenuItem<tauri::Wry>),
     Menu(Submenu<tauri::Wry>),
 }
 
 impl Tray {
-    /// A tray whose clicks go to `act`; `None` where the system has none.
+    /// Creates a tray icon whose clicks go to `act`; returns `None` if the system has no tray.
     pub fn new(app: &AppHandle, act: fn(&AppHandle, Action)) -> Option<Self> {
         let build = || {
             TrayIconBuilder::with_id("state")
@@ -62,7 +62,7 @@ impl Tray {
                 })
                 .build(app)
         };
-        // Without the indicator library, which is loaded when it is first used, the builder panics.
+        // The builder panics without the indicator library, which is loaded on first use.
         match catch_unwind(AssertUnwindSafe(build)) {
             Ok(Ok(icon)) => Some(Self { icon, shown: Mutex::default() }),
             Ok(Err(error)) => {
@@ -76,10 +76,10 @@ impl Tray {
         }
     }
 
-    /// Shows a state. To be called on the main thread.
+    /// Shows a state. Must be called on the main thread.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn show(&self, app: &AppHandle, state: State, lines: Vec<Line>) -> tauri::Result<()> {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         if shown.state != Some(state) {
@@ -89,7 +89,7 @@ impl Tray {
         if shown.lines == lines {
             return Ok(());
         }
-        // A menu that is open stays open while only its texts change.
+        // An open menu stays open while only its texts change.
         if same_shape(&shown.lines, &lines) {
             let (mut before, mut now) = (Vec::new(), Vec::new());
             texts(&shown.lines, &mut before);
@@ -126,7 +126,7 @@ fn references(items: &[Item]) -> Vec<&dyn IsMenuItem<tauri::Wry>> {
     items.iter().map(AsRef::as_ref).collect()
 }
 
-/// Items for lines; those with a text are also put into `entries`, in order.
+/// Creates items for lines; those with a text are also added to `entries`, in order.
 fn items(app: &AppHandle, lines: &[Line], entries: &mut Vec<Entry>) -> tauri::Result<Vec<Item>> {
     let mut made: Vec<Item> = Vec::new();
     for line in lines {
@@ -152,7 +152,7 @@ fn items(app: &AppHandle, lines: &[Line], entries: &mut Vec<Entry>) -> tauri::Re
     Ok(made)
 }
 
-/// Whether two menus differ in their texts alone.
+/// Returns true if two menus differ only in their texts.
 fn same_shape(one: &[Line], other: &[Line]) -> bool {
     one.len() == other.len()
         && one.iter().zip(other).all(|pair| match pair {
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_action_is_found_again_by_its_id() {
+    fn action_ids_round_trip() {
         let party = PartyId([3; 32]);
         let all = [
             Action::Open,
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_texts_keeps_the_shape() {
+    fn changed_texts_keep_the_shape() {
         let menu = |ping: &str| vec![Line::Menu("p".into(), vec![Line::Text(ping.into())]), Line::Rule];
         assert!(same_shape(&menu("1 ms"), &menu("2 ms")));
         assert!(!same_shape(&menu("1 ms"), &[Line::Rule]));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn every_state_has_its_picture() {
+    fn every_state_has_an_icon() {
         for state in [State::Off, State::Connecting, State::Direct, State::Relayed, State::Trouble] {
             assert_eq!(picture(state).unwrap().width(), 64);
         }

@@ -71,7 +71,7 @@ fn state(parties: Vec<PartyView>) -> State {
 }
 
 #[test]
-fn the_icon_shows_what_asks_most_for_attention() {
+fn icon_shows_the_state_that_needs_most_attention() {
     let up = |members| party(PartyPhase::Up, members);
     assert_eq!(state(Vec::new()), State::Off);
     assert_eq!(state(vec![party(PartyPhase::Down, Vec::new())]), State::Off);
@@ -90,7 +90,7 @@ fn the_icon_shows_what_asks_most_for_attention() {
 }
 
 #[test]
-fn the_menu_has_every_party_with_its_members_and_an_invite_for_those_who_may() {
+fn menu_lists_parties_with_members_and_invites_for_owners() {
     let mut friend = member(2, Some(PathKind::Direct));
     friend.quality.rtt_ms = Some(22.6);
     let mine = party(PartyPhase::Up, vec![member(1, None), friend]);
@@ -112,7 +112,7 @@ fn the_menu_has_every_party_with_its_members_and_an_invite_for_those_who_may() {
 }
 
 #[test]
-fn without_parties_there_is_nothing_to_switch() {
+fn menu_without_parties_has_no_switch() {
     let lines = menu(State::Off, None, words::of(Language::En));
     assert!(!lines.iter().any(|line| matches!(line, Line::Click(Action::Connect | Action::Disconnect, _))));
 }
