@@ -54,7 +54,7 @@ impl Source {
         let name = self.path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
         let in_tests =
             self.path.iter().any(|part| part == "tests" || part == "benches" || part == "examples");
-        in_tests || name == "tests" || name.ends_with("_tests")
+        in_tests || ["tests", "testing", "fixtures"].contains(&name) || name.ends_with("_tests")
     }
 
     /// Lines of code that ship: without comments, and without the test module at the end.
