@@ -13,7 +13,7 @@ use partyline_model::{
     AppError, Command, DoctorFinding, EngineCommand, ErrorCode, InviteLifetime, PartyId, Reply, Role,
     Snapshot, Verdict,
 };
-use partyline_platform::may_create_devices;
+use partyline_platform::check_device_permission;
 use partyline_service::{Place, Reached, own_name};
 use partyline_wire::invite::Invite as InviteLink;
 use qrcode::{QrCode, render::unicode};
@@ -321,7 +321,7 @@ fn without_service(error: &AppError) -> Vec<DoctorFinding> {
         verdict: Verdict::Bad,
         note: format!("{} {}", error.message, error.hint),
     };
-    let rights = match may_create_devices() {
+    let rights = match check_device_permission() {
         Ok(()) => (
             Verdict::Good,
             "This process may make network devices: `--foreground` works without the service.".into(),

@@ -1,7 +1,7 @@
 //! Findings of `doctor` that only the engine can know: rights, disk, router.
 
 use partyline_model::{DoctorFinding, Verdict};
-use partyline_platform::may_create_devices;
+use partyline_platform::check_device_permission;
 use partyline_portmap::{Health, MethodState};
 
 use crate::{router_report, store::Store};
@@ -15,7 +15,7 @@ pub(crate) fn complete(node: Vec<DoctorFinding>, store: &Store, ports: &[MethodS
 }
 
 fn rights() -> DoctorFinding {
-    let (verdict, note) = match may_create_devices() {
+    let (verdict, note) = match check_device_permission() {
         Ok(()) => (Verdict::Good, "This process may create network devices.".to_owned()),
         Err(error) => (Verdict::Bad, format!("{error}. {}", error.hint())),
     };
@@ -36,10 +36,10 @@ fn port_mapping(ports: &[MethodState]) -> Option<DoctorFinding> {
     if ports.is_empty() {
         return None;
     }
-    if let Some(state) = with(Health::Works) {
+    if let Some(state) = with(Health::Mapped) {
         return finding(Verdict::Good, format!("The router opens ports on request ({}).", state.method));
     }
-    if with(Health::Trying).is_some() {
+    if with(Health::Pending).is_some() {
         return finding(Verdict::Fair, "The router is being asked to open a port.".to_owned());
     }
     let problems: Vec<_> = ports.iter().map(explain).collect();
@@ -70,20 +70,20 @@ mod tests {
     use super::*;
 
     fn state(method: Protocol, health: Health) -> MethodState {
-        let (problem, pause) = (Some("the router refused".to_owned()), Some(Duration::from_secs(8)));
-        MethodState { method, health, failures: 3, problem, pause, flows: Vec::new() }
+        let (problem, retry_after) = (Some("the router refused".to_owned()), Some(Duration::from_secs(8)));
+        MethodState { method, health, failures: 3, problem, retry_after, flows: Vec::new() }
     }
 
     #[test]
     fn one_protocol_that_works_is_enough() {
-        let states = [state(Protocol::Pcp, Health::Broken), state(Protocol::Upnp, Health::Works)];
+        let states = [state(Protocol::Pcp, Health::CircuitOpen), state(Protocol::Upnp, Health::Mapped)];
         assert_eq!(port_mapping(&states).map(|finding| finding.verdict), Some(Verdict::Good));
         assert!(port_mapping(&[]).is_none());
     }
 
     #[test]
     fn every_open_circuit_breaker_is_explained() {
-        let states = [state(Protocol::Pcp, Health::Broken), state(Protocol::Upnp, Health::Broken)];
+        let states = [state(Protocol::Pcp, Health::CircuitOpen), state(Protocol::Upnp, Health::CircuitOpen)];
         let finding = port_mapping(&states).unwrap();
         assert_eq!(finding.verdict, Verdict::Fair);
         assert_eq!(finding.note.matches("the router refused (3 failures, next try after 8 s)").count(), 2);

@@ -9,7 +9,7 @@ use std::{net::SocketAddr, sync::Arc};
 use partyline_model::{AppError, ClientCommand, Command, EngineCommand, Now, Reply, Settings, Snapshot};
 use partyline_net::RecvBatch;
 use partyline_node::{LocalNetwork, Node, Output, RequestId, ServerInput, SocketId};
-use partyline_platform::{Clock, NetworkState, SleepWatch, sweep};
+use partyline_platform::{Clock, NetworkState, SleepDetector, remove_stale_devices};
 use rand::RngCore as _;
 use tokio::{
     sync::{mpsc, watch},
@@ -46,7 +46,7 @@ const SCRATCH: usize = 64 * 1024;
 /// The event loop around one node. One task owns it, so that nothing in it needs a lock.
 pub struct Engine {
     clock: Clock,
-    sleep: SleepWatch,
+    sleep: SleepDetector,
     node: Node,
     egress: EngineEgress,
     beacon: Beacon,
@@ -76,7 +76,7 @@ impl Engine {
     /// # Errors
     /// State that cannot be read or written, sockets that cannot be opened.
     pub async fn start(options: EngineOptions) -> Result<RunningEngine, AppError> {
-        let removed = sweep(&options.state_dir).await?;
+        let removed = remove_stale_devices(&options.state_dir).await?;
         if !removed.is_empty() {
             tracing::info!(?removed, "removed the devices that an earlier run left behind");
         }
@@ -133,7 +133,7 @@ impl Engine {
             },
             port_mapping: port_mapping.enabled(enabled),
             watcher: network_events::watch(environment.network, network_events),
-            sleep: SleepWatch::new(clock),
+            sleep: SleepDetector::new(clock),
             metrics: EngineMetrics::install(),
             beacon: Beacon::open(),
             clock,
@@ -192,7 +192,7 @@ impl Engine {
     async fn handle(&mut self, wakeup: Wakeup, received: &RecvBatch) {
         let now = self.clock.now();
         // The loop runs at least once a second, since snapshots are due; so sleep is noticed at the first turn after it.
-        if let Some(slept) = self.sleep.woke() {
+        if let Some(slept) = self.sleep.take_slept() {
             tracing::info!(after_ms = slept.as_millis(), "the computer woke from sleep");
             self.node.handle_wake(now);
         }

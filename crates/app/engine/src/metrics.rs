@@ -225,7 +225,7 @@ impl EngineMetrics {
     fn export_port_mapping(&mut self, states: &[MethodState]) {
         for state in states {
             let protocol = protocol_name(state.method);
-            let mapped = state.health == Health::Works;
+            let mapped = state.health == Health::Mapped;
             let before = self.port_mapping.insert(state.method, (mapped, state.failures));
             let (was_mapped, failures) = before.unwrap_or_default();
             if mapped && !was_mapped {
@@ -236,7 +236,7 @@ impl EngineMetrics {
             for _ in 0..fresh {
                 increment(&PORTMAP_RESULTS, &[protocol, "failed"]);
             }
-            set_gauge(&PORTMAP_CIRCUIT_OPEN, &[protocol], usize::from(state.health == Health::Broken));
+            set_gauge(&PORTMAP_CIRCUIT_OPEN, &[protocol], usize::from(state.health == Health::CircuitOpen));
             set_gauge(&PORTMAP_MAPPED, &[protocol], usize::from(mapped));
         }
     }
@@ -379,19 +379,19 @@ mod tests {
             health,
             failures,
             problem: None,
-            pause: None,
+            retry_after: None,
             flows: Vec::new(),
         };
         for (health, failures) in [
-            (Health::Trying, 0),
-            (Health::Fails, 2),
-            (Health::Fails, 2),
-            (Health::Broken, 3),
-            (Health::Works, 0),
+            (Health::Pending, 0),
+            (Health::Retrying, 2),
+            (Health::Retrying, 2),
+            (Health::CircuitOpen, 3),
+            (Health::Mapped, 0),
         ] {
             metrics.export_port_mapping(&[state(health, failures)]);
         }
-        metrics.export_port_mapping(&[state(Health::Fails, 1)]);
+        metrics.export_port_mapping(&[state(Health::Retrying, 1)]);
         let text = metrics.render();
         let of = |outcome: &str, count: u32| {
             format!(

@@ -11,7 +11,7 @@ use std::{
 
 use partyline_net::UdpEndpoint;
 use partyline_platform::{NetworkState, read, remove, replace};
-use partyline_portmap::{MethodState, Options, PortMapper, Record, V6Place};
+use partyline_portmap::{Ipv6Endpoint, MappingRecord, MethodState, Options, PortMapper};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -26,7 +26,7 @@ struct Location {
     local: Ipv4Addr,
     gateway: Option<Ipv4Addr>,
     others: Vec<Ipv4Addr>,
-    v6: Option<V6Place>,
+    v6: Option<Ipv6Endpoint>,
 }
 
 /// Keeps the main socket's port mappings; see the module.
@@ -177,15 +177,15 @@ impl Keeper {
         PortMapper::start(Options {
             other_ips: location.others.clone(),
             v6: location.v6,
-            leftovers: leftovers(&self.record),
-            note: Some(Arc::new(move |records| write_record(&record, records))),
+            previous_records: leftovers(&self.record),
+            record_sink: Some(Arc::new(move |records| write_record(&record, records))),
             ..Options::new(location.port, location.local, location.gateway, self.seed)
         })
     }
 }
 
 /// Reads what an earlier run mapped and did not delete.
-fn leftovers(path: &Path) -> Vec<Record> {
+fn leftovers(path: &Path) -> Vec<MappingRecord> {
     let bytes = read(path)
         .inspect_err(|error| tracing::warn!(%error, "the record of port mappings cannot be read"))
         .ok()
@@ -193,7 +193,7 @@ fn leftovers(path: &Path) -> Vec<Record> {
     bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
-fn write_record(path: &Path, records: &[Record]) {
+fn write_record(path: &Path, records: &[MappingRecord]) {
     let written = match serde_json::to_vec(records) {
         Ok(_) if records.is_empty() => remove(path),
         Ok(bytes) => replace(path, &bytes),
@@ -224,7 +224,7 @@ fn locate(state: &NetworkState, (port, port_v6): (u16, Option<u16>)) -> Option<L
 }
 
 /// Finds the first global IPv6 address on the network of the IPv6 router.
-fn locate_v6(state: &NetworkState, port: Option<u16>) -> Option<V6Place> {
+fn locate_v6(state: &NetworkState, port: Option<u16>) -> Option<Ipv6Endpoint> {
     let port = port?;
     state.gateways.iter().find_map(|gateway| {
         let (IpAddr::V6(router), Some(interface)) = (gateway.address, gateway.interface) else { return None };
@@ -234,7 +234,7 @@ fn locate_v6(state: &NetworkState, port: Option<u16>) -> Option<V6Place> {
             }
             _ => None,
         })?;
-        Some(V6Place { address, port, gateway: Some(router), interface })
+        Some(Ipv6Endpoint { address, port, gateway: Some(router), interface })
     })
 }
 

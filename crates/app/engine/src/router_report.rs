@@ -18,8 +18,8 @@ pub(crate) fn peer_mappings(states: &[MethodState]) -> Vec<PeerMapping> {
 }
 
 fn check(state: &MethodState) -> RouterCheck {
-    let waiting = (state.health == Health::Trying).then(|| "no answer yet".to_owned());
-    let works = state.health == Health::Works;
+    let waiting = (state.health == Health::Pending).then(|| "no answer yet".to_owned());
+    let works = state.health == Health::Mapped;
     RouterCheck {
         protocol: state.method.to_string(),
         works,
@@ -53,10 +53,10 @@ mod tests {
         let lifetime = Duration::from_secs(600);
         let state = MethodState {
             method: Protocol::Pcp,
-            health: Health::Broken,
+            health: Health::CircuitOpen,
             failures: 3,
             problem: Some("the router refused: it opens no ports".into()),
-            pause: None,
+            retry_after: None,
             flows: vec![Flow { remote, external, lifetime }],
         };
         let [check] = &checks(std::slice::from_ref(&state))[..] else { panic!("one check") };

@@ -3,7 +3,7 @@
 use partyline_engine::Controller;
 use partyline_ipc::{Connection, connect, reconnect};
 use partyline_model::{AppError, ErrorCode};
-use partyline_platform::may_create_devices;
+use partyline_platform::check_device_permission;
 
 use crate::{Host, Place, Settings, install::is_installed};
 
@@ -28,7 +28,9 @@ impl Reached {
     pub async fn find(place: &Place, settings: &Settings) -> Result<Self, AppError> {
         match place.connect().await {
             Ok(controller) => Ok(Self { controller, host: None }),
-            Err(error) if error.code == ErrorCode::ServiceUnreachable && may_create_devices().is_ok() => {
+            Err(error)
+                if error.code == ErrorCode::ServiceUnreachable && check_device_permission().is_ok() =>
+            {
                 tracing::info!(reason = %error, "hosting an engine in this process");
                 Self::host(place, settings).await
             }
@@ -41,7 +43,7 @@ impl Reached {
     /// # Errors
     /// A missing right, and as for [`Host::start`].
     pub async fn host(place: &Place, settings: &Settings) -> Result<Self, AppError> {
-        may_create_devices()?;
+        check_device_permission()?;
         let host = Host::start(place, settings).await?;
         Ok(Self { controller: host.controller(), host: Some(host) })
     }

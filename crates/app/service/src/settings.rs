@@ -97,7 +97,7 @@ impl Settings {
     /// Returns who may connect to the local socket.
     #[must_use]
     pub fn access(&self) -> Access {
-        let seated = Access::default().allow_seated();
+        let seated = Access::default().allow_active_session();
         let users = self.allowed_users.iter().copied().fold(seated, Access::allow_user);
         self.allowed_groups.iter().copied().fold(users, Access::allow_group)
     }

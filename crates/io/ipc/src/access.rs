@@ -36,7 +36,7 @@ impl Access {
 
     /// Lets in the user whose session is in front at a seat of this computer.
     #[must_use]
-    pub fn allow_seated(mut self) -> Self {
+    pub fn allow_active_session(mut self) -> Self {
         self.seats = Some(PathBuf::from("/run/systemd/seats"));
         self
     }

@@ -21,7 +21,7 @@ pub use access::Access;
 pub use client::{Connection, connect, reconnect};
 pub use endpoint::Endpoint;
 pub use server::{MAX_CLIENTS, Server};
-pub use session::MAX_UNANSWERED;
+pub use session::MAX_PENDING_REQUESTS;
 
 /// A command, and where its answer goes.
 pub type Call = (ClientCommand, oneshot::Sender<Result<Reply, AppError>>);

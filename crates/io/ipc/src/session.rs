@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The most requests of one client that are worked on at once; more are read when one of them is answered.
-pub const MAX_UNANSWERED: usize = 32;
+pub const MAX_PENDING_REQUESTS: usize = 32;
 
 /// At most ten snapshots a second.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(100);
@@ -83,7 +83,7 @@ impl<'a> Session<'a> {
         let mut next_snapshot = Instant::now();
         loop {
             tokio::select! {
-                frame = frames.next(), if self.unanswered.len() < MAX_UNANSWERED => match frame {
+                frame = frames.next(), if self.unanswered.len() < MAX_PENDING_REQUESTS => match frame {
                     Ok(frame) => self.handle(frame)?,
                     Err(StreamError::Closed) => return Ok(()),
                     Err(error) => return Err(error),

@@ -5,7 +5,7 @@
 use std::{io, os::unix::net::UnixListener, path::Path, sync::Arc};
 
 use partyline_ipc::{
-    Access, Call, Connection, Endpoint, MAX_CLIENTS, MAX_UNANSWERED, Server, connect, reconnect,
+    Access, Call, Connection, Endpoint, MAX_CLIENTS, MAX_PENDING_REQUESTS, Server, connect, reconnect,
 };
 use partyline_model::{
     AppError, Command, DeviceId, DeviceView, ErrorCode, NetworkView, PartyId, PartyPhase, PartyView, Phase,
@@ -189,11 +189,11 @@ async fn requests_beyond_the_limit_wait_for_answers() {
     let mut service = Service::start();
     let mut greedy = service.raw().await;
     greedy.hello().await;
-    for id in 0..=u32::try_from(MAX_UNANSWERED).unwrap() {
+    for id in 0..=u32::try_from(MAX_PENDING_REQUESTS).unwrap() {
         greedy.say(&ClientFrame::Request { id, command: Command::Doctor.into() }).await;
     }
     let mut held = Vec::new();
-    for _ in 0..MAX_UNANSWERED {
+    for _ in 0..MAX_PENDING_REQUESTS {
         held.push(service.call().await);
     }
     // The rest is not read yet; whoever else comes is served at once.

@@ -62,12 +62,12 @@ impl Default for Clock {
 
 /// Notices that the computer has slept, by the jump of the boot clock against the other.
 #[derive(Debug)]
-pub struct SleepWatch {
+pub struct SleepDetector {
     clock: Clock,
     known: Duration,
 }
 
-impl SleepWatch {
+impl SleepDetector {
     /// Watches from now on.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
@@ -76,7 +76,7 @@ impl SleepWatch {
 
     /// How long the computer slept since this was asked last, if it did. Cheap enough to be asked whenever anything
     /// happens. On Windows, where both clocks go on, it never did: the service is told of power events there.
-    pub fn woke(&mut self) -> Option<Duration> {
+    pub fn take_slept(&mut self) -> Option<Duration> {
         let slept = self.clock.slept();
         let gone = slept.saturating_sub(self.known);
         self.known = slept;
@@ -116,21 +116,21 @@ mod tests {
 
     #[test]
     fn a_computer_that_did_not_sleep_did_not_sleep() {
-        let mut watch = SleepWatch::new(Clock::new());
-        assert_eq!(watch.woke(), None);
+        let mut watch = SleepDetector::new(Clock::new());
+        assert_eq!(watch.take_slept(), None);
     }
 
     #[test]
     #[cfg(unix)]
     fn a_jump_of_the_boot_clock_is_sleep_and_told_once() {
-        let mut watch = SleepWatch::new(Clock::new());
+        let mut watch = SleepDetector::new(Clock::new());
         // As if the boot clock had stood an hour less when all began.
         let hour = Duration::from_secs(3600);
         watch.clock.boot_at_start = since_boot().and_then(|boot| boot.checked_sub(hour));
         if watch.clock.boot_at_start.is_some() {
-            let slept = watch.woke();
+            let slept = watch.take_slept();
             assert!(slept.is_some_and(|slept| slept.abs_diff(hour) < NOTICEABLE), "{slept:?}");
-            assert_eq!(watch.woke(), None);
+            assert_eq!(watch.take_slept(), None);
         }
     }
 }

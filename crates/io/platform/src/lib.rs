@@ -9,18 +9,18 @@ mod directories;
 mod lock;
 mod network;
 mod rights;
+mod stale_devices;
 mod storage;
-mod sweep;
 mod tun;
 mod watch;
 
-pub use clock::{Clock, SleepWatch};
+pub use clock::{Clock, SleepDetector};
 pub use directories::Directories;
 pub use lock::{EngineLock, LockError};
 pub use network::{Gateway, LocalAddress, default_gateways, is_own_device, local_addresses, local_prefixes};
-pub use rights::may_create_devices;
+pub use rights::check_device_permission;
+pub use stale_devices::{DeviceRecord, remove_stale_devices};
 pub use storage::{StorageError, read, remove, replace};
-pub use sweep::{DeviceRecord, sweep};
 pub use tun::{TunConfig, TunDevice, TunError, TunReads, TunWrites};
 pub use watch::{NetworkState, NetworkWatch};
 

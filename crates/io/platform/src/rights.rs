@@ -7,7 +7,7 @@ use crate::TunError;
 /// # Errors
 /// What is missing, and how to get it.
 #[cfg(target_os = "linux")]
-pub fn may_create_devices() -> Result<(), TunError> {
+pub fn check_device_permission() -> Result<(), TunError> {
     if !std::path::Path::new("/dev/net/tun").exists() {
         return Err(TunError::NoTunDriver);
     }
@@ -29,7 +29,7 @@ fn has_net_admin(status: &str) -> bool {
 /// # Errors
 /// What is missing, and how to get it.
 #[cfg(target_os = "macos")]
-pub fn may_create_devices() -> Result<(), TunError> {
+pub fn check_device_permission() -> Result<(), TunError> {
     if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(TunError::Permission) }
 }
 
@@ -38,7 +38,7 @@ pub fn may_create_devices() -> Result<(), TunError> {
 /// # Errors
 /// Always, until there is a device for this system.
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
-pub const fn may_create_devices() -> Result<(), TunError> {
+pub const fn check_device_permission() -> Result<(), TunError> {
     Err(TunError::Unsupported)
 }
 

@@ -11,7 +11,7 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 use partyline_platform::{
     DeviceRecord, NetworkWatch, TunConfig, TunDevice, TunError, TunReads, TunWrites, default_gateways,
-    local_addresses, local_prefixes, sweep,
+    local_addresses, local_prefixes, remove_stale_devices,
 };
 use tokio::net::UdpSocket;
 
@@ -231,9 +231,9 @@ fn a_device_left_behind_is_swept_and_others_are_not() {
         ip("tuntap add partyline5 mode tun");
         record.add("partyline4").unwrap();
         record.add("partyline6").unwrap();
-        assert_eq!(sweep(state.path()).await.unwrap(), ["partyline4"]);
+        assert_eq!(remove_stale_devices(state.path()).await.unwrap(), ["partyline4"]);
         assert!(!ip("link show").contains("partyline4"));
         assert!(ip("link show").contains("partyline5"));
-        assert_eq!(sweep(state.path()).await.unwrap(), [""; 0]);
+        assert_eq!(remove_stale_devices(state.path()).await.unwrap(), [""; 0]);
     });
 }

@@ -50,7 +50,7 @@ impl fmt::Display for Protocol {
 
 /// The IPv6 side of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct V6Place {
+pub struct Ipv6Endpoint {
     /// This computer's global address.
     pub address: Ipv6Addr,
     /// The UDP port to be reached at over IPv6.
@@ -62,7 +62,7 @@ pub struct V6Place {
 }
 
 /// Writes down what would have to be deleted after a crash.
-pub type Note = Arc<dyn Fn(&[Record]) + Send + Sync>;
+pub type RecordSink = Arc<dyn Fn(&[MappingRecord]) + Send + Sync>;
 
 /// What to map, and where.
 #[derive(Clone)]
@@ -76,20 +76,20 @@ pub struct Options {
     /// This computer's addresses on further networks, where UPnP searches for routers too.
     pub other_ips: Vec<Ipv4Addr>,
     /// The IPv6 side, if there is one.
-    pub v6: Option<V6Place>,
+    pub v6: Option<Ipv6Endpoint>,
     /// The methods to try, side by side.
     pub methods: Vec<Protocol>,
     /// How long a mapping is asked for; it is renewed at half of what was granted.
     pub lifetime: Duration,
     /// How often to look whether the router still has the mapping: a router that restarts forgets, and rarely tells.
-    pub check: Duration,
+    pub check_interval: Duration,
     /// A seed for the jitter of retries.
     pub seed: u64,
     /// What an earlier run had mapped when it ended without deleting it.
-    pub leftovers: Vec<Record>,
+    pub previous_records: Vec<MappingRecord>,
     /// Called with everything that would have to be deleted after a crash, whenever that changes, before the router
     /// is asked. Off the event loop; the request waits for it.
-    pub note: Option<Note>,
+    pub record_sink: Option<RecordSink>,
 }
 
 impl fmt::Debug for Options {
@@ -115,10 +115,10 @@ impl Options {
             v6: None,
             methods: Protocol::ALL.to_vec(),
             lifetime: Duration::from_secs(1200),
-            check: Duration::from_secs(60),
+            check_interval: Duration::from_secs(60),
             seed,
-            leftovers: Vec::new(),
-            note: None,
+            previous_records: Vec::new(),
+            record_sink: None,
         }
     }
 
@@ -130,7 +130,7 @@ impl Options {
 
 /// A mapping as it must be remembered to be deleted after a crash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct MappingRecord {
     /// Who granted it.
     pub method: Protocol,
     /// The default router of the network it was made in; elsewhere it cannot be deleted.
@@ -173,13 +173,13 @@ pub struct Flow {
 #[serde(rename_all = "kebab-case")]
 pub enum Health {
     /// It has not been answered yet.
-    Trying,
+    Pending,
     /// It holds a mapping.
-    Works,
+    Mapped,
     /// It has failed once or twice and is tried again at once.
-    Fails,
+    Retrying,
     /// It has failed three times or more in a row: it is only tried now and then.
-    Broken,
+    CircuitOpen,
 }
 
 /// How one method fares, for diagnostics.
@@ -194,7 +194,7 @@ pub struct MethodState {
     /// Why it failed last; `None` while it works.
     pub problem: Option<String>,
     /// How long after that failure it is tried again.
-    pub pause: Option<Duration>,
+    pub retry_after: Option<Duration>,
     /// What it promises for single flows while it opens no port.
     pub flows: Vec<Flow>,
 }

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    Flow, Health, Mapping, MethodState, Options, Protocol, Record,
+    Flow, Health, Mapping, MappingRecord, MethodState, Options, Protocol,
     backoff::{Backoff, PATIENCE},
     natpmp,
     notebook::Notebook,
@@ -70,7 +70,7 @@ impl Client {
     }
 
     /// Deletes what was mapped, by us or by an earlier run.
-    async fn forget(&mut self, record: &Record) -> Result<(), Problem> {
+    async fn forget(&mut self, record: &MappingRecord) -> Result<(), Problem> {
         let deleting = async {
             match self {
                 Self::Pcp(client) => client.forget(record).await,
@@ -91,7 +91,7 @@ impl Client {
     }
 
     /// What it has mapped, or may have by an attempt that was cut short.
-    fn standing(&self) -> Option<Record> {
+    fn standing(&self) -> Option<MappingRecord> {
         match self {
             Self::Pcp(client) => client.standing(),
             Self::NatPmp(client) => client.standing(),
@@ -122,15 +122,15 @@ impl Board {
     }
 
     fn works(&self, method: Protocol) {
-        let (health, failures, problem, pause, flows) = (Health::Works, 0, None, None, Vec::new());
-        self.note(MethodState { method, health, failures, problem, pause, flows });
+        let (health, failures, problem, retry_after, flows) = (Health::Mapped, 0, None, None, Vec::new());
+        self.note(MethodState { method, health, failures, problem, retry_after, flows });
     }
 
     /// The flows stay until the router was asked about them.
     fn fails(&self, method: Protocol, failures: u32, problem: &Problem, pause: Duration) {
-        let health = if failures < PATIENCE { Health::Fails } else { Health::Broken };
-        let (problem, pause, flows) = (Some(problem.line()), Some(pause), self.flows(method));
-        self.note(MethodState { method, health, failures, problem, pause, flows });
+        let health = if failures < PATIENCE { Health::Retrying } else { Health::CircuitOpen };
+        let (problem, retry_after, flows) = (Some(problem.line()), Some(pause), self.flows(method));
+        self.note(MethodState { method, health, failures, problem, retry_after, flows });
     }
 
     fn flows(&self, method: Protocol) -> Vec<Flow> {
@@ -252,7 +252,7 @@ impl Keeper {
         // A router whose clock is mad must not be asked more often than a sane one whose leases are short.
         let soonest = Instant::now() + SOONEST;
         loop {
-            let next = (Instant::now() + self.options.check).min(renewal);
+            let next = (Instant::now() + self.options.check_interval).min(renewal);
             if self.pause_until(next).await {
                 sleep_until(soonest).await;
                 return Look::Stands;
@@ -290,7 +290,7 @@ impl Keeper {
     async fn clean_up(&mut self, client: &mut Client) {
         let (standing, network) = (client.standing(), network(self.method, &self.options));
         let mut left = Vec::new();
-        for record in std::mem::take(&mut self.options.leftovers) {
+        for record in std::mem::take(&mut self.options.previous_records) {
             let current = standing.as_ref() == Some(&record);
             if record.method == self.method && !current {
                 let here = record.network == network;
@@ -299,10 +299,10 @@ impl Keeper {
                 }
             }
         }
-        self.options.leftovers = left;
+        self.options.previous_records = left;
     }
 
-    async fn delete(&self, client: &mut Client, record: &Record) -> bool {
+    async fn delete(&self, client: &mut Client, record: &MappingRecord) -> bool {
         match client.forget(record).await {
             Ok(()) => {
                 self.notebook.strike(record).await;

@@ -3,7 +3,7 @@
 //! PCP (RFC 6887), NAT-PMP (RFC 6886) and UPnP IGD are tried side by side, each in a task of its own, so that one that
 //! is slow, silent or talks garbage delays no other; so are PCP and UPnP pinholes for the IPv6 firewall. Each asks for
 //! the same number outside as inside and takes what it gets, renews at half the lease, and deletes its mapping when
-//! [`PortMapper::stop`] is called. What could not be deleted for a crash is deleted at the next start: see [`Record`].
+//! [`PortMapper::stop`] is called. What could not be deleted for a crash is deleted at the next start: see [`MappingRecord`].
 //!
 //! Routers forget mappings when they restart, and get new addresses, mostly without a word. So a standing mapping is
 //! looked after every minute, by the clock in the router's answers where there is one, and the announcements that
@@ -29,5 +29,7 @@ mod pinhole;
 mod problem;
 mod upnp;
 
-pub use api::{Flow, Health, Mapping, MethodState, Note, Options, Protocol, Record, V6Place};
+pub use api::{
+    Flow, Health, Ipv6Endpoint, Mapping, MappingRecord, MethodState, Options, Protocol, RecordSink,
+};
 pub use mapper::PortMapper;

@@ -34,10 +34,10 @@ impl PortMapper {
         methods.dedup();
         let state = |&method| MethodState {
             method,
-            health: Health::Trying,
+            health: Health::Pending,
             failures: 0,
             problem: None,
-            pause: None,
+            retry_after: None,
             flows: Vec::new(),
         };
         let states = methods.iter().map(state).collect();

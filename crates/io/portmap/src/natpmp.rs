@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    Options, Protocol, Record,
+    MappingRecord, Options, Protocol,
     epoch::Epoch,
     keeper::network,
     notebook::Notebook,
@@ -72,7 +72,7 @@ impl Client {
         Ok(if restarted || moved { Look::Changed } else { Look::Stands })
     }
 
-    pub(crate) async fn forget(&mut self, record: &Record) -> Result<(), Problem> {
+    pub(crate) async fn forget(&mut self, record: &MappingRecord) -> Result<(), Problem> {
         if record.internal.ip() != self.options.local_ip {
             // The router only deletes what leads to who asks. The lease runs out.
             return Ok(());
@@ -81,13 +81,13 @@ impl Client {
         ask(&mut self.connect().await?, question).await.map(drop)
     }
 
-    pub(crate) fn standing(&self) -> Option<Record> {
+    pub(crate) fn standing(&self) -> Option<MappingRecord> {
         self.address.map(|_| self.record())
     }
 
     /// The port outside is left out: it is not needed to delete.
-    fn record(&self) -> Record {
-        Record {
+    fn record(&self) -> MappingRecord {
+        MappingRecord {
             method: Protocol::NatPmp,
             network: network(Protocol::NatPmp, &self.options),
             internal: (self.options.local_ip, self.options.internal_port).into(),

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::{Note, Options, Record};
+use crate::{MappingRecord, Options, RecordSink};
 
 /// More than this is forgotten, the oldest first: leases will have run out by then.
 const PAGES: usize = 64;
@@ -13,17 +13,20 @@ const PAGES: usize = 64;
 /// The notes of all methods.
 #[derive(Clone)]
 pub(crate) struct Notebook {
-    records: Arc<Mutex<Vec<Record>>>,
-    write: Option<Note>,
+    records: Arc<Mutex<Vec<MappingRecord>>>,
+    write: Option<RecordSink>,
 }
 
 impl Notebook {
     pub(crate) fn new(options: &Options) -> Self {
-        Self { records: Arc::new(Mutex::new(options.leftovers.clone())), write: options.note.clone() }
+        Self {
+            records: Arc::new(Mutex::new(options.previous_records.clone())),
+            write: options.record_sink.clone(),
+        }
     }
 
     /// Notes a mapping that is about to be asked for.
-    pub(crate) async fn add(&self, record: &Record) {
+    pub(crate) async fn add(&self, record: &MappingRecord) {
         self.change(|records| {
             let new = !records.contains(record);
             if new {
@@ -37,7 +40,7 @@ impl Notebook {
     }
 
     /// Strikes out one that is gone.
-    pub(crate) async fn strike(&self, record: &Record) {
+    pub(crate) async fn strike(&self, record: &MappingRecord) {
         self.change(|records| {
             let before = records.len();
             records.retain(|other| other != record);
@@ -46,7 +49,7 @@ impl Notebook {
         .await;
     }
 
-    async fn change(&self, edit: impl FnOnce(&mut Vec<Record>) -> bool) {
+    async fn change(&self, edit: impl FnOnce(&mut Vec<MappingRecord>) -> bool) {
         let changed = edit(&mut self.records.lock().unwrap_or_else(PoisonError::into_inner));
         let Some(write) = self.write.clone().filter(|_| changed) else { return };
         let records = Arc::clone(&self.records);

@@ -15,7 +15,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use self::exchange::{Mapped, Nonce, Wish, ask};
 use crate::{
-    Flow, Options, Protocol, Record,
+    Flow, MappingRecord, Options, Protocol,
     epoch::Epoch,
     keeper::network,
     notebook::Notebook,
@@ -58,8 +58,8 @@ impl Client {
     /// A mapping that an earlier run left for the same port is renewed, which needs its nonce.
     fn adopt_nonce(&mut self) {
         let own = self.record();
-        let same = |old: &&Record| Record { nonce: own.nonce, ..(*old).clone() } == own;
-        if let Some(old) = self.options.leftovers.iter().find(same) {
+        let same = |old: &&MappingRecord| MappingRecord { nonce: own.nonce, ..(*old).clone() } == own;
+        if let Some(old) = self.options.previous_records.iter().find(same) {
             self.nonce = old.nonce;
         }
     }
@@ -98,7 +98,7 @@ impl Client {
         Ok(if before == Some(now) { Look::Stands } else { Look::Changed })
     }
 
-    pub(crate) async fn forget(&mut self, record: &Record) -> Result<(), Problem> {
+    pub(crate) async fn forget(&mut self, record: &MappingRecord) -> Result<(), Problem> {
         // The router only deletes what leads to who asks, and takes port 0 for all of them. The lease runs out.
         let (own, internal_port) = (self.internal().ip(), record.internal.port());
         if record.internal.ip() != own || internal_port == 0 {
@@ -149,13 +149,13 @@ impl Client {
         Ok(Flow { remote, external, lifetime })
     }
 
-    pub(crate) fn standing(&self) -> Option<Record> {
+    pub(crate) fn standing(&self) -> Option<MappingRecord> {
         self.asked.then(|| self.record())
     }
 
     /// The port outside is left out: it is not needed to delete.
-    fn record(&self) -> Record {
-        Record {
+    fn record(&self) -> MappingRecord {
+        MappingRecord {
             method: self.method,
             network: network(self.method, &self.options),
             internal: self.internal(),

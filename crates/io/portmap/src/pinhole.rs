@@ -16,7 +16,7 @@ use igd_next::{
 use tokio::time::timeout;
 
 use crate::{
-    Options, Protocol, Record, V6Place,
+    Ipv6Endpoint, MappingRecord, Options, Protocol,
     keeper::network,
     notebook::Notebook,
     problem::{Grant, Look, Problem},
@@ -83,7 +83,7 @@ impl Client {
         }
     }
 
-    pub(crate) async fn forget(&mut self, record: &Record) -> Result<(), Problem> {
+    pub(crate) async fn forget(&mut self, record: &MappingRecord) -> Result<(), Problem> {
         let firewall = self.find().await?;
         match timeout(REQUEST, firewall.remove_pinhole(record.number)).await {
             // Not ours means that the id was given away after ours had ended.
@@ -93,7 +93,7 @@ impl Client {
         }
     }
 
-    pub(crate) fn standing(&self) -> Option<Record> {
+    pub(crate) fn standing(&self) -> Option<MappingRecord> {
         self.id.map(|id| self.record(id))
     }
 
@@ -112,7 +112,7 @@ impl Client {
         routers.iter().find_map(|router| router.gateway.ipv6_firewall()).ok_or(Problem::Silent)
     }
 
-    fn place(&self) -> Result<V6Place, Problem> {
+    fn place(&self) -> Result<Ipv6Endpoint, Problem> {
         self.options.v6.ok_or(Problem::NoIpv6)
     }
 
@@ -122,13 +122,13 @@ impl Client {
         Ok(Grant { external: (place.address, place.port).into(), lifetime })
     }
 
-    fn record(&self, id: u16) -> Record {
+    fn record(&self, id: u16) -> MappingRecord {
         let internal = self.options.v6.map_or_else(
             || SocketAddr::from((self.options.local_ip, self.options.internal_port)),
             |place| (place.address, place.port).into(),
         );
         let network = network(Protocol::Pinhole, &self.options);
-        Record { method: Protocol::Pinhole, network, internal, number: id, nonce: [0; 3] }
+        MappingRecord { method: Protocol::Pinhole, network, internal, number: id, nonce: [0; 3] }
     }
 
     fn lease(&self) -> u32 {

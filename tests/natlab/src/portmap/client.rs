@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
-use partyline_portmap::{Health, Options, PortMapper, Protocol, V6Place};
+use partyline_portmap::{Health, Ipv6Endpoint, Options, PortMapper, Protocol};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -100,7 +100,7 @@ async fn keep(arguments: &ClientArguments) -> Result<()> {
     let notes = arguments.notes.clone();
     let methods = arguments.method.iter().map(|name| serde_json::from_value(name.as_str().into()));
     let methods: Vec<Protocol> = methods.collect::<Result<_, _>>()?;
-    let place = |address| V6Place {
+    let place = |address| Ipv6Endpoint {
         address,
         port: arguments.port,
         gateway: Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
@@ -112,12 +112,12 @@ async fn keep(arguments: &ClientArguments) -> Result<()> {
         v6: arguments.local_v6.map(place),
         methods: if methods.is_empty() { Protocol::ALL.to_vec() } else { methods },
         lifetime: Duration::from_secs(arguments.lease),
-        check: Duration::from_millis(arguments.check),
-        leftovers: fs::read(&notes)
+        check_interval: Duration::from_millis(arguments.check),
+        previous_records: fs::read(&notes)
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_default(),
-        note: Some(Arc::new(move |records| {
+        record_sink: Some(Arc::new(move |records| {
             let _ = serde_json::to_vec(records).map(|bytes| fs::write(&notes, bytes));
         })),
         ..wanted
@@ -155,7 +155,7 @@ fn tell(
     };
     let state = |state: &partyline_portmap::MethodState| SaidState {
         method: state.method,
-        broken: state.health == Health::Broken,
+        broken: state.health == Health::CircuitOpen,
         failures: state.failures,
         problem: state.problem.clone(),
         flows: state.flows.iter().map(flow).collect(),

@@ -12,7 +12,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use tun_rs::{AsyncDevice, DeviceBuilder, GROTable};
 
 use super::{TunConfig, TunError, TunReads, TunWrites, batch::WRITE_OFFSET, check_range};
-use crate::{DEVICE_PREFIX, may_create_devices, network::configured_addresses};
+use crate::{DEVICE_PREFIX, check_device_permission, network::configured_addresses};
 
 /// Packets that the kernel holds for us. A device without queueing of its own would buffer 500, which at a bad moment
 /// is half a second of lag.
@@ -47,7 +47,7 @@ impl TunDevice {
     /// # Errors
     /// See [`TunError`]; nothing is left behind.
     pub async fn create(config: &TunConfig) -> Result<Self, TunError> {
-        may_create_devices()?;
+        check_device_permission()?;
         check_range(config.v4, &configured_addresses().map_err(TunError::Other)?)?;
         let (device, name) = open(config)?;
         configure(&device, &name, config).map_err(TunError::Other)?;

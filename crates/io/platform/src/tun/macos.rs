@@ -5,7 +5,7 @@ use std::{fmt, io};
 use tun_rs::{AsyncDevice, DeviceBuilder};
 
 use super::{TunConfig, TunError, TunReads, TunWrites, batch::WRITE_OFFSET, check_range};
-use crate::{may_create_devices, network::configured_addresses};
+use crate::{check_device_permission, network::configured_addresses};
 
 /// A party's network device; gone when dropped.
 pub struct TunDevice {
@@ -29,7 +29,7 @@ impl TunDevice {
     /// # Errors
     /// See [`TunError`]; nothing is left behind.
     pub async fn create(config: &TunConfig) -> Result<Self, TunError> {
-        may_create_devices()?;
+        check_device_permission()?;
         check_range(config.v4, &configured_addresses().map_err(TunError::Other)?)?;
         let device = DeviceBuilder::new()
             .mtu(config.mtu)

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::{Router, Source, discover, soap};
 use crate::{
-    Options, Protocol, Record,
+    MappingRecord, Options, Protocol,
     backoff::Backoff,
     keeper::network,
     notebook::Notebook,
@@ -38,7 +38,7 @@ pub(crate) struct Client {
     port: u16,
     /// The router knows no leases.
     permanent: bool,
-    standing: Option<Record>,
+    standing: Option<MappingRecord>,
     external: Option<IpAddr>,
 }
 
@@ -99,7 +99,7 @@ impl Client {
         }
     }
 
-    pub(crate) async fn forget(&mut self, record: &Record) -> Result<(), Problem> {
+    pub(crate) async fn forget(&mut self, record: &MappingRecord) -> Result<(), Problem> {
         if self.router.is_none() {
             self.router = self.search().await.into_iter().next();
         }
@@ -115,7 +115,7 @@ impl Client {
         }
     }
 
-    pub(crate) fn standing(&self) -> Option<Record> {
+    pub(crate) fn standing(&self) -> Option<MappingRecord> {
         self.standing.clone()
     }
 
@@ -227,7 +227,7 @@ impl Client {
 
     /// Notes what is about to be asked for instead of what was asked for before.
     async fn note(&mut self, router: &Router, number: u16) {
-        let record = Record {
+        let record = MappingRecord {
             method: Protocol::Upnp,
             network: network(Protocol::Upnp, &self.options),
             internal: self.inside(router),
@@ -268,7 +268,7 @@ impl Client {
     }
 
     /// Whether a port that an earlier run had leads to somebody else by now.
-    async fn is_anothers(&self, router: &Router, record: &Record) -> bool {
+    async fn is_anothers(&self, router: &Router, record: &MappingRecord) -> bool {
         let leads_to = self.leads_to(router, record.number).await;
         leads_to.is_ok_and(|ip| ip.is_none_or(|ip| IpAddr::V4(ip) != record.internal.ip()))
     }

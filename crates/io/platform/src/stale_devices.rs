@@ -19,7 +19,7 @@ pub struct DeviceRecord {
 }
 
 impl DeviceRecord {
-    /// An empty note in a state directory. Call [`sweep`] before: it reads what the last engine noted.
+    /// An empty note in a state directory. Call [`remove_stale_devices`] before: it reads what the last engine noted.
     #[must_use]
     pub fn new(state: &Path) -> Self {
         Self { path: state.join(RECORD), names: Vec::new() }
@@ -56,7 +56,7 @@ impl DeviceRecord {
 ///
 /// # Errors
 /// If the note cannot be read or deleted. A device that cannot be removed is logged.
-pub async fn sweep(state: &Path) -> Result<Vec<String>, StorageError> {
+pub async fn remove_stale_devices(state: &Path) -> Result<Vec<String>, StorageError> {
     let path = state.join(RECORD);
     let Some(note) = storage::read(&path)? else { return Ok(Vec::new()) };
     let mut removed = Vec::new();
