@@ -56,9 +56,9 @@ fn port_mapping(ports: &[MethodState]) -> Option<DoctorFinding> {
 /// Describes one protocol with the state of its circuit breaker.
 fn explain(state: &MethodState) -> String {
     let problem = router_report::explain(state).unwrap_or_else(|| "no problem".into());
-    let pause =
-        state.pause.map(|pause| format!(", next try after {} s", pause.as_secs())).unwrap_or_default();
-    format!("{}: {problem} ({} failures{pause})", state.method, state.failures)
+    let retry =
+        state.retry_after.map(|delay| format!(", next try after {} s", delay.as_secs())).unwrap_or_default();
+    format!("{}: {problem} ({} failures{retry})", state.method, state.failures)
 }
 
 #[cfg(test)]
@@ -71,7 +71,7 @@ mod tests {
 
     fn state(method: Protocol, health: Health) -> MethodState {
         let (problem, retry_after) = (Some("the router refused".to_owned()), Some(Duration::from_secs(8)));
-        MethodState { method, health, failures: 3, problem, retry_after, flows: Vec::new() }
+        MethodState { method, health, failures: 3, problem, retry_after, ..MethodState::pending(method) }
     }
 
     #[test]

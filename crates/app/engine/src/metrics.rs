@@ -374,14 +374,8 @@ mod tests {
     #[test]
     fn port_mapping_failures_are_counted_once_each() {
         let mut metrics = EngineMetrics::install();
-        let state = |health, failures| MethodState {
-            method: Protocol::Pinhole,
-            health,
-            failures,
-            problem: None,
-            retry_after: None,
-            flows: Vec::new(),
-        };
+        let state =
+            |health, failures| MethodState { health, failures, ..MethodState::pending(Protocol::Pinhole) };
         for (health, failures) in [
             (Health::Pending, 0),
             (Health::Retrying, 2),

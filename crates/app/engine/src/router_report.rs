@@ -52,12 +52,11 @@ mod tests {
         let (remote, external) = (([11, 0, 0, 9], 3478).into(), ([11, 0, 0, 1], 41_641).into());
         let lifetime = Duration::from_secs(600);
         let state = MethodState {
-            method: Protocol::Pcp,
             health: Health::CircuitOpen,
             failures: 3,
             problem: Some("the router refused: it opens no ports".into()),
-            retry_after: None,
             flows: vec![Flow { remote, external, lifetime }],
+            ..MethodState::pending(Protocol::Pcp)
         };
         let [check] = &checks(std::slice::from_ref(&state))[..] else { panic!("one check") };
         let expected = "the router refused: it opens no ports; but keeps the way to 11.0.0.9:3478 open for 600 s at a \

@@ -1,4 +1,4 @@
-//! A client's side: connects, and offers the engine's two ends as if it ran here.
+//! The client's side: connects, and offers the engine's two channels as if the engine ran in this process.
 
 use std::{
     collections::HashMap,
@@ -9,83 +9,97 @@ use std::{
 
 use interprocess::local_socket::tokio::Stream;
 use partyline_model::{AppError, ErrorCode, Reply, Snapshot};
+use partyline_timing::Backoff;
 use partyline_wire::ipc::{ClientFrame, FrameError, Hello, ServerFrame, VERSION};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{sleep, timeout},
 };
+use tracing::{debug, trace};
 
 use crate::{
     Call, Endpoint, SOFTWARE,
     stream::{FrameReader, StreamError, write},
 };
 
-/// How long the service may take to say hello and show its state.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bounds the time until the service has sent its hello and its first snapshot.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Waits between attempts to connect again: the first and the longest.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Bounds the delay between attempts to connect again.
+const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(100);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
-/// The two ends of the service's engine. The connection closes when both are dropped; when the service ends, the
-/// snapshots close and calls are answered with [`ErrorCode::ServiceUnreachable`].
+/// Calls that wait to be sent.
+const CALL_QUEUE: usize = 16;
+
+/// The two channels of the service's engine. The connection closes when both are dropped. When the service ends, the
+/// snapshots close and calls fail with [`ErrorCode::ServiceUnreachable`].
 #[derive(Debug)]
 pub struct Connection {
-    /// Takes commands.
+    /// Sends commands to the engine.
     pub calls: mpsc::Sender<Call>,
-    /// Shows the state.
+    /// Observes the engine's state.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// What the service calls itself.
+    /// The name and version of the service.
     pub software: String,
 }
 
-/// Connects to the service and waits until it has shown its state.
+/// Connects to the service and waits for its first snapshot.
 ///
 /// # Errors
-/// [`ErrorCode::ServiceUnreachable`] if it does not run or does not answer, [`ErrorCode::PermissionDenied`] if it does
-/// not serve this user, [`ErrorCode::VersionMismatch`] if it speaks another version.
+/// [`ErrorCode::ServiceUnreachable`] if the service does not run or does not answer, [`ErrorCode::PermissionDenied`] if
+/// it does not admit this user, [`ErrorCode::VersionMismatch`] if it speaks another version of the protocol.
 pub async fn connect(endpoint: &Endpoint) -> Result<Connection, AppError> {
     let stream = endpoint.connect().await.map_err(|error| unreachable(endpoint, &error))?;
     let (opened, connection) = oneshot::channel();
-    tokio::spawn(talk(stream, endpoint.clone(), opened));
+    tokio::spawn(run(stream, endpoint.clone(), opened));
     connection.await.unwrap_or_else(|_| Err(lost()))
 }
 
 /// Connects as soon as the service runs, however long that takes.
 ///
 /// # Errors
-/// Whatever waiting does not mend, such as a missing right.
+/// As for [`connect`], except [`ErrorCode::ServiceUnreachable`]: then it retries after 0.1 to 2 s.
 pub async fn reconnect(endpoint: &Endpoint) -> Result<Connection, AppError> {
-    let (mut wait, longest) = BACKOFF;
+    let mut backoff = Backoff::new(MIN_RECONNECT_DELAY, MAX_RECONNECT_DELAY);
     loop {
         match connect(endpoint).await {
-            Err(error) if error.code == ErrorCode::ServiceUnreachable => sleep(wait).await,
+            Err(error) if error.code == ErrorCode::ServiceUnreachable => {
+                // One client of a local socket needs no jitter.
+                let delay = backoff.next_delay_at(1.0);
+                debug!(reason = %error.message, retry_ms = delay.as_millis(), "not connected to the service");
+                sleep(delay).await;
+            }
             other => return other,
         }
-        wait = longest.min(wait * 2);
     }
 }
 
-/// Opens the conversation, reports how that went, and carries it on until one side has enough.
-async fn talk(stream: Stream, endpoint: Endpoint, opened: oneshot::Sender<Result<Connection, AppError>>) {
+/// Performs the handshake, reports its result through `opened`, and runs the connection until one side closes it.
+async fn run(stream: Stream, endpoint: Endpoint, opened: oneshot::Sender<Result<Connection, AppError>>) {
     let mut frames = FrameReader::new(&stream);
-    let opening = timeout(GREETING_TIMEOUT, open(&stream, &mut frames)).await;
+    let opening = timeout(HANDSHAKE_TIMEOUT, open(&stream, &mut frames)).await;
     let (snapshot, software) = match opening.unwrap_or_else(|_| Err(silent(&endpoint))) {
         Ok(state) => state,
         Err(error) => {
+            debug!(reason = %error.message, "handshake with the service failed");
             let _ = opened.send(Err(error));
             return;
         }
     };
-    let (calls, inbox) = mpsc::channel(16);
+    let (calls, inbox) = mpsc::channel(CALL_QUEUE);
     let (state, snapshots) = watch::channel(snapshot);
+    debug!(software, "connected to the service");
     if opened.send(Ok(Connection { calls, snapshots, software })).is_err() {
         return;
     }
-    let pending = Pending::default();
+    let pending = PendingRequests::default();
     let end = tokio::select! {
-        end = listen(&mut frames, &pending, &state) => end,
-        end = ask(&stream, inbox, &pending, &state) => end,
+        end = receive_frames(&mut frames, &pending, &state) => end,
+        end = send_requests(&stream, inbox, &pending, &state) => end,
     };
+    let reason = end.as_ref().map_or_else(|error| error.message.as_str(), |()| "no longer used");
+    debug!(reason, "disconnected from the service");
     pending.fail(&end.err().unwrap_or_else(lost));
 }
 
@@ -93,7 +107,7 @@ async fn open(
     stream: &Stream,
     frames: &mut FrameReader<'_, ServerFrame>,
 ) -> Result<(Arc<Snapshot>, String), AppError> {
-    // Where writing fails because the service has hung up, reading still says why.
+    // If writing fails because the service has closed the connection, reading still returns the reason.
     let _ = write(stream, &ClientFrame::Hello(Hello::from_software(SOFTWARE))).await;
     let software = match frames.next().await.map_err(broken)? {
         ServerFrame::Hello(hello) if hello.version == VERSION => hello.software,
@@ -109,15 +123,16 @@ async fn open(
     }
 }
 
-/// Hands out what the service says.
-async fn listen(
+/// Receives snapshots and responses until the connection breaks.
+async fn receive_frames(
     frames: &mut FrameReader<'_, ServerFrame>,
-    pending: &Pending,
+    pending: &PendingRequests,
     state: &watch::Sender<Arc<Snapshot>>,
 ) -> Result<(), AppError> {
     loop {
         match frames.next().await.map_err(broken)? {
             ServerFrame::Snapshot(snapshot) => {
+                trace!(revision = snapshot.revision, "snapshot received");
                 state.send_replace(snapshot);
             }
             ServerFrame::Response { id, result } => pending.answer(id, result),
@@ -127,19 +142,23 @@ async fn listen(
     }
 }
 
-/// Passes calls on until nobody can make any and nobody watches.
-async fn ask(
+/// Sends calls until their channel is closed and the snapshots are no longer observed.
+async fn send_requests(
     stream: &Stream,
     mut inbox: mpsc::Receiver<Call>,
-    pending: &Pending,
+    pending: &PendingRequests,
     state: &watch::Sender<Arc<Snapshot>>,
 ) -> Result<(), AppError> {
     let mut id = 0_u32;
     while let Some((command, answer)) = inbox.recv().await {
         id = id.wrapping_add(1);
         pending.expect(id, answer);
+        trace!(id, "request sent");
         match write(stream, &ClientFrame::Request { id, command }).await {
-            Err(StreamError::Frame(FrameError::TooLong { .. })) => pending.answer(id, Err(too_long())),
+            Err(StreamError::Frame(FrameError::TooLong { .. })) => {
+                debug!(id, reason = "too long for a frame", "request dropped");
+                pending.answer(id, Err(too_long()));
+            }
             other => other.map_err(broken)?,
         }
     }
@@ -149,22 +168,26 @@ async fn ask(
 
 type Answer = oneshot::Sender<Result<Reply, AppError>>;
 
-/// Requests that wait for their answers.
+/// Requests that wait for their responses.
 #[derive(Debug, Default)]
-struct Pending(Mutex<HashMap<u32, Answer>>);
+struct PendingRequests(Mutex<HashMap<u32, Answer>>);
 
-impl Pending {
+impl PendingRequests {
     fn expect(&self, id: u32, answer: Answer) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, answer);
     }
 
-    /// An answer nobody waits for is dropped.
+    /// Completes a request. A response without a request is dropped.
     fn answer(&self, id: u32, result: Result<Reply, AppError>) {
         if let Some(answer) = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id) {
+            // The caller may have given up.
             let _ = answer.send(result);
+        } else {
+            debug!(id, reason = "no such request", "response dropped");
         }
     }
 
+    /// Fails all requests, since the connection has ended.
     fn fail(self, error: &AppError) {
         for answer in self.0.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
             let _ = answer.send(Err(error.clone()));
@@ -241,4 +264,34 @@ fn out_of_order() -> AppError {
 
 fn too_long() -> AppError {
     AppError::new(ErrorCode::InvalidInput, "The command is too long.", "Check the link or the names in it.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn response_completes_its_own_request_and_the_end_fails_the_others() {
+        let pending = PendingRequests::default();
+        let ((first, first_reply), (second, second_reply)) = (oneshot::channel(), oneshot::channel());
+        pending.expect(1, first);
+        pending.expect(2, second);
+        pending.answer(2, Ok(Reply::Done));
+        pending.answer(3, Ok(Reply::Done));
+        assert_eq!(second_reply.await.unwrap(), Ok(Reply::Done));
+        pending.fail(&lost());
+        assert_eq!(first_reply.await.unwrap().unwrap_err().code, ErrorCode::ServiceUnreachable);
+    }
+
+    #[test]
+    fn missing_right_is_told_apart_from_a_service_that_does_not_run() {
+        let endpoint = Endpoint::in_dir(std::path::Path::new("/nowhere"));
+        for (kind, code) in [
+            (io::ErrorKind::NotFound, ErrorCode::ServiceUnreachable),
+            (io::ErrorKind::ConnectionRefused, ErrorCode::ServiceUnreachable),
+            (io::ErrorKind::PermissionDenied, ErrorCode::PermissionDenied),
+        ] {
+            assert_eq!(unreachable(&endpoint, &kind.into()).code, code, "{kind}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Where the service listens: a socket file in its runtime directory, or on Windows a pipe named after it.
+//! The address of the service: a socket file in its runtime directory, or on Windows a pipe named after the directory.
 
 use std::{
     fmt, io,
@@ -21,19 +21,19 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
-    /// The endpoint of the service with this runtime directory.
+    /// Returns the endpoint of the service with this runtime directory.
     #[must_use]
     pub fn in_dir(runtime_dir: &Path) -> Self {
         Self(platform::path(runtime_dir))
     }
 
-    /// The socket's path, or the pipe's name.
+    /// Returns the socket's path, or the pipe's name.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Starts to listen. A socket file that nobody listens on any more is replaced.
+    /// Starts to listen. Replaces a socket file that no process listens on any more.
     ///
     /// # Errors
     /// [`io::ErrorKind::AddrInUse`] if another process listens here.
@@ -41,6 +41,7 @@ impl Endpoint {
         platform::prepare(&self.0)?;
         let listener = match self.bind() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && platform::is_stale(&self.0) => {
+                tracing::debug!(endpoint = %self, reason = "no process listens on it", "socket file replaced");
                 std::fs::remove_file(&self.0)?;
                 self.bind()
             }
@@ -50,7 +51,7 @@ impl Endpoint {
         Ok(listener)
     }
 
-    /// Connects to whoever listens.
+    /// Connects to the listening service.
     pub(crate) async fn connect(&self) -> io::Result<Stream> {
         ConnectOptions::new().name(self.name()?).connect_tokio().await
     }
@@ -66,8 +67,8 @@ impl Endpoint {
 
 #[cfg(unix)]
 mod platform {
-    //! The directory can be searched and the socket connected to by everybody; who may go on is decided by the
-    //! peer's credentials ([`crate::Access`]), which say more than file modes can.
+    //! Every user can search the directory and connect to the socket; [`crate::Access`] then decides by the peer's
+    //! credentials, which are more precise than file modes.
 
     use std::{
         fs::{self, Permissions},
@@ -81,11 +82,11 @@ mod platform {
 
     use interprocess::local_socket::ListenerOptions;
 
-    pub fn path(runtime_dir: &Path) -> PathBuf {
+    pub(super) fn path(runtime_dir: &Path) -> PathBuf {
         runtime_dir.join("partyline.sock")
     }
 
-    pub fn prepare(socket: &Path) -> io::Result<()> {
+    pub(super) fn prepare(socket: &Path) -> io::Result<()> {
         let Some(directory) = socket.parent() else { return Ok(()) };
         if directory.exists() {
             return Ok(());
@@ -94,25 +95,25 @@ mod platform {
         fs::set_permissions(directory, Permissions::from_mode(0o755))
     }
 
-    /// Whether the file is a socket that nobody listens on.
-    pub fn is_stale(socket: &Path) -> bool {
+    /// Returns true if the file is a socket that no process listens on.
+    pub(super) fn is_stale(socket: &Path) -> bool {
         let refuses = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
         fs::symlink_metadata(socket).is_ok_and(|file| file.file_type().is_socket())
             && UnixStream::connect(socket).is_err_and(refuses)
     }
 
-    pub const fn secured(options: ListenerOptions<'_>) -> io::Result<ListenerOptions<'_>> {
+    pub(super) const fn secured(options: ListenerOptions<'_>) -> io::Result<ListenerOptions<'_>> {
         Ok(options)
     }
 
-    pub fn open_to_all(socket: &Path) -> io::Result<()> {
+    pub(super) fn open_to_all(socket: &Path) -> io::Result<()> {
         fs::set_permissions(socket, Permissions::from_mode(0o666))
     }
 }
 
 #[cfg(windows)]
 mod platform {
-    //! Pipes live in one namespace of their own, vanish with their process, and carry their own access list.
+    //! Pipes live in a namespace of their own, vanish with their process, and have an access list.
 
     use std::{
         io,
@@ -125,28 +126,27 @@ mod platform {
     };
     use widestring::u16cstr;
 
-    pub fn path(runtime_dir: &Path) -> PathBuf {
+    pub(super) fn path(runtime_dir: &Path) -> PathBuf {
         let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
-        let place: String = runtime_dir.to_string_lossy().chars().map(plain).collect();
-        PathBuf::from(format!(r"\\.\pipe\partyline-{place}"))
+        let name: String = runtime_dir.to_string_lossy().chars().map(plain).collect();
+        PathBuf::from(format!(r"\\.\pipe\partyline-{name}"))
     }
 
-    pub const fn prepare(_pipe: &Path) -> io::Result<()> {
+    pub(super) const fn prepare(_pipe: &Path) -> io::Result<()> {
         Ok(())
     }
 
-    pub const fn is_stale(_pipe: &Path) -> bool {
+    pub(super) const fn is_stale(_pipe: &Path) -> bool {
         false
     }
 
-    /// Network logons are denied first; then the system, administrators, the owner, and users sitting at the
-    /// computer may connect.
-    pub fn secured(options: ListenerOptions<'_>) -> io::Result<ListenerOptions<'_>> {
+    /// Denies network logons first; then admits the system, administrators, the owner, and interactive users.
+    pub(super) fn secured(options: ListenerOptions<'_>) -> io::Result<ListenerOptions<'_>> {
         let access = u16cstr!("D:(D;;GA;;;NU)(A;;GA;;;SY)(A;;GA;;;BA)(A;;GA;;;OW)(A;;GRGW;;;IU)");
         Ok(options.security_descriptor(SecurityDescriptor::deserialize(access)?))
     }
 
-    pub const fn open_to_all(_pipe: &Path) -> io::Result<()> {
+    pub(super) const fn open_to_all(_pipe: &Path) -> io::Result<()> {
         Ok(())
     }
 }

@@ -1,14 +1,15 @@
-//! The local socket between the service and its clients: framing, versions, who may connect.
+//! The local socket between the service and its clients: framing, versions, access control.
 //!
-//! The service binds an [`Endpoint`] with a [`Server`], which offers an engine's two ends (calls and snapshots) to
-//! every client that [`Access`] lets in. A client [connects](connect) and gets the same two ends back, so that the
-//! engine behind them looks alike in both processes. The frames are those of [`partyline_wire::ipc`].
+//! The service binds an [`Endpoint`] with a [`Server`], which offers an engine's two channels (calls and snapshots) to
+//! every client that [`Access`] admits. A client [connects](connect) and gets the same two channels, so that the engine
+//! is used in the same way from both processes. The frames are those of [`partyline_wire::ipc`].
 //!
-//! Nothing a client does can hold up the engine: a client has a bounded number of unanswered requests, is not read
-//! while it does not read, and gets the newest snapshot rather than every one.
+//! No client can block the engine: each has a bounded number of pending requests, is not read while it does not read
+//! itself, and gets the newest snapshot rather than every one.
 
 mod access;
 mod client;
+mod credentials;
 mod endpoint;
 mod server;
 mod session;
@@ -23,8 +24,8 @@ pub use endpoint::Endpoint;
 pub use server::{MAX_CLIENTS, Server};
 pub use session::MAX_PENDING_REQUESTS;
 
-/// A command, and where its answer goes.
+/// A command, and the channel for its reply.
 pub type Call = (ClientCommand, oneshot::Sender<Result<Reply, AppError>>);
 
-/// What a side calls itself in its hello.
+/// The name and version that each side sends in its hello.
 const SOFTWARE: &str = concat!("partyline ", env!("CARGO_PKG_VERSION"));

@@ -1,4 +1,4 @@
-//! The service's side: listens, checks who connects, and serves a bounded number of clients.
+//! The service's side: listens, checks the users of clients, and serves a bounded number of them.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -13,19 +13,23 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tracing::{Instrument as _, debug, debug_span, warn};
 
 use crate::{Access, Call, Endpoint, session, stream::StreamError};
 
 /// The most clients served at once.
 pub const MAX_CLIENTS: usize = 64;
 
-/// The most clients that are told at once why they are not served; others are just closed.
-const MAX_REFUSALS: usize = 8;
+/// The most clients that are sent the reason of their refusal at once; the connections of others are just closed.
+const MAX_CONCURRENT_REFUSALS: usize = 8;
 
-/// How long clients may take to read their last answers when the engine has ended.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Bounds the time for clients to read their last replies when the engine has ended.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A local socket that is listened on.
+/// The delay after an error of accepting connections.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// A listening local socket.
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
@@ -36,9 +40,11 @@ impl Server {
     /// Starts to listen; clients wait until [`Self::serve`] is called. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// [`ErrorCode::AlreadyRunning`] if another service listens, otherwise what the system says.
+    /// [`ErrorCode::AlreadyRunning`] if another service listens, [`ErrorCode::PermissionDenied`] if this process may not
+    /// listen there, else [`ErrorCode::Internal`].
     pub fn bind(endpoint: &Endpoint, access: Access) -> Result<Self, AppError> {
         let listener = endpoint.listen().map_err(|error| not_listening(endpoint, &error))?;
+        debug!(%endpoint, "listening for clients");
         Ok(Self { listener, access: access.allow_owner(endpoint) })
     }
 
@@ -48,6 +54,7 @@ impl Server {
         let mut sessions = JoinSet::new();
         let mut refusals = JoinSet::new();
         let mut engine = snapshots.clone();
+        let mut clients = 0_u64;
         loop {
             tokio::select! {
                 () = ended(&mut engine) => break,
@@ -55,52 +62,65 @@ impl Server {
                 Some(_) = refusals.join_next() => {}
                 accepted = self.listener.accept() => match accepted.map(|stream| self.admit(stream, sessions.len())) {
                     Ok(Ok(stream)) => {
-                        sessions.spawn(serve_one(stream, calls.clone(), snapshots.clone()));
+                        clients += 1;
+                        let session = serve_one(stream, calls.clone(), snapshots.clone());
+                        sessions.spawn(session.instrument(debug_span!("ipc_client", id = clients)));
                     }
-                    Ok(Err((stream, why))) if refusals.len() < MAX_REFUSALS => {
-                        refusals.spawn(async move { session::refuse(&stream, why).await });
+                    Ok(Err((stream, why))) if refusals.len() < MAX_CONCURRENT_REFUSALS => {
+                        refusals.spawn(refuse_one(stream, why));
                     }
-                    Ok(Err(_)) => {}
-                    Err(error) => rest(&error).await,
+                    Ok(Err(_)) => debug!(reason = "too many refusals at once", "refused client closed"),
+                    Err(error) => pause_accepting(&error).await,
                 },
             }
         }
+        debug!(count = sessions.len(), reason = "the engine has ended", "service socket closes");
         drop(self.listener);
-        let _ = timeout(FAREWELL, sessions.join_all()).await;
+        let _ = timeout(DRAIN_TIMEOUT, sessions.join_all()).await.inspect_err(|_| {
+            debug!(after_ms = DRAIN_TIMEOUT.as_millis(), reason = "clients do not read", "sessions aborted");
+        });
     }
 
     fn admit(&self, stream: Stream, clients: usize) -> Result<Stream, (Stream, AppError)> {
-        let verdict = if clients < MAX_CLIENTS { self.access.check(&stream) } else { Err(full()) };
-        match verdict {
+        let admission = if clients < MAX_CLIENTS { self.access.check(&stream) } else { Err(full()) };
+        match admission {
             Ok(()) => Ok(stream),
             Err(why) => {
                 counter!("partyline_ipc_refused_total").increment(1);
-                tracing::warn!(%why, "a client was refused");
+                warn!(reason = %why.message, count = clients, "client refused");
                 Err((stream, why))
             }
         }
     }
 }
 
+async fn refuse_one(stream: Stream, why: AppError) {
+    if let Err(error) = session::refuse(&stream, why).await {
+        debug!(reason = %error, "refused client did not read the reason");
+    }
+}
+
 async fn serve_one(stream: Stream, calls: mpsc::Sender<Call>, snapshots: watch::Receiver<Arc<Snapshot>>) {
     counter!("partyline_ipc_clients_total").increment(1);
+    debug!("client connected");
     match session::serve(&stream, calls, snapshots).await {
-        Ok(()) | Err(StreamError::Closed) => tracing::debug!("a client left"),
+        Ok(()) | Err(StreamError::Closed) => debug!(reason = "closed", "client disconnected"),
         Err(error) => {
             counter!("partyline_ipc_broken_total").increment(1);
-            tracing::debug!(%error, "a client was dropped");
+            debug!(reason = %error, "client disconnected");
         }
     }
 }
 
+/// Waits until the engine has ended.
 async fn ended(snapshots: &mut watch::Receiver<Arc<Snapshot>>) {
     while snapshots.changed().await.is_ok() {}
 }
 
-/// Too many open files and the like pass; trying at once would only spin.
-async fn rest(error: &io::Error) {
-    tracing::warn!(%error, "cannot accept a client");
-    sleep(Duration::from_millis(100)).await;
+/// Waits after an error that passes by itself, such as too many open files; trying again at once would only spin.
+async fn pause_accepting(error: &io::Error) {
+    warn!(reason = %error, retry_ms = ACCEPT_RETRY_DELAY.as_millis(), "client not accepted");
+    sleep(ACCEPT_RETRY_DELAY).await;
 }
 
 fn full() -> AppError {

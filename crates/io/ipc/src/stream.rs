@@ -1,4 +1,4 @@
-//! Whole frames over the two directions of a local socket.
+//! Reads and writes whole frames on a local socket.
 
 use std::{io, time::Duration};
 
@@ -9,11 +9,11 @@ use tokio::{
     time::timeout,
 };
 
-/// How long the other side may take to read one frame before it is given up.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Bounds the time to write one frame, so that a peer that does not read is disconnected.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The most bytes read at once.
-const CHUNK: usize = 16 << 10;
+const READ_CHUNK: usize = 16 << 10;
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -21,15 +21,15 @@ pub enum StreamError {
     /// The other side closed it.
     #[error("the connection was closed")]
     Closed,
-    /// The system says so.
+    /// The system reported an error.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// What came is not a frame, or what should go is too long for one.
+    /// The bytes received are not a frame, or the value to send is too long for one.
     #[error(transparent)]
     Frame(#[from] FrameError),
 }
 
-/// Reads frames.
+/// Reads frames from one direction of a connection.
 #[derive(Debug)]
 pub struct FrameReader<'a, F> {
     stream: &'a Stream,
@@ -41,13 +41,16 @@ impl<'a, F: Frame> FrameReader<'a, F> {
         Self { stream, decoder: Decoder::default() }
     }
 
-    /// The next frame. Can be dropped while it waits: nothing is lost.
+    /// Waits for the next frame. Cancel safe: no bytes are lost if the future is dropped.
+    ///
+    /// # Errors
+    /// If the connection ended or the bytes are not a frame.
     pub async fn next(&mut self) -> Result<F, StreamError> {
         loop {
             if let Some(frame) = self.decoder.next_frame()? {
                 return Ok(frame);
             }
-            let mut chunk = self.stream.take(CHUNK as u64);
+            let mut chunk = self.stream.take(READ_CHUNK as u64);
             if chunk.read_buf(self.decoder.buffer()).await? == 0 {
                 return Err(StreamError::Closed);
             }
@@ -55,9 +58,12 @@ impl<'a, F: Frame> FrameReader<'a, F> {
     }
 }
 
-/// Writes one frame. Must not be dropped while it waits, as half a frame may be under way.
+/// Writes one frame. Not cancel safe: half a frame may have been written if the future is dropped.
+///
+/// # Errors
+/// If the frame is too long, the connection ended, or the peer does not read for 30 s.
 pub async fn write<F: Frame + Sync>(mut stream: &Stream, frame: &F) -> Result<(), StreamError> {
     let bytes = encode(frame)?;
     let slow = |_| io::Error::new(io::ErrorKind::TimedOut, "the other side does not read");
-    Ok(timeout(PATIENCE, stream.write_all(&bytes)).await.map_err(slow)??)
+    Ok(timeout(WRITE_TIMEOUT, stream.write_all(&bytes)).await.map_err(slow)??)
 }

@@ -47,7 +47,7 @@ fn big_snapshot(revision: u32, bytes: usize) -> Arc<Snapshot> {
     Arc::new(Snapshot { parties: vec![party], ..(*snapshot(revision)).clone() })
 }
 
-/// A server and its engine's ends.
+/// A server and the channels of its engine.
 struct Service {
     directory: TempDir,
     endpoint: Endpoint,
@@ -81,7 +81,7 @@ impl Service {
     }
 }
 
-/// A client that can say anything.
+/// A client that can send any frame.
 struct Raw {
     stream: UnixStream,
     decoder: Decoder<ServerFrame>,
@@ -92,17 +92,17 @@ impl Raw {
         Self { stream: UnixStream::connect(path).await.unwrap(), decoder: Decoder::default() }
     }
 
-    async fn say(&mut self, frame: &ClientFrame) {
+    async fn send(&mut self, frame: &ClientFrame) {
         self.stream.write_all(&encode(frame).unwrap()).await.unwrap();
     }
 
     async fn hello(&mut self) {
-        self.say(&ClientFrame::Hello(Hello::from_software("test"))).await;
-        assert!(matches!(self.hear().await, Some(ServerFrame::Hello(_))));
+        self.send(&ClientFrame::Hello(Hello::from_software("test"))).await;
+        assert!(matches!(self.receive().await, Some(ServerFrame::Hello(_))));
     }
 
     /// The next frame, or `None` when the server has hung up.
-    async fn hear(&mut self) -> Option<ServerFrame> {
+    async fn receive(&mut self) -> Option<ServerFrame> {
         loop {
             if let Some(frame) = self.decoder.next_frame().unwrap() {
                 return Some(frame);
@@ -123,7 +123,7 @@ async fn ask(connection: &Connection, command: Command) -> oneshot::Receiver<Res
 }
 
 #[tokio::test]
-async fn answers_find_their_requests_in_any_order() {
+async fn responses_reach_their_requests_in_any_order() {
     let mut service = Service::start();
     let (ann, bob) = (service.connect().await, service.connect().await);
     let first = ask(&ann, Command::Doctor).await;
@@ -143,7 +143,7 @@ async fn answers_find_their_requests_in_any_order() {
 }
 
 #[tokio::test]
-async fn every_client_sees_the_state_now_and_when_it_changes() {
+async fn every_client_gets_the_current_state_and_its_changes() {
     let service = Service::start();
     let mut clients = [service.connect().await, service.connect().await, service.connect().await];
     for client in &clients {
@@ -157,11 +157,11 @@ async fn every_client_sees_the_state_now_and_when_it_changes() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_holds_nobody_up_and_then_sees_the_newest_state() {
+async fn client_that_does_not_read_blocks_no_other_and_then_gets_the_newest_state() {
     let mut service = Service::start();
     let mut sleeper = service.raw().await;
     sleeper.hello().await;
-    sleeper.say(&ClientFrame::Subscribe).await;
+    sleeper.send(&ClientFrame::Subscribe).await;
     // Far more than the socket's buffer holds, while the sleeper reads nothing.
     let mut awake = service.connect().await;
     for revision in 2..=6 {
@@ -175,7 +175,7 @@ async fn a_client_that_does_not_read_holds_nobody_up_and_then_sees_the_newest_st
     assert_eq!(answered.await.unwrap(), Ok(Reply::Done));
     let mut seen = Vec::new();
     while seen.last() != Some(&6) {
-        match sleeper.hear().await.unwrap() {
+        match sleeper.receive().await.unwrap() {
             ServerFrame::Snapshot(snapshot) => seen.push(snapshot.revision),
             other => panic!("{other:?}"),
         }
@@ -185,12 +185,12 @@ async fn a_client_that_does_not_read_holds_nobody_up_and_then_sees_the_newest_st
 }
 
 #[tokio::test]
-async fn requests_beyond_the_limit_wait_for_answers() {
+async fn requests_beyond_the_limit_wait_for_responses() {
     let mut service = Service::start();
     let mut greedy = service.raw().await;
     greedy.hello().await;
     for id in 0..=u32::try_from(MAX_PENDING_REQUESTS).unwrap() {
-        greedy.say(&ClientFrame::Request { id, command: Command::Doctor.into() }).await;
+        greedy.send(&ClientFrame::Request { id, command: Command::Doctor.into() }).await;
     }
     let mut held = Vec::new();
     for _ in 0..MAX_PENDING_REQUESTS {
@@ -208,7 +208,7 @@ async fn requests_beyond_the_limit_wait_for_answers() {
 }
 
 #[tokio::test]
-async fn garbage_ends_its_own_connection_only() {
+async fn garbage_ends_only_its_own_connection() {
     let service = Service::start();
     let steady = service.connect().await;
     let oversized = u32::MAX.to_be_bytes().to_vec();
@@ -218,7 +218,7 @@ async fn garbage_ends_its_own_connection_only() {
         let mut hostile = service.raw().await;
         hostile.stream.write_all(&bytes).await.unwrap();
         let mut last = None;
-        while let Some(frame) = hostile.hear().await {
+        while let Some(frame) = hostile.receive().await {
             last = Some(frame);
         }
         assert!(matches!(last, Some(ServerFrame::Refused(_))), "{bytes:?}: {last:?}");
@@ -226,7 +226,7 @@ async fn garbage_ends_its_own_connection_only() {
     let mut later = service.raw().await;
     later.hello().await;
     later.stream.write_all(&[0xff; 64]).await.unwrap();
-    while later.hear().await.is_some() {}
+    while later.receive().await.is_some() {}
     let mut half = service.raw().await;
     half.stream.write_all(&[0, 0]).await.unwrap();
     drop(half);
@@ -237,13 +237,13 @@ async fn garbage_ends_its_own_connection_only() {
 }
 
 #[tokio::test]
-async fn another_version_is_told_so_on_both_sides() {
+async fn version_mismatch_is_reported_on_both_sides() {
     let service = Service::start();
     let mut newer = service.raw().await;
     let hello = Hello { version: VERSION + 1, software: "partyline 9".into() };
-    newer.say(&ClientFrame::Hello(hello.clone())).await;
-    assert!(matches!(newer.hear().await, Some(ServerFrame::Hello(Hello { version: VERSION, .. }))));
-    assert_eq!(newer.hear().await, None);
+    newer.send(&ClientFrame::Hello(hello.clone())).await;
+    assert!(matches!(newer.receive().await, Some(ServerFrame::Hello(Hello { version: VERSION, .. }))));
+    assert_eq!(newer.receive().await, None);
 
     let directory = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::in_dir(directory.path());
@@ -260,7 +260,7 @@ async fn another_version_is_told_so_on_both_sides() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_full_says_so() {
+async fn full_service_refuses_with_the_reason() {
     let service = Service::start();
     let mut clients = Vec::new();
     for _ in 0..MAX_CLIENTS {
@@ -273,7 +273,7 @@ async fn a_service_that_is_full_says_so() {
 }
 
 #[tokio::test]
-async fn a_service_that_does_not_run_is_told_from_others() {
+async fn service_that_does_not_run_is_unreachable() {
     let directory = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::in_dir(directory.path());
     let error = connect(&endpoint).await.unwrap_err();
@@ -282,7 +282,7 @@ async fn a_service_that_does_not_run_is_told_from_others() {
 }
 
 #[tokio::test]
-async fn a_dead_socket_file_is_replaced_and_a_live_one_is_not() {
+async fn stale_socket_file_is_replaced_and_a_live_one_is_not() {
     let directory = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::in_dir(directory.path());
     drop(UnixListener::bind(endpoint.path()).unwrap());
@@ -297,7 +297,7 @@ async fn a_dead_socket_file_is_replaced_and_a_live_one_is_not() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_socket_is_left_alone() {
+async fn file_that_is_no_socket_is_not_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::in_dir(directory.path());
     std::fs::write(endpoint.path(), "precious").unwrap();
@@ -306,7 +306,7 @@ async fn a_file_that_is_no_socket_is_left_alone() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_engine_reaches_every_client_after_its_last_answers() {
+async fn end_of_the_engine_reaches_clients_after_their_last_responses() {
     let Service { directory, endpoint, mut calls, state, server } = Service::start();
     let (asking, mut watching) = (connect(&endpoint).await.unwrap(), connect(&endpoint).await.unwrap());
     let stopped = ask(&asking, Command::Stop).await;
@@ -325,7 +325,7 @@ async fn the_end_of_the_engine_reaches_every_client_after_its_last_answers() {
 }
 
 #[tokio::test]
-async fn a_client_finds_the_service_again_when_it_comes_back() {
+async fn client_reconnects_when_the_service_returns() {
     let directory = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::in_dir(directory.path());
     let waiting = tokio::spawn({
@@ -343,7 +343,7 @@ async fn a_client_finds_the_service_again_when_it_comes_back() {
 }
 
 #[tokio::test]
-async fn a_state_too_long_for_a_frame_is_sent_without_histories() {
+async fn snapshot_too_long_for_a_frame_is_sent_without_histories() {
     let mut service = Service::start();
     let connection = service.connect().await;
     let answered = ask(&connection, Command::Snapshot).await;

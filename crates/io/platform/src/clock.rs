@@ -1,20 +1,20 @@
-//! A clock that goes on while the computer sleeps.
+//! A clock that continues while the computer sleeps.
 //!
-//! Timers of the core measure what happened in the world: NAT mappings lapse and keys age while a laptop is closed.
-//! `std::time::Instant` stops then on Linux (`CLOCK_MONOTONIC`) and macOS (`CLOCK_UPTIME_RAW`). So the boot clock is
-//! read beside it (`CLOCK_BOOTTIME`; on macOS `CLOCK_MONOTONIC`, which counts sleep there), and an `Instant` is made of
-//! the one at start plus the boot time passed since. On Windows `Instant` counts sleep by itself.
+//! NAT mappings expire and keys age while a laptop is closed, so the core's timers have to count that time.
+//! `std::time::Instant` does not on Linux (`CLOCK_MONOTONIC`) and macOS (`CLOCK_UPTIME_RAW`). So the boot clock is read
+//! as well (`CLOCK_BOOTTIME`; on macOS `CLOCK_MONOTONIC`, which counts sleep there), and the current `Instant` is the one
+//! at the start plus the boot time since. On Windows `Instant` counts sleep by itself.
 //!
-//! Such instants are compared among themselves only; to wait for one, ask [`Clock::until`] how long that is.
+//! Such instants may be compared among themselves only. To wait for one, use [`Clock::until`].
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use partyline_model::{Now, Timestamp};
 
-/// How far the two clocks must be apart to call it sleep.
-const NOTICEABLE: Duration = Duration::from_secs(1);
+/// The least jump of the boot clock against the other that counts as sleep.
+const MIN_SLEEP: Duration = Duration::from_secs(1);
 
-/// Reads both clocks.
+/// Reads the monotonic clock, sleep included, and the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     start: Instant,
@@ -22,20 +22,20 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock. One per process: instants of different clocks must not be mixed.
+    /// Returns a new clock. One per process: instants of different clocks must not be mixed.
     #[must_use]
     pub fn new() -> Self {
         Self { start: Instant::now(), boot_at_start: since_boot() }
     }
 
-    /// The time.
+    /// Returns the current time of both clocks.
     #[must_use]
     pub fn now(&self) -> Now {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { instant: self.instant(), unix: Timestamp(u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)) }
     }
 
-    /// How long until an instant of this clock; zero if it has passed.
+    /// Returns the time until an instant of this clock; zero if it has passed.
     #[must_use]
     pub fn until(&self, deadline: Instant) -> Duration {
         deadline.saturating_duration_since(self.instant())
@@ -48,7 +48,7 @@ impl Clock {
         }
     }
 
-    /// Time slept since the clock was made.
+    /// Returns the total time slept since the clock was made.
     fn slept(&self) -> Duration {
         self.instant().saturating_duration_since(Instant::now())
     }
@@ -60,27 +60,31 @@ impl Default for Clock {
     }
 }
 
-/// Notices that the computer has slept, by the jump of the boot clock against the other.
+/// Detects that the computer has slept, by a jump of the boot clock against the monotonic clock.
 #[derive(Debug)]
 pub struct SleepDetector {
     clock: Clock,
-    known: Duration,
+    reported: Duration,
 }
 
 impl SleepDetector {
-    /// Watches from now on.
+    /// Returns a detector of sleep from now on.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { known: clock.slept(), clock }
+        Self { reported: clock.slept(), clock }
     }
 
-    /// How long the computer slept since this was asked last, if it did. Cheap enough to be asked whenever anything
-    /// happens. On Windows, where both clocks go on, it never did: the service is told of power events there.
+    /// Returns how long the computer slept since the last call, if it did (at least 1 s). Cheap enough to be called after
+    /// every event. Returns `None` on Windows, where both clocks count sleep: the service gets power events there.
     pub fn take_slept(&mut self) -> Option<Duration> {
         let slept = self.clock.slept();
-        let gone = slept.saturating_sub(self.known);
-        self.known = slept;
-        (gone >= NOTICEABLE).then_some(gone)
+        let gone = slept.saturating_sub(self.reported);
+        self.reported = slept;
+        if gone < MIN_SLEEP {
+            return None;
+        }
+        tracing::debug!(after_ms = gone.as_millis(), reason = "the boot clock jumped", "sleep detected");
+        Some(gone)
     }
 }
 
@@ -104,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_goes_forward_and_deadlines_are_spans() {
+    fn time_does_not_go_backwards_and_passed_deadlines_are_zero() {
         let clock = Clock::new();
         let first = clock.now();
         let second = clock.now();
@@ -115,21 +119,21 @@ mod tests {
     }
 
     #[test]
-    fn a_computer_that_did_not_sleep_did_not_sleep() {
+    fn no_jump_of_the_clocks_is_no_sleep() {
         let mut watch = SleepDetector::new(Clock::new());
         assert_eq!(watch.take_slept(), None);
     }
 
     #[test]
     #[cfg(unix)]
-    fn a_jump_of_the_boot_clock_is_sleep_and_told_once() {
+    fn jump_of_the_boot_clock_is_sleep_and_returned_once() {
         let mut watch = SleepDetector::new(Clock::new());
-        // As if the boot clock had stood an hour less when all began.
+        // As if the boot clock had shown an hour less at the start.
         let hour = Duration::from_secs(3600);
         watch.clock.boot_at_start = since_boot().and_then(|boot| boot.checked_sub(hour));
         if watch.clock.boot_at_start.is_some() {
             let slept = watch.take_slept();
-            assert!(slept.is_some_and(|slept| slept.abs_diff(hour) < NOTICEABLE), "{slept:?}");
+            assert!(slept.is_some_and(|slept| slept.abs_diff(hour) < MIN_SLEEP), "{slept:?}");
             assert_eq!(watch.take_slept(), None);
         }
     }

@@ -1,4 +1,4 @@
-//! Where the service keeps its things.
+//! The directories of the service.
 //!
 //! | | Linux | macOS | Windows |
 //! |---|---|---|---|
@@ -20,18 +20,18 @@ use crate::StorageError;
 /// The directories of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directories {
-    /// Keys and parties. Readable by the service alone.
+    /// Keys and parties; readable by the service alone.
     pub state: PathBuf,
-    /// The local socket and what is worthless after a restart.
+    /// The local socket, and files without use after a restart.
     pub runtime: PathBuf,
     /// Log files.
     pub log: PathBuf,
-    /// Settings an administrator may write.
+    /// Settings that an administrator may write.
     pub config: PathBuf,
 }
 
 impl Directories {
-    /// Those of the system's service, as overridden by the environment.
+    /// Returns the directories of the system service, as overridden by the environment.
     #[must_use]
     pub fn system() -> Self {
         let given = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -79,32 +79,35 @@ impl Directories {
         Self { config: state.clone(), runtime: state.join("run"), log: state.join("log"), state }
     }
 
-    /// Makes those that the engine writes to: state and logs for the owner alone, runtime open to all, since clients
-    /// connect there. Existing ones are left as they are.
+    /// Creates the directories that the engine writes to: state and logs for the owner alone, runtime searchable by all,
+    /// since clients connect there. Existing directories are left as they are.
     ///
     /// # Errors
-    /// If one cannot be made, with its path.
+    /// If a directory cannot be created; the error contains its path.
     pub fn create(&self) -> Result<(), StorageError> {
         for (path, mode) in [(&self.state, 0o700), (&self.runtime, 0o755), (&self.log, 0o750)] {
-            make(path, mode).map_err(|error| StorageError::new("make the directory", path, error))?;
+            create_directory(path, mode)
+                .map_err(|error| StorageError::new("make the directory", path, error))?;
         }
         Ok(())
     }
 }
 
 #[cfg(unix)]
-fn make(path: &Path, mode: u32) -> io::Result<()> {
+fn create_directory(path: &Path, mode: u32) -> io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     if path.is_dir() {
         return Ok(());
     }
     fs::DirBuilder::new().recursive(true).mode(mode).create(path)?;
-    // The mode above is subject to the umask.
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    // The mode above is reduced by the umask.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    tracing::debug!(directory = %path.display(), mode = format_args!("{mode:o}"), "directory created");
+    Ok(())
 }
 
 #[cfg(not(unix))]
-fn make(path: &Path, _mode: u32) -> io::Result<()> {
+fn create_directory(path: &Path, _mode: u32) -> io::Result<()> {
     fs::create_dir_all(path)
 }
 
@@ -113,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_overrides() {
+    fn environment_overrides_the_defaults() {
         let plain = Directories::choose(None, None);
         assert_eq!(plain, Directories::defaults());
         let moved = Directories::choose(Some("/a".into()), None);
@@ -124,7 +127,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn state_is_the_owners_alone() {
+    fn state_directory_is_private_and_runtime_directory_is_not() {
         use std::os::unix::fs::PermissionsExt;
         let home = tempfile::tempdir().unwrap();
         let directories = Directories::choose(Some(home.path().join("state")), None);

@@ -1,14 +1,14 @@
 //! What differs by operating system: network devices, addresses and routes, a clock that counts sleep, directories,
-//! durable files, rights.
+//! durable files, permissions.
 //!
-//! Each concern is one module with the same signatures everywhere. Linux is complete. On macOS the device is what
-//! tun-rs gives without routes for broadcast; on Windows [`TunDevice::create`] returns [`TunError::Unsupported`].
+//! Each concern is one module with the same signatures on every system. Linux is complete. On macOS the device has no
+//! routes for broadcast; on Windows [`TunDevice::create`] returns [`TunError::Unsupported`].
 
 mod clock;
 mod directories;
 mod lock;
 mod network;
-mod rights;
+mod permission;
 mod stale_devices;
 mod storage;
 mod tun;
@@ -18,16 +18,16 @@ pub use clock::{Clock, SleepDetector};
 pub use directories::Directories;
 pub use lock::{EngineLock, LockError};
 pub use network::{Gateway, LocalAddress, default_gateways, is_own_device, local_addresses, local_prefixes};
-pub use rights::check_device_permission;
+pub use permission::check_device_permission;
 pub use stale_devices::{DeviceRecord, remove_stale_devices};
 pub use storage::{StorageError, read, remove, replace};
 pub use tun::{TunConfig, TunDevice, TunError, TunReads, TunWrites};
 pub use watch::{NetworkState, NetworkWatch};
 
-/// Every device of ours is named so, with a number behind it, where the system lets us choose.
+/// The prefix of the device names, followed by a number, where the system allows a choice.
 pub const DEVICE_PREFIX: &str = "partyline";
 
-/// What went wrong as a sentence, without the system's number for it, which tells people nothing.
+/// Returns an error as a sentence, without the system's number for it, which users cannot interpret.
 fn sentence(error: &str) -> String {
     let words = error.split_once(" (os error ").map_or(error, |(words, _)| words);
     let mut letters = words.chars();
@@ -37,12 +37,14 @@ fn sentence(error: &str) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn errors_become_sentences() {
+    fn error_becomes_a_sentence_without_a_number() {
         let error = std::io::Error::from_raw_os_error(28);
-        let said = super::sentence(&format!("could not write x: {error}"));
+        let sentence = super::sentence(&format!("could not write x: {error}"));
         assert!(
-            said.starts_with("Could not write x: ") && said.ends_with('.') && !said.contains("28"),
-            "{said}"
+            sentence.starts_with("Could not write x: ")
+                && sentence.ends_with('.')
+                && !sentence.contains("28"),
+            "{sentence}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! One engine per state directory: two would fight over its keys and devices.
+//! Allows one engine per state directory: two would conflict over its keys and devices.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -10,19 +10,19 @@ use partyline_model::{AppError, ErrorCode};
 use crate::{StorageError, sentence};
 
 const LOCK: &str = "engine.lock";
-/// Apart from the lock, because a locked file cannot be read by others on Windows.
+/// A file of its own, because a locked file cannot be read by others on Windows.
 const PID: &str = "engine.pid";
 
-/// Why the lock was not had.
+/// Why the lock could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another engine runs.
+    /// Another engine holds the lock.
     #[error("Partyline runs already{}, with the same parties", .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
     Held {
-        /// Its process, if it said so.
+        /// The id of its process, if known.
         pid: Option<u32>,
     },
-    /// The lock file cannot be made.
+    /// The lock file cannot be created or locked.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -39,7 +39,7 @@ impl From<LockError> for AppError {
     }
 }
 
-/// Held as long as the engine runs. The system releases it however the process ends.
+/// The lock of an engine, held as long as it runs. The system releases it however the process ends.
 #[derive(Debug)]
 pub struct EngineLock {
     _file: File,
@@ -49,7 +49,7 @@ impl EngineLock {
     /// Takes the lock of a state directory.
     ///
     /// # Errors
-    /// If another engine has it, or it cannot be made.
+    /// If another engine holds it, or it cannot be created.
     pub fn acquire(state: &Path) -> Result<Self, LockError> {
         let path = state.join(LOCK);
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
@@ -59,10 +59,11 @@ impl EngineLock {
             Err(TryLockError::WouldBlock) => return Err(LockError::Held { pid: holder(state) }),
             Err(TryLockError::Error(error)) => return Err(StorageError::new("lock", &path, error).into()),
         }
-        // Only for the message to the next one: with a full disk, the engine runs all the same.
+        // Only for the error message of a second engine: with a full disk, the engine runs all the same.
         if let Err(error) = crate::replace(&state.join(PID), std::process::id().to_string().as_bytes()) {
-            tracing::warn!(%error, "the process number could not be noted");
+            tracing::warn!(reason = %error, "process id could not be recorded");
         }
+        tracing::debug!(file = %path.display(), "engine lock taken");
         Ok(Self { _file: file })
     }
 }
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_second_engine_is_told_of_the_first() {
+    fn second_engine_is_refused_with_the_process_id_of_the_first() {
         let home = tempfile::tempdir().unwrap();
         let first = EngineLock::acquire(home.path()).unwrap();
         let error = EngineLock::acquire(home.path()).unwrap_err();

@@ -1,4 +1,4 @@
-//! This computer's addresses and the networks it can reach.
+//! This computer's addresses, networks and default gateways.
 
 use std::{
     io,
@@ -14,51 +14,51 @@ use crate::DEVICE_PREFIX;
 pub struct LocalAddress {
     /// The interface's name.
     pub interface: String,
-    /// Its index, as used for IPv6 scopes and multicast.
+    /// The interface's index, as used for IPv6 scopes and multicast.
     pub index: Option<u32>,
-    /// The address.
+    /// The IP address.
     pub address: IpAddr,
-    /// Length of its network's prefix, in bits.
+    /// The length of the network's prefix, in bits.
     pub prefix: u8,
-    /// Whether the interface is point to point (tunnels, modems).
+    /// True for a point-to-point interface (tunnels, modems).
     pub point_to_point: bool,
 }
 
 impl LocalAddress {
-    /// The network the address is in.
+    /// Returns the network of the address; `None` if the prefix is too long.
     #[must_use]
     pub fn network(&self) -> Option<IpNet> {
         IpNet::new(self.address, self.prefix).ok().map(|network| network.trunc())
     }
 }
 
-/// A router that leads to the internet.
+/// A default gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Gateway {
-    /// Its address.
+    /// The router's address.
     pub address: IpAddr,
-    /// The interface it is reached by.
+    /// The index of the interface towards it.
     pub interface: Option<u32>,
 }
 
-/// Whether an interface belongs to a party of ours.
+/// Returns true if an interface is a party's device, by its name.
 #[must_use]
 pub fn is_own_device(interface: &str) -> bool {
     interface.strip_prefix(DEVICE_PREFIX).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// The computer's own addresses on interfaces that are up, without loopback and without our own devices.
+/// Returns this computer's addresses on interfaces that are up, without loopback and without the devices of parties.
 ///
 /// # Errors
-/// If the system does not tell.
+/// If the system call fails.
 pub fn local_addresses() -> io::Result<Vec<LocalAddress>> {
     addresses(if_addrs::Interface::is_oper_up)
 }
 
-/// The same with interfaces that are not up, whose networks may come back any moment.
+/// Returns the same with interfaces that are down, whose networks may come back at any moment.
 ///
 /// # Errors
-/// If the system does not tell.
+/// If the system call fails.
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), allow(dead_code))]
 pub(crate) fn configured_addresses() -> io::Result<Vec<LocalAddress>> {
     addresses(|_| true)
@@ -86,10 +86,10 @@ fn local_address(interface: if_addrs::Interface) -> LocalAddress {
     }
 }
 
-/// Every network that this computer reaches other than by its default route: ranges a party must keep clear of.
+/// Returns every network that this computer reaches other than by its default route: a party must not use these ranges.
 ///
 /// # Errors
-/// If the system does not tell.
+/// If addresses or routes cannot be read.
 pub async fn local_prefixes() -> io::Result<Vec<IpNet>> {
     let mut prefixes: Vec<_> = local_addresses()?.iter().filter_map(LocalAddress::network).collect();
     for route in route_manager::AsyncRouteManager::new()?.list().await? {
@@ -102,7 +102,7 @@ pub async fn local_prefixes() -> io::Result<Vec<IpNet>> {
     Ok(prefixes)
 }
 
-/// Neither a default route (also one split in halves), nor multicast, nor broadcast.
+/// Returns false for a default route (also one split in halves), multicast, loopback and broadcast.
 fn is_specific(network: &IpNet) -> bool {
     let address = network.addr();
     network.prefix_len() > 1
@@ -111,10 +111,10 @@ fn is_specific(network: &IpNet) -> bool {
         && address != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
-/// The routers that default routes point to.
+/// Returns the routers of the default routes.
 ///
 /// # Errors
-/// If the system does not tell.
+/// If the routing table cannot be read.
 pub async fn default_gateways() -> io::Result<Vec<Gateway>> {
     let routes = route_manager::AsyncRouteManager::new()?.list().await?;
     let defaults = routes.iter().filter(|route| route.prefix() == 0);
@@ -131,13 +131,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_devices_are_known_by_name() {
+    fn own_devices_are_recognised_by_name() {
         assert!(is_own_device("partyline0") && is_own_device("partyline12"));
         assert!(!is_own_device("eth0") && !is_own_device("partyline-test"));
     }
 
     #[test]
-    fn default_routes_and_groups_are_no_local_networks() {
+    fn default_routes_and_multicast_groups_are_no_local_networks() {
         for text in
             ["0.0.0.0/0", "128.0.0.0/1", "224.0.0.0/4", "255.255.255.255/32", "ff00::/8", "127.0.0.0/8"]
         {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_system_tells() {
+    async fn local_prefixes_contain_the_networks_of_local_addresses() {
         let addresses = local_addresses().unwrap();
         let prefixes = local_prefixes().await.unwrap();
         assert!(

@@ -1,7 +1,7 @@
-//! Small files that survive a crash whole: the old contents or the new, never a mixture.
+//! Replaces small files atomically and durably: after a crash, a file has the old contents or the new, never a mixture.
 //!
-//! The new contents go to a temporary file beside the old one, are forced to the disk, and take its name; then the
-//! directory is forced to the disk, so that the name survives too. Files are readable by their owner alone.
+//! The new contents are written to a temporary file beside the old one and synchronised with the disk; then the file is
+//! renamed and the directory synchronised, so that the name survives too. Files are readable by their owner alone.
 
 use std::{
     fs::{self, OpenOptions},
@@ -13,8 +13,8 @@ use partyline_model::{AppError, ErrorCode};
 
 use crate::sentence;
 
-/// Longest file that [`read`] takes into memory.
-const LIMIT: u64 = 16 << 20;
+/// The longest file that [`read`] accepts, in bytes.
+const MAX_FILE_SIZE: u64 = 16 << 20;
 
 /// A file could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +31,7 @@ impl StorageError {
         Self { action, path: path.to_path_buf(), error }
     }
 
-    /// What a person can do about it.
+    /// Returns what the user can do about it.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self.error.kind() {
@@ -45,7 +45,7 @@ impl StorageError {
         }
     }
 
-    /// The kind of the underlying error.
+    /// Returns the kind of the underlying error.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
         self.error.kind()
@@ -58,10 +58,10 @@ impl From<StorageError> for AppError {
     }
 }
 
-/// Writes a file, replacing what it held.
+/// Writes a file, replacing its contents.
 ///
 /// # Errors
-/// If it could not be made durable; the old contents are then still there.
+/// If the contents could not be made durable; the old contents are then still there.
 pub fn replace(path: &Path, contents: &[u8]) -> Result<(), StorageError> {
     let temporary = temporary(path);
     let result = write_durably(&temporary, contents).and_then(|()| fs::rename(&temporary, path));
@@ -69,10 +69,11 @@ pub fn replace(path: &Path, contents: &[u8]) -> Result<(), StorageError> {
         // Best effort: the next attempt overwrites it anyway.
         let _ = fs::remove_file(&temporary);
     }
+    tracing::trace!(file = %path.display(), bytes = contents.len(), success = result.is_ok(), "file replaced");
     result.and_then(|()| sync_directory(path)).map_err(|error| StorageError::new("write", path, error))
 }
 
-/// Reads a file; `None` if there is none.
+/// Reads a file; returns `None` if it does not exist.
 ///
 /// # Errors
 /// If it exists but cannot be read, or is longer than 16 MiB.
@@ -81,16 +82,16 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(wrap(error)),
-        Ok(file) if file.len() > LIMIT => return Err(wrap(io::ErrorKind::FileTooLarge.into())),
+        Ok(file) if file.len() > MAX_FILE_SIZE => return Err(wrap(io::ErrorKind::FileTooLarge.into())),
         Ok(_) => {}
     }
     fs::read(path).map(Some).map_err(wrap)
 }
 
-/// Deletes a file, durably; it is fine if there is none.
+/// Deletes a file durably. Succeeds if it does not exist.
 ///
 /// # Errors
-/// If it is still there.
+/// If the file cannot be deleted.
 pub fn remove(path: &Path) -> Result<(), StorageError> {
     match fs::remove_file(path) {
         Ok(()) => sync_directory(path),
@@ -122,7 +123,7 @@ fn private() -> OpenOptions {
 
 #[cfg(not(unix))]
 fn private() -> OpenOptions {
-    // The state directory below %ProgramData% is made by the installer, for SYSTEM and administrators.
+    // The installer creates the state directory below %ProgramData% for SYSTEM and administrators.
     OpenOptions::new()
 }
 
@@ -134,7 +135,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 
 #[cfg(not(unix))]
 fn sync_directory(_path: &Path) -> io::Result<()> {
-    // NTFS journals names by itself, and directories cannot be opened as files.
+    // NTFS journals names itself, and directories cannot be opened as files.
     Ok(())
 }
 
@@ -143,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contents_are_replaced_whole() {
+    fn replacing_leaves_the_new_contents_and_no_temporary_file() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("state.json");
         assert_eq!(read(&path).unwrap(), None);
@@ -158,7 +159,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn only_the_owner_may_read() {
+    fn file_is_readable_by_its_owner_alone() {
         use std::os::unix::fs::PermissionsExt;
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("key");
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_leaves_the_old_contents() {
+    fn failed_write_leaves_the_old_contents() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("state.json");
         replace(&path, b"old").unwrap();
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_to_do() {
+    fn full_disk_is_explained_with_a_hint() {
         let full = StorageError::new("write", Path::new("x"), io::ErrorKind::StorageFull.into());
         assert_eq!(AppError::from(full).hint, "Free some disk space.");
     }

@@ -1,17 +1,17 @@
 //! A party's network device.
 //!
-//! Linux: a TUN device with virtio headers, so that one read or write carries up to 64 KiB of one flow (TSO, USO, GRO).
-//! It vanishes with the process, and its routes with it. Beside its connected routes it gets:
+//! On Linux a TUN device with virtio headers, so that one read or write carries up to 64 KiB of one flow (TSO, USO, GRO).
+//! It vanishes with the process, and its routes with it. In addition to its connected routes it gets:
 //!
 //! - `255.255.255.255/32` and `224.0.0.0/4`, and `ff02::/16` in the local table, where the kernel keeps multicast:
-//!   so that games, which broadcast without naming an interface, are heard in the party. Programs that do name one
-//!   (mDNS responders, DHCP clients, anything bound to an interface or using `IP_MULTICAST_IF`) are not affected, and
-//!   unicast never is. With several parties switched on, unbound broadcasts go to the one switched on last: its metric
-//!   is the lowest, and when it goes down the next takes over.
-//! - a link-local address with the interface identifier of its virtual one, instead of a random one, so that members
-//!   know whose it is.
+//!   so that broadcasts of games, which choose no interface, reach the party. Programs that do choose one (mDNS
+//!   responders, DHCP clients, anything bound to an interface or using `IP_MULTICAST_IF`) are not affected, and unicast
+//!   never is. With several parties switched on, unbound broadcasts go to the one switched on last: its metric is the
+//!   lowest, and when it goes down the next takes over.
+//! - a link-local address with the interface identifier of its virtual address, instead of a random one, so that members
+//!   can attribute it.
 //!
-//! TUN devices on Linux do no address detection (no ARP, no duplicate detection), so addresses work at once.
+//! TUN devices on Linux perform no address resolution (no ARP, no duplicate detection), so addresses work at once.
 
 mod batch;
 #[cfg(target_os = "linux")]
@@ -34,23 +34,23 @@ pub use system::TunDevice;
 
 use crate::{LocalAddress, sentence};
 
-/// How a device is to be.
+/// The configuration of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunConfig {
-    /// Its name; `None` takes the first free of `partyline0`, `partyline1`, … . Ignored on macOS.
+    /// The device's name; `None` takes the first free of `partyline0`, `partyline1`, … . Ignored on macOS.
     pub name: Option<String>,
-    /// Our IPv4 address and the party's prefix.
+    /// This computer's IPv4 address in the party, with the party's prefix.
     pub v4: Ipv4Net,
-    /// Our IPv6 address and the party's prefix.
+    /// This computer's IPv6 address in the party, with the party's prefix.
     pub v6: Ipv6Net,
-    /// Largest packet, in bytes.
+    /// The longest packet, in bytes.
     pub mtu: u16,
 }
 
-/// Why there is no device.
+/// Why a device could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum TunError {
-    /// The process lacks the right.
+    /// The process lacks the permission.
     #[error("this process may not create network devices")]
     Permission,
     /// The kernel's TUN driver is missing.
@@ -59,27 +59,27 @@ pub enum TunError {
     /// Another device has the name.
     #[error("a network device named {name} already exists")]
     NameTaken {
-        /// The name.
+        /// The name that is taken.
         name: String,
     },
-    /// The party's range is in use.
+    /// The party's address range is in use.
     #[error("the address range {range} is already used by {interface} on this computer")]
     AddressClash {
-        /// The party's range.
+        /// The party's address range.
         range: Ipv4Net,
-        /// Who uses it.
+        /// The interface that uses it.
         interface: String,
     },
-    /// Not on this system yet.
+    /// Devices are not supported on this system yet.
     #[error("network devices are not supported on this system yet")]
     Unsupported,
-    /// Anything else.
+    /// Another error of the system.
     #[error("the network device could not be set up: {0}")]
     Other(#[source] io::Error),
 }
 
 impl TunError {
-    /// What a person can do about it.
+    /// Returns what the user can do about it.
     #[must_use]
     pub const fn hint(&self) -> &'static str {
         match self {
@@ -110,7 +110,10 @@ impl From<TunError> for AppError {
     }
 }
 
-/// Refuses a range that one of the computer's interfaces has.
+/// Refuses a range that one of the computer's interfaces uses.
+///
+/// # Errors
+/// [`TunError::AddressClash`] then.
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), allow(dead_code))]
 fn check_range(range: Ipv4Net, addresses: &[LocalAddress]) -> Result<(), TunError> {
     let range = range.trunc();
@@ -119,7 +122,9 @@ fn check_range(range: Ipv4Net, addresses: &[LocalAddress]) -> Result<(), TunErro
         _ => false,
     });
     let interface = clash.map(|local| local.interface.clone());
-    interface.map_or(Ok(()), |interface| Err(TunError::AddressClash { range, interface }))
+    let Some(interface) = interface else { return Ok(()) };
+    tracing::debug!(%range, interface, reason = "address range in use", "device refused");
+    Err(TunError::AddressClash { range, interface })
 }
 
 #[cfg(test)]
@@ -132,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_in_use_is_refused_with_the_interface() {
+    fn range_in_use_is_refused_with_its_interface() {
         let range = "10.77.0.5/24".parse().unwrap();
         for taken in [local("10.77.0.9", 24), local("10.1.2.3", 8), local("10.77.0.200", 28)] {
             let error = check_range(range, &[taken]).unwrap_err();

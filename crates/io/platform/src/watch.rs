@@ -1,9 +1,9 @@
-//! Tells when the computer's place in the network has changed: other addresses, or another router.
+//! Detects changes of the network: other addresses, or another default gateway.
 //!
 //! The system's notices (netlink on Linux, the routing socket on macOS, IP Helper on Windows) only say that *something*
-//! happened, often many times in a row. So after a notice and a moment of silence the state is read again, and reported
-//! if it is really different; people who play wait for it, and what is not yet final is soon reported again. Our own
-//! devices do not count.
+//! happened, often many times in a row. So after a notice and a short time without further ones the state is read again,
+//! and reported if it differs. That time is short, as connections wait for it; a state that is not final yet is soon
+//! reported again. The devices of parties do not count.
 
 #[cfg(target_os = "linux")]
 #[path = "watch/linux.rs"]
@@ -14,75 +14,83 @@ mod system;
 
 use std::{io, time::Duration};
 
+use tracing::{debug, trace};
+
 use crate::{Gateway, LocalAddress, default_gateways, local_addresses};
 
-/// Silence that ends a flurry of notices, and the longest flurry that is waited out.
-const SILENCE: Duration = Duration::from_millis(30);
-const FLURRY: Duration = Duration::from_millis(150);
+/// The network counts as settled this long after the last notice.
+const SETTLE_TIME: Duration = Duration::from_millis(30);
+/// Bounds the time to wait for it to settle.
+const MAX_SETTLE_TIME: Duration = Duration::from_millis(150);
 
-/// Where the computer is in the network.
+/// This computer's addresses and default gateways.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NetworkState {
-    /// Its addresses.
+    /// The addresses on interfaces that are up.
     pub addresses: Vec<LocalAddress>,
-    /// Its routers.
+    /// The default gateways.
     pub gateways: Vec<Gateway>,
 }
 
 impl NetworkState {
-    /// How it is now.
+    /// Reads the current state.
     ///
     /// # Errors
-    /// If the system does not tell.
+    /// If addresses or routes cannot be read.
     pub async fn read() -> io::Result<Self> {
         Ok(Self { addresses: local_addresses()?, gateways: default_gateways().await? })
     }
 }
 
-/// Watches for changes.
+/// Watches the network for changes.
 #[derive(Debug)]
 pub struct NetworkWatch {
     notices: system::Notices,
-    known: NetworkState,
+    reported: NetworkState,
 }
 
 impl NetworkWatch {
     /// Starts watching.
     ///
     /// # Errors
-    /// If the system does not allow it.
+    /// If the system's notices cannot be received, or the state cannot be read.
     pub async fn new() -> io::Result<Self> {
-        // Listening comes first, so that no change falls in between.
+        // Notices are subscribed to first, so that no change is missed in between.
         let notices = system::Notices::new()?;
-        Ok(Self { notices, known: NetworkState::read().await? })
+        Ok(Self { notices, reported: NetworkState::read().await? })
     }
 
-    /// The state last reported.
+    /// Returns the state reported last.
     #[must_use]
     pub const fn state(&self) -> &NetworkState {
-        &self.known
+        &self.reported
     }
 
     /// Waits for a change and returns the new state.
     ///
     /// # Errors
-    /// If watching has become impossible.
+    /// If notices cannot be received, or the state cannot be read, any more.
     pub async fn changed(&mut self) -> io::Result<&NetworkState> {
         loop {
             self.notices.next().await?;
-            let flurry = async {
-                while let Ok(notice) = tokio::time::timeout(SILENCE, self.notices.next()).await {
+            let settled = async {
+                while let Ok(notice) = tokio::time::timeout(SETTLE_TIME, self.notices.next()).await {
                     notice?;
                 }
                 Ok::<_, io::Error>(())
             };
-            if let Ok(ended) = tokio::time::timeout(FLURRY, flurry).await {
+            if let Ok(ended) = tokio::time::timeout(MAX_SETTLE_TIME, settled).await {
                 ended?;
             }
             let now = NetworkState::read().await?;
-            if now != self.known {
-                self.known = now;
-                return Ok(&self.known);
+            if now == self.reported {
+                trace!(reason = "same addresses and gateways", "notices of the network ignored");
+            } else {
+                let (addresses, gateways) = (now.addresses.len(), now.gateways.len());
+                debug!(addresses, gateways, "network changed");
+                trace!(before = ?self.reported, ?now, "network state");
+                self.reported = now;
+                return Ok(&self.reported);
             }
         }
     }

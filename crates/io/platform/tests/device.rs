@@ -15,7 +15,7 @@ use partyline_platform::{
 };
 use tokio::net::UdpSocket;
 
-/// Runs a test on a thread that alone is in a new network namespace. The namespace goes when the thread ends.
+/// Runs a test on a thread in a network namespace of its own, which ends with the thread.
 fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let run = move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("these tests make network namespaces: run them as root");
@@ -28,7 +28,7 @@ fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'stati
     }
 }
 
-/// Runs `ip` (Debian package iproute2) and returns what it says.
+/// Runs `ip` (Debian package iproute2) and returns its output.
 fn ip(arguments: &str) -> String {
     let output = Command::new("ip").args(arguments.split(' ')).output().expect("`ip` of package iproute2");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
@@ -44,7 +44,7 @@ fn config(party: u8) -> TunConfig {
     }
 }
 
-/// The first UDP packet to this port that the device gives: its destination and its payload.
+/// Returns the destination and payload of the next UDP packet to this port that the device reads.
 async fn next_to_port(device: &TunDevice, port: u16) -> (Ipv4Addr, Vec<u8>) {
     let mut reads = TunReads::new(1400);
     loop {
@@ -78,7 +78,7 @@ fn udp_packet(from: [u8; 4], to: [u8; 4], port: u16, payload: &[u8]) -> Vec<u8> 
 }
 
 #[test]
-fn a_device_has_its_addresses_and_routes_and_takes_them_along() {
+fn device_has_addresses_and_routes_and_removes_them_when_dropped() {
     in_namespace(|| async {
         let device = TunDevice::create(&config(1)).await.unwrap();
         assert_eq!(device.name(), "partyline0");
@@ -93,7 +93,7 @@ fn a_device_has_its_addresses_and_routes_and_takes_them_along() {
         }
         assert!(ip("-6 route show table local dev partyline0").contains("ff02::/16"));
         assert!(ip("link show partyline0").contains("mtu 1400"));
-        assert_eq!(local_addresses().unwrap(), [], "our own device is no candidate");
+        assert_eq!(local_addresses().unwrap(), [], "own devices are no candidates");
         assert!(local_prefixes().await.unwrap().is_empty());
         drop(device);
         // Another test's child may hold the device between its fork and its exec.
@@ -103,7 +103,7 @@ fn a_device_has_its_addresses_and_routes_and_takes_them_along() {
 }
 
 #[test]
-fn broadcasts_of_programs_that_name_no_interface_enter_the_party() {
+fn unbound_broadcasts_and_multicasts_enter_the_party() {
     in_namespace(|| async {
         let device = TunDevice::create(&config(1)).await.unwrap();
         let game = UdpSocket::bind("0.0.0.0:0").await.unwrap();
@@ -116,7 +116,7 @@ fn broadcasts_of_programs_that_name_no_interface_enter_the_party() {
 }
 
 #[test]
-fn broadcasts_of_others_reach_programs() {
+fn broadcasts_of_members_reach_local_programs() {
     in_namespace(|| async {
         let device = TunDevice::create(&config(1)).await.unwrap();
         let game = UdpSocket::bind("0.0.0.0:4445").await.unwrap();
@@ -139,7 +139,7 @@ fn broadcasts_of_others_reach_programs() {
 }
 
 #[test]
-fn of_two_parties_the_newer_hears_unbound_broadcasts_and_both_hear_bound_ones() {
+fn newer_of_two_devices_gets_unbound_broadcasts_and_each_gets_bound_ones() {
     in_namespace(|| async {
         let first = TunDevice::create(&config(1)).await.unwrap();
         let second = TunDevice::create(&config(2)).await.unwrap();
@@ -160,7 +160,7 @@ fn of_two_parties_the_newer_hears_unbound_broadcasts_and_both_hear_bound_ones() 
 }
 
 #[test]
-fn ipv6_multicast_enters_the_party_from_an_address_that_is_ours() {
+fn ipv6_multicast_enters_the_party_from_a_virtual_address() {
     in_namespace(|| async {
         let device = TunDevice::create(&config(1)).await.unwrap();
         let program = UdpSocket::bind("[::]:0").await.unwrap();
@@ -186,7 +186,7 @@ fn ipv6_multicast_enters_the_party_from_an_address_that_is_ours() {
 }
 
 #[test]
-fn a_taken_name_and_a_taken_range_are_told_apart() {
+fn taken_name_and_taken_range_are_different_errors() {
     in_namespace(|| async {
         ip("link add eth0 type veth peer name eth1");
         ip("link set eth1 up");
@@ -202,7 +202,7 @@ fn a_taken_name_and_a_taken_range_are_told_apart() {
 }
 
 #[test]
-fn changes_of_the_network_are_noticed_and_our_own_devices_are_not() {
+fn network_changes_are_reported_and_own_devices_are_not() {
     in_namespace(|| async {
         let mut watch = NetworkWatch::new().await.unwrap();
         let _device = TunDevice::create(&config(1)).await.unwrap();
@@ -223,7 +223,7 @@ fn changes_of_the_network_are_noticed_and_our_own_devices_are_not() {
 }
 
 #[test]
-fn a_device_left_behind_is_swept_and_others_are_not() {
+fn recorded_stale_device_is_removed_and_others_are_not() {
     in_namespace(|| async {
         let state = tempfile::tempdir().unwrap();
         let mut record = DeviceRecord::new(state.path());

@@ -1,4 +1,4 @@
-//! What goes into and comes out of [`crate::PortMapper`].
+//! The inputs and outputs of [`crate::PortMapper`].
 
 use std::{
     fmt,
@@ -9,51 +9,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// A way to ask a router for a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Protocol {
-    /// Port Control Protocol (RFC 6887) for an IPv4 mapping.
-    Pcp,
-    /// NAT Port Mapping Protocol (RFC 6886).
-    NatPmp,
-    /// UPnP Internet Gateway Device, version 1 or 2.
-    Upnp,
-    /// Port Control Protocol over IPv6, for a hole in the router's IPv6 firewall.
-    PcpV6,
-    /// UPnP's `WANIPv6FirewallControl:1`, for a hole in the router's IPv6 firewall.
-    Pinhole,
-}
+use crate::{Counters, Protocol};
 
-impl Protocol {
-    /// Every method.
-    pub const ALL: [Self; 5] = [Self::Pcp, Self::NatPmp, Self::Upnp, Self::PcpV6, Self::Pinhole];
-
-    /// Whether it opens the IPv6 firewall instead of mapping an IPv4 port.
-    #[must_use]
-    pub const fn is_ipv6(self) -> bool {
-        matches!(self, Self::PcpV6 | Self::Pinhole)
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pcp => "PCP",
-            Self::NatPmp => "NAT-PMP",
-            Self::Upnp => "UPnP",
-            Self::PcpV6 => "PCP for IPv6",
-            Self::Pinhole => "UPnP pinhole",
-        })
-    }
-}
-
-/// The IPv6 side of the network.
+/// The address and port to open in the IPv6 firewall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ipv6Endpoint {
     /// This computer's global address.
     pub address: Ipv6Addr,
-    /// The UDP port to be reached at over IPv6.
+    /// The UDP port that is reachable over IPv6.
     pub port: u16,
     /// The router; usually a link-local address. Without it PCP is not tried.
     pub gateway: Option<Ipv6Addr>,
@@ -61,13 +24,13 @@ pub struct Ipv6Endpoint {
     pub interface: u32,
 }
 
-/// Writes down what would have to be deleted after a crash.
+/// Persists the records of everything that would have to be deleted after a crash.
 pub type RecordSink = Arc<dyn Fn(&[MappingRecord]) + Send + Sync>;
 
-/// What to map, and where.
+/// Which port to map, and on which router.
 #[derive(Clone)]
 pub struct Options {
-    /// The UDP port to be reached at; must not be 0. The same number is asked for outside.
+    /// The UDP port to map; must not be 0. The same external port is suggested to the router.
     pub internal_port: u16,
     /// This computer's address on the router's network.
     pub local_ip: Ipv4Addr,
@@ -75,20 +38,21 @@ pub struct Options {
     pub gateway: Option<Ipv4Addr>,
     /// This computer's addresses on further networks, where UPnP searches for routers too.
     pub other_ips: Vec<Ipv4Addr>,
-    /// The IPv6 side, if there is one.
+    /// The IPv6 endpoint, if there is a global address.
     pub v6: Option<Ipv6Endpoint>,
-    /// The methods to try, side by side.
+    /// The protocols to try, side by side.
     pub methods: Vec<Protocol>,
-    /// How long a mapping is asked for; it is renewed at half of what was granted.
+    /// The requested lease; it is renewed at half of what was granted.
     pub lifetime: Duration,
-    /// How often to look whether the router still has the mapping: a router that restarts forgets, and rarely tells.
+    /// The time between checks whether the router still has a mapping: a router that restarts loses it, and rarely
+    /// announces that.
     pub check_interval: Duration,
     /// A seed for the jitter of retries.
     pub seed: u64,
     /// What an earlier run had mapped when it ended without deleting it.
     pub previous_records: Vec<MappingRecord>,
-    /// Called with everything that would have to be deleted after a crash, whenever that changes, before the router
-    /// is asked. Off the event loop; the request waits for it.
+    /// Called with all records whenever they change, before the router is asked. Runs off the event loop; the request
+    /// waits for it.
     pub record_sink: Option<RecordSink>,
 }
 
@@ -104,7 +68,7 @@ impl fmt::Debug for Options {
 }
 
 impl Options {
-    /// All methods, leases of 20 minutes, a look every minute.
+    /// Returns options with all protocols, leases of 20 minutes and a check every minute.
     #[must_use]
     pub fn new(internal_port: u16, local_ip: Ipv4Addr, gateway: Option<Ipv4Addr>, seed: u64) -> Self {
         Self {
@@ -122,79 +86,106 @@ impl Options {
         }
     }
 
-    /// The lease in whole seconds.
+    /// Returns the requested lease in whole seconds, at least 1.
     pub(crate) fn lease(&self) -> u32 {
         u32::try_from(self.lifetime.as_secs()).unwrap_or(u32::MAX).max(1)
     }
+
+    /// Returns the router that identifies the network in a protocol's records.
+    pub(crate) fn network(&self, method: Protocol) -> Option<IpAddr> {
+        if method.is_ipv6() {
+            return self.v6.and_then(|v6| v6.gateway).map(Into::into);
+        }
+        self.gateway.map(Into::into)
+    }
 }
 
-/// A mapping as it must be remembered to be deleted after a crash.
+/// What has to be remembered of a mapping so that it can be deleted after a crash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MappingRecord {
-    /// Who granted it.
+    /// The protocol that granted the mapping.
     pub method: Protocol,
-    /// The default router of the network it was made in; elsewhere it cannot be deleted.
+    /// The default router of the network the mapping was made in; on other networks it cannot be deleted.
     pub network: Option<IpAddr>,
-    /// Where it leads.
+    /// The internal address and port.
     pub internal: SocketAddr,
-    /// The port outside, or the pinhole's id.
+    /// The external port, or the pinhole's id; 0 where the protocol does not need it to delete.
     pub number: u16,
-    /// PCP's nonce, which proves the mapping ours.
+    /// The nonce of PCP (RFC 6887 section 11.1), which authorises deletion.
     #[serde(default)]
     pub nonce: [u32; 3],
 }
 
-/// A port that the router has opened.
+/// A port that the router has mapped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
-    /// Who granted it.
+    /// The protocol that granted the mapping.
     pub method: Protocol,
-    /// Where the port can be reached, as the router says.
+    /// The external address and port, as the router reports them.
     pub external: SocketAddr,
-    /// How long it was granted for; `None` if for ever.
+    /// The granted lease; `None` if permanent.
     pub lifetime: Option<Duration>,
-    /// The router's external address is private or shared (RFC 6598): another NAT lies above it.
+    /// True if the external address is private or shared (RFC 6598), so that another NAT lies above the router.
     pub double_nat: bool,
 }
 
-/// A flow of the socket that the router has promised to keep (PCP's PEER), where it opens no port for everybody.
+/// A flow of the socket that the router has promised to keep (PCP's PEER, RFC 6887 section 12), where it maps no port
+/// for everybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flow {
-    /// Whom the socket talks to.
+    /// The remote end of the flow.
     pub remote: SocketAddr,
-    /// Where the remote sees the socket, as the router says.
+    /// The external address and port from which the remote sees the socket, as the router reports them.
     pub external: SocketAddr,
-    /// For how long from when it was last asked; never longer than was asked for.
+    /// The lease from the last request on; at most what was requested.
     pub lifetime: Duration,
 }
 
-/// How far a method is.
+/// The state of a protocol's circuit breaker and mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Health {
-    /// It has not been answered yet.
+    /// The first request has not been answered yet.
     Pending,
-    /// It holds a mapping.
+    /// The protocol holds a mapping.
     Mapped,
-    /// It has failed once or twice and is tried again at once.
+    /// The protocol has failed once or twice in a row and is retried after about a second.
     Retrying,
-    /// It has failed three times or more in a row: it is only tried now and then.
+    /// The protocol has failed three times or more in a row: it is only tried now and then.
     CircuitOpen,
 }
 
-/// How one method fares, for diagnostics.
+/// The state of one protocol, for diagnostics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MethodState {
-    /// Which.
+    /// The protocol.
     pub method: Protocol,
-    /// How far it is.
+    /// The state of its circuit breaker and mapping.
     pub health: Health,
     /// Failures in a row.
     pub failures: u32,
-    /// Why it failed last; `None` while it works.
+    /// The reason of the last failure; `None` while the port is mapped.
     pub problem: Option<String>,
-    /// How long after that failure it is tried again.
+    /// The delay between that failure and the next request.
     pub retry_after: Option<Duration>,
-    /// What it promises for single flows while it opens no port.
+    /// The flows that the router keeps while it maps no port.
     pub flows: Vec<Flow>,
+    /// What happened since the mapper started.
+    pub counters: Counters,
+}
+
+impl MethodState {
+    /// Returns the state of a protocol that has not been answered yet.
+    #[must_use]
+    pub fn pending(method: Protocol) -> Self {
+        Self {
+            method,
+            health: Health::Pending,
+            failures: 0,
+            problem: None,
+            retry_after: None,
+            flows: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
 }

@@ -1,18 +1,18 @@
-//! Notices that a router has lost its state, from the clock in its answers (RFC 6887 section 8.5, RFC 6886 section 3.6).
+//! Detects from the epoch in a router's responses that it has lost its state (RFC 6887 section 8.5, RFC 6886 section 3.6).
 //!
-//! The router counts seconds since it last lost its mappings. If that clock ran backwards, or by clearly more or less
-//! than ours, the mappings are gone.
+//! The epoch counts seconds since the router last lost its mappings. If it went backwards, or advanced by clearly more or
+//! less than this computer's clock, the mappings are gone.
 
 use tokio::time::Instant;
 
-/// The last reading of a router's clock.
+/// The last epoch received from a router.
 #[derive(Debug, Default)]
 pub(crate) struct Epoch {
     last: Option<(u32, Instant)>,
 }
 
 impl Epoch {
-    /// Takes a reading; says whether the router has lost its state since the last.
+    /// Takes an epoch received at `now`. Returns true if the router has lost its state since the last one.
     pub(crate) fn has_restarted(&mut self, epoch: u32, now: Instant) -> bool {
         let Some((before, then)) = self.last.replace((epoch, now)) else { return false };
         // One second back may be rounding.
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_clock_that_fits_ours_is_a_router_that_kept_its_mappings() {
+    fn epoch_that_does_not_advance_with_the_local_clock_is_a_restart() {
         for (seconds, reading, restarted) in [
             (60, 1060, false),
             (60, 1063, false),

@@ -1,35 +1,41 @@
-//! Keeps one UDP port open on the router, by every means the router knows.
+//! Keeps one UDP port mapped on the router by every protocol that the router speaks.
 //!
 //! PCP (RFC 6887), NAT-PMP (RFC 6886) and UPnP IGD are tried side by side, each in a task of its own, so that one that
-//! is slow, silent or talks garbage delays no other; so are PCP and UPnP pinholes for the IPv6 firewall. Each asks for
-//! the same number outside as inside and takes what it gets, renews at half the lease, and deletes its mapping when
-//! [`PortMapper::stop`] is called. What could not be deleted for a crash is deleted at the next start: see [`MappingRecord`].
+//! is slow, silent or sends garbage delays no other; so are PCP and UPnP pinholes for the IPv6 firewall. Each requests
+//! the same external port as the internal one and takes what it gets, renews at half the lease, and deletes its mapping
+//! when [`PortMapper::stop`] is called. A mapping that a crash left behind is deleted at the next start: see
+//! [`MappingRecord`].
 //!
-//! Routers forget mappings when they restart, and get new addresses, mostly without a word. So a standing mapping is
-//! looked after every minute, by the clock in the router's answers where there is one, and the announcements that
-//! routers may send (RFC 6886 section 3.2.1, RFC 6887 section 14.1) are listened to.
+//! Routers lose mappings when they restart, and get new addresses, mostly without an announcement. So a mapping is
+//! checked every minute, by the epoch in the router's answers where there is one, and the announcements that routers
+//! may send (RFC 6886 section 3.2.1, RFC 6887 section 14.1) are listened to.
 //!
-//! A router may speak PCP and yet open no ports: its owner or the provider forbids it, or there is no room. Then it is
-//! asked (PEER, RFC 6887 section 12) to keep the socket's flows to the remotes of [`PortMapper::set_remotes`], and says
-//! where those see the socket.
+//! A router may speak PCP and yet map no ports: its owner or the provider forbids it, or it has no room. Then it is
+//! asked (PEER, RFC 6887 section 12) to keep the socket's flows to the remotes of [`PortMapper::set_remotes`], and
+//! reports the external address from which those see the socket.
 //!
-//! A method that fails three times in a row is broken: it is tried again after pauses that grow from one second to a
-//! minute, and says so in its [`MethodState`].
+//! A circuit breaker guards each protocol. It opens after three failures in a row; requests are then repeated after
+//! delays that grow from one second to a minute. [`MethodState`] shows its state, the last failure and all counters.
 
 mod announcements;
 mod api;
-mod backoff;
+mod board;
+mod breaker;
+mod client;
+mod counters;
 mod epoch;
+mod error;
+mod grant;
+mod journal;
 mod keeper;
 mod mapper;
 mod natpmp;
-mod notebook;
 mod pcp;
 mod pinhole;
-mod problem;
+mod protocol;
 mod upnp;
 
-pub use api::{
-    Flow, Health, Ipv6Endpoint, Mapping, MappingRecord, MethodState, Options, Protocol, RecordSink,
-};
+pub use api::{Flow, Health, Ipv6Endpoint, Mapping, MappingRecord, MethodState, Options, RecordSink};
+pub use counters::Counters;
 pub use mapper::PortMapper;
+pub use protocol::Protocol;

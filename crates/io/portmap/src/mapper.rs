@@ -3,26 +3,31 @@
 use std::{net::SocketAddr, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tracing::{Instrument as _, debug, debug_span};
 
 use crate::{
-    Health, Mapping, MethodState, Options,
+    Mapping, MethodState, Options,
     announcements::listen,
-    keeper::{Board, Keeper},
-    notebook::Notebook,
+    board::StatusBoard,
+    journal::Journal,
+    keeper::{Keeper, Shared},
 };
 
-/// Keeps a port mapped by every method that answers, until stopped. Dropped without being stopped, it still asks the
-/// router to delete the mappings, but nobody waits for it.
+/// Bounds the deletion of all mappings when the mapper is stopped.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Keeps a port mapped by every protocol that the router speaks, until stopped. Dropped without being stopped, it still
+/// asks the router to delete the mappings, but nobody waits for that.
 #[derive(Debug)]
 pub struct PortMapper {
-    board: Board,
+    board: StatusBoard,
     remotes: watch::Sender<Vec<SocketAddr>>,
     stop: watch::Sender<()>,
     keepers: JoinSet<()>,
 }
 
 impl PortMapper {
-    /// Starts one task per method on the current runtime.
+    /// Starts one task per protocol on the current runtime.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -32,57 +37,53 @@ impl PortMapper {
         methods.retain(|method| options.v6.is_some() || !method.is_ipv6());
         methods.sort_unstable();
         methods.dedup();
-        let state = |&method| MethodState {
-            method,
-            health: Health::Pending,
-            failures: 0,
-            problem: None,
-            retry_after: None,
-            flows: Vec::new(),
-        };
-        let states = methods.iter().map(state).collect();
-        let board = Board { mappings: watch::Sender::new(Vec::new()), states: watch::Sender::new(states) };
+        debug!(?options, previous = options.previous_records.len(), "port mapping starts");
+        let board = StatusBoard::new(&methods);
         let (stop, remotes) = (watch::Sender::new(()), watch::Sender::new(Vec::new()));
-        let notebook = Notebook::new(&options);
+        let journal = Journal::new(&options);
         let mut keepers = JoinSet::new();
         let restarts = listen(options.gateway, options.local_ip, &mut keepers, stop.subscribe());
+        let shared =
+            Shared { options, board: board.clone(), journal, restarts, remotes: remotes.subscribe() };
         for method in methods {
-            let (options, board) = (options.clone(), board.clone());
-            let (notebook, restarts) = (notebook.clone(), restarts.clone());
-            let keeper = Keeper { method, options, board, notebook, restarts, remotes: remotes.subscribe() };
-            keepers.spawn(keeper.keep(stop.subscribe()));
+            let keeper = Keeper::new(method, shared.clone()).run(stop.subscribe());
+            keepers.spawn(keeper.instrument(debug_span!("port_mapping", %method)));
         }
         Self { board, remotes, stop, keepers }
     }
 
-    /// Says whom the socket talks to and wants to be reached by at any time, its servers above all; the whole list every
-    /// time, the first 4 of each address family count.
+    /// Sets the remotes that need to reach the socket at any time, its servers above all: a router that maps no ports
+    /// is asked to keep the flows to them. Each call replaces the list; the first 4 of each address family count.
     pub fn set_remotes(&self, remotes: Vec<SocketAddr>) {
         self.remotes.send_if_modified(|known| {
-            let news = *known != remotes;
+            let changed = *known != remotes;
             *known = remotes;
-            news
+            changed
         });
     }
 
-    /// The mappings that stand, best first; changes and renewals are announced.
+    /// Observes the mappings, best first; changes and renewals notify.
     #[must_use]
     pub fn mappings(&self) -> watch::Receiver<Vec<Mapping>> {
-        self.board.mappings.subscribe()
+        self.board.mappings()
     }
 
-    /// How each method fares.
+    /// Observes the state of each protocol.
     #[must_use]
     pub fn states(&self) -> watch::Receiver<Vec<MethodState>> {
-        self.board.states.subscribe()
+        self.board.states()
     }
 
     /// Deletes the mappings and ends; takes at most 2 seconds.
     pub async fn stop(mut self) {
         self.stop.send_replace(());
-        let all_gone = async { while self.keepers.join_next().await.is_some() {} };
-        if timeout(Duration::from_secs(2), all_gone).await.is_err() {
-            tracing::debug!("a port mapping task did not end in time");
+        let ended = async { while self.keepers.join_next().await.is_some() {} };
+        if timeout(STOP_TIMEOUT, ended).await.is_err() {
+            debug!(
+                after_ms = STOP_TIMEOUT.as_millis(),
+                reason = "a router does not answer",
+                "port mapping ended without deleting everything"
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
-//! NAT-PMP (RFC 6886), by `natpmp`, with the time-outs and retransmissions that crate leaves to its caller.
+//! NAT-PMP (RFC 6886) by the crate `natpmp`, with the timeouts and retransmissions which that crate leaves to its caller.
 //!
-//! Its reader waits for ever, does not look at a datagram's length and may hand out an answer to an earlier question.
-//! So every question is repeated on RFC 6886's schedule, every answer is checked against the question, and what does
-//! not fit is passed over until time is up.
+//! Its reader waits without bound, does not check a datagram's length and may return the response to an earlier request.
+//! So every request is retransmitted on the schedule of RFC 6886 section 3.1, every response is checked against the
+//! request, and one that does not match is ignored.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -14,49 +14,53 @@ use tokio::{
     net::UdpSocket,
     time::{Instant, timeout_at},
 };
+use tracing::{debug, trace};
 
 use crate::{
     MappingRecord, Options, Protocol,
     epoch::Epoch,
-    keeper::network,
-    notebook::Notebook,
-    problem::{Grant, Look, Problem},
+    error::MappingError,
+    grant::{Grant, MappingStatus},
+    journal::Journal,
 };
 
-/// Waits after each transmission. The RFC goes on to 64 s; the keeper's own pauses take over earlier.
-const WAITS: [Duration; 4] =
+/// The time to wait for a response after each transmission. The RFC goes on to 64 s; the keeper's retries take over
+/// earlier.
+const RESPONSE_TIMEOUTS: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
+/// The NAT-PMP client for one port.
 pub(crate) struct Client {
     options: Options,
-    notebook: Notebook,
+    journal: Journal,
     external_port: u16,
-    /// The router's own address outside, once something is mapped there.
+    /// The router's external address, once a mapping was requested.
     address: Option<Ipv4Addr>,
     epoch: Epoch,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Question {
+enum Request {
     Address,
     Mapping { internal: u16, external: u16, lifetime: u32 },
 }
 
 impl Client {
-    pub(crate) fn new(options: &Options, notebook: &Notebook) -> Self {
+    pub(crate) fn new(options: &Options, journal: &Journal) -> Self {
         let (external_port, epoch) = (options.internal_port, Epoch::default());
-        Self { options: options.clone(), notebook: notebook.clone(), external_port, address: None, epoch }
+        Self { options: options.clone(), journal: journal.clone(), external_port, address: None, epoch }
     }
 
-    pub(crate) async fn map(&mut self) -> Result<Grant, Problem> {
+    /// Requests a mapping, or renews the one there is.
+    pub(crate) async fn map(&mut self) -> Result<Grant, MappingError> {
         let mut router = self.connect().await?;
-        let gateway = ask_address(&mut router).await?;
+        let gateway = request_address(&mut router).await?;
         self.address = Some(*gateway.public_address());
-        self.notebook.add(&self.record()).await;
+        self.journal.insert(&self.record()).await;
         let (internal, external) = (self.options.internal_port, self.external_port);
-        let question = Question::Mapping { internal, external, lifetime: self.options.lease() };
-        let Response::UDP(mapping) = ask(&mut router, question).await? else {
-            return Err(Problem::Nonsense("no mapping".into()));
+        let request = Request::Mapping { internal, external, lifetime: self.options.lease() };
+        let Response::UDP(mapping) = send_request(&mut router, request).await? else {
+            return Err(MappingError::InvalidResponse("no mapping".into()));
         };
         self.epoch.has_restarted(mapping.epoch(), Instant::now());
         self.external_port = mapping.public_port();
@@ -64,89 +68,134 @@ impl Client {
         Ok(Grant { external, lifetime: Some(*mapping.lifetime()) })
     }
 
-    /// Asks for the address: it comes with the clock of the router.
-    pub(crate) async fn look(&mut self) -> Result<Look, Problem> {
-        let gateway = ask_address(&mut self.connect().await?).await?;
+    /// Requests the external address, which comes with the router's epoch (RFC 6886 section 3.6).
+    pub(crate) async fn check(&mut self) -> Result<MappingStatus, MappingError> {
+        let gateway = request_address(&mut self.connect().await?).await?;
         let restarted = self.epoch.has_restarted(gateway.epoch(), Instant::now());
         let moved = self.address != Some(*gateway.public_address());
-        Ok(if restarted || moved { Look::Changed } else { Look::Stands })
+        if restarted || moved {
+            debug!(restarted, moved, "the router's epoch or address changed");
+            return Ok(MappingStatus::Changed);
+        }
+        Ok(MappingStatus::Unchanged)
     }
 
-    pub(crate) async fn forget(&mut self, record: &MappingRecord) -> Result<(), Problem> {
+    /// Deletes a mapping of this or an earlier run.
+    pub(crate) async fn delete(&mut self, record: &MappingRecord) -> Result<(), MappingError> {
         if record.internal.ip() != self.options.local_ip {
-            // The router only deletes what leads to who asks. The lease runs out.
+            // A router only deletes mappings of the address that asks. The lease will end.
+            debug!(internal = %record.internal, reason = "made from another address", "mapping is left to expire");
             return Ok(());
         }
-        let question = Question::Mapping { internal: record.internal.port(), external: 0, lifetime: 0 };
-        ask(&mut self.connect().await?, question).await.map(drop)
+        let request = Request::Mapping { internal: record.internal.port(), external: 0, lifetime: 0 };
+        send_request(&mut self.connect().await?, request).await.map(drop)
     }
 
-    pub(crate) fn standing(&self) -> Option<MappingRecord> {
+    /// Returns the record of the mapping requested last.
+    pub(crate) fn current_record(&self) -> Option<MappingRecord> {
         self.address.map(|_| self.record())
     }
 
-    /// The port outside is left out: it is not needed to delete.
+    /// The external port is left out: it is not needed to delete.
     fn record(&self) -> MappingRecord {
         MappingRecord {
             method: Protocol::NatPmp,
-            network: network(Protocol::NatPmp, &self.options),
+            network: self.options.network(Protocol::NatPmp),
             internal: (self.options.local_ip, self.options.internal_port).into(),
             number: 0,
             nonce: [0; 3],
         }
     }
 
-    async fn connect(&self) -> Result<NatpmpAsync<UdpSocket>, Problem> {
-        let gateway = self.options.gateway.ok_or(Problem::NoGateway)?;
-        new_tokio_natpmp_with(gateway).await.map_err(|error| Problem::Refused(error.to_string()))
+    async fn connect(&self) -> Result<NatpmpAsync<UdpSocket>, MappingError> {
+        let gateway = self.options.gateway.ok_or(MappingError::NoGateway)?;
+        new_tokio_natpmp_with(gateway).await.map_err(|error| MappingError::refused(error.to_string()))
     }
 }
 
-async fn ask_address(router: &mut NatpmpAsync<UdpSocket>) -> Result<GatewayResponse, Problem> {
-    match ask(router, Question::Address).await? {
+async fn request_address(router: &mut NatpmpAsync<UdpSocket>) -> Result<GatewayResponse, MappingError> {
+    match send_request(router, Request::Address).await? {
         Response::Gateway(gateway) => Ok(gateway),
-        _ => Err(Problem::Nonsense("no address".into())),
+        _ => Err(MappingError::InvalidResponse("no address".into())),
     }
 }
 
-async fn ask(router: &mut NatpmpAsync<UdpSocket>, question: Question) -> Result<Response, Problem> {
-    for wait in WAITS {
-        // It fails only with the ICMP error to the one before: nobody listens, or not yet.
-        let _ = send(router, question).await;
+async fn send_request(
+    router: &mut NatpmpAsync<UdpSocket>,
+    request: Request,
+) -> Result<Response, MappingError> {
+    for wait in RESPONSE_TIMEOUTS {
+        // It fails only with the ICMP error to the one before: nothing listens, or not yet.
+        let _ = send(router, request).await;
         let deadline = Instant::now() + wait;
+        trace!(?request, wait_ms = wait.as_millis(), "request sent");
         while let Ok(read) = timeout_at(deadline, router.read_response_or_retry()).await {
             match read {
-                Ok(response) if answers(&response, question) => return Ok(response),
-                Err(error) if is_refusal(&error) => return Err(Problem::Refused(error.to_string())),
-                // Garbage, somebody else's answer, or an ICMP error: the true answer may follow.
-                Ok(_) | Err(_) => tokio::task::yield_now().await,
+                Ok(response) if is_response_to(&response, request) => return Ok(response),
+                // Garbage, the response to another request, or an ICMP error: the right one may follow.
+                Ok(_) => {
+                    trace!(reason = "not to this request", "response ignored");
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => {
+                    if let Some(code) = result_code(&error) {
+                        return Err(MappingError::refused_with(code, error.to_string()));
+                    }
+                    trace!(reason = %error, "response ignored");
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }
-    Err(Problem::Silent)
+    Err(MappingError::NoResponse)
 }
 
-async fn send(router: &mut NatpmpAsync<UdpSocket>, question: Question) -> Result<(), Error> {
-    match question {
-        Question::Address => router.send_public_address_request().await,
-        Question::Mapping { internal, external, lifetime } => {
+async fn send(router: &mut NatpmpAsync<UdpSocket>, request: Request) -> Result<(), Error> {
+    match request {
+        Request::Address => router.send_public_address_request().await,
+        Request::Mapping { internal, external, lifetime } => {
             router.send_port_mapping_request(Transport::UDP, internal, external, lifetime).await
         }
     }
 }
 
-fn answers(response: &Response, question: Question) -> bool {
-    match (response, question) {
-        // An answer cut short reads as zeros.
-        (Response::Gateway(gateway), Question::Address) => !gateway.public_address().is_unspecified(),
-        (Response::UDP(mapping), Question::Mapping { internal, .. }) => mapping.private_port() == internal,
+fn is_response_to(response: &Response, request: Request) -> bool {
+    match (response, request) {
+        // A truncated response reads as zeros.
+        (Response::Gateway(gateway), Request::Address) => !gateway.public_address().is_unspecified(),
+        (Response::UDP(mapping), Request::Mapping { internal, .. }) => mapping.private_port() == internal,
         _ => false,
     }
 }
 
-fn is_refusal(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::NATPMP_ERR_NOTAUTHORIZED | Error::NATPMP_ERR_NETWORKFAILURE | Error::NATPMP_ERR_OUTOFRESOURCES
-    )
+/// Returns the result code of a refusal (RFC 6886 section 3.5).
+const fn result_code(error: &Error) -> Option<u16> {
+    match error {
+        Error::NATPMP_ERR_NOTAUTHORIZED => Some(2),
+        Error::NATPMP_ERR_NETWORKFAILURE => Some(3),
+        Error::NATPMP_ERR_OUTOFRESOURCES => Some(4),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_refusals_by_the_router_have_a_result_code() {
+        assert_eq!(result_code(&Error::NATPMP_ERR_NOTAUTHORIZED), Some(2));
+        assert_eq!(result_code(&Error::NATPMP_ERR_OUTOFRESOURCES), Some(4));
+        assert_eq!(result_code(&Error::NATPMP_TRYAGAIN), None);
+    }
+
+    #[tokio::test]
+    async fn mapping_made_from_another_address_is_left_to_expire() {
+        let options = Options::new(41_641, [192, 168, 1, 2].into(), None, 1);
+        let mut client = Client::new(&options, &Journal::new(&options));
+        let own = client.record();
+        let other = MappingRecord { internal: ([192, 168, 1, 3], 41_641).into(), ..own.clone() };
+        assert!(client.delete(&other).await.is_ok());
+        assert!(matches!(client.delete(&own).await, Err(MappingError::NoGateway)));
+    }
 }

@@ -1,8 +1,8 @@
-//! PCP (RFC 6887), over IPv4 for a mapping and over IPv6 for a hole in the firewall.
+//! PCP (RFC 6887), over IPv4 for a mapping and over IPv6 for a pinhole in the firewall.
 //!
-//! A MAP request that repeats the nonce of an earlier one renews it, so a look at a mapping is the same request again:
-//! the answer tells the router's clock and the address outside, and where the router has restarted, the mapping is
-//! there anew.
+//! A MAP request that repeats the nonce of an earlier one renews it, so a mapping is checked by the same request: the
+//! response contains the router's epoch and the external address, and a router that has restarted makes the mapping
+//! again.
 
 mod exchange;
 
@@ -12,42 +12,44 @@ use std::{
 };
 
 use tokio::{task::JoinSet, time::Instant};
+use tracing::{debug, info};
 
-use self::exchange::{Mapped, Nonce, Wish, ask};
+use self::exchange::{Nonce, Request, Response, exchange};
 use crate::{
     Flow, MappingRecord, Options, Protocol,
     epoch::Epoch,
-    keeper::network,
-    notebook::Notebook,
-    problem::{Grant, Look, Problem},
+    error::MappingError,
+    grant::{Grant, MappingStatus},
+    journal::Journal,
 };
 
 const PORT: u16 = 5351;
-/// Flows that are asked for at a time.
-const MOST_FLOWS: usize = 4;
+/// The most flows that are requested at a time.
+const MAX_FLOWS: usize = 4;
 
+/// The PCP client for one port.
 pub(crate) struct Client {
     method: Protocol,
     options: Options,
-    notebook: Notebook,
+    journal: Journal,
     nonce: Nonce,
-    /// What was granted last, else the port inside.
+    /// The port granted last, else the internal port.
     external_port: u16,
     granted: Option<SocketAddr>,
-    asked: bool,
+    requested: bool,
     epoch: Epoch,
 }
 
 impl Client {
-    pub(crate) fn new(method: Protocol, options: &Options, notebook: &Notebook) -> Self {
+    pub(crate) fn new(method: Protocol, options: &Options, journal: &Journal) -> Self {
         let mut client = Self {
             method,
             options: options.clone(),
-            notebook: notebook.clone(),
+            journal: journal.clone(),
             nonce: nonce(options.seed),
             external_port: 0,
             granted: None,
-            asked: false,
+            requested: false,
             epoch: Epoch::default(),
         };
         client.adopt_nonce();
@@ -55,7 +57,7 @@ impl Client {
         client
     }
 
-    /// A mapping that an earlier run left for the same port is renewed, which needs its nonce.
+    /// Adopts the nonce of a mapping that an earlier run left for the same port, so that it is renewed.
     fn adopt_nonce(&mut self) {
         let own = self.record();
         let same = |old: &&MappingRecord| MappingRecord { nonce: own.nonce, ..(*old).clone() } == own;
@@ -64,100 +66,112 @@ impl Client {
         }
     }
 
-    pub(crate) async fn map(&mut self) -> Result<Grant, Problem> {
+    /// Requests a mapping, or renews the one there is.
+    pub(crate) async fn map(&mut self) -> Result<Grant, MappingError> {
         let (router, internal) = (self.router()?, self.internal());
         if internal.port() == 0 {
-            // It would mean all ports.
-            return Err(Problem::Refused("port 0 cannot be mapped".into()));
+            // It would mean all ports (RFC 6887 section 11.1).
+            return Err(MappingError::refused("port 0 cannot be mapped"));
         }
-        let wish = Wish {
+        let request = Request {
             nonce: self.nonce,
             internal_port: internal.port(),
             external_port: self.external_port,
             lifetime: self.options.lease(),
             remote: None,
         };
-        self.asked = true;
-        self.notebook.add(&self.record()).await;
-        let mapped = ask(router, internal.ip(), wish).await?;
-        let external = mapped.external;
+        self.requested = true;
+        self.journal.insert(&self.record()).await;
+        let response = exchange(router, internal.ip(), request).await?;
+        let external = response.external;
         if external.is_ipv6() != self.method.is_ipv6() {
-            return Err(Problem::Nonsense(format!("{external} is of the other IP version")));
+            return Err(MappingError::InvalidResponse(format!("{external} is of the other IP version")));
         }
         self.external_port = external.port();
-        if self.epoch.has_restarted(mapped.epoch, Instant::now()) {
-            tracing::info!(method = %self.method, "the router has lost its state; the mapping was made anew");
+        if self.epoch.has_restarted(response.epoch, Instant::now()) {
+            info!(reason = "the router lost its state", "port mapping was made again");
         }
         self.granted = Some(external);
-        Ok(Grant { external, lifetime: Some(Duration::from_secs(mapped.lifetime.into())) })
+        Ok(Grant { external, lifetime: Some(Duration::from_secs(response.lifetime.into())) })
     }
 
-    pub(crate) async fn look(&mut self) -> Result<Look, Problem> {
+    /// Repeats the request, and compares the external address.
+    pub(crate) async fn check(&mut self) -> Result<MappingStatus, MappingError> {
         let before = self.granted;
         let now = self.map().await?.external;
-        Ok(if before == Some(now) { Look::Stands } else { Look::Changed })
+        if before == Some(now) {
+            return Ok(MappingStatus::Unchanged);
+        }
+        debug!(?before, %now, "the external address changed");
+        Ok(MappingStatus::Changed)
     }
 
-    pub(crate) async fn forget(&mut self, record: &MappingRecord) -> Result<(), Problem> {
-        // The router only deletes what leads to who asks, and takes port 0 for all of them. The lease runs out.
+    /// Deletes a mapping of this or an earlier run.
+    pub(crate) async fn delete(&mut self, record: &MappingRecord) -> Result<(), MappingError> {
+        // A router only deletes mappings of the address that asks, and takes port 0 for all of them. The lease will end.
         let (own, internal_port) = (self.internal().ip(), record.internal.port());
         if record.internal.ip() != own || internal_port == 0 {
+            debug!(internal = %record.internal, reason = "made from another address", "mapping is left to expire");
             return Ok(());
         }
-        let wish = Wish { nonce: record.nonce, internal_port, external_port: 0, lifetime: 0, remote: None };
-        ask(self.router()?, own, wish).await.map(drop)
+        let request =
+            Request { nonce: record.nonce, internal_port, external_port: 0, lifetime: 0, remote: None };
+        exchange(self.router()?, own, request).await.map(drop)
     }
 
-    /// Asks for the socket's flows to these remotes, all at once. What is refused, or answered with nonsense, is left out:
-    /// it goes on as the NAT treats it. A flow needs no note for the case of a crash: it ends with its lease.
-    pub(crate) async fn promises(&mut self, remotes: &[SocketAddr]) -> Vec<Flow> {
+    /// Requests the socket's flows to these remotes, all at once. Returns those granted; the others go on as the NAT
+    /// treats them. A flow needs no record for the case of a crash: it ends with its lease.
+    pub(crate) async fn map_flows(&mut self, remotes: &[SocketAddr]) -> Vec<Flow> {
         let (Ok(router), internal) = (self.router(), self.internal()) else { return Vec::new() };
-        let mut asking = JoinSet::new();
+        let mut requests = JoinSet::new();
         let ours = remotes.iter().filter(|remote| remote.is_ipv6() == self.method.is_ipv6());
-        for remote in ours.take(MOST_FLOWS).copied() {
-            let wish = Wish {
+        for remote in ours.take(MAX_FLOWS).copied() {
+            let request = Request {
                 nonce: self.nonce,
                 internal_port: internal.port(),
                 external_port: 0,
                 lifetime: self.options.lease(),
                 remote: Some(remote),
             };
-            asking.spawn(async move { (remote, ask(router, internal.ip(), wish).await) });
+            requests.spawn(async move { (remote, exchange(router, internal.ip(), request).await) });
         }
         let mut flows = Vec::new();
-        while let Some(answered) = asking.join_next().await {
-            let Ok((remote, answer)) = answered else { continue };
-            match answer.and_then(|mapped| self.promised(remote, mapped)) {
+        while let Some(finished) = requests.join_next().await {
+            let Ok((remote, result)) = finished else { continue };
+            match result.and_then(|response| self.flow(remote, response)) {
                 Ok(flow) => flows.push(flow),
-                Err(problem) => tracing::debug!(method = %self.method, %remote, %problem, "no promise"),
+                Err(error) => {
+                    debug!(%remote, reason = %error.summary(), code = error.code(), "flow not granted");
+                }
             }
         }
         flows.sort_by_key(|flow| flow.remote);
         flows
     }
 
-    fn promised(&mut self, remote: SocketAddr, mapped: Mapped) -> Result<Flow, Problem> {
-        let lifetime = Duration::from_secs(mapped.lifetime.min(self.options.lease()).into());
-        let external = mapped.external;
-        Grant { external, lifetime: Some(lifetime) }.sensible()?;
+    fn flow(&mut self, remote: SocketAddr, response: Response) -> Result<Flow, MappingError> {
+        let lifetime = Duration::from_secs(response.lifetime.min(self.options.lease()).into());
+        let external = response.external;
+        Grant { external, lifetime: Some(lifetime) }.validated()?;
         if external.is_ipv6() != remote.is_ipv6() {
-            return Err(Problem::Nonsense(format!("{external} is of the other IP version")));
+            return Err(MappingError::InvalidResponse(format!("{external} is of the other IP version")));
         }
-        if self.epoch.has_restarted(mapped.epoch, Instant::now()) {
-            tracing::info!(method = %self.method, "the router has lost its state; the flow was promised anew");
+        if self.epoch.has_restarted(response.epoch, Instant::now()) {
+            info!(reason = "the router lost its state", %remote, "flow was granted again");
         }
         Ok(Flow { remote, external, lifetime })
     }
 
-    pub(crate) fn standing(&self) -> Option<MappingRecord> {
-        self.asked.then(|| self.record())
+    /// Returns the record of the mapping requested last.
+    pub(crate) fn current_record(&self) -> Option<MappingRecord> {
+        self.requested.then(|| self.record())
     }
 
-    /// The port outside is left out: it is not needed to delete.
+    /// The external port is left out: it is not needed to delete.
     fn record(&self) -> MappingRecord {
         MappingRecord {
             method: self.method,
-            network: network(self.method, &self.options),
+            network: self.options.network(self.method),
             internal: self.internal(),
             number: 0,
             nonce: self.nonce,
@@ -171,14 +185,14 @@ impl Client {
         }
     }
 
-    fn router(&self) -> Result<SocketAddr, Problem> {
+    fn router(&self) -> Result<SocketAddr, MappingError> {
         if self.method.is_ipv6() {
-            let v6 = self.options.v6.ok_or(Problem::NoIpv6)?;
-            let gateway = v6.gateway.ok_or(Problem::NoGateway)?;
+            let v6 = self.options.v6.ok_or(MappingError::NoIpv6Address)?;
+            let gateway = v6.gateway.ok_or(MappingError::NoGateway)?;
             let scope = if gateway.is_unicast_link_local() { v6.interface } else { 0 };
             return Ok(SocketAddrV6::new(gateway, PORT, 0, scope).into());
         }
-        self.options.gateway.map(|gateway| (gateway, PORT).into()).ok_or(Problem::NoGateway)
+        self.options.gateway.map(|gateway| (gateway, PORT).into()).ok_or(MappingError::NoGateway)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Linux: TUN with virtio headers.
+//! The device on Linux: TUN with virtio headers.
 
 use std::{
     fmt, fs, io,
@@ -9,22 +9,23 @@ use std::{
 use nix::net::if_::if_nametoindex;
 use route_manager::{AsyncRouteManager, Route};
 use tokio::sync::Mutex as AsyncMutex;
+use tracing::{debug, trace, warn};
 use tun_rs::{AsyncDevice, DeviceBuilder, GROTable};
 
 use super::{TunConfig, TunError, TunReads, TunWrites, batch::WRITE_OFFSET, check_range};
 use crate::{DEVICE_PREFIX, check_device_permission, network::configured_addresses};
 
-/// Packets that the kernel holds for us. A device without queueing of its own would buffer 500, which at a bad moment
-/// is half a second of lag.
-const QUEUE: u32 = 128;
-/// Metrics of the broadcast routes count down from here with the interface index, so that the newest device wins.
-const METRIC: u32 = 10_000;
+/// The most packets that the kernel queues for this process. The default of 500 can add half a second of delay.
+const TX_QUEUE_LEN: u32 = 128;
+/// The metric of the broadcast routes is this minus the interface index, so that the newest device has the lowest.
+const BASE_METRIC: u32 = 10_000;
 /// The kernel keeps multicast routes of IPv6 in the local table.
 const LOCAL_TABLE: u8 = 255;
 const MAIN_TABLE: u8 = 254;
-const NAMES: usize = 256;
+/// The most devices of this computer.
+const MAX_DEVICES: usize = 256;
 
-/// A party's network device; gone when dropped.
+/// A party's network device. Dropping it removes it.
 pub struct TunDevice {
     device: AsyncDevice,
     name: String,
@@ -41,37 +42,44 @@ impl fmt::Debug for TunDevice {
     }
 }
 
+impl Drop for TunDevice {
+    fn drop(&mut self) {
+        debug!(device = self.name, index = self.index, reason = "dropped", "device removed");
+    }
+}
+
 impl TunDevice {
-    /// Makes a device with its addresses and routes, and brings it up.
+    /// Creates a device with its addresses and routes, and brings it up.
     ///
     /// # Errors
-    /// See [`TunError`]; nothing is left behind.
+    /// See [`TunError`]; no device is left behind.
     pub async fn create(config: &TunConfig) -> Result<Self, TunError> {
         check_device_permission()?;
         check_range(config.v4, &configured_addresses().map_err(TunError::Other)?)?;
         let (device, name) = open(config)?;
         configure(&device, &name, config).map_err(TunError::Other)?;
         let index = device.if_index().map_err(TunError::Other)?;
-        add_routes(index).await.map_err(TunError::Other)?;
+        add_routes(&name, index).await.map_err(TunError::Other)?;
+        debug!(device = name, index, mtu = config.mtu, v4 = %config.v4, v6 = %config.v6, "device created");
         Ok(Self { device, name, index, coalescing: AsyncMutex::new(GROTable::default()) })
     }
 
-    /// The device's name.
+    /// Returns the device's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The device's interface index.
+    /// Returns the device's interface index.
     #[must_use]
     pub const fn index(&self) -> u32 {
         self.index
     }
 
-    /// Waits for packets from local programs; a segment of one flow comes already split.
+    /// Waits for packets from local programs. A coalesced segment of one flow arrives already split.
     ///
     /// # Errors
-    /// If the device is gone. A packet that cannot be read is skipped.
+    /// If the device is gone. A packet that cannot be parsed is dropped.
     pub async fn recv(&self, reads: &mut TunReads) -> io::Result<()> {
         reads.count = 0;
         loop {
@@ -84,7 +92,7 @@ impl TunDevice {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.raw_os_error().is_some() => return Err(error),
-                Err(error) => tracing::debug!(device = self.name, %error, "unreadable packet skipped"),
+                Err(error) => trace!(device = self.name, reason = %error, "packet from the kernel dropped"),
             }
         }
     }
@@ -92,7 +100,7 @@ impl TunDevice {
     /// Writes packets to local programs, those of one flow coalesced, and empties the batch.
     ///
     /// # Errors
-    /// If the device is gone. A packet that the kernel refuses is skipped.
+    /// If the device is gone. A packet that the kernel refuses is dropped.
     pub async fn send(&self, writes: &mut TunWrites) -> io::Result<()> {
         if writes.is_empty() {
             return Ok(());
@@ -104,7 +112,7 @@ impl TunDevice {
         match result {
             Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EBADFD as i32) => Err(error),
             Err(error) => {
-                tracing::debug!(device = self.name, %error, "packet refused by the kernel");
+                trace!(device = self.name, reason = %error, "packet refused by the kernel");
                 Ok(())
             }
             Ok(_) => Ok(()),
@@ -112,17 +120,17 @@ impl TunDevice {
     }
 }
 
-/// Names are looked for and taken under this lock, so that two parties switched on at once do not want the same.
+/// Held while a free name is searched and taken, so that two parties switched on at once do not choose the same.
 static NAMING: Mutex<()> = Mutex::new(());
 
 fn open(config: &TunConfig) -> Result<(AsyncDevice, String), TunError> {
     let _naming = NAMING.lock();
-    // Asked of the kernel, since /sys shows the network namespace it was mounted in.
+    // By system call, since /sys shows the network namespace in which it was mounted.
     let exists = |name: &str| if_nametoindex(name).is_ok();
     let name = match &config.name {
         Some(name) if exists(name) => return Err(TunError::NameTaken { name: name.clone() }),
         Some(name) => name.clone(),
-        None => (0..NAMES)
+        None => (0..MAX_DEVICES)
             .map(|number| format!("{DEVICE_PREFIX}{number}"))
             .find(|name| !exists(name))
             .ok_or_else(|| TunError::NameTaken { name: DEVICE_PREFIX.to_owned() })?,
@@ -133,7 +141,7 @@ fn open(config: &TunConfig) -> Result<(AsyncDevice, String), TunError> {
         .ipv4(config.v4.addr(), config.v4.prefix_len(), None)
         .enable(false)
         .offload(true)
-        .tx_queue_len(QUEUE)
+        .tx_queue_len(TX_QUEUE_LEN)
         .build_async()
         .map_err(|error| open_error(error, &name))?;
     Ok((device, name))
@@ -150,40 +158,48 @@ fn open_error(error: io::Error, name: &str) -> TunError {
 }
 
 fn configure(device: &AsyncDevice, name: &str, config: &TunConfig) -> io::Result<()> {
-    // No link-local address of the kernel's own making: members accept only the one that goes with the virtual one.
+    // The kernel must not generate a link-local address: members accept only the one derived from the virtual address.
     let mode = format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode");
     if let Err(error) = fs::write(&mode, "1") {
-        tracing::debug!(mode, %error, "the kernel will add a link-local address");
+        debug!(device = name, reason = %error, "the kernel will generate a link-local address");
     }
     device.enabled(true)?;
     let v6 = config.v6.addr();
     for (address, prefix) in [(v6, config.v6.prefix_len()), (link_local(v6), 64)] {
-        if let Err(error) = device.add_address_v6(address, prefix) {
-            tracing::warn!(name, %address, %error, "no IPv6 on the device; is it disabled on this computer?");
+        match device.add_address_v6(address, prefix) {
+            Ok(()) => debug!(device = name, %address, prefix, "address set"),
+            Err(error) => {
+                warn!(device = name, reason = %error, "no IPv6 on the device; is it disabled on this computer?");
+                debug!(device = name, %address, prefix, "address not set");
+            }
         }
     }
     Ok(())
 }
 
+/// Returns the link-local address with the interface identifier of an address.
 fn link_local(address: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b, c, d] = address.segments();
     Ipv6Addr::new(0xfe80, 0, 0, 0, a, b, c, d)
 }
 
-async fn add_routes(index: u32) -> io::Result<()> {
+async fn add_routes(name: &str, index: u32) -> io::Result<()> {
     let mut routes = AsyncRouteManager::new()?;
-    let metric = METRIC.saturating_sub(index).max(1);
-    let everyone: [(IpAddr, u8, u8); 3] = [
+    let metric = BASE_METRIC.saturating_sub(index).max(1);
+    let groups: [(IpAddr, u8, u8); 3] = [
         (Ipv4Addr::BROADCAST.into(), 32, MAIN_TABLE),
         (Ipv4Addr::new(224, 0, 0, 0).into(), 4, MAIN_TABLE),
         (Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0).into(), 16, LOCAL_TABLE),
     ];
-    for (destination, prefix, table) in everyone {
+    for (destination, prefix, table) in groups {
         let route =
             Route::new(destination, prefix).with_if_index(index).with_metric(metric).with_table(table);
         match routes.add(&route).await {
-            Err(error) if destination.is_ipv6() => tracing::warn!(%error, "no IPv6 multicast on the device"),
-            result => result?,
+            Ok(()) => debug!(device = name, %destination, prefix, metric, table, "route set"),
+            Err(error) if destination.is_ipv6() => {
+                warn!(device = name, reason = %error, "no IPv6 multicast on the device");
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! macOS: utun as tun-rs gives it, one packet a call, without routes for broadcast.
+//! The device on macOS: utun, one packet per system call, without routes for broadcast.
 
 use std::{fmt, io};
 
@@ -7,7 +7,7 @@ use tun_rs::{AsyncDevice, DeviceBuilder};
 use super::{TunConfig, TunError, TunReads, TunWrites, batch::WRITE_OFFSET, check_range};
 use crate::{check_device_permission, network::configured_addresses};
 
-/// A party's network device; gone when dropped.
+/// A party's network device. Dropping it removes it.
 pub struct TunDevice {
     device: AsyncDevice,
     name: String,
@@ -24,10 +24,10 @@ impl fmt::Debug for TunDevice {
 }
 
 impl TunDevice {
-    /// Makes a device with its addresses, and brings it up. The system chooses its name.
+    /// Creates a device with its addresses, and brings it up. The system chooses its name.
     ///
     /// # Errors
-    /// See [`TunError`]; nothing is left behind.
+    /// See [`TunError`]; no device is left behind.
     pub async fn create(config: &TunConfig) -> Result<Self, TunError> {
         check_device_permission()?;
         check_range(config.v4, &configured_addresses().map_err(TunError::Other)?)?;
@@ -39,16 +39,17 @@ impl TunDevice {
             .map_err(TunError::Other)?;
         let name = device.name().map_err(TunError::Other)?;
         let index = device.if_index().map_err(TunError::Other)?;
+        tracing::debug!(device = name, index, mtu = config.mtu, v4 = %config.v4, v6 = %config.v6, "device created");
         Ok(Self { device, name, index })
     }
 
-    /// The device's name.
+    /// Returns the device's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The device's interface index.
+    /// Returns the device's interface index.
     #[must_use]
     pub const fn index(&self) -> u32 {
         self.index
@@ -65,14 +66,14 @@ impl TunDevice {
         Ok(())
     }
 
-    /// Writes packets to local programs, and empties the batch.
+    /// Writes packets to local programs, and empties the batch. A packet that the kernel refuses is dropped.
     ///
     /// # Errors
-    /// If the device is gone.
+    /// Never; the result matches the other systems.
     pub async fn send(&self, writes: &mut TunWrites) -> io::Result<()> {
         for packet in &writes.packets[..writes.count] {
             if let Err(error) = self.device.send(&packet[WRITE_OFFSET..]).await {
-                tracing::debug!(device = self.name, %error, "packet refused by the kernel");
+                tracing::trace!(device = self.name, reason = %error, "packet refused by the kernel");
             }
         }
         writes.clear();

@@ -1,15 +1,15 @@
-//! Systems without a device yet: creating one says so, and nothing else can be reached.
+//! Systems without a device yet: creating one fails, and nothing else can be called.
 
 use std::{convert::Infallible, io};
 
 use super::{TunConfig, TunError, TunReads, TunWrites};
 
-/// A party's network device; there can be none on this system yet.
+/// A party's network device, which cannot exist on this system yet.
 #[derive(Debug)]
 pub struct TunDevice(Infallible);
 
 impl TunDevice {
-    /// Refuses.
+    /// Fails.
     ///
     /// # Errors
     /// [`TunError::Unsupported`], always.
@@ -17,13 +17,13 @@ impl TunDevice {
         Err(TunError::Unsupported)
     }
 
-    /// The device's name.
+    /// Returns the device's name.
     #[must_use]
     pub const fn name(&self) -> &str {
         match self.0 {}
     }
 
-    /// The device's interface index.
+    /// Returns the device's interface index.
     #[must_use]
     pub const fn index(&self) -> u32 {
         match self.0 {}

@@ -1,4 +1,4 @@
-//! Linux: netlink notices about links, addresses and routes. Their contents are not looked at.
+//! Notices on Linux: netlink messages about links, addresses and routes. Their contents are not used.
 
 use std::{fmt, io};
 
@@ -28,8 +28,11 @@ impl Notices {
 
     pub(super) async fn next(&mut self) -> io::Result<()> {
         match self.0.recv(&mut Vec::with_capacity(8192)).await {
-            // So much has happened that notices were lost: that is a notice too.
-            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => Ok(()),
+            // Notices were lost because there were so many: that is a notice too.
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                tracing::debug!(reason = %error, "notices of the network lost");
+                Ok(())
+            }
             result => result,
         }
     }

@@ -1,4 +1,4 @@
-//! macOS and Windows: notices about routes. Addresses that come and go bring theirs along.
+//! Notices on macOS and Windows: changes of routes, which every change of an address causes.
 
 use std::{fmt, io};
 

@@ -1,4 +1,4 @@
-//! From a search to routers that can be asked.
+//! Turns the responses to a search into routers that can be asked.
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
@@ -8,38 +8,39 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
+use tracing::debug;
 
 use super::{
     description::{Service, fetch},
-    ssdp::{Answer, SEARCH, Source, search},
+    ssdp::{SEARCH_TIME, SearchResponse, Source, search},
 };
 
-/// After the first router, others may still answer, and the default gateway is worth waiting for.
-const GRACE: Duration = Duration::from_secs(1);
+/// The time to wait for further routers after the first one, as the default gateway is preferred.
+const GRACE_PERIOD: Duration = Duration::from_secs(1);
 const FIREWALL: &str = "urn:schemas-upnp-org:service:WANIPv6FirewallControl:1";
-/// Routers that are tried.
-const ROUTERS: usize = 4;
+/// The most routers that are tried.
+const MAX_ROUTERS: usize = 4;
 
 /// A router that can be asked.
 #[derive(Debug, Clone)]
 pub(crate) struct Router {
     pub(crate) gateway: Gateway<Tokio>,
-    /// Our address on its network.
+    /// This computer's address on the router's network.
     pub(crate) local: IpAddr,
 }
 
 impl Router {
-    /// Whether it chooses a free port itself when asked.
+    /// Returns true if the router can choose a free port itself.
     pub(crate) fn chooses_ports(&self) -> bool {
         self.gateway.control_schema.contains_key("AddAnyPortMapping")
     }
 
-    fn new(answer: &Answer, service: &Service) -> Self {
+    fn new(response: &SearchResponse, service: &Service) -> Self {
         let control_url = service.control.to_string();
         let firewall = (service.kind == FIREWALL).then(|| control_url.clone());
         let gateway = Gateway {
-            addr: answer.address,
-            root_url: answer.location.path().to_owned(),
+            addr: response.address,
+            root_url: response.location.path().to_owned(),
             control_url,
             control_schema_url: String::new(),
             control_schema: arguments(&service.kind),
@@ -47,35 +48,36 @@ impl Router {
             ipv6_firewall_control_url: firewall,
             provider: Tokio,
         };
-        Self { gateway, local: answer.local }
+        Self { gateway, local: response.local }
     }
 }
 
-/// Searches everywhere at once. Gives the routers that describe a service we use, the preferred one first. Ends early
-/// once that one is found; a router that dribbles its description out delays no other.
+/// Searches from all sources at once. Returns the routers that describe a suitable service, the preferred one first.
+/// Returns early once that one is found; a router that sends its description slowly delays no other.
 pub(crate) async fn discover(sources: &[Source], preferred: Option<IpAddr>, firewall: bool) -> Vec<Router> {
-    let (answers, mut heard) = mpsc::channel(16);
+    let (sender, mut responses) = mpsc::channel(16);
     let mut searches = JoinSet::new();
-    sources.iter().for_each(|source| drop(searches.spawn(search(*source, answers.clone()))));
-    drop(answers);
+    sources.iter().for_each(|source| drop(searches.spawn(search(*source, sender.clone()))));
+    drop(sender);
     let mut fetches = JoinSet::new();
     let mut routers: Vec<Router> = Vec::new();
-    let mut end = Instant::now() + SEARCH;
+    let mut end = Instant::now() + SEARCH_TIME;
     loop {
         tokio::select! {
-            Some(answer) = heard.recv() => {
+            Some(response) = responses.recv() => {
                 fetches.spawn(async move {
-                    let services = fetch(answer.address, &answer.location).await;
-                    (answer, services)
+                    let services = fetch(response.address, &response.location).await;
+                    (response, services)
                 });
             }
-            Some(Ok((answer, services))) = fetches.join_next() => {
-                let Ok(services) = services.inspect_err(|problem| tracing::debug!(%problem, from = %answer.address, "no router"))
-                else { continue };
-                let fit = services.iter().filter(|service| (service.kind == FIREWALL) == firewall);
-                routers.extend(fit.map(|service| Router::new(&answer, service)));
+            Some(Ok((response, services))) = fetches.join_next() => {
+                let Ok(services) = services.inspect_err(|error| {
+                    debug!(router = %response.address, reason = %error.summary(), "router ignored");
+                }) else { continue };
+                let suitable = services.iter().filter(|service| (service.kind == FIREWALL) == firewall);
+                routers.extend(suitable.map(|service| Router::new(&response, service)));
                 if !routers.is_empty() {
-                    end = end.min(Instant::now() + GRACE);
+                    end = end.min(Instant::now() + GRACE_PERIOD);
                 }
                 if routers.iter().any(|router| Some(router.gateway.addr.ip()) == preferred) {
                     break;
@@ -86,11 +88,12 @@ pub(crate) async fn discover(sources: &[Source], preferred: Option<IpAddr>, fire
         }
     }
     routers.sort_by_key(|router| Some(router.gateway.addr.ip()) != preferred);
-    routers.truncate(ROUTERS);
+    routers.truncate(MAX_ROUTERS);
+    debug!(count = routers.len(), firewall, "search for routers ended");
     routers
 }
 
-/// The arguments of the actions, in the standard's order.
+/// Returns the arguments of the actions, in the standard's order.
 fn arguments(service: &str) -> HashMap<String, Vec<String>> {
     let mapping = [
         "NewRemoteHost",

@@ -1,18 +1,19 @@
 //! UPnP Internet Gateway Device, versions 1 and 2, by `igd-next`.
 //!
-//! That crate takes the first router that answers its search; here every interface is searched, every router that
-//! answers is looked at, the default gateway first, and the next is tried if one refuses. The port of the same number
-//! is asked for, then another: on version 2 the router chooses (AddAnyPortMapping), else we do. Refusals are worked
-//! around where the standard has a way: no leases (725) means a permanent mapping, noted for deletion; only wildcards
-//! (726, 727) means wildcards; a conflict (718, 729) means another port.
+//! That crate takes the first router that answers its search. Here every interface is searched, every router that
+//! answers is considered, the default gateway first, and the next one is tried if one refuses. The same external port as
+//! the internal one is requested, then another: in version 2 the router chooses it (AddAnyPortMapping), else the client
+//! does.
+//!
+//! Some refusals lead to another request: error 725 (no leases) to a permanent mapping, which is recorded for deletion;
+//! errors 726 and 727 (only wildcards) to wildcards; errors 718 and 729 (conflict) to another port.
 
+mod client;
 mod description;
+mod discovery;
 mod soap;
 mod ssdp;
 
 pub(crate) use client::Client;
-pub(crate) use discovery::{Router, discover};
+pub(crate) use discovery::discover;
 pub(crate) use ssdp::Source;
-
-mod client;
-mod discovery;

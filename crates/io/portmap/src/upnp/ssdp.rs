@@ -1,9 +1,8 @@
-//! Finds routers by SSDP (UPnP Device Architecture 1.1, section 1.3): a question by multicast, answers by unicast.
+//! Finds routers by SSDP (UPnP Device Architecture 1.1, section 1.3): a search by multicast, responses by unicast.
 //!
-//! Multicast gets lost on wireless networks, so the question is repeated, and the default gateway is asked directly as
-//! well. Anybody on the network may answer. Whoever does must be on a private network or be the gateway, and may only
-//! send us to itself: an answer that names another host's address is dropped, so that nobody makes us visit third
-//! parties.
+//! Multicast gets lost on wireless networks, so the search is repeated, and also sent to the default gateway directly.
+//! Any host on the network may respond. A response is accepted only from a private address or the gateway, and only if
+//! its location is on the responding host: so no response can aim this computer at third parties.
 
 use std::{
     io,
@@ -17,73 +16,82 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout_at},
 };
+use tracing::{debug, trace};
 use url::{Host, Url};
 
-/// When the question is asked, after the start.
-const QUESTIONS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_millis(1500)];
-/// How long answers are taken.
-pub(crate) const SEARCH: Duration = Duration::from_secs(4);
+/// When the search is sent, after the start.
+const SEARCH_TIMES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_millis(1500)];
+/// How long responses are accepted.
+pub(crate) const SEARCH_TIME: Duration = Duration::from_secs(4);
 const GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
 const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xc);
 const PORT: u16 = 1900;
-/// Different answers taken on one network.
-const ANSWERS: usize = 8;
+/// The most different responses accepted on one network.
+const MAX_RESPONSES: usize = 8;
 
-/// From where to search.
+/// The local address to search from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     V4 { local: Ipv4Addr, gateway: Option<Ipv4Addr> },
     V6 { local: Ipv6Addr, interface: u32 },
 }
 
-/// Where somebody says that a router describes itself.
+/// An accepted response.
 #[derive(Debug, Clone)]
-pub(crate) struct Answer {
+pub(crate) struct SearchResponse {
+    /// The URL of the device description.
     pub(crate) location: Url,
+    /// The address of the host in that URL.
     pub(crate) address: SocketAddr,
+    /// This computer's address on that network.
     pub(crate) local: IpAddr,
 }
 
-/// Asks, and passes answers on as they come, until time is up or nobody listens.
-pub(crate) async fn search(source: Source, answers: mpsc::Sender<Answer>) {
-    if let Err(error) = try_search(source, &answers).await {
-        tracing::debug!(%error, ?source, "no search for routers");
+/// Searches, and sends responses as they arrive, until the search time is over or the receiver is gone.
+pub(crate) async fn search(source: Source, responses: mpsc::Sender<SearchResponse>) {
+    if let Err(error) = try_search(source, &responses).await {
+        debug!(reason = %error, ?source, "search for routers failed");
     }
 }
 
-async fn try_search(source: Source, answers: &mpsc::Sender<Answer>) -> io::Result<()> {
-    let (socket, groups) = open(source)?;
+async fn try_search(source: Source, responses: &mpsc::Sender<SearchResponse>) -> io::Result<()> {
+    let (socket, destinations) = open(source)?;
+    debug!(?source, "search for routers begins");
     let begun = Instant::now();
-    let asking = async {
-        for at in QUESTIONS {
+    let sending = async {
+        for at in SEARCH_TIMES {
             sleep_until(begun + at).await;
-            for to in &groups {
+            for to in &destinations {
                 for target in targets(to) {
-                    // One that cannot be reached is no reason not to ask the other.
-                    let _ = socket.send_to(question(to, target).as_bytes(), to).await;
+                    // One destination that cannot be reached is no reason to leave out the other.
+                    if let Err(error) = socket.send_to(search_request(to, target).as_bytes(), to).await {
+                        trace!(%to, reason = %error, "search not sent");
+                    }
                 }
             }
         }
         std::future::pending().await
     };
     tokio::select! {
-        () = asking => {}
-        () = take_answers(source, &socket, begun + SEARCH, answers) => {}
+        () = sending => {}
+        () = receive(source, &socket, begun + SEARCH_TIME, responses) => {}
     }
     Ok(())
 }
 
-async fn take_answers(source: Source, socket: &UdpSocket, end: Instant, answers: &mpsc::Sender<Answer>) {
+async fn receive(source: Source, socket: &UdpSocket, end: Instant, responses: &mpsc::Sender<SearchResponse>) {
     let mut seen: Vec<Url> = Vec::new();
     let mut bytes = [0; 1500];
     while let Ok(received) = timeout_at(end, socket.recv_from(&mut bytes)).await {
-        let answer = received.ok().and_then(|(length, from)| read(source, from, &bytes[..length]));
-        let Some(answer) = answer.filter(|answer| !seen.contains(&answer.location)) else {
+        let response = received.ok().and_then(|(length, from)| read(source, from, &bytes[..length]));
+        let Some(response) = response.filter(|response| !seen.contains(&response.location)) else {
+            trace!(reason = "repeated or not acceptable", "search response ignored");
             tokio::task::yield_now().await;
             continue;
         };
-        seen.push(answer.location.clone());
-        if seen.len() > ANSWERS || answers.send(answer).await.is_err() {
+        debug!(location = %response.location, "router found");
+        seen.push(response.location.clone());
+        if seen.len() > MAX_RESPONSES || responses.send(response).await.is_err() {
             return;
         }
     }
@@ -95,7 +103,7 @@ fn open(source: Source) -> io::Result<(UdpSocket, Vec<SocketAddr>)> {
         Source::V6 { local, .. } => (Domain::IPV6, (local, 0).into()),
     };
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-    let groups = match source {
+    let destinations = match source {
         Source::V4 { local, gateway } => {
             socket.set_multicast_if_v4(&local)?;
             socket.set_multicast_ttl_v4(2)?;
@@ -108,10 +116,10 @@ fn open(source: Source) -> io::Result<(UdpSocket, Vec<SocketAddr>)> {
     };
     socket.set_nonblocking(true)?;
     socket.bind(&local.into())?;
-    Ok((UdpSocket::from_std(socket.into())?, groups))
+    Ok((UdpSocket::from_std(socket.into())?, destinations))
 }
 
-/// What to ask for. Devices that do version 2 answer to version 1 as well; some answer to a service only.
+/// Returns the search targets. Devices of version 2 respond to version 1 as well; some respond to a service only.
 const fn targets(to: &SocketAddr) -> &'static [&'static str] {
     match to {
         SocketAddr::V4(_) => &[
@@ -127,15 +135,17 @@ const fn targets(to: &SocketAddr) -> &'static [&'static str] {
     }
 }
 
-fn question(to: &SocketAddr, target: &str) -> String {
+fn search_request(to: &SocketAddr, target: &str) -> String {
     let host = match to {
         SocketAddr::V4(v4) => v4.to_string(),
         SocketAddr::V6(v6) => format!("[{}]:{}", v6.ip(), v6.port()),
     };
-    format!("M-SEARCH * HTTP/1.1\r\nHOST: {host}\r\nST: {target}\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\n\r\n")
+    format!(
+        "M-SEARCH_TIME * HTTP/1.1\r\nHOST: {host}\r\nST: {target}\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\n\r\n"
+    )
 }
 
-fn read(source: Source, from: SocketAddr, bytes: &[u8]) -> Option<Answer> {
+fn read(source: Source, from: SocketAddr, bytes: &[u8]) -> Option<SearchResponse> {
     let text = std::str::from_utf8(bytes).ok()?;
     let mut lines = text.lines();
     let status = lines.next()?;
@@ -150,10 +160,10 @@ fn read(source: Source, from: SocketAddr, bytes: &[u8]) -> Option<Answer> {
         Source::V4 { local, .. } => local.into(),
         Source::V6 { local, .. } => local.into(),
     };
-    is_neighbour(source, from.ip()).then_some(Answer { location, address, local })
+    is_neighbour(source, from.ip()).then_some(SearchResponse { location, address, local })
 }
 
-/// The address in a URL, if it is the answering host's own.
+/// Returns the address in a URL, if it is the responding host's own.
 fn own_address(from: SocketAddr, url: &Url) -> Option<SocketAddr> {
     let ip = match url.host()? {
         Host::Ipv4(ip) => IpAddr::V4(ip),
@@ -167,8 +177,8 @@ fn own_address(from: SocketAddr, url: &Url) -> Option<SocketAddr> {
     (plain && ip == from.ip()).then_some(address)
 }
 
-/// Whether `url` leads to the host at `address`.
-pub(crate) fn leads_to(address: SocketAddr, url: &Url) -> bool {
+/// Returns true if `url` is on the host at `address`.
+pub(crate) fn is_on_host(address: SocketAddr, url: &Url) -> bool {
     own_address(address, url).is_some()
 }
 
@@ -177,7 +187,7 @@ fn is_neighbour(source: Source, from: IpAddr) -> bool {
         (Source::V4 { gateway, .. }, IpAddr::V4(from)) => {
             gateway == Some(from) || from.is_private() || from.is_link_local()
         }
-        // The question does not leave the link.
+        // The search does not leave the link.
         (Source::V6 { .. }, IpAddr::V6(from)) => !from.is_loopback(),
         _ => false,
     }
@@ -190,19 +200,19 @@ mod tests {
     const SOURCE: Source =
         Source::V4 { local: Ipv4Addr::new(192, 168, 1, 2), gateway: Some(Ipv4Addr::new(11, 0, 0, 1)) };
 
-    fn taken(from: &str, answer: &str) -> bool {
+    fn accepted(from: &str, response: &str) -> bool {
         let from = SocketAddr::new(from.parse().expect("an address"), 1900);
-        read(SOURCE, from, answer.as_bytes()).is_some()
+        read(SOURCE, from, response.as_bytes()).is_some()
     }
 
-    fn answer(location: &str) -> String {
+    fn response(location: &str) -> String {
         format!("HTTP/1.1 200 OK\r\nST: x\r\nLocation: {location}\r\n\r\n")
     }
 
     #[test]
-    fn only_the_answering_hosts_own_description_counts() {
-        assert!(taken("192.168.1.1", &answer("http://192.168.1.1:5000/root.xml")));
-        assert!(taken("11.0.0.1", &answer("http://11.0.0.1/")));
+    fn location_must_be_on_the_responding_host() {
+        assert!(accepted("192.168.1.1", &response("http://192.168.1.1:5000/root.xml")));
+        assert!(accepted("11.0.0.1", &response("http://11.0.0.1/")));
         for location in [
             "http://192.168.1.9:5000/root.xml",
             "http://127.0.0.1:631/",
@@ -213,16 +223,16 @@ mod tests {
             "file:///etc/passwd",
             "",
         ] {
-            assert!(!taken("192.168.1.1", &answer(location)), "{location}");
+            assert!(!accepted("192.168.1.1", &response(location)), "{location}");
         }
     }
 
     #[test]
-    fn strangers_and_other_messages_are_not_heard() {
-        assert!(!taken("8.8.8.8", &answer("http://8.8.8.8/")));
-        assert!(!taken("192.168.1.1", "NOTIFY * HTTP/1.1\r\nLocation: http://192.168.1.1/\r\n\r\n"));
-        assert!(!taken("192.168.1.1", "HTTP/1.1 404 No\r\nLocation: http://192.168.1.1/\r\n\r\n"));
-        assert!(!taken("192.168.1.1", "HTTP/1.1 200 OK\r\n\r\n"));
-        assert!(!taken("192.168.1.1", ""));
+    fn responses_from_public_addresses_and_other_messages_are_ignored() {
+        assert!(!accepted("8.8.8.8", &response("http://8.8.8.8/")));
+        assert!(!accepted("192.168.1.1", "NOTIFY * HTTP/1.1\r\nLocation: http://192.168.1.1/\r\n\r\n"));
+        assert!(!accepted("192.168.1.1", "HTTP/1.1 404 No\r\nLocation: http://192.168.1.1/\r\n\r\n"));
+        assert!(!accepted("192.168.1.1", "HTTP/1.1 200 OK\r\n\r\n"));
+        assert!(!accepted("192.168.1.1", ""));
     }
 }

@@ -1,21 +1,25 @@
-//! Whether this process may create network devices.
+//! The permission to create network devices.
 
 use crate::TunError;
 
-/// Checks the right without using it.
+/// Checks the permission to create network devices without creating one.
 ///
 /// # Errors
-/// What is missing, and how to get it.
+/// [`TunError::NoTunDriver`] or [`TunError::Permission`], whose hints say how to get it.
 #[cfg(target_os = "linux")]
 pub fn check_device_permission() -> Result<(), TunError> {
     if !std::path::Path::new("/dev/net/tun").exists() {
         return Err(TunError::NoTunDriver);
     }
     let status = std::fs::read_to_string("/proc/self/status").map_err(TunError::Other)?;
-    if has_net_admin(&status) { Ok(()) } else { Err(TunError::Permission) }
+    if has_net_admin(&status) {
+        return Ok(());
+    }
+    tracing::debug!(reason = "CAP_NET_ADMIN is not effective", "network devices cannot be created");
+    Err(TunError::Permission)
 }
 
-/// Whether the effective capabilities in `/proc/self/status` include CAP_NET_ADMIN.
+/// Returns true if the effective capabilities in `/proc/self/status` include CAP_NET_ADMIN (capabilities(7)).
 #[cfg(target_os = "linux")]
 fn has_net_admin(status: &str) -> bool {
     const CAP_NET_ADMIN: u64 = 12;
@@ -24,10 +28,10 @@ fn has_net_admin(status: &str) -> bool {
     bits.is_some_and(|bits| bits >> CAP_NET_ADMIN & 1 == 1)
 }
 
-/// Checks the right without using it.
+/// Checks the permission to create network devices without creating one.
 ///
 /// # Errors
-/// What is missing, and how to get it.
+/// [`TunError::NoTunDriver`] or [`TunError::Permission`], whose hints say how to get it.
 #[cfg(target_os = "macos")]
 pub fn check_device_permission() -> Result<(), TunError> {
     if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(TunError::Permission) }
@@ -47,7 +51,7 @@ mod tests {
     use super::has_net_admin;
 
     #[test]
-    fn the_capability_is_bit_twelve() {
+    fn net_admin_is_bit_twelve_of_the_effective_capabilities() {
         assert!(has_net_admin("Name:\tx\nCapEff:\t0000000000001000\n"));
         assert!(has_net_admin("CapEff:\t000001ffffffffff\n"));
         assert!(!has_net_admin("CapPrm:\t0000000000001000\nCapEff:\t0000000000000400\n"));
