@@ -28,8 +28,8 @@ pub fn target() -> PathBuf {
 pub fn command<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
-    // What cargo told us of our own package would look to build scripts like a change: ring would be built anew, and all
-    // that stands on it.
+    // Cargo's variables about this package would look like a change to build scripts: ring, and everything that depends
+    // on it, would be rebuilt.
     let of_ours = |name: &OsStr| {
         let name = name.to_string_lossy();
         name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")

@@ -112,7 +112,7 @@ fn fuzz(workspace: &Path, programs: &Path, target: &str, seconds: u32) -> Result
         let last: Vec<_> = said.lines().rev().take(30).collect();
         bail!("{}\n{}", output.status, last.into_iter().rev().collect::<Vec<_>>().join("\n"));
     }
-    summary(&said).context("the fuzzer told no figures")
+    summary(&said).context("the fuzzer printed no figures")
 }
 
 /// How many inputs were tried, and how much of the code they reached.

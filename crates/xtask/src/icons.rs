@@ -27,7 +27,7 @@ const ICNS: [(&[u8; 4], u32); 7] = [
     (b"ic10", 1024),
 ];
 
-/// Draws all icons anew.
+/// Redraws all icons.
 pub fn run(yes: bool) -> Result<()> {
     packages::install(&packages::FOR_ICONS, yes)?;
     let icons = cargo::root().join("icons");

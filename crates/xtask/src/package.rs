@@ -133,9 +133,9 @@ fn try_out(app: bool, quick: bool, programs: &Path) -> Result<()> {
     cargo::run(Command::new("bash").arg(script).arg(output_directory()?).args(made))
 }
 
-/// Builds the programs and tells where they are: in one go, so that all stand on the same crates, compiled once. Those of
-/// a release lie apart from others, since they name no path of this machine, and have no notes for debuggers, which
-/// packages would strip anyway.
+/// Builds the programs by one command, so that they share their dependencies, and returns their directory. Release builds
+/// have a directory of their own, since they contain no path of this machine and no debug information, which packages
+/// strip anyway.
 fn build(app: bool, release: bool) -> Result<PathBuf> {
     let target = if release { output_directory()?.join("build") } else { cargo::target() };
     let mut command = cargo::command(["build", "--locked", "-p", "partyline-cli", "-p", "partyline-service"]);

@@ -154,7 +154,8 @@ impl Place {
         command
     }
 
-    /// Plain, since nobody has a certificate for such an address; what members say to each other is sealed all the same.
+    /// Starts a server without TLS, since there is no certificate for such an address; messages between members are encrypted
+    /// all the same.
     fn start_server(&self, own: IpAddr) -> Result<(String, Running)> {
         let address = SocketAddr::new(own, PORT);
         let mut command = lasting_as_long_as_we(Command::new("setpriv"));

@@ -1,4 +1,4 @@
-//! The pictures of docs/screenshots.
+//! Redraws the pictures of docs/screenshots.
 
 use std::{fs, process::Command};
 
@@ -29,7 +29,7 @@ const VIEWS: [&str; 14] = [
 /// Colours in a picture, few enough to keep it small and many enough for its curves.
 const COLOURS: &str = "96";
 
-/// Draws them anew.
+/// Redraws all of them.
 pub fn run(yes: bool) -> Result<()> {
     packages::install(&[&FOR_APP[..], &FOR_UI_TESTS, &FOR_SCREENSHOTS].concat(), yes)?;
     let drawn = app::draw(&VIEWS)?;

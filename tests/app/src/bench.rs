@@ -1,4 +1,4 @@
-//! How long the app takes to show something, and what it costs while nobody looks.
+//! Measures the time to the first paint, and the processor time of an idle app.
 
 use std::{
     fs,
@@ -51,7 +51,7 @@ pub fn measure(world: &World, programs: &Path) -> Result<()> {
     let app = desktop.app(&[])?;
     app.click("button", "Friday night")?;
     app.reads("3 of 3 online")?;
-    // The page takes somebody to be at the window for half a minute after the click.
+    // For half a minute after a click the page assumes that a person is watching.
     let watched = idle(&app)?;
     let party = idle(&app)?;
     app.click("button", "Home")?;

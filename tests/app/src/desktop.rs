@@ -60,7 +60,7 @@ pub struct Desktop {
 }
 
 impl Desktop {
-    /// Starts one on the computer of a member, whose service the app is to use. `number` tells desktops apart.
+    /// Starts one on the computer of a member, whose service the app is to use. `number` distinguishes desktops.
     ///
     /// # Errors
     /// When a program is missing, or does not come up.

@@ -1,4 +1,4 @@
-//! `cargo xtask app-test`: stories that people live through with the app, each in an internet of its own.
+//! `cargo xtask app-test`: what people do with the app, each story in an internet of its own.
 
 mod bench;
 mod desktop;
@@ -22,7 +22,7 @@ use natlab::party::World;
 
 use crate::stories::{Story, stories};
 
-/// Runs the app in a window on a display of its own, and looks at what it says.
+/// Runs the app in a window on a virtual display, and checks what it shows.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask app-test")]
 struct Arguments {
@@ -76,18 +76,18 @@ fn work(arguments: &Arguments) -> Result<()> {
 
 fn passes(story: &Story, programs: &Path) -> bool {
     let begun = Instant::now();
-    let told = World::new().and_then(|world| {
-        (story.tell)(&world, programs).with_context(|| world.last_words(&format!("app-{}", story.name)))
+    let result = World::new().and_then(|world| {
+        (story.run)(&world, programs).with_context(|| world.last_words(&format!("app-{}", story.name)))
     });
     let seconds = begun.elapsed().as_secs();
-    match &told {
+    match &result {
         Ok(()) => println!("app {:16} ok      {seconds:4} s  {}", story.name, story.about),
         Err(error) => println!("app {:16} FAILED  {seconds:4} s\n{error:?}", story.name),
     }
-    told.is_ok()
+    result.is_ok()
 }
 
-/// Where the app is.
+/// Returns the directory of the app.
 fn programs(arguments: &Arguments) -> Result<PathBuf> {
     let programs = match &arguments.app {
         Some(directory) => directory.canonicalize().context("the app's directory")?,

@@ -1,4 +1,4 @@
-//! The part of a desktop that shows tray icons and notifications, on a session's bus: what it is told is kept, to be
+//! The part of a desktop that shows tray icons and notifications, on a session's bus: what it receives is kept, to be
 //! looked at and clicked.
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -8,21 +8,21 @@ use natlab::{
 
 use crate::desktop::App;
 
-/// A member whose service knows the party's server.
+/// Adds a member whose service has the server in its settings.
 pub fn player(world: &World, server: &Server, name: &str) -> Result<Member> {
     let member = world.member(world.lab.home(name, RouterOptions::HOME)?)?;
     member.partyline(&["config", "set", "servers", &server.url()])?;
     Ok(member)
 }
 
-/// Goes through the first start.
+/// Completes the first start.
 pub fn welcome(app: &App, name: &str) -> Result<()> {
     app.fill("What do friends call you?", name)?;
     app.click("button", "Let’s go")?;
     app.reads(&format!("Hello, {name}"))
 }
 
-/// Creates a party and gives the invite that the window shows.
+/// Creates a party in the window, and returns the invite shown.
 pub fn create(app: &App, name: &str) -> Result<String> {
     app.click("button", "Create a party")?;
     app.fill("Name of the party", name)?;
@@ -34,7 +34,7 @@ pub fn create(app: &App, name: &str) -> Result<String> {
     Ok(link)
 }
 
-/// The link as the page behind an invite hands it to the app.
+/// Returns the link as the invite's web page passes it to the app.
 pub fn deep(link: &str) -> Result<String> {
     let (_, code) = link.split_once("join#").or_else(|| link.split_once("join/")).context("no invite")?;
     Ok(format!("partyline://join/{code}"))

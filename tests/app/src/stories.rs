@@ -1,4 +1,4 @@
-//! What people do with the app.
+//! The stories: what people do with the app.
 
 use std::path::Path;
 
@@ -10,65 +10,61 @@ mod engine;
 mod evening;
 mod links;
 
-/// One story with its end.
+/// One story.
 #[derive(Debug)]
 pub struct Story {
-    /// Short, for the command line.
+    /// Its name on the command line.
     pub name: &'static str,
-    /// One sentence.
+    /// What it checks.
     pub about: &'static str,
-    /// In a lab, with the programs in a directory.
-    pub tell: fn(&World, &Path) -> Result<()>,
+    /// Runs it in a lab, with the programs of a directory.
+    pub run: fn(&World, &Path) -> Result<()>,
 }
 
-/// All stories.
+/// Returns all stories.
 #[must_use]
 pub const fn stories() -> &'static [Story] {
     &[
         Story {
             name: "first-evening",
             about: "first start, create, invite, two friends join, one is removed",
-            tell: evening::first_evening,
+            run: evening::first_evening,
         },
         Story {
             name: "path-change",
             about: "a direct connection falls back to the relay; roster, chart and panel say so",
-            tell: evening::path_change,
+            run: evening::path_change,
         },
         Story {
             name: "links",
             about: "links that are wrong, ended or taken back, and links opened while the app runs",
-            tell: links::links,
+            run: links::links,
         },
         Story {
             name: "settings",
             about: "settings count at once and survive a restart; another name reaches friends; servers and relays are tried",
-            tell: engine::settings,
+            run: engine::settings,
         },
         Story {
             name: "service",
             about: "the service stops and comes back; the window says so each time",
-            tell: engine::service,
+            run: engine::service,
         },
         Story {
             name: "embedded",
             about: "without a service the app carries the parties itself, and leaves nothing behind",
-            tell: engine::embedded,
+            run: engine::embedded,
         },
         Story {
             name: "tray",
             about: "the window closes into the tray, whose menu works; notifications; a second start",
-            tell: desk::tray,
+            run: desk::tray,
         },
-        Story {
-            name: "autostart",
-            about: "starts with the session, without a window",
-            tell: desk::autostart,
-        },
+        Story { name: "autostart", about: "starts with the session, without a window", run: desk::autostart },
         Story {
             name: "no-display",
             about: "without a display the app says so and ends",
-            tell: desk::no_display,
+            run: desk::no_display,
         },
     ]
 }

@@ -2,7 +2,7 @@
 //!
 //! Every member is the real node with a real UDP socket on an address of its own in 127.0.0.0/8, and a WebSocket to the real
 //! server, which has a relay too. Nothing stands for the network: datagrams go through the kernel. Devices are left out,
-//! since nobody plays. All run in this process, whose processor time is divided by the members; it includes the
+//! since no game runs. All members run in this process, whose processor time is divided by the members; it includes the
 //! kernel's for their packets, but not the server's.
 
 mod member;
@@ -24,13 +24,13 @@ use tokio::{runtime::Builder, time::sleep};
 use self::member::{Counts, Member};
 use crate::members::server::Server;
 
-/// So many pairs meet before the next members come, since one computer has to do all that they do for it.
+/// Pairs that connect before the next members join, since one computer does the work of all.
 const MAX_JOINING_PAIRS: usize = 512;
-/// How long these may take to find everybody.
+/// Bound on the time until these are connected to all members.
 const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(240);
-/// How often it is looked whether they have.
+/// Time between two checks.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// So many members are named if some are not found.
+/// Members named in the error if some are not connected.
 const MAX_NAMED_MEMBERS: usize = 12;
 const RELAY: &str = "[relay]
 listen = [\"127.0.0.1\"]

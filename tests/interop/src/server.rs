@@ -141,7 +141,7 @@ fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.args(["build", "--quiet", "-p", "partyline-server", "--bin", "partyline-server"]);
-    // What cargo says of this package would look to ring's build script like a change, and all would be built anew.
+    // Cargo's variables about this package would look like a change to ring's build script, and rebuild everything.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {

@@ -55,7 +55,7 @@ fn survey_as(bind: SocketAddr, server: StunServer) -> Result<Netcheck> {
     Ok(netcheck)
 }
 
-/// Two neighbouring ports that nobody uses.
+/// Returns two adjacent unused ports.
 fn free_ports() -> Result<[u16; 2]> {
     for _ in 0..100 {
         let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();

@@ -220,7 +220,7 @@ fn malformed_or_missing_responses_map_nothing_and_are_reported() -> Result<()> {
         let failed = |states: &Vec<MethodState>| states.iter().all(|state| state.failures >= 1);
         let mut states = mapper.states();
         let states =
-            timeout(RESULT_TIMEOUT, states.wait_for(failed)).await.context("nobody gave up")??.clone();
+            timeout(RESULT_TIMEOUT, states.wait_for(failed)).await.context("no protocol failed")??.clone();
         assert!(states.len() == 3 && states.iter().all(|state| state.problem.is_some()), "{states:?}");
         assert!(mapper.mappings().borrow().is_empty());
         mapper.stop().await;

@@ -34,7 +34,7 @@ pub struct Book {
     /// When each was sent; its number is its place.
     pub sent: Vec<Instant>,
     /// Numbers that arrived, and when.
-    pub heard: Vec<(u32, Instant)>,
+    pub received: Vec<(u32, Instant)>,
 }
 
 impl Stream {
@@ -61,16 +61,16 @@ impl Stream {
     /// When the first datagram arrived.
     #[must_use]
     pub fn first(&self) -> Option<Instant> {
-        lock(&self.book).heard.first().map(|(_, at)| *at)
+        lock(&self.book).received.first().map(|(_, at)| *at)
     }
 
     /// How many have arrived, repetitions included.
     #[must_use]
     pub fn count(&self) -> usize {
-        lock(&self.book).heard.len()
+        lock(&self.book).received.len()
     }
 
-    /// Ends it and tells how it went.
+    /// Stops it and returns its record.
     ///
     /// # Errors
     /// Waiting for datagrams failed.
@@ -123,7 +123,7 @@ impl Line {
         let mut bytes = [0; SIZE];
         while let Ok(SIZE) = self.receiver.recv(&mut bytes) {
             let number = bytes.first_chunk().map_or(u32::MAX, |first| u32::from_be_bytes(*first));
-            lock(&self.book).heard.push((number, Instant::now()));
+            lock(&self.book).received.push((number, Instant::now()));
         }
     }
 }
@@ -133,14 +133,14 @@ impl Book {
     #[must_use]
     pub fn first_sent_after(&self, moment: Instant) -> Option<Instant> {
         let number = u32::try_from(self.sent.partition_point(|at| *at < moment)).unwrap_or(u32::MAX);
-        self.heard.iter().find(|(heard, _)| *heard >= number).map(|(_, at)| *at)
+        self.received.iter().find(|(received, _)| *received >= number).map(|(_, at)| *at)
     }
 
     /// The longest time from `moment` on in which nothing arrived, up to the last arrival.
     #[must_use]
     pub fn longest_silence(&self, moment: Instant) -> Duration {
         let mut before = moment;
-        let later = self.heard.iter().map(|(_, at)| *at).filter(|at| *at > moment);
+        let later = self.received.iter().map(|(_, at)| *at).filter(|at| *at > moment);
         let silences = later.map(|at| at.duration_since(std::mem::replace(&mut before, at)));
         silences.max().unwrap_or_default()
     }
@@ -149,7 +149,7 @@ impl Book {
     #[must_use]
     pub fn lost_and_twice(&self) -> (u32, u32) {
         let mut times = vec![0_u32; self.sent.len()];
-        for (number, _) in &self.heard {
+        for (number, _) in &self.received {
             if let Some(count) = usize::try_from(*number).ok().and_then(|number| times.get_mut(number)) {
                 *count += 1;
             }
@@ -166,9 +166,9 @@ impl Book {
 mod tests {
     use super::*;
 
-    fn book(sent: usize, heard: &[u32]) -> Book {
+    fn book(sent: usize, received: &[u32]) -> Book {
         let now = Instant::now();
-        Book { sent: vec![now; sent], heard: heard.iter().map(|number| (*number, now)).collect() }
+        Book { sent: vec![now; sent], received: received.iter().map(|number| (*number, now)).collect() }
     }
 
     #[test]
@@ -181,7 +181,8 @@ mod tests {
     fn silence_before_the_fault_does_not_count() {
         let begun = Instant::now();
         let at = |ms| begun + Duration::from_millis(ms);
-        let book = Book { sent: vec![at(0), at(500)], heard: vec![(0, at(10)), (1, at(600)), (2, at(700))] };
+        let book =
+            Book { sent: vec![at(0), at(500)], received: vec![(0, at(10)), (1, at(600)), (2, at(700))] };
         assert_eq!(book.longest_silence(begun), Duration::from_millis(590));
         assert_eq!(book.longest_silence(at(550)), Duration::from_millis(100));
         assert_eq!(book.longest_silence(at(800)), Duration::ZERO);

@@ -1,4 +1,4 @@
-//! The last packets that passed on a cable, for whoever has to find out why a scenario failed.
+//! The last packets on a cable, kept to find out why a scenario failed.
 
 use std::{
     collections::VecDeque,

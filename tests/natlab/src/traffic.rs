@@ -1,5 +1,5 @@
-//! Traffic as games make it, with every byte checked. All of it runs on threads of this process whose sockets belong
-//! to the computers of the lab, so there is nothing to install there.
+//! Traffic as games cause it, with every byte checked. It runs on threads of this process whose sockets belong to the
+//! computers of the lab, so nothing has to be installed there.
 
 use std::{
     collections::BTreeMap,
@@ -89,11 +89,11 @@ fn exchange(socket: &UdpSocket, count: u32, size: usize) -> Result<u32> {
         }
         returned += returning(socket, burst.len(), size)?;
     }
-    // What came late is not lost.
+    // Late responses do not count as lost.
     Ok(returned + returning(socket, (count - returned) as usize, size)?)
 }
 
-/// How many datagrams come back, of at most so many, until none has for as long as the socket waits.
+/// Returns how many datagrams come back, at most `most`, until none has for the socket's read timeout.
 fn returning(socket: &UdpSocket, most: usize, size: usize) -> Result<u32> {
     let mut buffer = vec![0; size + 1];
     for returned in 0..most {
@@ -140,21 +140,21 @@ impl UdpEcho {
     }
 }
 
-/// How long a connection may stall before it counts as lost: somebody's computer may sleep.
+/// Bound on the time a connection may stall: a computer may sleep in between.
 const STALL_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// A TCP connection on which a line goes to and fro without pause, until it is told to stop: the game that is running
-/// while something else breaks.
+/// A TCP connection on which a line is echoed without pause until it is stopped: the game that runs while something
+/// else breaks.
 #[derive(Debug)]
 pub struct Flow {
     name: String,
     worker: Worker<FlowReport>,
 }
 
-/// What became of a [`Flow`].
+/// How a [`Flow`] went.
 #[derive(Debug, Clone, Copy)]
 pub struct FlowReport {
-    /// Lines that went to and fro.
+    /// Lines that were echoed.
     pub rounds: u32,
     /// The longest wait for one.
     pub longest: Duration,
@@ -176,7 +176,7 @@ impl Flow {
         Ok(Self { name: format!("{} to {target}", from.name()), worker })
     }
 
-    /// Ends it and tells how it went.
+    /// Stops it and returns its report.
     ///
     /// # Errors
     /// The connection was lost on the way.
@@ -213,15 +213,15 @@ fn exchange_lines(mut stream: TcpStream, stop: &AtomicBool) -> Result<FlowReport
     }
 }
 
-/// Hears UDP datagrams on a port, whoever sends them, until dropped.
+/// Receives UDP datagrams on a port from any sender until dropped.
 #[derive(Debug)]
 pub struct Listener {
-    heard: Arc<Mutex<Heard>>,
+    received: Arc<Mutex<ReceivedTexts>>,
     _worker: Worker,
 }
 
-/// Texts heard, each with its senders in order of arrival.
-pub type Heard = BTreeMap<String, Vec<IpAddr>>;
+/// Texts received, each with its senders in order of arrival.
+pub type ReceivedTexts = BTreeMap<String, Vec<IpAddr>>;
 
 impl Listener {
     /// Listens on `port` of every address.
@@ -231,32 +231,37 @@ impl Listener {
     pub fn start(on: &Host, port: u16) -> Result<Self> {
         let socket = on.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)))??;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-        let heard = Arc::new(Mutex::new(Heard::new()));
-        let book = Arc::clone(&heard);
+        let received = Arc::new(Mutex::new(ReceivedTexts::new()));
+        let record = Arc::clone(&received);
         let worker = Worker::start(move |stop| {
             let mut buffer = [0; 2048];
             while !stop.load(Ordering::Relaxed) {
                 let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
                 let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                book.lock().unwrap_or_else(PoisonError::into_inner).entry(text).or_default().push(from.ip());
+                record
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .entry(text)
+                    .or_default()
+                    .push(from.ip());
             }
             Ok(())
         });
-        Ok(Self { heard, _worker: worker })
+        Ok(Self { received, _worker: worker })
     }
 
-    /// Everything heard so far.
+    /// Returns everything received so far.
     #[must_use]
-    pub fn heard(&self) -> Heard {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn received(&self) -> ReceivedTexts {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// Sends a text to a broadcast address and port, as a game that looks for hosts does.
+/// Sends a text to a broadcast address and port, as a game that searches for hosts does.
 ///
 /// # Errors
 /// There is no route.
-pub fn shout(from: &Host, to: SocketAddr, text: &str) -> Result<()> {
+pub fn send_broadcast(from: &Host, to: SocketAddr, text: &str) -> Result<()> {
     from.enter(|| {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.set_broadcast(true)?;

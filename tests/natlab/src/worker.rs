@@ -1,4 +1,4 @@
-//! Threads that work until they are told to stop.
+//! Threads that run until they are stopped.
 
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 
-/// A thread that works until it is told to stop.
+/// A thread that runs until it is stopped.
 #[derive(Debug)]
 pub(crate) struct Worker<T = ()> {
     stop: Arc<AtomicBool>,

@@ -204,12 +204,13 @@ fn traffic_is_verified_and_broadcasts_are_received() {
     let flow = traffic::Flow::start(&hosts[0], &hosts[1], address).unwrap();
     let listeners: Vec<_> =
         hosts[1..].iter().map(|host| traffic::Listener::start(host, 27015).unwrap()).collect();
-    traffic::shout(&hosts[0], (Ipv4Addr::new(192, 168, 1, 255), 27015).into(), "who is there?").unwrap();
+    traffic::send_broadcast(&hosts[0], (Ipv4Addr::new(192, 168, 1, 255), 27015).into(), "who is there?")
+        .unwrap();
     let expected: BTreeMap<_, _> = [("who is there?".to_owned(), vec![IpAddr::from(hosts[0].v4())])].into();
     for listener in listeners {
         natlab::until("the broadcast", LONG, || {
-            let heard = listener.heard();
-            anyhow::ensure!(heard == expected, "heard {heard:?}");
+            let received = listener.received();
+            anyhow::ensure!(received == expected, "received {received:?}");
             Ok(())
         })
         .unwrap();

@@ -48,7 +48,7 @@ fn control(product: &Product, tree: &Tree, work: &Path, architecture: &str) -> R
     let mut depends = libraries(tree, work)?;
     let mut recommends = String::from("polkitd");
     if product.app {
-        // Loaded while the app runs, so that the program itself does not tell.
+        // Loaded at run time, so that the program's headers do not name it.
         depends += ", libayatana-appindicator3-1";
         recommends += ", desktop-file-utils, xdg-utils";
     }

@@ -62,5 +62,5 @@ fn epoch() -> Result<String> {
         return Ok(given);
     }
     cargo::output(Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(cargo::root()))
-        .context("without git, SOURCE_DATE_EPOCH has to tell the time of the sources")
+        .context("without git, SOURCE_DATE_EPOCH has to be set to the date of the sources")
 }

@@ -86,7 +86,7 @@ impl Tree {
         let pages = self.root.join("usr/share/man/man1");
         fs::create_dir_all(&pages)?;
         let mut command = Command::new(partyline);
-        // Else the pages would name the directories of whoever makes packages.
+        // The pages must not name the directories of the building user.
         for variable in ["PARTYLINE_STATE_DIR", "PARTYLINE_RUNTIME_DIR"] {
             command.env_remove(variable);
         }

@@ -1,4 +1,4 @@
-//! Who carries the parties, and with which settings.
+//! Which process hosts the engine, and its settings.
 
 use std::path::Path;
 
@@ -80,7 +80,7 @@ fn try_servers(app: &App, server: &Server) -> Result<()> {
     })
 }
 
-/// A relay of somebody else's, first with a password that it does not know.
+/// A third-party relay, first with a wrong password.
 fn try_relays(app: &App, world: &World) -> Result<()> {
     let host = world.lab.server("coturn")?;
     let url = format!("turn:{}:3478", host.v4());

@@ -32,7 +32,7 @@ pub fn links(world: &World, programs: &Path) -> Result<()> {
     app.reads("The invite ended")?;
     ensure!(app.run(JOIN_IS_OFF)? == true, "one can join by an invite that has ended");
 
-    // Taken back by the command line: the newcomer hears of it from the members.
+    // Revoked on the command line: the joining member learns of it from the members.
     let back = invite(&anna.partyline(&["invite", "--json"])?)?;
     for open in anna.party()?.invites {
         anna.partyline(&["revoke", &open.id.to_string()])?;

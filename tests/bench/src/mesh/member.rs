@@ -44,7 +44,7 @@ const BATCH: usize = 64;
 pub(super) struct Counts {
     /// Datagrams sent.
     pub(super) datagrams: AtomicUsize,
-    /// Whether all have met, so that nobody needs to look any more.
+    /// True once all members are connected, so that none has to check any more.
     pub(super) rests: AtomicBool,
 }
 
@@ -268,7 +268,7 @@ impl Task {
     }
 }
 
-/// Carries frames both ways until the connection ends or nobody wants it any more.
+/// Carries frames both ways until the connection ends or is dropped.
 async fn carry(
     id: ServerId,
     mut socket: WebSocket,

@@ -151,7 +151,7 @@ impl Server {
         let mut request = [0; 20];
         request[..8].copy_from_slice(&[0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42]);
         for _ in 0..200 {
-            // Refused while nobody listens yet.
+            // Refused until the server listens.
             let _ = socket.send(&request);
             match socket.recv(&mut [0; 512]) {
                 Ok(_) => return Ok(()),

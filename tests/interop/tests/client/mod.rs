@@ -183,7 +183,7 @@ impl Member {
 
     async fn put(&mut self, local: Local, dst: SocketAddr, bytes: Vec<u8>) {
         match local {
-            // A port nobody listens on shows as an error of a later call; as on the internet, it is no news.
+            // A closed port shows as an error of a later call; it means no more than a lost packet.
             Local::Socket(_) => drop(self.udp.send_to(&bytes, dst).await),
             Local::Stream(stream) => {
                 if let Some(sender) = self.streams.get(&stream) {
@@ -259,9 +259,9 @@ async fn carry(
     mut outgoing: mpsc::UnboundedReceiver<Vec<u8>>,
     report: mpsc::UnboundedSender<(Report, SocketAddr)>,
 ) {
-    let tell = |what| drop(report.send((what, address)));
+    let send_report = |what| drop(report.send((what, address)));
     if let Ok(mut tcp) = TcpStream::connect(address).await {
-        tell(Report::Opened(stream));
+        send_report(Report::Opened(stream));
         let mut frames = Deframer::default();
         let mut buffer = [0; 4096];
         loop {
@@ -276,11 +276,11 @@ async fn carry(
                 },
             }
             while let Ok(Some(message)) = frames.next_message() {
-                tell(Report::Message(stream, message.to_vec()));
+                send_report(Report::Message(stream, message.to_vec()));
             }
         }
     }
-    tell(Report::Closed(stream));
+    send_report(Report::Closed(stream));
 }
 
 /// Runs both members until something holds.

@@ -1,5 +1,5 @@
-//! A member of the party elsewhere, as the node is one: its own port and one that it lends. What members say to each other
-//! through the tunnel, they say here without a delay; the packets cross the lab.
+//! A member elsewhere, as the node is one, with its own port and a second port. What members signal to each other through
+//! the tunnel arrives here without a delay; the packets cross the lab.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
@@ -8,15 +8,15 @@ use partyline_netcheck::{FilteringProbeRequest, PortPair, ProbeRound, binding_re
 
 use crate::Host;
 
-/// How often things are sent that nobody repeats.
-const PACKETS: usize = 3;
-const TOKEN: [u8; 12] = *b"lent in labs";
+/// Copies of each packet, since none is retransmitted.
+const COPIES: usize = 3;
+const TOKEN: [u8; 12] = *b"port pair 01";
 
 pub struct Friend {
     server: SocketAddr,
     sockets: [UdpSocket; 2],
-    seen: [Option<SocketAddr>; 2],
-    told: bool,
+    mapped: [Option<SocketAddr>; 2],
+    reported: bool,
 }
 
 impl Friend {
@@ -27,37 +27,37 @@ impl Friend {
             std::io::Result::Ok(socket)
         };
         let sockets = [host.enter(open)??, host.enter(open)??];
-        Ok(Self { server, sockets, seen: [None; 2], told: false })
+        Ok(Self { server, sockets, mapped: [None; 2], reported: false })
     }
 
     pub fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
         self.sockets.iter()
     }
 
-    /// Sends what any member would, and asks where its sockets are seen.
+    /// Sends the requested filtering probe, and binding requests that show where its sockets are mapped.
     pub fn send_requested(&self, request: FilteringProbeRequest) {
-        for _ in 0..PACKETS {
+        for _ in 0..COPIES {
             let _ = self.sockets[0].send_to(&request.packet(), request.to);
             self.sockets().for_each(|socket| drop(socket.send_to(&binding_request(TOKEN), self.server)));
         }
     }
 
-    /// Sends from both to both.
+    /// Sends a round of probes from both sockets to both destinations.
     pub fn send_round(&self, round: ProbeRound) {
         for to in round.to {
             self.sockets().for_each(|socket| drop(socket.send_to(&round.packet(), to)));
         }
     }
 
-    /// Takes what came; once both are seen, what it lends.
+    /// Handles received datagrams, and returns the mapped ports once, as soon as both are known.
     pub fn receive(&mut self, buffer: &mut [u8]) -> Option<PortPair> {
-        for (socket, seen) in self.sockets.iter().zip(&mut self.seen) {
+        for (socket, mapped) in self.sockets.iter().zip(&mut self.mapped) {
             while let Ok((length, from)) = socket.recv_from(buffer) {
-                let told = mapped_address(from, TOKEN, &buffer[..length]).filter(|_| from == self.server);
-                *seen = seen.or(told);
+                let address = mapped_address(from, TOKEN, &buffer[..length]).filter(|_| from == self.server);
+                *mapped = mapped.or(address);
             }
         }
-        let [Some(first), Some(second)] = self.seen else { return None };
-        (!std::mem::replace(&mut self.told, true)).then_some(PortPair { first, second })
+        let [Some(first), Some(second)] = self.mapped else { return None };
+        (!std::mem::replace(&mut self.reported, true)).then_some(PortPair { first, second })
     }
 }

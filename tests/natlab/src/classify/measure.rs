@@ -27,37 +27,37 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a server gets to accept a TCP connection: a lost SYN is repeated after 1 and 3 s, and the line may be rough.
 const TCP_CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// What is asked for.
+/// What a check is given.
 #[derive(Debug, Clone, Default)]
 pub struct Question {
-    /// Whom to ask.
+    /// The servers to ask.
     pub servers: Vec<StunServer>,
-    /// The router's outside address, as port mapping would tell it.
+    /// The router's outside address, as port mapping would report it.
     pub router: Option<IpAddr>,
     /// The tunnel's port; 0 takes any.
     pub port: u16,
-    /// Where a member is who lends two ports.
+    /// The host and address of a member with a second port.
     pub friend: Option<(Host, Ipv4Addr)>,
-    /// `partyline`, if that is to ask. It finds router and port by itself.
+    /// The `partyline` program, if it is to run the check. It finds router and port by itself.
     pub program: Option<PathBuf>,
 }
 
-/// What the check said, and how long it took.
+/// The result of a check, and how long it took.
 #[derive(Debug, Clone)]
 pub struct Measured {
-    /// What it said.
+    /// The NAT's behavior.
     pub profile: NatProfile,
-    /// In one word.
+    /// The summary shown to users.
     pub badge: Option<Badge>,
-    /// Until the first public address was told.
+    /// Time until the first public address was known.
     pub address: Option<Duration>,
-    /// Until the mapping policy was told.
+    /// Time until the mapping policy was known.
     pub mapping: Option<Duration>,
-    /// Until all was told.
+    /// Time until the end.
     pub whole: Option<Duration>,
     /// Datagrams sent.
     pub packets: u32,
-    /// What it could not tell and why.
+    /// What remained unknown, and why.
     pub gaps: Vec<String>,
 }
 

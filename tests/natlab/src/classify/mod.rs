@@ -1,8 +1,8 @@
-//! Whether the check tells every network from inside: all 27 types of NAT, the kernel's own, and what else there is.
+//! Tests whether the network check recognizes every network: all 27 types of NAT, the kernel's NAT, and special cases.
 //!
 //! Each network is a home at the end of a line, and the real check runs in it from real sockets, against the real
 //! server; with `--program`, the real `partyline netcheck` does. Servers are one with two addresses and two ports (RFC 5780), or
-//! two that have one each, as most public STUN servers do; then a member of the party elsewhere may lend its ports.
+//! two that have one each, as most public STUN servers do; then a member elsewhere may help with a second port.
 
 mod friend;
 mod measure;

@@ -1,4 +1,4 @@
-//! The networks that are to be told, and the truth about each.
+//! The networks to recognize, and the truth about each.
 
 use std::{
     net::{IpAddr, UdpSocket},

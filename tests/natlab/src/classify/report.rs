@@ -71,7 +71,7 @@ impl Row {
         }
     }
 
-    /// Whether all was told that can be known, and nothing wrongly.
+    /// Returns true if everything knowable was measured, and correctly.
     #[must_use]
     pub const fn is_right(&self) -> bool {
         self.right

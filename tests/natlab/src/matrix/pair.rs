@@ -122,7 +122,7 @@ impl Pair {
         };
         let members = [home("anna", self.0[0])?, home("ben", self.0[1])?];
         let link = settled_party(&members[0], &server)?;
-        let mut trial = Trial::start(&members, &link)?;
+        let mut trial = Connecting::start(&members, &link)?;
         trial.run(patience, &blank)?;
         trial.conclude(blank)
     }
@@ -188,7 +188,7 @@ fn is_online(snapshot: &Snapshot) -> bool {
 }
 
 /// Two members on their way to each other.
-struct Trial<'a> {
+struct Connecting<'a> {
     members: &'a [Member; 2],
     remotes: [Remote; 2],
     joined: Instant,
@@ -200,7 +200,7 @@ struct Trial<'a> {
     seen: [Option<MemberView>; 2],
 }
 
-impl<'a> Trial<'a> {
+impl<'a> Connecting<'a> {
     fn start(members: &'a [Member; 2], link: &str) -> Result<Self> {
         let remotes = [members[0].remote()?, members[1].remote()?];
         let joined = Instant::now();
@@ -222,7 +222,7 @@ impl<'a> Trial<'a> {
     /// Looks until nothing more is to come.
     fn run(&mut self, patience: Patience, blank: &Outcome) -> Result<()> {
         let wait = if blank.possible { patience.0 } else { RELAYED_OBSERVATION };
-        let mut heard = None;
+        let mut at_change = None;
         loop {
             self.look()?;
             let since = self.first.unwrap_or(self.joined);
@@ -231,11 +231,11 @@ impl<'a> Trial<'a> {
                 (Some(_), None) if since.elapsed() > wait => return Ok(()),
                 (Some(_), None) => {}
                 (Some(_), Some(direct)) => {
-                    let heard = *heard.get_or_insert_with(|| self.counts());
+                    let at_change = *at_change.get_or_insert_with(|| self.counts());
                     let more = self
                         .counts()
                         .iter()
-                        .zip(heard)
+                        .zip(at_change)
                         .all(|(now, then)| *now > then + DATAGRAMS_AFTER_CHANGE);
                     if more || direct.elapsed() > SETTLE_TIMEOUT {
                         return Ok(());

@@ -88,7 +88,7 @@ pub fn rewrite(packet: &mut [u8], side: Side, new: SocketAddrV4) -> Option<()> {
     put(packet, sum, if zero_means_none { u16::MAX } else { adjusted })
 }
 
-/// Computes the checksum of an ICMP message anew, after what it quotes was changed.
+/// Recomputes the checksum of an ICMP message after the packet it quotes was changed.
 pub fn seal_icmp(packet: &mut [u8]) -> Option<()> {
     let start = transport(packet)?;
     put(packet, start + 2, 0)?;

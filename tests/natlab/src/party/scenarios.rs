@@ -41,11 +41,7 @@ pub const fn scenarios() -> &'static [Scenario] {
             run: two_homes,
         },
         Scenario { name: "mesh-of-8", about: "eight members, everyone reaches everyone", run: mesh_of_8 },
-        Scenario {
-            name: "broadcast",
-            about: "a game's broadcast is heard by all eight, once",
-            run: broadcast,
-        },
+        Scenario { name: "broadcast", about: "a game's broadcast reaches all eight, once", run: broadcast },
         Scenario {
             name: "two-parties",
             about: "one computer in two parties at once: each is a network of its own",
@@ -105,12 +101,12 @@ pub const fn scenarios() -> &'static [Scenario] {
         Scenario { name: "ipv6-mixed", about: "one network without IPv4, one with both", run: ipv6::mixed },
         Scenario {
             name: "ipv6-and-ipv4",
-            about: "who has no IPv4 and who has no IPv6 meet at the relay",
+            about: "a member without IPv4 reaches one without IPv6 by the relay",
             run: ipv6::apart,
         },
         Scenario {
             name: "netcheck-watch",
-            about: "the network check says anew what a laptop's next networks are like",
+            about: "the network check reports every network that a laptop moves to",
             run: watch::other_networks,
         },
         Scenario {
@@ -118,7 +114,11 @@ pub const fn scenarios() -> &'static [Scenario] {
             about: "the log says why a member is on the relay and why packets were dropped",
             run: diagnosis::log_explains_relay_and_drops,
         },
-        Scenario { name: "leave", about: "who leaves is gone from every list at once", run: leave },
+        Scenario {
+            name: "leave",
+            about: "a member that leaves disappears from every list at once",
+            run: leave,
+        },
     ]
 }
 
@@ -133,7 +133,7 @@ fn two_homes(world: &World) -> Result<()> {
     exchange_traffic(anna, ben)
 }
 
-/// The service has counted the way that it found, and how long that took.
+/// Checks that the service counted the method that worked, and how long it took.
 fn counted(member: &Member) -> Result<()> {
     let text = member.partyline(&["doctor", "--metrics"])?;
     for name in ["partyline_path_attempts_total", "partyline_path_attempt_seconds_count"] {
@@ -163,7 +163,7 @@ fn broadcast(world: &World) -> Result<()> {
         members.iter().map(|member| Listener::start(&member.host, GAME_PORT)).collect::<Result<_>>()?;
     for destination in [Ipv4Addr::BROADCAST, range.broadcast()] {
         for member in &members {
-            traffic::shout(
+            traffic::send_broadcast(
                 &member.host,
                 (destination, GAME_PORT).into(),
                 &format!("{} at {destination}", member.name()),
@@ -171,7 +171,7 @@ fn broadcast(world: &World) -> Result<()> {
         }
     }
     for (member, listener) in members.iter().zip(&listeners) {
-        heard_all_once(member, listener, &members, &[Ipv4Addr::BROADCAST, range.broadcast()])?;
+        received_all_once(member, listener, &members, &[Ipv4Addr::BROADCAST, range.broadcast()])?;
     }
     Ok(())
 }
@@ -192,19 +192,19 @@ fn two_parties(world: &World) -> Result<()> {
     })?;
     let listeners = [Listener::start(&anna.host, GAME_PORT)?, Listener::start(&cora.host, GAME_PORT)?];
     for (range, text) in [(first, "to the first"), (second, "to the second")] {
-        traffic::shout(&ben.host, (range.broadcast(), GAME_PORT).into(), text)?;
+        traffic::send_broadcast(&ben.host, (range.broadcast(), GAME_PORT).into(), text)?;
     }
     for (listener, own) in listeners.iter().zip(["to the first", "to the second"]) {
         until(&format!("{own} to be heard"), CONNECT_TIMEOUT, || {
-            that(listener.heard().contains_key(own), || format!("heard {:?}", listener.heard()))
+            that(listener.received().contains_key(own), || format!("heard {:?}", listener.received()))
         })?;
-        ensure!(listener.heard().len() == 1, "a broadcast crossed parties: {:?}", listener.heard());
+        ensure!(listener.received().len() == 1, "a broadcast crossed parties: {:?}", listener.received());
     }
     anna.ping(anna.sees("ben")?.address.context("ben has no address")?)
 }
 
-/// Checks that the member has heard every other on every destination once, with the sender's true address.
-fn heard_all_once(
+/// Checks that the member received one broadcast of every other member for each destination, from its true address.
+fn received_all_once(
     member: &Member,
     listener: &Listener,
     all: &[Member],
@@ -215,11 +215,11 @@ fn heard_all_once(
         for destination in destinations {
             let text = format!("{} at {destination}", other.name());
             until(&format!("{} to hear {text}", member.name()), CONNECT_TIMEOUT, || {
-                let heard = listener.heard();
-                that(heard.contains_key(&text), || format!("it heard {heard:?}"))
+                let received = listener.received();
+                that(received.contains_key(&text), || format!("it received {received:?}"))
             })?;
-            let senders = &listener.heard()[&text];
-            ensure!(*senders == [sender], "{} heard {text:?} from {senders:?}", member.name());
+            let senders = &listener.received()[&text];
+            ensure!(*senders == [sender], "{} received {text:?} from {senders:?}", member.name());
         }
     }
     Ok(())
@@ -393,7 +393,7 @@ fn flows(members: &[Member]) -> Result<Vec<Flow>> {
     pairs(members).map(|(from, to)| Flow::start(&from.host, &to.host, to.address()?.into())).collect()
 }
 
-/// Ends the connections, each of which must have lasted, and notes the longest wait.
+/// Stops the connections, each of which must have lasted, and records the longest wait.
 fn settle(world: &World, flows: Vec<Flow>) -> Result<()> {
     let reports = flows.into_iter().map(Flow::stop).collect::<Result<Vec<_>>>()?;
     let longest = reports.iter().map(|report| report.longest.as_secs_f64()).fold(0.0, f64::max);
@@ -403,7 +403,7 @@ fn settle(world: &World, flows: Vec<Flow>) -> Result<()> {
     Ok(())
 }
 
-/// Kills the server, waits until all have noticed, starts it again, and waits until all have come back.
+/// Kills the server, waits until all members have noticed, starts it again, and waits until all are connected to it.
 fn bounce(server: &mut Server, members: &[Member]) -> Result<()> {
     server.kill()?;
     for member in members {
@@ -423,7 +423,7 @@ fn server_is(member: &Member, connected: bool) -> Result<()> {
     })
 }
 
-/// Checks that `method` is among the ways that worked.
+/// Waits until `method` is among the methods that worked.
 fn came_by(from: &Member, to: &Member, method: Method) -> Result<()> {
     until(&format!("{} to reach {} by {method:?}", from.name(), to.name()), CONNECT_TIMEOUT, || {
         let why = from.sees(to.name())?.path.map(|path| path.why).unwrap_or_default();

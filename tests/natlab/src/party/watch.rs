@@ -10,7 +10,7 @@ use partyline_nat::Rules;
 use super::World;
 use crate::{Host, Line, Nat, Process, RouterOptions, until, wait::that};
 
-/// How long a network may take to be told, from the change on.
+/// Bound on the time from a change of network to its report.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the program may take to give back what it opened and to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,8 +25,8 @@ const HOME: RouterOptions = RouterOptions {
     ..RouterOptions::HOME
 };
 
-/// A laptop goes from home to a café, whose router gets another address then. One program tells it in JSON, another one
-/// to a person.
+/// A laptop goes from home to a café, whose router gets another address then. One program reports it as
+/// JSON, another one as text.
 pub(super) fn other_networks(world: &World) -> Result<()> {
     let server = world.far_server("server", Line::FAR)?;
     let (home, cafe) = (world.lab.site("home", HOME)?, world.lab.site("cafe", RouterOptions::SYMMETRIC)?);
@@ -66,7 +66,7 @@ fn all_told([program, person]: &mut [Process; 2], badge: Badge, public: Ipv4Addr
         })
     })?;
     let word = if badge == Badge::Symmetric { "symmetric" } else { "restricted" };
-    until(&format!("a person to be told of {word} at {public}"), REPORT_TIMEOUT, || {
+    until(&format!("the text output to have {word} at {public}"), REPORT_TIMEOUT, || {
         person.alive()?;
         let log = person.log();
         let last = log.rsplit("Your network: ").next().unwrap_or_default();

@@ -22,7 +22,7 @@ use crate::{Host, Process, until, wait::that};
 /// How long something may take to happen.
 pub(super) const RESULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the player's process is told.
+/// Arguments of the process on the member's computer.
 #[derive(Debug, Clone, Args)]
 pub struct ClientArguments {
     /// The UDP port to open.
@@ -88,7 +88,7 @@ pub(super) struct SaidFlow {
     pub(super) lifetime: u64,
 }
 
-/// Runs as the player's process, until it is told to end.
+/// Runs as the process on the member's computer until it is stopped.
 ///
 /// # Errors
 /// It cannot.
@@ -131,13 +131,13 @@ async fn keep(arguments: &ClientArguments) -> Result<()> {
             Ok(()) = states.changed() => {}
             _ = end.recv() => break,
         }
-        tell(&mappings.borrow_and_update(), &states.borrow_and_update(), changes)?;
+        print_state(&mappings.borrow_and_update(), &states.borrow_and_update(), changes)?;
     }
     mapper.stop().await;
     Ok(())
 }
 
-fn tell(
+fn print_state(
     mappings: &[partyline_portmap::Mapping],
     states: &[partyline_portmap::MethodState],
     changes: u32,

@@ -1,4 +1,4 @@
-//! A router that lies as it is told: SSDP, a device description and SOAP over HTTP, and UDP port 5351.
+//! A router that misbehaves as configured: SSDP, a device description and SOAP over HTTP, and UDP port 5351.
 
 use std::{
     collections::BTreeMap,

@@ -31,7 +31,7 @@ const CHAINS: &str = "
     add rule inet router upnp jump prerouting_miniupnpd
     insert rule inet router postrouting jump postrouting_miniupnpd";
 
-/// A home in a lab, with a player's computer and somebody outside.
+/// A home in a lab, with a member's computer and a host outside.
 pub(super) struct Home<'lab> {
     pub(super) site: Site<'lab>,
     pub(super) player: Host,
@@ -118,7 +118,7 @@ pub(super) fn install(site: &Site<'_>) -> Result<()> {
     site.router().nft(CHAINS)
 }
 
-/// From now on there is no room for ports that lead to somebody inside, only for flows that somebody inside began.
+/// Leaves no room for mappings that let packets in, only for flows that begin inside.
 pub(super) fn open_no_ports(site: &Site<'_>) -> Result<()> {
     site.router().nft("flush chain inet router upnp\ndelete chain inet router prerouting_miniupnpd")
 }

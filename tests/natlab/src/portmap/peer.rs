@@ -40,7 +40,7 @@ pub(super) fn kept(lab: &Lab) -> Result<String> {
     Ok(format!("MAP: {why}; PEER: {remote} sees {}, promised for {LEASE} s", flow.external))
 }
 
-/// The real `partyline netcheck` tells what such a router keeps, and by its address that there is no second NAT.
+/// The real `partyline netcheck` reports what such a router keeps, and by its address that there is no second NAT.
 pub(super) fn told(_: &Lab) -> Result<String> {
     let world = World::new()?;
     let server = world.far_server("server", Line::FAR)?;
@@ -54,7 +54,7 @@ pub(super) fn told(_: &Lab) -> Result<String> {
     let mut program = host.spawn("netcheck", command)?;
     let outside = site.public_v4().context("no internet")?;
     let kept = format!("keeps the way to {}:3478 open", server.name());
-    let said = until("netcheck to tell what the router keeps", RESULT_TIMEOUT, || {
+    let said = until("netcheck to report what the router keeps", RESULT_TIMEOUT, || {
         program.alive()?;
         let log = program.log();
         let report: NetworkView = serde_json::from_str(log.lines().last().context("nothing yet")?)?;
@@ -105,7 +105,7 @@ pub(super) fn hostile(lab: &Lab) -> Result<String> {
     for (name, lie, taken) in LIES {
         fake.behave(answering(move |request| {
             let mut answer = pcp(request, 0, mad_clock());
-            // The second remote is told the truth: when its flow is there, the lie was not taken.
+            // The second remote gets a correct response: once its flow exists, the forged one was not accepted.
             if request[60..62] == 3478_u16.to_be_bytes() {
                 lie(&mut answer);
             }

@@ -96,7 +96,7 @@ pub(super) fn errors(lab: &Lab) -> Result<String> {
     let mut client = Client::start(&home.player, PORT, &UPNP, LONG, &home.notes())?;
     client.refusal(Protocol::Upnp, 3)?;
     client.stop()?;
-    Ok(format!("8 refusals worked around, {} codes told, breaker opens after 3", always.len()))
+    Ok(format!("8 refusals worked around, {} codes reported, breaker opens after 3", always.len()))
 }
 
 /// A mapping is obtained and deleted at stop; gives the port.
@@ -131,7 +131,7 @@ pub(super) fn result_codes(lab: &Lab) -> Result<String> {
         ensure!(client.said().mappings.is_empty(), "code {code}: {:?}", client.said());
         client.kill()?;
     }
-    Ok("13 codes told".into())
+    Ok("13 codes reported".into())
 }
 
 /// Bodies that are no description, as one.
@@ -220,7 +220,7 @@ fn attack(home: &Home<'_>, fake: &Fake, behaviour: Behaviour) -> Result<()> {
 }
 
 /// A clock that jumps costs questions but never a mapping; what others say does not count; a private address outside
-/// is told as double NAT.
+/// is reported as double NAT.
 pub(super) fn epoch(lab: &Lab) -> Result<String> {
     static CLOCK: AtomicU32 = AtomicU32::new(1);
     let home = Home::new(lab, RouterOptions::HOME)?;
@@ -239,7 +239,7 @@ pub(super) fn epoch(lab: &Lab) -> Result<String> {
     let said = client.said();
     ensure!(said.mappings.len() == 1, "{said:?}");
     client.stop()?;
-    Ok("mapping kept beside a mad clock and garbage; double NAT told".into())
+    Ok("mapping kept beside a mad clock and garbage; double NAT reported".into())
 }
 
 /// The default gateway refuses; another router on the LAN, which answers too, grants.

@@ -149,12 +149,13 @@ pub(super) fn new_address(lab: &Lab) -> Result<String> {
             Client::start(&home.player, port, &[method], LONG, &lab_file(&home, &port.to_string()))?;
         client.mapping(method)?;
         home.router().ip(&format!("addr add 11.0.77.7/32 dev wan0\naddr del {old}/32 dev wan0"))?;
-        client.wait(&format!("{method} to tell the new address"), |said| {
-            let told = said.mappings.iter().any(|mapping| mapping.external.ip().to_string() == "11.0.77.7");
-            crate::wait::that(told, || format!("{said:?}"))
+        client.wait(&format!("{method} to report the new address"), |said| {
+            let reported =
+                said.mappings.iter().any(|mapping| mapping.external.ip().to_string() == "11.0.77.7");
+            crate::wait::that(reported, || format!("{said:?}"))
         })?;
         client.stop()?;
         home.router().ip(&format!("addr add {old}/32 dev wan0\naddr del 11.0.77.7/32 dev wan0"))?;
     }
-    Ok("UPnP and NAT-PMP told the new address".into())
+    Ok("UPnP and NAT-PMP reported the new address".into())
 }
