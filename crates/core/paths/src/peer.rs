@@ -377,6 +377,7 @@ impl Peer {
     /// Releases everything the peer holds.
     pub(crate) fn close(mut self, ctx: &mut Context<'_>) {
         debug!(peer = %self.remote.id, "peer removed");
+        self.punch.abandon(ctx);
         self.pairs.remove_where(ctx, "peer removed", |_, _| true);
         ctx.sockets.close_all(self.remote.id, ctx.events);
         ctx.pacing.sprays.set_strained(ctx.now, self.remote.id, false);

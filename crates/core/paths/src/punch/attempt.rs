@@ -507,9 +507,7 @@ impl PunchAttempt {
             attempt = self.number, method = self.method().name(), reason = ?end, after_ms,
             count = self.probes.count(), "punch attempt ended"
         );
-        for id in self.probes.ids().chain(self.samples_asked.iter().copied()) {
-            ctx.transactions.close(id);
-        }
+        self.forget_transactions(ctx);
         for id in &self.requested {
             if !peer.pairs.uses(Via::Socket(*id)) {
                 ctx.sockets.close(*id, ctx.events);
@@ -523,6 +521,13 @@ impl PunchAttempt {
         peer.remote.send_signal(ctx, self.number, Body::End(ending));
     }
 
+    /// Forgets everything that awaits a response.
+    pub(super) fn forget_transactions(&self, ctx: &mut Context<'_>) {
+        for id in self.probes.ids().chain(self.samples_asked.iter().copied()) {
+            ctx.transactions.close(id);
+        }
+    }
+
     /// Describes the attempt to the user.
     pub(super) fn record(&self, now: Instant, outcome: AttemptOutcome) -> AttemptRecord {
         let took = now.saturating_duration_since(self.began);
@@ -530,7 +535,7 @@ impl PunchAttempt {
             (Stage::OpeningSockets { .. } | Stage::SamplingPorts(_), _) => "Preparing.".into(),
             (Stage::AwaitingAnswer { .. }, AttemptOutcome::Trying) => "Waiting for the member.".into(),
             (Stage::AwaitingAnswer { .. } | Stage::AwaitingStart(_), _) => {
-                "The member did not take action.".into()
+                "The member did not take part.".into()
             }
             (Stage::Probing(_), _) => format!("Sent {} packets to predicted ports.", self.probes.count()),
             (Stage::Listening(listener), _) => {

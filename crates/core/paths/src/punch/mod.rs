@@ -214,6 +214,13 @@ impl Punch {
         }
     }
 
+    /// Drops the current attempt because the peer is forgotten. Nobody is told, and nothing stays pending.
+    pub(crate) fn abandon(&mut self, ctx: &mut Context<'_>) {
+        if let Some(attempt) = self.attempt.take() {
+            attempt.forget_transactions(ctx);
+        }
+    }
+
     /// Does what is due, and returns when to continue.
     pub(crate) fn drive(&mut self, peer: &PeerState<'_>, ctx: &mut Context<'_>) -> Option<Instant> {
         if peer.pairs.has_direct() {
@@ -499,6 +506,16 @@ mod tests {
         let record = &one.punch.records(one.now)[&Method::Predict];
         assert_eq!(record.outcome, AttemptOutcome::NoAnswer);
         assert!(one.next > Some(one.now), "it waits before it tries again");
+    }
+
+    #[test]
+    fn an_abandoned_attempt_leaves_nothing_pending() {
+        let (mut one, mut other) = (Member::new(1), Member::new(2));
+        other.receive(one.signals().remove(0));
+        one.receive(other.signals().remove(0));
+        assert!(one.shared.transactions.pending() > 0);
+        one.punch.abandon(&mut one.shared.context(one.now));
+        assert_eq!(one.shared.transactions.pending(), 0);
     }
 
     #[test]
