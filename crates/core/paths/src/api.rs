@@ -12,18 +12,20 @@ use crate::path::{Local, Path, PeerId};
 /// How many candidates of one peer are considered; further ones are ignored.
 pub const MAX_REMOTE_CANDIDATES: usize = 32;
 
-/// What the machine may try, and how patiently.
+/// What the machine may try, and its intervals.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Whether direct paths are tried.
     pub direct: bool,
     /// Whether relay servers are used.
     pub relay: bool,
-    /// The single methods that are tried; each counts only if its class above is on.
+    /// The methods that are tried. Those of direct paths count only if `direct` is on.
     pub methods: Methods,
-    /// How long a new direct path is checked before it counts as failed and is retried with growing pauses.
+    /// How long a new candidate pair is checked before it counts as failed and is retried with growing pauses; also how
+    /// long a peer is known before members are asked to relay to it.
     pub direct_timeout: Duration,
-    /// The gap between two checks once a burst of 16 is used up, over all peers.
+    /// The gap between two checks once a burst of 16 is used up, over all peers. Checks that only measure a working
+    /// path have a pace of their own with twice the gap.
     pub pace: Duration,
     /// How long a path may be silent before a check keeps its NAT mappings alive; at least one second.
     pub keepalive: Duration,
@@ -92,7 +94,7 @@ impl std::fmt::Debug for RelayServer {
 /// Passing other candidates adds and removes paths; passing another key or other tags discards the peer's state.
 #[derive(Clone)]
 pub struct PeerParams {
-    /// The key both members derived for this run.
+    /// The key that both members derived for checks; a restart of either one's program changes it.
     pub probe_key: [u8; 32],
     /// The tag that names us in connectivity checks.
     pub local_tag: Tag,
@@ -100,7 +102,7 @@ pub struct PeerParams {
     pub remote_tag: Tag,
     /// Whether this side nominates (RFC 8445, section 2.3); true on exactly one of the two.
     pub controlling: bool,
-    /// The NAT behaviour that the peer reports.
+    /// The NAT behavior that the peer reports.
     pub nat: NatProfile,
     /// The peer's candidates; the first [`MAX_REMOTE_CANDIDATES`] count.
     pub candidates: Vec<Candidate>,
@@ -165,7 +167,7 @@ pub enum Event {
         method: Method,
         /// Whether packets can take a path found by it.
         succeeded: bool,
-        /// The time from the first packet to this outcome.
+        /// The time to this outcome, from the first check or from the start of the punch attempt.
         took: Duration,
     },
     /// Connect to a TURN server, then call [`crate::Paths::stream_opened`] or [`crate::Paths::stream_closed`].
@@ -213,6 +215,7 @@ pub struct PeerView {
     pub quality: Quality,
     /// What was tried by each method and with what result, best method first.
     pub attempts: Vec<Attempt>,
-    /// Earlier paths and how long ago each was selected, oldest first, at most 32.
+    /// The kinds of the paths used so far (`None`: no path) and how long ago each was selected, oldest first and the
+    /// present one last; at most 32.
     pub history: Vec<(Duration, Option<PathKind>)>,
 }

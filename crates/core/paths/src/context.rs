@@ -31,7 +31,7 @@ pub(crate) struct Device {
     pub(crate) config: Config,
     /// Candidates that the caller has gathered.
     pub(crate) candidates: Vec<Candidate>,
-    /// The behaviour of our own NAT.
+    /// The behavior of our own NAT.
     pub(crate) nat: NatProfile,
     /// IPv4 STUN servers that report at which address they see a socket.
     pub(crate) stun_servers: Vec<SocketAddr>,

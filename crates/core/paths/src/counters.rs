@@ -9,8 +9,8 @@ pub struct Counters {
     pub unauthenticated: u64,
     /// Authentic checks that were received before.
     pub replayed: u64,
-    /// Responses to no request of ours, or from another host than was asked, and checks that a member forwarded for
-    /// somebody else.
+    /// Responses that match no pending request or come from another host than was asked, and checks that a member
+    /// forwarded although they are from another peer.
     pub unsolicited: u64,
     /// ChannelData from no relay server of ours or on no channel in use.
     pub unknown_channel: u64,

@@ -1,10 +1,13 @@
 //! Finds, checks and keeps the best path to every peer: relay first, direct where possible.
 //!
 //! The crate is a relative of ICE: candidates, pairs, checks and nomination are those of RFC 8445, and relays are TURN
-//! servers (RFC 8656). What a path carries are WireGuard messages. Three things differ from ICE. Packets flow through a relay from the first moment on, while direct paths are still being
-//! checked. The choice is never final: paths are measured for as long as the peer is known, and replaced when they
-//! fail or a better one appears. And where checks cannot suffice, both sides cross their NATs together by predicting
-//! or trying ports.
+//! servers (RFC 8656). Paths carry WireGuard messages. A *peer* is the device of another member, counted once for each
+//! party that both are in; `docs/glossary.md` explains such words. Three things differ from ICE:
+//!
+//! - Packets flow through a relay from the first moment on, while direct paths are still being checked.
+//! - The choice is never final: paths are measured for as long as the peer is known, and replaced when they fail or a
+//!   better one appears.
+//! - Where checks cannot suffice, both sides cross their NATs together by predicting or trying ports.
 //!
 //! # The protocol
 //!
@@ -18,27 +21,30 @@
 //! a standby. UDP is preferred; TCP and TLS are tried a second later. As soon as there is an allocation on either
 //! side, packets flow through it.
 //!
-//! **Checks** (`pairing`, `pair`, `pairs`). Each remote candidate is paired with the main socket, each relayed one with
-//! an allocation. A pair is checked with authenticated STUN Binding requests ([`partyline_wire::probe`]) from both sides
-//! at once, so that the checks open both NATs for each other. Checks are paced (RFC 8445, section 14); a check of the
-//! peer triggers one of ours (section 7.3.1.4), and shows addresses that nobody announced (peer-reflexive, section
+//! **Checks** (`pairing`, `pair`, `pairs`). Each direct candidate of the peer is paired with the main socket, and each
+//! relayed one with an allocation of ours. If only one side has an allocation, the other side's main socket takes its
+//! place. A pair is checked with authenticated STUN Binding requests ([`partyline_wire::probe`]) from both sides at
+//! once, so that the checks open both NATs for each other. Checks are paced (RFC 8445, section 14). A check of the peer
+//! triggers one of ours (section 7.3.1.4), and shows addresses that were not announced (peer-reflexive, section
 //! 7.3.1.3).
 //!
-//! **Selection** (`selection`). Paths compete by tier: local network, direct, through another member, relay over UDP, relay
-//! over a stream. Within a tier the cost decides: round trip time, jitter, loss (`quality`). The controlling side
-//! nominates the path it uses by USE-CANDIDATE, and the other follows. A direct path takes over once a check was answered
-//! on it, since it carries packets both ways then. What is still under way through the relay arrives as well, and the
-//! tunnel's replay window drops duplicates, so that a change loses nothing.
+//! **Selection** (`selection`). Paths compete by tier: local network, direct, through another member, relay over UDP,
+//! relay over a stream. Within a tier the cost decides: round trip time, jitter, loss (`quality`). The controlling side
+//! nominates the path it uses by USE-CANDIDATE, and the other follows. A direct path takes over once a check was
+//! answered on it, since it carries packets both ways then. What is still under way through the relay arrives as well,
+//! and the tunnel's replay window drops duplicates, so that a change loses nothing.
 //!
 //! **Liveness** (`pair`). After a packet was sent, an authenticated one must come back; where the traffic brings none,
-//! checks provoke one (RFC 7675, only stricter). A path that is silent for 500 ms or four round trips is suspect: packets go
-//! out on the next best path as well. After 3 s it has failed, and everything is checked again. Idle paths are kept
-//! alive by the controlling side; unused ones are not.
+//! checks provoke one (RFC 7675, only stricter). A path that is silent for 500 ms, or for four round trips if that is
+//! longer, is suspect: packets go out on the next best path as well. After 3 s (or the same four round trips) it has
+//! failed, and the direct pairs that failed before are checked again. Without traffic, the controlling side keeps the
+//! selected path alive; other direct paths are not kept alive.
 //!
 //! **Punching** (`strategy`, `punch`). From the behavior of both NATs (RFC 4787) follows whether checks suffice, whether
 //! both sides should send to predicted ports, whether one should open many sockets while the other tries ports, or
 //! whether only a relay is possible. Attempts are agreed on by signals ([`Event::Signal`]) so that both sides start at
-//! the same moment. A circuit breaker per method bounds retries, and a budget over all peers bounds what sprays send.
+//! the same moment: the *proposer* offers, the other side answers. A circuit breaker per method bounds retries, and a
+//! budget over all peers bounds what sprays send.
 //!
 //! **Members as relays** (`member_relays`). A member that both sides reach directly can forward between them. The caller
 //! finds such members; a path through one is checked and selected like any other.
@@ -107,8 +113,10 @@
 //! | `strategy`, `punch` | what to try between two NATs; attempts to do so |
 //! | `relays`, `turn` | which allocations are held; the TURN client |
 //! | `member_relays` | offers of members to relay |
-//! | `remote`, `transactions` | keys, tags and transaction ids of checks |
-//! | `context`, `pacing`, `sockets`, `traffic` | what peers share: pace, budgets, punch sockets |
+//! | `remote` | a peer as it announces itself; the keys and tags of checks |
+//! | `traffic` | whether a peer's traffic suffers, so that sprays pause |
+//! | `context`, `transactions`, `pacing`, `sockets` | what peers share: ids, paces and budgets, punch sockets |
+//! | `address` | properties of addresses |
 //! | `explain` | the answer to "why this path?" |
 //!
 //! # Observing it

@@ -16,7 +16,7 @@ use crate::{
 
 /// Offers kept per peer: the fastest.
 const MAX_OFFERS: usize = 3;
-/// How much slower than a relay server a member may be to be considered, besides half as slow again.
+/// A member is considered if its round trip is at most one and a half times that of the relay server, plus this.
 const MAX_EXTRA_RTT: Duration = Duration::from_millis(20);
 
 /// The offers for one peer, fastest first.

@@ -1,4 +1,4 @@
-//! How fast packets that nobody waits for may leave.
+//! How fast checks and sprays may leave.
 //!
 //! Connectivity checks are paced over all peers (RFC 8445, section 14). Checks that only measure a working path have
 //! a pace of their own, so that where many peers come at once, those already found do not hold up the others. Sprays

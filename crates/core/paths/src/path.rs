@@ -33,7 +33,7 @@ impl fmt::Display for AllocationId {
     }
 }
 
-/// What a datagram leaves or arrived by.
+/// What a datagram leaves by or has arrived by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Local {
     /// A UDP socket.

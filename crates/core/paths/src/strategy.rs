@@ -1,6 +1,6 @@
 //! Which methods are worth trying between two NATs.
 //!
-//! The strategy follows from the behavior of both NATs in the terms of RFC 4787 (see `docs/traversal.md` for the reasons).
+//! The strategy follows from the behavior of both NATs in the terms of RFC 4787; `docs/traversal.md` has the reasons.
 //! Three properties of each side decide:
 //!
 //! - Its port is *known* if its mapping is endpoint-independent, or if ports are preserved or allocated contiguously.
@@ -71,7 +71,7 @@ impl Infeasible {
             Self::BlockedHere => "Not possible: this network blocks UDP.",
             Self::BlockedThere => "Not possible: the member's network blocks UDP.",
             Self::BothRandom => {
-                "Not possible: both routers choose ports at random and accept packets only from known addresses."
+                "Not possible: the routers change ports unpredictably, and accept packets only from ports they sent to."
             }
             Self::NoHairpin => {
                 "Not possible: both are behind one public address, and its router does not route packets back inside."
@@ -203,8 +203,8 @@ pub(crate) fn is_proposer(me: &Side, peer: &Side, controlling: bool) -> bool {
     }
 }
 
-/// Returns which side should open sockets while too little is known: the one with the worse NAT, which is more likely to
-/// allocate ports at random.
+/// Returns which side should open sockets while too little is known: the one with the worse NAT, which is more likely
+/// to allocate ports at random.
 fn likely_opener(me: &Side, peer: &Side) -> End {
     let random = |side: &Side| side.nat.allocation == Some(Allocation::Random);
     match (random(me) && !is_worse(peer, me), me.level() > peer.level()) {

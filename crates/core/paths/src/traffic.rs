@@ -8,9 +8,9 @@ use crate::{pair::CandidatePair, path::Path};
 const BUSY_RATE: u32 = 5;
 /// The window over which packets are counted.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
-/// How much longer than at best the round trip may get, besides half as long again.
+/// Traffic suffers once the round trip exceeds one and a half times the best one seen, plus this.
 const RTT_SLACK: Duration = Duration::from_millis(20);
-/// How much more than at best the loss ratio may be.
+/// Traffic suffers once the loss ratio exceeds the lowest one seen by more than this.
 const LOSS_SLACK: f32 = 0.09;
 
 /// Packets lately sent to a peer, and how good its path was at best.

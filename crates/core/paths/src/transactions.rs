@@ -10,8 +10,8 @@ use crate::path::PeerId;
 
 /// Assigns transaction ids and remembers the pending ones.
 ///
-/// An id starts with a counter that only grows, as the replay protection of the receiver requires; its random half
-/// makes it unguessable for an attacker who does not see our packets.
+/// An id is a 64-bit counter, which only grows, as the replay protection of the receiver requires, and 32 random bits,
+/// which an attacker who does not see our packets cannot guess.
 #[derive(Debug)]
 pub(crate) struct Transactions {
     counter: u64,

@@ -25,7 +25,7 @@ const FIRST_PORT: u32 = 1024;
 const PORT_COUNT: u32 = 65_536 - FIRST_PORT;
 /// How often all sockets are opened towards the other side; more than once in case a packet is lost.
 const OPENING_PASSES: u32 = 2;
-/// Interval between the begins of two such passes.
+/// Interval between the starts of two such passes.
 const PASS_INTERVAL: Duration = Duration::from_secs(3);
 /// How long after its last packet a side waits for a response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1500);

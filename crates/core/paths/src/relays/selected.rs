@@ -12,9 +12,9 @@ const STANDBY_DELAY: Duration = Duration::from_millis(300);
 /// The places, by rank, of the granted attempts that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SelectedRelays {
-    /// The best.
+    /// The best attempt of all.
     pub(super) primary: Option<usize>,
-    /// The best that leads to another relay.
+    /// The best attempt at another relay than the primary's.
     pub(super) standby: Option<usize>,
 }
 
@@ -36,7 +36,7 @@ impl SelectedRelays {
     }
 }
 
-/// Brings forward the attempts to get a standby once the primary works; they keep their distances to each other.
+/// Brings forward the attempts to get a standby once the primary works; their delays relative to each other stay.
 pub(super) fn expedite_standby(now: Instant, attempts: &mut [RelayAttempt]) {
     let selected = SelectedRelays::of(attempts);
     if selected.primary.is_none() || selected.standby.is_some() {

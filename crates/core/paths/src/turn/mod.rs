@@ -7,8 +7,9 @@
 //!    earlier run (437) is released first.
 //! 2. For every peer address a channel is bound, which also installs the permission for that address (section 12).
 //!    Send indications are never used; Data indications are understood.
-//! 3. One Refresh request per keepalive interval has three purposes: it keeps the NAT mapping, extends the allocation, and
-//!    notices a server that lost it (437). That ends this allocation, so that its owner can ask for another one.
+//! 3. One Refresh request per keepalive interval has three purposes: it keeps the NAT mapping, extends the allocation,
+//!    and notices a server that lost it (437). In that case this allocation ends, so that its owner can request
+//!    another.
 //!
 //! `requests` retransmits, `channels` assigns channel numbers, `indication` parses Data indications. [`AllocationTest`]
 //! asks once whether a server grants allocations at all.

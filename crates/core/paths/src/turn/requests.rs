@@ -11,8 +11,8 @@ use partyline_timing::Backoff;
 const FIRST_RETRANSMISSION: Duration = Duration::from_millis(250);
 /// Transmissions of a ChannelBind request over UDP before it counts as unanswered, within about 8 s.
 const MAX_BIND_TRANSMISSIONS: u32 = 5;
-/// Bounds the gaps between transmissions of requests about the allocation itself. There is one at a time, and a game waits
-/// for its response when the network is back.
+/// Bounds the gaps between transmissions of requests about the allocation itself. There is one such request at a time,
+/// and when the network is back, a game waits for its response.
 const MAX_ALLOCATION_GAP: Duration = Duration::from_millis(500);
 /// Transmissions of such a request that fit into the same 8 s.
 const MAX_ALLOCATION_TRANSMISSIONS: u32 = 17;
