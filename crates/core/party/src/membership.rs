@@ -222,7 +222,7 @@ impl Membership {
             invites: state.invites,
             roster: state.roster,
             standing: Standing::Unconfirmed { until: None },
-            outbound: Outbound::restore(device.clone(), state.sequence),
+            outbound: Outbound::restore(now, device.clone(), state.sequence),
             session: SessionNonce([0; 16]),
             clock: ClockMonitor::default(),
             counters: Counters::default(),

@@ -18,11 +18,15 @@ use crate::{
 /// Sequence numbers, which follow the clock in milliseconds, that may be used beyond the persisted one: ten minutes of
 /// a device that never stops talking. A smaller value would write the state more often.
 const PERSIST_SLACK: u64 = 600_000;
+/// How far, in milliseconds, a burst of messages takes the sequence numbers ahead of the clock at most.
+const MAX_LEAD: u64 = 1_000;
 
 /// The device key and the sequence number of the newest message.
 ///
 /// Sequence numbers grow from message to message, also across restarts, since receivers refuse a number they have seen.
-/// A restored device skips twice [`PERSIST_SLACK`], more than it can have used after the state was written.
+/// A restored device goes on with the clock if that is past the persisted number. Otherwise the clock was set back, and
+/// it skips twice [`PERSIST_SLACK`], more than it can have used after the state was written. It must not skip more often
+/// than that: a device that leaves and joins again starts with the clock and is ignored while its old numbers are higher.
 pub(crate) struct Outbound {
     device: DeviceKey,
     sequence: u64,
@@ -34,8 +38,10 @@ impl Outbound {
         Self { device, sequence: 0, persisted: 0 }
     }
 
-    pub(crate) const fn restore(device: DeviceKey, persisted: u64) -> Self {
-        Self { device, sequence: persisted.saturating_add(2 * PERSIST_SLACK), persisted }
+    pub(crate) const fn restore(now: Timestamp, device: DeviceKey, persisted: u64) -> Self {
+        let clock_went_on = now.0 > persisted.saturating_add(MAX_LEAD);
+        let skipped = if clock_went_on { 0 } else { 2 * PERSIST_SLACK };
+        Self { device, sequence: persisted.saturating_add(skipped), persisted }
     }
 
     pub(crate) const fn device(&self) -> &DeviceKey {
@@ -133,11 +139,22 @@ mod tests {
         let persisted = outbound.sequence();
         let last = send(&mut outbound, Timestamp(persisted + PERSIST_SLACK));
         assert!(!outbound.persist_due());
-        let mut restored = Outbound::restore(device(1), persisted);
+        let mut restored = Outbound::restore(Timestamp(0), device(1), persisted);
         assert!(send(&mut restored, Timestamp(0)) > last, "even with a clock that was set back");
         assert!(restored.persist_due());
         send(&mut outbound, Timestamp(persisted + PERSIST_SLACK + 1));
         assert!(outbound.persist_due());
+    }
+
+    #[test]
+    fn restarts_do_not_take_the_sequence_ahead_of_the_clock() {
+        let mut persisted = NOW.0;
+        for minute in 1..=5 {
+            let now = Timestamp(NOW.0 + minute * 60_000);
+            let mut restored = Outbound::restore(now, device(1), persisted);
+            assert_eq!(send(&mut restored, now), now.0);
+            persisted = restored.sequence();
+        }
     }
 
     #[test]
