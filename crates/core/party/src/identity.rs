@@ -15,7 +15,7 @@ use crate::{
     claim::Rank,
     error::Refusal,
     keys::{DeviceKey, PairSecret, Secret, tunnel_public},
-    rules::{Dismissal, Rules, Standing},
+    rules::{Dismissal, Rules, Standing, lapses_at},
 };
 
 /// This device's certificate, the tunnel key it names, and what was added to it since.
@@ -119,14 +119,19 @@ impl Identity {
         self.confirmation = Some(confirmation);
     }
 
-    /// Judges this device's own membership. `before` stands while the party's co-owners are not known yet.
-    pub(crate) fn standing(&self, rules: Rules<'_>, now: Timestamp, before: Standing) -> Standing {
+    /// Judges this device's own membership. While the party's co-owners are not known yet, none is doubted.
+    pub(crate) fn standing(&self, rules: Rules<'_>, now: Timestamp) -> Standing {
         let confirmed = self.confirmation.is_some();
+        let lapsed = lapses_at(&self.certificate).is_some_and(|end| now > end);
+        let unconfirmed = Standing::Unconfirmed { until: self.certificate.claims().grant.not_after.time() };
         match rules.judge(&self.certificate, confirmed, now) {
-            Err(Dismissal::NotACoOwner) if rules.terms().is_none() => before,
+            Err(Dismissal::NotACoOwner) if rules.terms().is_none() && lapsed => {
+                Standing::Dismissed(Dismissal::InviteExpired)
+            }
+            Err(Dismissal::NotACoOwner) if rules.terms().is_none() => unconfirmed,
             Err(dismissal) => Standing::Dismissed(dismissal),
             Ok(()) if confirmed => Standing::Confirmed,
-            Ok(()) => Standing::Unconfirmed { until: self.certificate.claims().grant.not_after.time() },
+            Ok(()) => unconfirmed,
         }
     }
 
@@ -149,12 +154,14 @@ mod tests {
         fixtures::{Fixture, NOW, device, id},
     };
 
-    const BEFORE: Standing = Standing::Unconfirmed { until: None };
-
     fn identity(fixture: &Fixture, issuer: Issuer, signer: &SigningKey) -> Identity {
+        identity_until(Expiry::NEVER, fixture, issuer, signer)
+    }
+
+    fn identity_until(end: Expiry, fixture: &Fixture, issuer: Issuer, signer: &SigningKey) -> Identity {
         let invite = SigningKey::from_bytes(&[9; 32]);
         let invite_id = InviteId(invite.verifying_key().to_bytes());
-        let grant = grant(signer, &fixture.party(), issuer, invite_id, Expiry::NEVER, Role::Member);
+        let grant = grant(signer, &fixture.party(), issuer, invite_id, end, Role::Member);
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         Identity::new(NOW, &mut rng, fixture.party(), &device(1), "Ana".into(), (grant, &invite))
     }
@@ -184,10 +191,21 @@ mod tests {
     fn standing_waits_for_the_charter_before_a_co_owner_is_doubted() {
         let fixture = Fixture::default();
         let identity = identity(&fixture, Issuer::CoOwner(id(3)), device(3).signing());
-        assert_eq!(identity.standing(Rules(None), NOW, BEFORE), BEFORE);
+        assert_eq!(identity.standing(Rules(None), NOW), Standing::Unconfirmed { until: None });
         let charter = fixture.charter(1, |_| {});
         let dismissed = Standing::Dismissed(Dismissal::NotACoOwner);
-        assert_eq!(identity.standing(Rules(Some(&charter)), NOW, BEFORE), dismissed);
+        assert_eq!(identity.standing(Rules(Some(&charter)), NOW), dismissed);
+    }
+
+    #[test]
+    fn invite_of_a_co_owner_ends_even_if_no_charter_arrives() {
+        let fixture = Fixture::default();
+        let issuer = Issuer::CoOwner(id(3));
+        let identity = identity_until(Expiry::at(NOW), &fixture, issuer, device(3).signing());
+        let end = lapses_at(identity.certificate()).unwrap();
+        assert_eq!(identity.standing(Rules(None), end), Standing::Unconfirmed { until: Some(NOW) });
+        let expired = Standing::Dismissed(Dismissal::InviteExpired);
+        assert_eq!(identity.standing(Rules(None), Timestamp(end.0 + 1)), expired);
     }
 
     #[test]
@@ -200,6 +218,6 @@ mod tests {
         let own = fixture.confirmation(identity.certificate());
         assert_eq!(identity.check_confirmation(Some(&own)), Ok(()));
         identity.confirm(own);
-        assert_eq!(identity.standing(Rules(None), NOW, BEFORE), Standing::Confirmed);
+        assert_eq!(identity.standing(Rules(None), NOW), Standing::Confirmed);
     }
 }

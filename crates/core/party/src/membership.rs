@@ -600,7 +600,7 @@ impl Membership {
     }
 
     fn update_standing(&mut self, now: Timestamp, out: &mut Outcome) {
-        let standing = self.identity.standing(self.charter.rules(), now, self.standing);
+        let standing = self.identity.standing(self.charter.rules(), now);
         if standing == self.standing {
             return;
         }
