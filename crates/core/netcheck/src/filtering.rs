@@ -140,6 +140,11 @@ impl FilteringProof {
         Self { policy, reference, contradicted: false, stage: ProofStage::Waiting }
     }
 
+    /// Returns true if the NAT was or is being opened.
+    pub(crate) const fn has_begun(&self) -> bool {
+        !matches!(self.stage, ProofStage::Waiting)
+    }
+
     /// A request that opens the NAT was answered, or timed out.
     pub(crate) const fn on_opened(&mut self) {
         if let ProofStage::Opening { open } = &mut self.stage {

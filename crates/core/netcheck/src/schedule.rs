@@ -273,10 +273,10 @@ impl Schedule {
     /// are no new ones.
     fn step_proof(&mut self, now: Instant, context: &mut Context, client: &mut Client) -> bool {
         let independent = context.policies.mapping == Some(Mapping::EndpointIndependent);
-        if !self.mapping.is_done() || !(independent || self.allocation.is_done()) {
-            return false;
-        }
-        let Some(proof) = self.proof.running_mut() else { return false };
+        let may_begin = self.mapping.is_done() && (independent || self.allocation.is_done());
+        // Once begun it goes on, whatever is found of the mappings meanwhile: its timers run.
+        let proof = self.proof.running_mut().filter(|proof| may_begin || proof.has_begun());
+        let Some(proof) = proof else { return false };
         let Some(finding) = proof.step(now, context, client) else { return false };
         self.proof = Slot::Done;
         self.conclude_filtering(context, "proof", finding);
@@ -515,6 +515,18 @@ mod tests {
         step(&mut schedule, &mut nat);
         let opened = nat.client.poll_transmit().expect("the NAT is opened");
         assert_eq!(opened.destination, reference().other);
+    }
+
+    #[test]
+    fn proof_that_has_begun_goes_on_when_the_mapping_policy_is_contradicted() {
+        let (mut schedule, mut nat) = (Schedule::default(), nat());
+        (schedule.filtering, schedule.mapping, schedule.allocation) = (Slot::Done, Slot::Done, Slot::Done);
+        schedule.proof = Slot::Running(FilteringProof::new(Filtering::AddressDependent, reference()));
+        step(&mut schedule, &mut nat);
+        schedule.allocation = Slot::Waiting;
+        schedule.on_outcome(nat.now, Purpose::OpenFilter, true, true);
+        step(&mut schedule, &mut nat);
+        assert!(schedule.proof.is_done() && schedule.allocation.is_waiting());
     }
 
     #[test]
