@@ -36,10 +36,10 @@ pub enum Event {
 /// Why a new connection is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AdmissionError {
-    /// The server has as many connections, or remembers as many addresses, as it may.
+    /// The server has as many connections as it may.
     #[error("the server is full")]
     ServerFull,
-    /// The address has as many connections as it may.
+    /// The address has as many connections as it may, or is new to a server that remembers as many as it may.
     #[error("too many connections from this address")]
     AddressFull,
 }
