@@ -229,6 +229,10 @@ impl Tunnel {
         if packet.len() > MAX_DATAGRAM_LEN - WIREGUARD_OVERHEAD {
             return Err(DropReason::TooLong);
         }
+        // Whatever the scope: a multicast to this port would reach the engine of every member.
+        if is_control(packet, &header) {
+            return Err(DropReason::ReservedPort);
+        }
         if party.check_outgoing(now, &header)? == Scope::Broadcast {
             for (_, slot) in party.routes.iter() {
                 if let Some(peer) = self.peers.get_mut(slot) {
@@ -236,9 +240,6 @@ impl Tunnel {
                 }
             }
             return Ok(());
-        }
-        if is_control(packet, &header) {
-            return Err(DropReason::ReservedPort);
         }
         let slot = party.routes.by_address(header.destination).ok_or(DropReason::NoRoute)?;
         let peer = self.peers.get_mut(slot).ok_or(DropReason::NoRoute)?;

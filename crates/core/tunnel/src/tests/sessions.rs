@@ -1,6 +1,6 @@
 //! Sessions, renewal of keys, broadcast and the control channel, from end to end.
 
-use std::time::Duration;
+use std::{net::Ipv6Addr, time::Duration};
 
 use x25519_dalek::StaticSecret;
 
@@ -244,10 +244,16 @@ fn control_messages_of_all_sizes_arrive_and_never_reach_the_device() {
 #[test]
 fn local_programs_cannot_use_the_control_port() {
     let mut lan = Lan::connected(2);
-    lan.send(0, &udp(v6(0), v6(1), CONTROL_PORT, 50));
+    let all_nodes: Ipv6Addr = "ff02::1".parse().unwrap();
+    // A payload that is one complete control message: its number, chunk 0 of 1, bytes.
+    for destination in [v6(1), all_nodes] {
+        let mut packet = udp(v6(0), destination, CONTROL_PORT, 50);
+        packet[48..54].copy_from_slice(&[0, 0, 0, 9, 0, 1]);
+        lan.send(0, &packet);
+    }
     lan.run();
     assert!(lan.devices[1].control.is_empty());
-    assert_eq!(lan.devices[0].tunnel.drops().get(DropReason::ReservedPort), 1);
+    assert_eq!(lan.devices[0].tunnel.drops().get(DropReason::ReservedPort), 2);
 }
 
 #[test]
