@@ -110,7 +110,9 @@ impl OtlpSettings {
         let variable = |name: &str| {
             variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
         };
-        let Some(endpoint) = endpoint.map(str::to_owned).or_else(|| variable(ENDPOINT)) else {
+        // A program whose flag falls back to the variable passes an empty variable on.
+        let given = endpoint.map(str::trim).filter(|endpoint| !endpoint.is_empty()).map(str::to_owned);
+        let Some(endpoint) = given.or_else(|| variable(ENDPOINT)) else {
             return Ok(None);
         };
         if variable(DISABLED).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
@@ -201,6 +203,7 @@ mod tests {
     fn export_is_off_without_an_endpoint() {
         assert!(settings(&[(SERVICE, "x")]).unwrap().is_none());
         assert!(settings(&[(ENDPOINT, " ")]).unwrap().is_none());
+        assert!(OtlpSettings::from_variables(Some(""), |_| None).unwrap().is_none());
         assert!(settings(&[(ENDPOINT, "http://localhost:4318"), (DISABLED, "true")]).unwrap().is_none());
     }
 

@@ -29,8 +29,9 @@ use tracing_subscriber::{
 const TRACE_ID_FIELD: &str = "trace_id";
 
 /// Spans that only give log lines their context. They are entered for each input of a state machine, so a record of each
-/// would bury the spans that stand for something.
-const CONTEXT_SPANS: [&str; 3] = ["party", "peer", "connection"];
+/// would bury the spans that stand for something. `tcp_connection` lasts as long as a session, for days, and the events of a
+/// span are limited only when it ends, so that it would grow without a bound until then.
+const CONTEXT_SPANS: [&str; 4] = ["party", "peer", "connection", "tcp_connection"];
 
 /// Maximum number of finished spans waiting for export.
 pub(super) const MAX_QUEUED_SPANS: usize = 2048;
@@ -223,6 +224,7 @@ mod tests {
         let spans = spans_of(|| {
             let _attempt = debug_span!("connection_attempt", trace_id = ID).entered();
             let _peer = debug_span!("peer", peer = "ben").entered();
+            let _connection = debug_span!("tcp_connection", transport = "tls").entered();
             let _packet = trace_span!("packet").entered();
             debug_span!(target: "hyper", "request").in_scope(|| debug!("kept with the attempt"));
         });
