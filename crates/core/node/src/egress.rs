@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use partyline_model::PartyId;
 use partyline_paths::{SocketId, StreamId};
 
+/// The length in bytes that the scratch buffer of [`crate::Node::handle_datagram`] must have at least.
+pub const PACKET_ROOM: usize = 2_048;
+
 /// What a message leaves by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Local {

@@ -13,6 +13,9 @@ use partyline_paths::SocketId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerId(pub u32);
 
+/// Names a command whose answer comes as [`Output::Answer`].
+pub type RequestId = u64;
+
 /// What the engine has to do besides sending ([`crate::Egress`]).
 #[derive(Debug)]
 pub enum Output {
@@ -108,7 +111,7 @@ pub enum Output {
     /// The answer to a command.
     Answer {
         /// To which.
-        request: crate::RequestId,
+        request: RequestId,
         /// What it is.
         result: Box<Result<partyline_model::Reply, AppError>>,
     },

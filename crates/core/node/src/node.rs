@@ -1,438 +1,508 @@
-//! The machine itself: what it holds, and how time and the other machines' events move it.
+//! The node itself: wires signaling, connectivity and the view, and answers commands.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
-    time::{Duration, Instant},
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    time::Instant,
 };
 
-use partyline_model::{Candidate, CandidateKind, DeviceId, Now, PartyId, Settings};
-use partyline_netcheck::Netcheck;
-use partyline_party::{DeviceKey, Reachability};
-use partyline_paths::{Event as PathEvent, Paths, RelayTransport, Via};
-use partyline_tunnel::{Event as TunnelEvent, Outbox, PathConfig, RELAY_HEADROOM, Tunnel};
+use partyline_model::{
+    AppError, Command, DeviceId, Now, PartyId, Reply, RouterCheck, Settings, Snapshot, SocketId, StreamId,
+};
+use partyline_netcheck::PeerMapping;
+use partyline_party::DeviceKey;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
+use tracing::{debug, info};
 
 use crate::{
-    commands::Pings,
-    egress::TransmitQueue,
-    farewell::Farewells,
-    io::{LocalNetwork, Output, ServerId},
-    known::KnownNetworks,
-    lent_port::Ports,
-    link::ServerLink,
-    local::LocalParty,
-    mail::Mail,
-    measure::Measurements,
-    methods::Methods,
-    network::NetworkCheck,
-    observer::Errands,
-    passage::Passages,
-    peers::Peers,
-    refusals::Refusals,
-    relays::Relays,
-    state::{Restored, SavedState},
-    streams::Streams,
+    connectivity::{Connectivity, Event as ConnectivityEvent, KnownNetworks, Seeds},
+    control::ControlMessage,
+    counters::Counters,
+    egress::Egress,
+    io::{DeviceInput, LocalNetwork, Output, RequestId, ServerId, ServerInput, StreamInput},
+    settings,
+    signaling::{Event as SignalingEvent, NewPartyRequest, Signaling},
+    state::{Restored, SavedState, StateError},
+    view::View,
 };
 
-/// What the node is told once.
+/// What the node is made with.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What counts where the user has set nothing else.
+    /// The settings that hold where the user has changed nothing.
     pub settings: Settings,
     /// The version of this program, for people.
     pub version: String,
-    /// How paths are looked for, as far as that is no setting.
+    /// Timing of the path machine. What the settings cover is overridden by them.
     pub paths: partyline_paths::Config,
-    /// How the network is measured, if it is.
+    /// Timing and extent of the network check. What the settings cover is overridden by them.
     pub netcheck: partyline_netcheck::Config,
 }
 
 /// One device's part in all its parties.
 pub struct Node {
-    pub(crate) config: Config,
-    pub(crate) settings: Settings,
-    pub(crate) rng: ChaCha20Rng,
-    pub(crate) device: DeviceKey,
-    pub(crate) parties: BTreeMap<PartyId, LocalParty>,
-    pub(crate) links: BTreeMap<ServerId, ServerLink>,
-    pub(crate) relays: Relays,
-    pub(crate) paths: Paths,
-    pub(crate) tunnel: Tunnel,
-    pub(crate) netcheck: Netcheck,
-    pub(crate) network: NetworkCheck,
-    pub(crate) known: KnownNetworks,
-    pub(crate) peers: Peers,
-    pub(crate) measurements: Measurements,
-    pub(crate) passages: Passages,
-    pub(crate) errands: Errands,
-    pub(crate) ports: Ports,
-    pub(crate) mail: Mail,
-    pub(crate) local: LocalNetwork,
-    pub(crate) reflexive: Vec<SocketAddr>,
-    pub(crate) mapped: Vec<SocketAddr>,
-    pub(crate) reach: Reachability,
-    pub(crate) outbox: Outbox,
-    pub(crate) outputs: VecDeque<Output>,
-    pub(crate) transmits: TransmitQueue,
-    pub(crate) pings: Pings,
-    pub(crate) revision: u32,
-    pub(crate) next_server: u32,
-    pub(crate) next_message: u32,
-    pub(crate) refusals: Refusals,
-    pub(crate) methods: Methods,
-    pub(crate) farewells: Farewells,
-    relays_at: Instant,
-    pub(crate) stopping: bool,
-    pub(crate) streams: Streams,
+    config: Config,
+    settings: Settings,
+    device: DeviceKey,
+    signaling: Signaling,
+    connectivity: Connectivity,
+    view: View,
+    outputs: VecDeque<Output>,
 }
 
 impl Node {
-    /// A node with what was saved, or a new device with no parties. The seed must be secret and fresh.
+    /// Returns a node with what was saved, or a new device without parties. The seed must be secret and fresh.
     ///
     /// # Errors
-    /// The saved state is not one this version can read; it is left as it is.
-    pub fn new(
-        now: Now,
-        seed: [u8; 32],
-        config: Config,
-        saved: Option<&[u8]>,
-    ) -> Result<Self, crate::StateError> {
+    /// The saved state is not one that this version can read; it is left as it is.
+    pub fn new(now: Now, seed: [u8; 32], config: Config, saved: Option<&[u8]>) -> Result<Self, StateError> {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let mut draw = || {
             let mut seed = [0; 32];
             rng.fill_bytes(&mut seed);
             seed
         };
-        let (paths, tunnel, netcheck) = (draw(), draw(), draw());
-        let Restored { device, parties, settings, networks } = match saved {
+        let seeds = Seeds { paths: draw(), tunnel: draw(), netcheck: draw() };
+        let restored = match saved {
             Some(bytes) => SavedState::decode(bytes)?.restore(now, &mut rng, &config.settings)?,
             None => Restored {
                 device: DeviceKey::generate(&mut rng),
-                parties: BTreeMap::new(),
+                memberships: Vec::new(),
                 settings: config.settings.clone(),
                 networks: KnownNetworks::default(),
             },
         };
-        let path_config = Self::path_config(&config.paths, &settings);
-        let netcheck_config =
-            partyline_netcheck::Config { enabled: settings.nat_detection, ..config.netcheck };
+        let Restored { device, memberships, settings, networks } = restored;
+        let (paths, netcheck) = (config.paths.clone(), config.netcheck);
+        let connectivity = Connectivity::new(now.instant, seeds, paths, netcheck, &settings, networks);
+        info!(device = %device.id().short(), parties = memberships.len(), "node started");
         let mut node = Self {
-            paths: Paths::new(paths, path_config),
-            tunnel: Tunnel::new(now.instant, tunnel),
-            netcheck: Netcheck::new(now.instant, netcheck, netcheck_config),
+            signaling: Signaling::new(now, rng, settings.mtu, memberships),
+            connectivity,
+            view: View::new(config.version.clone()),
             config,
             settings,
-            rng,
             device,
-            parties,
-            links: BTreeMap::new(),
-            relays: Relays::default(),
-            network: NetworkCheck::default(),
-            known: networks,
-            peers: Peers::default(),
-            measurements: Measurements::new(),
-            passages: Passages::new(now.instant),
-            errands: Errands::default(),
-            ports: Ports::default(),
-            mail: Mail::default(),
-            local: LocalNetwork::default(),
-            reflexive: Vec::new(),
-            mapped: Vec::new(),
-            reach: Reachability::default(),
-            outbox: Outbox::new(),
             outputs: VecDeque::new(),
-            transmits: TransmitQueue::default(),
-            pings: Pings::default(),
-            revision: 1,
-            next_server: 0,
-            next_message: 0,
-            refusals: Refusals::default(),
-            methods: Methods::default(),
-            farewells: Farewells::default(),
-            relays_at: now.instant,
-            stopping: false,
-            streams: Streams::default(),
         };
-        node.relays.set_own(node.settings.relays.clone());
-        node.look_up_relays();
-        let on: Vec<PartyId> = node.parties.iter().filter(|(_, party)| party.on).map(|(id, _)| *id).collect();
-        on.into_iter().for_each(|party| node.switch_on(now, party));
         if saved.is_none() {
             node.outputs.push_back(Output::Save);
         }
+        node.drain_events(now);
         Ok(node)
     }
 
-    /// This device.
+    /// Returns this device's id.
     #[must_use]
     pub fn device(&self) -> DeviceId {
         self.device.id()
     }
 
-    /// The next thing the engine has to do. Ask until there is none, after every input and after [`Self::flush`]; what the
-    /// answers make the node send leaves with another flush.
+    /// Returns the settings in force, passwords included.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Returns the state to write when [`Output::Save`] asks for it. It holds secrets.
+    #[must_use]
+    pub fn save(&self) -> Vec<u8> {
+        let parties = self.signaling.parties().map(|party| (party.is_on(), party.membership()));
+        let settings = settings::changed(&self.config.settings, &self.settings);
+        SavedState::new(&self.device, parties, settings, self.connectivity.known_networks()).encode()
+    }
+
+    // Time and outputs.
+
+    /// Returns the next thing for the engine to do. To be polled after every input and after [`Self::flush`], until
+    /// there is none; what the results make the node send leaves with another flush.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// Grows whenever the snapshot may have changed.
-    #[must_use]
-    pub const fn revision(&self) -> u32 {
-        self.revision
-    }
-
-    /// The moment to call [`Self::handle_timeout`].
+    /// Returns the moment to call [`Self::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let links = self.links.values().filter_map(ServerLink::deadline);
-        let parties = self.parties.values().filter_map(LocalParty::deadline);
-        let machines = [
-            Some(self.relays_at),
-            (self.peers.count() > 1).then(|| self.passages.deadline()),
-            self.paths.poll_timeout(),
-            self.netcheck.poll_timeout(),
-            self.tunnel.poll_timeout(),
-            self.pings.deadline(),
-            self.mail.deadline(),
-            self.farewells.deadline(),
-            self.ports.deadline(),
-        ];
-        links.chain(parties).chain(machines.into_iter().flatten()).min()
+        let parts =
+            [self.signaling.poll_timeout(), self.connectivity.poll_timeout(), self.view.poll_timeout()];
+        parts.into_iter().flatten().min()
     }
 
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.paths.handle_timeout(now.instant);
-        self.netcheck.handle_timeout(now.instant);
-        self.open_links(now);
-        self.tend_parties(now);
-        self.seek_passages(now);
-        self.send_again(now);
-        self.end_farewells(now);
-        self.take_ports_back(now.instant);
-        if self.relays_at <= now.instant {
-            self.relays_at = now.instant + RELAY_CHECK;
-            self.renew_relays(now);
-            self.rank_relays(now);
+        let Self { signaling, connectivity, .. } = self;
+        connectivity.handle_timeout(now, &|party, member| signaling.is_online(now.instant, party, member));
+        self.signaling.handle_timeout(now);
+        for (request, result) in self.view.handle_timeout(now.instant) {
+            self.answer(request, result);
         }
-        self.expire_pings(now.instant);
-        self.settle(now);
+        self.drain_events(now);
     }
 
-    /// Takes the list of the computer's own addresses; to be called at the start and whenever it changes.
+    /// Sends everything that waits. To be called before outputs are polled, and again as long as there were any.
+    pub fn flush(&mut self, now: Now, egress: &mut impl Egress) {
+        self.drain_events(now);
+        self.connectivity.flush(now, egress);
+    }
+
+    // Packets.
+
+    /// Takes an IP packet from a party's network device; what it becomes leaves with [`Self::flush`].
+    pub fn handle_packet(&mut self, now: Instant, party: PartyId, packet: &mut [u8]) {
+        self.connectivity.handle_packet(now, party, packet);
+    }
+
+    /// Takes a datagram that arrived on one of the computer's UDP sockets. An IP packet in it is written to `scratch`
+    /// and leaves by [`Egress::deliver`]; answers leave with the next [`Self::flush`]. `scratch` must be as long as the
+    /// datagram and [`PACKET_ROOM`](crate::PACKET_ROOM): the last fragment of a message that another member relays
+    /// completes a longer one.
+    pub fn handle_datagram(
+        &mut self,
+        now: Now,
+        socket: SocketId,
+        source: SocketAddr,
+        datagram: &[u8],
+        scratch: &mut [u8],
+        egress: &mut impl Egress,
+    ) {
+        self.connectivity.handle_datagram(now, socket, source, datagram, scratch, egress);
+    }
+
+    /// Takes what happened to a stream to a relay; otherwise like [`Self::handle_datagram`].
+    pub fn handle_stream(
+        &mut self,
+        now: Now,
+        stream: StreamId,
+        input: StreamInput,
+        scratch: &mut [u8],
+        egress: &mut impl Egress,
+    ) {
+        self.connectivity.handle_stream(now, stream, input, scratch, egress);
+    }
+
+    // Inputs from the engine.
+
+    /// Takes the local ports of sockets that [`Output::OpenSockets`] asked for; `None` for one that could not be
+    /// opened.
+    pub fn handle_sockets_opened(&mut self, now: Now, opened: &[(SocketId, Option<u16>)]) {
+        self.connectivity.on_sockets_opened(now.instant, opened);
+        self.drain_events(now);
+    }
+
+    /// Takes the computer's own addresses: at the start, and whenever they change.
     pub fn handle_network(&mut self, now: Now, local: LocalNetwork) {
-        if local == self.local {
-            return;
+        let prefixes = local.prefixes.clone();
+        let Some(change) = self.connectivity.set_network(now, local) else { return };
+        if change.moved {
+            self.signaling.network_changed(now);
         }
-        let before = self.host_addresses();
-        self.local = local;
-        let after = self.host_addresses();
-        if after != before {
-            self.move_to_network(now);
+        if change.lost {
+            self.signaling.address_lost(now);
         }
-        if before.iter().any(|address| !after.contains(address)) {
-            self.leave_links();
-        }
-        self.parties.values_mut().for_each(|party| party.beacon_soon(now.instant));
-        self.check_ranges();
-        self.touch();
+        self.signaling.set_prefixes(now.instant, prefixes);
+        self.view.bump_revision();
+        self.drain_events(now);
     }
 
-    fn move_to_network(&mut self, now: Now) {
-        self.reflexive.clear();
-        self.passages.network_changed(now.instant);
-        self.netcheck.set_local_addresses(now.instant, self.host_addresses());
-        self.recall_network(now);
-        self.gather(now);
-        self.paths.network_changed(now.instant);
-        self.check_links(now);
-        self.look_up_relays();
-    }
-
-    /// The router has another address, or lost its table: to whoever is outside that is another network.
-    fn router_moved(&mut self, now: Now) {
-        self.reflexive.clear();
-        self.passages.network_changed(now.instant);
-        self.netcheck.restart(now.instant);
-        self.gather(now);
-        self.paths.network_changed(now.instant);
-        self.check_links(now);
-    }
-
-    /// The computer slept: every deadline may be long past, and the network another one.
+    /// Takes note that the computer slept: every deadline may be long past, and the network another one.
     pub fn handle_wake(&mut self, now: Now) {
-        self.paths.network_changed(now.instant);
-        self.check_links(now);
-        self.parties.values_mut().for_each(|party| party.beacon_soon(now.instant));
+        debug!("computer woke up");
+        self.connectivity.handle_wake(now.instant);
+        self.signaling.handle_wake(now);
         self.handle_timeout(now);
     }
 
-    /// Takes the ports that the router opened for the tunnel's socket; the whole list every time.
+    /// Takes the ports that the router opened for the main socket; the whole list every time.
     pub fn handle_mapped(&mut self, now: Now, mapped: Vec<SocketAddr>) {
-        if self.mapped != mapped {
-            self.mapped = mapped;
-            self.netcheck.set_router_address(
-                now.instant,
-                self.mapped.iter().map(SocketAddr::ip).find(std::net::IpAddr::is_ipv4),
-            );
-            self.gather(now);
+        self.connectivity.set_mapped(now.instant, mapped);
+        self.drain_events(now);
+    }
+
+    /// Takes what the router's port mapping protocols did; the whole list every time.
+    pub fn handle_router(&mut self, checks: Vec<RouterCheck>) {
+        if self.connectivity.set_router(checks) {
+            self.view.bump_revision();
         }
+    }
+
+    /// Takes what the router says about its mappings for the main socket's flows to servers; the whole list every
+    /// time.
+    pub fn handle_peer_mappings(&mut self, now: Now, mappings: Vec<PeerMapping>) {
+        self.connectivity.set_peer_mappings(now.instant, mappings);
+    }
+
+    /// Returns the servers with which the main socket keeps in contact, so that the router can be asked about its
+    /// mappings for these flows.
+    #[must_use]
+    pub fn keepalive_servers(&self) -> Vec<SocketAddr> {
+        self.connectivity.keepalive_servers()
     }
 
     /// Takes the addresses of a host that [`Output::Resolve`] asked for; empty if there are none.
     pub fn handle_resolved(&mut self, now: Now, host: String, port: u16, addresses: Vec<SocketAddr>) {
-        self.note_stun(&host, port, &addresses);
-        self.relays.resolved(host, port, addresses);
-        self.apply_relays(now);
+        self.connectivity.handle_resolved(now.instant, host, port, addresses);
+        self.drain_events(now);
     }
 
-    /// Lets the machines act on each other until all are quiet.
-    pub(crate) fn settle(&mut self, now: Now) {
-        while let Some(event) = self.paths.poll_event() {
-            self.on_path_event(now, event);
-        }
-        while let Some(event) = self.netcheck.poll_event() {
-            self.on_netcheck_event(now, event);
-        }
-        while let Some(transmit) = self.netcheck.poll_transmit() {
-            self.send_netcheck(&transmit);
-        }
-        self.tunnel.handle_timeout(now.instant, &mut self.outbox);
-        while let Some(event) = self.tunnel.poll_event() {
-            self.on_tunnel_event(now, event);
-        }
+    /// Takes the address of a server that answers over TCP, as [`Output::Reach`] asked.
+    pub fn handle_reached(&mut self, now: Now, address: IpAddr) {
+        self.connectivity.on_tcp_reachable(now.instant, address);
+        self.drain_events(now);
     }
 
-    fn on_path_event(&mut self, now: Now, event: PathEvent) {
-        match event {
-            PathEvent::LocalCandidates(candidates) => {
-                self.reach.candidates = candidates;
-                self.reach.candidates.truncate(partyline_wire::announcement::MAX_CANDIDATES);
-                self.announce_all(now.instant);
-            }
-            PathEvent::PublicAddressChanged => self.router_moved(now),
-            PathEvent::PathChanged { peer, path, .. } => {
-                let Some((party, device)) = self.peers.member(peer) else { return };
-                let shape = path.map(|path| PathConfig {
-                    headroom: if matches!(path.via, Via::Relay(_)) { RELAY_HEADROOM } else { 0 },
-                    mtu: None,
-                });
-                self.tunnel.set_path(now.instant, party, device, shape);
-                self.touch();
-            }
-            PathEvent::Sampled { peer, rtt, kind } => {
-                if let Some(member) = self.peers.member(peer) {
-                    self.measurements.entry(member).or_default().sampled(now, rtt, kind);
-                }
-            }
-            PathEvent::Attempted { method, succeeded: worked, took } => {
-                self.methods.count(method, worked, took);
-                self.outputs.push_back(Output::Tried { method, worked, took });
-            }
-            PathEvent::OpenStream { stream, transport, address, host } => {
-                self.streams.add(stream, address);
-                let tls = transport == RelayTransport::Tls;
-                self.outputs.push_back(Output::StreamOpen { id: stream, tls, address, host });
-            }
-            PathEvent::OpenSockets(ids) => self.outputs.push_back(Output::OpenSockets { ids }),
-            PathEvent::CloseSocket(id) => self.outputs.push_back(Output::CloseSocket { id }),
-            PathEvent::Signal { peer, bytes } => self.signal(now, peer, bytes),
-            PathEvent::CloseStream(id) => {
-                self.streams.remove(id);
-                self.outputs.push_back(Output::StreamClose { id });
-            }
-        }
+    /// Takes what happened to the connection with a rendezvous server.
+    pub fn handle_server(&mut self, now: Now, server: ServerId, input: ServerInput) {
+        self.signaling.handle_server(now, server, input);
+        self.drain_events(now);
     }
 
-    fn on_netcheck_event(&mut self, now: Now, event: partyline_netcheck::Event) {
-        match event {
-            partyline_netcheck::Event::Reflexive(addresses) => {
-                self.reflexive = addresses;
-                self.gather(now);
-            }
-            partyline_netcheck::Event::Profile(profile) => {
-                self.paths.set_keepalive(keepalive(&self.config.paths, profile.lifetime));
-                self.reach.nat = profile;
-                self.rank_relays(now);
-                self.tell_nat(now);
-                self.announce_all(now.instant);
-                self.remember_network(now);
-            }
-            partyline_netcheck::Event::UdpBlocked(_) => self.touch(),
-            partyline_netcheck::Event::OpenProbeSockets { ids } => {
-                self.outputs.push_back(Output::OpenSockets { ids });
-            }
-            partyline_netcheck::Event::CloseProbeSockets { ids } => {
-                self.outputs.extend(ids.into_iter().map(|id| Output::CloseSocket { id }));
-                self.remember_network(now);
-                self.touch();
-            }
-            partyline_netcheck::Event::RequestFilteringProbe(errand) => self.ask_observers(now, errand),
-            partyline_netcheck::Event::RequestProbeRound(round) => self.ask_for_round(now, round),
-            partyline_netcheck::Event::ServerTimedOut(address) => {
-                self.outputs.push_back(Output::Reach { address })
-            }
+    /// Takes a LAN beacon.
+    pub fn handle_beacon(&mut self, now: Now, source: SocketAddr, datagram: &[u8]) {
+        self.signaling.handle_beacon(now, source, datagram);
+        self.drain_events(now);
+    }
+
+    /// Takes the outcome of making a party's network device.
+    pub fn handle_device(&mut self, party: PartyId, input: DeviceInput) {
+        self.signaling.handle_device(party, input);
+        self.view.bump_revision();
+    }
+
+    // What people see.
+
+    /// Returns the number that grows whenever the snapshot may have changed.
+    #[must_use]
+    pub const fn revision(&self) -> u32 {
+        self.view.revision()
+    }
+
+    /// Measures byte rates; to be called before [`Self::snapshot`], several times a second while somebody looks.
+    pub fn measure(&mut self, now: Now) {
+        self.view.measure(now, &self.signaling, &self.connectivity);
+    }
+
+    /// Returns everything there is to show.
+    #[must_use]
+    pub fn snapshot(&self, now: Now) -> Snapshot {
+        self.view.snapshot(now, self.device.id(), &self.settings, &self.signaling, &self.connectivity)
+    }
+
+    /// Returns the members of a party with whom a session is up.
+    #[must_use]
+    pub fn connected(&self, party: PartyId) -> Vec<DeviceId> {
+        self.signaling.connected(party).collect()
+    }
+
+    /// Returns everything that was counted since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            signaling: self.signaling.counters().clone(),
+            resends: *self.signaling.resend_counters(),
+            member_relays: *self.connectivity.member_relay_counters(),
+            probe_responder: *self.connectivity.probe_responder_counters(),
+            malformed_control_messages: self.connectivity.malformed_control_messages(),
+            paths: self.connectivity.path_counters(),
+            tunnel: self.connectivity.tunnel_drops(),
         }
     }
 
-    fn on_tunnel_event(&mut self, now: Now, event: TunnelEvent) {
-        match event {
-            TunnelEvent::SessionReady { party, peer: device } => self.introduce(now, party, device),
-            TunnelEvent::SessionLost { .. } => {}
+    // Commands.
+
+    /// Carries out a command. The answer comes as [`Output::Answer`], mostly at once; an [`Output::Save`] that has to
+    /// be done first comes before it.
+    pub fn handle_command(&mut self, now: Now, request: RequestId, command: Command) {
+        let stops = command == Command::Stop;
+        // A ping is answered by the member's pong.
+        if let Some(result) = self.execute(now, request, command).transpose() {
+            self.drain_events(now);
+            self.answer(request, result);
         }
-        self.tell_observers(now);
-        self.touch();
+        if stops {
+            self.outputs.push_back(Output::Stopped);
+        }
+        self.view.bump_revision();
     }
 
-    /// Addresses of the tunnel's socket on this computer's interfaces.
-    pub(crate) fn host_addresses(&self) -> Vec<SocketAddr> {
-        let port = |address: &std::net::IpAddr| {
-            if address.is_ipv4() { self.local.port_v4 } else { self.local.port_v6 }
+    fn answer(&mut self, request: RequestId, result: Result<Reply, AppError>) {
+        self.outputs.push_back(Output::Answer { request, result: Box::new(result) });
+    }
+
+    /// Carries out a command; returns the reply, unless that comes later.
+    fn execute(&mut self, now: Now, request: RequestId, command: Command) -> Result<Option<Reply>, AppError> {
+        let Self { signaling, connectivity, view, settings, device, .. } = self;
+        let reply = match command {
+            Command::Snapshot => {
+                self.measure(now);
+                Reply::Snapshot(Box::new(self.snapshot(now)))
+            }
+            Command::Configure { settings } => done(self.configure(now, *settings))?,
+            Command::MeasurePaths { party, members } => {
+                connectivity.measure(now.instant, party, &members);
+                Reply::Done
+            }
+            Command::Samples { party, member } => {
+                Reply::Samples(view.samples(now.instant, signaling, party, member)?)
+            }
+            Command::Create { name, display_name, servers, range } => {
+                let servers = if servers.is_empty() { settings.servers.clone() } else { servers };
+                let display_name = name_or_own(display_name, settings);
+                let request = NewPartyRequest { name, display_name, servers, range };
+                let (party, link) = signaling.create(now, device, request)?;
+                Reply::Created { party, link }
+            }
+            Command::Preview { link } => Reply::Preview(signaling.preview(&link)?),
+            Command::Join { link, display_name } => {
+                let display_name = name_or_own(display_name, settings);
+                Reply::Joined { party: signaling.join(now, device, &link, display_name)? }
+            }
+            Command::Invite { party, lifetime, role } => {
+                Reply::Invite { link: signaling.create_invite(now, party, lifetime, role)? }
+            }
+            Command::Revoke { party, invite } => done(signaling.revoke_invite(now, party, invite))?,
+            Command::Kick { party, member } => done(signaling.remove_member(now, party, member))?,
+            Command::SetRange { party, range } => done(signaling.set_range(now, party, range))?,
+            Command::Leave { party } => done(signaling.leave(now, party))?,
+            Command::Up { party } => done(signaling.set_on(now, party, true))?,
+            Command::Down { party } => done(signaling.set_on(now, party, false))?,
+            Command::Ping { party, member } => {
+                let number = view.ping(now.instant, request, signaling, party, member)?;
+                connectivity.send_control(now.instant, party, member, &ControlMessage::Ping(number));
+                return Ok(None);
+            }
+            Command::Netcheck { stun } => done(connectivity.check_network(now.instant, &stun))?,
+            Command::Doctor => Reply::Doctor(view.findings(signaling, connectivity)),
+            Command::Stop => {
+                self.stop(now);
+                Reply::Done
+            }
         };
-        self.local
-            .addresses
-            .iter()
-            .filter_map(|address| Some(SocketAddr::new(*address, port(address)?)))
-            .collect()
+        Ok(Some(reply))
     }
 
-    /// Tells the path machine every candidate known by now.
-    pub(crate) fn gather(&mut self, now: Now) {
-        let kinds = [
-            (CandidateKind::Host, self.host_addresses()),
-            (CandidateKind::Mapped, self.mapped.clone()),
-            (CandidateKind::ServerReflexive, self.reflexive.clone()),
-        ];
-        let mut candidates: Vec<Candidate> = Vec::new();
-        for (kind, addresses) in kinds {
-            for address in addresses {
-                if candidates.iter().all(|known| known.address != address) {
-                    candidates.push(Candidate { kind, address });
-                }
+    fn configure(&mut self, now: Now, mut settings: Settings) -> Result<(), AppError> {
+        settings::check(&settings)?;
+        settings.restore_passwords(&self.settings);
+        if settings == self.settings {
+            return Ok(());
+        }
+        info!("settings changed");
+        if settings.display_name != self.settings.display_name {
+            self.signaling.set_display_name(now, &settings.display_name);
+        }
+        self.settings = settings;
+        self.connectivity.configure(now.instant, &self.settings);
+        self.signaling.set_mtu(self.settings.mtu);
+        self.outputs.push_back(Output::Save);
+        Ok(())
+    }
+
+    /// Ends cleanly: parties stay on for the next start, but their devices and connections go.
+    fn stop(&mut self, now: Now) {
+        info!("node stopping");
+        self.view.set_stopping();
+        self.outputs.push_back(Output::Save);
+        self.signaling.stop(now);
+    }
+
+    /// Takes back a party that was just made or joined, because it could not be stored.
+    pub fn abandon(&mut self, now: Now, party: PartyId) {
+        self.signaling.abandon(now, party);
+        self.drain_events(now);
+    }
+
+    // Events between the parts.
+
+    /// Moves events between the parts until all are quiet.
+    fn drain_events(&mut self, now: Now) {
+        loop {
+            self.connectivity.drive(now);
+            if let Some(event) = self.signaling.poll_event() {
+                self.on_signaling_event(now, event);
+            } else if let Some(event) = self.connectivity.poll_event() {
+                self.on_connectivity_event(now, event);
+            } else {
+                return;
             }
         }
-        self.paths.set_local(now.instant, candidates);
     }
 
-    /// The view changed.
-    pub(crate) fn touch(&mut self) {
-        self.revision = self.revision.wrapping_add(1);
+    fn on_signaling_event(&mut self, now: Now, event: SignalingEvent) {
+        let connectivity = &mut self.connectivity;
+        match event {
+            SignalingEvent::Output(output) => self.outputs.push_back(output),
+            SignalingEvent::Control { party, to, message } => {
+                connectivity.send_control(now.instant, party, to, &message);
+            }
+            SignalingEvent::PartyUp { party, secret, device } => {
+                connectivity.set_party(party, secret, &device);
+            }
+            SignalingEvent::PartyDown { party } => connectivity.remove_party(party),
+            SignalingEvent::PeerChanged(info) => connectivity.set_peer(now.instant, *info),
+            SignalingEvent::PeerRemoved { party, device } => {
+                connectivity.remove_peer(now, party, device);
+                self.view.remove_member((party, device));
+            }
+            SignalingEvent::SignalReceived { party, from, bytes } => {
+                connectivity.handle_signal(now.instant, party, from, &bytes);
+            }
+            SignalingEvent::RelaysGranted { server, grant } => {
+                connectivity.on_relay_grant(now.instant, server, grant);
+            }
+            SignalingEvent::ServerForgotten { server } => connectivity.forget_server(now.instant, server),
+            SignalingEvent::Online(online) => connectivity.set_online(now.instant, online),
+            SignalingEvent::Changed => self.view.bump_revision(),
+        }
+    }
+
+    fn on_connectivity_event(&mut self, now: Now, event: ConnectivityEvent) {
+        let signaling = &mut self.signaling;
+        match event {
+            ConnectivityEvent::Output(output) => self.outputs.push_back(output),
+            ConnectivityEvent::Candidates(candidates) => signaling.set_candidates(now.instant, candidates),
+            ConnectivityEvent::Nat(nat) => signaling.set_nat(now.instant, nat),
+            ConnectivityEvent::PublicAddressChanged => signaling.network_changed(now),
+            ConnectivityEvent::Signal { party, to, bytes } => signaling.send_signal(now, party, to, bytes),
+            ConnectivityEvent::SessionUp { party, member } => signaling.on_session_up(now, party, member),
+            ConnectivityEvent::SessionDown { party, member } => signaling.on_session_down(party, member),
+            ConnectivityEvent::Control { party, from, message } => {
+                self.on_control(now, party, from, message);
+            }
+            ConnectivityEvent::Sampled { member, rtt, kind } => self.view.on_sample(now, member, rtt, kind),
+            ConnectivityEvent::Attempted { method, succeeded, took } => {
+                self.view.on_attempt(method, succeeded, took);
+                self.outputs.push_back(Output::Tried { method, worked: succeeded, took });
+            }
+            ConnectivityEvent::Changed => self.view.bump_revision(),
+        }
+    }
+
+    fn on_control(&mut self, now: Now, party: PartyId, from: DeviceId, message: ControlMessage) {
+        self.signaling.on_received(now.instant, party, from);
+        match message {
+            ControlMessage::Sealed { topic, sealed } => {
+                self.signaling.handle_sealed(now, party, from, &topic, &sealed);
+            }
+            ControlMessage::Ping(number) => {
+                let pong = ControlMessage::Pong(number);
+                self.connectivity.send_control(now.instant, party, from, &pong);
+            }
+            ControlMessage::Pong(number) => {
+                if let Some((request, result)) = self.view.on_pong(now.instant, party, from, number) {
+                    self.answer(request, result);
+                }
+            }
+            message => self.connectivity.handle_control(now.instant, party, from, message),
+        }
     }
 }
 
-/// How long idle paths may be silent: two thirds of what the NAT's mappings live, once that was measured. The other
-/// side has its own NAT and sees to it itself.
-fn keepalive(usual: &partyline_paths::Config, lifetime: Option<Duration>) -> Duration {
-    lifetime
-        .map_or(usual.keepalive, |lifetime| (lifetime * 2 / 3).clamp(SHORTEST_KEEPALIVE, LONGEST_KEEPALIVE))
+fn done(result: Result<(), AppError>) -> Result<Reply, AppError> {
+    result.map(|()| Reply::Done)
 }
 
-/// Bounds of the keepalive: mappings that live shorter are not worth keeping, and a path that died is to be noticed.
-const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(5);
-const LONGEST_KEEPALIVE: Duration = Duration::from_secs(25);
-/// How often relay credentials are looked at.
-const RELAY_CHECK: Duration = Duration::from_secs(20);
-/// How long after a wall-clock deadline at most the node looks again, whatever the clock does.
-pub(crate) const CLOCK_CHECK: Duration = Duration::from_secs(600);
+/// Returns the name of a command, or else the one in the settings.
+fn name_or_own(name: String, settings: &Settings) -> String {
+    if name.is_empty() { settings.display_name.clone() } else { name }
+}

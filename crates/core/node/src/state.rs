@@ -1,42 +1,38 @@
-//! What a device keeps across restarts: who it is, and its parties. JSON with a version, so that a later one can read it.
+//! What a device keeps across restarts: its key, its parties, the settings and known networks, as JSON with a version.
 
-use std::collections::BTreeMap;
-
-use partyline_model::{Now, PartyId, Settings};
+use partyline_model::{Now, Settings};
 use partyline_party::{DeviceKey, Membership, MembershipState, Secret};
 use rand_chacha::ChaCha20Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Node,
-    known::KnownNetworks,
-    local::LocalParty,
-    settings::{self, Chosen},
+    connectivity::KnownNetworks,
+    settings::{self, ChangedSettings},
 };
 
 const VERSION: u32 = 1;
 
-/// Why saved state cannot be used.
+/// The reason why saved state cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
-    /// It was written by a newer version.
+    /// A newer version wrote it.
     #[error("it was written by a newer Partyline (version {0} of its format)")]
     Newer(u32),
-    /// It is damaged.
+    /// It is no state, or was changed.
     #[error("it is damaged: {0}")]
     Damaged(String),
 }
 
-/// The whole of it.
+/// The saved state. It holds secrets.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SavedState {
     version: u32,
     device: Secret,
     parties: Vec<SavedParty>,
-    /// What the user has set; states of earlier versions have none.
+    /// Settings that differ from the defaults.
     #[serde(default)]
-    settings: Chosen,
-    /// Networks measured before. They can be measured again, so what cannot be read is forgotten.
+    settings: ChangedSettings,
+    /// Networks measured before. They can be measured again, so unreadable ones are dropped.
     #[serde(default)]
     networks: serde_json::Value,
 }
@@ -47,15 +43,17 @@ struct SavedParty {
     membership: MembershipState,
 }
 
-/// What saved state becomes.
+/// What the node is restored from.
 pub(crate) struct Restored {
     pub device: DeviceKey,
-    pub parties: BTreeMap<PartyId, LocalParty>,
+    /// The memberships, each with whether its party is to be on.
+    pub memberships: Vec<(Membership, bool)>,
     pub settings: Settings,
     pub networks: KnownNetworks,
 }
 
 impl SavedState {
+    /// Reads state that this version can read.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StateError> {
         #[derive(Deserialize)]
         struct Version {
@@ -68,6 +66,7 @@ impl SavedState {
         }
     }
 
+    /// Restores what was saved, as a new run.
     pub(crate) fn restore(
         self,
         now: Now,
@@ -77,30 +76,49 @@ impl SavedState {
         let settings = settings::restore(defaults, self.settings)
             .ok_or_else(|| StateError::Damaged("its settings cannot be read".to_owned()))?;
         let device = DeviceKey::from_seed(&self.device);
-        let mut parties = BTreeMap::new();
+        let mut memberships = Vec::new();
         for SavedParty { on, membership } in self.parties {
             let membership = Membership::restore(now.unix, rng, &device, membership)
                 .map_err(|error| StateError::Damaged(error.to_string()))?;
-            parties.insert(membership.id(), LocalParty::new(now.instant, membership, on));
+            memberships.push((membership, on));
         }
         let networks = serde_json::from_value(self.networks).unwrap_or_default();
-        Ok(Restored { device, parties, settings, networks })
+        Ok(Restored { device, memberships, settings, networks })
+    }
+
+    /// Collects what has to be kept.
+    pub(crate) fn new<'a>(
+        device: &DeviceKey,
+        parties: impl Iterator<Item = (bool, &'a Membership)>,
+        settings: ChangedSettings,
+        networks: &KnownNetworks,
+    ) -> Self {
+        let saved = |(on, membership): (bool, &Membership)| SavedParty { on, membership: membership.state() };
+        Self {
+            version: VERSION,
+            device: device.seed(),
+            parties: parties.map(saved).collect(),
+            settings,
+            networks: serde_json::to_value(networks).unwrap_or_default(),
+        }
+    }
+
+    /// Writes the state.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        // Fails only for maps whose keys are no strings, which these are.
+        serde_json::to_vec_pretty(self).unwrap_or_default()
     }
 }
 
-impl Node {
-    /// What to write when [`crate::Output::Save`] asks for it. It holds secrets.
-    #[must_use]
-    pub fn save(&self) -> Vec<u8> {
-        let parties = self
-            .parties
-            .values()
-            .map(|party| SavedParty { on: party.on, membership: party.membership.state() })
-            .collect();
-        let settings = settings::chosen(&self.config.settings, &self.settings);
-        let networks = serde_json::to_value(&self.known).unwrap_or_default();
-        let state = SavedState { version: VERSION, device: self.device.seed(), parties, settings, networks };
-        // Fails only for maps whose keys are no strings, which these are.
-        serde_json::to_vec_pretty(&state).unwrap_or_default()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_of_a_newer_version_is_told_from_damage() {
+        let decode = |text: &str| SavedState::decode(text.as_bytes()).err();
+        assert_eq!(decode(r#"{ "version": 99, "device": {} }"#), Some(StateError::Newer(99)));
+        assert!(matches!(decode("{}"), Some(StateError::Damaged(_))));
+        assert!(matches!(decode(r#"{ "version": 1 }"#), Some(StateError::Damaged(_))));
     }
 }

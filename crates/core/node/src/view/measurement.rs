@@ -1,39 +1,27 @@
-//! What was measured of each member: the samples of an hour, what the last minute says, and how fast bytes flow.
+//! What was measured about each member: samples of an hour, statistics of the last minute, and byte rates.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
-use partyline_model::{
-    AppError, DeviceId, Grade, Now, PartyId, PathKind, Quality, Reply, Sample, TrafficView, Trend, score,
-};
+use partyline_model::{DeviceId, Grade, Now, PartyId, PathKind, Quality, Sample, TrafficView, Trend, score};
 use partyline_tunnel::SessionStats;
 
-use crate::{
-    Node,
-    problem::{unknown_member, unknown_party},
-};
-
-/// Samples kept, and for how long.
-const MOST: usize = 3_600;
-const HOUR: Duration = Duration::from_secs(3_600);
-/// What percentiles and trend are about.
+/// How many samples are kept of each member, and for how long.
+const MAX_SAMPLES: usize = 3_600;
+const SAMPLE_LIFETIME: Duration = Duration::from_secs(3_600);
+/// The time that percentiles and trend describe.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Samples without which there is no trend.
-const TREND: usize = 6;
-/// Points between the two halves of the window that make a trend.
+/// The fewest samples in the window that make a trend.
+const MIN_TREND_SAMPLES: usize = 6;
+/// Points of score between the two halves of the window that make a trend.
 const TREND_POINTS: f32 = 5.0;
-/// How many members can be looked at.
-const LOOKED_AT: usize = 32;
-/// Over how long rates are smoothed, and how often at most they are looked at.
-const SMOOTH: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(90);
+/// The time constant by which rates are smoothed, and the shortest time over which one is computed.
+const RATE_TIME_CONSTANT: Duration = Duration::from_secs(2);
+const MIN_RATE_SPAN: Duration = Duration::from_millis(90);
 
-/// All members' measurements.
-pub(crate) type Measurements = BTreeMap<(PartyId, DeviceId), Measurement>;
-
-/// One member's.
+/// One member's measurements.
 #[derive(Debug, Default)]
 pub(crate) struct Measurement {
     samples: VecDeque<(Instant, Sample)>,
@@ -42,10 +30,10 @@ pub(crate) struct Measurement {
 }
 
 impl Measurement {
-    /// A check was answered, or will not be any more.
-    pub(crate) fn sampled(&mut self, now: Now, rtt: Option<Duration>, path: PathKind) {
-        let old = |(at, _): &(Instant, Sample)| now.instant.saturating_duration_since(*at) >= HOUR;
-        while self.samples.len() >= MOST || self.samples.front().is_some_and(old) {
+    /// Adds the result of a check, and drops what is too old or too much.
+    pub(crate) fn on_sample(&mut self, now: Now, rtt: Option<Duration>, path: PathKind) {
+        let old = |(at, _): &(Instant, Sample)| now.instant.saturating_duration_since(*at) >= SAMPLE_LIFETIME;
+        while self.samples.len() >= MAX_SAMPLES || self.samples.front().is_some_and(old) {
             self.samples.pop_front();
         }
         let rtt_ms = rtt.map(|rtt| rtt.as_secs_f32() * 1000.0);
@@ -53,13 +41,13 @@ impl Measurement {
         self.samples.push_back((now.instant, sample));
     }
 
-    /// Everything kept, oldest first.
-    fn samples(&self, now: Instant) -> impl DoubleEndedIterator<Item = Sample> {
-        let fresh = move |(at, _): &&(Instant, Sample)| now.saturating_duration_since(*at) < HOUR;
+    /// Returns every sample that is kept, oldest first.
+    pub(crate) fn samples(&self, now: Instant) -> impl DoubleEndedIterator<Item = Sample> {
+        let fresh = move |(at, _): &&(Instant, Sample)| now.saturating_duration_since(*at) < SAMPLE_LIFETIME;
         self.samples.iter().filter(fresh).map(|(_, sample)| *sample)
     }
 
-    /// Adds what the samples say to what the path in use says of itself.
+    /// Completes what the path machine knows about the path in use with statistics of the samples.
     pub(crate) fn quality(&self, now: Instant, path: Quality) -> Quality {
         let recent = |(at, _): &&(Instant, Sample)| now.saturating_duration_since(*at) < WINDOW;
         let window: Vec<Sample> =
@@ -85,7 +73,7 @@ impl Measurement {
         self.sending.count(now, session.sent_bytes);
     }
 
-    /// What went to and fro, with how fast it does.
+    /// Returns the byte counts of a session with the rates.
     #[expect(clippy::cast_precision_loss, reason = "counts of bytes for people")]
     pub(crate) fn traffic(&self, session: &SessionStats) -> TrafficView {
         TrafficView {
@@ -98,7 +86,7 @@ impl Measurement {
     }
 }
 
-/// Bytes a second from a count of bytes.
+/// Computes bytes per second from a running count of bytes.
 #[derive(Debug, Default)]
 struct Meter {
     last: Option<(Instant, u64)>,
@@ -109,14 +97,14 @@ impl Meter {
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     fn count(&mut self, now: Instant, total: u64) {
         let Some((at, before)) = self.last.filter(|(_, before)| *before <= total) else {
-            // The first look, or another session that counts from the start.
+            // The first count, or that of another session, which starts at zero.
             (self.last, self.rate) = (Some((now, total)), 0.0);
             return;
         };
         let span = now.saturating_duration_since(at);
-        if span >= LOOK {
+        if span >= MIN_RATE_SPAN {
             let rate = (total - before) as f32 / span.as_secs_f32();
-            let weight = 1.0 - (-span.as_secs_f32() / SMOOTH.as_secs_f32()).exp();
+            let weight = 1.0 - (-span.as_secs_f32() / RATE_TIME_CONSTANT.as_secs_f32()).exp();
             self.rate += (rate - self.rate) * weight;
             // What is left of a burst is no traffic.
             if self.rate < 1.0 {
@@ -127,33 +115,35 @@ impl Meter {
     }
 }
 
-impl Node {
-    /// Looks how fast bytes flow; to be called before [`Self::snapshot`], some times a second while somebody looks.
-    pub fn measure(&mut self, now: Now) {
-        for (party, local) in &self.parties {
-            for device in local.membership.devices() {
-                let Some(session) = self.tunnel.session(*party, device) else { continue };
-                let measurement = self.measurements.entry((*party, device)).or_default();
-                measurement.count(now.instant, &session);
-            }
-        }
+/// All members' measurements.
+#[derive(Debug, Default)]
+pub(crate) struct Measurements(BTreeMap<(PartyId, DeviceId), Measurement>);
+
+impl Measurements {
+    /// Notes the result of a check of the path in use; `rtt` is `None` if it was not answered.
+    pub(crate) fn on_sample(
+        &mut self,
+        now: Now,
+        member: (PartyId, DeviceId),
+        rtt: Option<Duration>,
+        path: PathKind,
+    ) {
+        self.0.entry(member).or_default().on_sample(now, rtt, path);
     }
 
-    /// Measures the paths to members whom somebody looks at.
-    pub(crate) fn look(&mut self, now: Now, party: PartyId, members: &[DeviceId]) -> Reply {
-        for member in members.iter().take(LOOKED_AT) {
-            if let Some(id) = self.peers.id(party, *member) {
-                self.paths.measure(now.instant, id);
-            }
-        }
-        Reply::Done
+    /// Takes a member's byte counts, from which the rates come.
+    pub(crate) fn count(&mut self, now: Instant, member: (PartyId, DeviceId), session: &SessionStats) {
+        self.0.entry(member).or_default().count(now, session);
     }
 
-    pub(crate) fn samples(&self, now: Now, party: PartyId, member: DeviceId) -> Result<Reply, AppError> {
-        let local = self.parties.get(&party).ok_or_else(unknown_party)?;
-        local.membership.member(&member).ok_or_else(unknown_member)?;
-        let kept = self.measurements.get(&(party, member));
-        Ok(Reply::Samples(kept.map(|kept| kept.samples(now.instant).collect()).unwrap_or_default()))
+    /// Returns a member's measurements.
+    pub(crate) fn get(&self, member: (PartyId, DeviceId)) -> Option<&Measurement> {
+        self.0.get(&member)
+    }
+
+    /// Forgets a member.
+    pub(crate) fn remove(&mut self, member: (PartyId, DeviceId)) {
+        self.0.remove(&member);
     }
 }
 
@@ -162,15 +152,15 @@ fn milliseconds(now: Now) -> f64 {
     now.unix.0 as f64
 }
 
-/// The nearest-rank percentile of sorted values.
+/// Returns the nearest-rank percentile of sorted values.
 fn percentile(sorted: &[f32], percent: usize) -> Option<f32> {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied()
 }
 
-/// How the newer half of the window compares with the older one; newest first.
+/// Compares the newer half of the window with the older one. The window is newest first.
 fn trend(window: &[Sample]) -> Option<Trend> {
-    if window.len() < TREND {
+    if window.len() < MIN_TREND_SAMPLES {
         return None;
     }
     let (newer, older) = window.split_at(window.len() / 2);
@@ -182,7 +172,7 @@ fn trend(window: &[Sample]) -> Option<Trend> {
     })
 }
 
-/// A lost check scores nothing, an answered one what its round trip does.
+/// Returns the mean score of single checks, where a lost one scores zero.
 fn mean_score(samples: &[Sample]) -> f32 {
     let scores =
         samples.iter().map(|sample| sample.rtt_ms.map_or(0.0, |rtt| f32::from(score(rtt, 0.0, 0.0))));
@@ -210,12 +200,12 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn the_last_minute_is_what_is_told() {
+    fn statistics_describe_the_last_minute() {
         let (start, mut kept) = (start(), Measurement::default());
-        kept.sampled(start, Some(900 * MS), PathKind::Relay);
+        kept.on_sample(start, Some(900 * MS), PathKind::Relay);
         for second in 100..200 {
             let rtt = if second == 150 { 200 * MS } else { 20 * MS };
-            kept.sampled(after(start, second), Some(rtt), PathKind::Direct);
+            kept.on_sample(after(start, second), Some(rtt), PathKind::Direct);
         }
         let now = after(start, 200);
         let path =
@@ -232,33 +222,33 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_is_kept_and_no_more_than_so_many() {
+    fn samples_are_kept_for_an_hour_and_limited_in_number() {
         let (start, mut kept) = (start(), Measurement::default());
         for second in 0..10_000 {
-            kept.sampled(after(start, second / 2), None, PathKind::Relay);
+            kept.on_sample(after(start, second / 2), None, PathKind::Relay);
         }
-        assert_eq!(kept.samples(after(start, 5_000).instant).count(), MOST);
-        kept.sampled(after(start, 8_000), None, PathKind::Relay);
+        assert_eq!(kept.samples(after(start, 5_000).instant).count(), MAX_SAMPLES);
+        kept.on_sample(after(start, 8_000), None, PathKind::Relay);
         assert_eq!(kept.samples.len(), kept.samples(after(start, 8_000).instant).count());
         assert!(kept.samples.len() < 1_300, "{}", kept.samples.len());
     }
 
     #[test]
-    fn loss_and_delay_make_a_trend() {
+    fn loss_makes_the_trend_worse_and_recovery_better() {
         let (start, mut kept) = (start(), Measurement::default());
         for second in 0..20 {
-            kept.sampled(after(start, second), (second < 10).then_some(20 * MS), PathKind::Direct);
+            kept.on_sample(after(start, second), (second < 10).then_some(20 * MS), PathKind::Direct);
         }
         let path = Quality { rtt_ms: Some(20.0), ..Quality::default() };
         assert_eq!(kept.quality(after(start, 20).instant, path).trend, Some(Trend::Worse));
         for second in 20..40 {
-            kept.sampled(after(start, second), Some(20 * MS), PathKind::Direct);
+            kept.on_sample(after(start, second), Some(20 * MS), PathKind::Direct);
         }
         assert_eq!(kept.quality(after(start, 70).instant, path).trend, Some(Trend::Better));
     }
 
     #[test]
-    fn rates_rise_to_the_truth_and_fall_to_nothing() {
+    fn rates_converge_and_fall_to_zero() {
         let (start, mut meter) = (start().instant, Meter::default());
         for tick in 0..=100_u32 {
             meter.count(start + 100 * MS * tick, u64::from(tick) * 1_000);

@@ -1,0 +1,716 @@
+//! Connectivity: finds and keeps a path to every member, and carries packets along it.
+//!
+//! [`Connectivity`] gathers this device's candidates, measures its NAT, selects relays, and feeds all of it to the path
+//! machine inside the [packet path](packet_path). It also does for other members what they do for it: sends filtering
+//! probes, leases a second port, and relays between members that cannot reach each other.
+
+mod attempts;
+mod candidates;
+mod event;
+mod known_networks;
+mod member_relays;
+mod network_check;
+mod packet_path;
+mod peers;
+mod probe_responder;
+mod relays;
+mod second_port;
+mod streams;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use partyline_model::{
+    AppError, Badge, DeviceId, NatProfile, NetworkReport, Now, PartyId, RouterCheck, Settings, SocketId,
+    StreamId,
+};
+use partyline_netcheck::{
+    Event as NetcheckEvent, FilteringProbeRequest, Netcheck, PeerMapping, PortPair, ProbeRound, StunServer,
+};
+use partyline_paths::{Local as PathLocal, Paths, PeerId, PeerView};
+use partyline_tunnel::{SessionStats, Tunnel};
+use partyline_wire::rendezvous::RelayGrant;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{RngCore as _, SeedableRng as _};
+use tracing::debug;
+use x25519_dalek::StaticSecret;
+
+use self::{
+    candidates::LocalCandidates,
+    network_check::NetworkCheck,
+    packet_path::PacketPath,
+    probe_responder::{PROBE_COPIES, ProbeResponder},
+    relays::SelectedRelays,
+    second_port::{SECOND_PORT, SecondPorts},
+};
+pub(crate) use self::{candidates::NetworkChange, event::Event, known_networks::KnownNetworks};
+pub use self::{member_relays::MemberRelayCounters, probe_responder::ProbeResponderCounters};
+use crate::{
+    control::ControlMessage,
+    egress::Egress,
+    io::{DeviceConfig, LocalNetwork, Output, ServerId, StreamInput},
+    signaling::PeerInfo,
+};
+
+/// Bounds of the keepalive interval: mappings that live shorter are not worth keeping, and a path that died has to be
+/// noticed.
+const MIN_KEEPALIVE: Duration = Duration::from_secs(5);
+const MAX_KEEPALIVE: Duration = Duration::from_secs(25);
+/// How often relays are ranked, and hosts resolved that could not be.
+const RELAY_CHECK: Duration = Duration::from_secs(20);
+/// Members asked for a filtering probe at a time.
+const MAX_PROBE_REQUESTS: usize = 3;
+/// Members whose paths one command can have measured.
+const MAX_MEASURED: usize = 32;
+
+/// Paths, tunnels, and what they need to know about the network.
+pub(crate) struct Connectivity {
+    packet_path: PacketPath,
+    netcheck: Netcheck,
+    network_check: NetworkCheck,
+    candidates: LocalCandidates,
+    relays: SelectedRelays,
+    relay_check_at: Instant,
+    known_networks: KnownNetworks,
+    probe_responder: ProbeResponder,
+    second_ports: SecondPorts,
+    serve_members: bool,
+    defaults: partyline_paths::Config,
+    rng: ChaCha20Rng,
+    events: VecDeque<Event>,
+}
+
+/// Randomness for the machines inside; each seed must be secret and fresh.
+pub(crate) struct Seeds {
+    pub paths: [u8; 32],
+    pub tunnel: [u8; 32],
+    pub netcheck: [u8; 32],
+}
+
+impl Connectivity {
+    /// Returns connectivity without any party.
+    pub(crate) fn new(
+        now: Instant,
+        seeds: Seeds,
+        paths: partyline_paths::Config,
+        netcheck: partyline_netcheck::Config,
+        settings: &Settings,
+        known_networks: KnownNetworks,
+    ) -> Self {
+        // A stream of its own, independent of what the path machine draws.
+        let mut rng = ChaCha20Rng::from_seed(seeds.paths);
+        rng.set_stream(1);
+        let netcheck = partyline_netcheck::Config { enabled: settings.nat_detection, ..netcheck };
+        let machine = Paths::new(seeds.paths, path_config(&paths, settings));
+        let tunnel = Tunnel::new(now, seeds.tunnel);
+        let mut connectivity = Self {
+            packet_path: PacketPath::new(now, machine, tunnel, settings.serve_friends),
+            netcheck: Netcheck::new(now, seeds.netcheck, netcheck),
+            network_check: NetworkCheck::default(),
+            candidates: LocalCandidates::default(),
+            relays: SelectedRelays::default(),
+            relay_check_at: now,
+            known_networks,
+            probe_responder: ProbeResponder::default(),
+            second_ports: SecondPorts::default(),
+            serve_members: settings.serve_friends,
+            defaults: paths,
+            rng,
+            events: VecDeque::new(),
+        };
+        connectivity.relays.set_own(settings.relays.clone());
+        connectivity.resolve(connectivity.relays.hosts());
+        connectivity
+    }
+
+    /// Returns the next thing for another part of the node.
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Returns the moment to call [`Self::handle_timeout`].
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let parts = [
+            Some(self.relay_check_at),
+            self.packet_path.poll_timeout(),
+            self.netcheck.poll_timeout(),
+            self.second_ports.poll_timeout(),
+        ];
+        parts.into_iter().flatten().min()
+    }
+
+    /// Lets time pass. `is_online` says which members are worth a search for a relaying member.
+    pub(crate) fn handle_timeout(&mut self, now: Now, is_online: &dyn Fn(PartyId, &DeviceId) -> bool) {
+        self.packet_path.handle_timeout(now, is_online);
+        self.netcheck.handle_timeout(now.instant);
+        if self.second_ports.expire(now.instant) {
+            debug!("second port closed");
+            self.output(Output::CloseSocket { id: SECOND_PORT });
+        }
+        if self.relay_check_at <= now.instant {
+            self.relay_check_at = now.instant + RELAY_CHECK;
+            self.resolve(self.relays.unresolved_hosts());
+            self.rank_relays(now.instant);
+            self.packet_path.expire_attempts(now.instant);
+        }
+    }
+
+    /// Lets the machines act on each other, and collects their events.
+    pub(crate) fn drive(&mut self, now: Now) {
+        loop {
+            self.packet_path.drive(now);
+            while let Some(event) = self.packet_path.poll_event() {
+                if matches!(event, Event::SessionUp { .. } | Event::SessionDown { .. }) {
+                    let available = !self.packet_path.connected_devices().is_empty();
+                    self.netcheck.set_observers_available(now.instant, available);
+                }
+                if matches!(event, Event::PublicAddressChanged) {
+                    self.on_public_address_changed(now.instant);
+                }
+                self.events.push_back(event);
+            }
+            let Some(event) = self.netcheck.poll_event() else { break };
+            self.on_netcheck_event(now, event);
+        }
+        while let Some(transmit) = self.netcheck.poll_transmit() {
+            self.packet_path.queue(transmit.socket, transmit.destination, &transmit.bytes);
+        }
+    }
+
+    fn output(&mut self, output: Output) {
+        self.events.push_back(Event::Output(output));
+    }
+
+    fn resolve(&mut self, hosts: impl IntoIterator<Item = (String, u16)>) {
+        let lookups = hosts.into_iter().map(|(host, port)| Event::Output(Output::Resolve { host, port }));
+        self.events.extend(lookups);
+    }
+
+    // Parties and members.
+
+    /// Adds a party's network, or changes its addresses.
+    pub(crate) fn set_party(&mut self, party: PartyId, secret: StaticSecret, device: &DeviceConfig) {
+        self.packet_path.set_party(party, secret, device);
+    }
+
+    /// Forgets a party with all its sessions.
+    pub(crate) fn remove_party(&mut self, party: PartyId) {
+        self.packet_path.remove_party(party);
+    }
+
+    /// Adds a member, or takes what changed about it.
+    pub(crate) fn set_peer(&mut self, now: Instant, info: PeerInfo) {
+        self.packet_path.set_peer(now, info);
+    }
+
+    /// Forgets a member with its paths and its session.
+    pub(crate) fn remove_peer(&mut self, now: Now, party: PartyId, device: DeviceId) {
+        self.packet_path.remove_peer(now, party, device);
+    }
+
+    /// Takes a signal from a member's path machine.
+    pub(crate) fn handle_signal(&mut self, now: Instant, party: PartyId, from: DeviceId, bytes: &[u8]) {
+        match self.packet_path.peers().id(party, from) {
+            Some(peer) => self.packet_path.paths_mut().handle_signal(now, peer, bytes),
+            None => debug!(peer = %from.short(), reason = "unknown member", "signal dropped"),
+        }
+    }
+
+    /// Measures the paths to members that the user looks at.
+    pub(crate) fn measure(&mut self, now: Instant, party: PartyId, members: &[DeviceId]) {
+        for member in members.iter().take(MAX_MEASURED) {
+            if let Some(peer) = self.packet_path.peers().id(party, *member) {
+                self.packet_path.paths_mut().measure(now, peer);
+            }
+        }
+    }
+
+    // The network.
+
+    /// Takes the computer's own addresses. Returns what that means; `None` if nothing changed.
+    pub(crate) fn set_network(&mut self, now: Now, network: LocalNetwork) -> Option<NetworkChange> {
+        let change = self.candidates.set_network(network)?;
+        debug!(moved = change.moved, lost = change.lost, "local addresses changed");
+        if change.moved {
+            self.forget_reflexive(now.instant);
+            self.netcheck.set_local_addresses(now.instant, self.candidates.host_addresses());
+            self.recall_network(now);
+            self.gather(now.instant);
+            self.packet_path.paths_mut().network_changed(now.instant);
+            self.resolve(self.relays.hosts());
+        }
+        Some(change)
+    }
+
+    /// The router has another address, or lost its mappings: seen from outside, that is another network.
+    fn on_public_address_changed(&mut self, now: Instant) {
+        debug!("public address changed, measuring again");
+        self.forget_reflexive(now);
+        self.netcheck.restart(now);
+        self.gather(now);
+        self.packet_path.paths_mut().network_changed(now);
+    }
+
+    fn forget_reflexive(&mut self, now: Instant) {
+        self.candidates.set_reflexive(Vec::new());
+        self.packet_path.member_relays_mut().network_changed(now);
+    }
+
+    /// The computer slept: all paths are checked again.
+    pub(crate) fn handle_wake(&mut self, now: Instant) {
+        self.packet_path.paths_mut().network_changed(now);
+    }
+
+    /// Takes the ports that the router opened for the main socket.
+    pub(crate) fn set_mapped(&mut self, now: Instant, mapped: Vec<SocketAddr>) {
+        if self.candidates.set_mapped(mapped) {
+            debug!(router = ?self.candidates.router_address(), "mapped ports changed");
+            self.netcheck.set_router_address(now, self.candidates.router_address());
+            self.gather(now);
+        }
+    }
+
+    /// Takes the addresses of a host.
+    pub(crate) fn handle_resolved(
+        &mut self,
+        now: Instant,
+        host: String,
+        port: u16,
+        addresses: Vec<SocketAddr>,
+    ) {
+        debug!(host, port, count = addresses.len(), "host resolved");
+        self.network_check.on_resolved(&host, port, &addresses);
+        self.relays.on_resolved(host, port, addresses);
+        self.apply_relays(now);
+    }
+
+    /// Notes that rendezvous servers are connected, or that none is.
+    pub(crate) fn set_online(&mut self, now: Instant, online: bool) {
+        self.netcheck.set_online(now, online);
+    }
+
+    /// Applies the user's settings.
+    pub(crate) fn configure(&mut self, now: Instant, settings: &Settings) {
+        self.serve_members = settings.serve_friends;
+        self.packet_path.member_relays_mut().set_willing(settings.serve_friends);
+        self.relays.set_own(settings.relays.clone());
+        self.resolve(self.relays.unresolved_hosts());
+        let config = path_config(&self.defaults, settings);
+        self.packet_path.paths_mut().configure(now, config);
+        self.apply_relays(now);
+        self.netcheck.set_enabled(now, settings.nat_detection);
+    }
+
+    fn gather(&mut self, now: Instant) {
+        let candidates = self.candidates.gather();
+        debug!(count = candidates.len(), "candidates gathered");
+        self.packet_path.paths_mut().set_local(now, candidates);
+    }
+
+    // Relay servers.
+
+    /// Takes relay credentials that a rendezvous server granted.
+    pub(crate) fn on_relay_grant(&mut self, now: Instant, server: ServerId, grant: RelayGrant) {
+        let hosts = self.relays.on_grant(server, grant);
+        self.resolve(hosts);
+        self.apply_relays(now);
+    }
+
+    /// Forgets what a rendezvous server granted, because no party uses the server any more.
+    pub(crate) fn forget_server(&mut self, now: Instant, server: ServerId) {
+        self.relays.forget(server);
+        self.apply_relays(now);
+    }
+
+    fn apply_relays(&mut self, now: Instant) {
+        self.packet_path.paths_mut().set_relays(now, self.relays.ranked());
+        self.netcheck.set_servers(now, self.stun_servers());
+        self.apply_nat(now);
+    }
+
+    /// Prefers relays that answer, and among those the nearest, once that is measured.
+    fn rank_relays(&mut self, now: Instant) {
+        let mut answers: BTreeMap<String, Option<Duration>> = BTreeMap::new();
+        for server in self.netcheck.report().servers {
+            let rtt = server.rtt.filter(|_| !server.timed_out);
+            let best = answers.entry(server.name).or_default();
+            *best = best.iter().copied().chain(rtt).min();
+        }
+        if self.relays.rank(&answers) {
+            self.packet_path.paths_mut().set_relays(now, self.relays.ranked());
+        }
+    }
+
+    /// Returns all STUN servers: the relays, and those that the user named.
+    fn stun_servers(&self) -> Vec<StunServer> {
+        self.relays.stun_servers().into_iter().chain(self.network_check.named_servers()).collect()
+    }
+
+    /// Tells the path machine what the NAT does, and which servers can say where a fresh socket is seen.
+    fn apply_nat(&mut self, now: Instant) {
+        let servers = self.stun_servers().into_iter().map(|server| server.address).collect();
+        self.packet_path.paths_mut().set_nat(now, self.netcheck.profile().clone(), servers);
+    }
+
+    // The network check.
+
+    /// Measures the network again, with further servers where some are named.
+    ///
+    /// # Errors
+    /// Names that are no servers.
+    pub(crate) fn check_network(&mut self, now: Instant, servers: &[String]) -> Result<(), AppError> {
+        let hosts = self.network_check.begin(servers)?;
+        self.resolve(hosts);
+        self.netcheck.remeasure(now);
+        Ok(())
+    }
+
+    /// Takes what the router's port mapping protocols did; returns true if that is news.
+    pub(crate) fn set_router(&mut self, checks: Vec<RouterCheck>) -> bool {
+        self.network_check.set_router(checks)
+    }
+
+    /// Takes what the router says about its mappings for the main socket's flows to servers.
+    pub(crate) fn set_peer_mappings(&mut self, now: Instant, mappings: Vec<PeerMapping>) {
+        self.netcheck.set_peer_mappings(now, mappings);
+    }
+
+    /// Returns the servers with which the main socket keeps in contact.
+    pub(crate) fn keepalive_servers(&self) -> Vec<SocketAddr> {
+        self.netcheck.keepalive_servers()
+    }
+
+    /// Notes that a server answers over TCP.
+    pub(crate) fn on_tcp_reachable(&mut self, now: Instant, address: IpAddr) {
+        let reachable = self.network_check.on_tcp_reachable(address);
+        self.netcheck.set_tcp_reachable(now, reachable);
+    }
+
+    fn on_netcheck_event(&mut self, now: Now, event: NetcheckEvent) {
+        match event {
+            NetcheckEvent::Reflexive(addresses) => {
+                debug!(?addresses, "reflexive addresses changed");
+                self.candidates.set_reflexive(addresses);
+                self.gather(now.instant);
+            }
+            NetcheckEvent::Profile(profile) => self.on_profile(now, profile),
+            NetcheckEvent::UdpBlocked(blocked) => {
+                debug!(blocked, "reachability by UDP changed");
+                self.events.push_back(Event::Changed);
+            }
+            NetcheckEvent::OpenProbeSockets { ids } => self.output(Output::OpenSockets { ids }),
+            NetcheckEvent::CloseProbeSockets { ids } => {
+                ids.into_iter().for_each(|id| self.output(Output::CloseSocket { id }));
+                self.remember_network(now);
+                self.events.push_back(Event::Changed);
+            }
+            NetcheckEvent::RequestFilteringProbe(request) => {
+                self.request_filtering_probes(now.instant, request)
+            }
+            NetcheckEvent::RequestProbeRound(round) => self.request_probe_round(now.instant, round),
+            NetcheckEvent::ServerTimedOut(address) => self.output(Output::Reach { address }),
+        }
+    }
+
+    fn on_profile(&mut self, now: Now, profile: NatProfile) {
+        debug!(mapping = ?profile.mapping, filtering = ?profile.filtering, lifetime = ?profile.lifetime, "NAT profile changed");
+        let keepalive = keepalive(&self.defaults, profile.lifetime);
+        self.packet_path.paths_mut().set_keepalive(keepalive);
+        self.events.push_back(Event::Nat(profile));
+        self.rank_relays(now.instant);
+        self.apply_nat(now.instant);
+        self.remember_network(now);
+    }
+
+    /// Shows what this network's NAT did when it was measured last, until it is measured again.
+    fn recall_network(&mut self, now: Now) {
+        let known = self.known_networks.recall(now, self.candidates.network());
+        self.network_check.set_recalled(known.map(|(.., measured_at)| measured_at));
+        if let Some((nat, age, _)) = known {
+            debug!(age_s = age.as_secs(), "network recognized");
+            self.netcheck.load_cached_profile(now.instant, nat, age);
+        }
+    }
+
+    /// Remembers what a measurement found, once it is over.
+    fn remember_network(&mut self, now: Now) {
+        let Some(finished_at) = self.netcheck.finished_at() else { return };
+        let network = self.candidates.network();
+        if self.known_networks.remember(now, network, finished_at, self.netcheck.profile()) {
+            self.output(Output::Save);
+        }
+    }
+
+    // What members do for each other's network check.
+
+    /// Asks connected members for filtering probes, and one of them for a second port: one whose own NAT sends from one
+    /// port to every destination.
+    fn request_filtering_probes(&mut self, now: Instant, request: FilteringProbeRequest) {
+        let FilteringProbeRequest { to, token } = request;
+        let members = self.packet_path.connected_devices();
+        debug!(count = members.len().min(MAX_PROBE_REQUESTS), "asking members for filtering probes");
+        for (member, party) in members.iter().take(MAX_PROBE_REQUESTS) {
+            let message = ControlMessage::SendFilteringProbe { to, token };
+            self.packet_path.send_control(now, *party, *member, &message);
+        }
+        let peers = self.packet_path.peers();
+        let lender = members.iter().find(|(member, party)| peers.has_independent_mapping(**party, **member));
+        let lender = lender.map(|(member, party)| (*party, *member));
+        self.second_ports.set_lender(lender);
+        if let Some((party, member)) = lender {
+            self.packet_path.send_control(now, party, member, &ControlMessage::RequestSecondPort);
+        }
+    }
+
+    fn request_probe_round(&mut self, now: Instant, ProbeRound { to, token }: ProbeRound) {
+        if let Some((party, member)) = self.second_ports.lender() {
+            self.packet_path.send_control(now, party, member, &ControlMessage::SendProbeRound { to, token });
+        }
+    }
+
+    /// Takes a control message that concerns connectivity.
+    pub(crate) fn handle_control(
+        &mut self,
+        now: Instant,
+        party: PartyId,
+        from: DeviceId,
+        message: ControlMessage,
+    ) {
+        match message {
+            ControlMessage::RequestRelay { to } => self.packet_path.on_relay_request(now, party, from, to),
+            ControlMessage::OfferRelay { to, rtt_ms } => {
+                let rtt = Duration::from_millis(rtt_ms.into());
+                self.packet_path.on_relay_offer(now, party, from, to, rtt);
+            }
+            ControlMessage::SendFilteringProbe { to, token } => {
+                self.send_filtering_probe(now, party, from, FilteringProbeRequest { to, token });
+            }
+            ControlMessage::RequestSecondPort => self.on_second_port_request(now, party, from),
+            ControlMessage::GrantSecondPort { first, second } => {
+                if self.second_ports.lender().is_some_and(|(_, lender)| lender == from) {
+                    self.netcheck.set_port_pair(now, PortPair { first, second });
+                }
+            }
+            ControlMessage::SendProbeRound { to, token } => {
+                self.send_probe_round(now, party, from, &ProbeRound { to, token });
+            }
+            ControlMessage::Sealed { .. }
+            | ControlMessage::Ping(_)
+            | ControlMessage::Pong(_)
+            | ControlMessage::Forward { .. }
+            | ControlMessage::Forwarded { .. } => {}
+        }
+    }
+
+    fn send_filtering_probe(
+        &mut self,
+        now: Instant,
+        party: PartyId,
+        from: DeviceId,
+        request: FilteringProbeRequest,
+    ) {
+        let own_address = self.packet_path.peers().is_seen_at(party, from, request.to);
+        match self.probe_responder.admit(now, from, self.serve_members, own_address) {
+            Ok(()) => {
+                debug!(peer = %from.short(), to = %request.to, "filtering probe sent");
+                let packet = request.packet();
+                (0..PROBE_COPIES).for_each(|_| self.packet_path.queue(SocketId::MAIN, request.to, &packet));
+            }
+            Err(reason) => debug!(peer = %from.short(), reason, "filtering probe refused"),
+        }
+    }
+
+    fn on_second_port_request(&mut self, now: Instant, party: PartyId, from: DeviceId) {
+        let server = self.netcheck.keepalive_servers().into_iter().find(SocketAddr::is_ipv4);
+        let server = server.filter(|_| self.serve_members);
+        let mut token = [0; 12];
+        self.rng.fill_bytes(&mut token);
+        if self.second_ports.on_request(now, party, from, server, token) {
+            self.output(Output::OpenSockets { ids: vec![SECOND_PORT] });
+        }
+    }
+
+    fn send_probe_round(&mut self, now: Instant, party: PartyId, from: DeviceId, round: &ProbeRound) {
+        let peers = self.packet_path.peers();
+        let own_addresses = round.to.iter().all(|to| peers.is_seen_at(party, from, *to));
+        if !own_addresses || !self.second_ports.admit_round(now, party, from) {
+            return;
+        }
+        let packet = round.packet();
+        for destination in round.to {
+            self.packet_path.queue(SocketId::MAIN, destination, &packet);
+            self.packet_path.queue(SECOND_PORT, destination, &packet);
+        }
+    }
+
+    // Packets and sockets.
+
+    /// Takes an IP packet from a party's network device.
+    pub(crate) fn handle_packet(&mut self, now: Instant, party: PartyId, packet: &mut [u8]) {
+        self.packet_path.handle_packet(now, party, packet);
+    }
+
+    /// Takes a datagram that arrived on one of the computer's sockets.
+    pub(crate) fn handle_datagram(
+        &mut self,
+        now: Now,
+        socket: SocketId,
+        source: SocketAddr,
+        datagram: &[u8],
+        scratch: &mut [u8],
+        egress: &mut impl Egress,
+    ) {
+        if socket.is_probe() {
+            self.netcheck.handle_datagram(now.instant, socket, source, datagram);
+        } else if socket == SECOND_PORT {
+            let first = self.candidates.reflexive().iter().copied().find(SocketAddr::is_ipv4);
+            if let Some((party, to, message)) = self.second_ports.on_datagram(source, datagram, first) {
+                self.packet_path.send_control(now.instant, party, to, &message);
+            }
+        } else {
+            let local = PathLocal::Socket(socket);
+            let foreign = self.packet_path.handle_datagram(now, local, source, datagram, scratch, egress);
+            if foreign && socket == SocketId::MAIN {
+                self.netcheck.handle_datagram(now.instant, socket, source, datagram);
+            }
+        }
+    }
+
+    /// Takes what happened to a stream to a relay.
+    pub(crate) fn handle_stream(
+        &mut self,
+        now: Now,
+        id: StreamId,
+        input: StreamInput,
+        scratch: &mut [u8],
+        egress: &mut impl Egress,
+    ) {
+        self.packet_path.handle_stream(now, id, input, scratch, egress);
+    }
+
+    /// Takes the local ports of sockets that were asked for; `None` for one that could not be opened.
+    pub(crate) fn on_sockets_opened(&mut self, now: Instant, opened: &[(SocketId, Option<u16>)]) {
+        let (probes, others): (Vec<_>, Vec<_>) = opened.iter().copied().partition(|(id, _)| id.is_probe());
+        let (second, punch): (Vec<_>, Vec<_>) = others.into_iter().partition(|(id, _)| *id == SECOND_PORT);
+        if !probes.is_empty() {
+            self.netcheck.probe_sockets_opened(now, &probes);
+        }
+        if !second.is_empty() {
+            for (server, request) in self.second_ports.on_opened() {
+                self.packet_path.queue(SECOND_PORT, server, &request);
+            }
+        }
+        if !punch.is_empty() {
+            self.packet_path.paths_mut().sockets_opened(now, &punch);
+        }
+    }
+
+    /// Sends a message to a member's engine through the tunnel.
+    pub(crate) fn send_control(
+        &mut self,
+        now: Instant,
+        party: PartyId,
+        to: DeviceId,
+        message: &ControlMessage,
+    ) {
+        self.packet_path.send_control(now, party, to, message);
+    }
+
+    /// Sends everything that waits.
+    pub(crate) fn flush(&mut self, now: Now, egress: &mut impl Egress) {
+        self.packet_path.flush(now, egress);
+    }
+
+    // What can be asked.
+
+    /// Returns the session with a member.
+    pub(crate) fn session(&self, party: PartyId, device: DeviceId) -> Option<SessionStats> {
+        self.packet_path.session(party, device)
+    }
+
+    /// Returns what is known about the paths to a member.
+    pub(crate) fn path(&self, now: Instant, party: PartyId, device: DeviceId) -> Option<PeerView> {
+        self.packet_path.path(now, party, device)
+    }
+
+    /// Returns the member that the path machine knows under an id.
+    pub(crate) fn member(&self, id: PeerId) -> Option<(PartyId, DeviceId)> {
+        self.packet_path.peers().member(id)
+    }
+
+    /// Returns what the NAT does.
+    pub(crate) fn nat(&self) -> &NatProfile {
+        self.netcheck.profile()
+    }
+
+    /// Returns the NAT's badge for people.
+    pub(crate) fn badge(&self) -> Option<Badge> {
+        self.netcheck.badge()
+    }
+
+    /// Returns the main socket's port.
+    pub(crate) fn port(&self) -> Option<u16> {
+        let network = self.candidates.network();
+        network.port_v4.or(network.port_v6)
+    }
+
+    /// Returns the addresses at which servers see the main socket.
+    pub(crate) fn reflexive(&self) -> &[SocketAddr] {
+        self.candidates.reflexive()
+    }
+
+    /// Describes the network check for people.
+    pub(crate) fn network_report(&self, now: Now) -> NetworkReport {
+        self.network_check.report(now, self.netcheck.report())
+    }
+
+    /// Returns the networks that were measured before.
+    pub(crate) const fn known_networks(&self) -> &KnownNetworks {
+        &self.known_networks
+    }
+
+    /// Returns the counters of filtering probes sent on behalf of other members.
+    pub(crate) const fn probe_responder_counters(&self) -> &ProbeResponderCounters {
+        self.probe_responder.counters()
+    }
+
+    /// Returns the counters of relaying between members.
+    pub(crate) const fn member_relay_counters(&self) -> &MemberRelayCounters {
+        self.packet_path.member_relays().counters()
+    }
+
+    /// Returns the number of control messages that could not be read.
+    pub(crate) const fn malformed_control_messages(&self) -> u64 {
+        self.packet_path.malformed()
+    }
+
+    /// Returns the path machine's counters of dropped datagrams.
+    pub(crate) fn path_counters(&self) -> partyline_paths::Counters {
+        self.packet_path.paths().counters()
+    }
+
+    /// Returns the tunnel's counters of dropped packets.
+    pub(crate) fn tunnel_drops(&self) -> partyline_tunnel::DropCounters {
+        self.packet_path.tunnel().drops()
+    }
+}
+
+/// Combines the defaults of the path machine with the user's settings.
+fn path_config(defaults: &partyline_paths::Config, settings: &Settings) -> partyline_paths::Config {
+    partyline_paths::Config {
+        direct: settings.direct,
+        relay: settings.relay,
+        methods: settings.methods,
+        direct_timeout: Duration::from_secs(u64::from(settings.direct_timeout_s)),
+        ..defaults.clone()
+    }
+}
+
+/// Returns how long idle paths may be silent: two thirds of the lifetime of the NAT's mappings, once that was measured.
+/// The other side has a NAT of its own and sees to that itself.
+fn keepalive(defaults: &partyline_paths::Config, lifetime: Option<Duration>) -> Duration {
+    lifetime.map_or(defaults.keepalive, |lifetime| (lifetime * 2 / 3).clamp(MIN_KEEPALIVE, MAX_KEEPALIVE))
+}

@@ -1,0 +1,135 @@
+//! This device's own candidates, gathered from the interfaces, the router and STUN servers.
+
+use std::net::{IpAddr, SocketAddr};
+
+use partyline_model::{Candidate, CandidateKind};
+
+use crate::io::LocalNetwork;
+
+/// Where the main socket can be reached.
+#[derive(Debug, Default)]
+pub(super) struct LocalCandidates {
+    network: LocalNetwork,
+    /// Ports that the router opened for the main socket.
+    mapped: Vec<SocketAddr>,
+    /// Addresses at which servers see the main socket, best first.
+    reflexive: Vec<SocketAddr>,
+}
+
+/// What another list of local addresses means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NetworkChange {
+    /// True if there are other host addresses than before.
+    pub moved: bool,
+    /// True if a host address is gone, and every connection made from it.
+    pub lost: bool,
+}
+
+impl LocalCandidates {
+    /// Takes the computer's addresses; `None` if nothing changed.
+    pub(super) fn set_network(&mut self, network: LocalNetwork) -> Option<NetworkChange> {
+        if network == self.network {
+            return None;
+        }
+        let before = self.host_addresses();
+        self.network = network;
+        let after = self.host_addresses();
+        let lost = before.iter().any(|address| !after.contains(address));
+        Some(NetworkChange { moved: after != before, lost })
+    }
+
+    /// Returns the computer's networks.
+    pub(super) const fn network(&self) -> &LocalNetwork {
+        &self.network
+    }
+
+    /// Takes the ports that the router opened; returns true if they are others than before.
+    pub(super) fn set_mapped(&mut self, mapped: Vec<SocketAddr>) -> bool {
+        let changed = self.mapped != mapped;
+        self.mapped = mapped;
+        changed
+    }
+
+    /// Returns the router's public IPv4 address, as far as an opened port shows it.
+    pub(super) fn router_address(&self) -> Option<IpAddr> {
+        self.mapped.iter().map(SocketAddr::ip).find(IpAddr::is_ipv4)
+    }
+
+    /// Takes the addresses at which servers see the main socket.
+    pub(super) fn set_reflexive(&mut self, reflexive: Vec<SocketAddr>) {
+        self.reflexive = reflexive;
+    }
+
+    /// Returns the addresses at which servers see the main socket, best first.
+    pub(super) fn reflexive(&self) -> &[SocketAddr] {
+        &self.reflexive
+    }
+
+    /// Returns the addresses of the main socket on this computer's interfaces.
+    pub(super) fn host_addresses(&self) -> Vec<SocketAddr> {
+        let LocalNetwork { addresses, port_v4, port_v6, .. } = &self.network;
+        let port = |address: &IpAddr| if address.is_ipv4() { *port_v4 } else { *port_v6 };
+        let addresses = addresses.iter();
+        addresses.filter_map(|address| Some(SocketAddr::new(*address, port(address)?))).collect()
+    }
+
+    /// Returns all candidates, each address once, under the best kind it is known by.
+    pub(super) fn gather(&self) -> Vec<Candidate> {
+        let kinds = [
+            (CandidateKind::Host, self.host_addresses()),
+            (CandidateKind::Mapped, self.mapped.clone()),
+            (CandidateKind::ServerReflexive, self.reflexive.clone()),
+        ];
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for (kind, addresses) in kinds {
+            for address in addresses {
+                if candidates.iter().all(|known| known.address != address) {
+                    candidates.push(Candidate { kind, address });
+                }
+            }
+        }
+        candidates
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(addresses: &[&str]) -> LocalNetwork {
+        LocalNetwork {
+            addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
+            port_v4: Some(1000),
+            ..LocalNetwork::default()
+        }
+    }
+
+    #[test]
+    fn address_that_is_known_twice_is_one_candidate() {
+        let mut local = LocalCandidates::default();
+        local.set_network(network(&["11.0.0.1", "2001:db8::1"]));
+        local.set_mapped(vec![([11, 0, 0, 1], 2000).into()]);
+        local.set_reflexive(vec![([11, 0, 0, 1], 1000).into(), ([11, 0, 0, 1], 3000).into()]);
+        let gathered: Vec<_> =
+            local.gather().into_iter().map(|candidate| (candidate.kind, candidate.address.port())).collect();
+        let expected = [
+            (CandidateKind::Host, 1000),
+            (CandidateKind::Mapped, 2000),
+            (CandidateKind::ServerReflexive, 3000),
+        ];
+        assert_eq!(gathered, expected, "without a socket for IPv6 there is no such candidate");
+    }
+
+    #[test]
+    fn only_a_lost_address_costs_connections() {
+        let mut local = LocalCandidates::default();
+        let change = |moved, lost| Some(NetworkChange { moved, lost });
+        assert_eq!(local.set_network(network(&["11.0.0.1"])), change(true, false));
+        assert_eq!(local.set_network(network(&["11.0.0.1"])), None);
+        assert_eq!(local.set_network(network(&["11.0.0.1", "11.0.0.2"])), change(true, false));
+        let routers = vec![[11, 0, 0, 254].into()];
+        let known = LocalNetwork { routers, ..network(&["11.0.0.1", "11.0.0.2"]) };
+        assert_eq!(local.set_network(known), change(false, false));
+        assert_eq!(local.set_network(network(&["11.0.0.2"])), change(true, true));
+    }
+}

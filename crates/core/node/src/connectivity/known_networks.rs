@@ -1,0 +1,151 @@
+//! Networks that were measured before, so that what their NAT does is known at once when the computer returns to one.
+//!
+//! A network is known by its routers and its prefixes. Many homes share those (192.168.1.0/24 behind 192.168.1.1), so
+//! what is remembered counts only until a server sees another public address, and everything is measured anew.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use ipnet::IpNet;
+use partyline_model::{NatProfile, Now, Timestamp};
+use serde::{Deserialize, Serialize};
+use tracing::debug;
+
+use crate::io::LocalNetwork;
+
+/// More networks than anybody visits regularly; beyond it the one measured longest ago is forgotten.
+const MAX_NETWORKS: usize = 32;
+/// Older measurements are not shown any more.
+const MAX_AGE: Duration = Duration::from_secs(90 * 86_400);
+/// The same result is not stored again within this time.
+const MIN_REWRITE_AGE: Duration = Duration::from_secs(3600);
+
+/// The known networks, the one measured last first.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct KnownNetworks(Vec<KnownNetwork>);
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct KnownNetwork {
+    fingerprint: Fingerprint,
+    nat: NatProfile,
+    measured_at: Timestamp,
+}
+
+/// What a network is recognized by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Fingerprint {
+    routers: Vec<IpAddr>,
+    prefixes: Vec<IpNet>,
+}
+
+impl Fingerprint {
+    /// Returns a network's fingerprint; `None` without a router to recognize it by.
+    fn of(local: &LocalNetwork) -> Option<Self> {
+        let (mut routers, mut prefixes) = (local.routers.clone(), local.prefixes.clone());
+        routers.sort_unstable();
+        routers.dedup();
+        // Prefixes of other adapters come and go.
+        prefixes.iter_mut().for_each(|prefix| *prefix = prefix.trunc());
+        prefixes.retain(|prefix| routers.iter().any(|router| prefix.contains(router)));
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        (!routers.is_empty()).then_some(Self { routers, prefixes })
+    }
+}
+
+impl KnownNetworks {
+    fn get(&self, fingerprint: &Fingerprint) -> Option<&KnownNetwork> {
+        self.0.iter().find(|known| known.fingerprint == *fingerprint)
+    }
+
+    fn put(&mut self, known: KnownNetwork) {
+        self.0.retain(|other| other.fingerprint != known.fingerprint);
+        self.0.insert(0, known);
+        self.0.truncate(MAX_NETWORKS);
+    }
+}
+
+impl KnownNetworks {
+    /// Returns what this network's NAT did when it was measured last, how long ago, and when that was.
+    pub(super) fn recall(
+        &self,
+        now: Now,
+        local: &LocalNetwork,
+    ) -> Option<(&NatProfile, Duration, Timestamp)> {
+        let known = self.get(&Fingerprint::of(local)?)?;
+        let age = now.unix.since(known.measured_at);
+        (age <= MAX_AGE).then_some((&known.nat, age, known.measured_at))
+    }
+
+    /// Remembers what a measurement that ended at some moment found. Returns true if that has to be stored.
+    pub(super) fn remember(
+        &mut self,
+        now: Now,
+        local: &LocalNetwork,
+        finished_at: Instant,
+        nat: &NatProfile,
+    ) -> bool {
+        let fingerprint = Fingerprint::of(local).filter(|_| nat.mapping.is_some());
+        let Some(fingerprint) = fingerprint else { return false };
+        let measured_at = timestamp(now, finished_at);
+        let same = |known: &KnownNetwork| {
+            known.nat == *nat && measured_at.since(known.measured_at) < MIN_REWRITE_AGE
+        };
+        let news = !self.get(&fingerprint).is_some_and(same);
+        if news {
+            debug!(count = self.0.len(), "network remembered");
+            self.put(KnownNetwork { fingerprint, nat: nat.clone(), measured_at });
+        }
+        news
+    }
+}
+
+/// Returns the wall clock's time at some moment of the past.
+pub(super) fn timestamp(now: Now, at: Instant) -> Timestamp {
+    let age = now.instant.saturating_duration_since(at).as_millis();
+    Timestamp(now.unix.0.saturating_sub(u64::try_from(age).unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(router: &str, prefix: &str) -> LocalNetwork {
+        LocalNetwork {
+            routers: vec![router.parse().unwrap()],
+            prefixes: vec![prefix.parse().unwrap(), "172.17.0.1/16".parse().unwrap()],
+            ..LocalNetwork::default()
+        }
+    }
+
+    #[test]
+    fn network_is_recognized_by_router_and_prefix() {
+        let home = Fingerprint::of(&local("192.168.1.1", "192.168.1.7/24"));
+        assert_eq!(home, Fingerprint::of(&local("192.168.1.1", "192.168.1.99/24")));
+        assert_ne!(home, Fingerprint::of(&local("192.168.1.1", "192.168.0.0/16")));
+        assert_ne!(home, Fingerprint::of(&local("192.168.1.254", "192.168.1.7/24")));
+        assert_eq!(Fingerprint::of(&LocalNetwork::default()), None);
+    }
+
+    #[test]
+    fn network_measured_longest_ago_is_forgotten() {
+        let mut known = KnownNetworks::default();
+        let fingerprint =
+            |n: u8| Fingerprint { routers: vec![IpAddr::from([10, 0, n, 1])], prefixes: Vec::new() };
+        for n in 0..=32 {
+            known.put(KnownNetwork {
+                fingerprint: fingerprint(n),
+                nat: NatProfile::default(),
+                measured_at: Timestamp(0),
+            });
+        }
+        assert!(
+            known.get(&fingerprint(0)).is_none()
+                && known.get(&fingerprint(1)).is_some()
+                && known.0.len() == MAX_NETWORKS
+        );
+    }
+}

@@ -1,0 +1,843 @@
+//! Signaling: how the members of a party tell each other who they are and where they can be reached.
+//!
+//! [`Signaling`] owns this device's parties and the channels by which their sealed messages travel
+//! ([`channel`]). It takes what arrives on a channel to the party it belongs to, acts on what changed there, and sends
+//! what the party has to say over every channel that reaches the receiver. What concerns paths and tunnels leaves as
+//! an [`Event`].
+
+mod beacon;
+mod channel;
+mod channels;
+mod counters;
+mod event;
+mod leave;
+mod link;
+mod party;
+mod range;
+mod resend;
+mod servers;
+mod tunnels;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    time::Instant,
+};
+
+use ipnet::{IpNet, Ipv4Net};
+use partyline_model::{
+    AppError, Candidate, DeviceId, ErrorCode, InviteId, InviteLifetime, InvitePreview, NatProfile, Now,
+    PartyId, Role, Topic,
+};
+use partyline_party::{
+    Departure, DeviceKey, Dismissal, Effect, Membership, NewParty, Outcome, Outgoing, PartyError,
+    Reachability, Received,
+};
+use partyline_wire::{
+    beacon as beacon_format,
+    invite::Invite,
+    rendezvous::{ServerFrame, TopicMember},
+};
+use rand_chacha::ChaCha20Rng;
+use rand_core::RngCore as _;
+use tracing::{debug, debug_span, info, trace};
+
+use self::{
+    beacon::Beacon,
+    channel::{ChannelKind, Context},
+    channels::Channels,
+    leave::PendingLeaves,
+    range::choose_range,
+    servers::{Servers, is_retried},
+    tunnels::Tunnels,
+};
+pub use self::{
+    counters::{ChannelCounters, SealedDrops, SignalingCounters},
+    resend::ResendCounters,
+};
+pub(crate) use self::{
+    event::{Event, PeerInfo},
+    party::LocalParty,
+};
+use crate::{
+    io::{DeviceInput, Output, ServerId, ServerInput},
+    problem::{join_error, party_error, unknown_party},
+};
+
+/// How many of a party's members, on average, repeat a leave to a member that comes back.
+const LEAVE_REPEATERS: usize = 4;
+
+/// This device's parties and the channels between their members.
+pub(crate) struct Signaling {
+    parties: BTreeMap<PartyId, LocalParty>,
+    channels: Channels,
+    leaves: PendingLeaves,
+    /// How this device can be reached, as it is announced.
+    reach: Reachability,
+    /// Networks that this computer is in.
+    prefixes: Vec<IpNet>,
+    mtu: u16,
+    counters: SignalingCounters,
+    rng: ChaCha20Rng,
+    events: VecDeque<Event>,
+}
+
+/// What to make a party from.
+pub(crate) struct NewPartyRequest {
+    /// The party's name.
+    pub name: String,
+    /// The name that other members see.
+    pub display_name: String,
+    /// Rendezvous servers; may be empty.
+    pub servers: Vec<String>,
+    /// The address range; `None` chooses one that collides with no known network.
+    pub range: Option<Ipv4Net>,
+}
+
+/// The channel by which a sealed message arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Server,
+    Beacon,
+    Member(DeviceId),
+}
+
+impl Source {
+    const fn kind(self) -> ChannelKind {
+        match self {
+            Self::Server => ChannelKind::Server,
+            Self::Beacon => ChannelKind::Beacon,
+            Self::Member(_) => ChannelKind::Tunnel,
+        }
+    }
+}
+
+impl Signaling {
+    /// Returns signaling for these memberships, each with whether its party is to be on. The randomness must be secret
+    /// and fresh.
+    pub(crate) fn new(now: Now, rng: ChaCha20Rng, mtu: u16, memberships: Vec<(Membership, bool)>) -> Self {
+        let mut signaling = Self {
+            parties: BTreeMap::new(),
+            channels: Channels {
+                servers: Servers::new(now.instant),
+                tunnels: Tunnels::default(),
+                beacon: Beacon::default(),
+            },
+            leaves: PendingLeaves::default(),
+            reach: Reachability::default(),
+            prefixes: Vec::new(),
+            mtu,
+            counters: SignalingCounters::default(),
+            rng,
+            events: VecDeque::new(),
+        };
+        let on: Vec<PartyId> =
+            memberships.iter().filter(|(_, on)| *on).map(|(membership, _)| membership.id()).collect();
+        let parties = memberships.into_iter().map(|(membership, _)| LocalParty::new(now.instant, membership));
+        signaling.parties = parties.map(|party| (party.id(), party)).collect();
+        on.into_iter().for_each(|party| signaling.switch_on(now, party));
+        signaling
+    }
+
+    /// Returns the next thing for another part of the node.
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Returns the moment to call [`Self::handle_timeout`].
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let parties = self.parties.values().filter_map(LocalParty::poll_timeout);
+        let Channels { servers, beacon, .. } = &self.channels;
+        let channels = [servers.poll_timeout(), beacon.poll_timeout(), self.leaves.poll_timeout()];
+        parties.chain(channels.into_iter().flatten()).min()
+    }
+
+    /// Lets time pass.
+    pub(crate) fn handle_timeout(&mut self, now: Now) {
+        let (channels, mut cx, _, _) = self.split(now);
+        channels.servers.handle_timeout(&mut cx);
+        self.drive_parties(now);
+        if self.leaves.expire(now.instant) {
+            self.sync_servers(now);
+        }
+    }
+
+    // What arrives.
+
+    /// Takes what happened to the connection with a rendezvous server.
+    pub(crate) fn handle_server(&mut self, now: Now, id: ServerId, input: ServerInput) {
+        let (channels, mut cx, _, _) = self.split(now);
+        if let Some(frame) = channels.servers.handle_input(&mut cx, id, input) {
+            self.handle_frame(now, id, frame);
+        }
+        self.events.push_back(Event::Changed);
+    }
+
+    fn handle_frame(&mut self, now: Now, id: ServerId, frame: ServerFrame) {
+        match frame {
+            ServerFrame::Welcome { time, .. } => {
+                let url = self.channels.servers.url(id).unwrap_or_default();
+                let on_it =
+                    |party: &&mut LocalParty| party.membership.servers().iter().any(|named| named == url);
+                for party in self.parties.values_mut().filter(on_it) {
+                    party.membership.on_server_time(now.unix, time);
+                }
+                self.sync_rooms(now);
+                self.send_leaves(now, Some(id));
+            }
+            ServerFrame::Roster { topic, members, more } => {
+                members.into_iter().for_each(|member| self.on_present(now, topic, &member));
+                if !more {
+                    self.send_leaves(now, Some(id));
+                }
+            }
+            ServerFrame::Present { topic, handle, record } => {
+                self.on_present(now, topic, &TopicMember { handle, record });
+            }
+            ServerFrame::Message { topic, message, .. } => drop(self.receive_on(now, &topic, &message)),
+            ServerFrame::TimeReply { echo, .. } => {
+                let url = self.channels.servers.url(id).unwrap_or_default();
+                if self.leaves.on_time_reply(now.instant, url, echo) {
+                    self.sync_servers(now);
+                }
+            }
+            ServerFrame::RelayGrant(grant) => {
+                self.events.push_back(Event::RelaysGranted { server: id, grant });
+            }
+            ServerFrame::Refused { topic: Some(topic), code, .. } if is_retried(code) => {
+                if let Some(party) = self.party_on(&topic).and_then(|id| self.parties.get_mut(&id)) {
+                    party.announce_later(now.instant);
+                }
+            }
+            ServerFrame::Refused { .. } | ServerFrame::Gone { .. } => {}
+        }
+    }
+
+    /// Takes a server's record of a member. A member that is back may have missed who left meanwhile.
+    fn on_present(&mut self, now: Now, topic: Topic, member: &TopicMember) {
+        if let Some((party, device)) = self.receive_on(now, &topic, &member.record) {
+            self.repeat_leaves(now, party, device);
+        }
+    }
+
+    /// Takes a server's sealed message; returns the member it is from, if it is new.
+    fn receive_on(&mut self, now: Now, topic: &Topic, sealed: &[u8]) -> Option<(PartyId, DeviceId)> {
+        let Some(party) = self.party_on(topic) else {
+            trace!(channel = "server", reason = "no party that is on visits the topic", "message dropped");
+            return None;
+        };
+        Some((party, self.receive(now, party, topic, Source::Server, sealed)?))
+    }
+
+    fn party_on(&self, topic: &Topic) -> Option<PartyId> {
+        self.parties.values().find(|party| party.is_on() && party.visits(topic)).map(LocalParty::id)
+    }
+
+    /// Takes a LAN beacon; which party it belongs to shows in its tag.
+    pub(crate) fn handle_beacon(&mut self, now: Now, source: SocketAddr, datagram: &[u8]) {
+        let Some((tag, sealed)) = beacon_format::decode(datagram) else {
+            trace!(%source, reason = "malformed", "beacon dropped");
+            return;
+        };
+        let mut parties = self.parties.values();
+        let found = parties.find_map(|party| Some((party.id(), party.membership.topic_by_tag(tag)?)));
+        let Some((party, topic)) = found else { return };
+        let Some(from) = self.receive(now, party, &topic, Source::Beacon, sealed) else { return };
+        let (channels, mut cx, parties, _) = self.split(now);
+        let Some(party) = parties.get_mut(&party) else { return };
+        party.on_received(now.instant, from);
+        if party.on_beacon(from, source) {
+            debug!(party = %party.id().short(), peer = %from.short(), %source, "neighbor found");
+            party.sync_member(from, cx.events);
+            channels.beacon.announce_to(&mut cx, party, Some(source));
+        }
+    }
+
+    /// Takes a sealed message that a member sent through its tunnel, its own or another member's.
+    pub(crate) fn handle_sealed(
+        &mut self,
+        now: Now,
+        party: PartyId,
+        from: DeviceId,
+        topic: &Topic,
+        sealed: &[u8],
+    ) {
+        self.receive(now, party, topic, Source::Member(from), sealed);
+    }
+
+    /// Notes that a member's engine sent something through its tunnel.
+    pub(crate) fn on_received(&mut self, now: Instant, party: PartyId, from: DeviceId) {
+        if let Some(party) = self.parties.get_mut(&party) {
+            party.on_received(now, from);
+        }
+    }
+
+    /// Notes that the session with a member came up, and exchanges what both know.
+    pub(crate) fn on_session_up(&mut self, now: Now, id: PartyId, member: DeviceId) {
+        let (channels, mut cx, parties, _) = self.split(now);
+        channels.tunnels.on_session_up(id, member);
+        let Some(party) = parties.get_mut(&id) else { return };
+        party.on_received(now.instant, member);
+        channels.introduce(&mut cx, party, member);
+        self.repeat_leaves(now, id, member);
+    }
+
+    /// Notes that the session with a member is gone.
+    pub(crate) fn on_session_down(&mut self, party: PartyId, member: DeviceId) {
+        self.channels.tunnels.on_session_down(party, member);
+    }
+
+    /// Carries a signal between path machines to a member, over every channel.
+    pub(crate) fn send_signal(&mut self, now: Now, id: PartyId, to: DeviceId, bytes: Vec<u8>) {
+        let (channels, mut cx, parties, _) = self.split(now);
+        let Some(party) = parties.get_mut(&id).filter(|party| party.is_on()) else { return };
+        let outcome = party.membership.signal(now.unix, cx.rng, &to, bytes);
+        match cx.take_message(outcome) {
+            Some(message) => channels.send(&mut cx, party, &message, None),
+            None => debug!(peer = %to.short(), reason = "unknown member or too long", "signal dropped"),
+        }
+    }
+
+    // What this computer's network does.
+
+    /// Takes the candidates to announce.
+    pub(crate) fn set_candidates(&mut self, now: Instant, mut candidates: Vec<Candidate>) {
+        candidates.truncate(partyline_wire::announcement::MAX_CANDIDATES);
+        debug!(count = candidates.len(), "candidates changed");
+        self.reach.candidates = candidates;
+        self.announce_all(now);
+    }
+
+    /// Takes what the NAT does, to announce it.
+    pub(crate) fn set_nat(&mut self, now: Instant, nat: NatProfile) {
+        self.reach.nat = nat;
+        self.announce_all(now);
+    }
+
+    fn announce_all(&mut self, now: Instant) {
+        self.parties.values_mut().for_each(|party| party.announce_soon(now));
+        self.events.push_back(Event::Changed);
+    }
+
+    /// Takes the networks this computer is in, and looks for them among the parties' ranges.
+    pub(crate) fn set_prefixes(&mut self, now: Instant, prefixes: Vec<IpNet>) {
+        self.prefixes = prefixes;
+        self.parties.values_mut().for_each(|party| party.check_range(&self.prefixes));
+        self.channels.beacon.expedite_all(now);
+    }
+
+    /// The network is another one, or the router has moved: checks every connection.
+    pub(crate) fn network_changed(&mut self, now: Now) {
+        let (channels, mut cx, _, _) = self.split(now);
+        channels.servers.check(&mut cx);
+    }
+
+    /// The address that connections were made from is gone: closes them all.
+    pub(crate) fn address_lost(&mut self, now: Now) {
+        let (channels, mut cx, _, _) = self.split(now);
+        channels.servers.abandon(&mut cx);
+    }
+
+    /// The computer slept: checks every connection and sends beacons at once.
+    pub(crate) fn handle_wake(&mut self, now: Now) {
+        self.network_changed(now);
+        self.channels.beacon.expedite_all(now.instant);
+    }
+
+    /// Takes the outcome of making a party's network device.
+    pub(crate) fn handle_device(&mut self, party: PartyId, input: DeviceInput) {
+        let _span = party_span(party).entered();
+        if let Some(party) = self.parties.get_mut(&party).filter(|party| party.is_on()) {
+            party.handle_device(input);
+            self.events.push_back(Event::Changed);
+        }
+    }
+
+    // What the user asks for.
+
+    /// Makes a party and switches it on; returns a link that invites to it.
+    pub(crate) fn create(
+        &mut self,
+        now: Now,
+        device: &DeviceKey,
+        request: NewPartyRequest,
+    ) -> Result<(PartyId, String), AppError> {
+        let NewPartyRequest { name, display_name, servers, range } = request;
+        let taken = self.parties.values().filter_map(|party| party.membership.range());
+        let range = range.unwrap_or_else(|| choose_range(&self.prefixes, taken, &mut self.rng));
+        let new = NewParty { name, display_name, servers, range };
+        let mut membership =
+            Membership::create(now.unix, &mut self.rng, device, new).map_err(|error| party_error(&error))?;
+        // The invite is stored along with the party.
+        let (invite, _) = membership
+            .create_invite(now.unix, &mut self.rng, InviteLifetime::Day, Role::Member)
+            .map_err(|error| party_error(&error))?;
+        let party = self.admit(now, membership);
+        Ok((party, link(&invite)))
+    }
+
+    /// Says what an invite link offers, without using it.
+    pub(crate) fn preview(&self, link: &str) -> Result<InvitePreview, AppError> {
+        let invite = Invite::parse(link)?;
+        Ok(InvitePreview {
+            party: invite.party,
+            member: self.parties.contains_key(&invite.party),
+            expires: invite.not_after.time(),
+            role: invite.role,
+            name: invite.name,
+            inviter: invite.inviter,
+            members: invite.members,
+            servers: invite.servers,
+        })
+    }
+
+    /// Joins a party by an invite link and switches it on.
+    pub(crate) fn join(
+        &mut self,
+        now: Now,
+        device: &DeviceKey,
+        link: &str,
+        display_name: String,
+    ) -> Result<PartyId, AppError> {
+        let invite = Invite::parse(link)?;
+        // A device that was removed may come back by a new invite.
+        let known = self.parties.get(&invite.party);
+        if let Some(party) = known.filter(|party| !party.is_dismissed()) {
+            return Err(already_member(party.membership.name()));
+        }
+        let membership = Membership::join(now.unix, &mut self.rng, device, &invite, display_name)
+            .map_err(|error| join_error(&error))?;
+        Ok(self.admit(now, membership))
+    }
+
+    fn admit(&mut self, now: Now, membership: Membership) -> PartyId {
+        let id = membership.id();
+        self.leaves.cancel(id);
+        self.parties.insert(id, LocalParty::new(now.instant, membership));
+        self.events.push_back(Event::Output(Output::Save));
+        self.switch_on(now, id);
+        id
+    }
+
+    /// Takes back a party that was just made or joined, because it could not be stored.
+    pub(crate) fn abandon(&mut self, now: Now, party: PartyId) {
+        debug!(party = %party.short(), reason = "could not be stored", "party dropped");
+        self.switch_off(now, party);
+        self.parties.remove(&party);
+        self.sync_servers(now);
+    }
+
+    /// Makes an invite; returns its link.
+    pub(crate) fn create_invite(
+        &mut self,
+        now: Now,
+        id: PartyId,
+        lifetime: InviteLifetime,
+        role: Role,
+    ) -> Result<String, AppError> {
+        let party = self.parties.get_mut(&id).ok_or_else(unknown_party)?;
+        let (invite, outcome) = party
+            .membership
+            .create_invite(now.unix, &mut self.rng, lifetime, role)
+            .map_err(|error| party_error(&error))?;
+        self.apply(now, id, outcome);
+        Ok(link(&invite))
+    }
+
+    /// Takes an invite back.
+    pub(crate) fn revoke_invite(
+        &mut self,
+        now: Now,
+        party: PartyId,
+        invite: InviteId,
+    ) -> Result<(), AppError> {
+        self.administer(now, party, |membership, rng| membership.revoke_invite(now.unix, rng, invite))
+    }
+
+    /// Removes a member for good.
+    pub(crate) fn remove_member(
+        &mut self,
+        now: Now,
+        party: PartyId,
+        member: DeviceId,
+    ) -> Result<(), AppError> {
+        self.administer(now, party, |membership, rng| membership.remove_member(now.unix, rng, member))
+    }
+
+    /// Moves the party to another address range.
+    pub(crate) fn set_range(&mut self, now: Now, party: PartyId, range: Ipv4Net) -> Result<(), AppError> {
+        self.administer(now, party, |membership, rng| membership.set_range(now.unix, rng, range))
+    }
+
+    fn administer(
+        &mut self,
+        now: Now,
+        id: PartyId,
+        act: impl FnOnce(&mut Membership, &mut ChaCha20Rng) -> Result<Outcome, PartyError>,
+    ) -> Result<(), AppError> {
+        let party = self.parties.get_mut(&id).ok_or_else(unknown_party)?;
+        let outcome = act(&mut party.membership, &mut self.rng).map_err(|error| party_error(&error))?;
+        self.apply(now, id, outcome);
+        Ok(())
+    }
+
+    /// Leaves a party for good. Servers get the leave message as soon as they can be reached.
+    pub(crate) fn leave(&mut self, now: Now, id: PartyId) -> Result<(), AppError> {
+        let (channels, mut cx, parties, leaves) = self.split(now);
+        let mut party = parties.remove(&id).ok_or_else(unknown_party)?;
+        info!(party = %id.short(), "leaving party");
+        for message in party.membership.leave(now.unix, cx.rng).messages {
+            channels.send(&mut cx, &party, &message, Some(ChannelKind::Server));
+        }
+        party.take_down(cx.events);
+        channels.beacon.stop(id);
+        leaves.start(now.instant, party.membership);
+        self.sync_servers(now);
+        self.send_leaves(now, None);
+        if self.leaves.expire(now.instant) {
+            self.sync_servers(now);
+        }
+        self.events.push_back(Event::Output(Output::Save));
+        Ok(())
+    }
+
+    /// Switches a party on or off.
+    pub(crate) fn set_on(&mut self, now: Now, id: PartyId, on: bool) -> Result<(), AppError> {
+        let party = self.parties.get(&id).ok_or_else(unknown_party)?;
+        if party.is_on() != on {
+            if on {
+                self.switch_on(now, id)
+            } else {
+                self.switch_off(now, id)
+            }
+            self.events.push_back(Event::Output(Output::Save));
+        }
+        Ok(())
+    }
+
+    /// Applies another MTU of the network devices.
+    pub(crate) fn set_mtu(&mut self, mtu: u16) {
+        self.mtu = mtu;
+        let Self { parties, prefixes, events, .. } = self;
+        parties.values_mut().for_each(|party| party.sync_device(mtu, prefixes, events));
+    }
+
+    /// Goes by another name in every party. An empty one keeps what each party knows.
+    pub(crate) fn set_display_name(&mut self, now: Now, name: &str) {
+        let ids: Vec<PartyId> = self.parties.keys().copied().filter(|_| !name.is_empty()).collect();
+        for id in ids {
+            let renamed = self.parties.get_mut(&id).map(|party| party.membership.set_display_name(name));
+            if let Some(Ok(outcome)) = renamed
+                && !outcome.effects.is_empty()
+            {
+                self.apply(now, id, outcome);
+                if self.parties.get(&id).is_some_and(LocalParty::is_on) {
+                    self.channels.beacon.expedite(now.instant, id);
+                }
+            }
+        }
+    }
+
+    /// Removes devices and closes connections; the parties stay on for the next start.
+    pub(crate) fn stop(&mut self, now: Now) {
+        let (channels, mut cx, parties, _) = self.split(now);
+        for party in parties.values().filter(|party| party.is_on()) {
+            cx.output(Output::DeviceDown { party: party.id() });
+        }
+        channels.servers.close_all(&mut cx);
+    }
+
+    // What can be asked.
+
+    /// Returns all parties.
+    pub(crate) fn parties(&self) -> impl Iterator<Item = &LocalParty> {
+        self.parties.values()
+    }
+
+    /// Returns one party.
+    pub(crate) fn party(&self, id: PartyId) -> Option<&LocalParty> {
+        self.parties.get(&id)
+    }
+
+    /// Returns the members of a party with whom a session is up.
+    pub(crate) fn connected(&self, party: PartyId) -> impl Iterator<Item = DeviceId> + '_ {
+        self.channels.tunnels.connected(party)
+    }
+
+    /// Returns whether a server is connected, and what is wrong with it.
+    pub(crate) fn server_status(&self, url: &str) -> (bool, Option<AppError>) {
+        self.channels.servers.status(url)
+    }
+
+    /// Returns true if a server lists the member, or a message from it arrived lately by another way.
+    pub(crate) fn is_online(&self, now: Instant, party: PartyId, member: &DeviceId) -> bool {
+        let Some(party) = self.parties.get(&party).filter(|party| party.is_on()) else { return false };
+        let listed = || {
+            let access = party.current_topic();
+            access.is_some_and(|access| {
+                let servers: &dyn channel::Channel = &self.channels.servers;
+                servers.reaches(party, &access.topic, &[*member])
+            })
+        };
+        party.received_lately(now, member) || listed()
+    }
+
+    /// Returns the counters of sealed messages.
+    pub(crate) const fn counters(&self) -> &SignalingCounters {
+        &self.counters
+    }
+
+    /// Returns the counters of messages that servers refused.
+    pub(crate) const fn resend_counters(&self) -> &ResendCounters {
+        self.channels.servers.resend_counters()
+    }
+
+    // How it works.
+
+    /// Borrows the channels beside what they need and the parties they serve.
+    fn split(
+        &mut self,
+        now: Now,
+    ) -> (&mut Channels, Context<'_>, &mut BTreeMap<PartyId, LocalParty>, &mut PendingLeaves) {
+        let Self { parties, channels, leaves, reach, counters, rng, events, .. } = self;
+        (channels, Context { now, rng, reach, events, counters }, parties, leaves)
+    }
+
+    fn receive(
+        &mut self,
+        now: Now,
+        id: PartyId,
+        topic: &Topic,
+        source: Source,
+        sealed: &[u8],
+    ) -> Option<DeviceId> {
+        let _span = party_span(id).entered();
+        let (channels, mut cx, parties, _) = self.split(now);
+        let party = parties.get_mut(&id).filter(|party| party.is_on())?;
+        let counters = cx.counters.of(source.kind());
+        let Received { sender, outcome } = match party.membership.receive(now.unix, cx.rng, topic, sealed) {
+            Ok(received) => received,
+            Err(refusal) => {
+                let reason = counters.dropped.count(&refusal);
+                debug!(channel = source.kind().name(), reason, "message dropped");
+                return None;
+            }
+        };
+        counters.received += 1;
+        trace!(channel = source.kind().name(), peer = %sender.short(), effects = ?outcome.effects, "received");
+        let left = |effect: &Effect| matches!(effect, Effect::MemberGone(_, Departure::Left));
+        if outcome.effects.iter().any(left) {
+            party.recent_leaves.remember(now.instant, *topic, sealed);
+        }
+        // Signals are for this device alone, and outdated in a moment.
+        let is_signal = outcome.effects.iter().any(|effect| matches!(effect, Effect::Signal { .. }));
+        if !is_signal && party.current_topic().is_some_and(|access| access.topic == *topic) {
+            party.remember_announcement(sender, *topic, sealed);
+            let through = match source {
+                Source::Server => None,
+                Source::Beacon => Some(sender),
+                Source::Member(member) => Some(member),
+            };
+            if through.is_some() {
+                party.on_received(now.instant, sender);
+            }
+            let announcement = Outgoing { topic: *topic, to: None, handle: None, message: sealed.to_vec() };
+            channels.gossip(&mut cx, party, (&announcement, sender), through);
+        }
+        self.apply(now, id, outcome);
+        Some(sender)
+    }
+
+    /// Acts on what changed in a membership.
+    fn apply(&mut self, now: Now, id: PartyId, outcome: Outcome) {
+        let Outcome { effects, messages, persist, addresses_changed } = outcome;
+        effects.into_iter().for_each(|effect| self.act(now, id, effect));
+        let mtu = self.mtu;
+        let Self { parties, channels, reach, prefixes, counters, rng, events, .. } = self;
+        let mut cx = Context { now, rng, reach, events, counters };
+        if let Some(party) = parties.get_mut(&id) {
+            if addresses_changed {
+                party.sync_addresses(cx.events);
+            }
+            messages.iter().for_each(|message| channels.send(&mut cx, party, message, None));
+            party.sync_device(mtu, prefixes, cx.events);
+            party.plan_review(now);
+        }
+        if persist {
+            cx.output(Output::Save);
+        }
+        cx.events.push_back(Event::Changed);
+    }
+
+    fn act(&mut self, now: Now, id: PartyId, effect: Effect) {
+        let mtu = self.mtu;
+        let Self { parties, prefixes, events, .. } = self;
+        let Some(party) = parties.get_mut(&id) else { return };
+        match effect {
+            Effect::MemberChanged(device) => party.sync_member(device, events),
+            Effect::MemberGone(device, departure) => {
+                debug!(peer = %device.short(), reason = ?departure, "member gone");
+                party.remove_contact(device, events);
+            }
+            Effect::CharterChanged | Effect::Rekeyed => {
+                debug!(?effect, "party changed");
+                party.announce_soon(now.instant);
+                party.sync_device(mtu, prefixes, events);
+                self.sync_servers(now);
+            }
+            Effect::AddressChanged => {
+                party.sync_device(mtu, prefixes, events);
+                party.announce_soon(now.instant);
+            }
+            Effect::Announce | Effect::Confirmed => party.announce_soon(now.instant),
+            Effect::Dismissed(dismissal) => self.on_dismissed(now, id, dismissal),
+            Effect::Signal { from, bytes } => {
+                events.push_back(Event::SignalReceived { party: id, from, bytes });
+            }
+        }
+    }
+
+    /// Ends what this device was dismissed from. A lapsed membership goes on listening, since a confirmation or the
+    /// right time may revive it; others are over.
+    fn on_dismissed(&mut self, now: Now, id: PartyId, dismissal: Dismissal) {
+        info!(party = %id.short(), reason = %dismissal, "this device is no longer a member");
+        if dismissal != Dismissal::InviteExpired {
+            self.switch_off(now, id);
+        }
+        let Self { parties, events, .. } = self;
+        let Some(party) = parties.get_mut(&id) else { return };
+        if dismissal == Dismissal::InviteExpired {
+            party.take_down(events);
+        }
+        party.set_problem(dismissal_error(dismissal, party.membership.name()));
+        events.push_back(Event::Output(Output::Save));
+    }
+
+    fn switch_on(&mut self, now: Now, id: PartyId) {
+        let _span = party_span(id).entered();
+        let mtu = self.mtu;
+        let Self { parties, channels, prefixes, events, .. } = self;
+        let Some(party) = parties.get_mut(&id) else { return };
+        info!("party on");
+        party.switch_on(now.instant);
+        party.sync_device(mtu, prefixes, events);
+        channels.beacon.expedite(now.instant, id);
+        self.sync_servers(now);
+        self.events.push_back(Event::Changed);
+    }
+
+    fn switch_off(&mut self, now: Now, id: PartyId) {
+        let _span = party_span(id).entered();
+        let Self { parties, channels, events, .. } = self;
+        let Some(party) = parties.get_mut(&id) else { return };
+        info!("party off");
+        party.switch_off();
+        party.take_down(events);
+        channels.beacon.stop(id);
+        self.sync_servers(now);
+    }
+
+    /// Makes server links match what parties and pending leaves need.
+    fn sync_servers(&mut self, now: Now) {
+        let (channels, mut cx, parties, leaves) = self.split(now);
+        let on = parties.values().filter(|party| party.is_on());
+        let wanted: Vec<String> =
+            on.flat_map(|party| party.membership.servers()).chain(leaves.servers()).cloned().collect();
+        channels.servers.sync(&mut cx, &wanted);
+        self.sync_rooms(now);
+    }
+
+    /// Enters the topics that parties visit, leaves the others, and announces what changed.
+    fn sync_rooms(&mut self, now: Now) {
+        let (channels, mut cx, parties, leaves) = self.split(now);
+        let on = parties.values().filter(|party| party.is_on());
+        let visited = on.flat_map(|party| party.membership.topics()).map(|access| access.topic);
+        let wanted: Vec<Topic> = visited.chain(leaves.topics()).collect();
+        channels.servers.leave_rooms(&mut cx, &wanted);
+        for party in parties.values_mut().filter(|party| party.is_on()) {
+            channels.announce_to_servers(&mut cx, party);
+        }
+    }
+
+    fn send_leaves(&mut self, now: Now, only: Option<ServerId>) {
+        let (channels, mut cx, _, leaves) = self.split(now);
+        channels.servers.send_leaves(&mut cx, leaves, only);
+    }
+
+    /// Repeats recent leave messages to a member that is back. In a large party some members do so for all.
+    fn repeat_leaves(&mut self, now: Now, id: PartyId, to: DeviceId) {
+        let (channels, mut cx, parties, _) = self.split(now);
+        let Some(party) = parties.get_mut(&id) else { return };
+        let leaves: Vec<(Topic, Vec<u8>)> = party.recent_leaves.fresh(now.instant).collect();
+        let members = party.membership.devices().count().max(1);
+        if leaves.is_empty() || cx.rng.next_u32() as usize % members >= LEAVE_REPEATERS {
+            return;
+        }
+        for (topic, message) in leaves {
+            let handle = party.membership.handle_of(&topic, &to);
+            channels.send(&mut cx, party, &Outgoing { topic, to: Some(to), handle, message }, None);
+        }
+    }
+
+    /// Does what is due in the parties: announcements, beacons, and dropping memberships that lapse.
+    fn drive_parties(&mut self, now: Now) {
+        for id in self.parties.keys().copied().collect::<Vec<_>>() {
+            let _span = party_span(id).entered();
+            let due = self.parties.get_mut(&id).filter(|party| party.is_review_due(now.instant));
+            if let Some(party) = due {
+                let outcome = party.membership.handle_timeout(now.unix);
+                self.apply(now, id, outcome);
+            }
+            let (channels, mut cx, parties, _) = self.split(now);
+            let Some(party) = parties.get_mut(&id) else { continue };
+            if party.poll_announce(now.instant) {
+                debug!(revision = party.revision(), "announcing");
+                channels.announce(&mut cx, party);
+            }
+            if channels.beacon.is_due(now.instant, id) {
+                channels.beacon.schedule(now.instant, id, is_complete(channels, now.instant, party));
+                // The message that brings the charter may have been lost, or refused by a busy server.
+                if party.membership.range().is_none() {
+                    party.announce_soon(now.instant);
+                }
+                channels.beacon.announce_to(&mut cx, party, None);
+            }
+        }
+    }
+}
+
+/// Returns true if somebody was heard from lately, and everybody heard from lately is connected.
+fn is_complete(channels: &Channels, now: Instant, party: &LocalParty) -> bool {
+    let members = party.membership.devices();
+    let mut heard = members.filter(|device| party.received_lately(now, device)).peekable();
+    heard.peek().is_some() && heard.all(|device| channels.tunnels.is_connected(party.id(), &device))
+}
+
+fn party_span(party: PartyId) -> tracing::Span {
+    debug_span!("party", party = %party.short())
+}
+
+/// Returns the form of a link that opens in a browser where the party has a server, else the one that opens the app.
+fn link(invite: &Invite) -> String {
+    invite.web_link().unwrap_or_else(|| invite.app_link())
+}
+
+fn already_member(party: &str) -> AppError {
+    AppError::new(
+        ErrorCode::AlreadyMember,
+        format!("This computer is in {party} already."),
+        "Switch it on with `partyline up`.",
+    )
+}
+
+fn dismissal_error(dismissal: Dismissal, party: &str) -> AppError {
+    let (code, hint) = match dismissal {
+        Dismissal::Removed => (ErrorCode::Removed, "Ask the owner for a new invite if this was a mistake."),
+        Dismissal::InviteRevoked => (ErrorCode::InviteRevoked, "Ask the owner for a new invite."),
+        Dismissal::InviteExpired => {
+            (ErrorCode::InviteExpired, "Ask for a new invite, or wait until the owner's computer is online.")
+        }
+        Dismissal::NotACoOwner => (ErrorCode::InviteForged, "Ask the owner for an invite."),
+    };
+    AppError::new(code, format!("This computer is no longer in {party}: {dismissal}."), hint)
+}

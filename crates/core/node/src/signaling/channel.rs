@@ -1,0 +1,94 @@
+//! The notion of a channel: one way by which sealed messages travel between the members of a party.
+//!
+//! A sealed message is encrypted for the party and signed by its sender, so a channel is trusted with nothing but
+//! carrying bytes. All channels are used side by side; the first to deliver wins, and what arrives again is dropped by
+//! its sequence number. To keep that cheap, every channel can be asked whom it [reaches](Channel::reaches) by itself,
+//! and a later one leaves out those whom an earlier one reaches.
+//!
+//! A further channel (a DHT, direct datagrams) implements [`Channel`] and takes its place in
+//! [`Channels`](super::channels::Channels); no other channel changes.
+
+use std::collections::VecDeque;
+
+use partyline_model::{DeviceId, Now, Topic};
+use partyline_party::{Outcome, Outgoing, Reachability};
+use rand_chacha::ChaCha20Rng;
+
+use super::{counters::SignalingCounters, event::Event, party::LocalParty};
+use crate::io::Output;
+
+/// The kinds of channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChannelKind {
+    /// A rendezvous server.
+    Server,
+    /// The tunnel to a member, who gossips on behalf of others.
+    Tunnel,
+    /// A beacon on the local network.
+    Beacon,
+}
+
+impl ChannelKind {
+    /// Returns the label in logs and metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Tunnel => "tunnel",
+            Self::Beacon => "beacon",
+        }
+    }
+}
+
+/// What every operation of a channel may use.
+pub(super) struct Context<'a> {
+    /// The present moment.
+    pub now: Now,
+    /// Randomness, for sealing and for choosing among members.
+    pub rng: &'a mut ChaCha20Rng,
+    /// How this device can be reached.
+    pub reach: &'a Reachability,
+    /// Where the channel puts what has to be done.
+    pub events: &'a mut VecDeque<Event>,
+    /// Counters of all channels.
+    pub counters: &'a mut SignalingCounters,
+}
+
+impl Context<'_> {
+    /// Asks the engine for something.
+    pub(super) fn output(&mut self, output: Output) {
+        self.events.push_back(Event::Output(output));
+    }
+
+    /// Takes the one message of an outcome, and sees to it that the state it was made with is stored.
+    pub(super) fn take_message(&mut self, mut outcome: Outcome) -> Option<Outgoing> {
+        if outcome.persist {
+            self.output(Output::Save);
+        }
+        outcome.messages.pop()
+    }
+
+    /// Counts messages put on their way.
+    pub(super) fn sent(&mut self, kind: ChannelKind, count: usize) {
+        self.counters.of(kind).sent += count as u64;
+    }
+}
+
+/// Whether an earlier channel reaches all these members on a topic.
+pub(super) type Covered<'a> = &'a dyn Fn(&LocalParty, &Topic, &[DeviceId]) -> bool;
+
+/// One way by which sealed messages travel.
+pub(super) trait Channel {
+    /// Returns the kind of this channel.
+    fn kind(&self) -> ChannelKind;
+
+    /// Returns true if each of `members` gets by itself, over this channel, what is announced or sent to it on the
+    /// topic. With several members it is one and the same carrier that reaches them all, so that each also gets what
+    /// the others announce.
+    fn reaches(&self, party: &LocalParty, topic: &Topic, members: &[DeviceId]) -> bool;
+
+    /// Carries a sealed message to its receiver, or to every member if it names none.
+    fn send(&mut self, cx: &mut Context<'_>, party: &LocalParty, message: &Outgoing, covered: Covered<'_>);
+
+    /// Announces how this device can be reached.
+    fn announce(&mut self, cx: &mut Context<'_>, party: &mut LocalParty, covered: Covered<'_>);
+}

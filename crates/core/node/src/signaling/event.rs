@@ -1,0 +1,91 @@
+//! What signaling asks the other parts of the node, and the engine, to do.
+
+use partyline_model::{DeviceId, PartyId};
+use partyline_paths::PeerParams;
+use partyline_tunnel::PeerConfig;
+use partyline_wire::rendezvous::RelayGrant;
+use x25519_dalek::StaticSecret;
+
+use crate::{
+    control::ControlMessage,
+    io::{DeviceConfig, Output, ServerId},
+};
+
+/// Something for another part of the node. No `Debug`: a party's secret is in here.
+pub(crate) enum Event {
+    /// For the engine, as it is.
+    Output(Output),
+    /// A message for a member's engine, through the tunnel to it. Dropped if there is no session.
+    Control {
+        /// The party both are in.
+        party: PartyId,
+        /// The receiving member.
+        to: DeviceId,
+        /// The message.
+        message: ControlMessage,
+    },
+    /// A party's network has to exist with these addresses.
+    PartyUp {
+        /// The party.
+        party: PartyId,
+        /// This device's WireGuard key in it.
+        secret: StaticSecret,
+        /// Addresses and MTU.
+        device: DeviceConfig,
+    },
+    /// A party's network and all its sessions have to go.
+    PartyDown {
+        /// The party.
+        party: PartyId,
+    },
+    /// A member is new, or something known about it changed.
+    PeerChanged(Box<PeerInfo>),
+    /// A member is to be forgotten, with its paths and session.
+    PeerRemoved {
+        /// The party.
+        party: PartyId,
+        /// The member.
+        device: DeviceId,
+    },
+    /// A signal between path machines arrived from a member.
+    SignalReceived {
+        /// The party.
+        party: PartyId,
+        /// The sending member.
+        from: DeviceId,
+        /// The signal.
+        bytes: Vec<u8>,
+    },
+    /// A rendezvous server granted relay credentials.
+    RelaysGranted {
+        /// The server.
+        server: ServerId,
+        /// Relays and credentials.
+        grant: RelayGrant,
+    },
+    /// No party uses the server any more; what it granted is void.
+    ServerForgotten {
+        /// The server.
+        server: ServerId,
+    },
+    /// The number of connected rendezvous servers changed from or to zero, or may have.
+    Online(bool),
+    /// The snapshot may have changed.
+    Changed,
+}
+
+/// What is known about how to reach one member.
+pub(crate) struct PeerInfo {
+    /// The party.
+    pub party: PartyId,
+    /// The member.
+    pub device: DeviceId,
+    /// Its tunnel key and virtual addresses.
+    pub tunnel: PeerConfig,
+    /// What connectivity checks with it need; `None` until its present session nonce is known.
+    pub paths: Option<PeerParams>,
+    /// True if its engine was restarted since the last time and has lost its session keys.
+    pub restarted: bool,
+    /// Names connection attempts between the two in distributed traces.
+    pub trace_id: [u8; 16],
+}

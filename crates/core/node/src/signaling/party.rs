@@ -1,0 +1,558 @@
+//! One party on this device beside its membership: whether it is on, its network device, and what was learned about
+//! its members since the start.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use hmac::{Hmac, Mac as _};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use partyline_model::{
+    AppError, Candidate, CandidateKind, DeviceId, ErrorCode, Handle, Now, PartyId, PartyPhase, SessionNonce,
+    Topic, TunnelPublicKey,
+};
+use partyline_party::{Membership, Standing, TopicAccess};
+use partyline_paths::PeerParams;
+use partyline_tunnel::PeerConfig;
+use partyline_wire::probe::Tag;
+use sha2::Sha256;
+use tracing::debug;
+
+use super::{
+    event::{Event, PeerInfo},
+    leave::RecentLeaves,
+};
+use crate::io::{DeviceConfig, DeviceInput, Output};
+
+/// Changes of the own announcement are collected for this long, so that candidates learned together go out together.
+const ANNOUNCE_DELAY: Duration = Duration::from_millis(10);
+/// How long to wait before announcing again after a server refused an announcement.
+const ANNOUNCE_RETRY: Duration = Duration::from_secs(3);
+/// Bounds of the pause until lapsed memberships are looked for. Their dates are the wall clock's, which may jump, so
+/// they are looked at again after ten minutes at the latest.
+const MIN_REVIEW_PAUSE: Duration = Duration::from_secs(1);
+const MAX_REVIEW_PAUSE: Duration = Duration::from_secs(600);
+/// Without a path or a server that lists it, a member not heard from for this long is offline.
+const ONLINE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Prefix length of a party's IPv6 network.
+const PREFIX_V6: u8 = 64;
+
+/// A party on this device.
+pub(crate) struct LocalParty {
+    pub(super) membership: Membership,
+    pub(super) recent_leaves: RecentLeaves,
+    on: bool,
+    /// The network device as it was last asked for.
+    device: Option<DeviceConfig>,
+    /// The network device's name, once it exists.
+    interface: Option<String>,
+    problem: Option<AppError>,
+    contacts: BTreeMap<DeviceId, Contact>,
+    /// Counts changes of the own announcement.
+    revision: u64,
+    announce_at: Option<Instant>,
+    review_at: Option<Instant>,
+}
+
+/// What was learned about a member since the start.
+#[derive(Debug, Default)]
+struct Contact {
+    /// When a message from it arrived other than by way of a server.
+    last_received: Option<Instant>,
+    /// The source address of its LAN beacon.
+    neighbor: Option<SocketAddr>,
+    /// Its newest announcement, sealed, to be passed on.
+    last_announcement: Option<(Topic, Vec<u8>)>,
+    /// The session nonce that paths and tunnel were last told.
+    session: Option<SessionNonce>,
+    /// The virtual address that the tunnel was last told.
+    address: Option<Ipv4Addr>,
+    /// Its handle on a topic, as it was last derived.
+    handle: Option<(Topic, Handle)>,
+    /// The key for connectivity checks with it, and what that was derived from.
+    probe_key: Option<((TunnelPublicKey, SessionNonce), [u8; 32])>,
+}
+
+impl LocalParty {
+    /// Returns a party that is off.
+    pub(super) fn new(now: Instant, membership: Membership) -> Self {
+        Self {
+            membership,
+            recent_leaves: RecentLeaves::default(),
+            on: false,
+            device: None,
+            interface: None,
+            problem: None,
+            contacts: BTreeMap::new(),
+            revision: 1,
+            announce_at: None,
+            review_at: Some(now),
+        }
+    }
+
+    /// Returns the party's id.
+    pub(crate) fn id(&self) -> PartyId {
+        self.membership.id()
+    }
+
+    /// Returns who belongs.
+    pub(crate) const fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Returns true if the user wants the party on.
+    pub(crate) const fn is_on(&self) -> bool {
+        self.on
+    }
+
+    /// Returns how far the party is.
+    pub(crate) const fn phase(&self) -> PartyPhase {
+        match (self.on, &self.interface) {
+            (false, _) => PartyPhase::Down,
+            (true, Some(_)) => PartyPhase::Up,
+            (true, None) => PartyPhase::Connecting,
+        }
+    }
+
+    /// Returns the name of the network device, once it exists.
+    pub(crate) fn interface(&self) -> Option<&str> {
+        self.interface.as_deref()
+    }
+
+    /// Returns what keeps the party from working.
+    pub(crate) const fn problem(&self) -> Option<&AppError> {
+        self.problem.as_ref()
+    }
+
+    /// Returns true if this device was removed from the party, so that it may join again.
+    pub(super) fn is_dismissed(&self) -> bool {
+        matches!(self.membership.standing(), Standing::Dismissed(_))
+    }
+
+    /// Returns the topic that members meet on at present; `None` once this device was removed.
+    pub(super) fn current_topic(&self) -> Option<TopicAccess> {
+        self.membership.topics().into_iter().find(|access| access.current)
+    }
+
+    /// Returns true if the party visits the topic, as its current one or to tell those who missed a change.
+    pub(super) fn visits(&self, topic: &Topic) -> bool {
+        self.membership.topics().iter().any(|access| access.topic == *topic)
+    }
+
+    /// Returns the revision of the own announcement.
+    pub(super) const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Switches the party on and announces it.
+    pub(super) fn switch_on(&mut self, now: Instant) {
+        self.on = true;
+        self.problem = None;
+        self.announce_soon(now);
+    }
+
+    /// Switches the party off.
+    pub(super) const fn switch_off(&mut self) {
+        self.on = false;
+    }
+
+    /// Ends the party's network device and sessions, and forgets what was learned about members.
+    pub(super) fn take_down(&mut self, events: &mut VecDeque<Event>) {
+        self.interface = None;
+        self.problem = None;
+        let members: Vec<DeviceId> = std::mem::take(&mut self.contacts).into_keys().collect();
+        let party = self.id();
+        for device in members {
+            events.push_back(Event::PeerRemoved { party, device });
+        }
+        events.push_back(Event::PartyDown { party });
+        if self.device.take().is_some() {
+            events.push_back(Event::Output(Output::DeviceDown { party }));
+        }
+        events.push_back(Event::Changed);
+    }
+
+    /// Shows a problem until the party is switched on or off.
+    pub(super) fn set_problem(&mut self, problem: AppError) {
+        debug!(reason = %problem.message, "party has a problem");
+        self.problem = Some(problem);
+    }
+
+    /// Plans an announcement, because what is announced has changed.
+    pub(super) fn announce_soon(&mut self, now: Instant) {
+        if self.on {
+            self.announce_at.get_or_insert(now + ANNOUNCE_DELAY);
+        }
+    }
+
+    /// Plans another announcement after a server refused the last one for now.
+    pub(super) fn announce_later(&mut self, now: Instant) {
+        debug!(retry_ms = ANNOUNCE_RETRY.as_millis(), "announcement refused, announcing again later");
+        self.announce_at = Some(now + ANNOUNCE_RETRY);
+    }
+
+    /// Returns true once when the moment to announce has come.
+    pub(super) fn poll_announce(&mut self, now: Instant) -> bool {
+        let due = self.on && self.announce_at.is_some_and(|at| at <= now);
+        if due {
+            self.announce_at = None;
+            self.revision += 1;
+        }
+        due
+    }
+
+    /// Returns true if the moment to look for lapsed memberships has come.
+    pub(super) fn is_review_due(&self, now: Instant) -> bool {
+        self.review_at.is_some_and(|at| at <= now)
+    }
+
+    /// Plans when to look for lapsed memberships, after the membership has changed.
+    pub(super) fn plan_review(&mut self, now: Now) {
+        let wait = self.membership.next_deadline().map(|at| at.since(now.unix));
+        self.review_at = wait.map(|wait| now.instant + wait.clamp(MIN_REVIEW_PAUSE, MAX_REVIEW_PAUSE));
+    }
+
+    /// Returns the next moment at which time alone changes something.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.announce_at.filter(|_| self.on).into_iter().chain(self.review_at).min()
+    }
+
+    /// Notes that a message from a member arrived other than by way of a server.
+    pub(super) fn on_received(&mut self, now: Instant, device: DeviceId) {
+        self.contacts.entry(device).or_default().last_received = Some(now);
+    }
+
+    /// Returns true if a message from a member arrived lately other than by way of a server.
+    pub(super) fn received_lately(&self, now: Instant, device: &DeviceId) -> bool {
+        let last = self.contacts.get(device).and_then(|contact| contact.last_received);
+        last.is_some_and(|at| now.saturating_duration_since(at) < ONLINE_TIMEOUT)
+    }
+
+    /// Notes the source of a member's LAN beacon; returns true if it is another address than before.
+    pub(super) fn on_beacon(&mut self, device: DeviceId, source: SocketAddr) -> bool {
+        let contact = self.contacts.entry(device).or_default();
+        let before = contact.neighbor.replace(source);
+        before.map(|known| known.ip()) != Some(source.ip())
+    }
+
+    /// Returns the address that a member's LAN beacon came from.
+    pub(super) fn neighbor(&self, device: &DeviceId) -> Option<SocketAddr> {
+        self.contacts.get(device)?.neighbor
+    }
+
+    /// Caches a member's newest announcement, to be passed on.
+    pub(super) fn remember_announcement(&mut self, from: DeviceId, topic: Topic, sealed: &[u8]) {
+        self.contacts.entry(from).or_default().last_announcement = Some((topic, sealed.to_vec()));
+    }
+
+    /// Returns the newest announcement of each member on a topic.
+    pub(super) fn announcements(&self, topic: &Topic) -> impl Iterator<Item = (DeviceId, &[u8])> {
+        self.contacts.iter().filter_map(move |(from, contact)| {
+            let (_, sealed) = contact.last_announcement.as_ref().filter(|(on, _)| on == topic)?;
+            Some((*from, sealed.as_slice()))
+        })
+    }
+
+    /// Returns a member's handle on a topic; from a cache where the member is connected to.
+    pub(super) fn handle_of(&self, topic: &Topic, device: &DeviceId) -> Option<Handle> {
+        let cached = self.contacts.get(device).and_then(|contact| contact.handle);
+        let cached = cached.filter(|(on, _)| on == topic).map(|(_, handle)| handle);
+        cached.or_else(|| self.membership.handle_of(topic, device))
+    }
+
+    /// Makes network device and tunnel match the party's range and this device's address in it.
+    pub(super) fn sync_device(&mut self, mtu: u16, prefixes: &[IpNet], events: &mut VecDeque<Event>) {
+        let Some(device) = self.wanted_device(mtu) else { return };
+        if self.device.as_ref() == Some(&device) {
+            return;
+        }
+        debug!(v4 = %device.v4, v6 = %device.v6, mtu, "network device wanted");
+        self.device = Some(device.clone());
+        self.interface = None;
+        self.problem = self.problem.take().filter(|problem| problem.code != ErrorCode::InviteExpired);
+        let (party, secret) = (self.id(), self.membership.tunnel_secret());
+        events.push_back(Event::PartyUp { party, secret, device: device.clone() });
+        events.push_back(Event::Output(Output::DeviceUp { party, device }));
+        let members: Vec<DeviceId> = self.membership.devices().collect();
+        members.into_iter().for_each(|device| self.sync_member(device, events));
+        self.check_range(prefixes);
+    }
+
+    fn wanted_device(&self, mtu: u16) -> Option<DeviceConfig> {
+        if !self.on || self.is_dismissed() {
+            return None;
+        }
+        let (address, range) = (self.membership.address_v4()?, self.membership.range()?);
+        let v4 = Ipv4Net::new(address, range.prefix_len()).ok()?;
+        let v6 = Ipv6Net::new(self.membership.address_v6(), PREFIX_V6).ok()?;
+        Some(DeviceConfig { v4, v6, mtu })
+    }
+
+    /// Takes the outcome of making the network device.
+    pub(super) fn handle_device(&mut self, input: DeviceInput) {
+        match input {
+            DeviceInput::Up(name) => {
+                debug!(interface = %name, "network device is up");
+                self.interface = Some(name);
+                self.problem = self.problem.take().filter(|problem| problem.code == ErrorCode::RangeConflict);
+            }
+            DeviceInput::Failed(error) => {
+                self.interface = None;
+                self.set_problem(error);
+            }
+        }
+    }
+
+    /// Notes whether the party's range is also a network that this computer is in.
+    pub(super) fn check_range(&mut self, prefixes: &[IpNet]) {
+        let Some(range) = self.membership.range().filter(|_| self.on) else { return };
+        let clash = prefixes.iter().find(|prefix| overlaps(prefix, range));
+        let had = self.problem.as_ref().is_some_and(|problem| problem.code == ErrorCode::RangeConflict);
+        match clash {
+            Some(prefix) => self.set_problem(range_conflict(range, prefix)),
+            None if had => self.problem = None,
+            None => {}
+        }
+    }
+
+    /// Hands on what is known about how to reach a member now. Without a network device there is no party in the tunnel
+    /// yet, and all members follow once there is.
+    pub(super) fn sync_member(&mut self, device: DeviceId, events: &mut VecDeque<Event>) {
+        if !self.on || self.device.is_none() {
+            return;
+        }
+        let probe_key = self.cache_keys(device);
+        let Some(member) = self.membership.member(&device) else {
+            return self.remove_contact(device, events);
+        };
+        let tunnel = PeerConfig { key: member.tunnel_key, v4: member.address_v4, v6: member.address_v6() };
+        let paths = probe_key.map(|probe_key| {
+            let me = self.membership.me();
+            let lan = self.lan_candidate(&device, member.candidates);
+            PeerParams {
+                local_tag: tag(&probe_key, &me),
+                remote_tag: tag(&probe_key, &device),
+                probe_key,
+                controlling: me < device,
+                nat: member.nat.cloned().unwrap_or_default(),
+                candidates: lan.into_iter().chain(member.candidates.iter().copied()).collect(),
+            }
+        });
+        let (session, trace_id) = (member.session, self.trace_id(&device));
+        let contact = self.contacts.entry(device).or_default();
+        contact.address = tunnel.v4;
+        let before = std::mem::replace(&mut contact.session, session);
+        let restarted = before.is_some() && before != session;
+        let party = self.id();
+        let info = PeerInfo { party, device, tunnel, paths, restarted, trace_id };
+        events.push_back(Event::PeerChanged(Box::new(info)));
+    }
+
+    /// Hands on the members whose virtual addresses are others now. When two claim one address, the member that gives
+    /// way leaves it to the other, from whom nothing new arrives.
+    pub(super) fn sync_addresses(&mut self, events: &mut VecDeque<Event>) {
+        let known = |device: &DeviceId| self.contacts.get(device).and_then(|contact| contact.address);
+        let members = self.membership.members();
+        let moved: Vec<DeviceId> = members
+            .filter(|member| known(&member.device) != member.address_v4)
+            .map(|member| member.device)
+            .collect();
+        moved.into_iter().for_each(|device| self.sync_member(device, events));
+    }
+
+    /// Forgets what was learned about a member, and everything that leads to it.
+    pub(super) fn remove_contact(&mut self, device: DeviceId, events: &mut VecDeque<Event>) {
+        self.contacts.remove(&device);
+        events.push_back(Event::PeerRemoved { party: self.id(), device });
+        events.push_back(Event::Changed);
+    }
+
+    /// Derives handle and probe key of a member once, which takes too long to do for every message. Returns the probe
+    /// key, unless the member's session nonce is unknown.
+    fn cache_keys(&mut self, device: DeviceId) -> Option<[u8; 32]> {
+        let topic = self.membership.topic();
+        let contact = self.contacts.entry(device).or_default();
+        if contact.handle.is_none_or(|(on, _)| on != topic) {
+            contact.handle = self.membership.handle_of(&topic, &device).map(|handle| (topic, handle));
+        }
+        let member = self.membership.member(&device)?;
+        let derived_from = (member.tunnel_key, member.session?);
+        if contact.probe_key.is_none_or(|(of, _)| of != derived_from) {
+            contact.probe_key = self.membership.probe_key(&device).map(|key| (derived_from, key));
+        }
+        contact.probe_key.map(|(_, key)| key)
+    }
+
+    /// Returns the address of a member's tunnel socket on the local network, if its beacon was received here.
+    fn lan_candidate(&self, device: &DeviceId, candidates: &[Candidate]) -> Option<Candidate> {
+        let mut address = self.neighbor(device)?;
+        let host = candidates.iter().find(|candidate| {
+            candidate.kind == CandidateKind::Host && same_family(candidate.address.ip(), address.ip())
+        })?;
+        address.set_port(host.address.port());
+        Some(Candidate { kind: CandidateKind::Lan, address })
+    }
+
+    /// Names connection attempts with a member: the same on both sides and at the rendezvous server.
+    fn trace_id(&self, device: &DeviceId) -> [u8; 16] {
+        let topic = self.membership.topic();
+        let mine = self.membership.handle_of(&topic, &self.membership.me());
+        let theirs = self.handle_of(&topic, device);
+        mine.zip(theirs).map_or([0; 16], |(mine, theirs)| partyline_wire::trace_id(&topic, mine, theirs))
+    }
+}
+
+/// Names a member in connectivity checks, in a way that means nothing without the probe key.
+fn tag(probe_key: &[u8; 32], device: &DeviceId) -> Tag {
+    let mut tag = [0; 8];
+    if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(probe_key) {
+        mac.update(&device.0);
+        tag.copy_from_slice(&mac.finalize().into_bytes()[..8]);
+    }
+    Tag(tag)
+}
+
+const fn same_family(one: IpAddr, other: IpAddr) -> bool {
+    one.is_ipv4() == other.is_ipv4()
+}
+
+fn overlaps(prefix: &IpNet, range: Ipv4Net) -> bool {
+    matches!(prefix, IpNet::V4(prefix) if prefix.contains(&range) || range.contains(prefix))
+}
+
+fn range_conflict(range: Ipv4Net, prefix: &IpNet) -> AppError {
+    AppError::new(
+        ErrorCode::RangeConflict,
+        format!(
+            "The party uses the addresses {range}, and so does a network this computer is in ({prefix})."
+        ),
+        "Ask the party's owner to move it to another range with `partyline range`, or leave that network.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use partyline_model::{InviteLifetime, Role, Timestamp};
+    use partyline_party::{DeviceKey, NewParty, Reachability};
+    use rand_chacha::ChaCha8Rng;
+    use rand_core::SeedableRng as _;
+
+    use super::*;
+
+    const UNIX: Timestamp = Timestamp(1_790_000_000_000);
+
+    struct Pair {
+        now: Instant,
+        rng: ChaCha8Rng,
+        local: LocalParty,
+        friend: Membership,
+    }
+
+    impl Pair {
+        #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
+        fn new() -> Self {
+            let (now, mut rng) = (Instant::now(), ChaCha8Rng::seed_from_u64(1));
+            let party = NewParty {
+                name: "Keys".to_owned(),
+                display_name: "Ana".to_owned(),
+                servers: Vec::new(),
+                range: "10.77.0.0/24".parse().expect("a range"),
+            };
+            let (host, guest) = (DeviceKey::generate(&mut rng), DeviceKey::generate(&mut rng));
+            let membership = Membership::create(UNIX, &mut rng, &host, party).expect("a party");
+            let mut local = LocalParty::new(now, membership);
+            let invite = local.membership.create_invite(UNIX, &mut rng, InviteLifetime::Week, Role::Member);
+            let (invite, _) = invite.expect("an invite");
+            let friend = Membership::join(UNIX, &mut rng, &guest, &invite, "Ben".to_owned());
+            Self { now, rng, local, friend: friend.expect("a member") }
+        }
+
+        fn hear_friend(&mut self) {
+            let topic = self.friend.topic();
+            let mut outcome = self.friend.announcement(UNIX, &mut self.rng, &topic, &Reachability::default());
+            let sealed = outcome.messages.pop().expect("an announcement").message;
+            let received = self.local.membership.receive(UNIX, &mut self.rng, &topic, &sealed);
+            assert_eq!(received.expect("accepted").sender, self.friend.me());
+        }
+    }
+
+    #[test]
+    fn keys_are_derived_again_when_a_member_was_restarted() {
+        let mut pair = Pair::new();
+        let (topic, friend) = (pair.friend.topic(), pair.friend.me());
+        let mut keys = Vec::new();
+        for _ in 0..2 {
+            pair.hear_friend();
+            keys.push(pair.local.cache_keys(friend).expect("a key"));
+            assert_eq!(keys.last(), pair.local.membership.probe_key(&friend).as_ref());
+            let derived = pair.local.membership.handle_of(&topic, &friend);
+            assert_eq!(pair.local.handle_of(&topic, &friend), derived);
+            pair.friend.start_session(&mut pair.rng);
+        }
+        assert_ne!(keys[0], keys[1]);
+    }
+
+    #[test]
+    fn member_is_handed_on_once_there_is_a_device_and_marked_when_it_was_restarted() {
+        let mut pair = Pair::new();
+        let mut events = VecDeque::new();
+        pair.hear_friend();
+        pair.local.sync_member(pair.friend.me(), &mut events);
+        assert!(events.is_empty(), "no device yet");
+        pair.local.switch_on(pair.now);
+        pair.local.sync_device(1400, &[], &mut events);
+        let restarts = |events: &mut VecDeque<Event>| -> Vec<bool> {
+            let infos = events.drain(..).filter_map(|event| match event {
+                Event::PeerChanged(info) => Some(info.restarted),
+                _ => None,
+            });
+            infos.collect()
+        };
+        assert_eq!(restarts(&mut events), [false]);
+        pair.friend.start_session(&mut pair.rng);
+        pair.hear_friend();
+        pair.local.sync_member(pair.friend.me(), &mut events);
+        assert_eq!(restarts(&mut events), [true]);
+    }
+
+    #[test]
+    fn party_that_goes_down_takes_everything_it_made_with_it() {
+        let mut pair = Pair::new();
+        let mut events = VecDeque::new();
+        pair.hear_friend();
+        pair.local.switch_on(pair.now);
+        pair.local.sync_device(1400, &[], &mut events);
+        pair.local.handle_device(DeviceInput::Up("party0".to_owned()));
+        assert_eq!(pair.local.phase(), PartyPhase::Up);
+        events.clear();
+        pair.local.switch_off();
+        pair.local.take_down(&mut events);
+        let removed = events
+            .iter()
+            .any(|event| matches!(event, Event::PeerRemoved { device, .. } if *device == pair.friend.me()));
+        let down = events.iter().any(|event| matches!(event, Event::Output(Output::DeviceDown { .. })));
+        assert!(removed && down && pair.local.phase() == PartyPhase::Down);
+    }
+
+    #[test]
+    fn range_that_this_computer_is_in_is_a_problem_until_the_network_is_left() {
+        let mut pair = Pair::new();
+        pair.local.switch_on(pair.now);
+        pair.local.check_range(&["10.77.0.0/16".parse().expect("a prefix")]);
+        assert_eq!(pair.local.problem().map(|problem| problem.code), Some(ErrorCode::RangeConflict));
+        pair.local.check_range(&["192.168.1.0/24".parse().expect("a prefix")]);
+        assert_eq!(pair.local.problem(), None);
+    }
+
+    #[test]
+    fn member_counts_as_online_for_a_while_after_its_last_message() {
+        let mut pair = Pair::new();
+        let friend = pair.friend.me();
+        assert!(!pair.local.received_lately(pair.now, &friend));
+        pair.local.on_received(pair.now, friend);
+        assert!(pair.local.received_lately(pair.now + ONLINE_TIMEOUT - ANNOUNCE_DELAY, &friend));
+        assert!(!pair.local.received_lately(pair.now + ONLINE_TIMEOUT, &friend));
+    }
+}
