@@ -7,8 +7,8 @@ const MAX_LINK_LEN: usize = 4096;
 
 /// Returns true if a text looks like an invite link. The engine decides whether it is valid.
 pub fn is_invite(text: &str) -> bool {
-    let plain =
-        text.len() <= MAX_LINK_LEN && !text.chars().any(|letter| letter.is_whitespace() || letter.is_control());
+    let plain = text.len() <= MAX_LINK_LEN
+        && !text.chars().any(|letter| letter.is_whitespace() || letter.is_control());
     let web = |scheme: &str| text.strip_prefix(scheme).is_some_and(|rest| rest.contains("/join#"));
     plain && (text.starts_with("partyline://join/") || web("https://") || web("http://"))
 }

@@ -108,7 +108,8 @@ impl Preferences {
     /// # Errors
     /// [`ErrorCode::InvalidInput`] otherwise.
     pub fn checked(self) -> Result<Self, AppError> {
-        if self.hints_seen.len() <= MAX_HINTS && self.hints_seen.iter().all(|hint| hint.len() <= MAX_HINT_LEN) {
+        if self.hints_seen.len() <= MAX_HINTS && self.hints_seen.iter().all(|hint| hint.len() <= MAX_HINT_LEN)
+        {
             return Ok(self);
         }
         Err(AppError::new(

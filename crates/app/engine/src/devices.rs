@@ -57,7 +57,7 @@ pub(crate) enum DeviceSource {
 impl DeviceSource {
     async fn create(self, config: &TunConfig) -> Result<Device, AppError> {
         match self {
-            Self::System => Ok(Device::Tun(TunDevice::create(config).await?)),
+            Self::System => Ok(Device::Tun(Box::new(TunDevice::create(config).await?))),
             #[cfg(test)]
             Self::Idle => Ok(Device::Idle),
         }
@@ -67,7 +67,7 @@ impl DeviceSource {
 /// A network device.
 #[derive(Debug)]
 pub(crate) enum Device {
-    Tun(TunDevice),
+    Tun(Box<TunDevice>),
     #[cfg(test)]
     Idle,
 }
@@ -232,18 +232,18 @@ impl Slot {
     async fn flush(&mut self, party: PartyId) {
         let Some(device) = &self.device else { return };
         loop {
+            while !self.writes.is_full()
+                && let Some(packet) = self.overflow.pop_front()
+            {
+                // A packet longer than 64 KiB fits no device and is dropped.
+                self.writes.push(&packet);
+            }
             if self.writes.is_empty() {
                 return;
             }
             if let Err(error) = device.send(&mut self.writes).await {
                 tracing::warn!(party = %party.short(), %error, "the network device does not take packets");
                 return self.overflow.clear();
-            }
-            while !self.writes.is_full()
-                && let Some(packet) = self.overflow.pop_front()
-            {
-                // A packet longer than 64 KiB fits no device and is dropped.
-                self.writes.push(&packet);
             }
         }
     }

@@ -445,14 +445,16 @@ impl Engine {
         self.node.measure(now);
         let snapshot = self.node.snapshot(now);
         if self.metrics.is_due(now.instant) {
-            self.metrics.export(now.instant, &snapshot, &self.egress.sockets, &states);
+            let counters = self.node.counters();
+            self.metrics.export(now.instant, &counters, &snapshot, &self.egress.sockets, &states);
         }
         self.feed.publish(now.instant, snapshot);
     }
 
     fn export_metrics(&mut self, now: Now) {
         let (snapshot, states) = (self.node.snapshot(now), self.port_mapping.states());
-        self.metrics.export(now.instant, &snapshot, &self.egress.sockets, &states);
+        let counters = self.node.counters();
+        self.metrics.export(now.instant, &counters, &snapshot, &self.egress.sockets, &states);
     }
 }
 

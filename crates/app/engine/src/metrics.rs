@@ -11,7 +11,7 @@ use std::{
 
 use metrics::Unit;
 use partyline_model::{DeviceId, MemberView, Method, PartyPhase, PathKind, Snapshot};
-use partyline_node::{ServerId, ServerInput};
+use partyline_node::{Counters, ServerId, ServerInput};
 use partyline_portmap::{Health, MethodState, Protocol};
 use partyline_telemetry::Metrics;
 
@@ -60,8 +60,12 @@ metrics! {
         "Attempts to reach a member, by method; outcome is worked or no_answer.";
     PATH_ATTEMPT_SECONDS: Histogram "partyline_path_attempt_seconds" Seconds ["method", "outcome"]
         "Time from the start of an attempt until its path worked or was given up.";
+    PATH_DROPS: Counter "partyline_path_drops_total" Count ["reason"]
+        "Received datagrams that the path machine dropped.";
     PATH_PEERS: Gauge "partyline_path_peers" Count ["method"]
         "Members with a path in use, by the kind of path.";
+    TUNNEL_DROPS: Counter "partyline_tunnel_drops_total" Count ["reason"]
+        "Packets and datagrams that the tunnel dropped; broadcast_rate_limited is the storm limit.";
     TUNNEL_PEER_DROPS: Counter "partyline_tunnel_peer_drops_total" Count ["peer"]
         "Packets from and to a member that were dropped; the first 64 members by short id, the rest as other.";
     TUNNEL_SESSIONS: Gauge "partyline_tunnel_sessions" Count []
@@ -90,6 +94,8 @@ metrics! {
         "Connections to rendezvous servers; outcome is opened, failed or lost.";
     RENDEZVOUS_FRAMES: Counter "partyline_rendezvous_frames_total" Count ["direction"]
         "Frames exchanged with rendezvous servers; direction is sent or received.";
+    RENDEZVOUS_RESENDS: Counter "partyline_rendezvous_resends_total" Count ["outcome"]
+        "Frames that a server refused for now, by outcome: refused, resent, given_up, or unknown to this member.";
     RENDEZVOUS_SERVERS: Gauge "partyline_rendezvous_servers" Count []
         "Rendezvous servers connected to.";
     PORTMAP_RESULTS: Counter "partyline_portmap_results_total" Count ["protocol", "outcome"]
@@ -110,8 +116,18 @@ metrics! {
         "Other members of all parties, each device once per party.";
     PARTY_MEMBERS_ONLINE: Gauge "partyline_party_members_online" Count []
         "Other members that are online, each device once per party.";
+    PARTY_MESSAGES: Counter "partyline_party_messages_total" Count ["transport", "outcome"]
+        "Sealed messages by channel (server, tunnel or beacon); outcome is sent, received or dropped.";
+    PARTY_MESSAGE_DROPS: Counter "partyline_party_message_drops_total" Count ["transport", "reason"]
+        "Sealed messages that were dropped; own, not_for_me and replayed are normal.";
     NODE_STATE_WRITES: Counter "partyline_node_state_writes_total" Count ["outcome"]
         "Writes of the state file; outcome is written or failed.";
+    NODE_FILTERING_PROBES: Counter "partyline_node_filtering_probes_total" Count ["outcome"]
+        "Filtering probes that other members asked for; outcome is answered or why it was refused.";
+    NODE_MEMBER_RELAY_MESSAGES: Counter "partyline_node_member_relay_messages_total" Count ["outcome"]
+        "Messages relayed between members; outcome is forwarded or why it was not.";
+    NODE_MALFORMED_CONTROL: Counter "partyline_node_malformed_control_messages_total" Count []
+        "Control messages from members that could not be read.";
 }
 
 /// Increments a counter by 1; one label value for each of its labels.
@@ -121,6 +137,10 @@ pub(crate) fn increment(metric: &'static Metric, values: &[&'static str]) {
 
 fn set_counter(metric: &'static Metric, values: &[&str], value: u64) {
     metrics::counter!(metric.name, &labels(metric, values)).absolute(value);
+}
+
+fn set_each(metric: &'static Metric, counts: impl Iterator<Item = (&'static str, u64)>) {
+    counts.for_each(|(label, count)| set_counter(metric, &[label], count));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "gauges count far below 2^53")]
@@ -210,11 +230,13 @@ impl EngineMetrics {
     pub(crate) fn export(
         &mut self,
         now: Instant,
+        node: &Counters,
         snapshot: &Snapshot,
         sockets: &Sockets,
         port_mapping: &[MethodState],
     ) {
         self.exported_at = Some(now);
+        export_node(node);
         export_parties(snapshot);
         export_sockets(sockets);
         set_gauge(&RENDEZVOUS_SERVERS, &[], self.connected.len());
@@ -251,6 +273,23 @@ impl EngineMetrics {
         increment(&NETCHECK_RUNS, &[]);
         record(&NETCHECK_SECONDS, &[], Duration::from_millis(report.took_ms.into()));
         metrics::counter!(NETCHECK_DATAGRAMS.name).increment(report.packets.into());
+    }
+}
+
+fn export_node(counters: &Counters) {
+    set_each(&PATH_DROPS, counters.paths.each());
+    set_each(&TUNNEL_DROPS, counters.tunnel.each());
+    set_each(&RENDEZVOUS_RESENDS, counters.resends.each());
+    set_each(&NODE_FILTERING_PROBES, counters.probe_responder.each());
+    set_each(&NODE_MEMBER_RELAY_MESSAGES, counters.member_relays.each());
+    set_counter(&NODE_MALFORMED_CONTROL, &[], counters.malformed_control_messages);
+    for (transport, channel) in counters.signaling.channels() {
+        for (outcome, count) in channel.each() {
+            set_counter(&PARTY_MESSAGES, &[transport, outcome], count);
+        }
+        for (reason, count) in channel.dropped.each() {
+            set_counter(&PARTY_MESSAGE_DROPS, &[transport, reason], count);
+        }
     }
 }
 

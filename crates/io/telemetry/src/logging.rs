@@ -43,8 +43,9 @@ pub enum LogError {
 #[derive(Debug)]
 #[must_use = "the last lines are lost without it"]
 pub struct LogGuard {
-    _file: Option<WorkerGuard>,
     otlp: Option<Otlp>,
+    // Dropped last, so that the file gets what the exporter logs at its end.
+    _file: Option<WorkerGuard>,
 }
 
 impl LogGuard {

@@ -62,7 +62,7 @@ type Found = Arc<Mutex<BTreeSet<DeviceId>>>;
 
 /// What its task holds.
 struct Task {
-    node: Node,
+    node: Box<Node>,
     socket: UdpSocket,
     tls: TlsClient,
     server: Option<(ServerId, mpsc::Sender<Vec<u8>>)>,
@@ -145,7 +145,7 @@ impl Member {
 }
 
 /// A new device's node. Its keys protect nothing, so anything will do for a seed.
-fn node(number: usize) -> Result<Node> {
+fn node(number: usize) -> Result<Box<Node>> {
     let now = now();
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&number.to_le_bytes());
@@ -156,7 +156,7 @@ fn node(number: usize) -> Result<Node> {
         paths: PathsConfig::default(),
         netcheck: NetcheckConfig::default(),
     };
-    Ok(Node::new(now, seed, config, None)?)
+    Ok(Box::new(Node::new(now, seed, config, None)?))
 }
 
 fn now() -> Now {
