@@ -15,7 +15,7 @@ use partyline_net::{ConnectError, TlsClient, WebSocket};
 use partyline_node::{ServerId, ServerInput, StreamId, StreamInput};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    sync::mpsc,
+    sync::mpsc::{self, error::TrySendError},
     time::timeout,
 };
 
@@ -82,11 +82,20 @@ impl Connections {
         let Some(frames) = self.servers.get(&id) else {
             return tracing::debug!(server = id.0, reason = "not connected", "dropped a frame");
         };
-        if frames.try_send(frame).is_ok() {
-            metrics::increment(&RENDEZVOUS_FRAMES, &["sent"]);
-        } else {
-            tracing::warn!(server = id.0, reason = "it does not keep up", "closed a rendezvous connection");
-            self.servers.remove(&id);
+        match frames.try_send(frame) {
+            Ok(()) => metrics::increment(&RENDEZVOUS_FRAMES, &["sent"]),
+            Err(TrySendError::Full(_)) => {
+                tracing::warn!(
+                    server = id.0,
+                    reason = "it does not keep up",
+                    "closed a rendezvous connection"
+                );
+                self.servers.remove(&id);
+            }
+            Err(TrySendError::Closed(_)) => {
+                tracing::debug!(server = id.0, reason = "connection ended", "dropped a frame");
+                self.servers.remove(&id);
+            }
         }
     }
 
