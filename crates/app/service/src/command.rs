@@ -1,13 +1,11 @@
 //! The subcommands of `partyline-service` and `partyline service`.
 
-use std::path::PathBuf;
-
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use partyline_engine::Controller;
 use partyline_model::{AppError, Command};
 use partyline_telemetry::{LogGuard, Logging, OtlpSettings};
 
-use crate::{Host, Place, Settings, install, signal::interrupted};
+use crate::{Host, InstallOptions, Place, Settings, install, signal::interrupted};
 
 /// Runs the service, or makes the system run it.
 #[derive(Debug, Subcommand)]
@@ -37,26 +35,6 @@ pub enum ServiceCommand {
         #[command(flatten)]
         place: Place,
     },
-}
-
-/// Options of `install`.
-#[derive(Debug, Clone, Args)]
-pub struct InstallOptions {
-    /// User id that may drive the service; by default the user who called sudo.
-    #[arg(long = "allow-user", value_name = "UID")]
-    pub allowed_users: Vec<u32>,
-    /// Group id whose users may drive the service.
-    #[arg(long = "allow-group", value_name = "GID")]
-    pub allowed_groups: Vec<u32>,
-    /// Rendezvous server for new parties (`wss://host`); can be given several times.
-    #[arg(long = "default-server", value_name = "URL")]
-    pub servers: Vec<String>,
-    /// UDP port all parties share, for a port forwarding by hand; else the system chooses.
-    #[arg(long, value_name = "PORT")]
-    pub port: Option<u16>,
-    /// Certificates (PEM) to trust besides the system's, for private servers.
-    #[arg(long, value_name = "FILE")]
-    pub extra_ca: Option<PathBuf>,
 }
 
 impl ServiceCommand {

@@ -8,15 +8,17 @@ mod command;
 mod exit;
 mod host;
 mod install;
+mod install_options;
 mod name;
 mod reach;
 mod settings;
 mod signal;
 
-pub use command::{InstallOptions, ServiceCommand};
+pub use command::ServiceCommand;
 pub use exit::exit_code;
 pub use host::Host;
 pub use install::start_with_consent;
+pub use install_options::InstallOptions;
 pub use name::own_name;
 pub use reach::Reached;
 pub use settings::{Place, Settings, Switch};

@@ -7,6 +7,7 @@
 
 mod beacon;
 mod channel;
+mod channel_kind;
 mod channels;
 mod counters;
 mod event;
@@ -14,6 +15,7 @@ mod leave;
 mod link;
 mod party;
 mod range;
+mod recent_leaves;
 mod resend;
 mod servers;
 mod tunnels;
@@ -44,7 +46,8 @@ use tracing::{debug, debug_span, info, trace};
 
 use self::{
     beacon::Beacon,
-    channel::{ChannelKind, Context},
+    channel::Context,
+    channel_kind::ChannelKind,
     channels::Channels,
     leave::PendingLeaves,
     range::choose_range,

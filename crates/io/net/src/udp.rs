@@ -10,19 +10,21 @@
 mod batch;
 mod counters;
 mod family;
+mod outgoing;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 pub use batch::{Datagram, RecvBatch};
 use counters::LiveCounters;
 pub use counters::{SendDrop, SendDrops, UdpCounters};
 use family::FamilySocket;
+pub use outgoing::Outgoing;
 
 /// Ephemeral ports that are tried until one is free for both families.
 const MAX_PORT_ATTEMPTS: usize = 16;
@@ -54,28 +56,6 @@ impl BindError {
             io::ErrorKind::PermissionDenied => Self::Denied { port },
             _ => Self::Other(error),
         }
-    }
-}
-
-/// Datagrams to send to one address.
-#[derive(Debug, Clone, Copy)]
-pub struct Outgoing<'a> {
-    /// The destination.
-    pub to: SocketAddr,
-    /// The source address, one of this computer's; `None` lets the system choose.
-    pub from: Option<IpAddr>,
-    /// The datagrams, back to back.
-    pub bytes: &'a [u8],
-    /// Length of each but the last, which may be shorter. At least 1.
-    pub segment: usize,
-}
-
-impl<'a> Outgoing<'a> {
-    /// A single datagram.
-    #[must_use]
-    pub const fn one(to: SocketAddr, bytes: &'a [u8]) -> Self {
-        let segment = if bytes.is_empty() { 1 } else { bytes.len() };
-        Self { to, from: None, bytes, segment }
     }
 }
 

@@ -15,7 +15,8 @@ use partyline_wire::beacon;
 use tracing::trace;
 
 use super::{
-    channel::{Channel, ChannelKind, Context, Covered},
+    channel::{Channel, Context, Covered},
+    channel_kind::ChannelKind,
     party::LocalParty,
 };
 use crate::io::Output;

@@ -14,30 +14,8 @@ use partyline_model::{DeviceId, Now, Topic};
 use partyline_party::{Outcome, Outgoing, Reachability};
 use rand_chacha::ChaCha20Rng;
 
-use super::{counters::SignalingCounters, event::Event, party::LocalParty};
+use super::{channel_kind::ChannelKind, counters::SignalingCounters, event::Event, party::LocalParty};
 use crate::io::Output;
-
-/// The kinds of channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ChannelKind {
-    /// A rendezvous server.
-    Server,
-    /// The tunnel to a member, who gossips on behalf of others.
-    Tunnel,
-    /// A beacon on the local network.
-    Beacon,
-}
-
-impl ChannelKind {
-    /// Returns the label in logs and metrics.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Server => "server",
-            Self::Tunnel => "tunnel",
-            Self::Beacon => "beacon",
-        }
-    }
-}
 
 /// What every operation of a channel may use.
 pub(super) struct Context<'a> {

@@ -5,7 +5,8 @@ use partyline_party::Outgoing;
 
 use super::{
     beacon::Beacon,
-    channel::{Channel, ChannelKind, Context, Covered},
+    channel::{Channel, Context, Covered},
+    channel_kind::ChannelKind,
     party::LocalParty,
     servers::Servers,
     tunnels::Tunnels,

@@ -2,7 +2,7 @@
 
 use partyline_party::Refusal;
 
-use super::channel::ChannelKind;
+use super::channel_kind::ChannelKind;
 
 /// Counters of all channels.
 #[derive(Debug, Clone, Default)]

@@ -23,9 +23,6 @@ use super::{
 
 /// How long to wait for servers that have not confirmed a leave.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(600);
-/// For how long the other members repeat a leave, and how many leaves each remembers.
-const REPEAT_FOR: Duration = Duration::from_secs(60);
-const MAX_REMEMBERED: usize = 16;
 
 /// Parties that were left, and whose servers have not all confirmed it.
 #[derive(Default)]
@@ -131,27 +128,6 @@ impl PendingLeaves {
     }
 }
 
-/// Leave messages that arrived from others in one party, newest last.
-#[derive(Debug, Default)]
-pub(super) struct RecentLeaves(Vec<(Instant, Topic, Vec<u8>)>);
-
-impl RecentLeaves {
-    /// Remembers a leave message as it was sealed.
-    pub(super) fn remember(&mut self, now: Instant, topic: Topic, sealed: &[u8]) {
-        self.0.retain(|(at, ..)| now < *at + REPEAT_FOR);
-        if self.0.len() == MAX_REMEMBERED {
-            self.0.remove(0);
-        }
-        self.0.push((now, topic, sealed.to_vec()));
-    }
-
-    /// Returns those that are still to be repeated.
-    pub(super) fn fresh(&self, now: Instant) -> impl Iterator<Item = (Topic, Vec<u8>)> {
-        let fresh = self.0.iter().filter(move |(at, ..)| now < *at + REPEAT_FOR);
-        fresh.map(|(_, topic, sealed)| (*topic, sealed.clone()))
-    }
-}
-
 /// Addresses a leave message to every member, and to everybody else who is listed.
 fn leave_frames(
     membership: &Membership,
@@ -237,19 +213,9 @@ mod tests {
     fn leave_is_given_up_after_ten_minutes() {
         let (now, mut leaves) = (Instant::now(), PendingLeaves::default());
         leaves.start(now, membership(&mut ChaCha20Rng::seed_from_u64(1)));
-        assert!(!leaves.expire(now + LEAVE_TIMEOUT - REPEAT_FOR));
+        assert!(!leaves.expire(now + LEAVE_TIMEOUT - Duration::from_secs(1)));
         assert_eq!(leaves.poll_timeout(), Some(now + LEAVE_TIMEOUT));
         assert!(leaves.expire(now + LEAVE_TIMEOUT));
         assert_eq!(leaves.servers().count(), 0);
-    }
-
-    #[test]
-    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
-    fn leaves_of_others_are_repeated_for_a_minute_and_only_so_many() {
-        let (now, mut leaves) = (Instant::now(), RecentLeaves::default());
-        (0..20).for_each(|number| leaves.remember(now, Topic([1; 32]), &[number]));
-        let fresh: Vec<u8> = leaves.fresh(now).map(|(_, sealed)| sealed[0]).collect();
-        assert_eq!(fresh, (4..20).collect::<Vec<u8>>());
-        assert_eq!(leaves.fresh(now + REPEAT_FOR).count(), 0);
     }
 }

@@ -22,7 +22,7 @@ use tracing::debug;
 
 use super::{
     event::{Event, PeerInfo},
-    leave::RecentLeaves,
+    recent_leaves::RecentLeaves,
 };
 use crate::io::{DeviceConfig, DeviceInput, Output};
 

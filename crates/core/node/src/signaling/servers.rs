@@ -14,7 +14,8 @@ use partyline_wire::rendezvous::{ClientFrame, RefusalCode, ServerFrame, VERSION}
 use tracing::{debug, trace};
 
 use super::{
-    channel::{Channel, ChannelKind, Context, Covered},
+    channel::{Channel, Context, Covered},
+    channel_kind::ChannelKind,
     event::Event,
     leave::PendingLeaves,
     link::{Room, ServerLink, enter_frame},

@@ -12,7 +12,8 @@ use rand_core::RngCore as _;
 use tracing::{debug, trace};
 
 use super::{
-    channel::{Channel, ChannelKind, Context, Covered},
+    channel::{Channel, Context, Covered},
+    channel_kind::ChannelKind,
     event::Event,
     party::LocalParty,
 };

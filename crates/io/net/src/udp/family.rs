@@ -10,7 +10,7 @@ use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{io::Interest, net::UdpSocket};
 
-use super::{Outgoing, RecvBatch};
+use super::{batch::RecvBatch, outgoing::Outgoing};
 
 /// The buffer asked of the kernel for each direction, in bytes: 20 ms at a gigabit. The kernel may give less.
 const BUFFER_SIZE: usize = 4 << 20;
