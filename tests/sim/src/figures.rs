@@ -72,7 +72,7 @@ pub struct Figures {
     pub lan: Reached,
     /// Pairs that need no more than checks at the same time.
     pub checked: Reached,
-    /// Pairs whose ports have to be foretold or tried.
+    /// Pairs whose ports have to be predicted or tried.
     pub hard: Reached,
     /// Until packets could flow.
     pub first_packet_ms: Spread,

@@ -14,7 +14,7 @@ pub enum Route {
     Lan,
     /// Packets get through wherever both sides send to where the other is seen: directly.
     Direct,
-    /// Ports have to be foretold or tried: directly, though it may take a while.
+    /// Ports have to be predicted or tried: directly, though it may take a while.
     Hard,
     /// No strategy can give a direct path.
     Relay(Obstacle),

@@ -13,7 +13,7 @@ use crate::{
 
 /// What is waited at least, and at most, after the last thing happened.
 const REST: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(400);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(400);
 const AGAIN: Duration = Duration::from_secs(2);
 /// How often packets are tried that must arrive.
 const ROUNDS: usize = 30;
@@ -95,7 +95,7 @@ impl Stage<'_> {
         loop {
             let waited = self.world.now.instant - since;
             right = self.faults().is_empty().then(|| right.unwrap_or(waited));
-            if waited >= PATIENCE || right.is_some() && self.watch.is_none() {
+            if waited >= SETTLE_TIMEOUT || right.is_some() && self.watch.is_none() {
                 self.watch = None;
                 return right.unwrap_or(waited);
             }

@@ -145,7 +145,7 @@ impl RelayHost {
                 sent.push(Sent::Datagram(*from, peer, buffer[range].to_vec()));
             }
         }
-        self.obey(now);
+        self.apply_events(now);
         while let Some(transmit) = self.core.poll_transmit() {
             sent.extend(self.client_gets(transmit.transport, transmit.destination, transmit.payload));
         }
@@ -165,11 +165,11 @@ impl RelayHost {
     pub fn handle_timeout(&mut self, now: Now) {
         if self.core.poll_timeout().is_some_and(|at| at <= now.instant) {
             self.core.handle_timeout(now);
-            self.obey(now);
+            self.apply_events(now);
         }
     }
 
-    fn obey(&mut self, now: Now) {
+    fn apply_events(&mut self, now: Now) {
         while let Some(event) = self.core.poll_event() {
             match event {
                 Event::OpenSocket { socket, address } => {

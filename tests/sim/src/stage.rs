@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How often the members' views are looked at.
-pub(crate) const LOOK: Duration = Duration::from_millis(50);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What is to be done at a moment.
 #[derive(Debug, Clone, Copy)]
@@ -307,7 +307,7 @@ impl<'a> Stage<'a> {
     /// Lets time pass, looking at the views now and then.
     pub(crate) fn run_until(&mut self, end: Instant) {
         while self.world.now.instant < end {
-            let span = (end - self.world.now.instant).min(LOOK);
+            let span = (end - self.world.now.instant).min(POLL_INTERVAL);
             self.world.run(span);
             self.look();
             self.keep_watching();

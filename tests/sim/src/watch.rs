@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{
     packet,
     scenario::Happening,
-    stage::{LOOK, Stage},
+    stage::{POLL_INTERVAL, Stage},
 };
 
 /// How long the two are watched; an outage does not count longer.
@@ -109,7 +109,7 @@ impl Stage<'_> {
             let received = std::mem::take(&mut self.world.members[to].received);
             let heard = received.iter().any(|(_, bytes)| is_ours(bytes));
             // Of an outage, what remains beside the distance of two looks.
-            let gap = (now - watch.last[direction]).saturating_sub(LOOK);
+            let gap = (now - watch.last[direction]).saturating_sub(POLL_INTERVAL);
             watch.longest[direction] = watch.longest[direction].max(gap);
             if heard {
                 watch.last[direction] = now;

@@ -15,7 +15,7 @@ fn world(seed: u64) -> World {
 }
 
 #[test]
-fn two_meet_by_a_link_and_exchange_packets() {
+fn two_members_connect_by_a_link_and_exchange_packets() {
     let mut world = world(1);
     world.party(2);
     assert!(world.reaches(0, 1));
@@ -24,7 +24,7 @@ fn two_meet_by_a_link_and_exchange_packets() {
 }
 
 #[test]
-fn a_broadcast_reaches_each_of_eight_once() {
+fn broadcast_reaches_each_of_eight_members_once() {
     let mut world = world(2);
     world.party(8);
     world.assert_all_reach();
@@ -43,7 +43,7 @@ fn a_broadcast_reaches_each_of_eight_once() {
 }
 
 #[test]
-fn clashing_addresses_settle_and_packets_flow() {
+fn clashing_addresses_are_resolved_and_packets_flow() {
     let mut moved = 0;
     for seed in 0..12 {
         let mut world = world(100 + seed);
@@ -63,7 +63,7 @@ fn clashing_addresses_settle_and_packets_flow() {
 }
 
 #[test]
-fn clashes_settle_when_announcements_overtake_each_other() {
+fn clashes_are_resolved_when_announcements_overtake_each_other() {
     for seed in 0..6 {
         let mut world = world(200 + seed);
         // All on one LAN besides: beacons and server race each other.
@@ -80,7 +80,7 @@ fn clashes_settle_when_announcements_overtake_each_other() {
 }
 
 #[test]
-fn a_member_that_starts_again_keeps_its_address_and_is_back_at_once() {
+fn restarted_member_keeps_its_address_and_reconnects_at_once() {
     let mut world = world(3);
     world.party(3);
     let before = world.address(1);
@@ -94,7 +94,7 @@ fn a_member_that_starts_again_keeps_its_address_and_is_back_at_once() {
 }
 
 #[test]
-fn what_is_on_the_disk_is_enough_at_any_moment() {
+fn saved_state_suffices_after_a_crash_at_any_moment() {
     for cut in [5, 30, 60, 100, 150, 250, 400, 800] {
         let mut world = world(300 + cut);
         let (a, b) = (world.member(), world.member());
@@ -111,7 +111,7 @@ fn what_is_on_the_disk_is_enough_at_any_moment() {
 }
 
 #[test]
-fn who_is_kicked_is_out_and_the_others_go_on() {
+fn kicked_member_is_disconnected_and_the_others_stay_connected() {
     let mut world = world(4);
     let party = world.party(4);
     let old_link = world.invite(0, party);
@@ -133,7 +133,7 @@ fn who_is_kicked_is_out_and_the_others_go_on() {
 }
 
 #[test]
-fn who_leaves_is_gone_and_may_come_back() {
+fn member_that_left_is_gone_and_may_rejoin() {
     let mut world = world(5);
     let party = world.party(3);
     let link = world.invite(0, party);
@@ -147,7 +147,7 @@ fn who_leaves_is_gone_and_may_come_back() {
 }
 
 #[test]
-fn a_party_that_is_switched_off_is_silent_and_comes_back() {
+fn switched_off_party_sends_nothing_and_comes_back() {
     let mut world = world(6);
     let party = world.party(3);
     world.command(1, Command::Down { party }).expect("a switch");
@@ -174,7 +174,7 @@ fn pings_are_answered_or_time_out() {
 }
 
 #[test]
-fn another_range_moves_everybody() {
+fn changed_range_moves_every_member() {
     let mut world = world(8);
     let party = world.party(4);
     let range = "192.168.77.0/28".parse().expect("a range");

@@ -216,7 +216,7 @@ fn qr_code(link: &str) -> Result<Vec<String>, AppError> {
         )
     })?;
     let mut drawing = code.render::<unicode::Dense1x2>();
-    // Terminals are dark, cameras want the code's dark modules darker than their surroundings.
+    // Terminals are dark, and cameras expect dark modules on a light background.
     let drawn = drawing.dark_color(unicode::Dense1x2::Light).light_color(unicode::Dense1x2::Dark).build();
     Ok(drawn.lines().map(str::to_owned).collect())
 }

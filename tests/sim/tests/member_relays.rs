@@ -1,4 +1,4 @@
-//! Members that pass packets on for friends who cannot reach each other.
+//! Members that relay for others that cannot reach each other.
 #![allow(missing_docs)]
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
@@ -34,7 +34,7 @@ fn configure(world: &mut World, who: usize, settings: Settings) {
 }
 
 #[test]
-fn a_friend_in_the_middle_passes_packets_on() {
+fn member_in_the_middle_relays_packets() {
     let mut world = world(1, 3, &[(0, 1)]);
     let took = world.until("a path through the third", SOON, |world| {
         [(0, 1), (1, 0)].iter().all(|(a, b)| world.path(*a, *b) == Some(PathKind::MemberRelay))
@@ -55,7 +55,7 @@ fn a_friend_in_the_middle_passes_packets_on() {
 }
 
 #[test]
-fn nobody_serves_who_was_told_not_to() {
+fn member_with_serving_off_relays_nothing() {
     let mut world = world(2, 3, &[(0, 1)]);
     configure(&mut world, 2, Settings { serve_friends: false, ..Settings::default() });
     world.run(SOON);
@@ -69,7 +69,7 @@ fn nobody_serves_who_was_told_not_to() {
 }
 
 #[test]
-fn nothing_is_passed_on_twice() {
+fn relayed_packets_are_never_relayed_again() {
     // A chain: the ends reach each other only through two others.
     let mut world = world(3, 4, &[(0, 2), (0, 3), (1, 3)]);
     world.until("the neighbours' neighbours", SOON, |world| {
@@ -87,7 +87,7 @@ fn nothing_is_passed_on_twice() {
 }
 
 #[test]
-fn who_passed_packets_on_may_go_and_another_takes_over() {
+fn another_member_takes_over_when_the_relaying_one_leaves() {
     let mut world = world(4, 4, &[(0, 1)]);
     world.until("a path through another", SOON, |world| {
         [(0, 1), (1, 0)].iter().all(|(a, b)| world.path(*a, *b) == Some(PathKind::MemberRelay))
@@ -107,7 +107,7 @@ fn who_passed_packets_on_may_go_and_another_takes_over() {
 }
 
 #[test]
-fn a_member_that_passes_packets_on_is_better_than_a_relay_server() {
+fn member_relay_is_preferred_to_a_relay_server() {
     let mut world = World::new(5);
     world.start_server();
     (0..3).for_each(|_| _ = world.member());
