@@ -5,35 +5,35 @@ import * as __TAURI_EVENT from "@tauri-apps/api/event";
 
 /** Commands */
 export const commands = {
-	/**  Has the engine carry out a command. */
+	/**  Sends a command to the engine and returns its reply. */
 	request: (command: ClientCommand) => typedError<Reply, AppError>(__TAURI_INVOKE("request", { command })),
-	/**  The engine's state, if there is an engine. */
+	/**  Returns the engine's state, if there is an engine. */
 	snapshot: () => __TAURI_INVOKE<Snapshot | null>("snapshot"),
-	/**  Who carries the parties. */
+	/**  Returns where the engine runs. */
 	backing: () => __TAURI_INVOKE<Backing>("backing"),
-	/**  Starts the service, after the system has asked the user whether it may; installs it first where that is missing. */
+	/**  Starts the service after the system has asked the user for permission; installs it first if necessary. */
 	startService: () => typedError<null, AppError>(__TAURI_INVOKE("start_service")),
-	/**  The invite link that was opened last, once. */
+	/**  Returns the invite link that was opened last, and forgets it. */
 	takeLink: () => __TAURI_INVOKE<string | null>("take_link"),
-	/**  The clipboard's text, if it looks like an invite link. */
+	/**  Returns the clipboard's text if it looks like an invite link. */
 	clipboardLink: () => __TAURI_INVOKE<string | null>("clipboard_link"),
-	/**  Puts a text on the clipboard. */
+	/**  Writes a text to the clipboard. */
 	copyText: (text: string) => typedError<null, AppError>(__TAURI_INVOKE("copy_text", { text })),
-	/**  What the user chose for the app itself. */
+	/**  Returns the preferences of the app itself. */
 	preferences: () => __TAURI_INVOKE<Preferences>("preferences"),
-	/**  Chooses anew for the app itself. */
+	/**  Replaces the preferences of the app itself. */
 	setPreferences: (preferences: Preferences) => typedError<null, AppError>(__TAURI_INVOKE("set_preferences", { preferences })),
-	/**  Opens a web page in the user's browser. The user interface has asked first. */
+	/**  Opens a web page in the user's browser. The user interface asks for consent first. */
 	openExternal: (url: string) => typedError<null, AppError>(__TAURI_INVOKE("open_external", { url })),
-	/**  Everything the user has set, as a text for a file. */
+	/**  Returns all settings as the text of a file. */
 	exportSettings: () => typedError<string, AppError>(__TAURI_INVOKE("export_settings")),
-	/**  Sets everything as such a text says. */
+	/**  Applies settings from the text of an exported file. */
 	importSettings: (text: string) => typedError<null, AppError>(__TAURI_INVOKE("import_settings", { text })),
-	/**  All that helps to find out what is wrong, as a text; it has addresses and names, but no keys. */
+	/**  Returns a report for troubleshooting. It contains addresses and names, but no keys. */
 	diagnostics: () => __TAURI_INVOKE<string>("diagnostics"),
-	/**  A name to suggest to a new user. */
+	/**  Returns the system's user name as a suggestion. */
 	systemName: () => __TAURI_INVOKE<string>("system_name"),
-	/**  Ends the app. An engine in this process ends with it; the service goes on. */
+	/**  Ends the app. An engine in this process ends with it; the service keeps running. */
 	quit: () => __TAURI_INVOKE<void>("quit"),
 };
 
@@ -91,23 +91,23 @@ export type AttemptOutcome =
 /**  It could not be made; the attempt's note says why. */
 "impossible";
 
-/**  Who carries the parties. */
+/**  Where the engine runs, or why there is none. */
 export type Backing = {
 	/**  Where the engine runs. */
 	kind: BackingKind,
 	/**
-	 *  Why there is none, and what to do about it; none where it is still being looked for. `service_unreachable` is
-	 *  mended by `start_service`, other problems may be gone when it is tried.
+	 *  Why there is no engine, and what to do; `None` while it is being looked for. `start_service` solves
+	 *  `service_unreachable`.
 	 */
 	problem: AppError | null,
 };
 
-/**  Somebody else carries the parties now, or nobody. */
+/**  The engine runs in another place now, or was lost. */
 export type BackingChanged = Backing;
 
 /**  Where the engine runs. */
 export type BackingKind = 
-/**  In this process, which has the right to make network devices. */
+/**  In this process, which may make network devices. */
 "embedded" | 
 /**  In the service. */
 "service" | 
@@ -399,9 +399,9 @@ export type InviteView = {
 	role: Role,
 };
 
-/**  Words. */
+/**  The language of the user interface. */
 export type Language = 
-/**  As the system's. */
+/**  The system's. */
 "system" | 
 /**  English. */
 "en" | 
@@ -410,7 +410,7 @@ export type Language =
 /**  Chinese. */
 "zh";
 
-/**  An invite link was opened while the app ran. It is kept until `take_link` takes it. */
+/**  An invite link was opened. It stays available until `take_link` is called. */
 export type LinkArrived = string;
 
 /**  The mapping behavior of a NAT (RFC 4787, section 4.1): which destinations share one external port. */
@@ -525,7 +525,7 @@ export type NatProfile = {
 	firewall_v6: Filtering | null,
 };
 
-/**  The tray asks for a place. */
+/**  The tray asks for a page. */
 export type Navigate = Route;
 
 /**  The progress of a network check, and what it found besides the [`crate::NatProfile`]. */
@@ -564,9 +564,9 @@ export type NetworkView = {
 	report: NetworkReport,
 };
 
-/**  What is announced while the window is not in front. */
+/**  Notifications while the window has no focus. */
 export type Notifications = {
-	/**  Somebody joined. */
+	/**  A member joined. */
 	joins: boolean,
 	/**  A connection was lost or came back. */
 	connection: boolean,
@@ -666,19 +666,19 @@ export type PingSample = {
 
 /**  How the app looks and behaves on this computer. */
 export type Preferences = {
-	/**  Colours. */
+	/**  The colour theme. */
 	theme: Theme,
-	/**  Words. */
+	/**  The language of the user interface. */
 	language: Language,
 	/**  Whether the app starts when the user logs in. */
 	autostart: boolean,
-	/**  Whether it then starts without its window. */
+	/**  Whether it starts without its window then. */
 	start_minimised: boolean,
-	/**  Whether closing the window leaves the app in the tray, where there is one. */
+	/**  Whether closing the window keeps the app in the tray, if there is one. */
 	close_to_tray: boolean,
-	/**  What is announced while the window is not in front. */
+	/**  The notifications shown while the window has no focus. */
 	notifications: Notifications,
-	/**  Hints that need not be shown again, by name; at most 64, each at most 64 characters. */
+	/**  The names of hints that were dismissed; at most 64 of at most 64 bytes. */
 	hints_seen: string[],
 };
 
@@ -765,13 +765,13 @@ export type Role =
 /**  A member without further rights. */
 "member";
 
-/**  A place in the user interface. */
+/**  A page of the user interface. */
 export type Route = 
-/**  What is shown first. */
+/**  The start page. */
 { page: "home" } | 
 /**  A party. */
 { page: "party"; 
-/**  Which. */
+/**  The party shown. */
 party: PartyId };
 
 /**  How the router answered requests to open a port by one protocol. */
@@ -876,7 +876,7 @@ export type Snapshot = {
 	settings: Settings,
 };
 
-/**  The engine's state has changed; at most ten a second, and none while the window is hidden. */
+/**  The engine's state changed. At most ten per second, and none while the window is hidden. */
 export type SnapshotChanged = Snapshot;
 
 /**  The state of a step. */
@@ -901,13 +901,13 @@ url: string } |
 /**  The relay and its credentials. */
 relay: RelaySetting };
 
-/**  Colours. */
+/**  The colour theme. */
 export type Theme = 
-/**  As the system's. */
+/**  The system's. */
 "system" | 
-/**  Dark on light. */
+/**  Dark text on light. */
 "light" | 
-/**  Light on dark. */
+/**  Light text on dark. */
 "dark";
 
 /**

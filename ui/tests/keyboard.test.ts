@@ -140,7 +140,7 @@ it('changes settings', async () => {
   await page.keyboard.press('Control+,');
   await tabTo(page, /^General/);
   await page.keyboard.press('ArrowRight');
-  await page.getByText('Ways to friends').waitFor();
+  await page.getByText('Kinds of connection').waitFor();
   await tabTo(page, /^Relays/);
   await page.keyboard.press('Space');
   await page.getByRole('switch', { name: 'Relays', checked: false }).waitFor();

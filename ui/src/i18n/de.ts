@@ -326,7 +326,7 @@ export const de = {
   'step.ipv6': 'IPv6',
   'step.lifetime': 'Wie lange Ports offen bleiben',
   'step.state.waiting': 'wartet',
-  'step.state.doing': 'läuft',
+  'step.state.running': 'läuft',
   'step.state.known': 'fertig',
   'step.state.unknown': 'keine Antwort',
   'mapping.title': 'Welchen Port Freunde sehen',

@@ -324,7 +324,7 @@ export const en = {
   'step.ipv6': 'IPv6',
   'step.lifetime': 'How long ports stay open',
   'step.state.waiting': 'waiting',
-  'step.state.doing': 'under way',
+  'step.state.running': 'under way',
   'step.state.known': 'done',
   'step.state.unknown': 'no answer',
   'mapping.title': 'Which port friends see',

@@ -326,7 +326,7 @@ export const zh = {
   'step.ipv6': 'IPv6',
   'step.lifetime': '端口保持时间',
   'step.state.waiting': '等待中',
-  'step.state.doing': '进行中',
+  'step.state.running': '进行中',
   'step.state.known': '完成',
   'step.state.unknown': '没有应答',
   'mapping.title': '好友看到的端口',
