@@ -232,7 +232,7 @@ impl PacketPath {
             PathEvent::PublicAddressChanged => self.events.push_back(Event::PublicAddressChanged),
             PathEvent::PathChanged { peer, path, kind } => {
                 let Some((party, device)) = self.peers.member(peer) else { return };
-                self.attempts.in_scope(peer, || debug!(?kind, ?path, "path changed"));
+                self.attempts.in_scope(peer, || debug!(?kind, ?path, "tunnel uses another path"));
                 self.attempts.on_path(now, peer, kind);
                 let headroom =
                     |path: Path| if matches!(path.via, Via::Relay(_)) { RELAY_HEADROOM } else { 0 };
