@@ -6,7 +6,10 @@ export function nameProblem(name: string, most: number): string | null {
   const text = name.trim();
   if (text === '') return t('limit.empty');
   if ([...text].length > most) return t('limit.long', { n: most });
-  if (/[\p{Cc}\p{Cf}\p{Co}\p{Zl}\p{Zp}]/u.test(text)) return t('limit.invisible');
+  // Whether a joiner changes what is drawn takes tables that only the engine has; without a letter or emoji before it, none does.
+  const effect = /([\p{L}\p{M}\p{Extended_Pictographic}\p{Emoji_Modifier}])[\u200c\u200d]/gu;
+  const hidden = text.replace(effect, (pair, before: string) => (/[a-z]/i.test(before) ? pair : before));
+  if (/[\p{Cc}\p{Cf}\p{Co}\p{Zl}\p{Zp}]/u.test(hidden)) return t('limit.invisible');
   return null;
 }
 

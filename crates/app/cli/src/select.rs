@@ -1,6 +1,7 @@
 //! Which party, which member: by name, address, or the first digits of an id.
 
 use partyline_model::{AppError, ErrorCode, InviteView, MemberView, PartyView, Snapshot};
+use partyline_wire::name::folded;
 
 use crate::text::clean;
 
@@ -104,8 +105,8 @@ fn members<'a>(party: &'a PartyView, word: &str) -> impl Iterator<Item = &'a Mem
 
 /// Those with that name; if there are none, those whose id starts so.
 fn matching<'a, T>(all: &'a [T], word: &str, names: impl Fn(&T) -> (&str, String)) -> Vec<&'a T> {
-    let wanted = word.to_lowercase();
-    let named: Vec<_> = all.iter().filter(|one| names(one).0.to_lowercase() == wanted).collect();
+    let wanted = folded(word);
+    let named: Vec<_> = all.iter().filter(|one| folded(names(one).0) == wanted).collect();
     if !named.is_empty() || wanted.len() < MIN_DIGITS {
         return named;
     }

@@ -3,6 +3,15 @@
 //! A name is shown to others beside other names, so that it must not hide, reorder or imitate text: it has no control
 //! characters, no characters that change the direction of text (Unicode TR 36 and TR 9), no invisible ones, and no long
 //! runs of combining marks. Nothing is stripped silently: a name is either valid or rejected with the reason.
+//!
+//! Zero-width joiners and non-joiners are part of the spelling in many scripts, and of emoji. They are valid where RFC 5892
+//! (CONTEXTJ), the Unicode Standard and UTS #51 give them a visible effect, and nowhere else. Since that effect can be
+//! small, names are compared by [`folded`].
+
+use icu_properties::{
+    CodePointMapData, CodePointSetData,
+    props::{CanonicalCombiningClass, ExtendedPictographic, JoiningType},
+};
 
 /// Characters of a member's display name.
 pub const DISPLAY_NAME_CHARS: usize = 32;
@@ -65,25 +74,78 @@ fn check(name: &str, limit: usize) -> Result<(), NameError> {
         return Err(NameError::Padded);
     }
     let mut marks = 0;
-    let mut previous = None;
-    let mut rest = name.chars().peekable();
-    while let Some(c) = rest.next() {
-        let joins = previous.is_some_and(|previous| joins_emoji(c, previous)) && rest.peek().is_some();
-        if is_hidden(c) && !joins {
+    for (at, c) in name.char_indices() {
+        let (before, after) = (&name[..at], &name[at + c.len_utf8()..]);
+        if is_hidden(c) && !has_effect(c, before, after) {
             return Err(NameError::Hidden { code: c.into() });
         }
         marks = if is_mark(c) { marks + 1 } else { 0 };
-        if marks > MAX_MARKS_IN_A_ROW || (marks > 0 && previous.is_none()) {
+        if marks > MAX_MARKS_IN_A_ROW || (marks > 0 && before.is_empty()) {
             return Err(NameError::Piled);
         }
-        previous = Some(c);
     }
     Ok(())
 }
 
-/// Returns true for a zero width joiner after a pictograph, as in the emoji of a family.
-const fn joins_emoji(c: char, previous: char) -> bool {
-    c == '\u{200d}' && matches!(previous, '\u{2190}'..='\u{2bff}' | '\u{fe0f}' | '\u{1f000}'..='\u{1faff}')
+/// Returns a name as it is compared with others: in lower case, and without the characters that hardly show.
+///
+/// Two names that look alike to a reader who does not look for joiners have the same folded form.
+#[must_use]
+pub fn folded(name: &str) -> String {
+    name.chars()
+        .filter(|c| !matches!(*c, NON_JOINER | JOINER | EMOJI_STYLE))
+        .flat_map(char::to_lowercase)
+        .collect()
+}
+
+const NON_JOINER: char = '\u{200c}';
+const JOINER: char = '\u{200d}';
+/// Variation selector 16.
+const EMOJI_STYLE: char = '\u{fe0f}';
+const KEYCAP: char = '\u{20e3}';
+
+/// Returns true for a hidden character that changes how the text around it is drawn.
+fn has_effect(c: char, before: &str, after: &str) -> bool {
+    let (last, next) = (before.chars().next_back(), after.chars().next());
+    match c {
+        // RFC 5892, appendix A.1.
+        NON_JOINER => last.is_some_and(is_virama) || breaks_cursive_join(before, after),
+        // RFC 5892, appendix A.2; a joiner before the virama makes the ya-phalaa of Bengali and the reph of Kannada.
+        JOINER => {
+            last.is_some_and(is_virama)
+                || matches!(last, Some('\u{9b0}' | '\u{9f0}' | '\u{cb0}')) && next.is_some_and(is_virama)
+                || ends_with_emoji(before) && next.is_some_and(is_pictograph)
+        }
+        EMOJI_STYLE => {
+            last.is_some_and(is_pictograph)
+                || next == Some(KEYCAP) && matches!(last, Some('0'..='9' | '#' | '*'))
+        }
+        _ => false,
+    }
+}
+
+fn is_virama(c: char) -> bool {
+    CodePointMapData::<CanonicalCombiningClass>::new().get(c) == CanonicalCombiningClass::Virama
+}
+
+/// Returns true if the letters on both sides would join, as in Arabic, Syriac or Mongolian.
+fn breaks_cursive_join(before: &str, after: &str) -> bool {
+    let joining = |c| CodePointMapData::<JoiningType>::new().get(c);
+    let shown = |kind: &JoiningType| *kind != JoiningType::Transparent;
+    let left = before.chars().rev().map(joining).find(shown);
+    let right = after.chars().map(joining).find(shown);
+    matches!(left, Some(JoiningType::LeftJoining | JoiningType::DualJoining))
+        && matches!(right, Some(JoiningType::RightJoining | JoiningType::DualJoining))
+}
+
+fn is_pictograph(c: char) -> bool {
+    CodePointSetData::new::<ExtendedPictographic>().contains(c)
+}
+
+/// Returns true if a text ends with a pictograph, perhaps with a skin tone or in emoji style.
+fn ends_with_emoji(text: &str) -> bool {
+    let modifiers = |c: char| matches!(c, EMOJI_STYLE | '\u{1f3fb}'..='\u{1f3ff}');
+    text.trim_end_matches(modifiers).chars().next_back().is_some_and(is_pictograph)
 }
 
 const fn is_mark(c: char) -> bool {
@@ -100,7 +162,7 @@ fn is_hidden(c: char) -> bool {
             // Invisible: soft hyphen, joiners, fillers, word joiner, invisible operators, byte order mark, blank Braille.
             | '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
             | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2065}' | '\u{206a}'..='\u{206f}' | '\u{2800}'
-            | '\u{3164}' | '\u{ffa0}' | '\u{feff}' | '\u{fe00}'..='\u{fe0e}' | '\u{fff0}'..='\u{fffd}'
+            | '\u{3164}' | '\u{ffa0}' | '\u{feff}' | '\u{fe00}'..='\u{fe0f}' | '\u{fff0}'..='\u{fffd}'
             // Private use, tags, variation selectors.
             | '\u{e000}'..='\u{f8ff}' | '\u{e0000}'..='\u{10ffff}')
         || u32::from(c) & 0xfffe == 0xfffe
@@ -125,6 +187,9 @@ mod tests {
             "❤️ gamer",
             "a.b-c_d",
             "สมชาย",
+            "1\u{fe0f}\u{20e3} fan",
+            "👩🏽\u{200d}🚀",
+            "🏴\u{200d}☠\u{fe0f}",
         ] {
             assert_eq!(check_display_name(name), Ok(()), "{name}");
         }
@@ -148,6 +213,64 @@ mod tests {
             assert!(matches!(check_display_name(name), Err(NameError::Hidden { .. })), "{name:?}");
         }
         assert_eq!(check_display_name("z\u{300}\u{301}\u{302}\u{303}"), Err(NameError::Piled));
+    }
+
+    #[test]
+    fn joiners_are_valid_where_they_change_what_is_drawn() {
+        for name in [
+            "می\u{200c}خواهم",
+            "علی\u{200c}رضا",
+            "خانه\u{200c}ها",
+            // A vowel mark between the letter and the non-joiner is transparent.
+            "مِی\u{200c}خواهم",
+            "ܡܝ\u{200c}ܡܝ",
+            "क्\u{200d}ष",
+            "क्\u{200c}ष",
+            "ശ്രീജിത്\u{200d}",
+            "അവന്\u{200d}",
+            "ශ්\u{200d}රී ලංකා",
+            "ක්\u{200d}ෂ",
+            "র\u{200d}্যাব",
+            "ಅರ\u{200d}್ಕ",
+        ] {
+            assert_eq!(check_display_name(name), Ok(()), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn joiners_without_effect_are_rejected() {
+        for name in [
+            "a\u{200d}b",
+            "a\u{200c}b",
+            "An\u{200c}na",
+            "\u{200c}می",
+            "می\u{200c}",
+            "می\u{200c}\u{200c}خواهم",
+            "می\u{200d}خواهم",
+            // Alef joins nothing to its left.
+            "ا\u{200c}ب",
+            "ب\u{200c} ب",
+            "क\u{200d}ष",
+            "क्\u{200d}\u{200d}ष",
+            "क्\u{200d}\u{200c}ष",
+            "田\u{200d}中",
+            "👩\u{200d}",
+            "👩\u{200d}a",
+            "a\u{200d}👩",
+            "Anna\u{fe0f}",
+            "1\u{fe0f}",
+            "র\u{200d}া",
+        ] {
+            assert!(matches!(check_display_name(name), Err(NameError::Hidden { .. })), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_differ_only_in_joiners_fold_to_the_same() {
+        assert_eq!(folded("می\u{200c}خواهم"), folded("میخواهم"));
+        assert_eq!(folded("क्\u{200d}ष"), folded("क्ष"));
+        assert_eq!(folded("❤\u{fe0f} Gamer"), folded("❤ gamer"));
+        assert_ne!(folded("Ana"), folded("Anna"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use partyline_model::{
 use partyline_party::{Member, Standing};
 use partyline_paths::PeerView;
 use partyline_tunnel::SessionStats;
+use partyline_wire::name::folded;
 
 use super::measurement::{Measurement, Measurements};
 use crate::{
@@ -59,7 +60,7 @@ impl Sources<'_> {
         let membership = party.membership();
         let mut members: Vec<MemberView> =
             membership.members().map(|member| self.member_view(party, &member)).collect();
-        members.sort_by_key(|member| (!member.online, member.name.to_lowercase(), member.id));
+        members.sort_by_key(|member| (!member.online, folded(&member.name), member.id));
         members.insert(0, self.own_view(party));
         let invites = membership.invites(self.now.unix);
         PartyView {
