@@ -16,6 +16,7 @@ pub fn builder() -> Builder<tauri::Wry> {
             commands::backing,
             commands::start_service,
             commands::take_link,
+            commands::find_invite,
             commands::clipboard_link,
             commands::copy_text,
             commands::preferences,

@@ -5,17 +5,14 @@ use std::sync::{Mutex, PoisonError};
 use arboard::Clipboard as System;
 use partyline_model::{AppError, ErrorCode};
 
-use crate::links::is_invite;
-
 /// The clipboard. It stays open because on X11 the owner serves the copied text.
 #[derive(Default)]
 pub struct Clipboard(Mutex<Option<System>>);
 
 impl Clipboard {
-    /// Returns the text if it looks like an invite link.
-    pub fn invite(&self) -> Option<String> {
-        let text = self.with(System::get_text).ok()?.trim().to_owned();
-        is_invite(&text).then_some(text)
+    /// Returns the text, if there is one.
+    pub fn text(&self) -> Option<String> {
+        self.with(System::get_text).ok()
     }
 
     /// Writes a text.

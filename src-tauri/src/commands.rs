@@ -1,11 +1,15 @@
 //! The commands that the user interface may call.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use partyline_model::{AppError, ClientCommand, ErrorCode, Reply, Snapshot};
+use partyline_engine::Invite;
+use partyline_model::{AppError, ClientCommand, ErrorCode, Reply, Snapshot, Timestamp};
 use tauri::{AppHandle, Manager as _};
 
-use crate::{diagnostics, preferences::Preferences, shell::Shell, surface::Backing, transfer};
+use crate::{diagnostics, links, preferences::Preferences, shell::Shell, surface::Backing, transfer};
 
 /// Sends a command to the engine and returns its reply.
 #[tauri::command]
@@ -44,11 +48,23 @@ pub fn take_link(app: AppHandle) -> Option<String> {
     app.state::<Shell>().pending_link.take()
 }
 
-/// Returns the clipboard's text if it looks like an invite link.
-#[tauri::command]
+/// Returns the link of the invite in a text, however it was copied.
+#[tauri::command(async)]
+#[specta::specta]
+pub fn find_invite(text: String) -> Result<String, AppError> {
+    Ok(Invite::find(&text)?.app_link())
+}
+
+/// Returns the link of the invite on the clipboard, if there is one that is valid and leads to another party than those that
+/// this computer is in.
+#[tauri::command(async)]
 #[specta::specta]
 pub fn clipboard_link(app: AppHandle) -> Option<String> {
-    app.state::<Shell>().clipboard.invite()
+    let shell = app.state::<Shell>();
+    let snapshot = shell.engine.snapshot();
+    let parties = snapshot.as_ref().map_or(&[][..], |snapshot| &snapshot.parties);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    links::offer(&shell.clipboard.text()?, parties, Timestamp::default().plus(now))
 }
 
 /// Writes a text to the clipboard.

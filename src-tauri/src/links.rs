@@ -1,27 +1,43 @@
-//! Invite links that reach the app from outside.
+//! Invites that reach the app from outside.
 
 use std::sync::{Mutex, PoisonError};
 
-/// The longest text that is examined, in bytes. Links are far shorter.
-const MAX_LINK_LEN: usize = 4096;
+use partyline_engine::{Invite, InviteError};
+use partyline_model::{ErrorCode, PartyView, Timestamp};
 
-/// Returns true if a text looks like an invite link. The engine decides whether it is valid.
-pub fn is_invite(text: &str) -> bool {
-    let plain = text.len() <= MAX_LINK_LEN
-        && !text.chars().any(|letter| letter.is_whitespace() || letter.is_control());
-    let web = |scheme: &str| text.strip_prefix(scheme).is_some_and(|rest| rest.contains("/join#"));
-    plain && (text.starts_with("partyline://join/") || web("https://") || web("http://"))
+/// The longest text that is kept for the user interface, in bytes; what has no whole invite is shown with its error only.
+const MAX_KEPT: usize = 4096;
+
+/// Returns the link of the invite in a text if it is worth offering: still valid, and to a party that this computer is not
+/// in, or was thrown out of.
+pub fn offer(text: &str, parties: &[PartyView], now: Timestamp) -> Option<String> {
+    let invite = Invite::find(text).ok()?;
+    let joined = parties.iter().any(|party| party.id == invite.party && !is_over(party));
+    (!joined && invite.ended(now).is_none()).then(|| invite.app_link())
 }
 
-/// The invite link that was opened last, until the user interface takes it. On a cold start the link arrives before the user
+fn is_over(party: &PartyView) -> bool {
+    party.problem.as_ref().is_some_and(|problem| {
+        matches!(problem.code, ErrorCode::Removed | ErrorCode::InviteRevoked | ErrorCode::InviteExpired)
+    })
+}
+
+/// The invite that was opened last, until the user interface takes it. On a cold start the link arrives before the user
 /// interface listens.
 #[derive(Debug, Default)]
 pub struct PendingLink(Mutex<Option<String>>);
 
 impl PendingLink {
-    /// Stores the first invite among the arguments and returns it, if there is one.
+    /// Stores the first of the arguments that has an invite in it, or what is left of one, and returns it.
     pub fn keep<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Option<String> {
-        let link = words.into_iter().map(str::trim).find(|word| is_invite(word))?.to_owned();
+        let link = words.into_iter().find_map(|word| match Invite::find(word) {
+            Ok(invite) => Some(invite.app_link()),
+            // The user interface says what is wrong with it.
+            Err(error) if InviteError::is_about_an_invite(&error) && word.len() <= MAX_KEPT => {
+                Some(word.to_owned())
+            }
+            Err(_) => None,
+        })?;
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(link.clone());
         Some(link)
     }
@@ -34,27 +50,60 @@ impl PendingLink {
 
 #[cfg(test)]
 mod tests {
+    use partyline_model::{AppError, PartyId, PartyPhase, Role};
+
     use super::*;
 
-    #[test]
-    fn invite_links_are_recognised() {
-        assert!(is_invite("partyline://join/AbC_-9"));
-        assert!(is_invite("https://play.example/join#AbC"));
-        assert!(is_invite("http://10.0.0.1:4480/join#AbC"));
-        for other in
-            ["", "https://play.example/", "partyline://quit", "file:///etc/passwd", "partyline://join/a b"]
-        {
-            assert!(!is_invite(other), "{other}");
+    /// An invite to party `0101…` until 15 January 2027.
+    const CODE: &str = "PLY14NB0El6XFXwsUFD8J2vGxsaboW7rZYnQRBP5d9erwRwd290TWD4V5tkyUQGc5qXvlBDd2Fj97aqsMoBGJJjsttG4I0iHJbkdqdSjdOv8lotdlpRYNaigOHJYDGtSybpLpt6R0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8a0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8aPRMdxP6MOv3C5yaqtHXgpAjSVA40vRyGhPREiOfwhCa0YXKh6z5Ynst54Fyd4W";
+    const END: Timestamp = Timestamp(1_800_000_000_000);
+
+    fn party(id: u8, problem: Option<ErrorCode>) -> PartyView {
+        PartyView {
+            id: PartyId([id; 32]),
+            name: "Friday games".into(),
+            phase: PartyPhase::Up,
+            role: Role::Member,
+            range: None,
+            interface: None,
+            members: Vec::new(),
+            invites: Vec::new(),
+            servers: Vec::new(),
+            problem: problem.map(|code| AppError::new(code, "", "")),
         }
-        assert!(!is_invite(&format!("partyline://join/{}", "a".repeat(MAX_LINK_LEN))));
+    }
+
+    #[test]
+    fn valid_invite_to_another_party_is_offered() {
+        let link = format!("partyline://join/{CODE}");
+        let text = format!("Come and play: **https://play.example.org/join#{CODE}**!");
+        assert_eq!(offer(&text, &[], END).as_ref(), Some(&link));
+        assert_eq!(offer(&text, &[party(2, None)], END).as_ref(), Some(&link));
+        assert_eq!(offer(&text, &[party(1, Some(ErrorCode::Removed))], END).as_ref(), Some(&link));
+    }
+
+    #[test]
+    fn joined_expired_and_broken_invites_are_not_offered() {
+        assert_eq!(offer(CODE, &[party(1, None)], END), None);
+        assert_eq!(offer(CODE, &[], Timestamp(END.0 + 1)), None);
+        for other in ["", "https://play.example/", "partyline://quit", &CODE[..200], &CODE[3..]] {
+            assert_eq!(offer(other, &[], END), None, "{other}");
+        }
     }
 
     #[test]
     fn pending_link_is_taken_once() {
         let arrived = PendingLink::default();
-        assert_eq!(arrived.keep(["--minimised"]), None);
-        assert_eq!(arrived.keep(["x", " partyline://join/a "]).as_deref(), Some("partyline://join/a"));
-        assert_eq!(arrived.take().as_deref(), Some("partyline://join/a"));
+        assert_eq!(arrived.keep(["--minimised", "https://discord.gg/abc", "partyline://quit"]), None);
+        let link = format!("partyline://join/{CODE}");
+        assert_eq!(arrived.keep(["x", &format!(" {link}/ ")]).as_ref(), Some(&link));
+        assert_eq!(arrived.take().as_ref(), Some(&link));
         assert_eq!(arrived.take(), None);
+    }
+
+    #[test]
+    fn broken_link_is_kept_to_be_explained() {
+        let arrived = PendingLink::default();
+        assert_eq!(arrived.keep(["partyline://join/PLY1"]).as_deref(), Some("partyline://join/PLY1"));
     }
 }

@@ -163,6 +163,7 @@ const answers: Record<string, (args: Record<string, unknown>) => unknown> = {
     scenario.link = undefined;
     return link ?? null;
   },
+  find_invite: ({ text }) => (text as string).trim(),
   clipboard_link: () => scenario.clipboard ?? null,
   copy_text: () => null,
   preferences: () => preferences,

@@ -16,7 +16,7 @@ const others = () => [
   party(2, 'Age of Empires II', many(4).map((entry, index) => ({ ...entry, role: index === 1 ? 'owner' : 'member' }))),
   party(3, 'Work LAN', many(3), { phase: 'down' }),
 ];
-export const LINK = 'partyline://join/AYd4d3Jq0pQ8p9xN5gWJkq2m1S7cVw0oH3uKZt6yLrE4fBnXaQeRtYuIoPaSdFgHjKlZxCvBnM1234567890abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-AYd4d3Jq0pQ8p9xN5gWJkq2m1S7cVw0oH3uKZt6yLrE4fBnXaQeRtYuIoPaSdFgHjKlZxCvBnM1234567890abcdefghijklmnopqrstuv';
+export const LINK = 'https://play.example.org/join#PLY14NB0El6XFXwsUFD8J2vGxsaboW7rZYnQRBP5d9erwRwd290TWD4V5tkyUQGc5qXvlBDd2Fj97aqsMoBGJJjsttG4I0iHJbkdqdSjdOv8lotdlpRYNaigOHJYDGtSybpLpt6R0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8a0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8aPRMdxP6MOv3C5yaqtHXgpAjSVA40vRyGhPREiOfwhCa0YXKh6z5Ynst54Fyd4W';
 
 const checking: NetworkView = {
   ...network,

@@ -15,7 +15,12 @@ export const commands = {
 	startService: () => typedError<null, AppError>(__TAURI_INVOKE("start_service")),
 	/**  Returns the invite link that was opened last, and forgets it. */
 	takeLink: () => __TAURI_INVOKE<string | null>("take_link"),
-	/**  Returns the clipboard's text if it looks like an invite link. */
+	/**  Returns the link of the invite in a text, however it was copied. */
+	findInvite: (text: string) => typedError<string, AppError>(__TAURI_INVOKE("find_invite", { text })),
+	/**
+	 *  Returns the link of the invite on the clipboard, if there is one that is valid and leads to another party than those that
+	 *  this computer is in.
+	 */
 	clipboardLink: () => __TAURI_INVOKE<string | null>("clipboard_link"),
 	/**  Writes a text to the clipboard. */
 	copyText: (text: string) => typedError<null, AppError>(__TAURI_INVOKE("copy_text", { text })),
@@ -175,13 +180,13 @@ display_name: string;
 servers: string[]; 
 /**  The address range; `None` chooses one that collides with no local route. */
 range: string | null } | 
-/**  Decodes an invite link without using it. Answered by [`Reply::Preview`]. */
+/**  Decodes the invite in a text without using it. Answered by [`Reply::Preview`]. */
 { command: "preview"; 
-/**  The invite link. */
+/**  An invite link, or a text that has one in it. */
 link: string } | 
 /**  Joins a party with an invite link and switches it on. Answered by [`Reply::Joined`]. */
 { command: "join"; 
-/**  The invite link. */
+/**  An invite link, or a text that has one in it. */
 link: string; 
 /**  The name that friends see, 1 to 32 characters. */
 display_name: string } | 
@@ -288,8 +293,16 @@ target: TestTarget } |
 
 /**  The kind of an error. The names are stable, since scripts and translations depend on them. */
 export type ErrorCode = 
-/**  The text is not an invite link, or part of it is missing. */
+/**  The text has no invite in it. */
 "invite_malformed" | 
+/**  The text is a link or an address of something else. */
+"invite_elsewhere" | 
+/**  Part of the invite is missing. */
+"invite_cut" | 
+/**  The invite was changed on the way. */
+"invite_damaged" | 
+/**  The text has more than one invite. */
+"invite_ambiguous" | 
 /**  The invite was made by a newer version of Partyline. */
 "invite_version" | 
 /**  The invite has expired. */

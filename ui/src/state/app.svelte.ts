@@ -137,6 +137,9 @@ class App {
       this.show({ at: 'party', party });
     });
 
+  /** The link of the invite in any text. */
+  findInvite = (text: string) => settle(shell.findInvite(text));
+
   preview = (link: string) => ask({ command: 'preview', link }, 'preview');
 
   /** A link for a party: the one made before if it is still young, else a new one. */

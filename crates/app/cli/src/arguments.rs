@@ -140,8 +140,9 @@ pub struct Create {
 
 #[derive(Debug, Args)]
 pub struct Join {
-    /// The invite link.
-    pub link: String,
+    /// The invite link, or any text with the invite in it; `-` reads it from standard input.
+    #[arg(required = true, value_name = "INVITE")]
+    pub text: Vec<String>,
     /// The name friends will see; by default the one in your settings, or your user name.
     #[arg(long = "name", value_name = "NAME")]
     pub display_name: Option<String>,
@@ -353,6 +354,8 @@ mod tests {
         for line in [
             "partyline create Friday --name Ann --server wss://a.example --server wss://b.example --range 10.1.2.0/24",
             "partyline join partyline://join/abc --watch",
+            "partyline join Come and play: partyline://join/abc tonight --name Ann",
+            "partyline join -",
             "partyline invite",
             "partyline invite Friday --expires never --qr",
             "partyline invite --list --json",

@@ -1,6 +1,7 @@
 //! What each command does.
 
 use std::{
+    io::{self, Read as _},
     path::Path,
     process::ExitCode,
     time::{Duration, SystemTime},
@@ -15,7 +16,7 @@ use partyline_model::{
 };
 use partyline_platform::check_device_permission;
 use partyline_service::{Place, Reached, own_name};
-use partyline_wire::invite::Invite as InviteLink;
+use partyline_wire::invite::{Invite as InviteLink, MAX_TEXT};
 use qrcode::{QrCode, render::unicode};
 
 use crate::{
@@ -107,12 +108,29 @@ async fn create_party(create: Create, output: &Output) -> Result<(), AppError> {
     stay(reached, &create.hosting, create.watch.then_some(*party), &shown, output).await
 }
 
+/// Returns what was given as words, or what standard input has if that is `-`.
+fn invite_text(words: &[String]) -> Result<String, AppError> {
+    if words != ["-"] {
+        return Ok(words.join(" "));
+    }
+    // One byte more than is searched, so that a longer text is refused rather than cut.
+    let mut text = Vec::new();
+    io::stdin().take(MAX_TEXT as u64 + 1).read_to_end(&mut text).map_err(|error| {
+        AppError::new(
+            ErrorCode::InvalidInput,
+            format!("Standard input cannot be read: {error}."),
+            "Give the invite as an argument.",
+        )
+    })?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
 async fn join_party(join: Join, output: &Output) -> Result<(), AppError> {
     // What is no invite needs no service to be recognised.
-    InviteLink::parse(&join.link)?;
+    let invite = InviteLink::find(&invite_text(&join.text)?)?;
     let reached = reach::engine(&join.hosting, join.watch, output).await?;
     let display_name = display_name(join.display_name, &reached);
-    let reply = reached.controller.request(Command::Join { link: join.link, display_name }).await?;
+    let reply = reached.controller.request(Command::Join { link: invite.app_link(), display_name }).await?;
     let Reply::Joined { party } = reply else { return Err(unexpected(&reply)) };
     output.answer(&reply, || output.say("Joined."));
     if !join.no_wait && !join.watch {

@@ -22,7 +22,7 @@ use partyline_wire::{
 };
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     sync::{mpsc, watch},
 };
 
@@ -112,7 +112,7 @@ fn usual(command: &ClientCommand) -> Result<Reply, AppError> {
     };
     Ok(match command {
         Command::Create { .. } => Reply::Created { party: PartyId([7; 32]), link: LINK.into() },
-        Command::Join { link, .. } if Invite::parse(link).is_ok_and(|invite| invite.name == "old") => {
+        Command::Join { link, .. } if Invite::find(link).is_ok_and(|invite| invite.name == "old") => {
             return Err(AppError::new(
                 ErrorCode::InviteExpired,
                 "The invite has expired.",
@@ -234,13 +234,29 @@ async fn what_is_no_invite_is_refused_without_a_service() {
     let mut cut = link("Friday");
     cut.truncate(cut.len() - 20);
     for (word, said) in
-        [("abc", "not a Partyline invite link"), (cut.as_str(), "the end of this invite link is missing")]
+        [("abc", "no Partyline invite in this text"), (cut.as_str(), "the end of this invite is missing")]
     {
         let result = run(nobody.path(), &["join", word]).await;
         assert_eq!(code(&result), 6, "{}", err(&result));
         assert!(err(&result).to_lowercase().contains(&said.to_lowercase()), "{}", err(&result));
     }
     assert_eq!(code(&run(nobody.path(), &["join", &link("Friday")]).await), 3);
+}
+
+#[tokio::test]
+async fn invite_is_read_from_a_sentence_and_from_standard_input() {
+    let service = Service::start(Vec::new());
+    let invite = link("Friday");
+    let (start, end) = invite.split_at(90);
+    let sentence = format!("**{start}\n> {end}**.");
+    let expected = |asked: &ClientCommand| matches!(asked, ClientCommand::Node(Command::Join { link, .. }) if *link == invite);
+    let words = ["join", "Come", "and", "play:", &sentence, "tonight", "--no-wait"];
+    assert_eq!(code(&service.run(&words).await), 0);
+    let mut child = program(service.directory.path(), &["join", "-", "--no-wait"]);
+    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(sentence.as_bytes()).await.unwrap();
+    assert!(child.wait().await.unwrap().success());
+    assert_eq!(service.asked.lock().unwrap().iter().filter(|asked| expected(asked)).count(), 2);
 }
 
 #[tokio::test]

@@ -26,3 +26,4 @@ mod wakeup;
 pub use controller::{Call, Controller};
 pub use engine::Engine;
 pub use options::{EngineOptions, RunningEngine};
+pub use partyline_wire::invite::{Invite, InviteError};

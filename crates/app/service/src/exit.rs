@@ -12,6 +12,10 @@ pub const fn exit_code(code: ErrorCode) -> u8 {
         ErrorCode::PermissionDenied | ErrorCode::NotOwner => 4,
         ErrorCode::UnknownParty | ErrorCode::UnknownMember => 5,
         ErrorCode::InviteMalformed
+        | ErrorCode::InviteElsewhere
+        | ErrorCode::InviteCut
+        | ErrorCode::InviteDamaged
+        | ErrorCode::InviteAmbiguous
         | ErrorCode::InviteVersion
         | ErrorCode::InviteExpired
         | ErrorCode::InviteRevoked

@@ -54,14 +54,14 @@ pub enum Command {
         #[cfg_attr(feature = "specta", specta(type = Option<String>))]
         range: Option<Ipv4Net>,
     },
-    /// Decodes an invite link without using it. Answered by [`Reply::Preview`].
+    /// Decodes the invite in a text without using it. Answered by [`Reply::Preview`].
     Preview {
-        /// The invite link.
+        /// An invite link, or a text that has one in it.
         link: String,
     },
     /// Joins a party with an invite link and switches it on. Answered by [`Reply::Joined`].
     Join {
-        /// The invite link.
+        /// An invite link, or a text that has one in it.
         link: String,
         /// The name that friends see, 1 to 32 characters.
         display_name: String,

@@ -7,8 +7,16 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// The text is not an invite link, or part of it is missing.
+    /// The text has no invite in it.
     InviteMalformed,
+    /// The text is a link or an address of something else.
+    InviteElsewhere,
+    /// Part of the invite is missing.
+    InviteCut,
+    /// The invite was changed on the way.
+    InviteDamaged,
+    /// The text has more than one invite.
+    InviteAmbiguous,
     /// The invite was made by a newer version of Partyline.
     InviteVersion,
     /// The invite has expired.

@@ -29,6 +29,38 @@ impl Timestamp {
     pub const fn seconds(self) -> u64 {
         self.0 / 1000
     }
+
+    /// Returns the date and time in words that need no locale, such as "29 November 2026 at 22:42 UTC".
+    #[must_use]
+    pub fn utc(self) -> String {
+        const MONTHS: [&str; 12] = [
+            "January",
+            "February",
+            "March",
+            "April",
+            "May",
+            "June",
+            "July",
+            "August",
+            "September",
+            "October",
+            "November",
+            "December",
+        ];
+        let (days, minutes) = (self.seconds() / 86_400, self.seconds() / 60 % 1440);
+        // Years are counted from March, so that the leap day is the last of its year; 1 March of year 0 is day 719,468
+        // before 1970.
+        let days = days + 719_468;
+        let (era, day_of_era) = (days / 146_097, days % 146_097);
+        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let march_month = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+        let month = (march_month + 2) % 12;
+        let year = era * 400 + year_of_era + u64::from(month < 2);
+        let name = MONTHS[month as usize];
+        format!("{day} {name} {year} at {:02}:{:02} UTC", minutes / 60, minutes % 60)
+    }
 }
 
 /// One reading of both clocks: the monotonic one for timers, the wall clock for expiry dates.
@@ -50,5 +82,19 @@ mod tests {
         assert_eq!(Timestamp(5).since(Timestamp(9)), Duration::ZERO);
         assert_eq!(Timestamp(5).plus(Duration::from_secs(2)).since(Timestamp(5)), Duration::from_secs(2));
         assert_eq!(Timestamp(1_999).seconds(), 1);
+    }
+
+    #[test]
+    fn dates_follow_the_calendar() {
+        for (seconds, expected) in [
+            (0, "1 January 1970 at 00:00 UTC"),
+            (951_782_400, "29 February 2000 at 00:00 UTC"),
+            (951_868_800, "1 March 2000 at 00:00 UTC"),
+            (1_800_000_000, "15 January 2027 at 08:00 UTC"),
+            (4_107_542_399, "28 February 2100 at 23:59 UTC"),
+            (4_107_542_400, "1 March 2100 at 00:00 UTC"),
+        ] {
+            assert_eq!(Timestamp(seconds * 1000).utc(), expected);
+        }
     }
 }

@@ -379,9 +379,9 @@ impl Signaling {
         Ok((party, link(&invite)))
     }
 
-    /// Says what an invite link offers, without using it.
+    /// Says what the invite in a text offers, without using it.
     pub(crate) fn preview(&self, link: &str) -> Result<InvitePreview, AppError> {
-        let invite = Invite::parse(link)?;
+        let invite = Invite::find(link)?;
         Ok(InvitePreview {
             party: invite.party,
             member: self.parties.contains_key(&invite.party),
@@ -402,7 +402,7 @@ impl Signaling {
         link: &str,
         display_name: String,
     ) -> Result<PartyId, AppError> {
-        let invite = Invite::parse(link)?;
+        let invite = Invite::find(link)?;
         // A device that was removed may come back by a new invite.
         let known = self.parties.get(&invite.party);
         if let Some(party) = known.filter(|party| !party.is_dismissed()) {

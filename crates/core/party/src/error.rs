@@ -12,7 +12,7 @@ pub enum JoinError {
     #[error("this invite was not made by the party's owner, or was changed on the way; ask for a new one")]
     Forged,
     /// The invite has ended by this computer's clock.
-    #[error("this invite has ended; ask for a new one, and check this computer's clock")]
+    #[error("this invite ended on {}; ask for a new one, and check this computer's clock", ended.utc())]
     Expired {
         /// End of the invite, tolerance excluded.
         ended: Timestamp,

@@ -27,7 +27,7 @@ pub fn links(world: &World, programs: &Path) -> Result<()> {
     ben.partyline(&["config", "set", "display_name", "Ben"])?;
     let mut desktop = Desktop::start(&ben, programs, 1)?;
     let app = desktop.app(&["partyline://join/AAAA"])?;
-    app.reads("This invite link is damaged.")?;
+    app.reads("The beginning of this invite is missing.")?;
     desktop.start_again(Some(&ended()?))?;
     app.reads("The invite ended")?;
     ensure!(app.run(JOIN_IS_OFF)? == true, "one can join by an invite that has ended");

@@ -1,7 +1,8 @@
 //! The page behind `https://<server>/join#<invite>`.
 //!
 //! Browsers do not send what follows the `#`, so the server never sees an invite. The page's script reads it and passes it
-//! to the app. Its Content Security Policy names that script and the style by their hashes and forbids everything else, so
+//! to the app, or says what is wrong with it; links that were mangled so that the code lies in the path or query lead here too.
+//! Its Content Security Policy names that script and the style by their hashes and forbids everything else, so
 //! that the page cannot send the invite anywhere even if an attacker managed to change it.
 
 use std::sync::LazyLock;
@@ -15,6 +16,9 @@ use sha2::{Digest, Sha256};
 
 use super::Page;
 
+/// The path of the page.
+pub(super) const PATH: &str = "/join";
+
 const PAGE: &str = include_str!("join.html");
 
 static POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
@@ -25,6 +29,13 @@ static POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
     );
     HeaderValue::try_from(policy).ok()
 });
+
+/// Returns true for the path of the page, with whatever came between it and the `#` on the way: a slash, the code itself, or
+/// a `#` that was encoded.
+pub(super) fn is_path(path: &str) -> bool {
+    let (start, rest) = path.split_at_checked(PATH.len()).unwrap_or_default();
+    start.eq_ignore_ascii_case(PATH) && !rest.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
 
 /// Returns the page with its policy.
 pub(super) fn page() -> Response<Page> {
@@ -47,6 +58,16 @@ fn hash(open: &str, close: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn page_is_found_under_mangled_paths() {
+        for path in ["/join", "/join/", "/JOIN", "/join/PLY1", "/join%23PLY1", "/join.", "/join)"] {
+            assert!(is_path(path), "{path}");
+        }
+        for path in ["/", "/joi", "/joined", "/v1", "/x/join", ""] {
+            assert!(!is_path(path), "{path}");
+        }
+    }
 
     #[test]
     fn policy_names_the_only_script_and_style_of_the_page() {

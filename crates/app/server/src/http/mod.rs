@@ -111,8 +111,10 @@ fn http() -> http1::Builder {
 impl Exchange {
     fn respond(&self, mut request: Request<Incoming>) -> Response<Page> {
         let response = self.route(&mut request);
-        // The path is the client's and may be anything, so it is logged with its control characters escaped.
+        // The path is the client's and may be anything, so it is logged with its control characters escaped. Mangled links
+        // have an invite in it, which is not for logs.
         let (method, path) = (request.method(), request.uri().path());
+        let path = if join::is_path(path) { join::PATH } else { path };
         tracing::debug!(%method, ?path, status = response.status().as_u16(), "HTTP request");
         response
     }
@@ -125,7 +127,7 @@ impl Exchange {
         }
         match request.uri().path() {
             PATH => self.upgrade(request),
-            "/join" => join::page(),
+            path if join::is_path(path) => join::page(),
             "/healthz" => health(&self.shared),
             "/metrics" if self.may_see_metrics(request.headers()) => metrics_page(&self.shared),
             "/" => Page::text(StatusCode::OK, "This is a Partyline server. Open it with an invite link.\n"),

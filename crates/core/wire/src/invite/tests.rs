@@ -1,3 +1,4 @@
+use partyline_model::{AppError, ErrorCode};
 use proptest::prelude::*;
 
 use super::*;
@@ -22,19 +23,146 @@ fn typical() -> Invite {
     invite("Friday games", &["wss://play.example.org"])
 }
 
-#[test]
-fn typical_link_has_288_characters_and_web_link_301() {
-    assert_eq!(typical().app_link().len(), 288);
-    assert_eq!(typical().web_link().unwrap().len(), 301);
+/// Texts as people send them, which the test of the join page reads too.
+#[derive(serde::Deserialize)]
+struct Cases {
+    values: Values,
+    texts: Vec<Case>,
+    /// What the join page finds in its address.
+    hrefs: Vec<Case>,
+}
+
+#[derive(serde::Deserialize)]
+struct Values {
+    code: String,
+    other: String,
+    newer: String,
+}
+
+#[derive(serde::Deserialize)]
+struct Case {
+    why: String,
+    text: String,
+    outcome: String,
+}
+
+fn cases() -> Cases {
+    serde_json::from_str(include_str!("../../tests/invites.json")).unwrap()
+}
+
+impl Values {
+    /// Replaces `{web}`, `{code[3:-1]}`, `{app|uri}` and the like.
+    fn expand(&self, text: &str) -> String {
+        let web = format!("https://play.example.org/join#{}", self.code);
+        let app = format!("{APP}{}", self.code);
+        let values = [
+            ("web", &web),
+            ("app", &app),
+            ("code", &self.code),
+            ("other", &self.other),
+            ("newer", &self.newer),
+        ];
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            out.push_str(before);
+            let named = values.iter().find_map(|(name, value)| Some((after.strip_prefix(name)?, value)));
+            match named.and_then(|(after, value)| Some((after.split_once('}')?, value))) {
+                Some(((modifiers, after), value))
+                    if modifiers.starts_with(['[', '|']) || modifiers.is_empty() =>
+                {
+                    out.push_str(&modified(value, modifiers));
+                    rest = after;
+                }
+                _ => {
+                    out.push('{');
+                    rest = after;
+                }
+            }
+        }
+        out + rest
+    }
+}
+
+fn modified(value: &str, modifiers: &str) -> String {
+    let mut words = modifiers.split('|');
+    let slice = words.next().unwrap().trim_matches(['[', ']']);
+    let place = |number: &str, default: usize| match number.parse::<isize>() {
+        Ok(number) if number < 0 => value.len() - number.unsigned_abs(),
+        Ok(number) => number as usize,
+        Err(_) => default,
+    };
+    let part = match slice.split_once(':') {
+        _ if slice.is_empty() => value,
+        Some((start, end)) => &value[place(start, 0)..place(end, value.len())],
+        None => &value[place(slice, 0)..][..1],
+    };
+    words.fold(part.to_owned(), |text, word| match word {
+        "uri" => escaped(&text, |byte| byte.is_ascii_alphanumeric()),
+        "hex" => escaped(&text, |_| false),
+        "lower" => text.to_lowercase(),
+        "upper" => text.to_uppercase(),
+        "base64" => base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, text),
+        "other" => if text == "z" { "y" } else { "z" }.into(),
+        word => panic!("modifier {word}"),
+    })
+}
+
+fn escaped(text: &str, keep: impl Fn(u8) -> bool) -> String {
+    text.bytes()
+        .map(|byte| if keep(byte) { char::from(byte).into() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+fn outcome(text: &str) -> String {
+    match Invite::find(text) {
+        Ok(invite) if invite == typical() => "whole".into(),
+        Ok(invite) => format!("another invite: {}", invite.name),
+        Err(InviteError::NotFound) => "not_found".into(),
+        Err(InviteError::TooLong) => "too_long".into(),
+        Err(InviteError::Elsewhere { what }) => format!("elsewhere: {what}"),
+        Err(InviteError::StartMissing) => "start_missing".into(),
+        Err(InviteError::EndMissing) => "end_missing".into(),
+        Err(InviteError::Damaged) => "damaged".into(),
+        Err(InviteError::Several) => "several".into(),
+        Err(InviteError::NewerVersion { version }) => {
+            assert_eq!(version, 2);
+            "newer".into()
+        }
+    }
 }
 
 #[test]
-fn both_link_forms_parse_to_the_same_invite() {
-    let invite = typical();
-    assert_eq!(Invite::parse(&invite.app_link()), Ok(invite.clone()));
-    assert_eq!(Invite::parse(&invite.web_link().unwrap()), Ok(invite.clone()));
-    assert_eq!(Invite::parse(&format!(" <{}>\n", invite.app_link())), Ok(invite.clone()));
-    assert_eq!(Invite::parse(&invite.app_link().replacen("partyline", "PARTYLINE", 1)), Ok(invite));
+fn texts_as_people_send_them_are_read() {
+    let Cases { values, texts, hrefs } = cases();
+    assert_eq!(values.code, typical().code(), "the table's codes are outdated");
+    assert_eq!(Invite::find(&values.other).unwrap().name, "Other games");
+    let wrong: Vec<_> = texts
+        .iter()
+        .chain(&hrefs)
+        .map(|case| (case, outcome(&values.expand(&case.text))))
+        .filter(|(case, outcome)| case.outcome != *outcome)
+        .map(|(Case { why, text, outcome: expected }, outcome)| {
+            format!("{why}: {outcome}, not {expected}: {text}")
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), texts.len() + hrefs.len(), wrong.join("\n"));
+}
+
+#[test]
+fn typical_link_has_301_characters_and_web_link_314() {
+    assert_eq!(typical().app_link().len(), 301);
+    assert_eq!(typical().web_link().unwrap().len(), 314);
+}
+
+#[test]
+fn longest_invite_fits_a_link() {
+    let server = format!("ws://{}", "a".repeat(123));
+    let mut longest = invite(&"\u{1f3ae}".repeat(40), &[server.as_str(); 4]);
+    longest.inviter = "\u{1f3ae}".repeat(32);
+    longest.issuer = Issuer::CoOwner(DeviceId([9; 32]));
+    assert!(longest.app_link().len() <= MAX_LINK);
+    assert_eq!(Invite::find(&longest.app_link()), Ok(longest));
 }
 
 #[test]
@@ -47,28 +175,82 @@ fn web_link_keeps_the_port_and_follows_the_scheme() {
 
 #[test]
 fn every_truncated_link_is_reported_as_truncated() {
-    let link = typical().app_link();
-    for end in APP.len()..link.len() {
-        assert_eq!(Invite::parse(&link[..end]), Err(InviteError::Truncated), "cut at {end}");
+    for link in [typical().app_link(), typical().web_link().unwrap()] {
+        let start = link.find("PLY").unwrap();
+        for end in start..link.len() {
+            assert_eq!(Invite::find(&link[..end]), Err(InviteError::EndMissing), "cut at {end}");
+            let sentence = format!("Come and play: {}... tonight", &link[..end]);
+            assert_eq!(Invite::find(&sentence), Err(InviteError::EndMissing), "cut at {end} in a sentence");
+        }
+        for begin in start + 1..link.len() - 60 {
+            let rest = format!("{}{}", &link[..start], &link[begin..]);
+            assert_eq!(Invite::find(&rest), Err(InviteError::StartMissing), "cut before {begin}");
+            assert_eq!(
+                Invite::find(&link[begin..]),
+                Err(InviteError::StartMissing),
+                "bare, cut before {begin}"
+            );
+        }
     }
 }
 
 #[test]
-fn each_fault_has_its_own_error() {
-    let good = typical();
-    let code = |bytes: &[u8]| Invite::parse(&format!("{APP}{}", BASE64.encode(bytes)));
-    let mut bytes = good.encode();
-    assert_eq!(Invite::parse("https://example.org/"), Err(InviteError::NotALink));
-    assert_eq!(Invite::parse("https://example.org/other#abc"), Err(InviteError::NotALink));
-    assert_eq!(Invite::parse(""), Err(InviteError::NotALink));
-    assert_eq!(Invite::parse(&format!("{}%20x", good.app_link())), Err(InviteError::BadCharacters));
-    assert_eq!(Invite::parse(&format!("{APP}{}", "A".repeat(MAX_LINK))), Err(InviteError::TooLong));
-    assert_eq!(Invite::parse(&format!("{}AAAA", good.app_link())), Err(InviteError::Damaged));
-    bytes[0] = 2;
-    assert_eq!(code(&bytes), Err(InviteError::NewerVersion { version: 2 }));
-    assert_eq!(code(&[2]), Err(InviteError::NewerVersion { version: 2 }));
-    assert_eq!(code(&invite("a\u{202e}b", &[]).encode()), Err(InviteError::Damaged));
-    assert_eq!(code(&invite("a", &["ftp://x"]).encode()), Err(InviteError::Damaged));
+fn every_changed_letter_is_reported_as_damage() {
+    let link = typical().app_link();
+    for place in APP.len()..link.len() {
+        for other in ["0", "M", "q", "é", "*"] {
+            let changed = format!("{}{other}{}", &link[..place], &link[place + 1..]);
+            let expected = match other {
+                _ if changed == link => continue,
+                // A sign in place of the last letter looks like the punctuation that follows a cut link.
+                "é" | "*" if place + 1 == link.len() => InviteError::EndMissing,
+                "*" if place == APP.len() => InviteError::EndMissing,
+                _ => InviteError::Damaged,
+            };
+            assert_eq!(Invite::find(&changed), Err(expected), "{other} at {place}");
+        }
+    }
+}
+
+#[test]
+fn impossible_contents_are_damage() {
+    let find = |body: &[u8]| Invite::find(&frame::close(VERSION, body));
+    assert_eq!(find(&invite("a\u{202e}b", &[]).encode()), Err(InviteError::Damaged));
+    assert_eq!(find(&invite("a", &["ftp://x"]).encode()), Err(InviteError::Damaged));
+    assert_eq!(find(&[]), Err(InviteError::Damaged));
+    assert_eq!(find(&[typical().encode(), vec![9]].concat()), Err(InviteError::Damaged));
+    assert_eq!(Invite::find(&frame::close(0, &typical().encode())), Err(InviteError::Damaged));
+}
+
+#[test]
+fn end_is_reported_once_it_has_passed() {
+    let end = Timestamp(1_800_000_000_000);
+    assert_eq!(typical().ended(end), None);
+    assert_eq!(typical().ended(Timestamp(end.0 + 1)), Some(end));
+    assert_eq!(Invite { not_after: Expiry::NEVER, ..typical() }.ended(Timestamp(u64::MAX)), None);
+}
+
+#[test]
+fn errors_say_what_happened_and_what_to_do() {
+    let error = AppError::from(Invite::find("https://discord.gg/abc").unwrap_err());
+    assert_eq!(error.message, "This is a link to discord.gg, not a Partyline invite.");
+    assert_eq!(error.code, ErrorCode::InviteElsewhere);
+    let error = AppError::from(Invite::find(&typical().app_link()[..90]).unwrap_err());
+    assert_eq!((error.code, &*error.message), (ErrorCode::InviteCut, "The end of this invite is missing."));
+}
+
+#[test]
+fn hostile_texts_are_bounded() {
+    let code = typical().code();
+    assert_eq!(Invite::find(&"a".repeat(MAX_TEXT + 1)), Err(InviteError::TooLong));
+    let padding = "lorem ipsum ".repeat((MAX_TEXT - code.len()) / 12);
+    assert_eq!(Invite::find(&format!("{padding}{code}")), Ok(typical()));
+    // These make every step of the search as long as it can be.
+    let hostile =
+        ["PLY1S0U", &code[..40], "PLY", "%25", "&amp;", "<a", "<a>", "\\u0041", "aHR0c", "https://a.b/join#"];
+    for hostile in hostile {
+        assert!(Invite::find(&hostile.repeat(100_000 / hostile.len())).is_err(), "{hostile}");
+    }
 }
 
 #[test]
@@ -98,13 +280,51 @@ proptest! {
     #[test]
     fn every_invite_round_trips(invite in any_invite()) {
         prop_assert!(invite.app_link().len() <= MAX_LINK);
-        prop_assert_eq!(Invite::parse(&invite.app_link()), Ok(invite.clone()));
+        prop_assert_eq!(Invite::find(&invite.app_link()), Ok(invite.clone()));
+    }
+
+    #[test]
+    fn invite_is_found_in_any_surroundings(
+        invite in any_invite(), before in "(\\PC|\\s){0,60}", after in "(\\PC|\\s){0,60}", web: bool, twice: bool,
+    ) {
+        let link = invite.web_link().filter(|_| web).unwrap_or_else(|| invite.app_link());
+        let text = format!("{before}{link}{after}{}", if twice { &link } else { "" });
+        prop_assert_eq!(Invite::find(&text), Ok(invite));
+    }
+
+    #[test]
+    fn invite_is_found_whatever_breaks_its_lines(
+        invite in any_invite(), width in 1usize..100, breaks in "[\\n\\r\\t >|\u{200b}\u{ad}\u{2060}=*_~-]{1,4}",
+    ) {
+        let link = invite.app_link();
+        let (lead, code) = link.split_at(APP.len());
+        let lines: Vec<_> = code.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        prop_assert_eq!(Invite::find(&format!("{lead}{}", lines.join(&breaks))), Ok(invite));
+    }
+
+    #[test]
+    fn changed_letter_is_never_accepted(invite in any_invite(), place: prop::sample::Index, other in "[0-9A-Za-z]") {
+        let code = invite.code();
+        let place = place.index(code.len());
+        prop_assume!(code[place..=place] != other);
+        let changed = format!("{}{other}{}", &code[..place], &code[place + 1..]);
+        prop_assert_eq!(Invite::find(&format!("{APP}{changed}")), Err(InviteError::Damaged));
+        prop_assert!(Invite::find(&changed).is_err());
+    }
+
+    #[test]
+    fn cut_is_reported_as_cut(invite in any_invite(), place: prop::sample::Index, after in "[.!…*)]{0,3}( [a-z]{2,6}){0,4}") {
+        let code = invite.code();
+        let end = place.index(code.len());
+        prop_assert_eq!(Invite::find(&format!("{APP}{}{after}", &code[..end])), Err(InviteError::EndMissing));
     }
 
     #[test]
     fn garbage_is_rejected_without_panic(text in ".{0,300}", bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        let _ = Invite::parse(&text);
-        let _ = Invite::parse(&format!("{APP}{text}"));
+        let _ = Invite::find(&text);
+        let _ = Invite::find(&format!("{APP}{text}"));
+        let _ = Invite::find(&format!("{APP}PLY1{text}"));
         let _ = Invite::decode(&bytes);
+        let _ = Invite::find(&frame::close(VERSION, &bytes));
     }
 }

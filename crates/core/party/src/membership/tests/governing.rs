@@ -50,7 +50,7 @@ fn co_owner_invites_plain_members_only() {
     let mut world = party_with_a_co_owner();
     world.awake[0] = false;
     let invite = world.invite(1, InviteLifetime::Day, Role::Member);
-    let new = world.join(&Invite::parse(&invite.app_link()).unwrap());
+    let new = world.join(&Invite::find(&invite.app_link()).unwrap());
     world.announce_all();
     assert!(world.knows(2, new) && world.knows(new, 2));
     world.awake[0] = true;

@@ -9,7 +9,7 @@ fn try_join(world: &mut World, invite: &Invite) -> Result<Membership, JoinError>
 fn new_member_receives_the_charter_and_is_confirmed() {
     let mut world = World::new(1);
     let invite = world.invite(0, InviteLifetime::Day, Role::Member);
-    let ana = world.join(&Invite::parse(&invite.app_link()).unwrap());
+    let ana = world.join(&Invite::find(&invite.app_link()).unwrap());
     assert_eq!(world.friends[ana].name(), "Friday games");
     assert_eq!(world.friends[ana].range(), None);
     world.announce_all();
