@@ -8,6 +8,10 @@ const MAX_ROUNDS: usize = 4;
 const MAX_PASSAGES: usize = 16;
 /// The maximum length of a tag in bytes.
 const MAX_TAG: usize = 4096;
+/// The maximum letters of what marks a line, such as the initials of whom it quotes, or its number.
+const MAX_LINE_MARK: usize = 12;
+/// The minimum length of a line of base64, except for the last.
+const MIN_BASE64_LINE: usize = 60;
 /// How links start in base64, as some redirects carry them.
 const BASE64_LINKS: [&str; 2] = ["aHR0c", "cGFydHlsaW5lO"];
 /// Hosts that encode with `-` in place of `%`.
@@ -34,9 +38,11 @@ pub(super) fn decoded(text: &str) -> Vec<String> {
     views
 }
 
-/// Returns further readings of a view, in which tags and base64 are undone.
+/// Returns further readings of a view, in which tags, marks at the front of lines and base64 are undone.
 pub(super) fn unpacked(view: &str) -> impl Iterator<Item = String> {
-    [without_tags(view), base64_links(view)].into_iter().flatten()
+    [without_tags(view), without_line_marks(view), base64_links(view), base64_body(view)]
+        .into_iter()
+        .flatten()
 }
 
 fn undo_once(text: &str) -> String {
@@ -175,6 +181,36 @@ fn without_tags(text: &str) -> Option<String> {
     (copied > 0).then_some(out)
 }
 
+/// Returns the text without what stands before a `>`, `|` or `:` at the front of its lines, if there is any.
+fn without_line_marks(text: &str) -> Option<String> {
+    let bare = |line: &str| {
+        let word = line.trim_start().trim_start_matches(|c: char| c.is_ascii_alphanumeric());
+        let mark = line.trim_start().len() - word.len();
+        let rest = word.trim_start().strip_prefix(['>', '|', ':'])?;
+        (1..=MAX_LINE_MARK).contains(&mark).then(|| rest.to_owned())
+    };
+    let marked = text.lines().any(|line| bare(line).is_some());
+    let lines = || text.lines().map(|line| bare(line).unwrap_or_else(|| line.to_owned()));
+    marked.then(|| lines().collect::<Vec<_>>().join("\n"))
+}
+
+/// Returns the text that lines of base64 have in them, as the source of a mail does, if there are such lines.
+fn base64_body(text: &str) -> Option<String> {
+    let (mut body, mut open) = (String::new(), false);
+    for line in text.lines().map(str::trim) {
+        let digits = line.trim_end_matches('=');
+        let encoded = digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'));
+        let whole = encoded && line.len() >= MIN_BASE64_LINE;
+        if whole || encoded && open {
+            body.push_str(digits);
+        }
+        open = whole;
+    }
+    body.truncate(body.len() - usize::from(body.len() % 4 == 1));
+    let decoded = BASE64.decode(body).ok().filter(|decoded| !decoded.is_empty())?;
+    Some(String::from_utf8_lossy(&decoded).into_owned())
+}
+
 /// Returns the links that the text has in base64, one a line, if there are any.
 fn base64_links(text: &str) -> Option<String> {
     let starts = BASE64_LINKS.iter().flat_map(|link| text.match_indices(link));
@@ -224,5 +260,15 @@ mod tests {
         assert_eq!(unpacked("a<wbr>b</b>c < d"), ["abc < d"]);
         assert_eq!(unpacked("u=a1aHR0cHM6Ly9hLmV4YW1wbGU&x=1"), ["https://a.example"]);
         assert!(unpacked("a < b").is_empty());
+    }
+
+    #[test]
+    fn lines_of_a_mail_are_unpacked() {
+        let unpacked = |text: &str| unpacked(text).collect::<Vec<_>>();
+        assert_eq!(unpacked("Hi\nAB> one\n  2: two"), ["Hi\n one\n two"]);
+        let body = "Come and play with us tonight, all of you: partyline://join/PLY1 and bring your friends.";
+        let encoded = BASE64.encode(body);
+        let (first, last) = encoded.split_at(76);
+        assert_eq!(unpacked(&format!("Encoding-base64\r\n\r\n{first}\r\n{last}\r\n")), [body]);
     }
 }
