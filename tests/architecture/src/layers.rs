@@ -164,4 +164,14 @@ mod tests {
         assert!(!may((Layer::App, "service"), (Layer::App, "cli")));
         assert!(!may((Layer::App, "cli"), (Layer::App, "server")));
     }
+
+    #[test]
+    fn crates_that_ship_do_not_stand_on_test_crates() {
+        for from in
+            [(Layer::Core, "paths"), (Layer::Io, "net"), (Layer::App, "engine"), (Layer::Shell, "src-tauri")]
+        {
+            assert!(!may(from, (Layer::Outside, "netsim")), "{from:?}");
+        }
+        assert!(may((Layer::Outside, "sim"), (Layer::Outside, "netsim")));
+    }
 }

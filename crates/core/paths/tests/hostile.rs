@@ -1,15 +1,16 @@
 //! Forged, replayed and malformed input is dropped and counted, and changes nothing.
 
-mod world;
+mod common;
 
 use std::{net::SocketAddr, time::Duration};
 
 use partyline_model::{Candidate, CandidateKind, PathKind};
 use partyline_paths::{Config, Handled, Local, Path, Paths, PeerId, SocketId, StreamId, Via};
+use partyline_tests_netsim::Datagram;
 use partyline_wire::probe::{ProbeKey, Request, Response, Tag, TransactionId};
 use proptest::prelude::*;
 
-use self::world::{Nat, Packet, World, pair};
+use self::common::{Nat, World, pair};
 
 const MAIN: Local = Local::Socket(SocketId::MAIN);
 
@@ -19,7 +20,7 @@ fn stranger() -> SocketAddr {
 
 fn connected() -> World {
     let mut world = pair(Nat::Open, Nat::Open, Config::default());
-    world.record = Some(Vec::new());
+    world.record();
     world.run_to(Duration::from_secs(10), "a direct path", |w| {
         w.kind(0, 1) == Some(PathKind::Direct) && w.kind(1, 0) == Some(PathKind::Direct)
     });
@@ -27,10 +28,10 @@ fn connected() -> World {
     world
 }
 
-fn checks_to(world: &World, home: usize) -> Vec<Packet> {
-    let record = world.record.as_deref().unwrap_or_default();
-    let is_check = |p: &&Packet| p.to == world.homes[home].host && p.bytes.starts_with(&[0, 1]);
-    record.iter().filter(is_check).cloned().collect()
+fn checks_to(world: &World, home: usize) -> Vec<Datagram> {
+    let to = world.homes[home].address;
+    let is_check = |p: &Datagram| p.destination == to && p.bytes.starts_with(&[0, 1]);
+    world.recorded().into_iter().filter(is_check).collect()
 }
 
 #[test]
@@ -44,7 +45,7 @@ fn forged_checks_are_counted_and_not_answered() {
         nominate: true,
     };
     let bytes = forged.encode(&ProbeKey::new(&[99; 32])).unwrap();
-    let now = world.now;
+    let now = world.now();
     let paths = &mut world.homes[1].paths;
     assert_eq!(paths.handle_datagram(now, MAIN, stranger(), &bytes), Handled::Consumed);
     assert_eq!(paths.counters().unauthenticated, 1);
@@ -59,7 +60,7 @@ fn replayed_checks_are_counted_and_not_answered() {
     let mut world = connected();
     let recorded = checks_to(&world, 1);
     assert!(!recorded.is_empty());
-    let now = world.now;
+    let now = world.now();
     for check in &recorded {
         let paths = &mut world.homes[1].paths;
         paths.handle_datagram(now, MAIN, stranger(), &check.bytes);
@@ -74,14 +75,14 @@ fn responses_count_only_from_the_address_that_was_asked() {
     let mut world = World::new();
     world.home(Nat::Open, Config::default());
     world.gather(0);
-    world.record = Some(Vec::new());
+    world.record();
     let far = Candidate { kind: CandidateKind::Host, address: "198.51.100.9:9".parse().unwrap() };
     world.set_peer(0, 1, vec![far]);
-    let check = world.record.as_ref().unwrap()[0].clone();
+    let check = world.recorded()[0].clone();
     let key = ProbeKey::new(&[11; 32]);
     let request = Request::open(&check.bytes, &key).unwrap();
-    let answer = Response { id: request.id, mapped: world.homes[0].host }.encode(&key).unwrap();
-    let now = world.now;
+    let answer = Response { id: request.id, mapped: world.homes[0].address }.encode(&key).unwrap();
+    let now = world.now();
     let paths = &mut world.homes[0].paths;
     paths.handle_datagram(now, MAIN, stranger(), &answer);
     assert_eq!((paths.counters().unsolicited, paths.route(now, PeerId(1))), (1, None));
@@ -96,7 +97,7 @@ fn responses_count_only_from_the_address_that_was_asked() {
 #[test]
 fn addresses_learned_from_one_peer_are_bounded() {
     let mut world = connected();
-    let now = world.now;
+    let now = world.now();
     let key = ProbeKey::new(&[11; 32]);
     for counter in 0..500u64 {
         let id = TransactionId::new(1_000_000 + counter, 0);
@@ -116,7 +117,7 @@ fn addresses_learned_from_one_peer_are_bounded() {
 #[test]
 fn tunnel_messages_from_any_address_are_returned_to_the_caller() {
     let mut world = connected();
-    let now = world.now;
+    let now = world.now();
     let expected = Handled::Tunnel {
         payload: 0..8,
         path: Path { via: Via::Socket(SocketId::MAIN), remote: stranger() },
@@ -136,7 +137,7 @@ fn tunnel_messages_from_any_address_are_returned_to_the_caller() {
 
 fn machine() -> (World, Vec<SocketAddr>) {
     let world = connected();
-    let sources = vec![world.servers[0].address, world.homes[0].host, stranger()];
+    let sources = vec![world.relays[0].address(), world.homes[0].address, stranger()];
     (world, sources)
 }
 
@@ -158,7 +159,7 @@ proptest! {
                 let len = (bytes.len() - 20) as u16 & !3;
                 bytes[2..4].copy_from_slice(&len.to_be_bytes());
             }
-            let now = world.now;
+            let now = world.now();
             feed(&mut world.homes[1].paths, now, MAIN, *source.get(&sources), &bytes);
             feed(&mut world.homes[1].paths, now, Local::Stream(StreamId(1)), *source.get(&sources), &bytes);
         }
@@ -169,7 +170,7 @@ proptest! {
     #[test]
     fn mutated_messages_never_panic(mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..60)) {
         let (mut world, _) = machine();
-        let record = world.record.take().unwrap();
+        let record = world.recorded();
         for (packet, at, value, cut) in mutations {
             let mut packet = packet.get(&record).clone();
             let at = at.index(packet.bytes.len());
@@ -177,9 +178,9 @@ proptest! {
             if cut {
                 packet.bytes.truncate(at);
             }
-            let now = world.now;
+            let now = world.now();
             for home in 0..2 {
-                feed(&mut world.homes[home].paths, now, MAIN, packet.from, &packet.bytes);
+                feed(&mut world.homes[home].paths, now, MAIN, packet.source, &packet.bytes);
             }
         }
         world.run(Duration::from_secs(1));

@@ -1,14 +1,14 @@
 //! All 378 pairs of the 27 NAT types: every pair that can have a direct path gets one, and soon.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod lab;
+mod common;
 
 use std::time::Duration;
 
-use lab::Lab;
+use common::{Nat, World};
 use partyline_model::Method;
 use partyline_nat::{Rules, oracle};
-use partyline_paths::Config;
+use partyline_paths::{Config, RelayTransport};
 
 /// The outcome of one pair.
 struct Result {
@@ -24,22 +24,41 @@ struct Result {
     datagrams: usize,
 }
 
+/// Two members behind such NATs, whose behavior both have measured.
+fn measured_pair(one: Rules, other: Rules, seed: u64) -> World {
+    let mut world = World::with_seed(seed);
+    for rules in [one, other] {
+        let home = world.home(Nat::Other(rules), Config::default());
+        world.measure_nat(home);
+    }
+    world
+}
+
+/// Lets both gather candidates and allocate relayed addresses at the same time, and announce what they find.
+fn go_online(world: &mut World) {
+    for home in 0..2 {
+        world.gather(home);
+        world.set_relays(home, &[RelayTransport::Udp]);
+    }
+}
+
 fn run_pair(one: Rules, other: Rules, seed: u64, span: Duration, (loss, jitter): (f64, u64)) -> Result {
-    let mut lab = Lab::new(one, other, &Config::default(), seed);
-    (lab.loss, lab.jitter) = (loss, Duration::from_millis(jitter));
-    lab.go_online();
-    let first = lab.exchange(span, Lab::has_path).then(|| lab.now - lab.start);
-    let direct = lab.exchange(span, Lab::is_direct).then(|| lab.now - lab.start);
-    let datagrams = lab.homes.iter().map(|home| home.datagrams).sum();
-    let sockets = lab.homes.iter().map(|home| home.most_sockets).max().unwrap();
-    let method = lab.method();
+    let mut world = measured_pair(one, other, seed);
+    if loss > 0.0 {
+        world.add_loss_and_jitter(seed, loss, Duration::from_millis(jitter));
+    }
+    go_online(&mut world);
+    let first = world.exchange_until(span, World::has_paths).then(|| world.net.elapsed());
+    let direct = world.exchange_until(span, World::is_direct).then(|| world.net.elapsed());
+    let datagrams = world.homes.iter().map(|home| home.sent_packets).sum();
+    let sockets = world.homes.iter().map(|home| home.most_sockets).max().unwrap();
+    let method = world.method();
     // The path has to carry packets and to last.
-    lab.exchange(Duration::from_secs(2), |_| false);
-    let settled = lab.now + Duration::from_secs(1);
-    lab.run_until(settled, |_| false);
-    let direct = direct.filter(|_| lab.is_direct());
-    let lost = lab.missing();
-    let doubled = lab.homes.iter().map(|home| home.duplicates).sum();
+    world.exchange_until(Duration::from_secs(2), |_| false);
+    world.run(Duration::from_secs(1));
+    let direct = direct.filter(|_| world.is_direct());
+    let lost = world.missing(&world.sent).len();
+    let doubled = world.homes.iter().map(|home| home.duplicates).sum();
     Result {
         one: one.short(),
         other: other.short(),
@@ -143,19 +162,18 @@ fn direct_paths_outlive_ten_idle_minutes() {
     let possible = |(one, other): &(Rules, Rules)| is_named(one, other) && oracle::direct(one, other).is_ok();
     let mut lost = Vec::new();
     for (one, other) in pairs().into_iter().filter(possible) {
-        let mut lab = Lab::new(one, other, &Config::default(), 2);
-        lab.go_online();
-        lab.exchange(Duration::from_secs(30), Lab::is_direct);
-        lab.exchange(Duration::from_secs(2), |_| false);
-        let changes = |lab: &Lab| lab.homes.iter().map(|home| home.kinds.len()).sum::<usize>();
-        let before = changes(&lab);
+        let mut world = measured_pair(one, other, 2);
+        go_online(&mut world);
+        world.exchange_until(Duration::from_secs(30), World::is_direct);
+        world.exchange_until(Duration::from_secs(2), |_| false);
+        let changes = |world: &World| world.homes.iter().map(|home| home.changes.len()).sum::<usize>();
+        let before = changes(&world);
         // Five times the mapping timeout. The network check keeps alive only the mappings that servers have seen.
         for _ in 0..40 {
-            lab.refresh();
-            let later = lab.now + Duration::from_secs(15);
-            lab.run_until(later, |_| false);
+            (0..2).for_each(|home| assert!(world.reflexive(home).is_some()));
+            world.run(Duration::from_secs(15));
         }
-        if changes(&lab) != before || !lab.is_direct() {
+        if changes(&world) != before || !world.is_direct() {
             lost.push(format!("{} {}", one.short(), other.short()));
         }
     }
