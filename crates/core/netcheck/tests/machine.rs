@@ -1,13 +1,15 @@
 //! Keepalives, changes of the network, blocked UDP, servers of all kinds, and datagrams from strangers.
 
-mod lab;
+mod common;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
-use lab::{INSIDE, INSIDE_V6, Line, Nat, OUTSIDE, Rules, Server, TUNNEL_PORT, UDP, World, full_server, nat};
+use common::{
+    INSIDE, INSIDE_V6, LINE, Line, Nat, OUTSIDE, Rules, Server, TUNNEL_PORT, UDP, World, full_server, nat,
+};
 use partyline_model::{Allocation, Badge, CheckTopic, Filtering, Mapping, NatProfile, SocketId, StepState};
 use partyline_nat::PortCollision;
 use partyline_netcheck::{
@@ -33,7 +35,7 @@ fn home() -> Nat {
 }
 
 fn measured() -> World {
-    let mut world = World::new(7, Some(home()), vec![full_server()], Line::GOOD, 0);
+    let mut world = World::new(7, Some(home()), vec![full_server()], LINE, 0);
     world.measure();
     world
 }
@@ -45,7 +47,8 @@ fn idle_mapping_costs_one_request_per_keepalive_interval() {
     world.run(Duration::from_secs(220));
     let asked = world.sent.values().sum::<u32>() - before;
     assert!((9..=11).contains(&asked), "{asked} questions in 220 s");
-    world.netcheck.set_keepalive(world.now, false);
+    let now = world.now();
+    world.netcheck.set_keepalive(now, false);
     let before: u32 = world.sent.values().sum();
     world.run(Duration::from_secs(220));
     assert_eq!(world.sent.values().sum::<u32>(), before);
@@ -67,27 +70,32 @@ fn peer_mapping_saves_keepalives_until_the_router_breaks_it() {
     let elsewhere = PeerMapping { external: SocketAddr::new(external.ip(), external.port() ^ 1), ..promise };
     let short = PeerMapping { lifetime: Duration::from_secs(4), ..promise };
     for (promise, fewer) in [(elsewhere, false), (short, false), (promise, true)] {
-        world.netcheck.set_peer_mappings(world.now, vec![promise]);
+        let now = world.now();
+        world.netcheck.set_peer_mappings(now, vec![promise]);
         let now = questions(&mut world);
         assert_eq!(now * 2 < usual, fewer, "{now} instead of {usual} questions for {promise:?}");
     }
     assert_eq!(world.netcheck.profile().double_nat, Some(false), "the router says where the flow is seen");
     let (mapping, filtering) = (Mapping::EndpointIndependent, Filtering::AddressAndPortDependent);
-    world.nat =
-        Some(Nat::new(9, [11, 0, 0, 9].into(), Rules::new(mapping, filtering, Allocation::Preserving)));
+    world.replace_nat(Nat::new(
+        9,
+        [11, 0, 0, 9].into(),
+        Rules::new(mapping, filtering, Allocation::Preserving),
+    ));
     world.run(Duration::from_secs(120));
     assert!(questions(&mut world) * 2 > usual, "a router that did not keep its word");
 }
 
 #[test]
 fn peer_mapping_with_a_shared_address_shows_a_second_nat() {
-    let mut world = World::new(7, Some(home()), vec![full_server()], Line::GOOD, 0);
+    let mut world = World::new(7, Some(home()), vec![full_server()], LINE, 0);
     let promise = |remote| PeerMapping {
         remote,
         external: ([100, 64, 0, 9], 7).into(),
         lifetime: Duration::from_secs(600),
     };
-    world.netcheck.set_peer_mappings(world.now, vec![promise(world.servers[0].address)]);
+    let now = world.now();
+    world.netcheck.set_peer_mappings(now, vec![promise(world.servers[0].address)]);
     world.measure();
     let profile = world.netcheck.profile();
     assert_eq!((profile.double_nat, profile.carrier_nat), (Some(true), Some(true)));
@@ -96,10 +104,11 @@ fn peer_mapping_with_a_shared_address_shows_a_second_nat() {
 #[test]
 fn changed_mapping_is_reported_and_measured_again() {
     let mut world = measured();
-    let nat = world.nat.as_mut().expect("there is a NAT");
+    let now = world.now();
+    let nat = world.nat();
     nat.reset();
-    // Somebody else at home is faster and takes our port.
-    nat.outbound(world.now, UDP, (IpAddr::from([192, 168, 1, 9]), TUNNEL_PORT).into(), full_server().address);
+    // Another computer in the home is faster and takes our port.
+    nat.outbound(now, UDP, (IpAddr::from([192, 168, 1, 9]), TUNNEL_PORT).into(), full_server().address);
     world.events.clear();
     world.run(Duration::from_secs(90));
     let found = world.events.iter().find_map(|(_, event)| match event {
@@ -114,15 +123,17 @@ fn changed_mapping_is_reported_and_measured_again() {
 
 #[test]
 fn silence_is_blocked_udp_only_if_servers_are_reachable_over_tcp() {
-    let dead = Server { dead: true, ..full_server() };
-    let mut world = World::new(3, Some(home()), vec![dead], Line::GOOD, 0);
+    let dead = Server { silent: true, ..full_server() };
+    let mut world = World::new(3, Some(home()), vec![dead], LINE, 0);
     world.run(Duration::from_secs(30));
     assert_eq!(world.netcheck.profile().udp_blocked, None);
-    world.netcheck.set_online(world.now, true);
+    let now = world.now();
+    world.netcheck.set_online(now, true);
     assert_eq!(world.netcheck.profile().udp_blocked, None, "one dead server proves nothing");
-    world.netcheck.set_tcp_reachable(world.now, [full_server().address.ip()]);
+    let now = world.now();
+    world.netcheck.set_tcp_reachable(now, [full_server().address.ip()]);
     assert_eq!(world.netcheck.badge(), Some(Badge::UdpBlocked));
-    world.servers[0].dead = false;
+    world.servers[0].silent = false;
     world.run(Duration::from_secs(60));
     assert_eq!(world.netcheck.profile().udp_blocked, Some(false));
     let found: Vec<_> = world.events.iter().filter(|(_, e)| matches!(e, Event::UdpBlocked(_))).collect();
@@ -132,9 +143,9 @@ fn silence_is_blocked_udp_only_if_servers_are_reachable_over_tcp() {
 
 #[test]
 fn unanswered_request_is_retransmitted_and_times_out() {
-    let dead = Server { dead: true, ..Server::new([11, 0, 1, 1], 3478) };
+    let dead = Server { silent: true, ..Server::new([11, 0, 1, 1], 3478) };
     let config = Config { keepalive_interval: Duration::from_secs(100), ..Config::default() };
-    let mut world = World::with_config(3, None, vec![dead.clone()], Line::GOOD, 0, config);
+    let mut world = World::with_config(3, None, vec![dead.clone()], LINE, 0, config);
     let mut sent_at = Vec::new();
     for step in 0..100u64 {
         let before = world.sent.get(&dead.address).copied().unwrap_or(0);
@@ -149,7 +160,7 @@ fn unanswered_request_is_retransmitted_and_times_out() {
 
 #[test]
 fn late_response_of_a_server_counts() {
-    let far = Line { latency: Duration::from_millis(1400), ..Line::GOOD };
+    let far = Line { latency: Duration::from_millis(1400), ..LINE };
     let mut world = World::new(3, Some(home()), vec![full_server()], far, 0);
     world.run(Duration::from_millis(2600));
     assert!(world.netcheck.report().servers[0].timed_out);
@@ -161,7 +172,7 @@ fn late_response_of_a_server_counts() {
 #[test]
 fn disabled_measurement_learns_only_the_public_address() {
     let config = Config { enabled: false, ..Config::default() };
-    let mut world = World::with_config(3, Some(home()), vec![full_server()], Line::GOOD, 0, config);
+    let mut world = World::with_config(3, Some(home()), vec![full_server()], LINE, 0, config);
     world.run(Duration::from_secs(10));
     assert_eq!(world.netcheck.profile().public, vec![OUTSIDE]);
     assert_eq!(world.netcheck.profile().mapping, None);
@@ -171,12 +182,14 @@ fn disabled_measurement_learns_only_the_public_address() {
 #[test]
 fn disabling_the_measurement_leaves_no_timeout_behind() {
     for ms in (0..1000).step_by(50) {
-        let mut world = World::new(3, Some(home()), vec![full_server()], Line::GOOD, PROBE_SOCKETS);
+        let mut world = World::new(3, Some(home()), vec![full_server()], LINE, PROBE_SOCKETS);
         world.run(Duration::from_millis(ms));
-        world.netcheck.set_enabled(world.now, false);
-        world.now += Duration::from_secs(10);
-        world.netcheck.handle_timeout(world.now);
-        assert!(world.netcheck.poll_timeout().is_none_or(|at| at > world.now), "disabled after {ms} ms");
+        let now = world.now();
+        world.netcheck.set_enabled(now, false);
+        world.skip(Duration::from_secs(10));
+        let now = world.now();
+        world.netcheck.handle_timeout(now);
+        assert!(world.netcheck.poll_timeout().is_none_or(|at| at > world.now()), "disabled after {ms} ms");
     }
 }
 
@@ -186,10 +199,12 @@ fn router_with_a_private_or_foreign_address_shows_a_second_nat() {
     let verdicts =
         [([100, 64, 0, 9], true), ([192, 168, 0, 2], true), ([11, 0, 0, 9], true), ([11, 0, 0, 1], false)];
     for (address, double) in verdicts {
-        world.netcheck.set_router_address(world.now, Some(IpAddr::from(address)));
+        let now = world.now();
+        world.netcheck.set_router_address(now, Some(IpAddr::from(address)));
         assert_eq!(world.netcheck.profile().double_nat, Some(double), "{address:?}");
     }
-    world.netcheck.set_router_address(world.now, None);
+    let now = world.now();
+    world.netcheck.set_router_address(now, None);
     assert_eq!(world.netcheck.profile().double_nat, None);
 }
 
@@ -197,13 +212,14 @@ fn router_with_a_private_or_foreign_address_shows_a_second_nat() {
 fn servers_of_both_families_give_an_address_each() {
     let v6: SocketAddr = "[2001:db8::1]:3478".parse().expect("an address");
     let mut world =
-        World::new(9, None, vec![full_server(), Server { address: v6, ..full_server() }], Line::GOOD, 0);
+        World::new(9, None, vec![full_server(), Server { address: v6, ..full_server() }], LINE, 0);
     world.servers[1].other = None;
     world.run(Duration::from_millis(100));
     assert_eq!(world.sent.get(&v6), None, "without an IPv6 address nobody is asked over IPv6");
     assert_eq!(world.netcheck.profile().ipv6, Some(false));
     let local = ["[2001:db8::7]:41641", "11.0.0.1:41641"].map(|a| a.parse().expect("an address"));
-    world.netcheck.set_local_addresses(world.now, local.to_vec());
+    let now = world.now();
+    world.netcheck.set_local_addresses(now, local.to_vec());
     world.run(Duration::from_millis(100));
     let seen = [SocketAddr::new(OUTSIDE, TUNNEL_PORT), SocketAddr::new(INSIDE_V6, TUNNEL_PORT)];
     assert_eq!(world.netcheck.reflexive(), seen);
@@ -216,19 +232,21 @@ fn broken_family_does_not_delay_the_first_response_of_the_other() {
     let v6: SocketAddr = "[2001:db8::1]:3478".parse().expect("an address");
     for broken in [Some(0), Some(1), None] {
         let both = vec![full_server(), Server { address: v6, other: None, ..full_server() }];
-        let mut world = World::new(7, Some(home()), both, Line::GOOD, 7);
-        broken.into_iter().for_each(|index: usize| world.servers[index].dead = true);
+        let mut world = World::new(7, Some(home()), both, LINE, 7);
+        broken.into_iter().for_each(|index: usize| world.servers[index].silent = true);
         // A, AAAA: one name, as a server with both has.
         let named = |server: &Server| StunServer::new("stun", server.address);
         let servers: Vec<_> = world.servers.iter().map(named).collect();
-        world.netcheck.set_servers(world.now, servers);
+        let now = world.now();
+        world.netcheck.set_servers(now, servers);
         let local = [(INSIDE, TUNNEL_PORT).into(), SocketAddr::new(INSIDE_V6, TUNNEL_PORT)];
-        world.netcheck.set_local_addresses(world.now, local.to_vec());
+        let now = world.now();
+        world.netcheck.set_local_addresses(now, local.to_vec());
         world.events.clear();
         world.run(Duration::from_secs(3));
         let found = world.events.iter().find(|(_, event)| matches!(event, Event::Reflexive(_)));
         let (at, _) = found.expect("somebody answered");
-        assert_eq!(*at, 2 * Line::GOOD.latency, "one round trip, with {broken:?} broken");
+        assert_eq!(*at, 2 * LINE.latency, "one round trip, with {broken:?} broken");
         assert!(world.netcheck.report().finished, "with {broken:?} broken");
         let works = |index: usize| broken != Some(index);
         assert_eq!(world.netcheck.profile().mapping.is_some(), works(0));
@@ -240,8 +258,8 @@ fn broken_family_does_not_delay_the_first_response_of_the_other() {
 
 #[test]
 fn mapped_address_of_an_old_server_is_understood() {
-    let old = Server { old: true, ..full_server() };
-    let mut world = World::new(9, Some(home()), vec![old], Line::GOOD, 0);
+    let old = Server { classic: true, ..full_server() };
+    let mut world = World::new(9, Some(home()), vec![old], LINE, 0);
     world.measure();
     assert_eq!(world.netcheck.profile().filtering, Some(Filtering::AddressAndPortDependent));
 }
@@ -250,22 +268,25 @@ fn mapped_address_of_an_old_server_is_understood() {
 fn cached_profile_is_shown_at_once_and_kept_until_contradicted() {
     let long_ago = Duration::from_secs(3600);
     let profile = measured().netcheck.profile().clone();
-    let mut world = World::new(7, Some(home()), vec![Server::new([11, 0, 1, 1], 3478)], Line::GOOD, 0);
-    world.netcheck.load_cached_profile(world.now, &profile, long_ago);
+    let mut world = World::new(7, Some(home()), vec![Server::new([11, 0, 1, 1], 3478)], LINE, 0);
+    let now = world.now();
+    world.netcheck.load_cached_profile(now, &profile, long_ago);
     assert_eq!(world.netcheck.profile().filtering, profile.filtering);
     world.measure();
     assert_eq!(world.netcheck.profile().filtering, profile.filtering, "nobody could contradict it");
 
     let moved = NatProfile { public: vec![IpAddr::from([11, 0, 0, 99])], ..profile.clone() };
-    let mut world = World::new(7, Some(home()), vec![Server::new([11, 0, 1, 1], 3478)], Line::GOOD, 0);
-    world.netcheck.load_cached_profile(world.now, &moved, long_ago);
+    let mut world = World::new(7, Some(home()), vec![Server::new([11, 0, 1, 1], 3478)], LINE, 0);
+    let now = world.now();
+    world.netcheck.load_cached_profile(now, &moved, long_ago);
     world.measure();
     assert_eq!(world.netcheck.profile().filtering, None, "another public address is another network");
 
     let lived = NatProfile { lifetime: Some(Duration::from_secs(58)), ..profile };
     for (age, again) in [(long_ago, false), (Duration::from_secs(90_000), true)] {
-        let mut world = World::new(7, Some(home()), vec![full_server()], Line::GOOD, 7);
-        world.netcheck.load_cached_profile(world.now, &lived, age);
+        let mut world = World::new(7, Some(home()), vec![full_server()], LINE, 7);
+        let now = world.now();
+        world.netcheck.load_cached_profile(now, &lived, age);
         world.measure();
         let doing = world.netcheck.report().steps.iter().any(|step| step.state == StepState::Running);
         assert_eq!(doing, again, "a lifetime is believed for a day");
@@ -292,7 +313,7 @@ fn lifetime_of_an_idle_mapping_is_measured_in_five_minutes() {
         {
             let policies = Rules::new(mapping, Filtering::AddressAndPortDependent, Allocation::Random);
             let rules = Rules { lifetime: Duration::from_secs(lifetime), inbound_refreshes, ..policies };
-            let mut world = World::new(3, Some(nat(3, rules)), vec![full_server()], Line::GOOD, 7);
+            let mut world = World::new(3, Some(nat(3, rules)), vec![full_server()], LINE, 7);
             world.measure();
             let before = world.sent.values().sum::<u32>();
             world.run(Duration::from_secs(310));
@@ -309,8 +330,8 @@ fn lifetime_of_an_idle_mapping_is_measured_in_five_minutes() {
 
 #[test]
 fn server_without_response_port_leaves_lifetime_unknown() {
-    let mut world = World::new(3, Some(home()), vec![full_server()], Line::GOOD, 7);
-    world.ignores_response_port = true;
+    let mut world = World::new(3, Some(home()), vec![full_server()], LINE, 7);
+    world.servers[0].ignores_response_port = true;
     world.measure();
     world.run(Duration::from_secs(310));
     assert_eq!(world.netcheck.profile().lifetime, None);
@@ -326,7 +347,7 @@ fn asked() -> (Netcheck, std::time::Instant, SocketAddr, Vec<u8>) {
     netcheck.set_servers(now, vec![StunServer::new("one", server.address)]);
     let question = netcheck.poll_transmit().expect("a question").bytes;
     let seen = SocketAddr::new(INSIDE, 4000);
-    let (_, answer) = server.answer(server.address, seen, &question).expect("an answer");
+    let answer = server.respond(server.address, seen, &question).expect("an answer").bytes;
     (netcheck, now, server.address, answer)
 }
 
@@ -444,7 +465,7 @@ fn probe_sockets_are_requested_and_used_once_a_server_responds() {
     let question = netcheck.poll_transmit().expect("a question");
     assert_eq!(question.socket, SocketId::MAIN, "its public address is what is wanted first");
     let seen = SocketAddr::new(OUTSIDE, 4000);
-    let (_, answer) = server.answer(server.address, seen, &question.bytes).expect("an answer");
+    let answer = server.respond(server.address, seen, &question.bytes).expect("an answer").bytes;
     netcheck.handle_datagram(now, SocketId::MAIN, server.address, &answer);
     let sockets: Vec<_> = std::iter::from_fn(|| netcheck.poll_transmit()).map(|t| t.socket).collect();
     assert!(sockets.contains(&SocketId::probe(0)) && sockets.contains(&SocketId::probe(1)), "{sockets:?}");
@@ -459,20 +480,21 @@ fn probe_sockets_are_requested_and_used_once_a_server_responds() {
 #[test]
 fn same_servers_in_another_order_do_not_restart_the_measurement() {
     let other = Server::new([11, 0, 2, 1], 3478);
-    let mut world = World::new(7, Some(home()), vec![full_server(), other], Line::GOOD, 0);
+    let mut world = World::new(7, Some(home()), vec![full_server(), other], LINE, 0);
     world.measure();
     let list = |world: &World| {
         let named = |(i, s): (usize, &Server)| StunServer::new(format!("stun{i}"), s.address);
         world.servers.iter().enumerate().map(named).rev().collect::<Vec<_>>()
     };
     let list = list(&world);
-    world.netcheck.set_servers(world.now, list);
+    let now = world.now();
+    world.netcheck.set_servers(now, list);
     assert!(world.netcheck.report().finished);
 }
 
 #[test]
 fn measurement_with_one_plain_server_ends_and_says_what_it_cannot_tell() {
-    let mut world = World::new(7, Some(home()), vec![Server::new([11, 0, 1, 1], 3478)], Line::GOOD, 7);
+    let mut world = World::new(7, Some(home()), vec![Server::new([11, 0, 1, 1], 3478)], LINE, 7);
     world.measure();
     for round in 0u16..3 {
         let report = world.netcheck.report();
@@ -486,7 +508,8 @@ fn measurement_with_one_plain_server_ends_and_says_what_it_cannot_tell() {
             "{:?}",
             report.gaps
         );
-        world.netcheck.remeasure(world.now);
+        let now = world.now();
+        world.netcheck.remeasure(now);
         assert!(!world.netcheck.report().finished);
         world.measure();
     }
@@ -527,7 +550,8 @@ fn short_term_credentials_sign_the_first_request_and_require_signed_responses() 
     let proof = request.get::<MessageIntegritySha256>().and_then(|a| a.as_message_integrity_sha256().ok());
     assert!(proof.expect("a signature").validate(&text, &key));
 
-    let (_, unsigned) = server.answer(server.address, (OUTSIDE, 4000).into(), &question).expect("an answer");
+    let unsigned =
+        server.respond(server.address, (OUTSIDE, 4000).into(), &question).expect("an answer").bytes;
     for forged in [unsigned, signed_answer(&question, "guess")] {
         assert!(netcheck.handle_datagram(now, SocketId::MAIN, server.address, &forged));
         assert!(netcheck.reflexive().is_empty(), "as if it had never come");

@@ -1,10 +1,10 @@
 //! The filtering test by members, where no server can respond from another address.
 
-mod lab;
+mod common;
 
 use std::{net::SocketAddr, time::Duration};
 
-use lab::{Line, Manners, OUTSIDE, Rules, Server, World, full_server, nat};
+use common::{ChangeRequests, LINE, OUTSIDE, Rules, Server, World, full_server, nat};
 use partyline_model::{CheckTopic, Filtering, StepState};
 use partyline_netcheck::{Config, FilteringProbeRequest};
 
@@ -17,9 +17,10 @@ fn friend() -> SocketAddr {
 
 /// A measurement in which a member at this address answers filtering probe requests.
 fn observed(seed: u64, rules: Rules, servers: Vec<Server>, from: SocketAddr) -> World {
-    let mut world = World::new(seed, Some(nat(seed, rules)), servers, Line::GOOD, PROBE_SOCKETS);
+    let mut world = World::new(seed, Some(nat(seed, rules)), servers, LINE, PROBE_SOCKETS);
     world.observer = Some(from);
-    world.netcheck.set_observers_available(world.now, true);
+    let now = world.now();
+    world.netcheck.set_observers_available(now, true);
     world.measure();
     world
 }
@@ -44,7 +45,7 @@ fn packet_of_a_member_shows_an_open_nat_and_its_absence_shows_nothing() {
 
 #[test]
 fn members_are_asked_if_the_server_is_unfit() {
-    let unfit = vec![full_server().with_manners(Manners::Ignores)];
+    let unfit = vec![full_server().with_change_requests(ChangeRequests::Ignored)];
     for (seed, rules) in (0..).zip(Rules::all_types(1)) {
         let found = observed(seed, rules, unfit.clone(), friend()).netcheck.profile().filtering;
         let open = rules.filtering == Filtering::EndpointIndependent;
@@ -55,10 +56,11 @@ fn members_are_asked_if_the_server_is_unfit() {
 #[test]
 fn members_that_connect_during_the_measurement_are_asked() {
     for (seed, rules) in (0..).zip(Rules::all_types(1)) {
-        let mut world = World::new(seed, Some(nat(seed, rules)), plain_servers(), Line::GOOD, PROBE_SOCKETS);
+        let mut world = World::new(seed, Some(nat(seed, rules)), plain_servers(), LINE, PROBE_SOCKETS);
         world.observer = Some(friend());
         world.run(Duration::from_millis(300));
-        world.netcheck.set_observers_available(world.now, true);
+        let now = world.now();
+        world.netcheck.set_observers_available(now, true);
         assert!(!world.netcheck.report().finished);
         world.measure();
         let open = rules.filtering == Filtering::EndpointIndependent;
@@ -71,9 +73,9 @@ fn members_that_connect_during_the_measurement_are_asked() {
 /// A network whose filtering no server tells, but how long idle mappings live, and a host that lends sockets.
 fn with_an_unfit_server(rules: Rules) -> World {
     let nat = nat(1, Rules { lifetime: Duration::from_secs(900), ..rules });
-    let unfit = vec![full_server().with_manners(Manners::Ignores)];
+    let unfit = vec![full_server().with_change_requests(ChangeRequests::Ignored)];
     let config = Config { probe_sockets: 7, ..Config::default() };
-    World::with_config(1, Some(nat), unfit, Line::GOOD, PROBE_SOCKETS, config)
+    World::with_config(1, Some(nat), unfit, LINE, PROBE_SOCKETS, config)
 }
 
 fn lifetime(world: &World) -> Option<StepState> {
@@ -90,7 +92,8 @@ fn first_member_is_asked_at_once_and_the_lifetime_is_measured_afterwards() {
     assert_eq!((world.netcheck.profile().filtering, lifetime(&world)), (None, Some(StepState::Running)));
     world.observer = Some(friend());
     world.open_probe_sockets(PROBE_SOCKETS);
-    world.netcheck.set_observers_available(world.now, true);
+    let now = world.now();
+    world.netcheck.set_observers_available(now, true);
     world.measure();
     assert_eq!(world.netcheck.profile().filtering, Some(Filtering::EndpointIndependent));
     world.run(Duration::from_secs(310));
@@ -101,12 +104,15 @@ fn first_member_is_asked_at_once_and_the_lifetime_is_measured_afterwards() {
 fn members_that_could_not_help_do_not_disturb_the_lifetime_test() {
     let closed = Rules::all_types(1).last().expect("a type");
     let mut world = with_an_unfit_server(closed);
-    world.netcheck.set_observers_available(world.now, true);
+    let now = world.now();
+    world.netcheck.set_observers_available(now, true);
     world.measure();
     for _ in 0..10 {
         world.run(Duration::from_secs(31));
-        world.netcheck.set_observers_available(world.now, false);
-        world.netcheck.set_observers_available(world.now, true);
+        let now = world.now();
+        world.netcheck.set_observers_available(now, false);
+        let now = world.now();
+        world.netcheck.set_observers_available(now, true);
     }
     assert_eq!(world.netcheck.profile().lifetime, Some(Duration::from_secs(298)));
 }
@@ -125,8 +131,9 @@ fn members_behind_the_same_carrier_are_not_believed() {
 #[test]
 fn packet_with_another_token_or_too_late_shows_nothing() {
     let rules = Rules::all_types(1).next().expect("a type");
-    let mut world = World::new(1, Some(nat(1, rules)), plain_servers(), Line::GOOD, PROBE_SOCKETS);
-    world.netcheck.set_observers_available(world.now, true);
+    let mut world = World::new(1, Some(nat(1, rules)), plain_servers(), LINE, PROBE_SOCKETS);
+    let now = world.now();
+    world.netcheck.set_observers_available(now, true);
     world.run(Duration::from_millis(200));
     let asked = world.probe_requests.first().copied().expect("a member is asked");
     for token in [[0; 12], asked.token.map(|byte| !byte)] {
@@ -143,7 +150,7 @@ fn packet_with_another_token_or_too_late_shows_nothing() {
 #[test]
 fn members_are_not_asked_if_a_server_can_tell() {
     for (seed, rules) in (0..).zip(Rules::all_types(1)) {
-        let mut world = World::new(seed, Some(nat(seed, rules)), plain_servers(), Line::GOOD, PROBE_SOCKETS);
+        let mut world = World::new(seed, Some(nat(seed, rules)), plain_servers(), LINE, PROBE_SOCKETS);
         world.measure();
         assert!(world.probe_requests.is_empty(), "nobody is there");
         let world = observed(seed, rules, vec![full_server()], friend());

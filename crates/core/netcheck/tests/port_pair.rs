@@ -1,10 +1,10 @@
 //! The filtering test by a member with two ports, where no server can respond from another address.
 
-mod lab;
+mod common;
 
 use std::time::Duration;
 
-use lab::{Friend, Line, OUTSIDE, Rules, Server, World, full_server, nat};
+use common::{Friend, LINE, Line, OUTSIDE, Rules, Server, World, full_server, nat};
 use partyline_model::{Filtering, Mapping};
 use partyline_nat::PortCollision;
 use partyline_netcheck::PortPair;
@@ -21,8 +21,9 @@ fn plain_servers() -> Vec<Server> {
 fn measured_with(seed: u64, rules: Rules, friend: Friend, line: Line) -> World {
     let mut world = World::new(seed, Some(nat(seed, rules)), plain_servers(), line, PROBE_SOCKETS);
     world.observer = Some(friend.sockets[0]).filter(|_| friend.nat.is_none());
-    world.friend = Some(friend);
-    world.netcheck.set_observers_available(world.now, true);
+    world.add_friend(friend);
+    let now = world.now();
+    world.netcheck.set_observers_available(now, true);
     world.measure();
     world
 }
@@ -38,7 +39,7 @@ fn independent() -> impl Iterator<Item = Rules> {
 #[test]
 fn member_with_two_ports_finds_every_filter_of_an_endpoint_independent_nat() {
     for (seed, rules) in (0..).zip(independent()) {
-        let world = measured_with(seed, rules, Friend::open(), Line::GOOD);
+        let world = measured_with(seed, rules, Friend::open(), LINE);
         assert_eq!(filtering_of(&world), Some(rules.filtering), "{rules:?}");
         let report = world.netcheck.report();
         assert!(report.duration.expect("over") < Duration::from_secs(3), "{:?}", report.duration);
@@ -52,7 +53,7 @@ fn nat_that_maps_by_destination_is_not_judged() {
         (0..).zip(Rules::all_types(1)).filter(|(_, r)| r.mapping != Mapping::EndpointIndependent)
     {
         let open = rules.filtering == Filtering::EndpointIndependent;
-        let world = measured_with(seed, rules, Friend::open(), Line::GOOD);
+        let world = measured_with(seed, rules, Friend::open(), LINE);
         assert_eq!(filtering_of(&world), open.then_some(Filtering::EndpointIndependent), "{rules:?}");
     }
 }
@@ -61,7 +62,7 @@ fn nat_that_maps_by_destination_is_not_judged() {
 fn member_behind_a_nat_finds_the_filter_or_nothing() {
     for (seed, rules) in (0..).zip(independent()) {
         for own in Rules::all_types(1) {
-            let world = measured_with(seed, rules, Friend::behind(seed, own), Line::GOOD);
+            let world = measured_with(seed, rules, Friend::behind(seed, own), LINE);
             let closed = rules.filtering != Filtering::EndpointIndependent;
             // Without a packet to an untouched socket before, an open NAT is not shown by two ports.
             let expected =
@@ -82,10 +83,10 @@ fn member_behind_a_nat_finds_the_filter_or_nothing() {
 fn member_that_cannot_send_from_a_port_finds_nothing() {
     for works in [[false, true], [true, false], [false; 2]] {
         for (seed, rules) in (0..).zip(independent()) {
-            let mut world =
-                World::new(seed, Some(nat(seed, rules)), plain_servers(), Line::GOOD, PROBE_SOCKETS);
-            world.friend = Some(Friend { works, ..Friend::open() });
-            world.netcheck.set_observers_available(world.now, true);
+            let mut world = World::new(seed, Some(nat(seed, rules)), plain_servers(), LINE, PROBE_SOCKETS);
+            world.add_friend(Friend { works, ..Friend::open() });
+            let now = world.now();
+            world.netcheck.set_observers_available(now, true);
             world.measure();
             assert_eq!(filtering_of(&world), None, "{works:?}: {rules:?}");
             assert!(world.netcheck.report().finished);
@@ -108,11 +109,13 @@ fn useless_ports_are_not_used() {
         PortPair { first: (OUTSIDE, 1).into(), second: (OUTSIDE, 2).into() },
     ];
     for pair in useless {
-        let mut world = World::new(1, Some(nat(1, rules)), plain_servers(), Line::GOOD, PROBE_SOCKETS);
-        world.netcheck.set_observers_available(world.now, true);
+        let mut world = World::new(1, Some(nat(1, rules)), plain_servers(), LINE, PROBE_SOCKETS);
+        let now = world.now();
+        world.netcheck.set_observers_available(now, true);
         world.run(Duration::from_millis(600));
         assert!(!world.probe_requests.is_empty());
-        world.netcheck.set_port_pair(world.now, pair);
+        let now = world.now();
+        world.netcheck.set_port_pair(now, pair);
         world.measure();
         assert!(!world.sent.contains_key(&pair.first) && !world.sent.contains_key(&pair.second), "{pair:?}");
     }
@@ -121,9 +124,10 @@ fn useless_ports_are_not_used() {
 #[test]
 fn member_is_not_asked_if_a_server_can_tell() {
     let rules = independent().last().expect("a type");
-    let mut world = World::new(1, Some(nat(1, rules)), vec![full_server()], Line::GOOD, PROBE_SOCKETS);
-    world.friend = Some(Friend::open());
-    world.netcheck.set_observers_available(world.now, true);
+    let mut world = World::new(1, Some(nat(1, rules)), vec![full_server()], LINE, PROBE_SOCKETS);
+    world.add_friend(Friend::open());
+    let now = world.now();
+    world.netcheck.set_observers_available(now, true);
     world.measure();
     assert_eq!((filtering_of(&world), world.probe_requests.len()), (Some(rules.filtering), 0));
 }
@@ -155,6 +159,7 @@ fn any_line() -> impl Strategy<Value = Line> {
         loss: f64::from(loss) / 100.0,
         latency: Duration::from_millis(latency),
         jitter: Duration::from_millis(jitter),
+        ..LINE
     })
 }
 
@@ -175,13 +180,21 @@ proptest! {
     }
 }
 
+/// The packet that shows an open NAT is sent once, so that it is lost as often as any packet.
 #[test]
-fn five_percent_loss_and_jitter_hide_no_filter() {
-    let line = Line { loss: 0.05, jitter: Duration::from_millis(30), ..Line::GOOD };
-    for (seed, rules) in (0..).zip((0..5).flat_map(|_| independent())) {
+fn five_percent_loss_and_jitter_hide_at_most_five_percent_of_filters() {
+    let line = Line { loss: 0.05, jitter: Duration::from_millis(30), ..LINE };
+    let (mut known, mut hidden) = (0, 0);
+    for (seed, rules) in (0..).zip((0..20).flat_map(|_| independent())) {
         let world = measured_with(seed, rules, Friend::open(), line);
-        if world.netcheck.profile().mapping.is_some() {
-            assert_eq!(filtering_of(&world), Some(rules.filtering), "seed {seed}: {rules:?}");
+        if world.netcheck.profile().mapping.is_none() {
+            continue;
         }
+        match filtering_of(&world) {
+            Some(found) => assert_eq!(found, rules.filtering, "seed {seed}: {rules:?}"),
+            None => hidden += 1,
+        }
+        known += 1;
     }
+    assert!(known > 160 && hidden * 20 <= known, "{hidden} of {known} hidden");
 }

@@ -1,10 +1,10 @@
 //! All 27 types are found from inside, and whatever happens, no policy is wrong.
 
-mod lab;
+mod common;
 
 use std::time::Duration;
 
-use lab::{Line, Manners, OUTSIDE, Rules, Server, TUNNEL_PORT, World, full_server, nat};
+use common::{ChangeRequests, LINE, Line, OUTSIDE, Rules, Server, TUNNEL_PORT, World, full_server, nat};
 use partyline_model::{Allocation, Badge, Confidence, Filtering, Mapping, NatProfile};
 use partyline_nat::PortCollision;
 use partyline_netcheck::Event;
@@ -35,8 +35,7 @@ fn assert_never_wrong(profile: &NatProfile, rules: Rules) {
 fn all_27_types_are_found_with_probe_sockets() {
     for (seed, rules) in all_types().enumerate() {
         let seed = seed as u64;
-        let mut world =
-            World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, PROBE_SOCKETS);
+        let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], LINE, PROBE_SOCKETS);
         world.measure();
         let profile = world.netcheck.profile();
         assert_eq!(profile.mapping, Some(rules.mapping), "{rules:?}");
@@ -50,8 +49,8 @@ fn all_27_types_are_found_with_probe_sockets() {
 fn measurement_ends_within_three_seconds() {
     for (seed, rules) in all_types().enumerate() {
         let seed = seed as u64;
-        let servers = vec![full_server(), Server { dead: true, ..Server::new([11, 0, 9, 1], 3478) }];
-        let mut world = World::new(seed, Some(nat(seed, rules)), servers, Line::GOOD, PROBE_SOCKETS);
+        let servers = vec![full_server(), Server { silent: true, ..Server::new([11, 0, 9, 1], 3478) }];
+        let mut world = World::new(seed, Some(nat(seed, rules)), servers, LINE, PROBE_SOCKETS);
         world.measure();
         let report = world.netcheck.report();
         assert!(
@@ -71,7 +70,7 @@ fn hairpinning_is_found_and_excluded_only_where_that_can_be_known() {
             let rules = Rules { hairpin, ..rules };
             let seed = seed as u64;
             let mut world =
-                World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, PROBE_SOCKETS);
+                World::new(seed, Some(nat(seed, rules)), vec![full_server()], LINE, PROBE_SOCKETS);
             world.measure();
             let found = world.netcheck.profile().hairpin;
             let knowable = rules.mapping == MAPPINGS[0];
@@ -85,7 +84,7 @@ fn servers_with_one_address_show_independence_and_allocation() {
     for (seed, rules) in all_types().enumerate() {
         let seed = seed as u64;
         let servers = vec![Server::new([11, 0, 1, 1], 3478), Server::new([11, 0, 2, 1], 3478)];
-        let mut world = World::new(seed, Some(nat(seed, rules)), servers, Line::GOOD, PROBE_SOCKETS);
+        let mut world = World::new(seed, Some(nat(seed, rules)), servers, LINE, PROBE_SOCKETS);
         world.measure();
         let profile = world.netcheck.profile();
         let independent = rules.mapping == Mapping::EndpointIndependent;
@@ -99,7 +98,7 @@ fn servers_with_one_address_show_independence_and_allocation() {
 fn mapping_and_filtering_are_found_without_probe_sockets() {
     for (seed, rules) in all_types().enumerate() {
         let seed = seed as u64;
-        let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, 0);
+        let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], LINE, 0);
         world.measure();
         let profile = world.netcheck.profile();
         assert_eq!(
@@ -119,7 +118,7 @@ fn mapping_and_filtering_are_found_without_probe_sockets() {
 #[test]
 fn first_response_gives_the_public_address() {
     let rules = Rules::new(Mapping::EndpointIndependent, FILTERINGS[2], ALLOCATIONS[0]);
-    let mut world = World::new(1, Some(nat(1, rules)), vec![full_server()], Line::GOOD, 0);
+    let mut world = World::new(1, Some(nat(1, rules)), vec![full_server()], LINE, 0);
     world.run(Duration::from_millis(50));
     let expected = Event::Reflexive(vec![(OUTSIDE, TUNNEL_PORT).into()]);
     let found = world.events.iter().find(|(_, event)| matches!(event, Event::Reflexive(_)));
@@ -130,14 +129,14 @@ fn first_response_gives_the_public_address() {
 fn two_servers_on_different_ports_show_independence_in_two_round_trips() {
     let rules = Rules::new(Mapping::EndpointIndependent, FILTERINGS[2], ALLOCATIONS[2]);
     let servers = vec![Server::new([11, 0, 1, 1], 3478), Server::new([11, 0, 2, 1], 19302)];
-    let mut world = World::new(1, Some(nat(1, rules)), servers, Line::GOOD, 0);
+    let mut world = World::new(1, Some(nat(1, rules)), servers, LINE, 0);
     world.run(Duration::from_millis(85));
     assert_eq!(world.netcheck.profile().mapping, Some(Mapping::EndpointIndependent));
 }
 
 #[test]
 fn network_without_nat_is_open() {
-    let mut world = World::new(1, None, vec![full_server()], Line::GOOD, 0);
+    let mut world = World::new(1, None, vec![full_server()], LINE, 0);
     world.measure();
     assert_eq!(world.netcheck.badge(), Some(Badge::Open));
     assert_eq!(world.netcheck.profile().filtering, Some(Filtering::EndpointIndependent));
@@ -148,7 +147,7 @@ fn badges_follow_the_policies() {
     let words = [Badge::FullCone, Badge::Restricted, Badge::PortRestricted];
     for (filtering, badge) in FILTERINGS.into_iter().zip(words) {
         let rules = Rules::new(Mapping::EndpointIndependent, filtering, ALLOCATIONS[0]);
-        let mut world = World::new(1, Some(nat(1, rules)), vec![full_server()], Line::GOOD, 0);
+        let mut world = World::new(1, Some(nat(1, rules)), vec![full_server()], LINE, 0);
         world.measure();
         assert_eq!(world.netcheck.badge(), Some(badge));
     }
@@ -156,13 +155,18 @@ fn badges_follow_the_policies() {
 
 #[test]
 fn server_that_does_not_respond_from_elsewhere_leaves_filtering_unknown() {
-    for manners in [Manners::Ignores, Manners::Refuses, Manners::Swallows, Manners::PortOnly] {
+    for change_requests in [
+        ChangeRequests::Ignored,
+        ChangeRequests::Refused,
+        ChangeRequests::Unanswered,
+        ChangeRequests::PortOnly,
+    ] {
         for filtering in FILTERINGS {
             let rules = Rules::new(Mapping::EndpointIndependent, filtering, ALLOCATIONS[0]);
-            let servers = vec![full_server().with_manners(manners)];
-            let mut world = World::new(1, Some(nat(1, rules)), servers, Line::GOOD, 0);
+            let servers = vec![full_server().with_change_requests(change_requests)];
+            let mut world = World::new(1, Some(nat(1, rules)), servers, LINE, 0);
             world.measure();
-            assert_eq!(world.netcheck.profile().filtering, None, "{manners:?} {filtering:?}");
+            assert_eq!(world.netcheck.profile().filtering, None, "{change_requests:?} {filtering:?}");
             assert_eq!(world.netcheck.profile().mapping, Some(Mapping::EndpointIndependent));
             assert!(!world.netcheck.report().gaps.is_empty());
         }
@@ -172,9 +176,10 @@ fn server_that_does_not_respond_from_elsewhere_leaves_filtering_unknown() {
 #[test]
 fn second_server_is_used_if_the_first_is_unfit() {
     let rules = Rules::new(Mapping::EndpointIndependent, Filtering::AddressDependent, ALLOCATIONS[0]);
-    let unfit =
-        Server::new([11, 0, 5, 1], 3478).with_other([11, 0, 5, 2], 3479).with_manners(Manners::Ignores);
-    let mut world = World::new(1, Some(nat(1, rules)), vec![unfit, full_server()], Line::GOOD, 0);
+    let unfit = Server::new([11, 0, 5, 1], 3478)
+        .with_other([11, 0, 5, 2], 3479)
+        .with_change_requests(ChangeRequests::Ignored);
+    let mut world = World::new(1, Some(nat(1, rules)), vec![unfit, full_server()], LINE, 0);
     world.measure();
     assert_eq!(world.netcheck.profile().filtering, Some(Filtering::AddressDependent));
 }
@@ -182,14 +187,17 @@ fn second_server_is_used_if_the_first_is_unfit() {
 #[test]
 fn second_measurement_keeps_what_it_cannot_measure_again() {
     let rules = Rules::new(Mapping::EndpointIndependent, Filtering::AddressDependent, ALLOCATIONS[0]);
-    let mut world = World::new(1, Some(nat(1, rules)), vec![full_server()], Line::GOOD, 0);
+    let mut world = World::new(1, Some(nat(1, rules)), vec![full_server()], LINE, 0);
     world.measure();
-    world.netcheck.set_servers(world.now, Vec::new());
+    let now = world.now();
+    world.netcheck.set_servers(now, Vec::new());
     let list = vec![partyline_netcheck::StunServer::new("again", full_server().address)];
-    world.netcheck.set_servers(world.now, list);
+    let now = world.now();
+    world.netcheck.set_servers(now, list);
     world.measure();
     assert_eq!(world.netcheck.profile().filtering, Some(Filtering::AddressDependent));
-    world.netcheck.restart(world.now);
+    let now = world.now();
+    world.netcheck.restart(now);
     world.measure();
     // Everybody has been talked to: nothing can be said of filtering in what may be another network.
     assert_eq!(world.netcheck.profile().filtering, None);
@@ -216,17 +224,17 @@ fn any_rules() -> impl Strategy<Value = Rules> {
 }
 
 fn any_server(number: u8) -> impl Strategy<Value = Server> {
-    let manners = prop_oneof![
-        5 => Just(Manners::Honours),
-        1 => Just(Manners::Ignores),
-        1 => Just(Manners::Refuses),
+    let change_requests = prop_oneof![
+        5 => Just(ChangeRequests::Honored),
+        1 => Just(ChangeRequests::Ignored),
+        1 => Just(ChangeRequests::Refused),
     ];
-    (any::<bool>(), manners, any::<bool>(), 0u8..8, prop_oneof![Just(3478u16), Just(19302)]).prop_map(
-        move |(second, manners, old, dead, port)| {
+    (any::<bool>(), change_requests, any::<bool>(), 0u8..8, prop_oneof![Just(3478u16), Just(19302)]).prop_map(
+        move |(second, change_requests, old, dead, port)| {
             let server = Server {
-                old,
-                dead: dead == 0,
-                ..Server::new([11, 0, number, 1], port).with_manners(manners)
+                classic: old,
+                silent: dead == 0,
+                ..Server::new([11, 0, number, 1], port).with_change_requests(change_requests)
             };
             if second { server.with_other([11, 0, number, 2], port + 1) } else { server }
         },
@@ -242,6 +250,7 @@ fn any_line() -> impl Strategy<Value = Line> {
         loss,
         latency: Duration::from_millis(latency),
         jitter: Duration::from_millis(jitter),
+        ..LINE
     })
 }
 
@@ -256,7 +265,8 @@ proptest! {
         let mut world = World::new(seed, Some(nat(seed, rules)), servers, line, probe_sockets);
         world.observer = friend.then(|| ([11, 0, 7, 1], 41_641).into());
         world.run(Duration::from_millis(after));
-        world.netcheck.set_observers_available(world.now, friend);
+        let now = world.now();
+        world.netcheck.set_observers_available(now, friend);
         world.measure();
         assert_never_wrong(world.netcheck.profile(), rules);
         world.run(Duration::from_secs(60));
@@ -266,7 +276,8 @@ proptest! {
 
 #[test]
 fn five_percent_loss_and_jitter_hide_no_policy() {
-    let line = Line { loss: 0.05, latency: Duration::from_millis(20), jitter: Duration::from_millis(30) };
+    let line =
+        Line { loss: 0.05, latency: Duration::from_millis(20), jitter: Duration::from_millis(30), ..LINE };
     let (mut hidden, mut slow) = ([0; 3], 0);
     for (seed, rules) in (0u64..540).zip(all_types().collect::<Vec<_>>().into_iter().cycle()) {
         let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], line, PROBE_SOCKETS);
@@ -285,8 +296,7 @@ fn five_percent_loss_and_jitter_hide_no_policy() {
 #[test]
 fn mapping_policy_is_found_in_two_round_trips() {
     for (seed, rules) in (0u64..).zip(all_types()) {
-        let mut world =
-            World::new(seed, Some(nat(seed, rules)), vec![full_server()], Line::GOOD, PROBE_SOCKETS);
+        let mut world = World::new(seed, Some(nat(seed, rules)), vec![full_server()], LINE, PROBE_SOCKETS);
         world.run(Duration::from_millis(130));
         assert_eq!(world.netcheck.profile().mapping, Some(rules.mapping), "{rules:?}");
     }
@@ -294,7 +304,7 @@ fn mapping_policy_is_found_in_two_round_trips() {
 
 #[test]
 fn hairpinning_stays_unknown_without_a_nat() {
-    let mut world = World::new(1, None, vec![full_server()], Line::GOOD, PROBE_SOCKETS);
+    let mut world = World::new(1, None, vec![full_server()], LINE, PROBE_SOCKETS);
     world.measure();
     assert_eq!(world.netcheck.profile().hairpin, None);
     assert_eq!(world.netcheck.badge(), Some(Badge::Open));

@@ -39,7 +39,7 @@ fn success_response_has_relayed_address_lifetime_and_mapped_address() {
     assert_eq!(lifetime(&answer), 600);
     let mapped = answer.get::<XorMappedAddress>().unwrap().expect_xor_mapped_address();
     assert_eq!(*mapped.socket_address(), alice.client.address);
-    assert_eq!(lab.open.len(), 1);
+    assert_eq!(lab.server.open_sockets(), 1);
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn retransmission_gets_the_same_response_and_another_request_437() {
     let again = lab.ask(alice.client, &message).unwrap();
     assert_eq!(relayed(&first), relayed(&again));
     assert_eq!(code(&alice.call(&mut lab, allocate())), 437);
-    assert_eq!((lab.open.len(), lab.relay.counters().allocations_active), (1, 1));
+    assert_eq!((lab.server.open_sockets(), lab.server.core.counters().allocations_active), (1, 1));
 }
 
 #[test]
@@ -105,11 +105,11 @@ fn allocation_expires_unless_refreshed() {
     lab.advance(599);
     assert_eq!(code(&alice.call(&mut lab, refresh(600))), 0);
     lab.advance(599);
-    assert_eq!((lab.open.len(), lab.relay.counters().allocations_active), (1, 1));
-    assert_eq!(lab.relay.poll_timeout(), Some(lab.now.instant + Duration::from_secs(1)));
+    assert_eq!((lab.server.open_sockets(), lab.server.core.counters().allocations_active), (1, 1));
+    assert_eq!(lab.server.core.poll_timeout(), Some(lab.now.instant + Duration::from_secs(1)));
     lab.advance(1);
-    assert_eq!((lab.open.len(), lab.relay.counters().allocations_active), (0, 0));
-    assert_eq!(lab.relay.poll_timeout(), None);
+    assert_eq!((lab.server.open_sockets(), lab.server.core.counters().allocations_active), (0, 0));
+    assert_eq!(lab.server.core.poll_timeout(), None);
     assert_eq!(code(&alice.call(&mut lab, refresh(600))), 437);
 }
 
@@ -119,7 +119,7 @@ fn refresh_with_lifetime_zero_deletes_the_allocation() {
     let alice = alice(&mut lab);
     alice.relayed(&mut lab);
     assert_eq!(lifetime(&alice.call(&mut lab, refresh(0))), 0);
-    assert!(lab.open.is_empty());
+    assert!(lab.server.open_sockets() == 0);
     assert_eq!(code(&alice.call(&mut lab, refresh(0))), 437);
 }
 
@@ -131,9 +131,9 @@ fn disconnected_client_loses_its_allocation() {
         address: address("192.0.2.1:1"),
     };
     Caller::new(&mut lab, client, "alice", "a").relayed(&mut lab);
-    lab.relay.handle_disconnect(client);
+    lab.server.core.handle_disconnect(client);
     lab.advance(0);
-    assert!(lab.open.is_empty());
+    assert!(lab.server.open_sockets() == 0);
 }
 
 #[test]
@@ -151,10 +151,10 @@ fn address_families_are_allocated_as_requested() {
     let both =
         bob.call(&mut lab, allocate().with_attribute(AdditionalAddressFamily::new(AddressFamily::IPv6)));
     let addresses = both.attributes().iter().filter(|attribute| attribute.is_xor_relayed_address()).count();
-    assert_eq!((addresses, lab.open.len()), (2, 3));
+    assert_eq!((addresses, lab.server.open_sockets()), (2, 3));
     let one = refresh(0).with_attribute(RequestedAddressFamily::new(AddressFamily::IPv4));
     assert_eq!(code(&bob.call(&mut lab, one)), 0);
-    assert_eq!((lab.open.len(), lab.relay.counters().allocations_active), (2, 2));
+    assert_eq!((lab.server.open_sockets(), lab.server.core.counters().allocations_active), (2, 2));
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn unsupported_address_family_gets_440_or_an_address_error_code() {
         local: address("198.51.100.1:3478"),
         public: address("198.51.100.1:3478"),
     };
-    lab.relay = partyline_relay::Relay::new(settings(), vec![listener], &[v4], [7; 32]);
+    lab.server.core = partyline_relay::Relay::new(settings(), vec![listener], &[v4], [7; 32]);
     lab.now = now;
     let alice = alice(&mut lab);
     let v6 = allocate().with_attribute(RequestedAddressFamily::new(AddressFamily::IPv6));
@@ -218,7 +218,7 @@ fn conflicting_and_unsupported_attributes_get_their_error_codes() {
             .get::<XorRelayedAddress>()
             .is_some()
     );
-    assert_eq!(lab.open[0].1.port() % 2, 0);
+    assert_eq!(lab.server.relayed_addresses().next().unwrap().port() % 2, 0);
 }
 
 #[test]
@@ -264,15 +264,15 @@ fn quotas_of_user_address_and_server_are_enforced() {
 fn taken_port_is_replaced_and_full_port_range_gets_508() {
     let mut lab = Lab::new(Settings { ports: 50_000..=50_001, ..settings() });
     let (alice, bob) = (alice(&mut lab), bob(&mut lab));
-    lab.broken = 3;
+    lab.server.failing_sockets = 3;
     assert_eq!(code(&alice.call(&mut lab, allocate())), 0);
-    lab.broken = 100;
+    lab.server.failing_sockets = 100;
     assert_eq!(code(&bob.call(&mut lab, allocate())), 508);
-    lab.broken = 0;
+    lab.server.failing_sockets = 0;
     assert_eq!(code(&bob.call(&mut lab, allocate())), 0);
     let carol = Caller::new(&mut lab, udp("192.0.2.3:1"), "bob", "b");
     assert_eq!(code(&carol.call(&mut lab, allocate())), 508);
-    assert_eq!((lab.open.len(), lab.relay.counters().allocations_active), (2, 2));
+    assert_eq!((lab.server.open_sockets(), lab.server.core.counters().allocations_active), (2, 2));
 }
 
 #[test]
@@ -307,5 +307,5 @@ fn another_user_cannot_delete_an_allocation() {
     alice.relayed(&mut lab);
     let intruder = Caller::new_with_nonce(&alice, "bob", "b");
     assert_eq!(code(&intruder.call(&mut lab, refresh(0))), 441);
-    assert_eq!(lab.open.len(), 1);
+    assert_eq!(lab.server.open_sockets(), 1);
 }

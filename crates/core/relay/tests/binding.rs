@@ -80,7 +80,7 @@ fn fingerprint_is_checked_and_returned() {
     bytes[10] ^= 1;
     lab.packet(udp("192.0.2.1:1"), &bytes);
     assert!(lab.transmits().is_empty());
-    assert_eq!(lab.relay.counters().dropped.malformed, 1);
+    assert_eq!(lab.server.core.counters().dropped.malformed, 1);
 }
 
 #[test]
@@ -128,6 +128,6 @@ fn change_request_without_another_listener_gets_420_and_names_the_attribute() {
     assert_eq!(code(&answer), 420);
     let unknown = answer.get::<UnknownAttributes>().unwrap().expect_unknown_attributes();
     assert_eq!(unknown.attributes(), [0x0003]);
-    assert_eq!(lab.relay.counters().refused.unknown_attribute, 1);
-    assert_eq!(lab.relay.counters().bindings, 0);
+    assert_eq!(lab.server.core.counters().refused.unknown_attribute, 1);
+    assert_eq!(lab.server.core.counters().bindings, 0);
 }

@@ -31,7 +31,7 @@ fn response_is_signed_with_the_attribute_of_the_request() {
     for sha256 in [false, true] {
         let mut lab = Lab::new(settings());
         let mut alice = alice(&mut lab);
-        alice.sha256 = sha256;
+        alice.credentials.sha256 = sha256;
         let message = alice.sign(allocate());
         lab.packet(alice.client, &encode(&message));
         let payload = lab.transmits().pop().unwrap().payload;
@@ -53,8 +53,8 @@ fn unknown_users_and_wrong_passwords_get_401() {
         let caller = Caller::new(&mut lab, udp("192.0.2.1:1"), name, password);
         assert_eq!(code(&caller.call(&mut lab, allocate())), 401);
     }
-    assert_eq!(lab.relay.counters().refused.unauthenticated, 3);
-    assert!(lab.open.is_empty());
+    assert_eq!(lab.server.core.counters().refused.unauthenticated, 3);
+    assert!(lab.server.open_sockets() == 0);
 }
 
 #[test]
@@ -66,11 +66,11 @@ fn incomplete_credentials_get_400() {
     for message in [
         allocate()
             .with_attribute(realm.clone())
-            .with_attribute(alice.nonce.clone())
+            .with_attribute(alice.credentials.nonce.clone())
             .with_attribute(integrity()),
         allocate()
             .with_attribute(name.clone())
-            .with_attribute(alice.nonce.clone())
+            .with_attribute(alice.credentials.nonce.clone())
             .with_attribute(integrity()),
         allocate().with_attribute(name).with_attribute(realm).with_attribute(integrity()),
     ] {
@@ -85,7 +85,7 @@ fn nonce_expires_and_is_bound_to_the_client_address() {
     lab.advance(3600);
     let answer = alice.call(&mut lab, allocate());
     assert_eq!(code(&answer), 438);
-    alice.nonce = answer.get::<Nonce>().unwrap().expect_nonce().clone();
+    alice.credentials.nonce = answer.get::<Nonce>().unwrap().expect_nonce().clone();
     let elsewhere = Caller { client: udp("192.0.2.9:1"), ..Caller::new_with_nonce(&alice, "alice", "a") };
     assert_eq!(code(&elsewhere.call(&mut lab, allocate())), 438);
     assert_eq!(code(&alice.call(&mut lab, allocate())), 0);
@@ -97,12 +97,12 @@ fn nonce_expires_and_is_bound_to_the_client_address() {
 fn bid_down_of_password_algorithms_is_detected() {
     let mut lab = Lab::new(settings());
     let mut alice = alice(&mut lab);
-    alice.sha256 = true;
+    alice.credentials.sha256 = true;
     let signed = |list: Option<PasswordAlgorithms>, choice: Option<AlgorithmId>, alice: &Caller| {
         let mut builder = allocate()
             .with_attribute(UserName::new("alice").unwrap())
             .with_attribute(Realm::new(REALM).unwrap())
-            .with_attribute(alice.nonce.clone());
+            .with_attribute(alice.credentials.nonce.clone());
         if let Some(list) = list {
             builder = builder.with_attribute(list);
         }
@@ -122,9 +122,9 @@ fn bid_down_of_password_algorithms_is_detected() {
         assert_eq!(code(&lab.ask(alice.client, &message).unwrap()), 400);
     }
     // A nonce whose features were taken away is not one of ours.
-    let stripped = alice.nonce.as_str().replacen("gAAA", "AAAA", 1);
-    alice.nonce = Nonce::new(stripped).unwrap();
-    alice.sha256 = false;
+    let stripped = alice.credentials.nonce.as_str().replacen("gAAA", "AAAA", 1);
+    alice.credentials.nonce = Nonce::new(stripped).unwrap();
+    alice.credentials.sha256 = false;
     assert_eq!(code(&alice.call(&mut lab, allocate())), 438);
 }
 
@@ -132,18 +132,18 @@ fn bid_down_of_password_algorithms_is_detected() {
 fn userhash_is_accepted_where_all_users_are_known() {
     let mut lab = Lab::new(Settings { shared_secret: None, ..settings() });
     let mut alice = alice(&mut lab);
-    alice.sha256 = true;
+    alice.credentials.sha256 = true;
     let message = |name: &str| {
         allocate()
             .with_attribute(UserHash::new(name, REALM).unwrap())
             .with_attribute(Realm::new(REALM).unwrap())
-            .with_attribute(alice.nonce.clone())
+            .with_attribute(alice.credentials.nonce.clone())
             .with_attribute(algorithms())
             .with_attribute(PasswordAlgorithm::new(Algorithm::from(AlgorithmId::SHA256)))
             .with_attribute(MessageIntegritySha256::new(alice.key()))
             .build()
     };
-    assert!(alice.nonce.as_str().starts_with("obMatJos2wAAA"));
+    assert!(alice.credentials.nonce.as_str().starts_with("obMatJos2wAAA"));
     assert_eq!(code(&lab.ask(alice.client, &message("mallory")).unwrap()), 401);
     assert_eq!(code(&lab.ask(alice.client, &message("alice")).unwrap()), 0);
 }
@@ -169,5 +169,5 @@ fn answers_to_unauthenticated_clients_are_rate_limited() {
     let answers = (0..100)
         .filter(|port| lab.ask(udp(&format!("192.0.2.1:{}", port + 1)), &allocate().build()).is_some());
     assert_eq!(answers.count(), 10);
-    assert_eq!(lab.relay.counters().dropped.rate_limited, 90);
+    assert_eq!(lab.server.core.counters().dropped.rate_limited, 90);
 }

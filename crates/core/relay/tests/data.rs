@@ -28,7 +28,7 @@ fn indications_are_relayed_both_ways_while_the_permission_lasts() {
     let relayed = alice.relayed(&mut lab);
     assert_eq!(lab.packet(alice.client, &send(PEER, b"hi")).0, Forward::Consumed);
     assert_eq!(lab.peer_sends(relayed, address(PEER), b"hi").0, Forward::Consumed);
-    assert_eq!(lab.relay.counters().dropped.no_permission, 2);
+    assert_eq!(lab.server.core.counters().dropped.no_permission, 2);
 
     alice.call(&mut lab, permission(PEER));
     let (forward, bytes) = lab.packet(alice.client, &send(PEER, b"hi"));
@@ -53,7 +53,7 @@ fn channel_data_is_relayed_both_ways() {
     let alice = alice(&mut lab);
     let relayed = alice.relayed(&mut lab);
     assert_eq!(lab.packet(alice.client, &channel_data(0x4000, b"hi")).0, Forward::Consumed);
-    assert_eq!(lab.relay.counters().dropped.no_channel, 1);
+    assert_eq!(lab.server.core.counters().dropped.no_channel, 1);
     alice.call(&mut lab, channel(0x4000, PEER));
     let (forward, bytes) = lab.packet(alice.client, &channel_data(0x4000, b"hi"));
     assert!(matches!(forward, Forward::ToPeer { peer, .. } if peer == address(PEER)));
@@ -88,7 +88,7 @@ fn two_allocations_of_one_server_are_relayed_directly() {
     bob.call(&mut lab, channel(0x4001, &a.to_string()));
     assert_eq!(lab.packet(alice.client, &channel_data(0x4000, b"hi")).1, channel_data(0x4001, b"hi"));
     assert_eq!(lab.packet(bob.client, &channel_data(0x4001, b"yo")).1, channel_data(0x4000, b"yo"));
-    let counters = lab.relay.counters();
+    let counters = lab.server.core.counters();
     assert_eq!((counters.packets.from_clients, counters.packets.to_clients), (3, 3));
 }
 
@@ -137,7 +137,7 @@ fn each_drop_is_counted_by_its_reason() {
     lab.packet(alice.client, &send(PEER, b"x"));
     alice.call(&mut lab, permission("198.51.100.1:1"));
     lab.packet(alice.client, &send("198.51.100.1:3478", b"x"));
-    let dropped: Vec<_> = lab.relay.counters().dropped.each().filter(|(_, count)| *count > 0).collect();
+    let dropped: Vec<_> = lab.server.core.counters().dropped.each().filter(|(_, count)| *count > 0).collect();
     let once = ["malformed", "no_allocation", "no_permission", "no_channel", "forbidden_peer"];
     assert_eq!(dropped, once.map(|reason| (reason, 1)));
 }
