@@ -9,8 +9,6 @@ use crate::{api::Event, path::PeerId};
 
 /// Bounds the punch sockets open at once, so that neither file descriptors nor the router's table run out.
 const MAX_PUNCH_SOCKETS: usize = 512;
-/// The highest number of a punch socket; higher ones belong to probe sockets and second ports.
-const LAST_PUNCH_SOCKET: u16 = 0x7fff;
 
 /// Which punch sockets are open or being opened, and for which peer.
 #[derive(Debug, Default)]
@@ -50,7 +48,7 @@ impl PunchSockets {
     /// Allocates the next free number; numbers are reused only after all others.
     fn allocate(&mut self, peer: PeerId) -> SocketId {
         loop {
-            self.last = if self.last >= LAST_PUNCH_SOCKET { 1 } else { self.last + 1 };
+            self.last = if self.last >= SocketId::LAST_PUNCH.0 { 1 } else { self.last + 1 };
             let id = SocketId(self.last);
             if let Entry::Vacant(place) = self.open.entry(id) {
                 place.insert(peer);
@@ -89,9 +87,9 @@ mod tests {
         let (mut sockets, mut events) = (PunchSockets::default(), VecDeque::new());
         let first = sockets.open(PeerId(1), 1, &mut events).unwrap();
         assert_eq!(first, [SocketId(1)]);
-        sockets.last = LAST_PUNCH_SOCKET - 1;
+        sockets.last = SocketId::LAST_PUNCH.0 - 1;
         let next = sockets.open(PeerId(1), 2, &mut events).unwrap();
-        assert_eq!(next, [SocketId(LAST_PUNCH_SOCKET), SocketId(2)]);
+        assert_eq!(next, [SocketId::LAST_PUNCH, SocketId(2)]);
     }
 
     #[test]
