@@ -15,7 +15,7 @@ pub struct HandshakeCounters {
     pub failed: u64,
     /// Initiations to which a cookie was sent instead of a response.
     pub rate_limited: u64,
-    /// Handshake messages of a member that arrived from another address than the ones before.
+    /// Handshake messages of a member that arrived from another address than the last one of the same family.
     pub roamed: u64,
     /// Sessions whose keys expired before new ones were agreed on.
     pub sessions_lost: u64,

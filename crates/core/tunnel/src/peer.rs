@@ -63,8 +63,8 @@ pub(crate) struct Peer {
     broadcasts: TokenBucket,
     reassembly: Reassembly,
     control_number: u32,
-    /// Where the last handshake message came from.
-    handshake_source: Option<IpAddr>,
+    /// The sources of the last handshake message over IPv4 and the last one over IPv6.
+    handshake_sources: [Option<IpAddr>; 2],
     roamed: u64,
     mtu: usize,
     headroom: usize,
@@ -90,7 +90,7 @@ impl Peer {
             broadcasts: TokenBucket::new(BROADCAST_RATE),
             reassembly: Reassembly::default(),
             control_number: 0,
-            handshake_source: None,
+            handshake_sources: [None; 2],
             roamed: 0,
             mtu: mtu.into(),
             headroom: 0,
@@ -305,10 +305,11 @@ impl Peer {
         }
     }
 
+    /// Counts a source that replaces another one of its address family. A peer with paths over both families has not
+    /// moved when its handshakes change from one to the other.
     fn note_source(&mut self, source: IpAddr) {
-        if let Some(before) = self.handshake_source.replace(source)
-            && before != source
-        {
+        let known = &mut self.handshake_sources[usize::from(source.is_ipv6())];
+        if let Some(before) = known.replace(source).filter(|before| *before != source) {
             self.roamed += 1;
             debug!(%before, %source, "peer roamed");
         }

@@ -19,7 +19,7 @@ use crate::{
 
 pub(super) const OTHER_PARTY: PartyId = PartyId([2; 32]);
 pub(super) const DIRECT: PathConfig = PathConfig { headroom: 0, mtu: None };
-/// The address that every datagram seems to come from.
+/// The address that datagrams seem to come from, unless a test changes [`Lan::source`].
 pub(super) const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 pub(super) struct Device {
@@ -39,6 +39,8 @@ pub(super) struct Lan {
     pub wire: Vec<(usize, usize, Vec<u8>)>,
     /// False while datagrams are lost.
     pub up: bool,
+    /// The address that datagrams seem to come from.
+    pub source: IpAddr,
 }
 
 impl Lan {
@@ -47,7 +49,7 @@ impl Lan {
         let secrets = secrets(count);
         let now = start();
         let devices = (0..count).map(|i| Device::new(now, i, &secrets)).collect();
-        Self { now, devices, wire: Vec::new(), up: true }
+        Self { now, devices, wire: Vec::new(), up: true, source: SOURCE }
     }
 
     /// Members with paths and sessions between them all.
@@ -116,7 +118,7 @@ impl Lan {
         if !self.up {
             return;
         }
-        if let Some(reply) = self.devices[to].handle_datagram(self.now, datagram) {
+        if let Some(reply) = self.devices[to].handle_datagram(self.now, self.source, datagram) {
             self.deliver(to, from, &reply);
         }
     }
@@ -161,9 +163,9 @@ impl Device {
     }
 
     /// Handles a datagram and returns the handshake message to answer with, if any.
-    fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) -> Option<Vec<u8>> {
+    fn handle_datagram(&mut self, now: Instant, source: IpAddr, datagram: &[u8]) -> Option<Vec<u8>> {
         let mut scratch = vec![0; datagram.len().max(MIN_SCRATCH_LEN)];
-        match self.tunnel.handle_datagram(now, SOURCE, datagram, &mut scratch, &mut self.outbox) {
+        match self.tunnel.handle_datagram(now, source, datagram, &mut scratch, &mut self.outbox) {
             Received::Packet { peer, packet, .. } => self.received.push((peer, packet.to_vec())),
             Received::Control { peer, message, .. } => self.control.push((peer, message)),
             Received::HandshakeReply { datagram, .. } => return Some(datagram.to_vec()),

@@ -145,6 +145,22 @@ fn rekey_restores_the_session_with_a_restarted_member() {
 }
 
 #[test]
+fn another_source_is_roaming_only_within_its_address_family() {
+    let mut lan = Lan::connected(2);
+    let roamed = |lan: &mut Lan, source: &str| {
+        lan.source = source.parse().unwrap();
+        lan.devices[0].tunnel.rekey(lan.now, PARTY, device_id(1));
+        lan.run();
+        lan.devices[0].tunnel.handshakes().roamed
+    };
+    assert_eq!(roamed(&mut lan, "192.0.2.1"), 0);
+    assert_eq!(roamed(&mut lan, "2001:db8::1"), 0, "a path over IPv6 is used beside the one over IPv4");
+    assert_eq!(roamed(&mut lan, "192.0.2.1"), 0);
+    assert_eq!(roamed(&mut lan, "192.0.2.2"), 1);
+    assert_eq!(roamed(&mut lan, "2001:db8::2"), 2);
+}
+
+#[test]
 fn changed_address_keeps_the_session_and_changed_key_does_not() {
     let mut lan = Lan::connected(2);
     let mut config = peer_config(1, &secrets(2)[1]);
