@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use partyline_model::{AppError, ErrorCode};
-use partyline_node::{Node, PACKET_ROOM, ServerId, ServerInput, SocketId, StreamId, StreamInput};
+use partyline_node::{
+    PACKET_ROOM, PortMappingReport, ServerId, ServerInput, SocketId, StreamId, StreamInput,
+};
 
 use crate::{
     internet::{Place, Turned},
@@ -145,7 +147,8 @@ impl World {
         let member = &self.members[who];
         let inside = [Some(member.address), member.v6].into_iter().flatten();
         let mapped = inside.map(|inside| self.internet.open(home, inside)).collect();
-        self.with(who, |node, now| Node::handle_mapped(node, now, mapped));
+        let report = PortMappingReport { mapped, ..PortMappingReport::default() };
+        self.with(who, |node, now| node.handle_port_mapping(now, report));
     }
 
     fn stream_down(&mut self, who: usize, id: StreamId, number: u32, bytes: Option<Vec<u8>>) {

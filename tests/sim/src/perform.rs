@@ -64,7 +64,9 @@ impl World {
 
     fn perform(&mut self, who: usize, output: Output) {
         let member = &mut self.members[who];
-        let Some(node) = member.node.as_mut() else { return };
+        if member.node.is_none() {
+            return;
+        }
         match output {
             Output::OpenSockets { ids } => {
                 let opened = member.open(ids);
@@ -74,7 +76,9 @@ impl World {
             Output::DeviceUp { party, device } => {
                 member.devices.insert(party, device);
                 member.devices_made += 1;
-                node.handle_device(party, DeviceInput::Up("party0".to_owned()));
+                self.with_node(who, |node, now| {
+                    node.handle_device(now, party, DeviceInput::Up("party0".to_owned()))
+                });
             }
             Output::DeviceDown { party } => drop(member.devices.remove(&party)),
             Output::ServerOpen { id, .. } => self.put(LATENCY, Item::Connect(who, id)),
@@ -103,7 +107,7 @@ impl World {
                     self.put(LATENCY * 2, Item::Reached(who, address.ip()));
                 }
             }
-            Output::Tried { .. } => {}
+            Output::KeepaliveServers { .. } | Output::PathAttempted { .. } => {}
             Output::Stopped => {
                 member.unsaved = true;
                 self.save(who);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use partyline_model::{Now, Timestamp, Topic};
-use partyline_node::{Node, ServerId, StreamId};
+use partyline_node::{Node, PortMappingReport, ServerId, StreamId};
 use partyline_rendezvous::{ConnectionId, Limits};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
@@ -208,7 +208,7 @@ impl World {
         self.break_pipes(who);
         let network = self.members[who].network();
         self.with(who, |node, now| {
-            node.handle_mapped(now, Vec::new());
+            node.handle_port_mapping(now, PortMappingReport::default());
             node.handle_network(now, network);
         });
     }

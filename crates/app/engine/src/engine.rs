@@ -8,7 +8,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use partyline_model::{AppError, ClientCommand, Command, EngineCommand, Now, Reply, Settings, Snapshot};
 use partyline_net::RecvBatch;
-use partyline_node::{LocalNetwork, Node, Output, RequestId, ServerInput, SocketId};
+use partyline_node::{LocalNetwork, Node, Output, PortMappingReport, RequestId, ServerInput, SocketId};
 use partyline_platform::{Clock, NetworkState, SleepDetector, remove_stale_devices};
 use rand::RngCore as _;
 use tokio::{
@@ -25,9 +25,9 @@ use crate::{
     doctor,
     egress::EngineEgress,
     metrics::EngineMetrics,
-    network_events::{self, NetworkEvent, NetworkSource, is_reachable, on_link_prefixes},
+    network_events::{self, NetworkChange, NetworkSource, is_reachable, on_link_prefixes},
     options::{EngineOptions, RunningEngine},
-    port_mapping::PortMapping,
+    port_mapping::{PortMapping, RouterSource},
     router_report, server_test,
     snapshots::{MAX_INTERVAL, SnapshotFeed},
     sockets::{Arrivals, Sockets},
@@ -68,6 +68,7 @@ pub struct Engine {
 pub(crate) struct Environment {
     pub devices: DeviceSource,
     pub network: NetworkSource,
+    pub router: RouterSource,
 }
 
 impl Engine {
@@ -80,8 +81,12 @@ impl Engine {
         if !removed.is_empty() {
             tracing::info!(?removed, "removed the devices that an earlier run left behind");
         }
-        Self::start_in(options, Environment { devices: DeviceSource::System, network: NetworkSource::System })
-            .await
+        let environment = Environment {
+            devices: DeviceSource::System,
+            network: NetworkSource::System,
+            router: RouterSource::Network,
+        };
+        Self::start_in(options, environment).await
     }
 
     pub(crate) async fn start_in(
@@ -116,7 +121,7 @@ impl Engine {
         let (network_events, network) = mpsc::channel(QUEUE);
         let seed = rand::rngs::OsRng.next_u64();
         let enabled = node.settings().port_mapping;
-        let port_mapping = PortMapping::new(&main, seed, &options.state_dir, network_events.clone());
+        let port_mapping = PortMapping::new(environment.router, &main, seed, &options.state_dir);
         let (sockets, arrivals) = Sockets::new(main);
         let (feed, watched) = SnapshotFeed::new(now.instant, node.revision(), node.snapshot(now));
         tracing::info!(
@@ -178,7 +183,8 @@ impl Engine {
             call = self.calls.recv() => Wakeup::Call(call),
             Some(event) = self.inbox.connections.recv() => Wakeup::Connection(event),
             Some(event) = self.inbox.devices.recv() => Wakeup::Device(event),
-            Some(event) = self.inbox.network.recv() => Wakeup::Network(event),
+            Some(change) = self.inbox.network.recv() => Wakeup::Network(change),
+            () = self.port_mapping.changed() => Wakeup::Router,
             Some(arrivals) = self.inbox.arrivals.recv() => Wakeup::Arrivals(arrivals),
             received = self.beacon.receive() => Wakeup::Beacon(received),
             // A deadline that has come goes before packets, however many arrive.
@@ -209,10 +215,14 @@ impl Engine {
             Wakeup::Connection(event) => self.handle_connection(now, event),
             Wakeup::Device(event) => {
                 if let Some((party, input)) = self.egress.devices.handle(event) {
-                    self.node.handle_device(party, input);
+                    self.node.handle_device(now, party, input);
                 }
             }
-            Wakeup::Network(event) => self.handle_network(now, event),
+            Wakeup::Network(change) => self.handle_network(now, change),
+            Wakeup::Router => {
+                let report = router_report::report(self.port_mapping.take_router());
+                self.node.handle_port_mapping(now, report);
+            }
             Wakeup::Beacon(Ok((bytes, source))) => self.node.handle_beacon(now, source, &bytes),
             Wakeup::Beacon(Err(error)) => self.beacon.close(&error),
             Wakeup::Deadline => {}
@@ -237,7 +247,7 @@ impl Engine {
                 }
                 self.ask_node(now, Command::Configure { settings }, answer);
                 if self.port_mapping.enable(self.node.settings().port_mapping) {
-                    self.port_mapping.follow(&self.network);
+                    self.follow_router(now);
                 }
             }
             ClientCommand::Node(command) => self.ask_node(now, command, answer),
@@ -263,7 +273,7 @@ impl Engine {
         let port = self.egress.sockets.main.port();
         tracing::info!(before = current, port, "moved to another UDP port");
         self.port_mapping.move_to(&self.egress.sockets.main);
-        self.port_mapping.follow(&self.network);
+        self.follow_router(now);
         self.report_network(now).await;
         Ok(())
     }
@@ -323,19 +333,18 @@ impl Engine {
         }
     }
 
-    fn handle_network(&mut self, now: Now, event: NetworkEvent) {
-        match event {
-            NetworkEvent::Changed { state, prefixes } => {
-                self.port_mapping.follow(&state);
-                self.beacon.set_addresses(&state.addresses);
-                let local = self.local_network(&state, prefixes);
-                self.network = state;
-                self.node.handle_network(now, local);
-            }
-            NetworkEvent::PortsMapped { addresses } => {
-                tracing::debug!(?addresses, "the router's port mappings changed");
-                self.node.handle_mapped(now, addresses);
-            }
+    fn handle_network(&mut self, now: Now, NetworkChange { state, prefixes }: NetworkChange) {
+        self.beacon.set_addresses(&state.addresses);
+        self.network = state;
+        self.follow_router(now);
+        let local = self.local_network(&self.network, prefixes);
+        self.node.handle_network(now, local);
+    }
+
+    /// Lets port mapping follow the computer to another router or port. Mappings of the former one are void at once.
+    fn follow_router(&mut self, now: Now) {
+        if self.port_mapping.follow(&self.network) {
+            self.node.handle_port_mapping(now, PortMappingReport::default());
         }
     }
 
@@ -404,7 +413,10 @@ impl Engine {
             Output::Resolve { host, port } => connections.resolve(host, port),
             Output::Reach { address } => connections.reach(address),
             Output::Beacon { to, bytes } => self.beacon.send(to, &bytes),
-            Output::Tried { method, worked, took } => self.metrics.on_path_attempt(method, worked, took),
+            Output::KeepaliveServers { servers } => self.port_mapping.set_remotes(servers),
+            Output::PathAttempted { method, succeeded, took } => {
+                self.metrics.on_path_attempt(method, succeeded, took);
+            }
             Output::Save => self.store.mark(now.instant),
             Output::Answer { request, result } => self.answer(now, request, *result).await,
             Output::Stopped => {
@@ -438,14 +450,10 @@ impl Engine {
     }
 
     fn publish(&mut self, now: Now) {
-        let states = self.port_mapping.states();
-        self.node.handle_router(router_report::checks(&states));
-        self.node.handle_peer_mappings(now, router_report::peer_mappings(&states));
-        self.port_mapping.set_remotes(self.node.keepalive_servers());
-        self.node.measure(now);
+        self.node.sample_traffic(now);
         let snapshot = self.node.snapshot(now);
         if self.metrics.is_due(now.instant) {
-            let counters = self.node.counters();
+            let (counters, states) = (self.node.counters(), self.port_mapping.states());
             self.metrics.export(now.instant, &counters, &snapshot, &self.egress.sockets, &states);
         }
         self.feed.publish(now.instant, snapshot);

@@ -1,19 +1,18 @@
-//! Events of the network around the computer: other addresses or routers, ports that the router opened
-//! ([`crate::port_mapping`]).
+//! Watches the computer's own network: its addresses, routers and on-link prefixes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use partyline_platform::{NetworkState, NetworkWatch, local_prefixes};
 use tokio::{sync::mpsc, task::JoinHandle};
 
-/// What changed.
+/// The computer's network after a change.
 #[derive(Debug)]
-pub(crate) enum NetworkEvent {
-    /// The computer's addresses or routers, with the prefixes that are on link.
-    Changed { state: NetworkState, prefixes: Vec<IpNet> },
-    /// The external addresses of all port mappings for the main socket.
-    PortsMapped { addresses: Vec<SocketAddr> },
+pub(crate) struct NetworkChange {
+    /// The computer's addresses and routers.
+    pub state: NetworkState,
+    /// The prefixes that are on link.
+    pub prefixes: Vec<IpNet>,
 }
 
 /// Where the engine learns of the network.
@@ -27,17 +26,17 @@ pub(crate) enum NetworkSource {
 }
 
 /// Reports the network at once and after each change, until the receiver is dropped or the task aborted.
-pub(crate) fn watch(source: NetworkSource, events: mpsc::Sender<NetworkEvent>) -> JoinHandle<()> {
+pub(crate) fn watch(source: NetworkSource, events: mpsc::Sender<NetworkChange>) -> JoinHandle<()> {
     match source {
         NetworkSource::System => tokio::spawn(watch_system(events)),
         #[cfg(test)]
         NetworkSource::Fixed(state) => tokio::spawn(async move {
-            let _ = events.send(NetworkEvent::Changed { state, prefixes: Vec::new() }).await;
+            let _ = events.send(NetworkChange { state, prefixes: Vec::new() }).await;
         }),
     }
 }
 
-async fn watch_system(events: mpsc::Sender<NetworkEvent>) {
+async fn watch_system(events: mpsc::Sender<NetworkChange>) {
     let mut watch = match NetworkWatch::new().await {
         Ok(watch) => watch,
         Err(error) => return tracing::warn!(%error, "changes of the network cannot be watched"),
@@ -51,7 +50,7 @@ async fn watch_system(events: mpsc::Sender<NetworkEvent>) {
         );
         tracing::debug!(?state, "the network's addresses and gateways");
         let prefixes = on_link_prefixes().await;
-        if events.send(NetworkEvent::Changed { state, prefixes }).await.is_err() {
+        if events.send(NetworkChange { state, prefixes }).await.is_err() {
             return;
         }
         state = match watch.changed().await {

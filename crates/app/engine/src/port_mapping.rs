@@ -1,7 +1,8 @@
 //! Port mappings for the main socket on the router of the present network.
 //!
 //! Deleting a mapping may take seconds, above all where the router is out of reach. So a task of its own moves from one
-//! network to the next, and the loop, for which packets wait, only says where the computer is.
+//! network to the next, and the loop, for which packets wait, only says where the computer is and takes the newest
+//! [`RouterState`] whenever there is one.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -12,12 +13,7 @@ use std::{
 use partyline_net::UdpEndpoint;
 use partyline_platform::{NetworkState, read, remove, replace};
 use partyline_portmap::{Ipv6Endpoint, MappingRecord, MethodState, Options, PortMapper};
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
-};
-
-use crate::network_events::NetworkEvent;
+use tokio::{sync::watch, task::JoinHandle};
 
 /// Where the computer is, as far as its router is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +25,25 @@ struct Location {
     v6: Option<Ipv6Endpoint>,
 }
 
+/// What the router of the present network does for the main socket.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct RouterState {
+    /// The external addresses of all mappings, best first.
+    pub mapped: Vec<SocketAddr>,
+    /// The state of each protocol; none where there is no router to ask.
+    pub protocols: Vec<MethodState>,
+}
+
+/// Where the engine learns what the router does.
+#[derive(Debug, Clone)]
+pub(crate) enum RouterSource {
+    /// The routers of the networks that the computer is in.
+    Network,
+    /// A router that exists in a test only.
+    #[cfg(test)]
+    Simulated(watch::Receiver<RouterState>),
+}
+
 /// Keeps the main socket's port mappings; see the module.
 pub(crate) struct PortMapping {
     port: u16,
@@ -37,25 +52,43 @@ pub(crate) struct PortMapping {
     enabled: bool,
     location: watch::Sender<Option<Location>>,
     remotes: watch::Sender<Vec<SocketAddr>>,
-    states: watch::Receiver<Vec<MethodState>>,
+    router: watch::Receiver<RouterState>,
     task: Option<JoinHandle<()>>,
 }
 
 impl PortMapping {
     /// Mappings for a UDP socket. Those that a crash would leave behind are recorded in the state directory.
-    pub(crate) fn new(
-        udp: &UdpEndpoint,
-        seed: u64,
-        state: &Path,
-        events: mpsc::Sender<NetworkEvent>,
-    ) -> Self {
+    pub(crate) fn new(source: RouterSource, udp: &UdpEndpoint, seed: u64, state: &Path) -> Self {
+        match source {
+            RouterSource::Network => Self::start(udp, seed, state),
+            #[cfg(test)]
+            RouterSource::Simulated(router) => Self::simulated(udp, router),
+        }
+    }
+
+    fn start(udp: &UdpEndpoint, seed: u64, state: &Path) -> Self {
         let (location, locations) = watch::channel(None);
-        let (published, states) = watch::channel(Vec::new());
+        let (published, router) = watch::channel(RouterState::default());
         let (remotes, watched_remotes) = watch::channel(Vec::new());
         let record = state.join("mappings.json");
-        let keeper = Keeper { seed, record, events, states: published, remotes: watched_remotes };
+        let keeper = Keeper { seed, record, published, remotes: watched_remotes };
         let task = Some(tokio::spawn(keeper.run(locations)));
-        Self { port: udp.port(), port_v6: udp.port_v6(), enabled: true, location, remotes, states, task }
+        Self { port: udp.port(), port_v6: udp.port_v6(), enabled: true, location, remotes, router, task }
+    }
+
+    /// Asks no router, but takes what a test says that one does.
+    #[cfg(test)]
+    pub(crate) fn simulated(udp: &UdpEndpoint, router: watch::Receiver<RouterState>) -> Self {
+        let (location, remotes) = (watch::Sender::new(None), watch::Sender::new(Vec::new()));
+        Self {
+            port: udp.port(),
+            port_v6: udp.port_v6(),
+            enabled: true,
+            location,
+            remotes,
+            router,
+            task: None,
+        }
     }
 
     /// The same, enabled or not.
@@ -76,10 +109,11 @@ impl PortMapping {
         (self.port, self.port_v6) = (udp.port(), udp.port_v6());
     }
 
-    /// Asks the router of this network, once the mappings on the network before are deleted.
-    pub(crate) fn follow(&self, state: &NetworkState) {
+    /// Asks the router of this network, once the mappings on the network before are deleted. Returns true if that is
+    /// another router or port than before, so that what [`Self::router`] says is void until the next change.
+    pub(crate) fn follow(&mut self, state: &NetworkState) -> bool {
         let location = locate(state, (self.port, self.port_v6)).filter(|_| self.enabled);
-        self.location.send_if_modified(|known| {
+        let moved = self.location.send_if_modified(|known| {
             let changed = *known != location;
             if changed {
                 tracing::debug!(?location, "mapping ports at another location");
@@ -87,6 +121,10 @@ impl PortMapping {
             *known = location;
             changed
         });
+        if moved {
+            self.router.mark_unchanged();
+        }
+        moved
     }
 
     /// Takes the servers that the socket talks to: a router that maps no ports is asked to keep the flows to them.
@@ -98,9 +136,22 @@ impl PortMapping {
         });
     }
 
+    /// Waits until the router does something else than was seen last; forever once [`Self::stop`] was called.
+    /// Cancelling it loses nothing.
+    pub(crate) async fn changed(&mut self) {
+        if self.router.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Returns what the router does now, and takes note that it was seen.
+    pub(crate) fn take_router(&mut self) -> RouterState {
+        self.router.borrow_and_update().clone()
+    }
+
     /// Returns the state of each protocol.
     pub(crate) fn states(&self) -> Vec<MethodState> {
-        self.states.borrow().clone()
+        self.router.borrow().protocols.clone()
     }
 
     /// Deletes the mappings, and waits until that is done, for some seconds at most.
@@ -118,8 +169,7 @@ impl PortMapping {
 struct Keeper {
     seed: u64,
     record: PathBuf,
-    events: mpsc::Sender<NetworkEvent>,
-    states: watch::Sender<Vec<MethodState>>,
+    published: watch::Sender<RouterState>,
     remotes: watch::Receiver<Vec<SocketAddr>>,
 }
 
@@ -134,8 +184,7 @@ impl Keeper {
                 None => locations.changed().await.is_ok(),
             };
             if let Some(mapper) = mapper {
-                self.states.send_replace(Vec::new());
-                self.report(Vec::new());
+                self.publish(RouterState::default());
                 mapper.stop().await;
             }
             if !more {
@@ -153,23 +202,29 @@ impl Keeper {
         let (mut mappings, mut states) = (mapper.mappings(), mapper.states());
         loop {
             mapper.set_remotes(self.remotes.borrow_and_update().clone());
-            self.states.send_replace(states.borrow_and_update().clone());
+            self.publish(RouterState {
+                mapped: mappings.borrow_and_update().iter().map(|mapping| mapping.external).collect(),
+                protocols: states.borrow_and_update().clone(),
+            });
             tokio::select! {
                 location = locations.changed() => return location.is_ok(),
                 Ok(()) = states.changed() => {}
                 Ok(()) = self.remotes.changed() => {}
-                Ok(()) = mappings.changed() => {
-                    self.report(mappings.borrow_and_update().iter().map(|mapping| mapping.external).collect());
-                }
+                Ok(()) = mappings.changed() => {}
             }
         }
     }
 
-    /// Reports the mapped addresses without waiting for room in the loop's queue: at the end, the loop waits for this task.
-    fn report(&self, addresses: Vec<SocketAddr>) {
-        if self.events.try_send(NetworkEvent::PortsMapped { addresses }).is_err() {
-            tracing::debug!(reason = "the loop's queue is full or gone", "port mappings were not reported");
-        }
+    /// Publishes what the router does now, if that is something else; a mere renewal is not.
+    fn publish(&self, state: RouterState) {
+        self.published.send_if_modified(|known| {
+            if known.mapped != state.mapped {
+                tracing::debug!(before = ?known.mapped, now = ?state.mapped, "the router's port mappings changed");
+            }
+            let changed = *known != state;
+            *known = state;
+            changed
+        });
     }
 
     fn start(&self, location: &Location) -> PortMapper {
@@ -277,6 +332,29 @@ mod tests {
         let v6 = location.v6.unwrap();
         assert_eq!((v6.address, v6.port), ("2001:db8::7".parse().unwrap(), 41_642));
         assert_eq!((v6.gateway, v6.interface), (Some("fe80::1".parse().unwrap()), 3));
+    }
+
+    #[tokio::test]
+    async fn what_the_former_router_did_is_void_on_another_network() {
+        let (router, watched) = watch::channel(RouterState::default());
+        let udp = UdpEndpoint::bind(0).unwrap();
+        let mut mapping = PortMapping::simulated(&udp, watched);
+        let state = RouterState { mapped: vec![([203, 0, 113, 9], 7000).into()], protocols: Vec::new() };
+        router.send_replace(state.clone());
+        mapping.changed().await;
+        assert_eq!(mapping.take_router(), state);
+        router.send_replace(RouterState::default());
+        let home = NetworkState { addresses: vec![local(2, "10.0.0.7")], gateways: Vec::new() };
+        assert!(mapping.follow(&home) && !mapping.follow(&home), "the network is another one once");
+        let is_pending = tokio::select! {
+            biased;
+            () = mapping.changed() => false,
+            () = std::future::ready(()) => true,
+        };
+        assert!(is_pending, "a change that was not seen before the move");
+        router.send_replace(state.clone());
+        mapping.changed().await;
+        assert_eq!(mapping.take_router(), state);
     }
 
     #[test]

@@ -1,20 +1,19 @@
-//! What the router was asked for and how it answered, for the network report.
+//! What the router was asked for and how it answered, as the node takes it.
 
 use partyline_model::RouterCheck;
-use partyline_node::PeerMapping;
+use partyline_node::{PeerMapping, PortMappingReport};
 use partyline_portmap::{Health, MethodState};
 
-/// Returns each port mapping protocol with its result.
-pub(crate) fn checks(states: &[MethodState]) -> Vec<RouterCheck> {
-    states.iter().map(check).collect()
-}
+use crate::port_mapping::RouterState;
 
-/// Returns what the router guarantees for single flows where it maps no port (PCP PEER, RFC 6887 section 12).
-pub(crate) fn peer_mappings(states: &[MethodState]) -> Vec<PeerMapping> {
+/// Describes what the router does now: its mappings, the outcome of each protocol, and what it guarantees for single
+/// flows where it maps no port (PCP PEER, RFC 6887, section 12).
+pub(crate) fn report(RouterState { mapped, protocols: states }: RouterState) -> PortMappingReport {
     let flows = states.iter().flat_map(|state| &state.flows);
-    flows
+    let peer_mappings = flows
         .map(|flow| PeerMapping { remote: flow.remote, external: flow.external, lifetime: flow.lifetime })
-        .collect()
+        .collect();
+    PortMappingReport { mapped, protocols: states.iter().map(check).collect(), peer_mappings }
 }
 
 fn check(state: &MethodState) -> RouterCheck {
@@ -58,10 +57,12 @@ mod tests {
             flows: vec![Flow { remote, external, lifetime }],
             ..MethodState::pending(Protocol::Pcp)
         };
-        let [check] = &checks(std::slice::from_ref(&state))[..] else { panic!("one check") };
+        let report = report(RouterState { mapped: vec![external], protocols: vec![state] });
+        let [check] = &report.protocols[..] else { panic!("one check") };
         let expected = "the router refused: it opens no ports; but keeps the way to 11.0.0.9:3478 open for 600 s at a \
                     time, from 11.0.0.1:41641";
         assert_eq!((check.works, check.problem.as_deref()), (false, Some(expected)));
-        assert_eq!(peer_mappings(&[state]), [PeerMapping { remote, external, lifetime }]);
+        assert_eq!(report.peer_mappings, [PeerMapping { remote, external, lifetime }]);
+        assert_eq!(report.mapped, [external]);
     }
 }

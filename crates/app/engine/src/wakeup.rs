@@ -8,7 +8,7 @@ use crate::{
     connections::ConnectionEvent,
     controller::Call,
     devices::{Batch, DeviceEvent},
-    network_events::NetworkEvent,
+    network_events::NetworkChange,
     sockets::Arrivals,
 };
 
@@ -17,7 +17,7 @@ pub(crate) struct Inbox {
     pub connections: mpsc::Receiver<ConnectionEvent>,
     pub devices: mpsc::Receiver<DeviceEvent>,
     pub packets: mpsc::Receiver<Batch>,
-    pub network: mpsc::Receiver<NetworkEvent>,
+    pub network: mpsc::Receiver<NetworkChange>,
     pub arrivals: mpsc::Receiver<Arrivals>,
 }
 
@@ -33,7 +33,9 @@ pub(crate) enum Wakeup {
     Packets(Batch),
     Connection(ConnectionEvent),
     Device(DeviceEvent),
-    Network(NetworkEvent),
+    Network(NetworkChange),
+    /// The router does something else than before.
+    Router,
     Beacon(io::Result<(Vec<u8>, SocketAddr)>),
     /// A deadline has come.
     Deadline,

@@ -18,14 +18,13 @@ mod second_port;
 mod streams;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use partyline_model::{
-    AppError, Badge, DeviceId, NatProfile, NetworkReport, Now, PartyId, RouterCheck, Settings, SocketId,
-    StreamId,
+    AppError, Badge, DeviceId, NatProfile, NetworkReport, Now, PartyId, Settings, SocketId, StreamId,
 };
 use partyline_netcheck::{
     Event as NetcheckEvent, FilteringProbeRequest, Netcheck, PeerMapping, PortPair, ProbeRound, StunServer,
@@ -34,8 +33,8 @@ use partyline_paths::{Local as PathLocal, Paths, PeerId, PeerView};
 use partyline_tunnel::{SessionStats, Tunnel};
 use partyline_wire::rendezvous::RelayGrant;
 use rand_chacha::ChaCha20Rng;
-use rand_core::{RngCore as _, SeedableRng as _};
-use tracing::debug;
+use rand_core::RngCore as _;
+use tracing::{debug, trace};
 use x25519_dalek::StaticSecret;
 
 use self::{
@@ -51,7 +50,7 @@ pub use self::{member_relays::MemberRelayCounters, probe_responder::ProbeRespond
 use crate::{
     control::ControlMessage,
     egress::Egress,
-    io::{DeviceConfig, LocalNetwork, Output, ServerId, StreamInput},
+    io::{DeviceConfig, LocalNetwork, Output, PortMappingReport, ServerId, StreamInput},
     signaling::PeerInfo,
 };
 
@@ -75,10 +74,14 @@ pub(crate) struct Connectivity {
     relays: SelectedRelays,
     relay_check_at: Instant,
     known_networks: KnownNetworks,
+    /// What the router said last about the flows to the keepalive servers.
+    peer_mappings: Vec<PeerMapping>,
+    /// The servers that the engine was last told to ask the router about.
+    keepalive_servers: Vec<SocketAddr>,
     probe_responder: ProbeResponder,
     second_ports: SecondPorts,
-    serve_members: bool,
-    defaults: partyline_paths::Config,
+    /// The path machine's configuration where the settings say nothing.
+    path_defaults: partyline_paths::Config,
     rng: ChaCha20Rng,
     events: VecDeque<Event>,
 }
@@ -88,6 +91,8 @@ pub(crate) struct Seeds {
     pub paths: [u8; 32],
     pub tunnel: [u8; 32],
     pub netcheck: [u8; 32],
+    /// For the choice among members and for tokens of second ports.
+    pub members: ChaCha20Rng,
 }
 
 impl Connectivity {
@@ -100,9 +105,6 @@ impl Connectivity {
         settings: &Settings,
         known_networks: KnownNetworks,
     ) -> Self {
-        // A stream of its own, independent of what the path machine draws.
-        let mut rng = ChaCha20Rng::from_seed(seeds.paths);
-        rng.set_stream(1);
         let netcheck = partyline_netcheck::Config { enabled: settings.nat_detection, ..netcheck };
         let machine = Paths::new(seeds.paths, path_config(&paths, settings));
         let tunnel = Tunnel::new(now, seeds.tunnel);
@@ -114,11 +116,12 @@ impl Connectivity {
             relays: SelectedRelays::default(),
             relay_check_at: now,
             known_networks,
+            peer_mappings: Vec::new(),
+            keepalive_servers: Vec::new(),
             probe_responder: ProbeResponder::default(),
             second_ports: SecondPorts::default(),
-            serve_members: settings.serve_friends,
-            defaults: paths,
-            rng,
+            path_defaults: paths,
+            rng: seeds.members,
             events: VecDeque::new(),
         };
         connectivity.relays.set_own(settings.relays.clone());
@@ -154,7 +157,6 @@ impl Connectivity {
             self.relay_check_at = now.instant + RELAY_CHECK;
             self.resolve(self.relays.unresolved_hosts());
             self.rank_relays(now.instant);
-            self.packet_path.expire_attempts(now.instant);
         }
     }
 
@@ -163,12 +165,14 @@ impl Connectivity {
         loop {
             self.packet_path.drive(now);
             while let Some(event) = self.packet_path.poll_event() {
-                if matches!(event, Event::SessionUp { .. } | Event::SessionDown { .. }) {
-                    let available = !self.packet_path.connected_devices().is_empty();
-                    self.netcheck.set_observers_available(now.instant, available);
-                }
-                if matches!(event, Event::PublicAddressChanged) {
-                    self.on_public_address_changed(now.instant);
+                // Some events concern the network check, too.
+                match &event {
+                    Event::SessionUp { .. } | Event::SessionDown { .. } => {
+                        let available = !self.packet_path.connected_devices().is_empty();
+                        self.netcheck.set_observers_available(now.instant, available);
+                    }
+                    Event::PublicAddressChanged => self.on_public_address_changed(now.instant),
+                    _ => {}
                 }
                 self.events.push_back(event);
             }
@@ -177,6 +181,16 @@ impl Connectivity {
         }
         while let Some(transmit) = self.netcheck.poll_transmit() {
             self.packet_path.queue(transmit.socket, transmit.destination, &transmit.bytes);
+        }
+        self.report_keepalive_servers();
+    }
+
+    fn report_keepalive_servers(&mut self) {
+        let servers = self.netcheck.keepalive_servers();
+        if servers != self.keepalive_servers {
+            debug!(?servers, was = ?self.keepalive_servers, "keepalive servers changed");
+            self.keepalive_servers.clone_from(&servers);
+            self.output(Output::KeepaliveServers { servers });
         }
     }
 
@@ -219,8 +233,8 @@ impl Connectivity {
         }
     }
 
-    /// Measures the paths to members that the user looks at.
-    pub(crate) fn measure(&mut self, now: Instant, party: PartyId, members: &[DeviceId]) {
+    /// Checks the paths to members that the user looks at, at most [`MAX_MEASURED`] of them.
+    pub(crate) fn check_paths(&mut self, now: Instant, party: PartyId, members: &[DeviceId]) {
         for member in members.iter().take(MAX_MEASURED) {
             if let Some(peer) = self.packet_path.peers().id(party, *member) {
                 self.packet_path.paths_mut().measure(now, peer);
@@ -233,10 +247,12 @@ impl Connectivity {
     /// Takes the computer's own addresses. Returns what that means; `None` if nothing changed.
     pub(crate) fn set_network(&mut self, now: Now, network: LocalNetwork) -> Option<NetworkChange> {
         let change = self.candidates.set_network(network)?;
-        debug!(moved = change.moved, lost = change.lost, "local addresses changed");
-        if change.moved {
-            self.forget_reflexive(now.instant);
+        let NetworkChange { addresses_changed, address_lost } = change;
+        debug!(addresses_changed, address_lost, "local network changed");
+        if addresses_changed {
+            self.forget_network(now.instant);
             self.netcheck.set_local_addresses(now.instant, self.candidates.host_addresses());
+            self.apply_peer_mappings(now.instant);
             self.recall_network(now);
             self.gather(now.instant);
             self.packet_path.paths_mut().network_changed(now.instant);
@@ -248,14 +264,19 @@ impl Connectivity {
     /// The router has another address, or lost its mappings: seen from outside, that is another network.
     fn on_public_address_changed(&mut self, now: Instant) {
         debug!("public address changed, measuring again");
-        self.forget_reflexive(now);
+        self.forget_network(now);
         self.netcheck.restart(now);
+        self.apply_peer_mappings(now);
         self.gather(now);
         self.packet_path.paths_mut().network_changed(now);
     }
 
-    fn forget_reflexive(&mut self, now: Instant) {
+    /// Forgets what was true of another network.
+    fn forget_network(&mut self, now: Instant) {
+        debug!("reflexive addresses and reachability forgotten");
         self.candidates.set_reflexive(Vec::new());
+        self.network_check.on_network_changed();
+        self.netcheck.set_tcp_reachable(now, []);
         self.packet_path.member_relays_mut().network_changed(now);
     }
 
@@ -264,13 +285,25 @@ impl Connectivity {
         self.packet_path.paths_mut().network_changed(now);
     }
 
-    /// Takes the ports that the router opened for the main socket.
-    pub(crate) fn set_mapped(&mut self, now: Instant, mapped: Vec<SocketAddr>) {
+    /// Takes what the router's port mapping protocols say now.
+    pub(crate) fn handle_port_mapping(&mut self, now: Instant, report: PortMappingReport) {
+        let PortMappingReport { mapped, protocols, peer_mappings } = report;
         if self.candidates.set_mapped(mapped) {
             debug!(router = ?self.candidates.router_address(), "mapped ports changed");
             self.netcheck.set_router_address(now, self.candidates.router_address());
             self.gather(now);
         }
+        if self.network_check.set_router(protocols) {
+            self.events.push_back(Event::Changed);
+        }
+        self.peer_mappings = peer_mappings;
+        self.apply_peer_mappings(now);
+    }
+
+    /// Hands the router's statements to netcheck, which forgets them on another network and when the router moved.
+    /// They hold until the router is asked again, and a report arrives that replaces them.
+    fn apply_peer_mappings(&mut self, now: Instant) {
+        self.netcheck.set_peer_mappings(now, self.peer_mappings.clone());
     }
 
     /// Takes the addresses of a host.
@@ -281,7 +314,11 @@ impl Connectivity {
         port: u16,
         addresses: Vec<SocketAddr>,
     ) {
-        debug!(host, port, count = addresses.len(), "host resolved");
+        if addresses.is_empty() {
+            debug!(host, port, retry_s = RELAY_CHECK.as_secs(), "host cannot be resolved");
+        } else {
+            debug!(host, port, count = addresses.len(), ?addresses, "host resolved");
+        }
         self.network_check.on_resolved(&host, port, &addresses);
         self.relays.on_resolved(host, port, addresses);
         self.apply_relays(now);
@@ -294,11 +331,16 @@ impl Connectivity {
 
     /// Applies the user's settings.
     pub(crate) fn configure(&mut self, now: Instant, settings: &Settings) {
-        self.serve_members = settings.serve_friends;
-        self.packet_path.member_relays_mut().set_willing(settings.serve_friends);
+        self.packet_path.member_relays_mut().set_serves_members(settings.serve_friends);
         self.relays.set_own(settings.relays.clone());
         self.resolve(self.relays.unresolved_hosts());
-        let config = path_config(&self.defaults, settings);
+        let config = path_config(&self.path_defaults, settings);
+        debug!(
+            direct = settings.direct,
+            relay = settings.relay,
+            serves = settings.serve_friends,
+            "paths configured"
+        );
         self.packet_path.paths_mut().configure(now, config);
         self.apply_relays(now);
         self.netcheck.set_enabled(now, settings.nat_detection);
@@ -333,8 +375,12 @@ impl Connectivity {
 
     /// Prefers relays that answer, and among those the nearest, once that is measured.
     fn rank_relays(&mut self, now: Instant) {
+        let relays: BTreeSet<String> = self.relays.servers().into_iter().map(|relay| relay.name).collect();
         let mut answers: BTreeMap<String, Option<Duration>> = BTreeMap::new();
-        for server in self.netcheck.report().servers {
+        // Servers that the user named for a check are no relays.
+        for server in
+            self.netcheck.report().servers.into_iter().filter(|server| relays.contains(&server.name))
+        {
             let rtt = server.rtt.filter(|_| !server.timed_out);
             let best = answers.entry(server.name).or_default();
             *best = best.iter().copied().chain(rtt).min();
@@ -366,21 +412,6 @@ impl Connectivity {
         self.resolve(hosts);
         self.netcheck.remeasure(now);
         Ok(())
-    }
-
-    /// Takes what the router's port mapping protocols did; returns true if that is news.
-    pub(crate) fn set_router(&mut self, checks: Vec<RouterCheck>) -> bool {
-        self.network_check.set_router(checks)
-    }
-
-    /// Takes what the router says about its mappings for the main socket's flows to servers.
-    pub(crate) fn set_peer_mappings(&mut self, now: Instant, mappings: Vec<PeerMapping>) {
-        self.netcheck.set_peer_mappings(now, mappings);
-    }
-
-    /// Returns the servers with which the main socket keeps in contact.
-    pub(crate) fn keepalive_servers(&self) -> Vec<SocketAddr> {
-        self.netcheck.keepalive_servers()
     }
 
     /// Notes that a server answers over TCP.
@@ -417,7 +448,7 @@ impl Connectivity {
 
     fn on_profile(&mut self, now: Now, profile: NatProfile) {
         debug!(mapping = ?profile.mapping, filtering = ?profile.filtering, lifetime = ?profile.lifetime, "NAT profile changed");
-        let keepalive = keepalive(&self.defaults, profile.lifetime);
+        let keepalive = keepalive(&self.path_defaults, profile.lifetime);
         self.packet_path.paths_mut().set_keepalive(keepalive);
         self.events.push_back(Event::Nat(profile));
         self.rank_relays(now.instant);
@@ -446,21 +477,24 @@ impl Connectivity {
 
     // What members do for each other's network check.
 
-    /// Asks connected members for filtering probes, and one of them for a second port: one whose own NAT sends from one
-    /// port to every destination.
+    /// Asks some connected members for filtering probes, and one for a second port: one whose own NAT sends from one port
+    /// to every destination. They are chosen at random, so that in a large party not all ask the same few.
     fn request_filtering_probes(&mut self, now: Instant, request: FilteringProbeRequest) {
         let FilteringProbeRequest { to, token } = request;
-        let members = self.packet_path.connected_devices();
+        let mut members: Vec<(DeviceId, PartyId)> =
+            self.packet_path.connected_devices().into_iter().collect();
+        shuffle(&mut members, &mut self.rng);
         debug!(count = members.len().min(MAX_PROBE_REQUESTS), "asking members for filtering probes");
         for (member, party) in members.iter().take(MAX_PROBE_REQUESTS) {
             let message = ControlMessage::SendFilteringProbe { to, token };
             self.packet_path.send_control(now, *party, *member, &message);
         }
         let peers = self.packet_path.peers();
-        let lender = members.iter().find(|(member, party)| peers.has_independent_mapping(**party, **member));
+        let lender = members.iter().find(|(member, party)| peers.has_independent_mapping(*party, *member));
         let lender = lender.map(|(member, party)| (*party, *member));
         self.second_ports.set_lender(lender);
         if let Some((party, member)) = lender {
+            debug!(peer = %member.short(), "asking member for a second port");
             self.packet_path.send_control(now, party, member, &ControlMessage::RequestSecondPort);
         }
     }
@@ -490,9 +524,7 @@ impl Connectivity {
             }
             ControlMessage::RequestSecondPort => self.on_second_port_request(now, party, from),
             ControlMessage::GrantSecondPort { first, second } => {
-                if self.second_ports.lender().is_some_and(|(_, lender)| lender == from) {
-                    self.netcheck.set_port_pair(now, PortPair { first, second });
-                }
+                self.on_second_port_grant(now, party, from, PortPair { first, second });
             }
             ControlMessage::SendProbeRound { to, token } => {
                 self.send_probe_round(now, party, from, &ProbeRound { to, token });
@@ -513,7 +545,8 @@ impl Connectivity {
         request: FilteringProbeRequest,
     ) {
         let own_address = self.packet_path.peers().is_seen_at(party, from, request.to);
-        match self.probe_responder.admit(now, from, self.serve_members, own_address) {
+        let serves_members = self.packet_path.member_relays().serves_members();
+        match self.probe_responder.admit(now, from, serves_members, own_address) {
             Ok(()) => {
                 debug!(peer = %from.short(), to = %request.to, "filtering probe sent");
                 let packet = request.packet();
@@ -524,8 +557,8 @@ impl Connectivity {
     }
 
     fn on_second_port_request(&mut self, now: Instant, party: PartyId, from: DeviceId) {
-        let server = self.netcheck.keepalive_servers().into_iter().find(SocketAddr::is_ipv4);
-        let server = server.filter(|_| self.serve_members);
+        let server = self.keepalive_servers.iter().copied().find(SocketAddr::is_ipv4);
+        let server = server.filter(|_| self.packet_path.member_relays().serves_members());
         let mut token = [0; 12];
         self.rng.fill_bytes(&mut token);
         if self.second_ports.on_request(now, party, from, server, token) {
@@ -533,12 +566,27 @@ impl Connectivity {
         }
     }
 
+    fn on_second_port_grant(&mut self, now: Instant, party: PartyId, from: DeviceId, pair: PortPair) {
+        let peers = self.packet_path.peers();
+        // Packets will be sent there, so both have to be the member's own.
+        if ![pair.first, pair.second].iter().all(|address| peers.is_seen_at(party, from, *address)) {
+            debug!(peer = %from.short(), ?pair, reason = "not its addresses", "second port ignored");
+        } else if self.second_ports.admit_grant(party, from) {
+            self.netcheck.set_port_pair(now, pair);
+        }
+    }
+
     fn send_probe_round(&mut self, now: Instant, party: PartyId, from: DeviceId, round: &ProbeRound) {
         let peers = self.packet_path.peers();
         let own_addresses = round.to.iter().all(|to| peers.is_seen_at(party, from, *to));
-        if !own_addresses || !self.second_ports.admit_round(now, party, from) {
+        if !own_addresses {
+            debug!(peer = %from.short(), to = ?round.to, reason = "not its addresses", "probe round refused");
             return;
         }
+        if !self.second_ports.admit_round(now, party, from) {
+            return;
+        }
+        trace!(peer = %from.short(), to = ?round.to, "probe round sent");
         let packet = round.packet();
         for destination in round.to {
             self.packet_path.queue(SocketId::MAIN, destination, &packet);
@@ -548,12 +596,12 @@ impl Connectivity {
 
     // Packets and sockets.
 
-    /// Takes an IP packet from a party's network device.
+    /// See [`crate::Node::handle_packet`].
     pub(crate) fn handle_packet(&mut self, now: Instant, party: PartyId, packet: &mut [u8]) {
         self.packet_path.handle_packet(now, party, packet);
     }
 
-    /// Takes a datagram that arrived on one of the computer's sockets.
+    /// Takes a datagram to the part whose socket it arrived on; see [`crate::Node::handle_datagram`].
     pub(crate) fn handle_datagram(
         &mut self,
         now: Now,
@@ -568,6 +616,7 @@ impl Connectivity {
         } else if socket == SECOND_PORT {
             let first = self.candidates.reflexive().iter().copied().find(SocketAddr::is_ipv4);
             if let Some((party, to, message)) = self.second_ports.on_datagram(source, datagram, first) {
+                debug!(peer = %to.short(), ?message, "second port granted");
                 self.packet_path.send_control(now.instant, party, to, &message);
             }
         } else {
@@ -579,7 +628,7 @@ impl Connectivity {
         }
     }
 
-    /// Takes what happened to a stream to a relay.
+    /// See [`crate::Node::handle_stream`].
     pub(crate) fn handle_stream(
         &mut self,
         now: Now,
@@ -595,11 +644,15 @@ impl Connectivity {
     pub(crate) fn on_sockets_opened(&mut self, now: Instant, opened: &[(SocketId, Option<u16>)]) {
         let (probes, others): (Vec<_>, Vec<_>) = opened.iter().copied().partition(|(id, _)| id.is_probe());
         let (second, punch): (Vec<_>, Vec<_>) = others.into_iter().partition(|(id, _)| *id == SECOND_PORT);
+        let failed = opened.iter().filter(|(_, port)| port.is_none()).count();
+        if failed > 0 {
+            debug!(failed, count = opened.len(), "sockets could not be opened");
+        }
         if !probes.is_empty() {
             self.netcheck.probe_sockets_opened(now, &probes);
         }
-        if !second.is_empty() {
-            for (server, request) in self.second_ports.on_opened() {
+        for (_, port) in second {
+            for (server, request) in self.second_ports.on_opened(port.is_some()) {
                 self.packet_path.queue(SECOND_PORT, server, &request);
             }
         }
@@ -608,7 +661,7 @@ impl Connectivity {
         }
     }
 
-    /// Sends a message to a member's engine through the tunnel.
+    /// See [`PacketPath::send_control`].
     pub(crate) fn send_control(
         &mut self,
         now: Instant,
@@ -698,6 +751,13 @@ impl Connectivity {
     }
 }
 
+/// Shuffles a list (Fisher and Yates). The lists here are so short that the bias of the remainder does not matter.
+fn shuffle<T>(list: &mut [T], rng: &mut ChaCha20Rng) {
+    for end in (1..list.len()).rev() {
+        list.swap(end, rng.next_u32() as usize % (end + 1));
+    }
+}
+
 /// Combines the defaults of the path machine with the user's settings.
 fn path_config(defaults: &partyline_paths::Config, settings: &Settings) -> partyline_paths::Config {
     partyline_paths::Config {
@@ -714,3 +774,6 @@ fn path_config(defaults: &partyline_paths::Config, settings: &Settings) -> party
 fn keepalive(defaults: &partyline_paths::Config, lifetime: Option<Duration>) -> Duration {
     lifetime.map_or(defaults.keepalive, |lifetime| (lifetime * 2 / 3).clamp(MIN_KEEPALIVE, MAX_KEEPALIVE))
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use partyline_model::PartyId;
 use partyline_paths::{SocketId, StreamId};
 
-/// The length in bytes that the scratch buffer of [`crate::Node::handle_datagram`] must have at least.
+/// The least length in bytes of the scratch buffer of [`crate::Node::handle_datagram`]: room for the longest packet of a
+/// network device, 1,500 bytes at most, with WireGuard's padding and the headers of a message that a member relays.
 pub const PACKET_ROOM: usize = 2_048;
 
 /// What a message leaves by.
@@ -56,11 +57,12 @@ pub trait Egress {
     fn deliver(&mut self, deliver: Deliver<'_>);
 }
 
-/// Messages that the node made while no [`Egress`] was at hand; they leave with the next [`crate::Node::flush`].
+/// What the node sends or delivers while no [`Egress`] is at hand; it leaves with the next [`crate::Node::flush`].
 #[derive(Debug, Default)]
-pub(crate) struct TransmitQueue {
+pub(crate) struct EgressQueue {
     queued: Vec<Queued>,
     bytes: Vec<u8>,
+    deliveries: Vec<(PartyId, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -71,7 +73,7 @@ struct Queued {
     len: usize,
 }
 
-impl TransmitQueue {
+impl EgressQueue {
     /// Queues a copy of one message.
     pub(crate) fn push(&mut self, local: Local, destination: SocketAddr, bytes: &[u8]) {
         self.transmit(Transmit::one(local, destination, bytes));
@@ -86,17 +88,21 @@ impl TransmitQueue {
             egress.transmit(Transmit { local, destination, segment, bytes });
         }
         self.bytes.clear();
+        for (party, packet) in self.deliveries.drain(..) {
+            egress.deliver(Deliver { party, packet: &packet });
+        }
     }
 }
 
-impl Egress for TransmitQueue {
+impl Egress for EgressQueue {
     fn transmit(&mut self, Transmit { local, destination, segment, bytes }: Transmit<'_>) {
         self.queued.push(Queued { local, destination, segment, len: bytes.len() });
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Drops the packet. The queue stands in for the exit only while a party is left, when its device goes away, too.
-    fn deliver(&mut self, _: Deliver<'_>) {}
+    fn deliver(&mut self, Deliver { party, packet }: Deliver<'_>) {
+        self.deliveries.push((party, packet.to_vec()));
+    }
 }
 
 #[cfg(test)]
@@ -106,28 +112,32 @@ mod tests {
     type Sent = (Local, SocketAddr, usize, Vec<u8>);
 
     #[derive(Default)]
-    struct Record(Vec<Sent>);
+    struct Record(Vec<Sent>, Vec<(PartyId, Vec<u8>)>);
 
     impl Egress for Record {
         fn transmit(&mut self, Transmit { local, destination, segment, bytes }: Transmit<'_>) {
             self.0.push((local, destination, segment, bytes.to_vec()));
         }
 
-        fn deliver(&mut self, _: Deliver<'_>) {}
+        fn deliver(&mut self, Deliver { party, packet }: Deliver<'_>) {
+            self.1.push((party, packet.to_vec()));
+        }
     }
 
     #[test]
-    fn queued_transmits_leave_once_and_in_order() {
-        let (mut queue, mut record) = (TransmitQueue::default(), Record::default());
+    fn queued_transmits_and_deliveries_leave_once_and_in_order() {
+        let (mut queue, mut record) = (EgressQueue::default(), Record::default());
         let (main, stream) = (Local::Socket(SocketId::MAIN), Local::Stream(StreamId(3)));
         let to = SocketAddr::from(([192, 0, 2, 1], 9));
         queue.push(main, to, b"first");
         queue.push(stream, to, b"");
         queue.transmit(Transmit { local: main, destination: to, segment: 2, bytes: b"aabbc" });
+        queue.deliver(Deliver { party: PartyId([1; 32]), packet: b"packet" });
         queue.flush(&mut record);
         queue.flush(&mut record);
         let expected =
             [(main, to, 5, b"first".to_vec()), (stream, to, 1, Vec::new()), (main, to, 2, b"aabbc".to_vec())];
         assert_eq!(record.0, expected);
+        assert_eq!(record.1, [(PartyId([1; 32]), b"packet".to_vec())]);
     }
 }

@@ -1,4 +1,7 @@
-//! What goes in and out of the node besides packets.
+//! Everything that enters and leaves the node besides packets and commands.
+//!
+//! An [`Output`] asks the engine to do something; the variant says by which `handle_*` method of [`Node`](crate::Node)
+//! the engine reports the result. The `*Input` types and [`PortMappingReport`] carry those results.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -6,172 +9,198 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use partyline_model::{AppError, Method, PartyId};
-use partyline_paths::SocketId;
+use partyline_model::{AppError, Method, PartyId, RouterCheck, SocketId, StreamId};
+use partyline_netcheck::PeerMapping;
 
-/// A rendezvous server the node talks to; stable while it is used.
+/// Identifies the connection to a rendezvous server. The node assigns an id when it first needs a server and keeps it
+/// across reconnections, until no party uses the server any more. Ids are never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerId(pub u32);
 
-/// Names a command whose answer comes as [`Output::Answer`].
+/// Identifies a command whose answer comes as [`Output::Answer`]. The engine chooses it.
 pub type RequestId = u64;
 
-/// What the engine has to do besides sending ([`crate::Egress`]).
+/// Something for the engine to do, besides sending and delivering packets ([`crate::Egress`]).
 #[derive(Debug)]
 pub enum Output {
-    /// Open fresh UDP sockets on ports that the system chooses, in place of open ones with the same ids; answered by
-    /// [`crate::Node::handle_sockets_opened`]. Probe sockets of the network check are for both address families, all
-    /// others for IPv4.
+    /// Open fresh UDP sockets on ports that the system chooses, in place of open ones with the same ids, and report them
+    /// with [`crate::Node::handle_sockets_opened`]. Probe sockets of the network check ([`SocketId::is_probe`]) are for
+    /// IPv4 and IPv6, all others for IPv4 alone.
     OpenSockets {
-        /// The ids to open them under.
+        /// The ids of the sockets to open.
         ids: Vec<SocketId>,
     },
-    /// Close one of those sockets.
+    /// Close a UDP socket that [`Self::OpenSockets`] asked for.
     CloseSocket {
-        /// The id it was opened under.
+        /// The id of the socket to close.
         id: SocketId,
     },
-    /// A way of reaching a member was tried; for metrics.
-    Tried {
-        /// How.
+    /// Count an attempt to reach a member in the metrics; nothing else is to be done.
+    PathAttempted {
+        /// The connection method that was tried.
         method: Method,
-        /// Whether it works.
-        worked: bool,
-        /// How long that took to find out.
+        /// True if the method found a path that was validated end to end, false if it was given up.
+        succeeded: bool,
+        /// The time from the start of the attempt until its outcome was known.
         took: Duration,
     },
-    /// Make sure the party's device exists with these addresses; answered by `handle_device`.
+    /// Create the party's network device, or change the one there is to this configuration, and report the result with
+    /// [`crate::Node::handle_device`].
     DeviceUp {
-        /// Whose.
+        /// The party that the device belongs to.
         party: PartyId,
-        /// What it should be like.
+        /// The addresses and MTU of the device.
         device: DeviceConfig,
     },
-    /// Remove the party's device.
+    /// Remove the party's network device, if it exists.
     DeviceDown {
-        /// Whose.
+        /// The party that the device belongs to.
         party: PartyId,
     },
-    /// Connect to a rendezvous server; answered by `handle_server`.
+    /// Open a WebSocket to a rendezvous server (RFC 6455) and report what happens to it with
+    /// [`crate::Node::handle_server`].
     ServerOpen {
-        /// Under which name.
+        /// The id under which the connection is reported and addressed.
         id: ServerId,
-        /// `wss://…` or `ws://…`.
+        /// The server's URL, `wss://host[:port]` or `ws://host[:port]`.
         url: String,
     },
-    /// Send a binary frame to a rendezvous server.
+    /// Send a frame as one binary message to a rendezvous server. It is dropped if the connection is gone.
     ServerSend {
-        /// To which.
+        /// The connection to send on.
         id: ServerId,
-        /// The frame.
+        /// The encoded frame ([`partyline_wire::rendezvous::ClientFrame`]).
         frame: Vec<u8>,
     },
-    /// Close the connection to a rendezvous server.
+    /// Close the connection to a rendezvous server, or give up opening it, and report [`ServerInput::Closed`].
     ServerClose {
-        /// Which.
+        /// The connection to close.
         id: ServerId,
     },
-    /// Open a byte stream to a relay; answered by `handle_stream`.
+    /// Open a byte stream to a relay (RFC 8656, section 3.1) and report what happens to it with
+    /// [`crate::Node::handle_stream`].
     StreamOpen {
-        /// Under which name.
-        id: partyline_paths::StreamId,
-        /// Over TLS.
+        /// The id under which the stream is reported and addressed.
+        id: StreamId,
+        /// True for TLS over TCP, false for plain TCP.
         tls: bool,
-        /// To where.
+        /// The relay's transport address.
         address: SocketAddr,
-        /// The name its certificate must have.
+        /// The name that the relay's certificate must be valid for; unused without TLS.
         host: String,
     },
-    /// Close a stream.
+    /// Close a stream to a relay. Its end need not be reported.
     StreamClose {
-        /// Which.
-        id: partyline_paths::StreamId,
+        /// The stream to close.
+        id: StreamId,
     },
-    /// Look up a host name; answered by `handle_resolved`.
+    /// Look up a host and report its addresses with [`crate::Node::handle_resolved`].
     Resolve {
-        /// The name or literal address.
+        /// The host name, or a literal IP address.
         host: String,
-        /// The port to put beside the addresses.
+        /// The port, which is not looked up but reported along with the addresses.
         port: u16,
     },
-    /// See whether anything answers over TCP at this address, or at its port 443; if so, `handle_reached` is to be told.
+    /// Try to open TCP connections to this address and to port 443 of the same host. If either succeeds, report the
+    /// host with [`crate::Node::handle_reached`]: it shows that a silent STUN server is up and UDP is blocked.
     Reach {
-        /// Where.
+        /// The transport address of the STUN server that did not respond.
         address: SocketAddr,
     },
-    /// Send a LAN beacon: to the group on every interface, or to one neighbour.
+    /// Ask the router to keep the main socket's mappings for the flows to these servers (PCP PEER, RFC 6887, section 12)
+    /// where it maps no ports. The list replaces the last one; it has at most one server of each address family.
+    KeepaliveServers {
+        /// The servers to which the main socket sends its keepalives.
+        servers: Vec<SocketAddr>,
+    },
+    /// Send a LAN beacon.
     Beacon {
-        /// To whom; `None` is everybody.
+        /// The neighbor to send it to; `None` to multicast it on every interface.
         to: Option<SocketAddr>,
-        /// The beacon.
+        /// The whole beacon ([`partyline_wire::beacon`]).
         bytes: Vec<u8>,
     },
-    /// The state changed and must be written before what follows is done.
+    /// Write the state ([`crate::Node::save`]) to disk. It has to be written before an [`Self::Answer`] that follows is
+    /// delivered; otherwise it may be delayed.
     Save,
-    /// The answer to a command.
+    /// Deliver the answer to a command.
     Answer {
-        /// To which.
+        /// The command that is answered.
         request: RequestId,
-        /// What it is.
+        /// The reply, or the error to show to the user.
         result: Box<Result<partyline_model::Reply, AppError>>,
     },
-    /// The node has said goodbye; the engine can end.
+    /// Shut down: devices and connections have been closed, and nothing else will follow.
     Stopped,
 }
 
-/// A party's network device.
+/// The configuration of a party's network device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceConfig {
-    /// Own address and the party's range.
+    /// This device's virtual IPv4 address, with the prefix length of the party's range.
     pub v4: Ipv4Net,
-    /// Own IPv6 address and the party's prefix.
+    /// This device's virtual IPv6 address, with the prefix length of the party's network, 64.
     pub v6: Ipv6Net,
-    /// In bytes.
+    /// The MTU of the network device in bytes.
     pub mtu: u16,
 }
 
-/// What became of a rendezvous connection.
+/// What happened to the connection with a rendezvous server.
 #[derive(Debug)]
 pub enum ServerInput {
-    /// The WebSocket stands.
+    /// The WebSocket is open.
     Opened,
-    /// A binary frame came.
+    /// A binary message arrived.
     Frame(Vec<u8>),
-    /// It could not be opened, or ended.
+    /// The WebSocket could not be opened, or was closed by either side. The error is shown to the user; `None` keeps
+    /// the one that is shown.
     Closed(Option<AppError>),
 }
 
-/// What became of a stream.
+/// What happened to a stream to a relay.
 #[derive(Debug)]
 pub enum StreamInput {
-    /// It stands.
+    /// The stream is open, its TLS handshake included.
     Opened,
-    /// Bytes came.
+    /// Bytes arrived, cut anywhere.
     Data(Vec<u8>),
-    /// It could not be opened, or ended.
+    /// The stream could not be opened, or was closed by the relay.
     Closed,
 }
 
-/// What became of a device.
+/// The result of [`Output::DeviceUp`].
 #[derive(Debug)]
 pub enum DeviceInput {
-    /// It stands, under this name.
+    /// The network device is up. The value is the name that the system shows for it.
     Up(String),
-    /// It could not be made.
+    /// The network device could not be created or configured.
     Failed(AppError),
 }
 
-/// The computer's own network, as the platform lists it.
+/// The computer's own network, as the operating system lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LocalNetwork {
-    /// Addresses other computers may reach, without loopback and without the parties' own devices.
+    /// The addresses at which other computers may reach this one: no loopback, no link-local addresses, none of the
+    /// parties' own devices.
     pub addresses: Vec<IpAddr>,
-    /// On-link prefixes, for finding collisions.
+    /// The prefixes that are on link, by which collisions with a party's range are found.
     pub prefixes: Vec<IpNet>,
-    /// Default routers.
+    /// The default routers.
     pub routers: Vec<IpAddr>,
-    /// The port of the tunnel's IPv4 socket.
+    /// The port of the main socket over IPv4; `None` without IPv4.
     pub port_v4: Option<u16>,
-    /// The port of the tunnel's IPv6 socket.
+    /// The port of the main socket over IPv6; `None` without IPv6.
     pub port_v6: Option<u16>,
+}
+
+/// Everything that the router's port mapping protocols (UPnP IGD, NAT-PMP, PCP) say at present. A report replaces the
+/// one before; the default one says that there is no router to ask.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PortMappingReport {
+    /// The external addresses of the main socket's mappings, best first.
+    pub mapped: Vec<SocketAddr>,
+    /// The outcome of each protocol, for the network report.
+    pub protocols: Vec<RouterCheck>,
+    /// What the router guarantees about the flows to [`Output::KeepaliveServers`].
+    pub peer_mappings: Vec<PeerMapping>,
 }

@@ -1,8 +1,30 @@
 //! Joins party, netcheck, paths and tunnel into one client machine.
 //!
-//! A [`Node`] is one device's part in all its parties. It owns no socket, network device, clock or randomness: the
-//! engine hands in what happened (`handle_*`), and then polls for what to do ([`Node::poll_output`]), what to send
-//! ([`Node::flush`]) and when to come back ([`Node::poll_timeout`]), until there is nothing left.
+//! A [`Node`] is one device's part in all its parties. It owns the device key, the settings and the parties, but no
+//! socket, network device, clock or randomness: the engine hands in what happened and does what the node asks for.
+//!
+//! # The order of calls
+//!
+//! Inputs enter by the `handle_*` methods and leave by four exits: datagrams and stream messages by
+//! [`Egress::transmit`], IP packets by [`Egress::deliver`], everything else as an [`Output`], and what people see as a
+//! [`snapshot`](Node::snapshot) whenever the [`revision`](Node::revision) has grown. Sending makes outputs, and the
+//! results of outputs make the node send, so the engine repeats both until there is nothing left:
+//!
+//! ```text
+//! loop {
+//!     one input: handle_datagram, handle_packet, handle_server, handle_command, handle_timeout, …
+//!     loop {
+//!         flush(egress)
+//!         while let Some(output) = poll_output() { perform(output) }
+//!         if there was no output { break }
+//!     }
+//!     sleep until poll_timeout(), or until the next input
+//! }
+//! ```
+//!
+//! The three inputs of packets ([`Node::handle_packet`], [`Node::handle_datagram`], [`Node::handle_stream`]) may be
+//! called many times before one flush; what they cause happens then. Every input may move
+//! [`poll_timeout`](Node::poll_timeout) in either direction.
 //!
 //! # How two members connect
 //!
@@ -17,16 +39,22 @@
 //! Three parts, none of which knows another's inside; [`Node`] moves events between them:
 //!
 //! ```text
-//!              ┌───────────────────────── Node ──────────────────────────┐
-//!   servers ───│► signaling ── PeerChanged, Control, … ──► connectivity ◄─│─── sockets, streams
-//!   beacons ───│► parties      ◄── Candidates, Nat, SessionUp ── paths    │
-//!              │  channels                              tunnel, netcheck  │─── Egress
-//!  commands ───│──────────► view (reads both) ──► Snapshot                │
-//!              └──────────────────────────────────────────────────────────┘
+//!  commands, servers, beacons          datagrams, streams, packets
+//!            │                                     │
+//! ┌──────────▼─────────────── Node ────────────────▼─────────────────────┐
+//! │      signaling ── PeerChanged, Control, … ──► connectivity           │
+//! │        parties ◄── Candidates, SessionUp, … ──  netcheck, relays,    │
+//! │        channels                                 packet path:         │
+//! │            │                                      paths, tunnel      │
+//! │            └───────────► view ◄──────────────────────┘               │
+//! └──────────┬────────────────┬────────────────────┬─────────────────────┘
+//!            ▼                ▼                    ▼
+//!      poll_output        snapshot        transmit, deliver
 //! ```
 //!
 //! - `signaling` owns the parties ([`partyline_party::Membership`] and what surrounds it) and the channels by which
-//!   sealed messages travel. A further channel implements one trait there and touches nothing else.
+//!   sealed messages travel. A further channel implements the trait `Channel` and is listed in `Channels`, `ChannelKind`
+//!   and the counters.
 //! - `connectivity` owns candidates, relay selection, the network check, and the packet path, in which the path machine
 //!   and the tunnel are coupled. It also does what members do for each other: relaying, filtering probes, second ports.
 //! - `view` owns what only people need: measurements, open pings, the revision of the snapshot.
@@ -62,7 +90,10 @@ mod node;
 mod problem;
 mod settings;
 mod signaling;
+mod spans;
 mod state;
+#[cfg(test)]
+mod testing;
 mod turn_url;
 mod view;
 
@@ -70,13 +101,16 @@ pub use connectivity::{MemberRelayCounters, ProbeResponderCounters};
 pub use counters::Counters;
 pub use egress::{Deliver, Egress, Local, PACKET_ROOM, Transmit};
 pub use io::{
-    DeviceConfig, DeviceInput, LocalNetwork, Output, RequestId, ServerId, ServerInput, StreamInput,
+    DeviceConfig, DeviceInput, LocalNetwork, Output, PortMappingReport, RequestId, ServerId, ServerInput,
+    StreamInput,
 };
 pub use node::{Config, Node};
 pub use partyline_netcheck::{Config as NetcheckConfig, PeerMapping};
 pub use partyline_paths::{
-    AllocationOutcome, AllocationTest, Config as PathsConfig, RelayServer, RelayTransport, SocketId, StreamId,
+    AllocationOutcome, AllocationTest, Config as PathsConfig, Counters as PathCounters, RelayServer,
+    RelayTransport, SocketId, StreamId,
 };
+pub use partyline_tunnel::DropCounters as TunnelDropCounters;
 pub use signaling::{ChannelCounters, ResendCounters, SealedDrops, SignalingCounters};
 pub use state::StateError;
 pub use turn_url::TurnUrl;

@@ -7,40 +7,43 @@ use std::{
 };
 
 use partyline_model::{
-    AppError, Command, DeviceId, Now, PartyId, Reply, RouterCheck, Settings, Snapshot, SocketId, StreamId,
+    AppError, Command, DeviceId, Now, PartyId, Reply, Settings, Snapshot, SocketId, StreamId,
 };
-use partyline_netcheck::PeerMapping;
 use partyline_party::DeviceKey;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
-use tracing::{debug, info};
+use tracing::{debug, info, trace};
 
 use crate::{
     connectivity::{Connectivity, Event as ConnectivityEvent, KnownNetworks, Seeds},
     control::ControlMessage,
     counters::Counters,
     egress::Egress,
-    io::{DeviceInput, LocalNetwork, Output, RequestId, ServerId, ServerInput, StreamInput},
+    io::{
+        DeviceInput, LocalNetwork, Output, PortMappingReport, RequestId, ServerId, ServerInput, StreamInput,
+    },
     settings,
     signaling::{Event as SignalingEvent, NewPartyRequest, Signaling},
+    spans::peer_span,
     state::{Restored, SavedState, StateError},
     view::View,
 };
 
-/// What the node is made with.
+/// The configuration of a [`Node`].
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The settings that hold where the user has changed nothing.
+    /// The settings that apply where the user has changed nothing.
     pub settings: Settings,
-    /// The version of this program, for people.
+    /// The version of this program, as it is shown to the user.
     pub version: String,
-    /// Timing of the path machine. What the settings cover is overridden by them.
+    /// The path machine's intervals. The user's settings override what they cover.
     pub paths: partyline_paths::Config,
-    /// Timing and extent of the network check. What the settings cover is overridden by them.
+    /// The extent and the intervals of the network check. The user's settings override what they cover.
     pub netcheck: partyline_netcheck::Config,
 }
 
-/// One device's part in all its parties.
+/// One device's part in all its parties. Inputs enter by `handle_*`; the [crate documentation](crate) says in which order
+/// its methods are to be called.
 pub struct Node {
     config: Config,
     settings: Settings,
@@ -52,10 +55,11 @@ pub struct Node {
 }
 
 impl Node {
-    /// Returns a node with what was saved, or a new device without parties. The seed must be secret and fresh.
+    /// Returns a node with the state that an earlier one saved ([`Self::save`]), or a new device without parties. The seed
+    /// must be secret and fresh.
     ///
     /// # Errors
-    /// The saved state is not one that this version can read; it is left as it is.
+    /// Returns an error if the saved state is damaged or was written by a newer version.
     pub fn new(now: Now, seed: [u8; 32], config: Config, saved: Option<&[u8]>) -> Result<Self, StateError> {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let mut draw = || {
@@ -63,7 +67,9 @@ impl Node {
             rng.fill_bytes(&mut seed);
             seed
         };
-        let seeds = Seeds { paths: draw(), tunnel: draw(), netcheck: draw() };
+        let mut members = ChaCha20Rng::from_seed(seed);
+        members.set_stream(1);
+        let seeds = Seeds { paths: draw(), tunnel: draw(), netcheck: draw(), members };
         let restored = match saved {
             Some(bytes) => SavedState::decode(bytes)?.restore(now, &mut rng, &config.settings)?,
             None => Restored {
@@ -113,15 +119,24 @@ impl Node {
         SavedState::new(&self.device, parties, settings, self.connectivity.known_networks()).encode()
     }
 
+    /// Takes back a party that was just created or joined, because the state could not be written before the
+    /// [`Output::Answer`] that would confirm it. What joining replaced (a membership that had ended, a pending leave) does
+    /// not come back.
+    pub fn abandon(&mut self, now: Now, party: PartyId) {
+        self.signaling.abandon(now, party);
+        self.drain_events(now);
+    }
+
     // Time and outputs.
 
-    /// Returns the next thing for the engine to do. To be polled after every input and after [`Self::flush`], until
-    /// there is none; what the results make the node send leaves with another flush.
+    /// Returns the next thing for the engine to do; `None` if there is none. See the
+    /// [order of calls](crate#the-order-of-calls).
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// Returns the moment to call [`Self::handle_timeout`].
+    /// Returns the moment to call [`Self::handle_timeout`]. Every other call may move it in either direction; it may lie in
+    /// the past, and there always is one, since relays are looked at every 20 seconds.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let parts =
@@ -129,7 +144,7 @@ impl Node {
         parts.into_iter().flatten().min()
     }
 
-    /// Lets time pass.
+    /// Does what is due at `now`. To be called at the moment of [`Self::poll_timeout`]; earlier calls do no harm.
     pub fn handle_timeout(&mut self, now: Now) {
         let Self { signaling, connectivity, .. } = self;
         connectivity.handle_timeout(now, &|party, member| signaling.is_online(now.instant, party, member));
@@ -140,7 +155,8 @@ impl Node {
         self.drain_events(now);
     }
 
-    /// Sends everything that waits. To be called before outputs are polled, and again as long as there were any.
+    /// Moves events between the parts, and then sends and delivers everything that waits. See the
+    /// [order of calls](crate#the-order-of-calls).
     pub fn flush(&mut self, now: Now, egress: &mut impl Egress) {
         self.drain_events(now);
         self.connectivity.flush(now, egress);
@@ -154,9 +170,11 @@ impl Node {
     }
 
     /// Takes a datagram that arrived on one of the computer's UDP sockets. An IP packet in it is written to `scratch`
-    /// and leaves by [`Egress::deliver`]; answers leave with the next [`Self::flush`]. `scratch` must be as long as the
-    /// datagram and [`PACKET_ROOM`](crate::PACKET_ROOM): the last fragment of a message that another member relays
-    /// completes a longer one.
+    /// and leaves by [`Egress::deliver`] at once; answers leave with the next [`Self::flush`].
+    ///
+    /// `scratch` must have at least `max(datagram.len(), PACKET_ROOM)` bytes ([`PACKET_ROOM`](crate::PACKET_ROOM)), since
+    /// a short datagram may be the last fragment of a longer message that another member relays. Otherwise the packet is
+    /// dropped.
     pub fn handle_datagram(
         &mut self,
         now: Now,
@@ -169,7 +187,8 @@ impl Node {
         self.connectivity.handle_datagram(now, socket, source, datagram, scratch, egress);
     }
 
-    /// Takes what happened to a stream to a relay; otherwise like [`Self::handle_datagram`].
+    /// Takes what happened to a stream that [`Output::StreamOpen`] asked for. Otherwise like [`Self::handle_datagram`];
+    /// `scratch` must have at least 65,535 bytes, since a stream carries messages of that length.
     pub fn handle_stream(
         &mut self,
         now: Now,
@@ -194,10 +213,10 @@ impl Node {
     pub fn handle_network(&mut self, now: Now, local: LocalNetwork) {
         let prefixes = local.prefixes.clone();
         let Some(change) = self.connectivity.set_network(now, local) else { return };
-        if change.moved {
-            self.signaling.network_changed(now);
+        if change.addresses_changed {
+            self.signaling.check_servers(now);
         }
-        if change.lost {
+        if change.address_lost {
             self.signaling.address_lost(now);
         }
         self.signaling.set_prefixes(now.instant, prefixes);
@@ -213,30 +232,11 @@ impl Node {
         self.handle_timeout(now);
     }
 
-    /// Takes the ports that the router opened for the main socket; the whole list every time.
-    pub fn handle_mapped(&mut self, now: Now, mapped: Vec<SocketAddr>) {
-        self.connectivity.set_mapped(now.instant, mapped);
+    /// Takes what the router's port mapping protocols say now: whenever that changes, and an empty report as soon as the
+    /// computer has another router.
+    pub fn handle_port_mapping(&mut self, now: Now, report: PortMappingReport) {
+        self.connectivity.handle_port_mapping(now.instant, report);
         self.drain_events(now);
-    }
-
-    /// Takes what the router's port mapping protocols did; the whole list every time.
-    pub fn handle_router(&mut self, checks: Vec<RouterCheck>) {
-        if self.connectivity.set_router(checks) {
-            self.view.bump_revision();
-        }
-    }
-
-    /// Takes what the router says about its mappings for the main socket's flows to servers; the whole list every
-    /// time.
-    pub fn handle_peer_mappings(&mut self, now: Now, mappings: Vec<PeerMapping>) {
-        self.connectivity.set_peer_mappings(now.instant, mappings);
-    }
-
-    /// Returns the servers with which the main socket keeps in contact, so that the router can be asked about its
-    /// mappings for these flows.
-    #[must_use]
-    pub fn keepalive_servers(&self) -> Vec<SocketAddr> {
-        self.connectivity.keepalive_servers()
     }
 
     /// Takes the addresses of a host that [`Output::Resolve`] asked for; empty if there are none.
@@ -264,9 +264,9 @@ impl Node {
     }
 
     /// Takes the outcome of making a party's network device.
-    pub fn handle_device(&mut self, party: PartyId, input: DeviceInput) {
+    pub fn handle_device(&mut self, now: Now, party: PartyId, input: DeviceInput) {
         self.signaling.handle_device(party, input);
-        self.view.bump_revision();
+        self.drain_events(now);
     }
 
     // What people see.
@@ -277,9 +277,10 @@ impl Node {
         self.view.revision()
     }
 
-    /// Measures byte rates; to be called before [`Self::snapshot`], several times a second while somebody looks.
-    pub fn measure(&mut self, now: Now) {
-        self.view.measure(now, &self.signaling, &self.connectivity);
+    /// Reads the byte counts from which the snapshot's rates come; to be called before [`Self::snapshot`], at least once
+    /// every two seconds while rates are shown.
+    pub fn sample_traffic(&mut self, now: Now) {
+        self.view.sample_traffic(now, &self.signaling, &self.connectivity);
     }
 
     /// Returns everything there is to show.
@@ -316,6 +317,9 @@ impl Node {
         let stops = command == Command::Stop;
         // A ping is answered by the member's pong.
         if let Some(result) = self.execute(now, request, command).transpose() {
+            if let Err(error) = &result {
+                debug!(request, code = ?error.code, reason = %error.message, "command refused");
+            }
             self.drain_events(now);
             self.answer(request, result);
         }
@@ -334,12 +338,12 @@ impl Node {
         let Self { signaling, connectivity, view, settings, device, .. } = self;
         let reply = match command {
             Command::Snapshot => {
-                self.measure(now);
+                self.sample_traffic(now);
                 Reply::Snapshot(Box::new(self.snapshot(now)))
             }
             Command::Configure { settings } => done(self.configure(now, *settings))?,
             Command::MeasurePaths { party, members } => {
-                connectivity.measure(now.instant, party, &members);
+                connectivity.check_paths(now.instant, party, &members);
                 Reply::Done
             }
             Command::Samples { party, member } => {
@@ -367,7 +371,7 @@ impl Node {
             Command::Up { party } => done(signaling.set_on(now, party, true))?,
             Command::Down { party } => done(signaling.set_on(now, party, false))?,
             Command::Ping { party, member } => {
-                let number = view.ping(now.instant, request, signaling, party, member)?;
+                let number = view.open_ping(now.instant, request, signaling, party, member)?;
                 connectivity.send_control(now.instant, party, member, &ControlMessage::Ping(number));
                 return Ok(None);
             }
@@ -406,23 +410,23 @@ impl Node {
         self.signaling.stop(now);
     }
 
-    /// Takes back a party that was just made or joined, because it could not be stored.
-    pub fn abandon(&mut self, now: Now, party: PartyId) {
-        self.signaling.abandon(now, party);
-        self.drain_events(now);
-    }
-
     // Events between the parts.
 
-    /// Moves events between the parts until all are quiet.
+    /// Moves events between the parts until all are quiet. What one part made of an event may concern the other, so both
+    /// are polled until neither has anything left.
     fn drain_events(&mut self, now: Now) {
         loop {
             self.connectivity.drive(now);
-            if let Some(event) = self.signaling.poll_event() {
+            let mut is_quiet = true;
+            while let Some(event) = self.signaling.poll_event() {
+                is_quiet = false;
                 self.on_signaling_event(now, event);
-            } else if let Some(event) = self.connectivity.poll_event() {
+            }
+            while let Some(event) = self.connectivity.poll_event() {
+                is_quiet = false;
                 self.on_connectivity_event(now, event);
-            } else {
+            }
+            if is_quiet {
                 return;
             }
         }
@@ -462,23 +466,30 @@ impl Node {
             ConnectivityEvent::Output(output) => self.outputs.push_back(output),
             ConnectivityEvent::Candidates(candidates) => signaling.set_candidates(now.instant, candidates),
             ConnectivityEvent::Nat(nat) => signaling.set_nat(now.instant, nat),
-            ConnectivityEvent::PublicAddressChanged => signaling.network_changed(now),
+            ConnectivityEvent::PublicAddressChanged => signaling.check_servers(now),
             ConnectivityEvent::Signal { party, to, bytes } => signaling.send_signal(now, party, to, bytes),
             ConnectivityEvent::SessionUp { party, member } => signaling.on_session_up(now, party, member),
             ConnectivityEvent::SessionDown { party, member } => signaling.on_session_down(party, member),
             ConnectivityEvent::Control { party, from, message } => {
                 self.on_control(now, party, from, message);
             }
-            ConnectivityEvent::Sampled { member, rtt, kind } => self.view.on_sample(now, member, rtt, kind),
+            ConnectivityEvent::Sampled { member: (party, device), rtt, kind } => {
+                // The member may have been removed after the check.
+                if signaling.is_member(party, &device) {
+                    trace!(peer = %device.short(), ?rtt, ?kind, "path sampled");
+                    self.view.on_sample(now, (party, device), rtt, kind);
+                }
+            }
             ConnectivityEvent::Attempted { method, succeeded, took } => {
                 self.view.on_attempt(method, succeeded, took);
-                self.outputs.push_back(Output::Tried { method, worked: succeeded, took });
+                self.outputs.push_back(Output::PathAttempted { method, succeeded, took });
             }
             ConnectivityEvent::Changed => self.view.bump_revision(),
         }
     }
 
     fn on_control(&mut self, now: Now, party: PartyId, from: DeviceId, message: ControlMessage) {
+        let _span = peer_span(party, from).entered();
         self.signaling.on_received(now.instant, party, from);
         match message {
             ControlMessage::Sealed { topic, sealed } => {

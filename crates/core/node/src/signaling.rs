@@ -33,7 +33,7 @@ use partyline_model::{
 };
 use partyline_party::{
     Departure, DeviceKey, Dismissal, Effect, Membership, NewParty, Outcome, Outgoing, PartyError,
-    Reachability, Received,
+    Reachability, Received, Refusal,
 };
 use partyline_wire::{
     beacon as beacon_format,
@@ -42,7 +42,7 @@ use partyline_wire::{
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::RngCore as _;
-use tracing::{debug, debug_span, info, trace};
+use tracing::{debug, info, trace};
 
 use self::{
     beacon::Beacon,
@@ -65,6 +65,7 @@ pub(crate) use self::{
 use crate::{
     io::{DeviceInput, Output, ServerId, ServerInput},
     problem::{join_error, party_error, unknown_party},
+    spans::{party_span, peer_span},
 };
 
 /// How many of a party's members, on average, repeat a leave to a member that comes back.
@@ -95,6 +96,16 @@ pub(crate) struct NewPartyRequest {
     pub servers: Vec<String>,
     /// The address range; `None` chooses one that collides with no known network.
     pub range: Option<Ipv4Net>,
+}
+
+/// Everything that signaling consists of, borrowed apart.
+struct Parts<'a> {
+    channels: &'a mut Channels,
+    cx: Context<'a>,
+    parties: &'a mut BTreeMap<PartyId, LocalParty>,
+    leaves: &'a mut PendingLeaves,
+    mtu: u16,
+    prefixes: &'a [IpNet],
 }
 
 /// The channel by which a sealed message arrived.
@@ -157,8 +168,9 @@ impl Signaling {
 
     /// Lets time pass.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
-        let (channels, mut cx, _, _) = self.split(now);
+        let Parts { channels, mut cx, .. } = self.parts(now);
         channels.servers.handle_timeout(&mut cx);
+        self.send_leaves(now);
         self.drive_parties(now);
         if self.leaves.expire(now.instant) {
             self.sync_servers(now);
@@ -169,11 +181,13 @@ impl Signaling {
 
     /// Takes what happened to the connection with a rendezvous server.
     pub(crate) fn handle_server(&mut self, now: Now, id: ServerId, input: ServerInput) {
-        let (channels, mut cx, _, _) = self.split(now);
+        let Parts { channels, mut cx, leaves, .. } = self.parts(now);
+        if let (ServerInput::Closed(_), Some(url)) = (&input, channels.servers.url(id)) {
+            leaves.on_disconnected(url);
+        }
         if let Some(frame) = channels.servers.handle_input(&mut cx, id, input) {
             self.handle_frame(now, id, frame);
         }
-        self.events.push_back(Event::Changed);
     }
 
     fn handle_frame(&mut self, now: Now, id: ServerId, frame: ServerFrame) {
@@ -185,13 +199,13 @@ impl Signaling {
                 for party in self.parties.values_mut().filter(on_it) {
                     party.membership.on_server_time(now.unix, time);
                 }
-                self.sync_rooms(now);
-                self.send_leaves(now, Some(id));
+                self.sync_topics(now);
+                self.send_leaves(now);
             }
             ServerFrame::Roster { topic, members, more } => {
                 members.into_iter().for_each(|member| self.on_present(now, topic, &member));
                 if !more {
-                    self.send_leaves(now, Some(id));
+                    self.send_leaves(now);
                 }
             }
             ServerFrame::Present { topic, handle, record } => {
@@ -200,7 +214,8 @@ impl Signaling {
             ServerFrame::Message { topic, message, .. } => drop(self.receive_on(now, &topic, &message)),
             ServerFrame::TimeReply { echo, .. } => {
                 let url = self.channels.servers.url(id).unwrap_or_default();
-                if self.leaves.on_time_reply(now.instant, url, echo) {
+                let resending = self.channels.servers.is_resending(id);
+                if self.leaves.on_time_reply(now.instant, url, echo, resending) {
                     self.sync_servers(now);
                 }
             }
@@ -208,6 +223,7 @@ impl Signaling {
                 self.events.push_back(Event::RelaysGranted { server: id, grant });
             }
             ServerFrame::Refused { topic: Some(topic), code, .. } if is_retried(code) => {
+                trace!(topic = %topic.short(), reason = ?code, "announcement refused");
                 if let Some(party) = self.party_on(&topic).and_then(|id| self.parties.get_mut(&id)) {
                     party.announce_later(now.instant);
                 }
@@ -226,7 +242,8 @@ impl Signaling {
     /// Takes a server's sealed message; returns the member it is from, if it is new.
     fn receive_on(&mut self, now: Now, topic: &Topic, sealed: &[u8]) -> Option<(PartyId, DeviceId)> {
         let Some(party) = self.party_on(topic) else {
-            trace!(channel = "server", reason = "no party that is on visits the topic", "message dropped");
+            let reason = self.counters.server.dropped.count(&Refusal::UnknownTopic);
+            debug!(channel = "server", reason, "message dropped");
             return None;
         };
         Some((party, self.receive(now, party, topic, Source::Server, sealed)?))
@@ -244,10 +261,18 @@ impl Signaling {
         };
         let mut parties = self.parties.values();
         let found = parties.find_map(|party| Some((party.id(), party.membership.topic_by_tag(tag)?)));
-        let Some((party, topic)) = found else { return };
+        let Some((party, topic)) = found else {
+            // Normal: the beacons of other parties on the same network arrive here, too.
+            trace!(%source, reason = "of no party here", "beacon dropped");
+            return;
+        };
         let Some(from) = self.receive(now, party, &topic, Source::Beacon, sealed) else { return };
-        let (channels, mut cx, parties, _) = self.split(now);
+        let Parts { channels, mut cx, parties, .. } = self.parts(now);
         let Some(party) = parties.get_mut(&party) else { return };
+        // The message may have been the member's leave.
+        if party.membership.member(&from).is_none() {
+            return;
+        }
         party.on_received(now.instant, from);
         if party.on_beacon(from, source) {
             debug!(party = %party.id().short(), peer = %from.short(), %source, "neighbor found");
@@ -277,7 +302,8 @@ impl Signaling {
 
     /// Notes that the session with a member came up, and exchanges what both know.
     pub(crate) fn on_session_up(&mut self, now: Now, id: PartyId, member: DeviceId) {
-        let (channels, mut cx, parties, _) = self.split(now);
+        let Parts { channels, mut cx, parties, .. } = self.parts(now);
+        let _span = peer_span(id, member).entered();
         channels.tunnels.on_session_up(id, member);
         let Some(party) = parties.get_mut(&id) else { return };
         party.on_received(now.instant, member);
@@ -292,7 +318,7 @@ impl Signaling {
 
     /// Carries a signal between path machines to a member, over every channel.
     pub(crate) fn send_signal(&mut self, now: Now, id: PartyId, to: DeviceId, bytes: Vec<u8>) {
-        let (channels, mut cx, parties, _) = self.split(now);
+        let Parts { channels, mut cx, parties, .. } = self.parts(now);
         let Some(party) = parties.get_mut(&id).filter(|party| party.is_on()) else { return };
         let outcome = party.membership.signal(now.unix, cx.rng, &to, bytes);
         match cx.take_message(outcome) {
@@ -324,26 +350,28 @@ impl Signaling {
 
     /// Takes the networks this computer is in, and looks for them among the parties' ranges.
     pub(crate) fn set_prefixes(&mut self, now: Instant, prefixes: Vec<IpNet>) {
+        debug!(?prefixes, "on-link prefixes");
         self.prefixes = prefixes;
         self.parties.values_mut().for_each(|party| party.check_range(&self.prefixes));
         self.channels.beacon.expedite_all(now);
     }
 
-    /// The network is another one, or the router has moved: checks every connection.
-    pub(crate) fn network_changed(&mut self, now: Now) {
-        let (channels, mut cx, _, _) = self.split(now);
+    /// Checks every connection with a server, and retries those that wait: the network is another one, the router has
+    /// moved, or the computer slept.
+    pub(crate) fn check_servers(&mut self, now: Now) {
+        let Parts { channels, mut cx, .. } = self.parts(now);
         channels.servers.check(&mut cx);
     }
 
     /// The address that connections were made from is gone: closes them all.
     pub(crate) fn address_lost(&mut self, now: Now) {
-        let (channels, mut cx, _, _) = self.split(now);
+        let Parts { channels, mut cx, .. } = self.parts(now);
         channels.servers.abandon(&mut cx);
     }
 
     /// The computer slept: checks every connection and sends beacons at once.
     pub(crate) fn handle_wake(&mut self, now: Now) {
-        self.network_changed(now);
+        self.check_servers(now);
         self.channels.beacon.expedite_all(now.instant);
     }
 
@@ -376,7 +404,7 @@ impl Signaling {
             .create_invite(now.unix, &mut self.rng, InviteLifetime::Day, Role::Member)
             .map_err(|error| party_error(&error))?;
         let party = self.admit(now, membership);
-        Ok((party, link(&invite)))
+        Ok((party, invite_link(&invite)))
     }
 
     /// Says what the invite in a text offers, without using it.
@@ -444,7 +472,7 @@ impl Signaling {
             .create_invite(now.unix, &mut self.rng, lifetime, role)
             .map_err(|error| party_error(&error))?;
         self.apply(now, id, outcome);
-        Ok(link(&invite))
+        Ok(invite_link(&invite))
     }
 
     /// Takes an invite back.
@@ -486,7 +514,7 @@ impl Signaling {
 
     /// Leaves a party for good. Servers get the leave message as soon as they can be reached.
     pub(crate) fn leave(&mut self, now: Now, id: PartyId) -> Result<(), AppError> {
-        let (channels, mut cx, parties, leaves) = self.split(now);
+        let Parts { channels, mut cx, parties, leaves, .. } = self.parts(now);
         let mut party = parties.remove(&id).ok_or_else(unknown_party)?;
         info!(party = %id.short(), "leaving party");
         for message in party.membership.leave(now.unix, cx.rng).messages {
@@ -496,7 +524,7 @@ impl Signaling {
         channels.beacon.stop(id);
         leaves.start(now.instant, party.membership);
         self.sync_servers(now);
-        self.send_leaves(now, None);
+        self.send_leaves(now);
         if self.leaves.expire(now.instant) {
             self.sync_servers(now);
         }
@@ -518,17 +546,20 @@ impl Signaling {
         Ok(())
     }
 
-    /// Applies another MTU of the network devices.
+    /// Applies another MTU of the network devices, in bytes.
     pub(crate) fn set_mtu(&mut self, mtu: u16) {
+        debug!(before = self.mtu, mtu, "MTU of the network devices");
         self.mtu = mtu;
         let Self { parties, prefixes, events, .. } = self;
         parties.values_mut().for_each(|party| party.sync_device(mtu, prefixes, events));
     }
 
-    /// Goes by another name in every party. An empty one keeps what each party knows.
+    /// Changes the name that this device announces in every party. An empty one keeps what each party knows.
     pub(crate) fn set_display_name(&mut self, now: Now, name: &str) {
-        let ids: Vec<PartyId> = self.parties.keys().copied().filter(|_| !name.is_empty()).collect();
-        for id in ids {
+        if name.is_empty() {
+            return;
+        }
+        for id in self.parties.keys().copied().collect::<Vec<_>>() {
             let renamed = self.parties.get_mut(&id).map(|party| party.membership.set_display_name(name));
             if let Some(Ok(outcome)) = renamed
                 && !outcome.effects.is_empty()
@@ -543,7 +574,7 @@ impl Signaling {
 
     /// Removes devices and closes connections; the parties stay on for the next start.
     pub(crate) fn stop(&mut self, now: Now) {
-        let (channels, mut cx, parties, _) = self.split(now);
+        let Parts { channels, mut cx, parties, .. } = self.parts(now);
         for party in parties.values().filter(|party| party.is_on()) {
             cx.output(Output::DeviceDown { party: party.id() });
         }
@@ -560,6 +591,11 @@ impl Signaling {
     /// Returns one party.
     pub(crate) fn party(&self, id: PartyId) -> Option<&LocalParty> {
         self.parties.get(&id)
+    }
+
+    /// Returns true if the device is another member of the party.
+    pub(crate) fn is_member(&self, party: PartyId, device: &DeviceId) -> bool {
+        self.parties.get(&party).is_some_and(|party| party.membership.member(device).is_some())
     }
 
     /// Returns the members of a party with whom a session is up.
@@ -597,15 +633,14 @@ impl Signaling {
 
     // How it works.
 
-    /// Borrows the channels beside what they need and the parties they serve.
-    fn split(
-        &mut self,
-        now: Now,
-    ) -> (&mut Channels, Context<'_>, &mut BTreeMap<PartyId, LocalParty>, &mut PendingLeaves) {
-        let Self { parties, channels, leaves, reach, counters, rng, events, .. } = self;
-        (channels, Context { now, rng, reach, events, counters }, parties, leaves)
+    /// Borrows everything at once: the channels, what they need, and the parties they serve.
+    fn parts(&mut self, now: Now) -> Parts<'_> {
+        let Self { parties, channels, leaves, reach, prefixes, mtu, counters, rng, events } = self;
+        let cx = Context { now, rng, reach, events, counters };
+        Parts { channels, cx, parties, leaves, mtu: *mtu, prefixes }
     }
 
+    /// Takes a sealed message to its party; returns the member it is from, unless it is dropped.
     fn receive(
         &mut self,
         now: Now,
@@ -615,35 +650,27 @@ impl Signaling {
         sealed: &[u8],
     ) -> Option<DeviceId> {
         let _span = party_span(id).entered();
-        let (channels, mut cx, parties, _) = self.split(now);
-        let party = parties.get_mut(&id).filter(|party| party.is_on())?;
-        let counters = cx.counters.of(source.kind());
-        let Received { sender, outcome } = match party.membership.receive(now.unix, cx.rng, topic, sealed) {
-            Ok(received) => received,
-            Err(refusal) => {
-                let reason = counters.dropped.count(&refusal);
-                debug!(channel = source.kind().name(), reason, "message dropped");
-                return None;
-            }
+        let Parts { channels, mut cx, parties, .. } = self.parts(now);
+        let Some(party) = parties.get_mut(&id).filter(|party| party.is_on()) else {
+            trace!(channel = source.kind().name(), reason = "party is off", "message dropped");
+            return None;
         };
-        counters.received += 1;
-        trace!(channel = source.kind().name(), peer = %sender.short(), effects = ?outcome.effects, "received");
+        let Received { sender, broadcast, outcome } = open(&mut cx, party, topic, source, sealed)?;
+        let _span = peer_span(id, sender).entered();
+        if matches!(source, Source::Member(_) | Source::Beacon) {
+            party.on_received(now.instant, sender);
+        }
         let left = |effect: &Effect| matches!(effect, Effect::MemberGone(_, Departure::Left));
         if outcome.effects.iter().any(left) {
             party.recent_leaves.remember(now.instant, *topic, sealed);
         }
-        // Signals are for this device alone, and outdated in a moment.
-        let is_signal = outcome.effects.iter().any(|effect| matches!(effect, Effect::Signal { .. }));
-        if !is_signal && party.current_topic().is_some_and(|access| access.topic == *topic) {
+        if broadcast && party.current_topic().is_some_and(|access| access.topic == *topic) {
             party.remember_announcement(sender, *topic, sealed);
             let through = match source {
                 Source::Server => None,
                 Source::Beacon => Some(sender),
                 Source::Member(member) => Some(member),
             };
-            if through.is_some() {
-                party.on_received(now.instant, sender);
-            }
             let announcement = Outgoing { topic: *topic, to: None, handle: None, message: sealed.to_vec() };
             channels.gossip(&mut cx, party, (&announcement, sender), through);
         }
@@ -655,9 +682,7 @@ impl Signaling {
     fn apply(&mut self, now: Now, id: PartyId, outcome: Outcome) {
         let Outcome { effects, messages, persist, addresses_changed } = outcome;
         effects.into_iter().for_each(|effect| self.act(now, id, effect));
-        let mtu = self.mtu;
-        let Self { parties, channels, reach, prefixes, counters, rng, events, .. } = self;
-        let mut cx = Context { now, rng, reach, events, counters };
+        let Parts { channels, mut cx, parties, mtu, prefixes, .. } = self.parts(now);
         if let Some(party) = parties.get_mut(&id) {
             if addresses_changed {
                 party.sync_addresses(cx.events);
@@ -673,8 +698,7 @@ impl Signaling {
     }
 
     fn act(&mut self, now: Now, id: PartyId, effect: Effect) {
-        let mtu = self.mtu;
-        let Self { parties, prefixes, events, .. } = self;
+        let Self { parties, events, .. } = self;
         let Some(party) = parties.get_mut(&id) else { return };
         match effect {
             Effect::MemberChanged(device) => party.sync_member(device, events),
@@ -685,14 +709,12 @@ impl Signaling {
             Effect::CharterChanged | Effect::Rekeyed => {
                 debug!(?effect, "party changed");
                 party.announce_soon(now.instant);
-                party.sync_device(mtu, prefixes, events);
                 self.sync_servers(now);
             }
-            Effect::AddressChanged => {
-                party.sync_device(mtu, prefixes, events);
+            Effect::AddressChanged | Effect::Announce | Effect::Confirmed => {
+                debug!(?effect, "announcing again");
                 party.announce_soon(now.instant);
             }
-            Effect::Announce | Effect::Confirmed => party.announce_soon(now.instant),
             Effect::Dismissed(dismissal) => self.on_dismissed(now, id, dismissal),
             Effect::Signal { from, bytes } => {
                 events.push_back(Event::SignalReceived { party: id, from, bytes });
@@ -712,18 +734,16 @@ impl Signaling {
         if dismissal == Dismissal::InviteExpired {
             party.take_down(events);
         }
-        party.set_problem(dismissal_error(dismissal, party.membership.name()));
         events.push_back(Event::Output(Output::Save));
     }
 
     fn switch_on(&mut self, now: Now, id: PartyId) {
         let _span = party_span(id).entered();
-        let mtu = self.mtu;
-        let Self { parties, channels, prefixes, events, .. } = self;
+        let Parts { channels, cx, parties, mtu, prefixes, .. } = self.parts(now);
         let Some(party) = parties.get_mut(&id) else { return };
         info!("party on");
         party.switch_on(now.instant);
-        party.sync_device(mtu, prefixes, events);
+        party.sync_device(mtu, prefixes, cx.events);
         channels.beacon.expedite(now.instant, id);
         self.sync_servers(now);
         self.events.push_back(Event::Changed);
@@ -742,40 +762,41 @@ impl Signaling {
 
     /// Makes server links match what parties and pending leaves need.
     fn sync_servers(&mut self, now: Now) {
-        let (channels, mut cx, parties, leaves) = self.split(now);
+        let Parts { channels, mut cx, parties, leaves, .. } = self.parts(now);
         let on = parties.values().filter(|party| party.is_on());
         let wanted: Vec<String> =
             on.flat_map(|party| party.membership.servers()).chain(leaves.servers()).cloned().collect();
         channels.servers.sync(&mut cx, &wanted);
-        self.sync_rooms(now);
+        self.sync_topics(now);
     }
 
     /// Enters the topics that parties visit, leaves the others, and announces what changed.
-    fn sync_rooms(&mut self, now: Now) {
-        let (channels, mut cx, parties, leaves) = self.split(now);
+    fn sync_topics(&mut self, now: Now) {
+        let Parts { channels, mut cx, parties, leaves, .. } = self.parts(now);
         let on = parties.values().filter(|party| party.is_on());
         let visited = on.flat_map(|party| party.membership.topics()).map(|access| access.topic);
         let wanted: Vec<Topic> = visited.chain(leaves.topics()).collect();
-        channels.servers.leave_rooms(&mut cx, &wanted);
+        channels.servers.exit_unwanted(&mut cx, &wanted);
         for party in parties.values_mut().filter(|party| party.is_on()) {
             channels.announce_to_servers(&mut cx, party);
         }
     }
 
-    fn send_leaves(&mut self, now: Now, only: Option<ServerId>) {
-        let (channels, mut cx, _, leaves) = self.split(now);
-        channels.servers.send_leaves(&mut cx, leaves, only);
+    fn send_leaves(&mut self, now: Now) {
+        let Parts { channels, mut cx, leaves, .. } = self.parts(now);
+        channels.servers.send_leaves(&mut cx, leaves);
     }
 
     /// Repeats recent leave messages to a member that is back. In a large party some members do so for all.
     fn repeat_leaves(&mut self, now: Now, id: PartyId, to: DeviceId) {
-        let (channels, mut cx, parties, _) = self.split(now);
+        let Parts { channels, mut cx, parties, .. } = self.parts(now);
         let Some(party) = parties.get_mut(&id) else { return };
         let leaves: Vec<(Topic, Vec<u8>)> = party.recent_leaves.fresh(now.instant).collect();
         let members = party.membership.devices().count().max(1);
         if leaves.is_empty() || cx.rng.next_u32() as usize % members >= LEAVE_REPEATERS {
             return;
         }
+        debug!(peer = %to.short(), count = leaves.len(), reason = "it may have missed them", "repeating leaves");
         for (topic, message) in leaves {
             let handle = party.membership.handle_of(&topic, &to);
             channels.send(&mut cx, party, &Outgoing { topic, to: Some(to), handle, message }, None);
@@ -791,12 +812,14 @@ impl Signaling {
                 let outcome = party.membership.handle_timeout(now.unix);
                 self.apply(now, id, outcome);
             }
-            let (channels, mut cx, parties, _) = self.split(now);
+            let Parts { channels, mut cx, parties, .. } = self.parts(now);
             let Some(party) = parties.get_mut(&id) else { continue };
             if party.poll_announce(now.instant) {
                 debug!(revision = party.revision(), "announcing");
                 channels.announce(&mut cx, party);
             }
+            // An announcement in the same turn has sent a beacon already; the one that is due then repeats it, as a beacon
+            // is not acknowledged.
             if channels.beacon.is_due(now.instant, id) {
                 channels.beacon.schedule(now.instant, id, is_complete(channels, now.instant, party));
                 // The message that brings the charter may have been lost, or refused by a busy server.
@@ -809,6 +832,36 @@ impl Signaling {
     }
 }
 
+/// Opens a sealed message, and counts it by its channel.
+fn open(
+    cx: &mut Context<'_>,
+    party: &mut LocalParty,
+    topic: &Topic,
+    source: Source,
+    sealed: &[u8],
+) -> Option<Received> {
+    let channel = source.kind().name();
+    let counters = cx.counters.of(source.kind());
+    match party.membership.receive(cx.now.unix, cx.rng, topic, sealed) {
+        Ok(received) => {
+            counters.received += 1;
+            let Received { sender, broadcast, outcome } = &received;
+            trace!(channel, peer = %sender.short(), broadcast, effects = ?outcome.effects, "received");
+            Some(received)
+        }
+        Err(refusal) => {
+            let reason = counters.dropped.count(&refusal);
+            // Echoes, repetitions and messages for others are normal, since all channels are used side by side.
+            if SealedDrops::is_normal(reason) {
+                trace!(channel, reason, "message dropped");
+            } else {
+                debug!(channel, reason, "message dropped");
+            }
+            None
+        }
+    }
+}
+
 /// Returns true if somebody was heard from lately, and everybody heard from lately is connected.
 fn is_complete(channels: &Channels, now: Instant, party: &LocalParty) -> bool {
     let members = party.membership.devices();
@@ -816,12 +869,8 @@ fn is_complete(channels: &Channels, now: Instant, party: &LocalParty) -> bool {
     heard.peek().is_some() && heard.all(|device| channels.tunnels.is_connected(party.id(), &device))
 }
 
-fn party_span(party: PartyId) -> tracing::Span {
-    debug_span!("party", party = %party.short())
-}
-
 /// Returns the form of a link that opens in a browser where the party has a server, else the one that opens the app.
-fn link(invite: &Invite) -> String {
+fn invite_link(invite: &Invite) -> String {
     invite.web_link().unwrap_or_else(|| invite.app_link())
 }
 
@@ -833,14 +882,5 @@ fn already_member(party: &str) -> AppError {
     )
 }
 
-fn dismissal_error(dismissal: Dismissal, party: &str) -> AppError {
-    let (code, hint) = match dismissal {
-        Dismissal::Removed => (ErrorCode::Removed, "Ask the owner for a new invite if this was a mistake."),
-        Dismissal::InviteRevoked => (ErrorCode::InviteRevoked, "Ask the owner for a new invite."),
-        Dismissal::InviteExpired => {
-            (ErrorCode::InviteExpired, "Ask for a new invite, or wait until the owner's computer is online.")
-        }
-        Dismissal::NotACoOwner => (ErrorCode::InviteForged, "Ask the owner for an invite."),
-    };
-    AppError::new(code, format!("This computer is no longer in {party}: {dismissal}."), hint)
-}
+#[cfg(test)]
+mod tests;

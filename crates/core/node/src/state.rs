@@ -4,6 +4,7 @@ use partyline_model::{Now, Settings};
 use partyline_party::{DeviceKey, Membership, MembershipState, Secret};
 use rand_chacha::ChaCha20Rng;
 use serde::{Deserialize, Serialize};
+use tracing::debug;
 
 use crate::{
     connectivity::KnownNetworks,
@@ -62,7 +63,8 @@ impl SavedState {
         let damaged = |error: serde_json::Error| StateError::Damaged(error.to_string());
         match serde_json::from_slice::<Version>(bytes).map_err(damaged)?.version {
             VERSION => serde_json::from_slice(bytes).map_err(damaged),
-            newer => Err(StateError::Newer(newer)),
+            newer if newer > VERSION => Err(StateError::Newer(newer)),
+            unknown => Err(StateError::Damaged(format!("its format has the unknown version {unknown}"))),
         }
     }
 
@@ -82,7 +84,10 @@ impl SavedState {
                 .map_err(|error| StateError::Damaged(error.to_string()))?;
             memberships.push((membership, on));
         }
-        let networks = serde_json::from_value(self.networks).unwrap_or_default();
+        let networks = serde_json::from_value(self.networks).unwrap_or_else(|error| {
+            debug!(%error, "known networks cannot be read and will be measured again");
+            KnownNetworks::default()
+        });
         Ok(Restored { device, memberships, settings, networks })
     }
 
@@ -120,5 +125,9 @@ mod tests {
         assert_eq!(decode(r#"{ "version": 99, "device": {} }"#), Some(StateError::Newer(99)));
         assert!(matches!(decode("{}"), Some(StateError::Damaged(_))));
         assert!(matches!(decode(r#"{ "version": 1 }"#), Some(StateError::Damaged(_))));
+        assert!(
+            matches!(decode(r#"{ "version": 0 }"#), Some(StateError::Damaged(_))),
+            "older than the first"
+        );
     }
 }

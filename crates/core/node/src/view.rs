@@ -88,11 +88,11 @@ impl View {
     }
 
     /// Reads the byte counts of all sessions, from which the rates come.
-    pub(crate) fn measure(&mut self, now: Now, signaling: &Signaling, connectivity: &Connectivity) {
+    pub(crate) fn sample_traffic(&mut self, now: Now, signaling: &Signaling, connectivity: &Connectivity) {
         for party in signaling.parties() {
             for device in party.membership().devices() {
                 if let Some(session) = connectivity.session(party.id(), device) {
-                    self.measurements.count(now.instant, (party.id(), device), &session);
+                    self.measurements.record_bytes(now.instant, (party.id(), device), &session);
                 }
             }
         }
@@ -134,7 +134,7 @@ impl View {
     }
 
     /// Opens a ping to a member; returns the number to send to it.
-    pub(crate) fn ping(
+    pub(crate) fn open_ping(
         &mut self,
         now: Instant,
         request: RequestId,
@@ -146,7 +146,7 @@ impl View {
         Ok(self.pings.open(now, request, party, member))
     }
 
-    /// Takes the answer to a ping; returns that to the request.
+    /// Takes a member's pong; returns the reply to the request that asked for the ping.
     pub(crate) fn on_pong(
         &mut self,
         now: Instant,

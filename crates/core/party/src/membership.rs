@@ -282,7 +282,7 @@ impl Membership {
         match self.handle_message(now, rng, topic, message) {
             Ok(outcome) => {
                 self.counters.accepted += 1;
-                Ok(Received { sender: message.sender, outcome })
+                Ok(Received { sender: message.sender, broadcast: message.recipient.is_none(), outcome })
             }
             Err(refusal) => Err(self.refuse(Some(message), topic, refusal)),
         }

@@ -47,6 +47,9 @@ impl Outcome {
 pub struct Received {
     /// The device that signed the message.
     pub sender: DeviceId,
+    /// True if the message is for everybody on the topic, so that it may be passed on as it is; false if it is for this
+    /// device alone.
+    pub broadcast: bool,
     /// What the message changed and the replies to it.
     pub outcome: Outcome,
 }

@@ -228,7 +228,7 @@ impl Task {
         match output {
             Output::DeviceUp { party, .. } => {
                 self.party = Some(party);
-                self.node.handle_device(party, DeviceInput::Up("mesh0".to_owned()));
+                self.node.handle_device(now(), party, DeviceInput::Up("mesh0".to_owned()));
             }
             Output::ServerOpen { id, url } => self.open(id, url),
             Output::ServerSend { id, frame } => {

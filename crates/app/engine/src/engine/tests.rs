@@ -6,9 +6,11 @@ use partyline_model::{
     ErrorCode, InvitePreview, MemberView, PartyId, PartyPhase, PathKind, RelaySetting, TestTarget,
 };
 use partyline_platform::LocalAddress;
+use partyline_portmap::{Health, MethodState, Protocol};
 use tokio::{task::JoinHandle, time::timeout};
 
 use super::*;
+use crate::port_mapping::RouterState;
 
 /// Longer than anything here takes; only a defect reaches it.
 const DEADLOCK: Duration = Duration::from_secs(60);
@@ -25,6 +27,10 @@ fn settings(port: u16) -> Settings {
 }
 
 async fn start(state: &Path, port: u16) -> Result<RunningEngine, AppError> {
+    start_behind(RouterSource::Network, state, port).await
+}
+
+async fn start_behind(router: RouterSource, state: &Path, port: u16) -> Result<RunningEngine, AppError> {
     let options = EngineOptions {
         state_dir: state.to_owned(),
         runtime_dir: state.to_owned(),
@@ -39,7 +45,8 @@ async fn start(state: &Path, port: u16) -> Result<RunningEngine, AppError> {
         point_to_point: false,
     };
     let network = NetworkState { addresses: vec![loopback], gateways: Vec::new() };
-    let environment = Environment { devices: DeviceSource::Idle, network: NetworkSource::Fixed(network) };
+    let network = NetworkSource::Fixed(network);
+    let environment = Environment { devices: DeviceSource::Idle, network, router };
     Engine::start_in(options, environment).await
 }
 
@@ -190,6 +197,28 @@ async fn the_engine_answers_server_tests_itself() {
     let target = TestTarget::Relay { relay };
     let error = engine.controller.request(EngineCommand::TestServer { target }).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::InvalidInput);
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn what_the_router_does_reaches_the_snapshot_when_it_changes() {
+    let (router, watched) = watch::channel(RouterState::default());
+    let state = tempfile::tempdir().unwrap();
+    let engine = start_behind(RouterSource::Simulated(watched), state.path(), 0).await.unwrap();
+    wait_for(&engine.controller, |snapshot| snapshot.network.port != 0).await;
+    let check = |snapshot: &Snapshot| {
+        let checks = &snapshot.network.report.router;
+        checks.iter().map(|check| (check.works, check.problem.clone())).collect::<Vec<_>>()
+    };
+    let mut protocols = vec![MethodState::pending(Protocol::Pcp)];
+    router.send_replace(RouterState { mapped: Vec::new(), protocols: protocols.clone() });
+    wait_for(&engine.controller, |snapshot| check(snapshot) == [(false, Some("no answer yet".to_owned()))])
+        .await;
+    protocols[0].health = Health::Mapped;
+    router.send_replace(RouterState { mapped: vec![([203, 0, 113, 9], 7000).into()], protocols });
+    wait_for(&engine.controller, |snapshot| check(snapshot) == [(true, None)]).await;
+    router.send_replace(RouterState::default());
+    wait_for(&engine.controller, |snapshot| check(snapshot).is_empty()).await;
     stop(engine).await;
 }
 

@@ -12,14 +12,20 @@ use std::{
 
 use partyline_model::{DeviceId, PartyId, PathKind};
 use partyline_paths::PeerId;
+use partyline_timing::Deadlines;
 use tracing::{Span, debug, debug_span, field};
+
+use crate::spans::peer_span;
 
 /// How long a better path than a relay server is waited for.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Attempts that have not ended, and what is needed to begin another one.
 #[derive(Debug, Default)]
-pub(super) struct ConnectionAttempts(BTreeMap<PeerId, Peer>);
+pub(super) struct ConnectionAttempts {
+    peers: BTreeMap<PeerId, Peer>,
+    timeouts: Deadlines<PeerId>,
+}
 
 #[derive(Debug)]
 struct Peer {
@@ -32,7 +38,6 @@ struct Peer {
 #[derive(Debug)]
 struct Attempt {
     span: Span,
-    until: Instant,
     path: Option<PathKind>,
 }
 
@@ -45,7 +50,7 @@ impl fmt::Display for Hex {
 }
 
 impl Peer {
-    fn begin(&mut self, now: Instant) {
+    fn begin(&mut self) {
         let span = debug_span!(
             "connection_attempt",
             trace_id = %Hex(self.trace_id),
@@ -55,7 +60,7 @@ impl Peer {
             outcome = field::Empty,
         );
         span.in_scope(|| debug!("connection attempt started"));
-        self.attempt = Some(Attempt { span, until: now + ATTEMPT_TIMEOUT, path: None });
+        self.attempt = Some(Attempt { span, path: None });
     }
 
     fn end(&mut self, outcome: &'static str) {
@@ -74,21 +79,34 @@ impl ConnectionAttempts {
         (party, device): (PartyId, DeviceId),
         trace_id: [u8; 16],
     ) {
-        let mut peer = Peer { party, device, trace_id, attempt: None };
-        peer.begin(now);
-        self.0.insert(id, peer);
+        self.peers.insert(id, Peer { party, device, trace_id, attempt: None });
+        self.begin(now, id);
+    }
+
+    fn begin(&mut self, now: Instant, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.begin();
+            self.timeouts.set(id, Some(now + ATTEMPT_TIMEOUT));
+        }
+    }
+
+    fn end(&mut self, id: PeerId, outcome: &'static str) {
+        self.timeouts.set(id, None);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.end(outcome);
+        }
     }
 
     /// Takes the kind of path that carries the member's packets now; `None` if none does.
     pub(super) fn on_path(&mut self, now: Instant, id: PeerId, path: Option<PathKind>) {
-        let Some(peer) = self.0.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else { return };
         match (&mut peer.attempt, path) {
-            (None, None) => peer.begin(now),
+            (None, None) => self.begin(now, id),
             (Some(attempt), Some(kind)) => {
                 attempt.path = path;
                 attempt.span.record("method", label(kind));
                 if kind != PathKind::Relay {
-                    peer.end("connected");
+                    self.end(id, "connected");
                 }
             }
             (Some(attempt), None) => attempt.path = None,
@@ -98,26 +116,29 @@ impl ConnectionAttempts {
 
     /// Ends the attempt for a member that is gone.
     pub(super) fn remove(&mut self, id: PeerId) {
-        if let Some(mut peer) = self.0.remove(&id) {
-            peer.end("member_gone");
-        }
+        self.end(id, "member_gone");
+        self.peers.remove(&id);
+    }
+
+    /// Returns the moment to call [`Self::handle_timeout`].
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.timeouts.next()
     }
 
     /// Ends attempts that have waited long enough for something better than a relay.
-    pub(super) fn expire(&mut self, now: Instant) {
-        for peer in self.0.values_mut() {
-            let expired = peer.attempt.as_ref().filter(|attempt| attempt.until <= now);
-            if let Some(attempt) = expired {
-                peer.end(if attempt.path.is_some() { "relayed" } else { "failed" });
-            }
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        while let Some(id) = self.timeouts.pop_due(now) {
+            let attempt = self.peers.get(&id).and_then(|peer| peer.attempt.as_ref());
+            let relayed = attempt.is_some_and(|attempt| attempt.path.is_some());
+            self.end(id, if relayed { "relayed" } else { "failed" });
         }
     }
 
     /// Calls `act` within the span of the member's attempt, or a plain one for the member if none is going on.
     pub(super) fn in_scope<T>(&self, id: PeerId, act: impl FnOnce() -> T) -> T {
-        let Some(peer) = self.0.get(&id) else { return act() };
+        let Some(peer) = self.peers.get(&id) else { return act() };
         let attempt = peer.attempt.as_ref().map(|attempt| attempt.span.clone());
-        let plain = || debug_span!("peer", party = %peer.party.short(), peer = %peer.device.short());
+        let plain = || peer_span(peer.party, peer.device);
         attempt.unwrap_or_else(plain).in_scope(act)
     }
 }
@@ -147,7 +168,7 @@ mod tests {
     }
 
     fn is_going_on(attempts: &ConnectionAttempts) -> bool {
-        attempts.0.get(&ID).is_some_and(|peer| peer.attempt.is_some())
+        attempts.peers.get(&ID).is_some_and(|peer| peer.attempt.is_some())
     }
 
     #[test]
@@ -169,10 +190,11 @@ mod tests {
     fn attempt_that_stays_relayed_ends_after_a_while() {
         let (now, mut attempts) = started();
         attempts.on_path(now, ID, Some(PathKind::Relay));
-        attempts.expire(now + ATTEMPT_TIMEOUT - Duration::from_secs(1));
+        assert_eq!(attempts.poll_timeout(), Some(now + ATTEMPT_TIMEOUT));
+        attempts.handle_timeout(now + ATTEMPT_TIMEOUT - Duration::from_secs(1));
         assert!(is_going_on(&attempts));
-        attempts.expire(now + ATTEMPT_TIMEOUT);
-        assert!(!is_going_on(&attempts));
+        attempts.handle_timeout(now + ATTEMPT_TIMEOUT);
+        assert!(!is_going_on(&attempts) && attempts.poll_timeout().is_none());
     }
 
     #[test]

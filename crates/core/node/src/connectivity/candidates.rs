@@ -19,10 +19,10 @@ pub(super) struct LocalCandidates {
 /// What another list of local addresses means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NetworkChange {
-    /// True if there are other host addresses than before.
-    pub moved: bool,
-    /// True if a host address is gone, and every connection made from it.
-    pub lost: bool,
+    /// True if a host address was added or is gone.
+    pub addresses_changed: bool,
+    /// True if a host address is gone, and with it every connection made from it; then `addresses_changed` is true, too.
+    pub address_lost: bool,
 }
 
 impl LocalCandidates {
@@ -34,8 +34,8 @@ impl LocalCandidates {
         let before = self.host_addresses();
         self.network = network;
         let after = self.host_addresses();
-        let lost = before.iter().any(|address| !after.contains(address));
-        Some(NetworkChange { moved: after != before, lost })
+        let address_lost = before.iter().any(|address| !after.contains(address));
+        Some(NetworkChange { addresses_changed: after != before, address_lost })
     }
 
     /// Returns the computer's networks.
@@ -123,7 +123,8 @@ mod tests {
     #[test]
     fn only_a_lost_address_costs_connections() {
         let mut local = LocalCandidates::default();
-        let change = |moved, lost| Some(NetworkChange { moved, lost });
+        let change =
+            |addresses_changed, address_lost| Some(NetworkChange { addresses_changed, address_lost });
         assert_eq!(local.set_network(network(&["11.0.0.1"])), change(true, false));
         assert_eq!(local.set_network(network(&["11.0.0.1"])), None);
         assert_eq!(local.set_network(network(&["11.0.0.1", "11.0.0.2"])), change(true, false));

@@ -7,6 +7,7 @@ use partyline_model::{Candidate, DeviceId, Method, NatProfile, PartyId, PathKind
 use crate::{control::ControlMessage, io::Output};
 
 /// Something for another part of the node.
+#[derive(Debug)]
 pub(crate) enum Event {
     /// For the engine, as it is.
     Output(Output),
@@ -20,34 +21,15 @@ pub(crate) enum Event {
     Signal {
         /// The party both are in.
         party: PartyId,
-        /// The receiving member.
         to: DeviceId,
-        /// The signal.
         bytes: Vec<u8>,
     },
     /// The session with a member came up.
-    SessionUp {
-        /// The party.
-        party: PartyId,
-        /// The member.
-        member: DeviceId,
-    },
+    SessionUp { party: PartyId, member: DeviceId },
     /// The session with a member is gone.
-    SessionDown {
-        /// The party.
-        party: PartyId,
-        /// The member.
-        member: DeviceId,
-    },
+    SessionDown { party: PartyId, member: DeviceId },
     /// A message of a member's engine arrived through the tunnel.
-    Control {
-        /// The party.
-        party: PartyId,
-        /// The sending member.
-        from: DeviceId,
-        /// The message.
-        message: ControlMessage,
-    },
+    Control { party: PartyId, from: DeviceId, message: ControlMessage },
     /// A check of the path in use was answered, or was not.
     Sampled {
         /// The member at its far end.
@@ -59,7 +41,6 @@ pub(crate) enum Event {
     },
     /// A connection method succeeded, or was given up.
     Attempted {
-        /// The method.
         method: Method,
         /// True if packets can go that way.
         succeeded: bool,

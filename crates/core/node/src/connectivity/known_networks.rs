@@ -57,18 +57,6 @@ impl Fingerprint {
 }
 
 impl KnownNetworks {
-    fn get(&self, fingerprint: &Fingerprint) -> Option<&KnownNetwork> {
-        self.0.iter().find(|known| known.fingerprint == *fingerprint)
-    }
-
-    fn put(&mut self, known: KnownNetwork) {
-        self.0.retain(|other| other.fingerprint != known.fingerprint);
-        self.0.insert(0, known);
-        self.0.truncate(MAX_NETWORKS);
-    }
-}
-
-impl KnownNetworks {
     /// Returns what this network's NAT did when it was measured last, how long ago, and when that was.
     pub(super) fn recall(
         &self,
@@ -88,6 +76,7 @@ impl KnownNetworks {
         finished_at: Instant,
         nat: &NatProfile,
     ) -> bool {
+        // A measurement that found no mapping is not worth showing again.
         let fingerprint = Fingerprint::of(local).filter(|_| nat.mapping.is_some());
         let Some(fingerprint) = fingerprint else { return false };
         let measured_at = timestamp(now, finished_at);
@@ -100,6 +89,16 @@ impl KnownNetworks {
             self.put(KnownNetwork { fingerprint, nat: nat.clone(), measured_at });
         }
         news
+    }
+
+    fn get(&self, fingerprint: &Fingerprint) -> Option<&KnownNetwork> {
+        self.0.iter().find(|known| known.fingerprint == *fingerprint)
+    }
+
+    fn put(&mut self, known: KnownNetwork) {
+        self.0.retain(|other| other.fingerprint != known.fingerprint);
+        self.0.insert(0, known);
+        self.0.truncate(MAX_NETWORKS);
     }
 }
 

@@ -17,7 +17,7 @@ use std::{
 
 use partyline_model::{DeviceId, PartyId};
 use partyline_paths::{MemberRelay, PeerId};
-use partyline_timing::{Rate, TokenBucket};
+use partyline_timing::{Backoff, Rate, TokenBucket};
 use tracing::{debug, trace};
 
 use crate::egress::PACKET_ROOM;
@@ -32,9 +32,8 @@ const FORWARD_RATE: Rate = Rate::per_second(2_000_000, 512 * 1024);
 const MAX_MESSAGE_LEN: usize = PACKET_ROOM;
 /// How often peers without a direct path are looked for.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(2);
-/// Bounds of the pause between two searches for one peer; it doubles each time.
-const MIN_SEARCH_PAUSE: Duration = Duration::from_secs(10);
-const MAX_SEARCH_PAUSE: Duration = Duration::from_secs(300);
+/// The delay between two searches for one peer.
+const SEARCH_BACKOFF: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
 /// Members asked in one search, the nearest first.
 pub(super) const MAX_ASKED: usize = 6;
 /// Own messages that may wait to be wrapped for a relaying member.
@@ -109,7 +108,8 @@ impl MemberRelayCounters {
 /// The pairs that this device relays for, and the searches for members that would relay for it.
 #[derive(Debug)]
 pub(super) struct MemberRelays {
-    willing: bool,
+    /// True if the user lets this device serve other members.
+    serves_members: bool,
     served: BTreeMap<MemberPair, Instant>,
     searches: BTreeMap<PeerId, Search>,
     search_at: Instant,
@@ -122,14 +122,14 @@ pub(super) struct MemberRelays {
 #[derive(Debug)]
 struct Search {
     next: Instant,
-    pause: Duration,
+    backoff: Backoff,
     asked: BTreeSet<DeviceId>,
 }
 
 impl MemberRelays {
-    pub(super) fn new(now: Instant, willing: bool) -> Self {
+    pub(super) fn new(now: Instant, serves_members: bool) -> Self {
         Self {
-            willing,
+            serves_members,
             served: BTreeMap::new(),
             searches: BTreeMap::new(),
             search_at: now,
@@ -140,8 +140,13 @@ impl MemberRelays {
     }
 
     /// Sets whether the user lets this device serve other members.
-    pub(super) const fn set_willing(&mut self, willing: bool) {
-        self.willing = willing;
+    pub(super) const fn set_serves_members(&mut self, serves_members: bool) {
+        self.serves_members = serves_members;
+    }
+
+    /// Returns true if the user lets this device serve other members, be it as a relay or in their network checks.
+    pub(super) const fn serves_members(&self) -> bool {
+        self.serves_members
     }
 
     /// Returns the moment to look for peers that need a relay.
@@ -171,12 +176,11 @@ impl MemberRelays {
 
     /// Returns true if members may be asked to relay to this peer now, and plans the next time.
     pub(super) fn begin_search(&mut self, now: Instant, peer: PeerId) -> bool {
-        let new = || Search { next: now, pause: MIN_SEARCH_PAUSE, asked: BTreeSet::new() };
+        let new = || Search { next: now, backoff: SEARCH_BACKOFF, asked: BTreeSet::new() };
         let search = self.searches.entry(peer).or_insert_with(new);
         let due = search.next <= now;
         if due {
-            search.next = now + search.pause;
-            search.pause = (search.pause * 2).min(MAX_SEARCH_PAUSE);
+            search.next = now + search.backoff.next_delay_at(0.0);
             search.asked.clear();
         }
         due
@@ -200,7 +204,8 @@ impl MemberRelays {
 
     /// Returns true if this device agrees to relay between two members.
     pub(super) fn serve(&mut self, now: Instant, party: PartyId, from: DeviceId, to: DeviceId) -> bool {
-        if !self.willing || from == to {
+        if !self.serves_members || from == to {
+            debug!(from = %from.short(), to = %to.short(), reason = "not willing", "relay request refused");
             return false;
         }
         let pair = MemberPair::new(party, from, to);
@@ -230,7 +235,7 @@ impl MemberRelays {
         let served = self.served.get_mut(&pair);
         let served = served.filter(|last| now.saturating_duration_since(**last) < SERVICE_TIMEOUT);
         let counters = &mut self.counters;
-        let (reason, counter) = if !self.willing {
+        let (reason, counter) = if !self.serves_members {
             ("not willing", &mut counters.not_willing)
         } else if !direct || from == to {
             ("not direct", &mut counters.not_direct)
@@ -262,6 +267,7 @@ impl MemberRelays {
         if self.waiting.len() < MAX_WAITING {
             self.waiting.push((relay, message));
         } else {
+            trace!(?relay, len = message.len(), reason = "too many wait", "message not sent");
             self.counters.queue_full += 1;
         }
     }
@@ -322,7 +328,7 @@ mod tests {
         let (now, mut relays) = relays();
         assert!(relays.serve(now, PARTY, ANA, device(1)));
         assert!(!relays.admit(now, PARTY, (ANA, device(1)), false, 100));
-        relays.set_willing(false);
+        relays.set_serves_members(false);
         assert!(!admit(&mut relays, now, 1, 100) && !relays.serve(now, PARTY, ANA, device(1)));
         assert_eq!((relays.counters().not_direct, relays.counters().not_willing), (1, 1));
     }
@@ -345,8 +351,9 @@ mod tests {
         relays.on_asked(peer, ANA);
         assert!(!relays.admit_offer(peer, device(1)) && relays.admit_offer(peer, ANA));
         assert!(!relays.admit_offer(peer, ANA), "answered already");
-        let second = now + MIN_SEARCH_PAUSE;
-        assert!(relays.begin_search(second, peer) && !relays.begin_search(second + MIN_SEARCH_PAUSE, peer));
+        let second = now + SEARCH_BACKOFF.delay_after(1);
+        let too_early = second + SEARCH_BACKOFF.delay_after(1);
+        assert!(relays.begin_search(second, peer) && !relays.begin_search(too_early, peer));
         relays.network_changed(second);
         assert!(relays.begin_search(second, peer), "another network");
         relays.retain_searches(&BTreeSet::new());

@@ -8,6 +8,7 @@ use std::{
 
 use partyline_model::{AppError, ErrorCode, NetworkReport, Now, RouterCheck, ServerCheck, Timestamp};
 use partyline_netcheck::{Report, ServerReport, StunServer};
+use tracing::debug;
 
 use super::known_networks::timestamp;
 
@@ -37,6 +38,7 @@ impl NetworkCheck {
     pub(super) fn begin(&mut self, servers: &[String]) -> Result<BTreeSet<(String, u16)>, AppError> {
         let wanted: Option<BTreeSet<_>> = servers.iter().map(|server| parse(server)).collect();
         let wanted = wanted.filter(|_| servers.len() <= MAX_NAMED_SERVERS).ok_or_else(not_servers)?;
+        debug!(named = wanted.len(), "network check requested");
         self.tcp_reachable.clear();
         if !wanted.is_empty() && !self.named.keys().eq(&wanted) {
             self.named = wanted.iter().map(|server| (server.clone(), Vec::new())).collect();
@@ -70,8 +72,16 @@ impl NetworkCheck {
 
     /// Notes that a server answers over TCP; returns all that do.
     pub(super) fn on_tcp_reachable(&mut self, address: IpAddr) -> impl Iterator<Item = IpAddr> {
-        self.tcp_reachable.insert(address);
+        if self.tcp_reachable.insert(address) {
+            debug!(%address, "silent server answers over TCP");
+        }
         self.tcp_reachable.iter().copied()
+    }
+
+    /// Forgets what was learned about another network.
+    pub(super) fn on_network_changed(&mut self) {
+        self.tcp_reachable.clear();
+        self.recalled_at = None;
     }
 
     /// Notes that what is shown is from an earlier visit to this network; `None` if it is not.

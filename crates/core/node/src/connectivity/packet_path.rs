@@ -33,9 +33,10 @@ use super::{
 };
 use crate::{
     control::{ControlMessage, MemberTag},
-    egress::{Deliver, Egress, Local, Transmit, TransmitQueue},
+    egress::{Deliver, Egress, EgressQueue, Local, Transmit},
     io::{DeviceConfig, Output, StreamInput},
     signaling::PeerInfo,
+    spans::peer_span,
 };
 
 /// The path machine and the tunnel, and what couples them.
@@ -49,24 +50,24 @@ pub(super) struct PacketPath {
     /// Members with whom a session is up.
     connected: BTreeSet<(PartyId, DeviceId)>,
     outbox: Outbox,
-    transmits: TransmitQueue,
+    queue: EgressQueue,
     /// Control messages that could not be read.
     malformed: u64,
     events: VecDeque<Event>,
 }
 
 impl PacketPath {
-    pub(super) fn new(now: Instant, paths: Paths, tunnel: Tunnel, serve_members: bool) -> Self {
+    pub(super) fn new(now: Instant, paths: Paths, tunnel: Tunnel, serves_members: bool) -> Self {
         Self {
             paths,
             tunnel,
             peers: Peers::default(),
             attempts: ConnectionAttempts::default(),
-            member_relays: MemberRelays::new(now, serve_members),
+            member_relays: MemberRelays::new(now, serves_members),
             streams: Streams::default(),
             connected: BTreeSet::new(),
             outbox: Outbox::new(),
-            transmits: TransmitQueue::default(),
+            queue: EgressQueue::default(),
             malformed: 0,
             events: VecDeque::new(),
         }
@@ -122,12 +123,14 @@ impl PacketPath {
     /// Adds a party's network, or changes its addresses.
     pub(super) fn set_party(&mut self, party: PartyId, secret: StaticSecret, device: &DeviceConfig) {
         let DeviceConfig { v4, v6, mtu } = *device;
+        debug!(party = %party.short(), %v4, %v6, mtu, "network of the party configured");
         self.tunnel.set_party(party, secret, PartyConfig { v4, v6, mtu });
         self.drop_dead_sessions(party);
     }
 
     /// Forgets a party with all its sessions.
     pub(super) fn remove_party(&mut self, party: PartyId) {
+        debug!(party = %party.short(), "network of the party removed");
         self.tunnel.remove_party(party);
         self.drop_dead_sessions(party);
     }
@@ -135,11 +138,13 @@ impl PacketPath {
     /// Adds a member, or takes what changed about it.
     pub(super) fn set_peer(&mut self, now: Instant, info: PeerInfo) {
         let PeerInfo { party, device, tunnel, paths, restarted, trace_id } = info;
+        let _span = peer_span(party, device).entered();
         self.tunnel.set_peer(now, party, device, tunnel);
         if let Some(params) = paths {
             let (candidates, nat) = (params.candidates.clone(), params.nat.clone());
             let (id, new) = self.peers.insert(party, device, candidates, nat);
             if new {
+                debug!(id = id.0, "peer added");
                 self.attempts.start(now, id, (party, device), trace_id);
             }
             let Self { attempts, paths, .. } = self;
@@ -154,12 +159,14 @@ impl PacketPath {
 
     /// Forgets a member with its paths and its session. What waits for it is sent first.
     pub(super) fn remove_peer(&mut self, now: Now, party: PartyId, device: DeviceId) {
+        let _span = peer_span(party, device).entered();
         if !self.outbox.is_empty() {
-            let mut queue = std::mem::take(&mut self.transmits);
+            let mut queue = std::mem::take(&mut self.queue);
             self.send_outbox(now.instant, &mut queue);
-            self.transmits = queue;
+            self.queue = queue;
         }
         if let Some(id) = self.peers.remove(party, device) {
+            debug!(id = id.0, "peer removed");
             self.paths.remove_peer(now.instant, id);
             self.attempts.remove(id);
         }
@@ -190,23 +197,22 @@ impl PacketPath {
     /// Returns the moment to call [`Self::handle_timeout`].
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let search = (self.peers.len() > 1).then(|| self.member_relays.poll_timeout());
-        [self.paths.poll_timeout(), self.tunnel.poll_timeout(), search].into_iter().flatten().min()
+        let parts =
+            [self.paths.poll_timeout(), self.tunnel.poll_timeout(), self.attempts.poll_timeout(), search];
+        parts.into_iter().flatten().min()
     }
 
-    /// Lets time pass. Members that [`is_online`](crate::signaling) names are worth a search for a relaying member.
+    /// Lets time pass. `is_online` says of a member whether it is worth a search for a relaying member.
     pub(super) fn handle_timeout(&mut self, now: Now, is_online: &dyn Fn(PartyId, &DeviceId) -> bool) {
         self.paths.handle_timeout(now.instant);
+        self.attempts.handle_timeout(now.instant);
         if self.member_relays.poll_search(now.instant) {
             self.find_member_relays(now.instant, is_online);
         }
     }
 
-    /// Ends connection attempts that have waited long enough.
-    pub(super) fn expire_attempts(&mut self, now: Instant) {
-        self.attempts.expire(now);
-    }
-
-    /// Lets the path machine and the tunnel act on each other.
+    /// Lets the path machine and the tunnel act on each other. The tunnel's timeouts are handled here and not in
+    /// [`Self::handle_timeout`], since another path or another key makes a handshake due at once.
     pub(super) fn drive(&mut self, now: Now) {
         while let Some(event) = self.paths.poll_event() {
             self.on_path_event(now.instant, event);
@@ -255,6 +261,7 @@ impl PacketPath {
                 self.output(Output::StreamOpen { id: stream, tls, address, host });
             }
             PathEvent::CloseStream(id) => {
+                debug!(stream = id.0, reason = "not needed any more", "closing stream to relay");
                 self.streams.remove(id);
                 self.output(Output::StreamClose { id });
             }
@@ -390,8 +397,18 @@ impl PacketPath {
         egress: &mut impl Egress,
     ) {
         match input {
-            StreamInput::Opened => self.paths.stream_opened(now.instant, id),
-            StreamInput::Closed => self.close_stream(now.instant, id),
+            StreamInput::Opened => {
+                debug!(stream = id.0, "stream to relay open");
+                self.paths.stream_opened(now.instant, id);
+            }
+            StreamInput::Closed => {
+                debug!(
+                    stream = id.0,
+                    reason = "closed by the relay or never opened",
+                    "stream to relay closed"
+                );
+                self.close_stream(now.instant, id);
+            }
             StreamInput::Data(bytes) => {
                 self.streams.push(id, &bytes);
                 self.read_stream(now, id, scratch, egress);
@@ -436,6 +453,7 @@ impl PacketPath {
         message: &ControlMessage,
     ) {
         let Some(bytes) = message.encode() else { return };
+        trace!(peer = %to.short(), message = message.name(), len = bytes.len(), "sending control message");
         if self.tunnel.send_control(now, party, to, &bytes, &mut self.outbox).is_err() {
             debug!(peer = %to.short(), message = message.name(), len = bytes.len(), reason = "too long", "control message dropped");
         }
@@ -443,12 +461,12 @@ impl PacketPath {
 
     /// Queues a datagram from one of the computer's sockets; it leaves with [`Self::flush`].
     pub(super) fn queue(&mut self, socket: SocketId, destination: SocketAddr, datagram: &[u8]) {
-        self.transmits.push(Local::Socket(socket), destination, datagram);
+        self.queue.push(Local::Socket(socket), destination, datagram);
     }
 
     /// Sends everything that waits.
     pub(super) fn flush(&mut self, now: Now, egress: &mut impl Egress) {
-        self.transmits.flush(egress);
+        self.queue.flush(egress);
         self.send_outbox(now.instant, egress);
         while let Some(PathTransmit { local, destination, bytes }) = self.paths.poll_transmit() {
             match local {
@@ -474,7 +492,10 @@ impl PacketPath {
     }
 
     fn send_burst(&mut self, now: Instant, mut burst: Burst<'_>, egress: &mut impl Egress) {
-        let Some(peer) = self.peers.id(burst.party, burst.peer) else { return };
+        let Some(peer) = self.peers.id(burst.party, burst.peer) else {
+            trace!(peer = %burst.peer.short(), len = burst.bytes.len(), reason = "unknown peer", "datagrams dropped");
+            return;
+        };
         let Some(route) = self.paths.route(now, peer) else {
             trace!(peer = %burst.peer.short(), len = burst.bytes.len(), reason = "no path", "datagrams dropped");
             return;
@@ -495,11 +516,14 @@ impl PacketPath {
 
     /// Sends the answer to a handshake message back along the path it came by, before any route is chosen.
     fn reply(&mut self, path: Path, datagram: &[u8]) {
-        let Some(hop) = self.paths.hop(path) else { return };
+        let Some(hop) = self.paths.hop(path) else {
+            trace!(?path, reason = "path is gone", "handshake reply dropped");
+            return;
+        };
         let message = framed(&hop, datagram);
         match hop.local {
             PathLocal::Member(relay) => self.member_relays.push(relay, message),
-            local => transmit(local, hop.destination, message.len(), &message, &mut self.transmits),
+            local => transmit(local, hop.destination, message.len(), &message, &mut self.queue),
         }
     }
 
@@ -554,7 +578,10 @@ impl PacketPath {
         to: DeviceId,
         rtt: Duration,
     ) {
-        let Some((through, to)) = self.peers.id(party, from).zip(self.peers.id(party, to)) else { return };
+        let Some((through, to)) = self.peers.id(party, from).zip(self.peers.id(party, to)) else {
+            debug!(peer = %from.short(), reason = "unknown member", "relay offer ignored");
+            return;
+        };
         if self.member_relays.admit_offer(to, from) {
             debug!(peer = %from.short(), rtt_ms = rtt.as_millis(), "member offers to relay");
             self.paths.offer_member_relay(now, MemberRelay { through, to }, rtt);
@@ -563,7 +590,10 @@ impl PacketPath {
 
     /// Forwards a message from one member to another.
     fn forward(&mut self, now: Instant, party: PartyId, from: DeviceId, to: MemberTag, message: Vec<u8>) {
-        let Some(to) = self.peers.by_tag(party, to) else { return self.member_relays.on_unknown_receiver() };
+        let Some(to) = self.peers.by_tag(party, to) else {
+            trace!(peer = %from.short(), reason = "unknown receiver", "message not forwarded");
+            return self.member_relays.on_unknown_receiver();
+        };
         let is_direct = |device| self.peers.id(party, device).is_some_and(|peer| self.paths.is_direct(peer));
         let direct = is_direct(from) && is_direct(to);
         if self.member_relays.admit(now, party, (from, to), direct, message.len()) {
@@ -595,12 +625,17 @@ impl PacketPath {
                 let forward = ControlMessage::Forward { to: tag(&to), message };
                 self.send_control(now, party, relaying, &forward);
             } else {
+                trace!(peer = %relaying.short(), to = %to.short(), reason = "not reached directly any more", "message not sent");
                 self.member_relays.on_relay_lost();
             }
         }
         self.send_outbox(now, egress);
-        // What was meant to be relayed a second time.
-        drop(self.member_relays.take_waiting());
+        // Between the check above and sending, the route to the relaying member itself may have become a relayed one.
+        // What is left is dropped, since nothing is relayed twice.
+        for _ in self.member_relays.take_waiting() {
+            trace!(reason = "would be relayed twice", "message not sent");
+            self.member_relays.on_relay_lost();
+        }
     }
 
     /// Returns the number of control messages that could not be read.
@@ -654,3 +689,6 @@ fn transmit(
     };
     egress.transmit(Transmit { local, destination, segment: segment.max(1), bytes });
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,12 +69,12 @@ impl ProbeResponder {
         &mut self,
         now: Instant,
         from: DeviceId,
-        willing: bool,
+        serves_members: bool,
         own_address: bool,
     ) -> Result<(), &'static str> {
         self.last.retain(|_, at| now.saturating_duration_since(*at) < MIN_INTERVAL);
         let counters = &mut self.counters;
-        let (reason, counter) = if !willing {
+        let (reason, counter) = if !serves_members {
             ("not_willing", &mut counters.not_willing)
         } else if !own_address {
             ("foreign_address", &mut counters.foreign_address)

@@ -36,16 +36,14 @@ impl SelectedRelays {
     /// Takes the user's own relays in place of the former ones.
     pub(super) fn set_own(&mut self, own: Vec<RelaySetting>) {
         self.own = own;
-        let hosts: BTreeSet<_> = self.hosts().into_iter().collect();
-        self.addresses.retain(|host, _| hosts.contains(host));
+        self.prune_addresses();
     }
 
     /// Takes a grant in place of the server's last one; returns the hosts that have to be resolved for it.
     pub(super) fn on_grant(&mut self, from: ServerId, grant: RelayGrant) -> Vec<(String, u16)> {
         debug!(server = from.0, count = grant.servers.len(), "relays granted");
         self.grants.insert(from, grant);
-        let hosts: BTreeSet<_> = self.hosts().into_iter().collect();
-        self.addresses.retain(|host, _| hosts.contains(host));
+        self.prune_addresses();
         self.unresolved_hosts()
     }
 
@@ -71,7 +69,15 @@ impl SelectedRelays {
 
     /// Forgets a server's grant, because no party uses the server any more.
     pub(super) fn forget(&mut self, server: ServerId) {
-        self.grants.remove(&server);
+        if self.grants.remove(&server).is_some() {
+            debug!(server = server.0, reason = "no party uses the server", "relays forgotten");
+        }
+        self.prune_addresses();
+    }
+
+    fn prune_addresses(&mut self) {
+        let hosts: BTreeSet<_> = self.hosts().into_iter().collect();
+        self.addresses.retain(|host, _| hosts.contains(host));
     }
 
     /// Returns the relays: the user's own, then each server's best first. Each address occurs once, since a relay that

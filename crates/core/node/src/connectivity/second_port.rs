@@ -30,7 +30,16 @@ const REQUEST_COPIES: usize = 2;
 #[derive(Debug, Default)]
 pub(super) struct SecondPorts {
     lease: Option<PortLease>,
-    lender: Option<(PartyId, DeviceId)>,
+    lender: Option<Lender>,
+}
+
+/// The member that was asked for a second port.
+#[derive(Debug)]
+struct Lender {
+    party: PartyId,
+    member: DeviceId,
+    /// True once it has granted the port.
+    granted: bool,
 }
 
 #[derive(Debug)]
@@ -48,12 +57,23 @@ struct PortLease {
 impl SecondPorts {
     /// Notes which member was asked for a second port, if any.
     pub(super) fn set_lender(&mut self, lender: Option<(PartyId, DeviceId)>) {
-        self.lender = lender;
+        self.lender = lender.map(|(party, member)| Lender { party, member, granted: false });
     }
 
-    /// Returns the member that was asked for a second port.
-    pub(super) const fn lender(&self) -> Option<(PartyId, DeviceId)> {
-        self.lender
+    /// Returns the member that has granted a second port.
+    pub(super) fn lender(&self) -> Option<(PartyId, DeviceId)> {
+        let granted = self.lender.as_ref().filter(|lender| lender.granted);
+        granted.map(|lender| (lender.party, lender.member))
+    }
+
+    /// Returns true if a member's grant may be used: it was asked, and this is its first answer.
+    pub(super) fn admit_grant(&mut self, party: PartyId, member: DeviceId) -> bool {
+        let asked = self.lender.as_mut().filter(|lender| (lender.party, lender.member) == (party, member));
+        let admitted = asked.is_some_and(|lender| !std::mem::replace(&mut lender.granted, true));
+        if !admitted {
+            debug!(peer = %member.short(), reason = "not asked, or granted already", "second port ignored");
+        }
+        admitted
     }
 
     /// Takes a member's request. Returns true if a socket has to be opened for it: there is a server that can say where
@@ -76,8 +96,11 @@ impl SecondPorts {
         true
     }
 
-    /// Returns the Binding requests to send from the second port once it is open, and the server they go to.
-    pub(super) fn on_opened(&self) -> impl Iterator<Item = (SocketAddr, Vec<u8>)> {
+    /// Takes whether the socket could be opened. Returns the Binding requests to send from it, and the server they go to.
+    pub(super) fn on_opened(&mut self, opened: bool) -> impl Iterator<Item = (SocketAddr, Vec<u8>)> {
+        if !opened && let Some(lease) = self.lease.take() {
+            debug!(peer = %lease.member.short(), reason = "socket could not be opened", "lease of the second port ends");
+        }
         let requests = self.lease.iter().map(|lease| (lease.server, binding_request(lease.token)));
         requests.flat_map(|request| std::iter::repeat_n(request, REQUEST_COPIES))
     }
@@ -158,10 +181,29 @@ mod tests {
     #[test]
     fn server_is_asked_twice_and_answers_of_others_are_ignored() {
         let (_, mut ports) = leased();
-        let asked: Vec<_> = ports.on_opened().map(|(to, _)| to).collect();
+        let asked: Vec<_> = ports.on_opened(true).map(|(to, _)| to).collect();
         assert_eq!(asked, [server(), server()]);
         let first = Some(([192, 0, 2, 9], 1).into());
         assert_eq!(ports.on_datagram(([192, 0, 2, 2], 3478).into(), &[], first), None);
         assert_eq!(ports.on_datagram(server(), b"no answer", first), None);
+    }
+
+    #[test]
+    fn lease_ends_when_the_socket_cannot_be_opened() {
+        let (now, mut ports) = leased();
+        assert_eq!(ports.on_opened(false).count(), 0);
+        assert_eq!(ports.poll_timeout(), None);
+        assert!(ports.on_request(now, PARTY, BEN, Some(server()), [8; 12]), "free for another member");
+    }
+
+    #[test]
+    fn grant_counts_once_and_only_from_the_member_that_was_asked() {
+        let mut ports = SecondPorts::default();
+        assert!(!ports.admit_grant(PARTY, ANA), "nobody was asked");
+        ports.set_lender(Some((PARTY, ANA)));
+        assert!(!ports.admit_grant(PARTY, BEN) && !ports.admit_grant(PartyId([9; 32]), ANA));
+        assert_eq!(ports.lender(), None, "not granted yet");
+        assert!(ports.admit_grant(PARTY, ANA) && !ports.admit_grant(PARTY, ANA));
+        assert_eq!(ports.lender(), Some((PARTY, ANA)));
     }
 }

@@ -56,6 +56,7 @@ impl Beacon {
     /// Plans the party's next beacon.
     pub(super) fn schedule(&mut self, now: Instant, party: PartyId, complete: bool) {
         let interval = if complete { IDLE_INTERVAL } else { SEARCH_INTERVAL };
+        trace!(party = %party.short(), complete, next_s = interval.as_secs(), "beacon planned");
         if let Some(at) = self.next.get_mut(&party) {
             *at = now + interval;
         }

@@ -5,8 +5,18 @@
 //! its sequence number. To keep that cheap, every channel can be asked whom it [reaches](Channel::reaches) by itself,
 //! and a later one leaves out those whom an earlier one reaches.
 //!
-//! A further channel (a DHT, direct datagrams) implements [`Channel`] and takes its place in
-//! [`Channels`](super::channels::Channels); no other channel changes.
+//! A further channel (a DHT, direct datagrams) implements [`Channel`] and is listed in
+//! [`Channels`](super::channels::Channels), [`ChannelKind`] and [`SignalingCounters`]; no other channel changes.
+//!
+//! What the words mean, from the inside out:
+//!
+//! ```text
+//! signal            what the path machines of two members tell each other (punching)
+//!  └ sealed message encrypted for the party, signed by its sender: an announcement, a charter, a leave, a signal
+//!     ├ frame           to and from a rendezvous server, over a WebSocket
+//!     ├ beacon          by multicast on the local network
+//!     └ control message to a member's engine, inside the tunnel to it
+//! ```
 
 use std::collections::VecDeque;
 

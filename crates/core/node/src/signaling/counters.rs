@@ -103,9 +103,15 @@ impl SealedDrops {
         label
     }
 
-    /// Returns the counters that are worth a look: echoes, repetitions and messages for others are normal.
+    /// Returns true for reasons that are normal, since all channels are used side by side: echoes, repetitions, and
+    /// messages for other members.
+    pub(super) fn is_normal(label: &str) -> bool {
+        ["own", "not_for_me", "replayed"].contains(&label)
+    }
+
+    /// Returns the counters that are worth a look.
     pub(crate) fn notable(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.each().filter(|(label, count)| *count > 0 && !["own", "not_for_me", "replayed"].contains(label))
+        self.each().filter(|(label, count)| *count > 0 && !Self::is_normal(label))
     }
 }
 

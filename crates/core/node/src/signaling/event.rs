@@ -11,7 +11,7 @@ use crate::{
     io::{DeviceConfig, Output, ServerId},
 };
 
-/// Something for another part of the node. No `Debug`: a party's secret is in here.
+/// Something for another part of the node. It has no `Debug`, since it may hold a party's secret.
 pub(crate) enum Event {
     /// For the engine, as it is.
     Output(Output),
@@ -19,14 +19,11 @@ pub(crate) enum Event {
     Control {
         /// The party both are in.
         party: PartyId,
-        /// The receiving member.
         to: DeviceId,
-        /// The message.
         message: ControlMessage,
     },
     /// A party's network has to exist with these addresses.
     PartyUp {
-        /// The party.
         party: PartyId,
         /// This device's WireGuard key in it.
         secret: StaticSecret,
@@ -34,41 +31,18 @@ pub(crate) enum Event {
         device: DeviceConfig,
     },
     /// A party's network and all its sessions have to go.
-    PartyDown {
-        /// The party.
-        party: PartyId,
-    },
+    PartyDown { party: PartyId },
     /// A member is new, or something known about it changed.
     PeerChanged(Box<PeerInfo>),
     /// A member is to be forgotten, with its paths and session.
-    PeerRemoved {
-        /// The party.
-        party: PartyId,
-        /// The member.
-        device: DeviceId,
-    },
+    PeerRemoved { party: PartyId, device: DeviceId },
     /// A signal between path machines arrived from a member.
-    SignalReceived {
-        /// The party.
-        party: PartyId,
-        /// The sending member.
-        from: DeviceId,
-        /// The signal.
-        bytes: Vec<u8>,
-    },
+    SignalReceived { party: PartyId, from: DeviceId, bytes: Vec<u8> },
     /// A rendezvous server granted relay credentials.
-    RelaysGranted {
-        /// The server.
-        server: ServerId,
-        /// Relays and credentials.
-        grant: RelayGrant,
-    },
+    RelaysGranted { server: ServerId, grant: RelayGrant },
     /// No party uses the server any more; what it granted is void.
-    ServerForgotten {
-        /// The server.
-        server: ServerId,
-    },
-    /// The number of connected rendezvous servers changed from or to zero, or may have.
+    ServerForgotten { server: ServerId },
+    /// A rendezvous server is connected now (true), or none is any more (false).
     Online(bool),
     /// The snapshot may have changed.
     Changed,
@@ -76,9 +50,7 @@ pub(crate) enum Event {
 
 /// What is known about how to reach one member.
 pub(crate) struct PeerInfo {
-    /// The party.
     pub party: PartyId,
-    /// The member.
     pub device: DeviceId,
     /// Its tunnel key and virtual addresses.
     pub tunnel: PeerConfig,

@@ -18,34 +18,50 @@ use tracing::debug;
 
 use super::{
     channel::Context,
-    link::{Room, ServerLink, enter_frame},
+    link::{ServerLink, TopicEntry},
 };
 
 /// How long to wait for servers that have not confirmed a leave.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long to wait for the answer to a question before it is asked again, since the server may have refused it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Parties that were left, and whose servers have not all confirmed it.
+/// Parties that this device has left, and whose servers have not all confirmed it.
 #[derive(Default)]
 pub(super) struct PendingLeaves(BTreeMap<PartyId, PendingLeave>);
 
 struct PendingLeave {
     membership: Membership,
     until: Instant,
-    /// Servers that have yet to confirm, and the question that each was asked last.
-    owed: BTreeMap<String, Option<u64>>,
+    /// Servers that have yet to confirm, by URL.
+    owed: BTreeMap<String, Progress>,
+}
+
+/// How far a leave is on one server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Not sent over the present connection.
+    Unsent,
+    /// Sent; to be followed by a question as soon as no refused message waits to be sent again.
+    Sent,
+    /// Followed by a question, whose answer must repeat this number.
+    Asked { echo: u64, again_at: Instant },
 }
 
 impl PendingLeaves {
     /// Keeps a membership that was just left until its servers have confirmed.
     pub(super) fn start(&mut self, now: Instant, membership: Membership) {
-        let owed = membership.servers().iter().map(|url| (url.clone(), None)).collect();
+        debug!(party = %membership.id().short(), count = membership.servers().len(), "leave pending");
+        let owed = membership.servers().iter().map(|url| (url.clone(), Progress::Unsent)).collect();
         let leave = PendingLeave { membership, until: now + LEAVE_TIMEOUT, owed };
         self.0.insert(leave.membership.id(), leave);
     }
 
     /// Forgets a party that was joined again.
     pub(super) fn cancel(&mut self, party: PartyId) {
-        self.0.remove(&party);
+        if self.0.remove(&party).is_some() {
+            debug!(party = %party.short(), reason = "joined again", "leave cancelled");
+        }
     }
 
     /// Returns the servers that have to be connected.
@@ -58,56 +74,61 @@ impl PendingLeaves {
         self.0.values().flat_map(|leave| leave.membership.topics()).map(|access| access.topic)
     }
 
-    /// Returns the moment at which a pending leave is given up.
+    /// Returns the next moment at which a pending leave is given up, or a question asked again.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.0.values().map(|leave| leave.until).min()
+        let questions =
+            self.0.values().flat_map(|leave| leave.owed.values()).filter_map(|progress| match progress {
+                Progress::Asked { again_at, .. } => Some(*again_at),
+                Progress::Unsent | Progress::Sent => None,
+            });
+        self.0.values().map(|leave| leave.until).chain(questions).min()
     }
 
     /// Returns the frames that this server lacks: leave messages and a question on topics that are entered, and the
-    /// request to be let in on others.
+    /// request to be let in on others. No question is asked while refused messages wait to be sent to the server again
+    /// (`resending`), since its answer would prove nothing.
     pub(super) fn poll_frames(
         &mut self,
         cx: &mut Context<'_>,
         link: &mut ServerLink,
-        numbers: &mut u32,
+        last_number: &mut u32,
+        resending: bool,
     ) -> Vec<ClientFrame> {
-        let Some(challenge) = link.challenge() else { return Vec::new() };
         let mut frames = Vec::new();
+        if !link.is_ready() {
+            return frames;
+        }
         for leave in self.0.values_mut() {
-            let Some(asked) = leave.owed.get_mut(&link.url) else { continue };
+            let Some(progress) = leave.owed.get_mut(&link.url) else { continue };
             let membership = &mut leave.membership;
             let Some(access) = membership.topics().into_iter().find(|access| access.current) else {
                 continue;
             };
-            let Some(room) = link.rooms.get(&access.topic) else {
-                link.rooms.insert(access.topic, Room::default());
+            let entered = link.topic(&access.topic).map(TopicEntry::is_entered);
+            if entered.is_none() {
                 let nowhere = Reachability::default();
                 let mut outcome = membership.announcement(cx.now.unix, cx.rng, &access.topic, &nowhere);
-                let record = outcome.messages.pop().map(|message| message.message);
-                frames.extend(record.and_then(|record| enter_frame(membership, &challenge, &access, record)));
-                continue;
-            };
-            if room.entered {
-                for message in membership.leave(cx.now.unix, cx.rng).messages {
-                    let Some(room) = link.rooms.get(&message.topic) else { continue };
-                    frames.extend(leave_frames(membership, room, &message, numbers));
-                }
-                *numbers = numbers.wrapping_add(1);
-                let echo = u64::from(*numbers);
-                *asked = Some(echo);
-                frames.push(ClientFrame::Time { echo });
-                link.require_liveness(cx.now.instant);
-                debug!(party = %membership.id().short(), server = %link.url, "leave sent, waiting for confirmation");
+                let record = outcome.messages.pop().map(|message| (message.message, 0));
+                frames.extend(record.and_then(|record| link.enter(membership, &access, record)));
+            } else if entered == Some(true) {
+                frames.extend(progress.advance(cx, membership, link, (last_number, resending)));
             }
         }
         frames
     }
 
-    /// Notes that a server answered a question, and so has everything that was sent before it. Returns true if a leave
-    /// is complete.
-    pub(super) fn on_time_reply(&mut self, now: Instant, url: &str, echo: u64) -> bool {
+    /// Notes that a server answered a question, and so has everything that was sent before it, except what waits to be
+    /// sent again (`resending`). Returns true if a leave is complete.
+    pub(super) fn on_time_reply(&mut self, now: Instant, url: &str, echo: u64, resending: bool) -> bool {
         for (party, leave) in &mut self.0 {
-            if leave.owed.get(url) == Some(&Some(echo)) {
+            let Some(progress) = leave.owed.get_mut(url) else { continue };
+            if !matches!(progress, Progress::Asked { echo: asked, .. } if *asked == echo) {
+                continue;
+            }
+            if resending {
+                debug!(party = %party.short(), server = %url, reason = "refused in part", "leave not confirmed yet");
+                *progress = Progress::Sent;
+            } else {
                 debug!(party = %party.short(), server = %url, "leave confirmed");
                 leave.owed.remove(url);
             }
@@ -115,12 +136,18 @@ impl PendingLeaves {
         self.expire(now)
     }
 
+    /// Notes that the connection with a server ended: what was sent over it may be lost.
+    pub(super) fn on_disconnected(&mut self, url: &str) {
+        let leaves = self.0.values_mut();
+        leaves.filter_map(|leave| leave.owed.get_mut(url)).for_each(|progress| *progress = Progress::Unsent);
+    }
+
     /// Drops leaves that are complete or have waited too long; returns true if there were any.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         let before = self.0.len();
         self.0.retain(|party, leave| {
             if leave.until <= now {
-                debug!(party = %party.short(), count = leave.owed.len(), reason = "servers unreachable for 10 min", "leave given up");
+                debug!(party = %party.short(), count = leave.owed.len(), reason = "not confirmed in time", "leave given up");
             }
             leave.until > now && !leave.owed.is_empty()
         });
@@ -128,19 +155,51 @@ impl PendingLeaves {
     }
 }
 
+impl Progress {
+    /// Returns the frames that are due on a server where the topic is entered, and notes that they are sent.
+    fn advance(
+        &mut self,
+        cx: &mut Context<'_>,
+        membership: &mut Membership,
+        link: &mut ServerLink,
+        (last_number, resending): (&mut u32, bool),
+    ) -> Vec<ClientFrame> {
+        let (party, now) = (membership.id().short(), cx.now.instant);
+        let mut frames = Vec::new();
+        if *self == Self::Unsent {
+            for message in membership.leave(cx.now.unix, cx.rng).messages {
+                let Some(entry) = link.topic(&message.topic) else { continue };
+                frames.extend(leave_frames(membership, entry, &message, last_number));
+            }
+            debug!(%party, server = %link.url, count = frames.len(), "leave sent");
+            *self = Self::Sent;
+        }
+        let unanswered = matches!(self, Self::Asked { again_at, .. } if *again_at <= now);
+        if (*self == Self::Sent || unanswered) && !resending {
+            *last_number = last_number.wrapping_add(1);
+            let echo = u64::from(*last_number);
+            *self = Self::Asked { echo, again_at: now + ANSWER_TIMEOUT };
+            frames.push(ClientFrame::Time { echo });
+            link.require_liveness(now);
+            debug!(%party, server = %link.url, unanswered, "waiting for confirmation of the leave");
+        }
+        frames
+    }
+}
+
 /// Addresses a leave message to every member, and to everybody else who is listed.
 fn leave_frames(
     membership: &Membership,
-    room: &Room,
+    entry: &TopicEntry,
     leave: &Outgoing,
-    numbers: &mut u32,
+    last_number: &mut u32,
 ) -> Vec<ClientFrame> {
     let topic = leave.topic;
     let members = membership.devices().filter_map(|device| membership.handle_of(&topic, &device));
-    let all: BTreeSet<Handle> = members.chain(room.present.iter().copied()).collect();
+    let all: BTreeSet<Handle> = members.chain(entry.present()).collect();
     let frame = |to| {
-        *numbers = numbers.wrapping_add(1);
-        ClientFrame::Send { topic, to, id: *numbers, message: leave.message.clone() }
+        *last_number = last_number.wrapping_add(1);
+        ClientFrame::Send { topic, to, id: *last_number, message: leave.message.clone() }
     };
     all.into_iter().map(frame).collect()
 }
@@ -186,7 +245,8 @@ mod tests {
         leaves.start(now, membership(&mut rng));
         let (mut events, mut counters, reach) =
             (VecDeque::new(), SignalingCounters::default(), Reachability::default());
-        let mut poll = |leaves: &mut PendingLeaves, link: &mut ServerLink| {
+        let mut number = 0;
+        let mut poll = |leaves: &mut PendingLeaves, link: &mut ServerLink, resending: bool| {
             let mut cx = Context {
                 now: Now { instant: now, unix: UNIX },
                 rng: &mut rng,
@@ -194,17 +254,29 @@ mod tests {
                 events: &mut events,
                 counters: &mut counters,
             };
-            leaves.poll_frames(&mut cx, link, &mut 0)
+            leaves.poll_frames(&mut cx, link, &mut number, resending)
         };
-        assert!(poll(&mut leaves, &mut link).is_empty(), "not connected");
+        assert!(poll(&mut leaves, &mut link, false).is_empty(), "not connected");
         link.on_opened(now);
         link.on_welcome([1; 32]);
-        let frames = poll(&mut leaves, &mut link);
-        assert!(matches!(frames.as_slice(), [ClientFrame::Enter { .. }]));
-        link.rooms.values_mut().for_each(|room| room.entered = true);
-        let asked = echo(&poll(&mut leaves, &mut link)).expect("a question");
-        assert!(!leaves.on_time_reply(now, URL, asked + 1) && !leaves.on_time_reply(now, "wss://x", asked));
-        assert!(leaves.on_time_reply(now, URL, asked));
+        let frames = poll(&mut leaves, &mut link, false);
+        let [ClientFrame::Enter { topic, .. }] = frames.as_slice() else { panic!("{frames:?}") };
+        assert!(poll(&mut leaves, &mut link, false).is_empty(), "not let in yet");
+        link.on_roster(topic, [Handle([9; 16])].into_iter(), false);
+        let frames = poll(&mut leaves, &mut link, false);
+        let asked = echo(&frames).expect("a question");
+        assert_eq!(frames.len(), 2, "one message for the handle that is listed");
+        assert!(poll(&mut leaves, &mut link, false).is_empty(), "sent once");
+        assert!(!leaves.on_time_reply(now, URL, asked + 1, false));
+        assert!(!leaves.on_time_reply(now, "wss://x", asked, false));
+        assert!(!leaves.on_time_reply(now, URL, asked, true), "the message was refused");
+        assert!(poll(&mut leaves, &mut link, true).is_empty(), "it waits to be sent again");
+        let asked = echo(&poll(&mut leaves, &mut link, false)).expect("another question");
+        leaves.on_disconnected(URL);
+        let frames = poll(&mut leaves, &mut link, false);
+        assert_eq!(frames.len(), 2, "sent again over another connection");
+        assert!(!leaves.on_time_reply(now, URL, asked, false), "the answer to an earlier question");
+        assert!(leaves.on_time_reply(now, URL, echo(&frames).expect("a question"), false));
         assert_eq!(leaves.poll_timeout(), None);
     }
 

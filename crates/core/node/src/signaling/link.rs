@@ -11,37 +11,57 @@ use std::{
 
 use partyline_model::{AppError, Handle, Now, Timestamp, Topic};
 use partyline_party::{Membership, TopicAccess};
+use partyline_timing::{Backoff, Jitter};
 use partyline_wire::rendezvous::{ClientFrame, proof_message};
 use rand_core::RngCore;
-use tracing::debug;
+use tracing::{debug, trace, warn};
 
-/// Bounds of the pause before a retry.
-const MIN_RETRY: Duration = Duration::from_millis(500);
-const MAX_RETRY: Duration = Duration::from_secs(30);
-/// A connection that was up this long counts as good: the next failure starts again at the first retry.
+/// The delay before a retry. It is jittered so that the clients of a restarted server do not return in step.
+const RETRY: Backoff =
+    Backoff::new(Duration::from_millis(500), Duration::from_secs(30)).with_jitter(Jitter::HALF);
+/// A connection that was up this long counts as stable: once it fails, the backoff starts over.
 const STABLE_AFTER: Duration = Duration::from_secs(20);
 /// How long a server may take to send its challenge, and to answer once its liveness is in question.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(8);
 /// Bounds of a relay grant's lifetime as it is trusted, since the server's clock and ours may differ.
 const MIN_GRANT_LIFETIME: Duration = Duration::from_secs(60);
 const MAX_GRANT_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
-/// Members that one room may list; more than any party has, so a server that lists more is not trusted.
+/// Handles of one topic that are kept, more than any party has members; what a server lists beyond is ignored.
 const MAX_PRESENT: usize = 512;
 
 /// A topic entered, or being entered, on the server.
 #[derive(Debug, Default)]
-pub(super) struct Room {
-    /// Revision of the own record that was last announced here; 0 if none was.
-    pub announced: u64,
-    /// True once the whole roster came, which is how the server shows that it let this device in.
-    pub entered: bool,
+pub(super) struct TopicEntry {
+    /// Revision of the own record that was last announced here; 0 if it has to be announced again.
+    announced: u64,
+    entered: bool,
     /// Handles of the other members that the server lists.
-    pub present: BTreeSet<Handle>,
+    present: BTreeSet<Handle>,
 }
 
-impl Room {
-    /// Notes that the server lists a member, as long as the list is plausible.
-    pub(super) fn insert(&mut self, handle: Handle) {
+impl TopicEntry {
+    /// Returns true once the whole roster came, which is how the server shows that it let this device in.
+    pub(super) const fn is_entered(&self) -> bool {
+        self.entered
+    }
+
+    /// Returns true if the own record of this revision was announced here.
+    pub(super) const fn has_announced(&self, revision: u64) -> bool {
+        self.announced == revision
+    }
+
+    /// Returns the handles of the other members that the server lists.
+    pub(super) fn present(&self) -> impl Iterator<Item = Handle> {
+        self.present.iter().copied()
+    }
+
+    /// Returns true if the server lists the handle.
+    pub(super) fn lists(&self, handle: &Handle) -> bool {
+        self.present.contains(handle)
+    }
+
+    /// Notes that the server lists a member, up to [`MAX_PRESENT`] of them.
+    fn insert(&mut self, handle: Handle) {
         if self.present.len() < MAX_PRESENT {
             self.present.insert(handle);
         }
@@ -60,12 +80,12 @@ enum State {
 pub(super) struct ServerLink {
     /// The server's URL, as the parties name it.
     pub url: String,
-    /// Topics entered over the present connection.
-    pub rooms: BTreeMap<Topic, Room>,
-    /// Why the server is not connected, for people.
-    pub problem: Option<AppError>,
+    /// Topics entered, or being entered, over the present connection.
+    topics: BTreeMap<Topic, TopicEntry>,
+    /// Why the server is of no use, for people.
+    problem: Option<AppError>,
     state: State,
-    failures: u32,
+    retry: Backoff,
     /// True while a connection made over a lost network is being closed: the next one is opened at once.
     reopen_now: bool,
     /// When half of the relay grant's lifetime is over; `None` without a grant.
@@ -77,10 +97,10 @@ impl ServerLink {
     pub(super) fn new(now: Instant, url: String) -> Self {
         Self {
             url,
-            rooms: BTreeMap::new(),
+            topics: BTreeMap::new(),
             problem: None,
             state: State::Waiting { until: now },
-            failures: 0,
+            retry: RETRY,
             reopen_now: false,
             renew_grant_at: None,
         }
@@ -99,6 +119,17 @@ impl ServerLink {
         }
     }
 
+    /// Returns why the server is of no use, for people.
+    pub(super) const fn problem(&self) -> Option<&AppError> {
+        self.problem.as_ref()
+    }
+
+    /// Shows a problem until the server sends its next challenge.
+    pub(super) fn set_problem(&mut self, problem: AppError) {
+        warn!(server = %self.url, reason = %problem.message, "server cannot be used");
+        self.problem = Some(problem);
+    }
+
     /// Returns the moment to call [`Self::poll_open`] and [`Self::poll_silent`].
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
@@ -112,7 +143,7 @@ impl ServerLink {
     pub(super) fn poll_open(&mut self, now: Instant) -> bool {
         let due = matches!(self.state, State::Waiting { until } if until <= now);
         if due {
-            debug!(server = %self.url, failures = self.failures, "server link opening");
+            debug!(server = %self.url, failures = self.retry.failures(), "server link opening");
             self.state = State::Opening;
         }
         due
@@ -123,7 +154,8 @@ impl ServerLink {
         let State::Open { answer_by, .. } = &mut self.state else { return false };
         let silent = answer_by.take_if(|at| *at <= now).is_some();
         if silent {
-            debug!(server = %self.url, reason = "no answer in 8 s", "server link closing");
+            let timeout_s = RESPONSE_TIMEOUT.as_secs();
+            debug!(server = %self.url, reason = "no answer", timeout_s, "server link closing");
         }
         silent
     }
@@ -133,7 +165,7 @@ impl ServerLink {
         if let State::Waiting { until } = &mut self.state {
             debug!(server = %self.url, reason = "network changed", "server link retries now");
             *until = now;
-            self.failures = 0;
+            self.retry.reset();
         }
     }
 
@@ -183,23 +215,97 @@ impl ServerLink {
             self.state,
             State::Open { since, challenge: Some(_), .. } if now >= since + STABLE_AFTER
         );
-        self.failures = if stable { 0 } else { self.failures.saturating_add(1) };
-        self.rooms.clear();
+        if stable {
+            self.retry.reset();
+        }
+        self.topics.clear();
         self.problem = problem.or(self.problem.take());
-        let drawn = retry_after(self.failures, rng);
-        let pause = if std::mem::take(&mut self.reopen_now) { Duration::ZERO } else { drawn };
+        let delay = self.retry.next_delay(rng);
+        let pause = if std::mem::take(&mut self.reopen_now) { Duration::ZERO } else { delay };
         let reason = self.problem.as_ref().map_or("closed", |problem| problem.message.as_str());
         debug!(server = %self.url, reason, retry_ms = pause.as_millis(), "server link down");
         self.state = State::Waiting { until: now + pause };
     }
 
+    // Topics.
+
+    /// Returns a topic's entry, if it is entered or being entered.
+    pub(super) fn topic(&self, topic: &Topic) -> Option<&TopicEntry> {
+        self.topics.get(topic)
+    }
+
+    /// Starts to enter a topic with the own record of this revision. Returns the frame that asks to be let in; `None` if
+    /// the server is not connected or the membership may not enter the topic.
+    pub(super) fn enter(
+        &mut self,
+        membership: &Membership,
+        access: &TopicAccess,
+        (record, revision): (Vec<u8>, u64),
+    ) -> Option<ClientFrame> {
+        let (topic, handle) = (access.topic, access.handle);
+        let signed = proof_message(&self.challenge()?, &topic, &handle);
+        let proof = membership.prove_topic_access(&topic, &signed)?;
+        debug!(server = %self.url, topic = %topic.short(), revision, "entering topic");
+        self.topics.insert(topic, TopicEntry { announced: revision, ..TopicEntry::default() });
+        Some(ClientFrame::Enter { topic, handle, proof, record })
+    }
+
+    /// Notes that the own record of this revision is announced on a topic. Returns false if the topic has to be entered
+    /// first.
+    pub(super) fn announce(&mut self, topic: &Topic, revision: u64) -> bool {
+        let entry = self.topics.get_mut(topic);
+        entry.map(|entry| entry.announced = revision).is_some()
+    }
+
+    /// Forgets the topics that nobody visits any more; returns them.
+    pub(super) fn exit_unwanted(&mut self, wanted: &[Topic]) -> Vec<Topic> {
+        let unwanted: Vec<Topic> =
+            self.topics.keys().filter(|topic| !wanted.contains(topic)).copied().collect();
+        for topic in &unwanted {
+            debug!(server = %self.url, topic = %topic.short(), reason = "no party visits it", "leaving topic");
+            self.topics.remove(topic);
+        }
+        unwanted
+    }
+
+    /// Takes a part of a topic's roster; `more` says that another one follows. Returns true if this device is let in
+    /// on its first topic over this connection; `None` if the topic was not asked for.
+    pub(super) fn on_roster(
+        &mut self,
+        topic: &Topic,
+        handles: impl Iterator<Item = Handle>,
+        more: bool,
+    ) -> Option<bool> {
+        let first = self.topics.values().all(|entry| !entry.entered);
+        let entry = self.topics.get_mut(topic)?;
+        handles.for_each(|handle| entry.insert(handle));
+        entry.entered |= !more;
+        if !more {
+            debug!(server = %self.url, topic = %topic.short(), count = entry.present.len(), "topic entered");
+        }
+        Some(first && !more)
+    }
+
+    /// Notes that a member is present on a topic; `None` if the topic was not asked for.
+    pub(super) fn on_present(&mut self, topic: &Topic, handle: Handle) -> Option<()> {
+        self.topics.get_mut(topic).map(|entry| entry.insert(handle))
+    }
+
+    /// Notes that a member is no longer present on a topic.
+    pub(super) fn on_gone(&mut self, topic: &Topic, handle: &Handle) {
+        if let Some(entry) = self.topics.get_mut(topic) {
+            trace!(server = %self.url, topic = %topic.short(), "member no longer listed");
+            entry.present.remove(handle);
+        }
+    }
+
     /// Notes that the server refused an announcement for now. It is to be made again, after entering again if this
     /// device was not let in.
     pub(super) fn on_announcement_refused(&mut self, topic: &Topic, outside: bool) {
-        let Some(room) = self.rooms.get_mut(topic) else { return };
-        room.announced = 0;
-        if outside || !room.entered {
-            self.rooms.remove(topic);
+        let Some(entry) = self.topics.get_mut(topic) else { return };
+        entry.announced = 0;
+        if outside || !entry.entered {
+            self.topics.remove(topic);
         }
     }
 
@@ -212,28 +318,9 @@ impl ServerLink {
     /// Returns a topic on which to ask for relay credentials, if there is no fresh grant and a topic was entered.
     pub(super) fn grant_due(&self, now: Instant) -> Option<Topic> {
         let stale = self.renew_grant_at.is_none_or(|at| at <= now);
-        let mut entered = self.rooms.iter().filter(|(_, room)| room.entered);
+        let mut entered = self.topics.iter().filter(|(_, entry)| entry.entered);
         entered.next().filter(|_| stale).map(|(topic, _)| *topic)
     }
-}
-
-/// Builds the frame that asks to be let in on a topic; `None` if the membership may not enter it.
-pub(super) fn enter_frame(
-    membership: &Membership,
-    challenge: &[u8; 32],
-    access: &TopicAccess,
-    record: Vec<u8>,
-) -> Option<ClientFrame> {
-    let (topic, handle) = (access.topic, access.handle);
-    let proof = membership.prove_topic_access(&topic, &proof_message(challenge, &topic, &handle))?;
-    Some(ClientFrame::Enter { topic, handle, proof, record })
-}
-
-/// Draws between half and all of an exponentially growing span, so that the clients of a restarted server do not
-/// return in step.
-fn retry_after(failures: u32, rng: &mut impl RngCore) -> Duration {
-    let span = MIN_RETRY.saturating_mul(1 << failures.min(8)).min(MAX_RETRY);
-    span.mul_f64(0.5 + f64::from(rng.next_u32()) / f64::from(u32::MAX) / 2.0)
 }
 
 #[cfg(test)]
@@ -279,9 +366,9 @@ mod tests {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         for failures in 1..10 {
             link.on_closed(now, None, &mut rng);
-            let span = MIN_RETRY.saturating_mul(1 << failures.min(8)).min(MAX_RETRY);
+            let delay = RETRY.delay_after(failures);
             let at = link.poll_timeout().expect("a retry");
-            assert!((span / 2..=span).contains(&(at - now)), "{failures}");
+            assert!((delay / 2..=delay).contains(&(at - now)), "{failures}");
             now = at;
             assert!(link.poll_open(now));
             link.on_opened(now);
@@ -289,7 +376,32 @@ mod tests {
         link.on_welcome([1; 32]);
         now += STABLE_AFTER;
         link.on_closed(now, None, &mut rng);
-        assert!(link.poll_timeout().expect("a retry") - now <= MIN_RETRY);
+        assert!(link.poll_timeout().expect("a retry") - now <= RETRY.delay_after(1));
+    }
+
+    #[test]
+    fn topic_is_entered_with_the_last_part_of_its_roster_and_lists_so_many() {
+        let (_, mut link) = opened();
+        let topic = Topic([1; 32]);
+        let handles = |range: std::ops::Range<u16>| {
+            range.map(|n| {
+                let mut handle = Handle([0; 16]);
+                handle.0[..2].copy_from_slice(&n.to_be_bytes());
+                handle
+            })
+        };
+        assert_eq!(link.on_roster(&topic, handles(0..1), false), None, "not asked for");
+        link.topics.insert(topic, TopicEntry::default());
+        assert_eq!(link.on_roster(&topic, handles(0..500), true), Some(false));
+        assert!(!link.topic(&topic).unwrap().is_entered());
+        assert_eq!(link.on_roster(&topic, handles(500..600), false), Some(true));
+        assert_eq!(link.topic(&topic).unwrap().present().count(), MAX_PRESENT);
+        link.on_gone(&topic, &handles(0..1).next().unwrap());
+        assert_eq!(link.topic(&topic).unwrap().present().count(), MAX_PRESENT - 1);
+        link.on_announcement_refused(&topic, false);
+        assert!(link.topic(&topic).unwrap().has_announced(0), "to be announced again");
+        link.on_announcement_refused(&topic, true);
+        assert!(link.topic(&topic).is_none(), "to be entered again");
     }
 
     #[test]
@@ -306,9 +418,14 @@ mod tests {
         let (instant, mut link) = opened();
         let now = Now { instant, unix: Timestamp(0) };
         let topic = Topic([1; 32]);
-        link.rooms.insert(topic, Room::default());
+        link.topics.insert(topic, TopicEntry::default());
         assert_eq!(link.grant_due(instant), None);
-        link.rooms.entry(topic).or_default().entered = true;
+        assert_eq!(
+            link.on_roster(&topic, std::iter::empty(), true),
+            Some(false),
+            "the roster is not complete"
+        );
+        assert_eq!(link.on_roster(&topic, std::iter::empty(), false), Some(true));
         assert_eq!(link.grant_due(instant), Some(topic));
         link.on_relay_grant(now, Timestamp(200_000));
         assert_eq!(link.grant_due(instant + 99 * SECOND), None);

@@ -13,12 +13,12 @@ use partyline_model::{
     AppError, Candidate, CandidateKind, DeviceId, ErrorCode, Handle, Now, PartyId, PartyPhase, SessionNonce,
     Topic, TunnelPublicKey,
 };
-use partyline_party::{Membership, Standing, TopicAccess};
+use partyline_party::{Dismissal, Membership, Standing, TopicAccess};
 use partyline_paths::PeerParams;
 use partyline_tunnel::PeerConfig;
 use partyline_wire::probe::Tag;
 use sha2::Sha256;
-use tracing::debug;
+use tracing::{debug, trace, warn};
 
 use super::{
     event::{Event, PeerInfo},
@@ -48,7 +48,10 @@ pub(crate) struct LocalParty {
     device: Option<DeviceConfig>,
     /// The network device's name, once it exists.
     interface: Option<String>,
-    problem: Option<AppError>,
+    /// Why the network device could not be made.
+    interface_error: Option<AppError>,
+    /// A network of this computer that overlaps the party's range.
+    range_conflict: Option<IpNet>,
     contacts: BTreeMap<DeviceId, Contact>,
     /// Counts changes of the own announcement.
     revision: u64,
@@ -84,7 +87,8 @@ impl LocalParty {
             on: false,
             device: None,
             interface: None,
-            problem: None,
+            interface_error: None,
+            range_conflict: None,
             contacts: BTreeMap::new(),
             revision: 1,
             announce_at: None,
@@ -121,9 +125,15 @@ impl LocalParty {
         self.interface.as_deref()
     }
 
-    /// Returns what keeps the party from working.
-    pub(crate) const fn problem(&self) -> Option<&AppError> {
-        self.problem.as_ref()
+    /// Returns what keeps the party from working: that this device is no longer a member, else that there is no network
+    /// device, else that its addresses collide with a network of this computer.
+    pub(crate) fn problem(&self) -> Option<AppError> {
+        let dismissal = match self.membership.standing() {
+            Standing::Dismissed(dismissal) => Some(dismissal_error(dismissal, self.membership.name())),
+            Standing::Confirmed | Standing::Unconfirmed { .. } => None,
+        };
+        let conflict = || Some(range_conflict(self.membership.range()?, self.range_conflict.as_ref()?));
+        dismissal.or_else(|| self.interface_error.clone()).or_else(conflict)
     }
 
     /// Returns true if this device was removed from the party, so that it may join again.
@@ -149,7 +159,6 @@ impl LocalParty {
     /// Switches the party on and announces it.
     pub(super) fn switch_on(&mut self, now: Instant) {
         self.on = true;
-        self.problem = None;
         self.announce_soon(now);
     }
 
@@ -161,7 +170,8 @@ impl LocalParty {
     /// Ends the party's network device and sessions, and forgets what was learned about members.
     pub(super) fn take_down(&mut self, events: &mut VecDeque<Event>) {
         self.interface = None;
-        self.problem = None;
+        self.interface_error = None;
+        self.range_conflict = None;
         let members: Vec<DeviceId> = std::mem::take(&mut self.contacts).into_keys().collect();
         let party = self.id();
         for device in members {
@@ -174,23 +184,19 @@ impl LocalParty {
         events.push_back(Event::Changed);
     }
 
-    /// Shows a problem until the party is switched on or off.
-    pub(super) fn set_problem(&mut self, problem: AppError) {
-        debug!(reason = %problem.message, "party has a problem");
-        self.problem = Some(problem);
-    }
-
     /// Plans an announcement, because what is announced has changed.
     pub(super) fn announce_soon(&mut self, now: Instant) {
         if self.on {
+            trace!(delay_ms = ANNOUNCE_DELAY.as_millis(), "announcement planned");
             self.announce_at.get_or_insert(now + ANNOUNCE_DELAY);
         }
     }
 
-    /// Plans another announcement after a server refused the last one for now.
+    /// Plans another announcement after a server refused the last one for now. What has changed meanwhile does not wait
+    /// for that.
     pub(super) fn announce_later(&mut self, now: Instant) {
         debug!(retry_ms = ANNOUNCE_RETRY.as_millis(), "announcement refused, announcing again later");
-        self.announce_at = Some(now + ANNOUNCE_RETRY);
+        self.announce_at.get_or_insert(now + ANNOUNCE_RETRY);
     }
 
     /// Returns true once when the moment to announce has come.
@@ -271,7 +277,6 @@ impl LocalParty {
         debug!(v4 = %device.v4, v6 = %device.v6, mtu, "network device wanted");
         self.device = Some(device.clone());
         self.interface = None;
-        self.problem = self.problem.take().filter(|problem| problem.code != ErrorCode::InviteExpired);
         let (party, secret) = (self.id(), self.membership.tunnel_secret());
         events.push_back(Event::PartyUp { party, secret, device: device.clone() });
         events.push_back(Event::Output(Output::DeviceUp { party, device }));
@@ -296,11 +301,12 @@ impl LocalParty {
             DeviceInput::Up(name) => {
                 debug!(interface = %name, "network device is up");
                 self.interface = Some(name);
-                self.problem = self.problem.take().filter(|problem| problem.code == ErrorCode::RangeConflict);
+                self.interface_error = None;
             }
             DeviceInput::Failed(error) => {
+                debug!(reason = %error.message, "network device could not be made");
                 self.interface = None;
-                self.set_problem(error);
+                self.interface_error = Some(error);
             }
         }
     }
@@ -308,12 +314,15 @@ impl LocalParty {
     /// Notes whether the party's range is also a network that this computer is in.
     pub(super) fn check_range(&mut self, prefixes: &[IpNet]) {
         let Some(range) = self.membership.range().filter(|_| self.on) else { return };
-        let clash = prefixes.iter().find(|prefix| overlaps(prefix, range));
-        let had = self.problem.as_ref().is_some_and(|problem| problem.code == ErrorCode::RangeConflict);
-        match clash {
-            Some(prefix) => self.set_problem(range_conflict(range, prefix)),
-            None if had => self.problem = None,
-            None => {}
+        let conflict = prefixes.iter().find(|prefix| overlaps(prefix, range)).copied();
+        if conflict != self.range_conflict {
+            match &conflict {
+                Some(prefix) => {
+                    warn!(%range, %prefix, "the party's range overlaps a network of this computer")
+                }
+                None => debug!(%range, "the party's range overlaps no network of this computer any more"),
+            }
+            self.range_conflict = conflict;
         }
     }
 
@@ -345,6 +354,9 @@ impl LocalParty {
         contact.address = tunnel.v4;
         let before = std::mem::replace(&mut contact.session, session);
         let restarted = before.is_some() && before != session;
+        if restarted {
+            debug!(peer = %device.short(), reason = "another session nonce", "member's engine was restarted");
+        }
         let party = self.id();
         let info = PeerInfo { party, device, tunnel, paths, restarted, trace_id };
         events.push_back(Event::PeerChanged(Box::new(info)));
@@ -364,6 +376,7 @@ impl LocalParty {
 
     /// Forgets what was learned about a member, and everything that leads to it.
     pub(super) fn remove_contact(&mut self, device: DeviceId, events: &mut VecDeque<Event>) {
+        trace!(peer = %device.short(), "contact removed");
         self.contacts.remove(&device);
         events.push_back(Event::PeerRemoved { party: self.id(), device });
         events.push_back(Event::Changed);
@@ -420,6 +433,18 @@ const fn same_family(one: IpAddr, other: IpAddr) -> bool {
 
 fn overlaps(prefix: &IpNet, range: Ipv4Net) -> bool {
     matches!(prefix, IpNet::V4(prefix) if prefix.contains(&range) || range.contains(prefix))
+}
+
+fn dismissal_error(dismissal: Dismissal, party: &str) -> AppError {
+    let (code, hint) = match dismissal {
+        Dismissal::Removed => (ErrorCode::Removed, "Ask the owner for a new invite if this was a mistake."),
+        Dismissal::InviteRevoked => (ErrorCode::InviteRevoked, "Ask the owner for a new invite."),
+        Dismissal::InviteExpired => {
+            (ErrorCode::InviteExpired, "Ask for a new invite, or wait until the owner's computer is online.")
+        }
+        Dismissal::NotACoOwner => (ErrorCode::InviteForged, "Ask the owner for an invite."),
+    };
+    AppError::new(code, format!("This computer is no longer in {party}: {dismissal}."), hint)
 }
 
 fn range_conflict(range: Ipv4Net, prefix: &IpNet) -> AppError {

@@ -4,9 +4,10 @@ use ipnet::{IpNet, Ipv4Net};
 use rand_core::RngCore;
 use std::net::Ipv4Addr;
 
-/// A random /24 that no local network and no other party uses. From 10.0.0.0/8, where home routers take few ranges
-/// of 65,536; if the whole of it is taken (a company network), from 172.16.0.0/12, and then from 192.168.0.0/16.
-pub fn choose_range(
+/// Returns a random /24 that no local network and no other party uses. From 10.0.0.0/8, where home routers take few
+/// ranges of 65,536; if the whole of it is taken (a company network), from 172.16.0.0/12, and then from 192.168.0.0/16.
+/// Where everything seems taken, it returns some range of 10.0.0.0/8, whose collision the party then shows as a problem.
+pub(super) fn choose_range(
     local: &[IpNet],
     taken: impl Iterator<Item = Ipv4Net>,
     rng: &mut impl RngCore,

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use partyline_timing::{Backoff, Jitter};
 use partyline_wire::rendezvous::ClientFrame;
 use rand_core::RngCore;
 use tracing::debug;
@@ -15,8 +16,9 @@ use crate::io::ServerId;
 const MAX_REMEMBERED: usize = 256;
 /// How often one frame is sent again.
 const MAX_RESENDS: u32 = 5;
-/// The pause before the first resend is at most twice this; it doubles with each further one.
-const MIN_PAUSE: Duration = Duration::from_secs(1);
+/// The delay before each resend of a frame.
+const RESEND: Backoff =
+    Backoff::new(Duration::from_secs(2), Duration::from_secs(32)).with_jitter(Jitter::HALF);
 
 /// Counters of the resend queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,18 +52,20 @@ pub(super) struct ResendQueue {
 /// A frame with the number by which a refusal names it.
 #[derive(Debug, Clone)]
 pub(super) struct QueuedFrame {
-    number: u32,
+    /// The number that the frame has for this device and the server.
+    pub number: u32,
     /// The server it was sent to.
     pub server: ServerId,
     /// The frame.
     pub frame: ClientFrame,
-    resends: u32,
+    /// Counts the refusals of this frame.
+    backoff: Backoff,
 }
 
 impl ResendQueue {
     /// Remembers a frame that was just sent.
     pub(super) fn on_sent(&mut self, server: ServerId, number: u32, frame: ClientFrame) {
-        self.remember(QueuedFrame { number, server, frame, resends: 0 });
+        self.remember(QueuedFrame { number, server, frame, backoff: RESEND });
     }
 
     fn remember(&mut self, frame: QueuedFrame) {
@@ -71,29 +75,40 @@ impl ResendQueue {
         self.sent.push_back(frame);
     }
 
-    /// Queues a frame that the server refused for now, to be sent again after between half and all of a doubling pause.
+    /// Queues a frame that the server refused for now, to be sent again after a delay that doubles with each refusal.
     pub(super) fn on_refused(&mut self, now: Instant, server: ServerId, number: u32, rng: &mut impl RngCore) {
         self.counters.refused += 1;
         let known = self.sent.iter().position(|frame| (frame.server, frame.number) == (server, number));
         let Some(mut frame) = known.and_then(|at| self.sent.remove(at)) else {
             self.counters.unknown += 1;
+            debug!(
+                server = server.0,
+                number,
+                reason = "no longer remembered",
+                "refused message not sent again"
+            );
             return;
         };
-        frame.resends += 1;
-        if frame.resends > MAX_RESENDS {
+        let delay = frame.backoff.next_delay(rng);
+        let count = frame.backoff.failures();
+        if count > MAX_RESENDS {
             self.counters.given_up += 1;
-            debug!(server = server.0, number, reason = "refused too often", "message dropped");
+            debug!(server = server.0, number, count, reason = "refused too often", "message dropped");
             return;
         }
-        let jitter = 0.5 + f64::from(rng.next_u32()) / f64::from(u32::MAX) / 2.0;
-        let pause = (MIN_PAUSE * (1 << frame.resends)).mul_f64(jitter);
         debug!(
             server = server.0,
             number,
-            retry_ms = pause.as_millis(),
+            count,
+            retry_ms = delay.as_millis(),
             "message refused, sending again later"
         );
-        self.waiting.push((now + pause, frame));
+        self.waiting.push((now + delay, frame));
+    }
+
+    /// Returns true if a frame waits to be sent to the server again.
+    pub(super) fn is_waiting(&self, server: ServerId) -> bool {
+        self.waiting.iter().any(|(_, frame)| frame.server == server)
     }
 
     /// Returns the moment at which the next frame is due.
@@ -137,8 +152,8 @@ mod tests {
         for resends in 1..=MAX_RESENDS {
             queue.on_refused(now, SERVER, 7, &mut rng);
             let at = queue.poll_timeout().expect("another resend");
-            let pause = MIN_PAUSE * (1 << resends);
-            assert!((pause / 2..=pause).contains(&(at - now)));
+            let delay = RESEND.delay_after(resends);
+            assert!((delay / 2..=delay).contains(&(at - now)));
             assert!(queue.take_due(at - Duration::from_millis(1)).is_empty());
             assert_eq!(queue.take_due(at).len(), 1);
             now = at;

@@ -1,4 +1,4 @@
-//! The rendezvous servers of all parties: links, rooms and frames.
+//! The rendezvous servers of all parties: links, topics and frames.
 //!
 //! A server is a mailbox and a roster for each topic. This device enters the topics of its parties, keeps its sealed
 //! announcement there, and sends sealed messages to the handles that the server lists.
@@ -18,7 +18,7 @@ use super::{
     channel_kind::ChannelKind,
     event::Event,
     leave::PendingLeaves,
-    link::{Room, ServerLink, enter_frame},
+    link::ServerLink,
     party::LocalParty,
     resend::{QueuedFrame, ResendCounters, ResendQueue},
 };
@@ -32,9 +32,12 @@ const GRANT_CHECK: Duration = Duration::from_secs(20);
 pub(super) struct Servers {
     links: BTreeMap<ServerId, ServerLink>,
     resends: ResendQueue,
-    next_id: u32,
+    /// The number in the last id that was assigned.
+    last_id: u32,
     /// The number of the last message or question sent to any server.
-    numbers: u32,
+    last_number: u32,
+    /// True if any server was connected when that was last reported.
+    online: bool,
     check_grants_at: Instant,
 }
 
@@ -43,8 +46,9 @@ impl Servers {
         Self {
             links: BTreeMap::new(),
             resends: ResendQueue::default(),
-            next_id: 0,
-            numbers: 0,
+            last_id: 0,
+            last_number: 0,
+            online: false,
             check_grants_at: now,
         }
     }
@@ -61,11 +65,22 @@ impl Servers {
         }
         for url in wanted {
             if self.links.values().all(|link| link.url != *url) {
-                self.next_id += 1;
-                self.links.insert(ServerId(self.next_id), ServerLink::new(cx.now.instant, url.clone()));
+                self.last_id += 1;
+                self.links.insert(ServerId(self.last_id), ServerLink::new(cx.now.instant, url.clone()));
             }
         }
         self.open_links(cx);
+        self.report_online(cx);
+    }
+
+    /// Reports whether any server is connected, if that has changed.
+    fn report_online(&mut self, cx: &mut Context<'_>) {
+        let online = self.links.values().any(ServerLink::is_ready);
+        if online != self.online {
+            debug!(online, "contact with rendezvous servers changed");
+            self.online = online;
+            cx.events.push_back(Event::Online(online));
+        }
     }
 
     /// Returns the moment to call [`Self::handle_timeout`].
@@ -78,10 +93,13 @@ impl Servers {
     /// Opens links, closes silent ones, sends refused messages again and renews relay grants.
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         self.open_links(cx);
-        for QueuedFrame { server, frame, .. } in self.resends.take_due(cx.now.instant) {
+        for QueuedFrame { server, number, frame, .. } in self.resends.take_due(cx.now.instant) {
             let ClientFrame::Send { topic, .. } = &frame else { continue };
-            if self.links.get(&server).is_some_and(|link| link.rooms.contains_key(topic)) {
+            if self.links.get(&server).is_some_and(|link| link.topic(topic).is_some()) {
+                trace!(server = server.0, number, "sending again");
                 send_frame(cx, server, &frame);
+            } else {
+                debug!(server = server.0, number, reason = "topic left meanwhile", "message dropped");
             }
         }
         if self.check_grants_at <= cx.now.instant {
@@ -138,8 +156,14 @@ impl Servers {
         id: ServerId,
         input: ServerInput,
     ) -> Option<ServerFrame> {
-        let link = self.links.get_mut(&id)?;
+        let Some(link) = self.links.get_mut(&id) else {
+            trace!(server = id.0, reason = "link removed meanwhile", "server input dropped");
+            return None;
+        };
         link.on_received();
+        // Messages are frequent, and what they change is reported by the party. Everything else changes who is listed, or
+        // whether the server can be used.
+        let mut is_shown = true;
         let frame = match input {
             ServerInput::Opened => {
                 link.on_opened(cx.now.instant);
@@ -150,7 +174,10 @@ impl Servers {
                 None
             }
             ServerInput::Frame(bytes) => match ServerFrame::decode(&bytes) {
-                Ok(frame) => self.handle_frame(cx, id, frame),
+                Ok(frame) => {
+                    is_shown = !matches!(frame, ServerFrame::Message { .. } | ServerFrame::TimeReply { .. });
+                    self.handle_frame(cx, id, frame)
+                }
                 Err(error) => {
                     debug!(server = %link.url, reason = %error, "server link closing");
                     cx.output(Output::ServerClose { id });
@@ -158,7 +185,10 @@ impl Servers {
                 }
             },
         };
-        cx.events.push_back(Event::Online(self.links.values().any(ServerLink::is_ready)));
+        self.report_online(cx);
+        if is_shown {
+            cx.events.push_back(Event::Changed);
+        }
         frame
     }
 
@@ -174,30 +204,23 @@ impl Servers {
             ServerFrame::Welcome { version, challenge, .. } => {
                 if *version != VERSION {
                     debug!(server = %link.url, version, reason = "other protocol version", "server link closing");
-                    link.problem = Some(other_version(&link.url));
+                    link.set_problem(other_version(&link.url));
                     cx.output(Output::ServerClose { id });
                     return None;
                 }
                 link.on_welcome(*challenge);
             }
             ServerFrame::Roster { topic, members, more } => {
-                let first = link.rooms.values().all(|room| !room.entered);
-                let room = link.rooms.get_mut(topic)?;
-                members.iter().for_each(|member| room.insert(member.handle));
-                if !more {
-                    room.entered = true;
-                    debug!(server = %link.url, count = room.present.len(), "topic entered");
-                }
+                let handles = members.iter().map(|member| member.handle);
                 // Asked again on every connection: a restarted server may know nothing of what it granted before.
-                if first && !more {
+                if link.on_roster(topic, handles, *more)? {
+                    debug!(server = %link.url, reason = "connected", "asking for relay credentials");
                     send_frame(cx, id, &ClientFrame::Relays { topic: *topic });
                 }
             }
-            ServerFrame::Present { topic, handle, .. } => link.rooms.get_mut(topic)?.insert(*handle),
+            ServerFrame::Present { topic, handle, .. } => link.on_present(topic, *handle)?,
             ServerFrame::Gone { topic, handle } => {
-                if let Some(room) = link.rooms.get_mut(topic) {
-                    room.present.remove(handle);
-                }
+                link.on_gone(topic, handle);
                 return None;
             }
             ServerFrame::RelayGrant(grant) => link.on_relay_grant(cx.now, grant.expires),
@@ -226,11 +249,11 @@ impl Servers {
             RefusalCode::RateLimited | RefusalCode::MailboxFull | RefusalCode::NoRelay => {}
             RefusalCode::Replaced => {
                 let hint = "Another Partyline runs with this device's keys; stop it.";
-                link.problem = Some(refused(&link.url, detail, hint));
+                link.set_problem(refused(&link.url, detail, hint));
             }
             _ => {
                 let hint = "Try again later, or use another server.";
-                link.problem = Some(refused(&link.url, detail, hint));
+                link.set_problem(refused(&link.url, detail, hint));
             }
         }
         if let Some(topic) = topic.filter(|_| is_retried(code)) {
@@ -238,31 +261,31 @@ impl Servers {
         }
     }
 
-    /// Leaves the rooms of topics that nobody visits any more.
-    pub(super) fn leave_rooms(&mut self, cx: &mut Context<'_>, wanted: &[Topic]) {
+    /// Leaves the topics that nobody visits any more.
+    pub(super) fn exit_unwanted(&mut self, cx: &mut Context<'_>, wanted: &[Topic]) {
         for (id, link) in self.links.iter_mut().filter(|(_, link)| link.is_ready()) {
-            let gone: Vec<Topic> =
-                link.rooms.keys().filter(|topic| !wanted.contains(topic)).copied().collect();
-            for topic in gone {
-                link.rooms.remove(&topic);
+            for topic in link.exit_unwanted(wanted) {
                 send_frame(cx, *id, &ClientFrame::Leave { topic });
             }
         }
     }
 
-    /// Sends what pending leaves owe to this server, or to every one.
-    pub(super) fn send_leaves(
-        &mut self,
-        cx: &mut Context<'_>,
-        leaves: &mut PendingLeaves,
-        only: Option<ServerId>,
-    ) {
+    /// Sends what pending leaves owe to the servers now.
+    pub(super) fn send_leaves(&mut self, cx: &mut Context<'_>, leaves: &mut PendingLeaves) {
         for (id, link) in &mut self.links {
-            if only.is_none_or(|only| only == *id) {
-                let frames = leaves.poll_frames(cx, link, &mut self.numbers);
-                frames.iter().for_each(|frame| send_frame(cx, *id, frame));
+            let resending = self.resends.is_waiting(*id);
+            for frame in leaves.poll_frames(cx, link, &mut self.last_number, resending) {
+                send_frame(cx, *id, &frame);
+                if let ClientFrame::Send { id: number, .. } = frame {
+                    self.resends.on_sent(*id, number, frame);
+                }
             }
         }
+    }
+
+    /// Returns true if a message that the server refused waits to be sent to it again.
+    pub(super) fn is_resending(&self, id: ServerId) -> bool {
+        self.resends.is_waiting(id)
     }
 
     /// Returns a server's URL.
@@ -273,7 +296,7 @@ impl Servers {
     /// Returns whether the server is connected, and what is wrong with it.
     pub(super) fn status(&self, url: &str) -> (bool, Option<AppError>) {
         let link = self.links.values().find(|link| link.url == url);
-        (link.is_some_and(ServerLink::is_ready), link.and_then(|link| link.problem.clone()))
+        (link.is_some_and(ServerLink::is_ready), link.and_then(|link| link.problem().cloned()))
     }
 
     /// Returns the counters of messages that servers refused.
@@ -289,22 +312,22 @@ impl Channel for Servers {
 
     /// True if one server lists all of them.
     fn reaches(&self, party: &LocalParty, topic: &Topic, members: &[DeviceId]) -> bool {
-        let mut rooms = self.links.values().filter_map(|link| link.rooms.get(topic));
-        rooms.any(|room| {
+        let mut entries = self.links.values().filter_map(|link| link.topic(topic));
+        entries.any(|entry| {
             let is_listed =
-                |member| party.handle_of(topic, member).is_some_and(|handle| room.present.contains(&handle));
+                |member| party.handle_of(topic, member).is_some_and(|handle| entry.lists(&handle));
             members.iter().all(is_listed)
         })
     }
 
     fn send(&mut self, cx: &mut Context<'_>, _: &LocalParty, message: &Outgoing, _: Covered<'_>) {
         for (id, link) in &self.links {
-            let Some(room) = link.rooms.get(&message.topic) else { continue };
+            let Some(entry) = link.topic(&message.topic) else { continue };
             let one = message.handle.into_iter();
-            let all = room.present.iter().copied().filter(|_| message.to.is_none());
+            let all = entry.present().filter(|_| message.to.is_none());
             for to in one.chain(all) {
-                self.numbers = self.numbers.wrapping_add(1);
-                let (topic, message, number) = (message.topic, message.message.clone(), self.numbers);
+                self.last_number = self.last_number.wrapping_add(1);
+                let (topic, message, number) = (message.topic, message.message.clone(), self.last_number);
                 let frame = ClientFrame::Send { topic, to, id: number, message };
                 trace!(channel = "server", server = %link.url, number, "sending");
                 cx.sent(ChannelKind::Server, 1);
@@ -316,33 +339,34 @@ impl Channel for Servers {
 
     /// Enters the party's topics where it has not, and announces where the announcement has changed.
     fn announce(&mut self, cx: &mut Context<'_>, party: &mut LocalParty, _: Covered<'_>) {
-        for (id, link) in &mut self.links {
-            let Some(challenge) = link.challenge().filter(|_| party.membership.servers().contains(&link.url))
-            else {
-                continue;
-            };
-            for access in party.membership.topics() {
-                let (topic, revision) = (access.topic, party.revision());
-                if link.rooms.get(&topic).is_some_and(|room| room.announced == revision) {
-                    continue;
-                }
-                let outcome = party.membership.announcement(cx.now.unix, cx.rng, &topic, cx.reach);
-                let Some(record) = cx.take_message(outcome).map(|message| message.message) else { continue };
-                let frame = if let Some(room) = link.rooms.get_mut(&topic) {
-                    room.announced = revision;
-                    ClientFrame::Announce { topic, record }
-                } else {
-                    let Some(frame) = enter_frame(&party.membership, &challenge, &access, record) else {
-                        continue;
-                    };
-                    link.rooms.insert(topic, Room { announced: revision, ..Room::default() });
-                    frame
-                };
-                trace!(channel = "server", server = %link.url, revision, "announcing");
-                cx.sent(ChannelKind::Server, 1);
-                send_frame(cx, *id, &frame);
+        let named = |link: &ServerLink, party: &LocalParty| party.membership.servers().contains(&link.url);
+        for (id, link) in self.links.iter_mut().filter(|(_, link)| link.is_ready()) {
+            if named(link, party) {
+                announce_on(cx, (*id, link), party);
             }
         }
+    }
+}
+
+/// Announces this device on the party's topics on one server.
+fn announce_on(cx: &mut Context<'_>, (id, link): (ServerId, &mut ServerLink), party: &mut LocalParty) {
+    let revision = party.revision();
+    for access in party.membership.topics() {
+        let topic = access.topic;
+        if link.topic(&topic).is_some_and(|entry| entry.has_announced(revision)) {
+            continue;
+        }
+        let outcome = party.membership.announcement(cx.now.unix, cx.rng, &topic, cx.reach);
+        let Some(record) = cx.take_message(outcome).map(|message| message.message) else { continue };
+        let frame = if link.announce(&topic, revision) {
+            ClientFrame::Announce { topic, record }
+        } else {
+            let Some(frame) = link.enter(&party.membership, &access, (record, revision)) else { continue };
+            frame
+        };
+        trace!(channel = "server", server = %link.url, revision, "announcing");
+        cx.sent(ChannelKind::Server, 1);
+        send_frame(cx, id, &frame);
     }
 }
 

@@ -23,7 +23,8 @@ use crate::control::ControlMessage;
 /// and the cost grows with the number of members and not with its square.
 const GOSSIP_FANOUT: usize = 8;
 
-/// The members with whom a session is up.
+/// The members with whom a WireGuard session is up, as connectivity reports them ([`Self::on_session_up`],
+/// [`Self::on_session_down`]).
 #[derive(Debug, Default)]
 pub(super) struct Tunnels {
     connected: BTreeMap<PartyId, BTreeSet<DeviceId>>,
@@ -39,6 +40,7 @@ impl Tunnels {
     pub(super) fn on_session_down(&mut self, party: PartyId, member: DeviceId) {
         if let Some(members) = self.connected.get_mut(&party) {
             members.remove(&member);
+            trace!(party = %party.short(), peer = %member.short(), left = members.len(), "no gossip by this tunnel any more");
         }
     }
 
@@ -96,6 +98,7 @@ impl Tunnels {
             .filter(|(from, _)| *from != to)
             .map(|(from, sealed)| (from, sealed.to_vec()))
             .collect();
+        debug!(peer = %to.short(), known = known.len(), "exchanging announcements");
         for (from, message) in known {
             if !covered(party, &topic, &[from, to]) {
                 let outgoing = Outgoing { topic, to: None, handle: None, message };

@@ -68,9 +68,9 @@ impl Measurement {
         }
     }
 
-    fn count(&mut self, now: Instant, session: &SessionStats) {
-        self.receiving.count(now, session.received_bytes);
-        self.sending.count(now, session.sent_bytes);
+    fn record_bytes(&mut self, now: Instant, session: &SessionStats) {
+        self.receiving.record(now, session.received_bytes);
+        self.sending.record(now, session.sent_bytes);
     }
 
     /// Returns the byte counts of a session with the rates.
@@ -95,7 +95,7 @@ struct Meter {
 
 impl Meter {
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    fn count(&mut self, now: Instant, total: u64) {
+    fn record(&mut self, now: Instant, total: u64) {
         let Some((at, before)) = self.last.filter(|(_, before)| *before <= total) else {
             // The first count, or that of another session, which starts at zero.
             (self.last, self.rate) = (Some((now, total)), 0.0);
@@ -132,8 +132,8 @@ impl Measurements {
     }
 
     /// Takes a member's byte counts, from which the rates come.
-    pub(crate) fn count(&mut self, now: Instant, member: (PartyId, DeviceId), session: &SessionStats) {
-        self.0.entry(member).or_default().count(now, session);
+    pub(crate) fn record_bytes(&mut self, now: Instant, member: (PartyId, DeviceId), session: &SessionStats) {
+        self.0.entry(member).or_default().record_bytes(now, session);
     }
 
     /// Returns a member's measurements.
@@ -251,14 +251,14 @@ mod tests {
     fn rates_converge_and_fall_to_zero() {
         let (start, mut meter) = (start().instant, Meter::default());
         for tick in 0..=100_u32 {
-            meter.count(start + 100 * MS * tick, u64::from(tick) * 1_000);
+            meter.record(start + 100 * MS * tick, u64::from(tick) * 1_000);
         }
         assert!((9_000.0..=10_000.0).contains(&meter.rate), "{}", meter.rate);
         for tick in 100..400_u32 {
-            meter.count(start + 100 * MS * tick, 100_000);
+            meter.record(start + 100 * MS * tick, 100_000);
         }
         assert_eq!(meter.rate, 0.0);
-        meter.count(start + 100 * MS * 400, 10);
+        meter.record(start + 100 * MS * 400, 10);
         assert_eq!(meter.rate, 0.0, "a new session is no traffic");
     }
 }

@@ -14,7 +14,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 pub(crate) struct Pings {
     open: Vec<Ping>,
-    next: u32,
+    /// The number of the last ping.
+    last: u32,
 }
 
 #[derive(Debug)]
@@ -32,12 +33,12 @@ pub(crate) type PingAnswer = (RequestId, Result<Reply, AppError>);
 impl Pings {
     /// Opens a ping; returns the number to send to the member.
     pub(crate) fn open(&mut self, now: Instant, request: RequestId, party: PartyId, member: DeviceId) -> u32 {
-        self.next = self.next.wrapping_add(1);
-        self.open.push(Ping { number: self.next, request, party, member, sent: now });
-        self.next
+        self.last = self.last.wrapping_add(1);
+        self.open.push(Ping { number: self.last, request, party, member, sent: now });
+        self.last
     }
 
-    /// Takes a member's answer; returns that to the request if it was waited for.
+    /// Takes a member's pong; returns the reply to the request, if the ping is still open.
     pub(crate) fn on_pong(
         &mut self,
         now: Instant,
@@ -62,7 +63,8 @@ impl Pings {
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<PingAnswer> {
         let expired = self.open.extract_if(.., |ping| ping.sent + PING_TIMEOUT <= now);
         let answer = |ping: Ping| {
-            debug!(party = %ping.party.short(), peer = %ping.member.short(), reason = "no answer in 3 s", "ping failed");
+            let timeout_s = PING_TIMEOUT.as_secs();
+            debug!(party = %ping.party.short(), peer = %ping.member.short(), timeout_s, reason = "no answer", "ping failed");
             (ping.request, Err(timed_out()))
         };
         expired.map(answer).collect()

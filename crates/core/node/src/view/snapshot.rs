@@ -73,7 +73,7 @@ impl Sources<'_> {
             members,
             invites: invites.map(|(id, expires, role)| invite_view(id, expires, role)).collect(),
             servers: membership.servers().iter().map(|url| self.server_view(url)).collect(),
-            problem: party.problem().cloned(),
+            problem: party.problem(),
         }
     }
 
