@@ -36,9 +36,6 @@ fn only_platform_has_unsafe_code() {
     none("unsafe code", sources.iter().flat_map(Source::unsafe_code).collect());
 }
 
-/// Crates whose modules still depend on each other; the list only shrinks.
-const STILL_CYCLIC: &[&str] = &["partyline-tests-sim"];
-
 #[test]
 fn modules_form_no_cycles() {
     let metadata = metadata().unwrap();
@@ -46,8 +43,7 @@ fn modules_form_no_cycles() {
         let programs = package.targets.iter().filter(|target| target.is_lib() || target.is_bin());
         programs.map(|target| (package.name.to_string(), target.src_path.clone()))
     });
-    let checked = roots.filter(|(package, _)| !STILL_CYCLIC.contains(&package.as_str()));
-    let cycles = checked.flat_map(|(package, root)| {
+    let cycles = roots.flat_map(|(package, root)| {
         let cycles = Modules::read(root.as_std_path()).unwrap().cycles();
         cycles.into_iter().map(move |cycle| format!("{package}: {cycle}"))
     });

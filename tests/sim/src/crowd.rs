@@ -1,4 +1,4 @@
-//! Many random parties on all cores, and what they have in common.
+//! Many random parties on all cores.
 
 use std::{
     ops::RangeInclusive,
@@ -11,17 +11,17 @@ use std::{
 
 use crate::{outcome::Outcome, scenario::Scenario, shrink::survive};
 
-/// One party of the crowd.
+/// A party that was played.
 pub struct Played {
     /// Its seed.
     pub seed: u64,
-    /// Whether there was IPv6 and routers that open ports.
+    /// True if there was IPv6 and routers that map ports.
     pub helped: bool,
     /// How it ended.
     pub outcome: Outcome,
 }
 
-/// The scenario of a seed. Every second one has neither IPv6 nor routers that open ports.
+/// Returns the scenario of a seed. Every second one has neither IPv6 nor routers that map ports.
 #[must_use]
 pub fn scenario(seed: u64, members: &RangeInclusive<usize>) -> Scenario {
     Scenario::random(seed, members, is_helped(seed))
@@ -31,7 +31,7 @@ const fn is_helped(seed: u64) -> bool {
     seed.is_multiple_of(2)
 }
 
-/// Plays the parties of so many seeds from the first on; the result is in their order.
+/// Plays the parties of `parties` seeds from `first` on. Returns them in the order of their seeds.
 #[must_use]
 pub fn run(first: u64, parties: u64, members: &RangeInclusive<usize>) -> Vec<Played> {
     let (next, done) = (AtomicU64::new(first), Mutex::new(Vec::new()));

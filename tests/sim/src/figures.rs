@@ -1,4 +1,4 @@
-//! What many parties come to, in figures.
+//! Statistics over many parties.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,23 +9,23 @@ use crate::{
     watch::{Outage, Trouble},
 };
 
-/// The middle and the tail of some times or counts.
+/// The distribution of times or counts.
 #[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
 pub struct Spread {
-    /// How many there are.
+    /// The number of values.
     pub count: usize,
-    /// Half are at most this.
+    /// The median.
     pub p50: f64,
-    /// 95 % are at most this.
+    /// The 95th percentile.
     pub p95: f64,
-    /// 99 % are at most this.
+    /// The 99th percentile.
     pub p99: f64,
-    /// The greatest.
+    /// The maximum.
     pub max: f64,
 }
 
 impl Spread {
-    /// Of any numbers.
+    /// Returns the distribution of numbers.
     #[must_use]
     pub fn of(numbers: impl IntoIterator<Item = f64>) -> Self {
         let mut numbers: Vec<f64> = numbers.into_iter().collect();
@@ -37,57 +37,57 @@ impl Spread {
         Self { count: numbers.len(), p50: at(0.5), p95: at(0.95), p99: at(0.99), max: at(1.0) }
     }
 
-    /// Of times, in milliseconds.
+    /// Returns the distribution of times in milliseconds.
     #[must_use]
     pub fn of_times(times: impl IntoIterator<Item = Duration>) -> Self {
         Self::of(times.into_iter().map(|time| time.as_secs_f64() * 1000.0))
     }
 }
 
-/// Pairs that must be direct, and how many of them are, and how soon.
+/// Pairs that must have a direct path, and how many of them have one.
 #[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
 pub struct Reached {
-    /// Pairs.
+    /// The number of pairs.
     pub pairs: usize,
-    /// Those with a direct path.
+    /// The number of those with a direct path.
     pub direct: usize,
-    /// Until packets went directly, in milliseconds.
+    /// The time until packets went directly, in milliseconds.
     pub direct_ms: Spread,
 }
 
-/// Some parties in figures. Times are milliseconds.
+/// The statistics of some parties. Times are in milliseconds.
 #[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
 pub struct Figures {
-    /// Parties.
+    /// The number of parties.
     pub parties: usize,
-    /// Pairs at the end.
+    /// The number of pairs at the end.
     pub pairs: usize,
-    /// Share of all pairs with a direct path, 0 to 1.
+    /// The fraction of pairs with a direct path, 0 to 1.
     pub direct: f64,
-    /// Share of all pairs that the model allows a direct path.
+    /// The fraction of pairs that can have a direct path.
     pub possible: f64,
-    /// Why the others can have none, and how many of them there are.
+    /// The number of the others by reason.
     pub impossible: BTreeMap<String, usize>,
     /// Pairs on one LAN.
     pub lan: Reached,
-    /// Pairs that need no more than checks at the same time.
+    /// Pairs that need only simultaneous checks.
     pub checked: Reached,
     /// Pairs whose ports have to be predicted or tried.
     pub hard: Reached,
-    /// Until packets could flow.
+    /// The time until packets could flow.
     pub first_packet_ms: Spread,
-    /// The longest time that no packets arrived after trouble.
+    /// The longest time without a packet after trouble.
     pub outage_ms: BTreeMap<&'static str, Spread>,
-    /// The same where that was all that went wrong.
+    /// The same where nothing else went wrong.
     pub outage_alone_ms: BTreeMap<&'static str, Spread>,
-    /// Until all was at rest after the last thing happened.
+    /// The time from the last event until the party had come to rest.
     pub rest_ms: Spread,
-    /// Messages per pair, over the whole time, servers' included.
+    /// Messages per pair over the whole run, including those to servers.
     pub messages_per_pair: Spread,
 }
 
 impl Figures {
-    /// Counts and sorts.
+    /// Returns the statistics of parties.
     #[must_use]
     pub fn of<'a>(played: impl IntoIterator<Item = &'a Played>) -> Self {
         let outcomes: Vec<&Outcome> = played.into_iter().map(|played| &played.outcome).collect();
@@ -114,7 +114,7 @@ impl Figures {
         }
     }
 
-    /// Share of the pairs that could be direct which are.
+    /// Returns the fraction of the pairs that can have a direct path which have one.
     #[must_use]
     pub fn direct_of_possible(&self) -> f64 {
         if self.possible > 0.0 { self.direct / self.possible } else { 0.0 }

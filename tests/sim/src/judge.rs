@@ -1,4 +1,4 @@
-//! What must be so when a party has come to rest: derived from where everybody is, not from what the nodes do.
+//! What a party at rest must look like, derived from its members' networks and not from what the nodes do.
 
 use std::fmt;
 
@@ -7,54 +7,52 @@ use partyline_nat::{Rules, oracle};
 
 use crate::scenario::{Home, Scenario};
 
-/// How two members must be connected.
+/// The path that two members must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Route {
-    /// They are on one LAN and must use it.
+    /// A path on the LAN that they share.
     Lan,
-    /// Packets get through wherever both sides send to where the other is seen: directly.
+    /// A direct path: packets pass once both sides send to each other's reflexive address.
     Direct,
-    /// Ports have to be predicted or tried: directly, though it may take a while.
+    /// A direct path that takes longer, since ports have to be predicted or tried.
     Hard,
-    /// No strategy can give a direct path.
+    /// A relayed path, since no direct path is possible.
     Relay(Obstacle),
 }
 
 /// Why two members cannot be connected directly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Obstacle {
-    /// UDP does not get out of one of their homes.
+    /// One of their homes blocks UDP.
     NoUdp,
-    /// They are behind one carrier's NAT, which turns no packets around.
+    /// They are behind the same carrier's NAT, which does not hairpin.
     NoHairpin,
-    /// What their NATs do.
+    /// The behavior of their NATs.
     Nat(oracle::Obstacle),
 }
 
 /// Something that must not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wrong {
-    /// The first does not have the second as connected.
+    /// The first does not show the second as connected.
     Missing(usize, usize),
     /// Connected, but packets from the first do not reach the second.
     Mute(usize, usize),
     /// A packet from the first reached the second twice.
     Twice(usize, usize),
-    /// The pair must have such a path, but has another.
+    /// The pair has another path than this one.
     Path(usize, usize, Route, Option<PathKind>),
-    /// The first still lists the second, who left.
+    /// The first still lists the second, which has left.
     Ghost(usize, usize),
-    /// The program gave up.
+    /// A panic.
     Panic(String),
 }
 
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoUdp => f.write_str("No UDP gets out of one of the two networks."),
-            Self::NoHairpin => {
-                f.write_str("Both are behind one carrier's NAT, which turns no packets around.")
-            }
+            Self::NoUdp => f.write_str("One of the two networks blocks UDP."),
+            Self::NoHairpin => f.write_str("Both are behind the same carrier's NAT, which does not hairpin."),
             Self::Nat(obstacle) => obstacle.fmt(f),
         }
     }
@@ -67,13 +65,13 @@ impl fmt::Display for Wrong {
             Self::Mute(a, b) => write!(f, "packets from {a} do not reach {b}"),
             Self::Twice(a, b) => write!(f, "a packet from {a} reached {b} twice"),
             Self::Path(a, b, route, kind) => write!(f, "{a} has {b} by {kind:?}, though it is {route:?}"),
-            Self::Ghost(a, b) => write!(f, "{a} still lists {b}, who left"),
+            Self::Ghost(a, b) => write!(f, "{a} still lists {b}, which has left"),
             Self::Panic(what) => write!(f, "panic: {what}"),
         }
     }
 }
 
-/// How two members must be connected who are in these homes. Two in one home without a NAT are neighbours by name only.
+/// Returns the path that two members in these homes must have. Two members in a home without a NAT share no LAN.
 #[must_use]
 pub fn route(scenario: &Scenario, one: usize, other: usize) -> Route {
     let (a, b) = (&scenario.homes[one], &scenario.homes[other]);
@@ -87,7 +85,7 @@ pub fn route(scenario: &Scenario, one: usize, other: usize) -> Route {
         return Route::Direct;
     }
     if let Some(carrier) = a.carrier.filter(|_| a.carrier == b.carrier) {
-        // A port that a router opens is at an address of the carrier's own network, where both are.
+        // A port that a router maps is at an address of the carrier's network, where both are.
         if a.opens_ports || b.opens_ports {
             return Route::Direct;
         }
@@ -107,7 +105,7 @@ pub fn route(scenario: &Scenario, one: usize, other: usize) -> Route {
     }
 }
 
-/// Whether a path of this kind is one that the pair may end with.
+/// Returns true if a pair may end with a path of this kind.
 #[must_use]
 pub fn allows(route: Route, kind: PathKind) -> bool {
     match route {
@@ -117,7 +115,7 @@ pub fn allows(route: Route, kind: PathKind) -> bool {
     }
 }
 
-/// Whether packets go by somebody else.
+/// Returns true if packets are relayed.
 #[must_use]
 pub const fn is_relayed(kind: PathKind) -> bool {
     matches!(kind, PathKind::Relay | PathKind::MemberRelay)
@@ -127,12 +125,12 @@ fn steady(rules: &Rules) -> bool {
     rules.mapping == Mapping::EndpointIndependent
 }
 
-/// Whether anybody can send to it.
+/// Returns true if any host can send to its computers.
 const fn is_open(home: &Home) -> bool {
     home.nat.is_none() || home.opens_ports && home.carrier.is_none()
 }
 
-/// What a home's NAT and the carrier's above it do together.
+/// Returns the combined behavior of a home's NAT and the carrier's above it.
 fn whole(scenario: &Scenario, home: &Home) -> Rules {
     let inner = home.nat.expect("homes without are open").rules();
     let Some(carrier) = home.carrier else { return inner };

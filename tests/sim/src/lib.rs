@@ -1,39 +1,38 @@
-//! A small internet in memory, with time that is moved by hand.
+//! Whole parties in virtual time, in one thread.
 //!
-//! A [`World`] is one thread: members are real nodes whose network devices are queues of IP packets, the server is the
-//! real rendezvous core behind connections made of memory, the relay is the real TURN core. Datagrams, frames and
-//! beacons travel through one queue ordered by their moment of arrival; [`World::run`] jumps from one moment to the
-//! next. Everything random comes from the world's seed, so that a run that failed can be played again. (Only WireGuard
+//! In a [`World`], members are real nodes whose network devices are queues of IP packets, the server is the real rendezvous
+//! core behind connections in memory, and the relay is the real TURN core. The network between them is that of
+//! `tests/netsim`. Everything random comes from the world's seed, so that a failed run can be repeated. (WireGuard alone
 //! draws its own ephemeral keys and reads its own clock; nothing here depends on either.)
 //!
-//! Members have public addresses, or live behind routers and carriers ([`Internet`]) that translate addresses with
-//! `core/nat`. What the network does to datagrams besides is a test's own function ([`World::network`]) and each
-//! member's own [`Line`].
+//! A [`scenario::Scenario`] is a random party in which things go wrong. [`play::play`] plays it and judges the outcome by
+//! what the members' networks allow.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a world that cannot go on must fail")]
 
-mod arrive;
-mod ask;
+mod contacts;
 pub mod crowd;
 pub mod figures;
-mod internet;
+mod item;
 pub mod judge;
 mod member;
 pub mod outcome;
 pub mod packet;
-mod perform;
+pub mod play;
 mod relay;
+mod rendezvous;
 pub mod report;
 pub mod scale;
 pub mod scenario;
-mod server;
+mod servers;
 pub mod shrink;
-pub mod stage;
+mod stage;
 mod trace;
 pub mod watch;
 mod wires;
 mod world;
 
-pub use internet::{Internet, Place, address_v6};
-pub use member::{Line, Member};
+pub use member::Member;
+pub use rendezvous::SERVER;
 pub use trace::Trace;
-pub use world::{Datagram, SERVER, World};
+pub use wires::Wires;
+pub use world::World;

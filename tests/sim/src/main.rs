@@ -17,7 +17,7 @@ use partyline_tests_sim::{
 #[derive(Parser)]
 #[command(name = "cargo xtask sim", bin_name = "cargo xtask sim")]
 struct Arguments {
-    /// How many.
+    /// The number of parties.
     #[arg(long, default_value_t = 1000)]
     parties: u64,
     /// The first party's seed; the others follow.
@@ -91,7 +91,7 @@ fn play_many(arguments: &Arguments) -> Result<bool> {
     let took = begun.elapsed().as_secs_f64();
     let failed: Vec<&Played> = played.iter().filter(|played| !played.outcome.wrong.is_empty()).collect();
     for played in failed.iter().take(20) {
-        tell(played, &arguments.members);
+        report_wrong(played, &arguments.members);
     }
     if let Some(first) = failed.first() {
         keep_smaller(&crowd::scenario(first.seed, &arguments.members), arguments)?;
@@ -113,7 +113,7 @@ fn play_many(arguments: &Arguments) -> Result<bool> {
     Ok(failed.is_empty())
 }
 
-/// Parties by what they have to help them, and by size.
+/// Groups parties by what helps them, and by size.
 fn groups(played: &[Played]) -> Vec<(String, Figures)> {
     let mut groups = vec![
         ("all".to_owned(), Figures::of(played)),
@@ -130,7 +130,7 @@ fn groups(played: &[Played]) -> Vec<(String, Figures)> {
     groups
 }
 
-fn tell(played: &Played, members: &RangeInclusive<usize>) {
+fn report_wrong(played: &Played, members: &RangeInclusive<usize>) {
     println!("seed {} came out wrong:", played.seed);
     played.outcome.wrong.iter().take(8).for_each(|wrong| println!("  {wrong}"));
     let (least, most) = members.clone().into_inner();

@@ -1,10 +1,10 @@
-//! IP packets as games send them.
+//! IPv4 packets as games send them.
 
 use std::net::Ipv4Addr;
 
 const HEADERS: usize = 28;
 
-/// A UDP packet between two addresses.
+/// Returns a UDP packet between two addresses.
 #[must_use]
 pub fn udp(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     let total = u16::try_from(HEADERS + payload.len()).expect("a packet that fits");
@@ -20,7 +20,7 @@ pub fn udp(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// Who sent a packet, and what it says.
+/// Returns the source and the payload of a UDP packet.
 #[must_use]
 pub fn open(packet: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
     let from: [u8; 4] = packet.get(12..16)?.try_into().ok()?;

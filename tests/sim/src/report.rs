@@ -1,4 +1,4 @@
-//! Figures for people: each beside its bar.
+//! Prints statistics beside the bars that they have to meet.
 
 use std::cmp::Reverse;
 
@@ -9,10 +9,10 @@ use crate::{
     watch::{Outage, Trouble},
 };
 
-/// So many of the longest outages are named.
-const WORST: usize = 8;
+/// How many of the longest outages are named.
+const MAX_NAMED_OUTAGES: usize = 8;
 
-/// What has to be met on lines without loss, 20 ms one way; random lines are worse, and here for comparison.
+/// The bar for lines without loss and of 20 ms one way. Random lines are worse; here it stands for comparison.
 struct Bar {
     p50: Option<f64>,
     p95: f64,
@@ -22,7 +22,7 @@ const FIRST_PACKET: Option<Bar> = Some(Bar { p50: Some(400.0), p95: 1000.0 });
 const CHECKED: Option<Bar> = Some(Bar { p50: Some(400.0), p95: 1000.0 });
 const HARD: Option<Bar> = Some(Bar { p50: Some(4000.0), p95: 12_000.0 });
 
-/// Prints what some parties came to.
+/// Prints the statistics of some parties.
 pub fn print(name: &str, figures: &Figures) {
     let Figures { parties, pairs, .. } = figures;
     println!("{name}: {parties} parties, {pairs} pairs");
@@ -49,7 +49,7 @@ pub fn print(name: &str, figures: &Figures) {
     line("messages per pair", &figures.messages_per_pair, None);
 }
 
-/// Prints the seeds of the longest outages that nothing else explains.
+/// Prints the seeds of the longest outages after trouble that happened alone.
 pub fn print_worst(played: &[Played]) {
     for trouble in Trouble::ALL {
         let outages = played
@@ -59,8 +59,8 @@ pub fn print_worst(played: &[Played]) {
             outages.filter(|(_, outage)| outage.trouble == trouble && outage.alone).collect();
         longest.sort_by_key(|(_, outage)| Reverse(outage.span));
         longest.dedup_by_key(|(seed, _)| *seed);
-        let tell = |(seed, outage): &(u64, &Outage)| format!("{seed} ({} ms)", outage.span.as_millis());
-        let seeds: Vec<String> = longest.iter().take(WORST).map(tell).collect();
+        let describe = |(seed, outage): &(u64, &Outage)| format!("{seed} ({} ms)", outage.span.as_millis());
+        let seeds: Vec<String> = longest.iter().take(MAX_NAMED_OUTAGES).map(describe).collect();
         println!("longest outages, {} and nothing else: seeds {}", trouble.name(), seeds.join(", "));
     }
 }
@@ -90,7 +90,7 @@ fn line(what: &str, spread: &Spread, bar: Option<Bar>) {
     println!("  {what:48} p50 {p50:7.0}  p95 {p95:7.0}  p99 {p99:7.0}  max {max:7.0}  of {count}{bar}");
 }
 
-/// Prints what members of large parties cost.
+/// Prints the cost of members in large parties.
 pub fn print_scale(scale: &Scale) {
     let Scale { members, parties, mesh_ms, mesh_cpu_ms, mesh_messages, .. } = scale;
     println!(

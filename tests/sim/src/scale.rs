@@ -1,25 +1,25 @@
-//! Large parties, and many of them: what each pair of members costs, which must not grow with either.
+//! What a pair of members costs in large parties and in many parties. It must not grow with either.
 
 use std::{fs, time::Duration};
 
 use partyline_rendezvous::{Limits, Rate};
 
-use crate::World;
+use crate::{Member, World};
 
-/// In so long everybody has to find everybody, and to measure them.
-const BEGINNING: Duration = Duration::from_secs(30);
-/// How long the party is watched once it is at rest: some rounds of keepalives.
-const WATCHED: Duration = Duration::from_secs(60);
+/// The time in which all members have to find and measure each other.
+const MESH_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the party is watched at rest: several keepalive intervals.
+const REST: Duration = Duration::from_secs(60);
 
-/// What members of so many parties of this size cost. Processor times are those of the simulation, servers included;
-/// peers are a member's others, over all its parties.
+/// What members of parties of this size and number cost. Processor times are those of the simulation, including its
+/// servers; the peers of a member are those of all its parties.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Scale {
     /// Members of each party.
     pub members: usize,
     /// Parties that all of them are in.
     pub parties: usize,
-    /// Virtual time until everybody was connected to everybody, in milliseconds.
+    /// The virtual time until all members were connected to each other, in milliseconds.
     pub mesh_ms: f64,
     /// Processor time of a member for each peer in the first 30 seconds, in milliseconds.
     pub mesh_cpu_ms: f64,
@@ -29,11 +29,11 @@ pub struct Scale {
     pub rest_cpu_ms: f64,
     /// Datagrams that a member sends to each peer in 15 seconds of rest.
     pub rest_datagrams: f64,
-    /// How often time alone wakes a member in a second of rest.
+    /// Timeouts that wake a member per second of rest.
     pub rest_wakes: f64,
 }
 
-/// Has so many members meet at once in so many parties, and rest.
+/// Makes members meet at once in one or several parties, and then rest.
 #[must_use]
 pub fn measure(members: usize, parties: usize) -> Scale {
     let mut world = World::new(members as u64);
@@ -41,7 +41,7 @@ pub fn measure(members: usize, parties: usize) -> Scale {
     world.limits =
         Limits { address_rate: rate, topic_rate: rate, members_per_topic: 1_000, ..world.limits.clone() };
     world.start_server();
-    let (start, begun) = (world.now.instant, cpu_ms());
+    let (start, begun) = (world.now().instant, cpu_ms());
     (0..members).for_each(|_| _ = world.member());
     for _ in 0..parties {
         let (_, link) = world.create(0, None);
@@ -49,12 +49,12 @@ pub fn measure(members: usize, parties: usize) -> Scale {
     }
     let met = meet(&mut world, parties);
     let peers = (members * parties * (members - 1)) as f64;
-    world.run((start + BEGINNING).saturating_duration_since(world.now.instant));
+    world.run((start + MESH_TIMEOUT).saturating_duration_since(world.now().instant));
     let (mesh_cpu_ms, mesh) = ((cpu_ms() - begun) / peers, counts(&world));
     let (begun, before) = (cpu_ms(), counts(&world));
-    world.run(WATCHED);
+    world.run(REST);
     let after = counts(&world);
-    let minutes = WATCHED.as_secs_f64() / 60.0;
+    let minutes = REST.as_secs_f64() / 60.0;
     Scale {
         members,
         parties,
@@ -63,13 +63,13 @@ pub fn measure(members: usize, parties: usize) -> Scale {
         mesh_messages: mesh.messages as f64 / peers,
         rest_cpu_ms: (cpu_ms() - begun) / peers / minutes,
         rest_datagrams: (after.datagrams - before.datagrams) as f64 / peers / minutes / 4.0,
-        rest_wakes: (after.wakes - before.wakes) as f64 / members as f64 / WATCHED.as_secs_f64(),
+        rest_wakes: (after.wakes - before.wakes) as f64 / members as f64 / REST.as_secs_f64(),
     }
 }
 
-/// Waits until everybody is connected to everybody.
+/// Runs until all members are connected to each other. Returns how long it took.
 fn meet(world: &mut World, parties: usize) -> Duration {
-    let start = world.now.instant;
+    let start = world.now().instant;
     let all = world.members.len();
     let mut who = 0;
     while who < all {
@@ -77,10 +77,10 @@ fn meet(world: &mut World, parties: usize) -> Duration {
             who += 1;
             continue;
         }
-        assert!(world.now.instant - start < BEGINNING, "{who} of {all} members do not find all others");
+        assert!(world.now().instant - start < MESH_TIMEOUT, "{who} of {all} members do not find all others");
         world.run(Duration::from_millis(100));
     }
-    world.now.instant - start
+    world.now().instant - start
 }
 
 fn connected(world: &World, who: usize) -> usize {
@@ -96,13 +96,13 @@ struct Counts {
 }
 
 fn counts(world: &World) -> Counts {
-    let sum = |of: fn(&crate::Member) -> usize| world.members.iter().map(of).sum();
+    let sum = |of: fn(&Member) -> usize| world.members.iter().map(of).sum();
     let datagrams: usize = sum(|member| member.datagrams);
     let frames: usize = sum(|member| member.frames);
     Counts { datagrams, messages: datagrams + frames, wakes: sum(|member| member.wakes) }
 }
 
-/// Processor time of this thread so far, where the system tells it.
+/// Returns the processor time of this thread so far in milliseconds, or NaN if the system does not report it.
 fn cpu_ms() -> f64 {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let ns: Option<f64> = text.split_whitespace().next().and_then(|ns| ns.parse().ok());

@@ -1,116 +1,113 @@
-//! A party as it might happen: who lives where, who comes when, and what goes wrong. Made from a seed, and written down
-//! so that it can be played again after the dice have changed.
+//! A random party: its homes, its members, and what goes wrong. It is made from a seed and can be serialized, so that it
+//! can be played again after the generator has changed.
 
 use std::{cmp::Ordering, ops::RangeInclusive, time::Duration};
 
 use partyline_model::{Allocation, Filtering, Mapping};
 use partyline_nat::Rules;
-use rand_chacha::ChaCha20Rng;
-use rand_core::{RngCore as _, SeedableRng as _};
+use partyline_tests_netsim::{Dice, Line};
 use serde::{Deserialize, Serialize};
-
-use crate::Line;
 
 /// A party.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scenario {
-    /// Chooses everything that is left to chance while it is played.
+    /// The seed of everything random while it is played.
     pub seed: u64,
-    /// NATs above homes.
+    /// Carriers' NATs above homes.
     pub carriers: Vec<Gateway>,
-    /// Where computers can be.
+    /// The homes that computers can be in.
     pub homes: Vec<Home>,
-    /// Who takes part; the first makes the party.
+    /// The members. The first creates the party.
     pub members: Vec<Person>,
-    /// What happens, in order of time.
+    /// The events in order of time.
     pub events: Vec<Event>,
 }
 
 /// A NAT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gateway {
-    /// Which destinations share an external port.
+    /// The mapping behavior.
     pub mapping: Mapping,
-    /// Whose packets a mapping lets in.
+    /// The filtering behavior.
     pub filtering: Filtering,
-    /// How an external port is chosen.
+    /// The port assignment.
     pub allocation: Allocation,
-    /// How long an idle mapping lives, in seconds.
+    /// The lifetime of an idle mapping in seconds.
     pub lifetime_s: u16,
-    /// Whether inside computers meet at the outside address.
+    /// True if internal hosts reach each other at the external address.
     pub hairpin: bool,
 }
 
-/// A home, or whatever else a computer can be in.
+/// A home or another network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Home {
-    /// Its router's NAT; `None` where computers have public addresses.
+    /// Its router's NAT, or `None` if its computers have public addresses.
     pub nat: Option<Gateway>,
-    /// The carrier's NAT above it, by its place in the list.
+    /// The index of the carrier's NAT above it.
     pub carrier: Option<usize>,
-    /// Whether the router opens ports on request.
+    /// True if the router maps ports on request.
     pub opens_ports: bool,
-    /// Whether there is IPv6, and whose packets its firewall lets in.
+    /// The filtering of its IPv6 firewall, if it has IPv6.
     pub v6: Option<Filtering>,
-    /// Whether UDP gets out.
+    /// True if UDP passes its router.
     pub udp: bool,
-    /// One way to the middle of the internet, in milliseconds.
+    /// The one-way delay to the middle of the Internet in milliseconds.
     pub latency_ms: u16,
-    /// Up to so much more.
+    /// The longest additional delay in milliseconds.
     pub jitter_ms: u16,
-    /// Packets lost of a thousand.
+    /// Lost packets per thousand.
     pub loss: u16,
-    /// Packets of a thousand that arrive twice.
+    /// Duplicated packets per thousand.
     pub twice: u16,
 }
 
-/// Somebody.
+/// A member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Person {
-    /// Where their computer is at first.
+    /// The home in which their computer is at first.
     pub home: usize,
-    /// When they join.
+    /// When they join, in milliseconds.
     pub joins_ms: u32,
     /// How far their clock is ahead, in seconds.
     pub skew_s: i32,
 }
 
-/// Something happens.
+/// An event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// When.
+    /// When it happens, in milliseconds.
     pub at_ms: u32,
-    /// What.
+    /// What happens.
     pub what: Happening,
 }
 
-/// What can happen: to `who`, a member's number, or to `home`, a home's.
+/// What can happen to the member `who` or the home `home`, both by number.
 #[allow(missing_docs, reason = "the fields say what the variants do")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Happening {
     /// A computer sleeps for a while.
     Sleep { who: usize, for_ms: u32 },
-    /// A computer is carried to another home.
+    /// A computer moves to another home.
     Roam { who: usize, to: usize },
-    /// A program is killed, and started again later.
+    /// A program is killed and started again later.
     Restart { who: usize, after_ms: u32 },
     /// A member leaves for good.
     Leave { who: usize },
-    /// Rendezvous and relay are gone for a while, and have forgotten everything.
+    /// Rendezvous server and relay are down for a while and lose their state.
     ServerRestart { after_ms: u32 },
     /// The same for the relay alone.
     RelayRestart { after_ms: u32 },
-    /// A home's router forgets all mappings.
+    /// A home's router loses its mappings.
     RouterRestart { home: usize },
-    /// The way between the networks of two members is cut for a while; both reach everybody else.
+    /// The path between the networks of two members is cut for a while; both reach all others.
     Cut { who: usize, other: usize, for_ms: u32 },
-    /// Somebody's clock is set.
+    /// A member's clock is set.
     Clock { who: usize, skew_s: i32 },
 }
 
 impl Happening {
-    /// Whom it happens to.
+    /// Returns the member that it happens to.
     #[must_use]
     pub const fn who(&self) -> Option<usize> {
         match self {
@@ -124,7 +121,7 @@ impl Happening {
         }
     }
 
-    /// How long it lasts, in milliseconds.
+    /// Returns how long it lasts, in milliseconds.
     #[must_use]
     pub const fn lasts_ms(&self) -> u32 {
         match self {
@@ -136,7 +133,8 @@ impl Happening {
         }
     }
 
-    /// The same where a member is missing and those after it have moved up; `None` if it happens to that member.
+    /// Returns the event in a party without the member `gone`, whose successors move up, or `None` if it happens to
+    /// that member.
     #[must_use]
     pub fn without(mut self, gone: usize) -> Option<Self> {
         let people = match &mut self {
@@ -160,7 +158,7 @@ impl Happening {
 }
 
 impl Gateway {
-    /// What the model is told.
+    /// Returns the rules of the NAT model.
     #[must_use]
     pub fn rules(&self) -> Rules {
         Rules {
@@ -174,47 +172,45 @@ impl Gateway {
 }
 
 impl Home {
-    /// The line of a computer in it.
+    /// Returns the line of the computers in it.
     #[must_use]
     pub fn line(&self) -> Line {
         Line {
             latency: Duration::from_millis(self.latency_ms.into()),
             jitter: Duration::from_millis(self.jitter_ms.into()),
             loss: f64::from(self.loss) / 1000.0,
-            twice: f64::from(self.twice) / 1000.0,
+            duplication: f64::from(self.twice) / 1000.0,
+            rate: None,
         }
     }
 }
 
-/// After so long a party has come to rest, as a rule.
+/// The time after which a party has usually come to rest.
 const REST_MS: u32 = 5_000;
 
 const EI: Mapping = Mapping::EndpointIndependent;
 const PD: Filtering = Filtering::AddressAndPortDependent;
 
-struct Dice(ChaCha20Rng);
-
 impl Scenario {
-    /// A random party of so many members. `helped` says whether there are homes with IPv6 and with routers that open
-    /// ports.
+    /// Returns a random party. `helped` is true if there are homes with IPv6 and with routers that map ports.
     #[must_use]
     pub fn random(seed: u64, members: &RangeInclusive<usize>, helped: bool) -> Self {
-        let mut dice = Dice(ChaCha20Rng::seed_from_u64(seed));
-        let carriers = (0..2).map(|_| dice.carrier()).collect();
+        let mut dice = Dice::new(seed);
+        let carriers = (0..2).map(|_| Gateway::random_carrier(&mut dice)).collect();
         let mut scenario =
             Self { seed, carriers, homes: Vec::new(), members: Vec::new(), events: Vec::new() };
         let (least, most) = members.clone().into_inner();
         // Most parties are small.
         let size = least + ((most - least + 1) as f64 * dice.unit().powi(8)) as usize;
         for who in 0..size {
-            let shared = !scenario.homes.is_empty() && dice.percent(12);
+            let shared = !scenario.homes.is_empty() && percent(&mut dice, 12);
             let home =
                 if shared { dice.below(scenario.homes.len()) } else { scenario.move_in(&mut dice, helped) };
             let joins_ms = if who == 0 { 0 } else { 1_000 + dice.below(12_000) as u32 };
-            let skew_s = if dice.percent(10) { dice.below(240) as i32 - 120 } else { 0 };
+            let skew_s = if percent(&mut dice, 10) { dice.below(240) as i32 - 120 } else { 0 };
             scenario.members.push(Person { home, joins_ms, skew_s });
         }
-        let events = if dice.percent(60) { 1 + dice.below(3) } else { 0 };
+        let events = if percent(&mut dice, 60) { 1 + dice.below(3) } else { 0 };
         let mut at_ms = 14_000;
         for _ in 0..events {
             at_ms += dice.below(8_000) as u32;
@@ -224,8 +220,8 @@ impl Scenario {
         scenario
     }
 
-    /// Whether an event finds a party at rest, and is over before anything else happens. Whatever was before, joins too,
-    /// must have ended some time ago.
+    /// Returns true if an event finds the party at rest and is over before anything else happens. Earlier events, joins
+    /// included, must have ended some time ago.
     #[must_use]
     pub fn is_alone(&self, event: usize) -> bool {
         let end = |event: &Event| event.at_ms + event.what.lasts_ms();
@@ -239,7 +235,7 @@ impl Scenario {
     }
 
     fn move_in(&mut self, dice: &mut Dice, helped: bool) -> usize {
-        self.homes.push(dice.home(helped));
+        self.homes.push(Home::random(dice, helped));
         self.homes.len() - 1
     }
 
@@ -263,62 +259,56 @@ impl Scenario {
     }
 }
 
-impl Dice {
-    fn unit(&mut self) -> f64 {
-        f64::from(self.0.next_u32()) / (f64::from(u32::MAX) + 1.0)
+fn percent(dice: &mut Dice, likelihood: usize) -> bool {
+    dice.below(100) < likelihood
+}
+
+fn random_lifetime(dice: &mut Dice) -> u16 {
+    [30, 60, 120, 300][dice.below(4)]
+}
+
+impl Gateway {
+    fn random_carrier(dice: &mut Dice) -> Self {
+        let lifetime_s = random_lifetime(dice).max(60);
+        let (allocation, hairpin) = (Allocation::Random, percent(dice, 80));
+        Self { mapping: EI, filtering: PD, allocation, lifetime_s, hairpin }
     }
 
-    fn below(&mut self, end: usize) -> usize {
-        (self.unit() * end as f64) as usize
-    }
-
-    fn percent(&mut self, likelihood: usize) -> bool {
-        self.below(100) < likelihood
-    }
-
-    fn lifetime(&mut self) -> u16 {
-        [30, 60, 120, 300][self.below(4)]
-    }
-
-    fn carrier(&mut self) -> Gateway {
-        let lifetime_s = self.lifetime().max(60);
-        let allocation = Allocation::Random;
-        Gateway { mapping: EI, filtering: PD, allocation, lifetime_s, hairpin: self.percent(80) }
-    }
-
-    /// By how common they are: measurements of home routers and carriers.
-    fn gateway(&mut self) -> (Gateway, bool) {
-        let (mapping, filtering, allocation, carrier) = match self.below(100) {
+    /// Returns a router's NAT as common as measured in the field, and whether a carrier's NAT is above it.
+    fn random(dice: &mut Dice) -> (Self, bool) {
+        let (mapping, filtering, allocation, carrier) = match dice.below(100) {
             0..15 => (EI, Filtering::EndpointIndependent, Allocation::Preserving, false),
             15..52 => (EI, Filtering::AddressDependent, Allocation::Preserving, false),
             52..72 => (EI, PD, Allocation::Preserving, false),
             72..84 => (Mapping::AddressAndPortDependent, PD, Allocation::Random, false),
             _ => (EI, PD, Allocation::Preserving, true),
         };
-        let (lifetime_s, hairpin) = (self.lifetime(), self.percent(30));
-        (Gateway { mapping, filtering, allocation, lifetime_s, hairpin }, carrier)
+        let (lifetime_s, hairpin) = (random_lifetime(dice), percent(dice, 30));
+        (Self { mapping, filtering, allocation, lifetime_s, hairpin }, carrier)
     }
+}
 
-    fn home(&mut self, helped: bool) -> Home {
-        let (gateway, carrier) = self.gateway();
-        let public = self.percent(2);
-        let filtering = match self.below(100) {
+impl Home {
+    fn random(dice: &mut Dice, helped: bool) -> Self {
+        let (gateway, carrier) = Gateway::random(dice);
+        let public = percent(dice, 2);
+        let filtering = match dice.below(100) {
             0..5 => Filtering::EndpointIndependent,
             5..10 => Filtering::AddressDependent,
             _ => PD,
         };
-        let (opens_ports, v6) = (self.percent(40), self.percent(45).then_some(filtering));
-        let bad_line = self.percent(30);
-        Home {
+        let (opens_ports, v6) = (percent(dice, 40), percent(dice, 45).then_some(filtering));
+        let bad_line = percent(dice, 30);
+        Self {
             nat: (!public).then_some(gateway),
-            carrier: (carrier && !public).then(|| self.below(2)),
+            carrier: (carrier && !public).then(|| dice.below(2)),
             opens_ports: opens_ports && helped && !public,
             v6: v6.filter(|_| helped && !public),
-            udp: public || !self.percent(1),
-            latency_ms: (3.0 + 57.0 * self.unit().powi(2)) as u16,
-            jitter_ms: if bad_line { self.below(30) as u16 } else { self.below(4) as u16 },
-            loss: if bad_line { self.below(40) as u16 } else { 0 },
-            twice: if bad_line { self.below(10) as u16 } else { 0 },
+            udp: public || !percent(dice, 1),
+            latency_ms: (3.0 + 57.0 * dice.unit().powi(2)) as u16,
+            jitter_ms: if bad_line { dice.below(30) as u16 } else { dice.below(4) as u16 },
+            loss: if bad_line { dice.below(40) as u16 } else { 0 },
+            twice: if bad_line { dice.below(10) as u16 } else { 0 },
         }
     }
 }

@@ -1,18 +1,18 @@
-//! Makes a failing scenario smaller while it still fails.
+//! Reduces a failing scenario while it still fails.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::{
     judge::Wrong,
     outcome::Outcome,
+    play::play,
     scenario::{Event, Scenario},
-    stage::play,
 };
 
-/// Smaller scenarios that are tried at most.
-const TRIES: usize = 200;
+/// The number of reduced scenarios that are tried at most.
+const MAX_TRIES: usize = 200;
 
-/// Plays a scenario; a panic is an outcome too.
+/// Plays a scenario. A panic is an outcome too.
 #[must_use]
 pub fn survive(scenario: &Scenario) -> Outcome {
     catch_unwind(AssertUnwindSafe(|| play(scenario))).unwrap_or_else(|panic| {
@@ -22,7 +22,7 @@ pub fn survive(scenario: &Scenario) -> Outcome {
     })
 }
 
-/// Leaves out whatever the failure does not need.
+/// Removes whatever the failure does not need.
 #[must_use]
 pub fn shrink(scenario: &Scenario) -> Scenario {
     let mut best = scenario.clone();
@@ -30,14 +30,14 @@ pub fn shrink(scenario: &Scenario) -> Scenario {
     loop {
         let smaller = smaller(&best).into_iter().find(|candidate| {
             tries += 1;
-            tries <= TRIES && !survive(candidate).wrong.is_empty()
+            tries <= MAX_TRIES && !survive(candidate).wrong.is_empty()
         });
         let Some(smaller) = smaller else { return best };
         best = smaller;
     }
 }
 
-/// The same scenario with one thing less each.
+/// Returns scenarios that each lack one thing.
 fn smaller(scenario: &Scenario) -> Vec<Scenario> {
     let mut all = Vec::new();
     if scenario.members.len() > 2 {

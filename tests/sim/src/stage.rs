@@ -1,30 +1,28 @@
-//! Plays a scenario: puts everybody in place, lets things happen in their order, watches, and has it judged.
+//! A scenario under way: puts everybody in place, performs the events in their order, and watches the members.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::{Duration, Instant},
 };
 
-use partyline_model::{Command, DeviceId, PartyId, PathKind};
+use partyline_model::{Command, PartyId, PathKind};
 use partyline_nat::{Nat, Rules};
+use partyline_tests_netsim::{Place, RouterId};
 
 use crate::{
-    World, address_v6,
-    judge::{Wrong, is_relayed},
-    outcome::{Outcome, PairTimes},
+    contacts::Contacts,
+    judge::is_relayed,
     scenario::{Happening, Scenario},
-    watch::{Outage, Trouble, Watch},
+    watch::{Outage, POLL_INTERVAL, Trouble, Watch},
+    world::World,
 };
 
-/// How often the members' views are looked at.
-pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(50);
-
-/// What is to be done at a moment.
+/// What has to be done at a moment.
 #[derive(Debug, Clone, Copy)]
 enum Act {
     Join(usize),
-    /// Whether nothing else goes on.
+    /// The second field is true if nothing else goes on; so it is in the acts below.
     Happen(Happening, bool),
     Wake(usize, bool),
     Start(usize, bool),
@@ -34,123 +32,102 @@ enum Act {
 }
 
 /// A scenario under way.
-pub struct Stage<'a> {
-    pub(crate) scenario: &'a Scenario,
-    pub(crate) world: World,
-    pub(crate) start: Instant,
-    pub(crate) party: PartyId,
+pub(crate) struct Stage<'a> {
+    pub scenario: &'a Scenario,
+    pub world: World,
+    pub start: Instant,
+    /// The home that each member is in now.
+    pub homes: Vec<usize>,
+    pub contacts: Contacts,
+    /// Two members whose packets are watched.
+    pub watch: Option<Watch>,
+    /// The outages measured so far.
+    pub outages: Vec<Outage>,
+    party: PartyId,
     link: String,
-    /// Where everybody is now.
-    pub(crate) homes: Vec<usize>,
-    /// Who has joined and not left.
-    pub(crate) present: Vec<bool>,
-    /// Who has left.
-    pub(crate) left: Vec<bool>,
-    /// Since when a member takes part, server included.
-    joined: Vec<Option<Instant>>,
-    devices: BTreeMap<DeviceId, usize>,
-    revisions: Vec<u32>,
-    seen: BTreeMap<(usize, usize), (bool, Option<PathKind>)>,
-    pub(crate) times: BTreeMap<(usize, usize), PairTimes>,
-    pub(crate) wrong: Vec<Wrong>,
-    /// Who cannot know that somebody left, since the goodbye was forgotten: by the server that kept it, or by the member's
-    /// own program, killed before it was written down.
-    pub(crate) excused: BTreeSet<(usize, usize)>,
-    /// Two whose packets are watched.
-    pub(crate) watch: Option<Watch>,
-    /// How long packets did not arrive after trouble.
-    pub(crate) outages: Vec<Outage>,
-    places: Vec<Option<usize>>,
+    /// True for those that have joined and not left.
+    present: Vec<bool>,
+    left: Vec<bool>,
+    /// Pairs of which the first cannot know that the second has left, since the leave message was forgotten: by the
+    /// server that kept it, or by the member's own program, which was killed before it was saved.
+    excused: BTreeSet<(usize, usize)>,
+    /// The network of each home.
+    places: Vec<Place>,
+    /// The number of addresses given to computers so far.
     hosts: u16,
 }
 
-/// Plays a scenario from its beginning to its judgement.
-#[must_use]
-pub fn play(scenario: &Scenario) -> Outcome {
-    let mut stage = Stage::new(scenario);
-    stage.act_all();
-    stage.conclude()
-}
-
 impl<'a> Stage<'a> {
-    fn new(scenario: &'a Scenario) -> Self {
+    /// Puts everybody in place and lets the first member create the party.
+    pub fn new(scenario: &'a Scenario) -> Self {
         let mut world = World::new(scenario.seed);
-        world.relay_v6 = true;
+        world.wires.relay_v6 = true;
         world.start_server();
         let places = build(&mut world, scenario);
         let count = scenario.members.len();
         let mut stage = Self {
-            start: world.now.instant,
+            start: world.now().instant,
             scenario,
             world,
-            party: PartyId([0; 32]),
-            link: String::new(),
             homes: scenario.members.iter().map(|person| person.home).collect(),
-            present: vec![false; count],
-            left: vec![false; count],
-            joined: vec![None; count],
-            devices: BTreeMap::new(),
-            revisions: vec![0; count],
-            seen: BTreeMap::new(),
-            times: BTreeMap::new(),
-            wrong: Vec::new(),
-            excused: BTreeSet::new(),
+            contacts: Contacts::new(count),
             watch: None,
             outages: Vec::new(),
+            party: PartyId([0; 32]),
+            link: String::new(),
+            present: vec![false; count],
+            left: vec![false; count],
+            excused: BTreeSet::new(),
             places,
             hosts: 1,
         };
-        for who in 0..count {
+        for (who, person) in scenario.members.iter().enumerate() {
             stage.world.add(0);
-            stage.world.members[who].spares = 6;
-            stage.world.members[who].skew_ms = i64::from(scenario.members[who].skew_s) * 1000;
-            stage.settle_in(who, scenario.members[who].home);
+            stage.world.members[who].probe_sockets = 6;
+            stage.world.members[who].skew_ms = i64::from(person.skew_s) * 1000;
+            let (place, addresses) = stage.addresses(person.home);
+            stage.world.place(who, place, addresses);
+            stage.note_home(who, person.home);
         }
-        stage.open_party();
+        stage.power_on(0);
+        (stage.party, stage.link) = stage.world.create(0, None);
+        stage.on_join(0);
         stage
     }
 
-    fn open_party(&mut self) {
-        self.power_on(0);
-        (self.party, self.link) = self.world.create(0, None);
-        (self.present[0], self.joined[0]) = (true, Some(self.world.now.instant));
+    fn on_join(&mut self, who: usize) {
+        self.present[who] = true;
+        self.contacts.on_join(who, self.world.now().instant);
     }
 
-    /// An address for a computer in a home.
-    fn address(&mut self, home: usize) -> (Option<usize>, IpAddr, Option<Ipv6Addr>) {
+    /// Returns the addresses of another computer in a home.
+    fn addresses(&mut self, home: usize) -> (Place, Vec<IpAddr>) {
         self.hosts += 1;
         let host = self.hosts;
         let place = self.places[home];
-        let ip = match place {
-            // Homes use the same addresses, as they do.
+        let v4 = match place {
+            // All homes use the same private addresses, as they do in the field.
             Some(_) => Ipv4Addr::new(192, 168, 1, 1 + (host % 250) as u8),
             None => Ipv4Addr::new(11, 0, 8 + (host >> 8) as u8, host as u8),
         };
         let v6 = place.filter(|_| self.scenario.homes[home].v6.is_some());
-        (place, ip.into(), v6.map(|place| address_v6(place, host)))
-    }
-
-    fn settle_in(&mut self, who: usize, home: usize) {
-        let (place, ip, v6) = self.address(home);
-        self.world.members[who].set_place(place, ip, v6);
-        self.note_home(who, home);
+        let v6 = v6.map(|place| IpAddr::from(address_v6(place, host)));
+        (place, [Some(v4.into()), v6].into_iter().flatten().collect())
     }
 
     fn note_home(&mut self, who: usize, home: usize) {
-        let line = self.scenario.homes[home].line();
-        let member = &mut self.world.members[who];
-        (member.lan, member.line) = (home as u32, line);
+        // In a home without a router every computer is on a network of its own.
+        let lan = if self.places[home].is_some() { home as u32 } else { 100_000 + who as u32 };
+        let host = self.world.members[who].host;
+        let host = &mut self.world.network().hosts[host];
+        (host.lan, host.line) = (lan, self.scenario.homes[home].line());
         self.homes[who] = home;
-        if self.places[home].is_none() {
-            member.lan = 100_000 + who as u32;
-        }
     }
 
     fn power_on(&mut self, who: usize) {
         self.world.start(who);
         let node = self.world.members[who].node.as_ref().expect("it runs");
-        self.devices.insert(node.device(), who);
-        self.revisions[who] = 0;
+        self.contacts.on_start(who, node.device());
         self.ask_router(who);
     }
 
@@ -160,13 +137,14 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn act_all(&mut self) {
+    /// Performs all joins and events.
+    pub fn act_all(&mut self) {
         let mut agenda: Vec<(u32, Act)> = Vec::new();
         let people = self.scenario.members.iter().enumerate().skip(1);
         agenda.extend(people.map(|(who, person)| (person.joins_ms, Act::Join(who))));
-        let events = self.scenario.events.iter().enumerate();
-        agenda
-            .extend(events.flat_map(|(at, event)| acts(event.at_ms, event.what, self.scenario.is_alone(at))));
+        for (number, event) in self.scenario.events.iter().enumerate() {
+            agenda.extend(acts(event.at_ms, event.what, self.scenario.is_alone(number)));
+        }
         agenda.sort_by_key(|(at, _)| *at);
         for (at, act) in agenda {
             self.run_until(self.start + Duration::from_millis(at.into()));
@@ -189,18 +167,10 @@ impl<'a> Stage<'a> {
                 self.power_on(who);
                 self.watch((Trouble::Restarted, alone), who, None);
             }
-            Act::Start(..) => {}
-            Act::Mend => self.world.mend(),
-            Act::StartServer => {
-                if self.world.server.is_none() {
-                    self.world.start_server();
-                }
-            }
-            Act::StartRelay => {
-                if self.world.relay.is_none() {
-                    self.world.start_relay();
-                }
-            }
+            Act::StartServer if !self.world.has_server() => self.world.start_server(),
+            Act::StartRelay if !self.world.has_relay() => self.world.start_relay(),
+            Act::Start(..) | Act::StartServer | Act::StartRelay => {}
+            Act::Mend => self.world.network().restore_cuts(),
         }
     }
 
@@ -208,7 +178,7 @@ impl<'a> Stage<'a> {
         self.power_on(who);
         let command = Command::Join { link: self.link.clone(), display_name: format!("member {who}") };
         self.world.with(who, |node, now| node.handle_command(now, 1_000_000, command));
-        (self.present[who], self.joined[who]) = (true, Some(self.world.now.instant));
+        self.on_join(who);
     }
 
     fn happen(&mut self, what: Happening) {
@@ -220,7 +190,7 @@ impl<'a> Stage<'a> {
             Happening::Roam { who, to } => self.roam(who, to),
             Happening::Restart { who, .. } => {
                 if self.world.members[who].unsaved {
-                    // Of who has left it has perhaps heard, but not written it down.
+                    // It may have received leave messages that were not saved.
                     let gone = (0..self.left.len()).filter(|other| self.left[*other]);
                     self.excused.extend(gone.map(|other| (who, other)));
                 }
@@ -233,16 +203,7 @@ impl<'a> Stage<'a> {
                 self.world.kill_server();
             }
             Happening::RelayRestart { .. } => self.world.kill_relay(),
-            Happening::RouterRestart { home } => {
-                if let Some(place) = self.places[home] {
-                    self.world.internet.routers[place].nat.reset();
-                    // It says that it has forgotten what it was asked for.
-                    let inside: Vec<usize> = (0..self.homes.len())
-                        .filter(|who| self.homes[*who] == home && self.runs(*who))
-                        .collect();
-                    inside.into_iter().for_each(|who| self.ask_router(who));
-                }
-            }
+            Happening::RouterRestart { home } => self.restart_router(home),
             Happening::Cut { who, other, .. } => self.world.cut(who, other),
             Happening::Clock { who, skew_s } => {
                 self.world.members[who].skew_ms = i64::from(skew_s) * 1000;
@@ -250,52 +211,69 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Watches somebody whom it concerns; what happened before is not measured any more.
+    fn restart_router(&mut self, home: usize) {
+        let Some(router) = self.places[home] else { return };
+        self.world.network().routers[router].nat.reset();
+        // The router announces that it has lost its port mappings.
+        let inside = (0..self.homes.len()).filter(|who| self.homes[*who] == home && self.runs(*who));
+        inside.collect::<Vec<_>>().into_iter().for_each(|who| self.ask_router(who));
+    }
+
+    /// Watches a member that an event concerns. Earlier trouble is not measured any more.
     fn watch_after(&mut self, what: Happening, alone: bool) {
         self.watch = None;
-        match (Trouble::of(&what).map(|trouble| (trouble, alone)), what) {
-            (Some(trouble), Happening::Cut { who, other, .. }) => {
-                // In one network nothing is cut, and packets that are relayed do not go that way.
+        let Some(trouble) = Trouble::of(&what).map(|trouble| (trouble, alone)) else { return };
+        match what {
+            Happening::Cut { who, other, .. } => {
+                // Within one network nothing is cut, and relayed packets do not take that path.
                 let direct = self.view(who, other).is_some_and(|kind| !is_relayed(kind));
-                if direct && self.world.public_ip(who) != self.world.public_ip(other) {
+                if direct && self.world.public_address(who) != self.world.public_address(other) {
                     self.watch(trouble, who, Some(other));
                 }
             }
-            (Some(trouble), Happening::RouterRestart { home }) => {
+            Happening::RouterRestart { home } => {
                 let inside = (0..self.homes.len()).find(|who| self.homes[*who] == home);
                 inside.into_iter().for_each(|who| self.watch(trouble, who, None));
             }
-            (Some(trouble), what) => what.who().into_iter().for_each(|who| self.watch(trouble, who, None)),
-            (None, _) => {}
+            what => what.who().into_iter().for_each(|who| self.watch(trouble, who, None)),
+        }
+    }
+
+    /// Begins to watch a member and `peer`, or any member that it has been connected to.
+    fn watch(&mut self, trouble: (Trouble, bool), who: usize, peer: Option<usize>) {
+        let fits = |other: &usize| self.can_send(*other) && self.contacts.have_met(who, *other);
+        let peers: Vec<usize> = (0..self.present.len()).filter(fits).collect();
+        let any = peers.get(self.scenario.seed as usize % peers.len().max(1)).copied();
+        let peer = peer.filter(|peer| peers.contains(peer)).or(any);
+        let now = self.world.now().instant;
+        let peer = peer.filter(|_| self.can_send(who));
+        self.watch = peer.map(|peer| Watch::new(now, trouble, [who, peer]));
+    }
+
+    fn can_send(&self, who: usize) -> bool {
+        self.present[who] && self.runs(who) && !self.world.members[who].devices.is_empty()
+    }
+
+    fn keep_watching(&mut self) {
+        let Some(mut watch) = self.watch.take() else { return };
+        if let Some(outages) = watch.look(&mut self.world) {
+            return self.outages.extend(outages);
+        }
+        if watch.pair().iter().all(|who| self.can_send(*who)) {
+            watch.send(&mut self.world);
+            self.watch = Some(watch);
         }
     }
 
     fn roam(&mut self, who: usize, to: usize) {
-        let (place, ip, v6) = self.address(to);
+        let (place, addresses) = self.addresses(to);
         self.note_home(who, to);
-        self.world.roam(who, place, ip, v6);
+        self.world.roam(who, place, addresses);
         self.ask_router(who);
     }
 
     fn runs(&self, who: usize) -> bool {
-        let member = &self.world.members[who];
-        member.node.is_some() && !member.asleep
-    }
-
-    /// Members, and those who left but are still among the members to them.
-    pub(crate) fn ghosts(&self) -> Vec<(usize, usize)> {
-        let gone = |who: &usize| self.left[*who];
-        let there = (0..self.present.len()).filter(|who| self.present[*who]);
-        let pairs = there.flat_map(|who| (0..self.left.len()).filter(gone).map(move |other| (who, other)));
-        pairs.filter(|(who, other)| self.lists(*who, *other)).collect()
-    }
-
-    fn lists(&self, who: usize, other: usize) -> bool {
-        match &self.world.members[who].node {
-            Some(_) => self.world.sees(who, other).is_some(),
-            // Whoever does not run cannot have heard.
-            None => true,
-        }
+        self.world.members[who].node.is_some() && !self.world.is_asleep(who)
     }
 
     fn leave(&mut self, who: usize) {
@@ -304,54 +282,43 @@ impl<'a> Stage<'a> {
         (self.present[who], self.left[who]) = (false, true);
     }
 
-    /// Lets time pass, looking at the views now and then.
-    pub(crate) fn run_until(&mut self, end: Instant) {
-        while self.world.now.instant < end {
-            let span = (end - self.world.now.instant).min(POLL_INTERVAL);
+    /// Returns the members.
+    pub fn present(&self) -> Vec<usize> {
+        (0..self.present.len()).filter(|who| self.present[*who]).collect()
+    }
+
+    /// Returns the pairs of which the first still lists the second, which has left, though it could know.
+    pub fn unexcused_ghosts(&self) -> Vec<(usize, usize)> {
+        self.ghosts().into_iter().filter(|ghost| !self.excused.contains(ghost)).collect()
+    }
+
+    fn ghosts(&self) -> Vec<(usize, usize)> {
+        let gone: Vec<usize> = (0..self.left.len()).filter(|who| self.left[*who]).collect();
+        let present = self.present().into_iter();
+        let pairs = present.flat_map(|who| gone.iter().map(move |other| (who, *other)));
+        pairs.filter(|(who, other)| self.lists(*who, *other)).collect()
+    }
+
+    fn lists(&self, who: usize, other: usize) -> bool {
+        match &self.world.members[who].node {
+            Some(_) => self.world.sees(who, other).is_some(),
+            // A program that does not run cannot have learnt of it.
+            None => true,
+        }
+    }
+
+    /// Runs until `end`, looking at the members' views at intervals.
+    pub fn run_until(&mut self, end: Instant) {
+        while self.world.now().instant < end {
+            let span = (end - self.world.now().instant).min(POLL_INTERVAL);
             self.world.run(span);
-            self.look();
+            self.present().into_iter().for_each(|who| self.contacts.look(who, &self.world));
             self.keep_watching();
         }
     }
 
-    /// Takes note of what the members show, where it has changed.
-    fn look(&mut self) {
-        for who in 0..self.present.len() {
-            let Some(node) = self.world.members[who].node.as_ref() else { continue };
-            if !self.present[who] || node.revision() == self.revisions[who] {
-                continue;
-            }
-            self.revisions[who] = node.revision();
-            let snapshot = self.world.snapshot(who);
-            let members = snapshot.parties.into_iter().flat_map(|party| party.members);
-            for view in members.filter(|view| !view.me) {
-                let Some(other) = self.devices.get(&view.id).copied() else { continue };
-                let shaken = view.path.as_ref().is_some_and(|path| path.handshake_s.is_some());
-                let ready = shaken && view.address.is_some();
-                self.seen.insert((who, other), (ready, view.path.map(|path| path.kind)));
-                self.note_times(who, other);
-            }
-        }
-    }
-
-    fn note_times(&mut self, who: usize, other: usize) {
-        let (one, two) = (self.seen.get(&(who, other)), self.seen.get(&(other, who)));
-        let Some(((true, one), (true, two))) = one.zip(two) else { return };
-        let direct = |kind: &Option<PathKind>| kind.is_some_and(|kind| !is_relayed(kind));
-        let both_direct = direct(one) && direct(two);
-        let now = self.world.now.instant;
-        let since = |who: usize| Some(self.joined[who]?.max(self.world.members[who].online?));
-        let Some(since) = since(who).zip(since(other)).map(|(a, b)| a.max(b)) else { return };
-        let times = self.times.entry((who.min(other), who.max(other))).or_default();
-        let took = now.saturating_duration_since(since);
-        times.first.get_or_insert(took);
-        if both_direct {
-            times.direct.get_or_insert(took);
-        }
-    }
-
-    /// What a member shows of another: whether packets can flow, and by what.
-    pub(crate) fn view(&self, who: usize, other: usize) -> Option<PathKind> {
+    /// Returns the kind of the path by which packets can flow from one member to another.
+    pub fn view(&self, who: usize, other: usize) -> Option<PathKind> {
         self.world.members[who].node.as_ref()?;
         let view = self.world.sees(who, other)?;
         let path = view.path.filter(|path| path.handshake_s.is_some() && view.address.is_some())?;
@@ -359,6 +326,7 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// Returns the beginning of an event and its end, if it has one.
 fn acts(at: u32, what: Happening, alone: bool) -> Vec<(u32, Act)> {
     let end = match what {
         Happening::Sleep { who, .. } => Some(Act::Wake(who, alone)),
@@ -372,29 +340,29 @@ fn acts(at: u32, what: Happening, alone: bool) -> Vec<(u32, Act)> {
     [(at, Act::Happen(what, alone))].into_iter().chain(end).collect()
 }
 
-/// Builds carriers and homes; returns the place of each home.
-fn build(world: &mut World, scenario: &Scenario) -> Vec<Option<usize>> {
+/// Builds carriers and homes. Returns the network of each home.
+fn build(world: &mut World, scenario: &Scenario) -> Vec<Place> {
     let seed = |number: usize| scenario.seed.wrapping_mul(1_000).wrapping_add(number as u64);
     let carriers = scenario.carriers.iter().enumerate().map(|(number, gateway)| {
-        let outside = Ipv4Addr::new(12, 1, 0, 1 + number as u8);
-        let nat = Nat::new(seed(number), outside.into(), gateway.rules());
-        world.internet.add(None, nat, gateway.rules(), true)
+        let external = Ipv4Addr::new(12, 1, 0, 1 + number as u8);
+        world.network().add_router(None, Nat::new(seed(number), external.into(), gateway.rules()))
     });
-    let carriers: Vec<usize> = carriers.collect();
-    let mut places = Vec::new();
-    for (number, home) in scenario.homes.iter().enumerate() {
-        let Some(gateway) = home.nat else {
-            places.push(None);
-            continue;
-        };
+    let carriers: Vec<RouterId> = carriers.collect();
+    let homes = scenario.homes.iter().enumerate().map(|(number, home)| {
+        let rules = home.nat?.rules();
         let above = home.carrier.map(|carrier| carriers[carrier]);
-        let bits = 1 + number as u32;
         let first = if above.is_some() { Ipv4Addr::new(100, 64, 0, 0) } else { Ipv4Addr::new(12, 2, 0, 0) };
-        let outside = Ipv4Addr::from_bits(first.to_bits() + bits);
-        let nat = Nat::new(seed(100 + number), outside.into(), gateway.rules());
-        let rules_v6 =
-            home.v6.map_or_else(|| gateway.rules(), |filtering| Rules { filtering, ..gateway.rules() });
-        places.push(Some(world.internet.add(above, nat, rules_v6, home.udp)));
-    }
-    places
+        let external = Ipv4Addr::from_bits(first.to_bits() + 1 + number as u32);
+        let network = world.network();
+        let router = network.add_router(above, Nat::new(seed(100 + number), external.into(), rules));
+        let filtering = home.v6.unwrap_or(rules.filtering);
+        network.routers[router].set_rules_v6(Rules { filtering, ..rules });
+        network.routers[router].udp = home.udp;
+        Some(router)
+    });
+    homes.collect()
+}
+
+const fn address_v6(router: RouterId, host: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 1, router as u16, 0, 0, 0, host)
 }

@@ -1,13 +1,16 @@
-//! What went over the wires, as one number: the same for the same run.
+//! A hash of everything that was sent, the same for the same run.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
-/// Counts and mixes everything that was sent. Of bytes only the length counts, since WireGuard draws its own keys.
+/// The number and the hash of all messages. Of their bytes only the length counts, since WireGuard draws its own keys.
 #[derive(Debug, Clone, Copy)]
 pub struct Trace {
     start: Instant,
     hash: u64,
-    /// Messages so far.
+    /// The number of messages so far.
     pub messages: u64,
 }
 
@@ -16,7 +19,7 @@ impl Trace {
         Self { start, hash: 0xcbf2_9ce4_8422_2325, messages: 0 }
     }
 
-    /// The number.
+    /// Returns the hash.
     #[must_use]
     pub const fn hash(&self) -> u64 {
         self.hash
@@ -26,8 +29,8 @@ impl Trace {
         self.mix(now);
         for address in [from, to] {
             match address.ip() {
-                std::net::IpAddr::V4(ip) => self.number(ip.to_bits().into()),
-                std::net::IpAddr::V6(ip) => self.number(ip.to_bits() as u64),
+                IpAddr::V4(ip) => self.number(ip.to_bits().into()),
+                IpAddr::V6(ip) => self.number(ip.to_bits() as u64),
             }
             self.number(address.port().into());
         }

@@ -1,43 +1,43 @@
-//! How long packets do not arrive when something goes wrong: a game between somebody it happens to and a friend.
+//! How long packets do not arrive after trouble: a game between a member that has trouble and another one.
 
 use std::time::{Duration, Instant};
 
-use crate::{
-    packet,
-    scenario::Happening,
-    stage::{POLL_INTERVAL, Stage},
-};
+use crate::{packet, scenario::Happening, world::World};
 
-/// How long the two are watched; an outage does not count longer.
-const WATCHED: Duration = Duration::from_secs(8);
+/// How often views and received packets are looked at.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// How long the two are watched, which is the longest outage that is measured.
+const WATCH_DURATION: Duration = Duration::from_secs(8);
+/// How the payload of the packets begins.
+const MARK: &str = "watched";
 
-/// What went wrong for somebody who was connected.
+/// What went wrong for a connected member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trouble {
-    /// The direct path was cut, the relay remained.
+    /// The direct path was cut, and the relay remained.
     Cut,
-    /// The computer was carried to another home; counts from when it is there.
+    /// The computer moved to another home. The outage counts from its arrival.
     Roamed,
     /// The computer woke.
     Woke,
     /// The program was started again.
     Restarted,
-    /// The router forgot all mappings.
+    /// The router lost all its mappings.
     RouterRestarted,
 }
 
-/// The longest time that packets did not arrive, from one member to another.
+/// The longest time without a packet from one member to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outage {
-    /// After what.
+    /// The trouble before it.
     pub trouble: Trouble,
-    /// Whether it was all that went wrong.
+    /// True if nothing else went wrong.
     pub alone: bool,
-    /// How long.
+    /// Its duration.
     pub span: Duration,
 }
 
-/// Two members who send each other packets, and the longest time that none arrived.
+/// Two members that send each other packets, and the longest time without one in each direction.
 #[derive(Debug)]
 pub(crate) struct Watch {
     trouble: Trouble,
@@ -50,10 +50,10 @@ pub(crate) struct Watch {
 }
 
 impl Trouble {
-    /// All, for reports.
+    /// All kinds, for reports.
     pub const ALL: [Self; 5] = [Self::Cut, Self::Roamed, Self::Woke, Self::Restarted, Self::RouterRestarted];
 
-    /// In a few words.
+    /// Returns its name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -65,7 +65,7 @@ impl Trouble {
         }
     }
 
-    /// What a happening is to those whose packets are watched from then on.
+    /// Returns the trouble that begins with an event.
     pub(crate) const fn of(what: &Happening) -> Option<Self> {
         match what {
             Happening::Cut { .. } => Some(Self::Cut),
@@ -76,67 +76,44 @@ impl Trouble {
     }
 }
 
-impl Stage<'_> {
-    /// Begins to watch somebody and a friend; `None` is anybody it is connected to. Beside the trouble it is told whether
-    /// that is all that goes wrong.
-    pub(crate) fn watch(&mut self, (trouble, alone): (Trouble, bool), who: usize, friend: Option<usize>) {
-        let met = |other: usize| self.times.contains_key(&(who.min(other), who.max(other)));
-        let fits = |other: &usize| self.can_send(*other) && met(*other);
-        let friends: Vec<usize> = (0..self.present.len()).filter(fits).collect();
-        let any = friends.get(self.scenario.seed as usize % friends.len().max(1)).copied();
-        let friend = friend.filter(|friend| friends.contains(friend)).or(any);
-        self.watch = friend.filter(|_| self.can_send(who)).map(|friend| Watch {
-            trouble,
-            alone,
-            pair: [who, friend],
-            began: self.world.now.instant,
-            sent: 0,
-            last: [self.world.now.instant; 2],
-            longest: [Duration::ZERO; 2],
-        });
+impl Watch {
+    /// Begins to watch a pair. `alone` is true if nothing but the trouble goes wrong.
+    pub fn new(now: Instant, (trouble, alone): (Trouble, bool), pair: [usize; 2]) -> Self {
+        Self { trouble, alone, pair, began: now, sent: 0, last: [now; 2], longest: [Duration::ZERO; 2] }
     }
 
-    fn can_send(&self, who: usize) -> bool {
-        let member = &self.world.members[who];
-        self.present[who] && member.node.is_some() && !member.asleep && !member.devices.is_empty()
+    pub const fn pair(&self) -> [usize; 2] {
+        self.pair
     }
 
-    /// Notes what has arrived, and sends the next packets; ends when it was long enough.
-    pub(crate) fn keep_watching(&mut self) {
-        let Some(mut watch) = self.watch.take() else { return };
-        let now = self.world.now.instant;
-        for (direction, to) in [watch.pair[1], watch.pair[0]].into_iter().enumerate() {
-            let received = std::mem::take(&mut self.world.members[to].received);
-            let heard = received.iter().any(|(_, bytes)| is_ours(bytes));
-            // Of an outage, what remains beside the distance of two looks.
-            let gap = (now - watch.last[direction]).saturating_sub(POLL_INTERVAL);
-            watch.longest[direction] = watch.longest[direction].max(gap);
+    /// Notes what has arrived. Returns the outages once the watch is over.
+    pub fn look(&mut self, world: &mut World) -> Option<[Outage; 2]> {
+        let now = world.now().instant;
+        for (direction, to) in [self.pair[1], self.pair[0]].into_iter().enumerate() {
+            let received = std::mem::take(&mut world.members[to].received);
+            let heard = received.iter().any(|(_, bytes)| is_watched(bytes));
+            // A gap of one interval is no outage.
+            let gap = (now - self.last[direction]).saturating_sub(POLL_INTERVAL);
+            self.longest[direction] = self.longest[direction].max(gap);
             if heard {
-                watch.last[direction] = now;
+                self.last[direction] = now;
             }
         }
-        if now >= watch.began + WATCHED {
-            let Watch { trouble, alone, longest, .. } = watch;
-            return self.outages.extend(longest.map(|span| Outage { trouble, alone, span }));
-        }
-        if watch.pair.iter().all(|who| self.can_send(*who)) {
-            self.send_watched(&mut watch);
-            self.watch = Some(watch);
-        }
+        let (trouble, alone) = (self.trouble, self.alone);
+        (now >= self.began + WATCH_DURATION).then(|| self.longest.map(|span| Outage { trouble, alone, span }))
     }
 
-    fn send_watched(&mut self, watch: &mut Watch) {
-        watch.sent += 1;
-        let [one, other] = watch.pair;
+    /// Sends the next packets.
+    pub fn send(&mut self, world: &mut World) {
+        self.sent += 1;
+        let [one, other] = self.pair;
         for (from, to) in [(one, other), (other, one)] {
-            let target = self.world.address(to);
-            self.world.send_packet(from, target, format!("{MARK} {}", watch.sent).as_bytes());
+            let target = world.address(to);
+            world.send_packet(from, target, format!("{MARK} {}", self.sent).as_bytes());
         }
     }
 }
 
-const MARK: &str = "watched";
-
-fn is_ours(bytes: &[u8]) -> bool {
+fn is_watched(bytes: &[u8]) -> bool {
     packet::open(bytes).is_some_and(|(_, payload)| payload.starts_with(MARK.as_bytes()))
 }

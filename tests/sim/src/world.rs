@@ -1,212 +1,204 @@
-//! The world: its queue, its clock, and what can be done to it.
+//! A party's world: its members, its servers, and the wires between them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant},
 };
 
-use partyline_model::{Now, Timestamp, Topic};
-use partyline_node::{Node, PortMappingReport, ServerId, StreamId};
+use ipnet::Ipv4Net;
+use partyline_model::{
+    AppError, Command, ErrorCode, InviteLifetime, MemberView, Now, PartyId, PartyView, PathKind, Reply, Role,
+    Snapshot, Timestamp,
+};
+use partyline_node::{LocalNetwork, Node, PortMappingReport, ServerId, ServerInput};
 use partyline_rendezvous::{ConnectionId, Limits};
-use rand_chacha::ChaCha20Rng;
-use rand_core::{RngCore as _, SeedableRng as _};
+use partyline_tests_netsim::{Datagram, Direction, Event, HostId, Line, Network, Place, Segment};
 
 use crate::{
-    internet::{Internet, Place, Turned},
-    member::Member,
-    relay::{self, RelayHost},
-    server::Server,
-    trace::Trace,
-    wires::{Found, Pipe},
+    item::Item,
+    member::{self, Member, TUNNEL_PORT, member_on},
+    packet,
+    servers::Servers,
+    wires::{LATENCY, RELAY, Wires},
 };
 
-/// Where the rendezvous is.
-pub const SERVER: &str = "wss://party.test";
-/// One way between a member with a good line and a server.
-pub(crate) const LATENCY: Duration = Duration::from_millis(20);
+/// How long a command may take.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// After how long TCP delivers to a computer that slept, at most.
+const TCP_RETRY: Duration = Duration::from_millis(200);
 
-/// A datagram that is about to be sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Datagram {
-    /// From where, as the public internet sees it.
-    pub from: SocketAddr,
-    /// To where.
-    pub to: SocketAddr,
-    /// What.
-    pub bytes: Vec<u8>,
-}
-
-/// What the network does to a datagram: how long it takes on top of the usual, or `None` if it is lost.
-pub type Network = Box<dyn FnMut(&Datagram, u32) -> Option<Duration>>;
-
-pub(crate) enum Item {
-    Datagram(Turned, Vec<u8>),
-    Beacon { to: usize, from: SocketAddr, bytes: Vec<u8> },
-    Connect(usize, ServerId),
-    ToServer(usize, ConnectionId, Vec<u8>),
-    Hangup(ConnectionId),
-    ToMember(usize, ServerId, ConnectionId, Vec<u8>),
-    Closed(usize, ServerId, Option<ConnectionId>),
-    OpenStream(usize, StreamId),
-    StreamUp(u32, Vec<u8>),
-    StreamDown(usize, StreamId, u32, Option<Vec<u8>>),
-    StreamHangup(u32),
-    Reached(usize, IpAddr),
-    Mapped(usize),
-    Save(usize),
-}
-
-/// A small internet.
+/// Members, servers and wires.
 pub struct World {
-    /// The time.
-    pub now: Now,
-    /// Everybody.
+    /// The members by number.
     pub members: Vec<Member>,
-    /// Routers.
-    pub internet: Internet,
-    /// What happens to datagrams; is handed a random number beside each.
-    pub network: Network,
-    /// The server's limits when it starts next.
+    /// The network and the clock.
+    pub wires: Wires,
+    /// The rendezvous server's limits when it starts next.
     pub limits: Limits,
-    /// Frames to and from the server are lost while its connections stand.
+    /// True while frames to and from the rendezvous server are lost, though its connections stand.
     pub frozen: bool,
-    /// Topics that members have entered, in the order they did.
-    pub topics: Vec<Topic>,
-    pub(crate) server: Option<Server>,
-    pub(crate) relay: Option<RelayHost>,
-    /// Whether the server grants the relay.
+    /// True if the rendezvous server grants the relay.
     pub grants: bool,
-    /// Whether the relay has IPv6 addresses too.
-    pub relay_v6: bool,
-    /// Beacons take up to this long, so that they overtake each other.
-    pub beacon_jitter: Duration,
-    /// What went over the wires so far.
-    pub trace: Trace,
-    pub(crate) rng: ChaCha20Rng,
-    queue: BTreeMap<(Instant, u64), Item>,
-    order: u64,
+    servers: Servers,
     timers: BTreeSet<(Instant, usize)>,
-    due: Vec<Option<Instant>>,
-    pub(crate) pipes: BTreeMap<u32, Pipe>,
-    /// Networks that no datagrams go between, by their public addresses.
-    cuts: BTreeSet<(IpAddr, IpAddr)>,
-    /// Where members were found last, so that finding one takes no longer in a large party.
-    pub(crate) found: Found,
+    /// The entry of each member in `timers`.
+    deadlines: Vec<Option<Instant>>,
 }
 
 impl World {
-    /// A world without members and servers.
+    /// Returns a world without members and servers.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let now = Now { instant: Instant::now(), unix: Timestamp(1_790_000_000_000) };
         Self {
-            now,
             members: Vec::new(),
-            internet: Internet::default(),
-            network: Box::new(|_, _| Some(Duration::ZERO)),
+            wires: Wires::new(seed),
             limits: Limits { connections_per_address: 1_000, ..Limits::default() },
             frozen: false,
-            topics: Vec::new(),
-            server: None,
-            relay: None,
             grants: true,
-            relay_v6: false,
-            beacon_jitter: Duration::from_millis(1),
-            trace: Trace::new(now.instant),
-            rng: ChaCha20Rng::seed_from_u64(seed),
-            queue: BTreeMap::new(),
-            order: 0,
+            servers: Servers::default(),
             timers: BTreeSet::new(),
-            due: Vec::new(),
-            pipes: BTreeMap::new(),
-            cuts: BTreeSet::new(),
-            found: Found::default(),
+            deadlines: Vec::new(),
         }
     }
 
-    /// Adds a computer on a LAN of its own and starts it; returns its number.
+    /// Returns the time.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.wires.now()
+    }
+
+    /// Returns the hosts and routers.
+    pub fn network(&mut self) -> &mut Network {
+        &mut self.wires.net.network
+    }
+
+    /// Sets what happens to datagrams besides the properties of the lines.
+    pub fn interfere(&mut self, interference: impl FnMut(&Datagram, u32) -> Option<Duration> + 'static) {
+        self.network().interference = Box::new(interference);
+    }
+
+    /// Adds a computer on a LAN of its own and starts its program. Returns the member's number.
     pub fn member(&mut self) -> usize {
         let number = u32::try_from(self.members.len()).expect("a number");
         self.member_on(1_000 + number)
     }
 
-    /// The same on a LAN that it may share.
+    /// Adds a computer on a LAN that it may share, and starts its program. Returns the member's number.
     pub fn member_on(&mut self, lan: u32) -> usize {
-        let index = self.add(lan);
-        self.start(index);
-        index
+        let who = self.add(lan);
+        self.start(who);
+        who
     }
 
-    /// Adds a computer with a public address that does not run yet; returns its number.
+    /// Adds a computer with a public address whose program does not run yet. Returns the member's number.
     pub fn add(&mut self, lan: u32) -> usize {
-        let index = self.members.len();
-        let ip = Ipv4Addr::from_bits(Ipv4Addr::new(11, 0, 1, 0).to_bits() + index as u32);
-        self.members.push(Member::new(IpAddr::V4(ip), lan));
-        index
+        let who = self.members.len();
+        let ip = Ipv4Addr::from_bits(Ipv4Addr::new(11, 0, 1, 0).to_bits() + who as u32);
+        let host = self.network().add_host(None, [IpAddr::V4(ip)], Line::GOOD);
+        self.network().hosts[host].lan = lan;
+        assert_eq!(member_on(host), who);
+        self.members.push(Member::new(who, host));
+        who
+    }
+
+    /// Puts a member's computer into a place at which it has these addresses.
+    pub fn place(&mut self, who: usize, place: Place, addresses: impl Into<Vec<IpAddr>>) {
+        let host = self.members[who].host;
+        self.network().move_host(host, place, addresses);
+    }
+
+    /// Returns the IPv4 address of a member's computer.
+    #[must_use]
+    pub fn host_address(&self, who: usize) -> IpAddr {
+        member::address(&self.wires.net.network, self.members[who].host, false).expect("an IPv4 address")
+    }
+
+    /// Returns the address at which the public Internet sees a member.
+    #[must_use]
+    pub fn public_address(&self, who: usize) -> Option<IpAddr> {
+        self.wires.net.network.public_address(self.members[who].host)
+    }
+
+    /// Returns the number of a member's LAN.
+    #[must_use]
+    pub fn lan(&self, who: usize) -> u32 {
+        self.wires.net.network.hosts[self.members[who].host].lan
+    }
+
+    /// Returns what a member's system lists.
+    #[must_use]
+    pub fn local_network(&self, who: usize) -> LocalNetwork {
+        member::local_network(&self.wires.net.network, self.members[who].host)
     }
 
     /// Starts a member's program with what is on its disk.
     pub fn start(&mut self, who: usize) {
-        let (seed, server, now) = (self.seed(), self.server.is_some(), self.now_of(who));
-        self.members[who].start(now, seed, server);
-        self.settle(who);
+        let server = self.servers.has_rendezvous();
+        self.members[who].start(server, &mut self.wires);
+        self.update_timer(who);
     }
 
     /// Kills a member's program: its sockets and devices are gone, its disk stays.
     pub fn kill(&mut self, who: usize) {
-        let member = &mut self.members[who];
-        (member.node, member.unsaved) = (None, false);
-        member.devices.clear();
-        member.opened.clear();
-        let streams = std::mem::take(&mut member.streams);
-        for connection in std::mem::take(&mut member.connections).into_values() {
-            self.put(LATENCY, Item::Hangup(connection));
-        }
-        streams.into_values().for_each(|number| self.put(LATENCY, Item::StreamHangup(number)));
-        self.note_deadline(who);
+        self.members[who].kill(&mut self.wires);
+        self.update_timer(who);
     }
 
-    /// Starts rendezvous and relay.
+    /// Starts the rendezvous server and the relay.
     pub fn start_server(&mut self) {
-        let offer = self.grants.then(relay::offer);
-        let server = self.seed();
-        self.server = Some(Server::new(self.now, self.limits.clone(), offer, server));
+        self.servers.start_rendezvous(self.limits.clone(), self.grants, &mut self.wires);
         self.start_relay();
     }
 
     /// Starts the relay alone.
     pub fn start_relay(&mut self) {
-        let seed = self.seed();
-        self.relay = Some(RelayHost::new(seed));
+        self.servers.start_relay(&mut self.wires);
     }
 
-    /// Kills both: all that they knew is gone, all connections break.
+    /// Returns true if the rendezvous server runs.
+    #[must_use]
+    pub fn has_server(&self) -> bool {
+        self.servers.has_rendezvous()
+    }
+
+    /// Returns true if the relay runs.
+    #[must_use]
+    pub fn has_relay(&self) -> bool {
+        self.servers.has_relay()
+    }
+
+    /// Kills both servers: their state is lost, and all connections break.
     pub fn kill_server(&mut self) {
-        self.server = None;
+        self.servers.stop_rendezvous();
         self.kill_relay();
-        for who in 0..self.members.len() {
-            for (link, connection) in std::mem::take(&mut self.members[who].connections) {
-                self.put(LATENCY, Item::Closed(who, link, Some(connection)));
+        for member in &mut self.members {
+            for (link, connection) in std::mem::take(&mut member.connections) {
+                self.wires.schedule(LATENCY, Item::Closed(member.number, link, Some(connection)));
             }
         }
     }
 
-    /// Gives a member another address, as another network does. Its connections hang until somebody notices.
+    /// Kills the relay alone.
+    pub fn kill_relay(&mut self) {
+        self.servers.stop_relay(&mut self.wires);
+    }
+
+    /// Gives a member's computer another public address, as another network does. Its connections hang until an end
+    /// notices.
     pub fn move_to(&mut self, who: usize, ip: Ipv4Addr) {
-        self.members[who].address.set_ip(ip.into());
-        let network = self.members[who].network();
+        self.place(who, None, [IpAddr::V4(ip)]);
+        let network = self.local_network(who);
         self.with(who, |node, now| node.handle_network(now, network));
     }
 
-    /// Moves a member's computer to another home. Packets of its connections go nowhere from now on.
-    pub fn roam(&mut self, who: usize, home: Place, ip: IpAddr, v6: Option<std::net::Ipv6Addr>) {
+    /// Moves a member's computer to another home. Packets of its connections are lost from now on.
+    pub fn roam(&mut self, who: usize, home: Place, addresses: impl Into<Vec<IpAddr>>) {
+        self.place(who, home, addresses);
         let member = &mut self.members[who];
-        member.set_place(home, ip, v6);
-        let connections = member.connections.values().copied();
-        member.stale.extend(connections);
-        self.break_pipes(who);
-        let network = self.members[who].network();
+        member.stale.extend(member.connections.values().copied());
+        self.wires.net.streams.break_all_of(member.host);
+        let network = self.local_network(who);
         self.with(who, |node, now| {
             node.handle_port_mapping(now, PortMappingReport::default());
             node.handle_network(now, network);
@@ -215,133 +207,359 @@ impl World {
 
     /// Puts a member's computer to sleep, or wakes it.
     pub fn sleep(&mut self, who: usize, asleep: bool) {
-        self.members[who].asleep = asleep;
+        let host = self.members[who].host;
+        self.network().hosts[host].asleep = asleep;
         if asleep {
-            self.note_deadline(who);
+            self.update_timer(who);
         } else {
             self.with(who, Node::handle_wake);
         }
     }
 
-    /// Has a member's router open the port of its tunnel's sockets, in a second.
+    /// Returns true if a member's computer sleeps.
+    #[must_use]
+    pub fn is_asleep(&self, who: usize) -> bool {
+        self.wires.is_asleep(self.members[who].host)
+    }
+
+    /// Makes a member's router map the port of its tunnel's sockets, in a second.
     pub fn map_port(&mut self, who: usize) {
-        self.put(Duration::from_secs(1), Item::Mapped(who));
+        self.wires.schedule(Duration::from_secs(1), Item::Mapped(who));
     }
 
-    /// Cuts the way between the networks that two members are in now, until [`Self::mend`].
+    /// Cuts the path between the networks that two members are in now, until [`Network::restore_cuts`].
     pub fn cut(&mut self, one: usize, other: usize) {
-        for (a, b) in self.ways(one, other) {
-            self.cuts.extend([(a, b), (b, a)]);
-        }
+        let (one, other) = (self.members[one].host, self.members[other].host);
+        self.network().cut(one, other);
     }
 
-    /// All ways are open again.
-    pub fn mend(&mut self) {
-        self.cuts.clear();
-    }
-
-    fn ways(&self, one: usize, other: usize) -> Vec<(IpAddr, IpAddr)> {
-        let v4 = (self.public_ip(one), self.public_ip(other));
-        let v6 = self.members[one].v6.zip(self.members[other].v6).map(|(a, b)| (a.ip(), b.ip()));
-        [Some(v4), v6].into_iter().flatten().filter(|(a, b)| a != b).collect()
-    }
-
-    pub(crate) fn is_cut(&self, from: SocketAddr, to: SocketAddr) -> bool {
-        self.cuts.contains(&(from.ip(), to.ip()))
-    }
-
-    /// The time as a member's own clocks have it.
-    pub(crate) fn now_of(&self, who: usize) -> Now {
-        let unix = self.now.unix.0.saturating_add_signed(self.members[who].skew_ms);
-        Now { instant: self.now.instant, unix: Timestamp(unix) }
-    }
-
-    /// Does something with a running node, and then what it asks for.
-    pub fn with<R: Default>(&mut self, who: usize, what: impl FnOnce(&mut Node, Now) -> R) -> R {
-        let now = self.now_of(who);
-        let result = self.members[who].node.as_mut().map(|node| what(node, now)).unwrap_or_default();
-        self.settle(who);
+    /// Calls a running node, and carries out what it asks for.
+    pub fn with<R: Default>(&mut self, who: usize, call: impl FnOnce(&mut Node, Now) -> R) -> R {
+        let result = self.members[who].with(&mut self.wires, call);
+        self.update_timer(who);
         result
     }
 
-    /// The name of a member's connection to the server.
+    /// Returns a member's name of its connection to the rendezvous server.
     #[must_use]
     pub fn link(&self, who: usize) -> ServerId {
         *self.members[who].connections.keys().next().expect("a connection")
     }
 
-    /// Lets time pass.
+    /// Runs for a span of time.
     pub fn run(&mut self, span: Duration) {
-        let end = self.now.instant + span;
+        let end = self.wires.instant() + span;
         while self.step(end) {}
         self.advance(end);
     }
 
-    /// Moves the wall clock alone.
+    /// Sets the wall clock alone.
     pub fn set_clock(&mut self, unix: Timestamp) {
-        self.now.unix = unix;
+        self.wires.net.set_wall_clock(unix);
     }
 
-    /// Goes to the next moment at which something happens, if it is not after `end`.
-    pub(crate) fn step(&mut self, end: Instant) -> bool {
-        let timer = self.timers.first().copied();
-        let arrival = self.queue.first_key_value().map(|((at, _), _)| *at);
-        match (arrival, timer) {
-            (Some(at), timer) if timer.is_none_or(|(due, _)| at <= due) && at <= end => {
-                self.advance(at);
-                let item = self.queue.pop_first().expect("the first").1;
-                self.arrive(item);
+    /// Goes to the next moment at which something happens. Returns false if that is after `end`.
+    fn step(&mut self, end: Instant) -> bool {
+        let timer = self.timers.first().copied().filter(|(at, _)| *at <= end);
+        let until = timer.map_or(end, |(at, _)| at);
+        if self.wires.net.next_at().is_some_and(|at| at <= until) {
+            if let Some(event) = self.wires.net.next(until) {
+                self.servers.handle_timeout(self.wires.now());
+                self.on_event(event);
             }
-            (_, Some((due, who))) if due <= end => {
-                self.advance(due);
-                self.members[who].wakes += 1;
-                self.with(who, |node, now| node.handle_timeout(now));
-            }
-            _ => return false,
+            return true;
         }
+        let Some((at, who)) = timer else { return false };
+        self.advance(at);
+        self.members[who].wakes += 1;
+        self.with(who, |node, now| node.handle_timeout(now));
         true
     }
 
     fn advance(&mut self, to: Instant) {
-        let span = to.saturating_duration_since(self.now.instant);
-        self.now = Now { instant: self.now.instant + span, unix: self.now.unix.plus(span) };
-        let now = self.now;
-        if let Some(server) = self.server.as_mut().filter(|server| server.core.poll_timeout() <= now.instant)
-        {
-            server.core.handle_timeout(now);
-        }
-        if let Some(relay) = &mut self.relay {
-            relay.handle_timeout(now);
-        }
+        self.wires.net.advance_to(to);
+        self.servers.handle_timeout(self.wires.now());
     }
 
-    /// Takes note of when a member wants to be woken.
-    pub(crate) fn note_deadline(&mut self, who: usize) {
-        self.due.resize(self.members.len(), None);
-        let member = &self.members[who];
-        let node = member.node.as_ref().filter(|_| !member.asleep);
-        let due = node.and_then(Node::poll_timeout);
-        let before = std::mem::replace(&mut self.due[who], due);
-        if before != due {
+    /// Notes when a member wants to be woken.
+    fn update_timer(&mut self, who: usize) {
+        self.deadlines.resize(self.members.len(), None);
+        let deadline = self.members[who].poll_timeout(&self.wires);
+        let before = std::mem::replace(&mut self.deadlines[who], deadline);
+        if before != deadline {
             before.map(|at| self.timers.remove(&(at, who)));
-            due.map(|at| self.timers.insert((at, who)));
+            deadline.map(|at| self.timers.insert((at, who)));
         }
     }
 
-    pub(crate) fn put(&mut self, after: Duration, item: Item) {
-        self.order += 1;
-        self.queue.insert((self.now.instant + after, self.order), item);
+    fn on_event(&mut self, event: Event<Item>) {
+        match event {
+            Event::Datagram(datagram) if datagram.host == RELAY => {
+                self.servers.on_datagram(&datagram, &mut self.wires);
+            }
+            Event::Datagram(datagram) => {
+                self.on_member(datagram.host, |member, wires| member.on_datagram(&datagram, wires));
+            }
+            Event::Segment(segment) => self.on_segment(segment),
+            Event::Other(item) => self.on_item(item),
+        }
     }
 
-    /// A number from 0 to 1.
-    pub(crate) fn chance(&mut self) -> f64 {
-        f64::from(self.rng.next_u32()) / (f64::from(u32::MAX) + 1.0)
+    fn on_member(&mut self, host: HostId, call: impl FnOnce(&mut Member, &mut Wires)) {
+        let who = member_on(host);
+        call(&mut self.members[who], &mut self.wires);
+        self.update_timer(who);
     }
 
-    /// A seed for one machine.
-    pub(crate) fn seed(&mut self) -> [u8; 32] {
-        let mut seed = [0; 32];
-        self.rng.fill_bytes(&mut seed);
-        seed
+    fn on_segment(&mut self, segment: Segment) {
+        let Segment { stream, client, direction, bytes } = segment;
+        if direction == Direction::ToServer {
+            self.servers.on_stream(stream, bytes.as_deref(), &mut self.wires);
+        } else if self.wires.is_asleep(client) {
+            let segment = Segment { stream, client, direction, bytes };
+            self.wires.net.schedule_segment(TCP_RETRY, segment);
+        } else {
+            self.on_member(client, |member, wires| member.on_stream(stream, bytes, wires));
+        }
     }
+
+    fn on_item(&mut self, item: Item) {
+        match item {
+            Item::Beacon { to, .. } if self.is_asleep(to) => {}
+            Item::Beacon { to, from, bytes } => {
+                self.with(to, |node, now| node.handle_beacon(now, from, &bytes));
+            }
+            Item::Connect(who, link) => self.connect(who, link),
+            Item::ToServer(..) | Item::ToMember(..) if self.frozen => {}
+            Item::ToServer(who, connection, bytes) => {
+                if !self.members[who].stale.contains(&connection) {
+                    self.servers.on_frame(connection, &bytes, &mut self.wires);
+                }
+            }
+            Item::HangUp(connection) => self.servers.hang_up(connection, &mut self.wires),
+            Item::ToMember(who, ..) | Item::Closed(who, ..) if self.is_asleep(who) => {
+                self.wires.schedule(TCP_RETRY, item);
+            }
+            Item::ToMember(who, link, connection, bytes) => {
+                let member = &self.members[who];
+                let is_open = member.connections.get(&link) == Some(&connection);
+                if is_open && !member.stale.contains(&connection) {
+                    self.with(who, |node, now| node.handle_server(now, link, ServerInput::Frame(bytes)));
+                }
+            }
+            Item::Closed(who, link, connection) => self.closed(who, link, connection),
+            Item::OpenStream(who, id) => {
+                let stream = self.servers.open_stream(self.members[who].host, &mut self.wires);
+                self.members[who].on_stream_numbered(id, stream);
+            }
+            Item::Reached(who, ip) if self.has_relay() => {
+                self.with(who, |node, now| node.handle_reached(now, ip));
+            }
+            Item::Reached(..) => {}
+            Item::Mapped(who) => self.mapped(who),
+            Item::Save(who) => self.members[who].save(),
+        }
+    }
+
+    fn connect(&mut self, who: usize, link: ServerId) {
+        let connection = self.servers.connect(who, self.members[who].host, link, &self.wires);
+        let Some(connection) = connection else {
+            return self.wires.schedule(LATENCY, Item::Closed(who, link, None));
+        };
+        let member = &mut self.members[who];
+        member.connections.insert(link, connection);
+        member.online.get_or_insert(self.wires.instant());
+        self.with(who, |node, now| node.handle_server(now, link, ServerInput::Opened));
+        self.servers.serve(&mut self.wires);
+    }
+
+    fn closed(&mut self, who: usize, link: ServerId, connection: Option<ConnectionId>) {
+        let member = &mut self.members[who];
+        let known = member.connections.get(&link).copied();
+        if known.is_none() || known == connection {
+            member.connections.remove(&link);
+            let input = ServerInput::Closed(connection.is_none().then(unreachable_server));
+            self.with(who, |node, now| node.handle_server(now, link, input));
+        }
+    }
+
+    fn mapped(&mut self, who: usize) {
+        let host = &self.wires.net.network.hosts[self.members[who].host];
+        let Some(router) = host.place() else { return };
+        let inside: Vec<_> = host.addresses().iter().map(|ip| (*ip, TUNNEL_PORT).into()).collect();
+        let router = &mut self.network().routers[router];
+        let mapped = inside.into_iter().map(|inside| router.map_port(inside)).collect();
+        let report = PortMappingReport { mapped, ..PortMappingReport::default() };
+        self.with(who, |node, now| node.handle_port_mapping(now, report));
+    }
+
+    /// Makes a member carry out a command, and waits for the answer.
+    ///
+    /// # Errors
+    /// The node's answer is an error.
+    pub fn command(&mut self, who: usize, command: Command) -> Result<Reply, AppError> {
+        let request = self.members[who].next_request();
+        self.with(who, |node, now| node.handle_command(now, request, command));
+        self.until("an answer", COMMAND_TIMEOUT, |world| world.members[who].answers.contains_key(&request));
+        self.members[who].answers.remove(&request).expect("an answer")
+    }
+
+    /// Creates a party. Returns it and its link.
+    pub fn create(&mut self, who: usize, range: Option<&str>) -> (PartyId, String) {
+        let range: Option<Ipv4Net> = range.map(|text| text.parse().expect("a range"));
+        let display_name = format!("member {who}");
+        let command = Command::Create { name: "friday".into(), display_name, servers: Vec::new(), range };
+        match self.command(who, command) {
+            Ok(Reply::Created { party, link }) => (party, link),
+            other => panic!("no party: {other:?}"),
+        }
+    }
+
+    /// Makes a member join a party.
+    pub fn join(&mut self, who: usize, link: &str) {
+        let command = Command::Join { link: link.to_owned(), display_name: format!("member {who}") };
+        self.command(who, command).expect("a valid link");
+    }
+
+    /// Returns an invite that never expires.
+    pub fn invite(&mut self, who: usize, party: PartyId) -> String {
+        let command = Command::Invite { party, lifetime: InviteLifetime::Never, role: Role::Member };
+        match self.command(who, command) {
+            Ok(Reply::Invite { link }) => link,
+            other => panic!("no invite: {other:?}"),
+        }
+    }
+
+    /// Adds `size` members of one new party, all connected to each other.
+    pub fn party(&mut self, size: usize) -> PartyId {
+        let first = self.members.len();
+        (0..size).for_each(|_| _ = self.member());
+        let (party, link) = self.create(first, None);
+        (first + 1..first + size).for_each(|who| self.join(who, &link));
+        self.until_mesh(Duration::from_secs(30));
+        party
+    }
+
+    /// Runs until something holds. Returns how long it took.
+    ///
+    /// # Panics
+    /// If it takes longer than `limit`.
+    pub fn until(&mut self, what: &str, limit: Duration, mut holds: impl FnMut(&Self) -> bool) -> Duration {
+        let start = self.wires.instant();
+        while !holds(self) {
+            assert!(self.step(start + limit), "waited {limit:?} for {what} in vain");
+        }
+        self.wires.instant() - start
+    }
+
+    /// Runs until every running member shows every other one as connected and with an address. Returns how long it took.
+    pub fn until_mesh(&mut self, limit: Duration) -> Duration {
+        let mut waited = Duration::ZERO;
+        while !self.missing().is_empty() {
+            assert!(waited < limit, "no full mesh after {limit:?}: missing {:?}", self.missing());
+            self.run(Duration::from_millis(100));
+            waited += Duration::from_millis(100);
+        }
+        waited
+    }
+
+    /// Returns the pairs of which the first does not show the second as connected.
+    #[must_use]
+    pub fn missing(&self) -> Vec<(usize, usize)> {
+        let running: Vec<usize> = (0..self.members.len()).filter(|who| self.has_active_party(*who)).collect();
+        let pairs = running.iter().flat_map(|from| running.iter().map(move |to| (*from, *to)));
+        let missing = pairs.filter(|(from, to)| {
+            from != to && !self.sees(*from, *to).is_some_and(|view| is_connected(&view))
+        });
+        missing.collect()
+    }
+
+    /// Returns true if a member's program runs and has a party that is switched on.
+    fn has_active_party(&self, who: usize) -> bool {
+        let member = &self.members[who];
+        let on = |party: &PartyView| party.phase != partyline_model::PartyPhase::Down;
+        !member.devices.is_empty()
+            || member.node.is_some() && member.snapshot(self.now()).parties.iter().any(on)
+    }
+
+    /// Returns what a member shows.
+    #[must_use]
+    pub fn snapshot(&self, who: usize) -> Snapshot {
+        self.members[who].snapshot(self.now())
+    }
+
+    /// Returns what a member shows of its first party.
+    #[must_use]
+    pub fn view(&self, who: usize) -> PartyView {
+        self.members[who].party(self.now()).expect("a party")
+    }
+
+    /// Returns what one member shows of another.
+    #[must_use]
+    pub fn sees(&self, who: usize, other: usize) -> Option<MemberView> {
+        self.members[who].sees(&self.members[other], self.now())
+    }
+
+    /// Returns the kind of the path in use from one member to another.
+    #[must_use]
+    pub fn path(&self, who: usize, other: usize) -> Option<PathKind> {
+        Some(self.sees(who, other)?.path?.kind)
+    }
+
+    /// Returns a member's address in its first party.
+    #[must_use]
+    pub fn address(&self, who: usize) -> Ipv4Addr {
+        self.members[who].party_address()
+    }
+
+    /// Writes a packet to a member's device.
+    pub fn send_packet(&mut self, who: usize, to: Ipv4Addr, payload: &[u8]) {
+        let party = *self.members[who].devices.keys().next().expect("a device");
+        let mut packet = packet::udp(self.address(who), to, payload);
+        self.with(who, |node, now| node.handle_packet(now.instant, party, &mut packet));
+    }
+
+    /// Returns the senders of the packets with this payload that a member's devices received.
+    #[must_use]
+    pub fn heard(&self, who: usize, payload: &[u8]) -> Vec<IpAddr> {
+        self.members[who].heard(payload)
+    }
+
+    /// Sends a packet. Returns true if it arrives within two seconds, exactly once and from the right address.
+    pub fn reaches(&mut self, from: usize, to: usize) -> bool {
+        let payload = self.send_unique(from, to);
+        self.run(Duration::from_secs(2));
+        self.heard(to, &payload) == [IpAddr::from(self.address(from))]
+    }
+
+    /// Checks that packets pass between all members that have devices, in both directions.
+    ///
+    /// # Panics
+    /// If they do not.
+    pub fn assert_all_reach(&mut self) {
+        let up: Vec<usize> =
+            (0..self.members.len()).filter(|who| !self.members[*who].devices.is_empty()).collect();
+        let pairs = up.iter().flat_map(|from| up.iter().map(move |to| (*from, *to))).filter(|(a, b)| a != b);
+        let sent: Vec<_> = pairs.map(|(from, to)| (from, to, self.send_unique(from, to))).collect();
+        self.run(Duration::from_secs(2));
+        for (from, to, payload) in sent {
+            let heard = self.heard(to, &payload);
+            assert_eq!(heard, [IpAddr::from(self.address(from))], "from {from} to {to}");
+        }
+    }
+
+    fn send_unique(&mut self, from: usize, to: usize) -> Vec<u8> {
+        let payload = format!("{from} to {to} at {:?}", self.now().unix).into_bytes();
+        let target = self.address(to);
+        self.send_packet(from, target, &payload);
+        payload
+    }
+}
+
+fn is_connected(view: &MemberView) -> bool {
+    view.address.is_some() && view.path.as_ref().is_some_and(|path| path.handshake_s.is_some())
+}
+
+fn unreachable_server() -> AppError {
+    AppError::new(ErrorCode::ServerUnreachable, "The server cannot be reached.", "Partyline keeps trying.")
 }

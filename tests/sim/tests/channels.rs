@@ -22,7 +22,7 @@ fn a_lan_needs_no_server() {
 fn clashes_settle_by_beacons_that_overtake_each_other() {
     for seed in 0..8 {
         let mut world = World::new(100 + seed);
-        world.beacon_jitter = Duration::from_millis(300);
+        world.wires.beacon_jitter = Duration::from_millis(300);
         (0..8).for_each(|_| _ = world.member_on(1));
         let (_, link) = world.create(0, Some("10.77.7.16/28"));
         (1..8).for_each(|who| world.join(who, &link));
@@ -42,7 +42,7 @@ fn members_introduce_each_other_when_no_server_does() {
     let link = world.invite(0, party);
     world.kill_server();
     // The newcomer's only acquaintance is a neighbour on its LAN.
-    let newcomer = world.member_on(world.members[2].lan);
+    let newcomer = world.member_on(world.lan(2));
     world.join(newcomer, &link);
     world.until_mesh(SOON);
     world.assert_all_reach();
@@ -101,12 +101,11 @@ fn a_cable_that_is_pulled_and_put_back_in_elsewhere_moves_the_paths() {
     let mut world = World::new(5);
     world.start_server();
     world.party(2);
-    let network = world.members[1].network();
+    let network = world.local_network(1);
     let none = partyline_node::LocalNetwork { addresses: Vec::new(), ..network.clone() };
     world.with(1, |node, now| node.handle_network(now, none));
-    let address = std::mem::replace(&mut world.members[1].address, ([0, 0, 0, 0], 1).into());
+    world.place(1, None, [[0, 0, 0, 0].into()]);
     world.run(Duration::from_secs(10));
-    world.members[1].address = address;
     let ip = std::net::Ipv4Addr::new(11, 0, 9, 9);
     world.move_to(1, ip);
     world.until("the path to move", SOON, |world| remote(world, 0, 1) == Some(ip.into()));
@@ -126,7 +125,7 @@ fn a_new_device_of_another_party_does_not_cost_the_public_address() {
     world.run(Duration::from_secs(5));
     let badge = world.snapshot(0).network.badge;
     assert!(badge.is_some());
-    let mut network = world.members[0].network();
+    let mut network = world.local_network(0);
     network.prefixes = vec!["10.9.9.0/24".parse().expect("a range")];
     world.with(0, |node, now| node.handle_network(now, network));
     assert_eq!(world.snapshot(0).network.badge, badge, "the address that servers see was forgotten");
@@ -137,8 +136,9 @@ fn direct_blocked_goes_by_the_relay_and_a_restart_of_it_is_survived() {
     let mut world = World::new(7);
     world.start_server();
     let relay = |address: std::net::SocketAddr| address.ip() == std::net::Ipv4Addr::new(11, 0, 255, 1);
-    world.network =
-        Box::new(move |datagram, _| (relay(datagram.from) || relay(datagram.to)).then_some(Duration::ZERO));
+    world.interfere(move |datagram, _| {
+        (relay(datagram.source) || relay(datagram.destination)).then_some(Duration::ZERO)
+    });
     world.party(2);
     world.assert_all_reach();
     assert_eq!(world.path(0, 1), Some(PathKind::Relay));
@@ -159,13 +159,13 @@ fn garbled_networks_are_survived() {
     for seed in 0..6 {
         let mut world = World::new(500 + seed);
         world.start_server();
-        world.network = Box::new(|_, chance| {
+        world.interfere(|_, chance| {
             let delay = Duration::from_millis(u64::from(chance >> 8) % 60);
             (chance % 100 >= 20).then_some(delay)
         });
         world.party(4);
         world.run(Duration::from_secs(30));
-        world.network = Box::new(|_, _| Some(Duration::ZERO));
+        world.interfere(|_, _| Some(Duration::ZERO));
         world.until_mesh(SOON);
         world.run(Duration::from_secs(2));
         world.assert_all_reach();

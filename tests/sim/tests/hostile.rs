@@ -19,7 +19,7 @@ fn pair() -> (World, Topic) {
     let mut world = World::new(9);
     world.start_server();
     world.party(2);
-    let topic = *world.topics.last().expect("a topic");
+    let topic = *world.wires.topics.last().expect("a topic");
     (world, topic)
 }
 
@@ -178,7 +178,7 @@ fn a_clock_that_jumps_ends_no_party_for_good() {
     let late = world.member();
     world.join(late, &link);
     world.until("the newcomer to be in", SOON, |world| !world.members[late].devices.is_empty());
-    let right = world.now.unix;
+    let right = world.now().unix;
     world.set_clock(right.plus(day));
     world.run(Duration::from_secs(700));
     assert!(world.members[late].devices.is_empty(), "an invite that ended a day ago still counts");

@@ -21,11 +21,11 @@ fn world(seed: u64, size: usize, cut: &'static [(usize, usize)]) -> World {
 }
 
 fn separate(world: &mut World, cut: &[(usize, usize)]) {
-    let ip = |who: usize| world.members[who].address.ip();
+    let ip = |who: usize| world.host_address(who);
     let cut: BTreeSet<(IpAddr, IpAddr)> =
         cut.iter().flat_map(|(a, b)| [(ip(*a), ip(*b)), (ip(*b), ip(*a))]).collect();
-    world.network = Box::new(move |datagram, _| {
-        (!cut.contains(&(datagram.from.ip(), datagram.to.ip()))).then_some(Duration::ZERO)
+    world.interfere(move |datagram, _| {
+        (!cut.contains(&(datagram.source.ip(), datagram.destination.ip()))).then_some(Duration::ZERO)
     });
 }
 

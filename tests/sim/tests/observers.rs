@@ -15,13 +15,13 @@ fn world(serve_friends: bool) -> World {
     let mut world = World::new(7);
     world.start_server();
     let second = IpAddr::from([11, 0, 255, 2]);
-    world.network = Box::new(move |datagram, _| {
-        (datagram.from.ip() != second && datagram.to.ip() != second).then_some(Duration::ZERO)
+    world.interfere(move |datagram, _| {
+        (datagram.source.ip() != second && datagram.destination.ip() != second).then_some(Duration::ZERO)
     });
     for number in 1..=2 {
         let who = world.add(u32::from(number));
-        world.members[who].spares = 6;
-        world.members[who].address.set_ip([12, 0, number, 1].into());
+        world.members[who].probe_sockets = 6;
+        world.place(who, None, [IpAddr::from([12, 0, number, 1])]);
         world.start(who);
     }
     let settings = Settings { serve_friends, ..world.snapshot(1).settings };
@@ -59,19 +59,19 @@ fn who_does_not_serve_friends_observes_nothing() {
 fn behind(filtering: Filtering, serve_friends: bool) -> World {
     let mut world = World::new(7);
     world.start_server();
-    world.network = Box::new(|datagram, _| {
+    world.interfere(|datagram, _| {
         let second =
             |at: std::net::SocketAddr| at.ip().to_string().starts_with("11.0.255.") && at.port() == 3479;
-        (!second(datagram.from) && !second(datagram.to)).then_some(Duration::ZERO)
+        (!second(datagram.source) && !second(datagram.destination)).then_some(Duration::ZERO)
     });
     let rules = Rules::new(Mapping::EndpointIndependent, filtering, Allocation::Preserving);
-    let home = world.internet.add(None, Nat::new(1, [12, 0, 1, 1].into(), rules), rules, true);
+    let home = world.network().add_router(None, Nat::new(1, [12, 0, 1, 1].into(), rules));
     for number in 1..=2 {
         let who = world.add(u32::from(number));
-        world.members[who].spares = 7;
+        world.members[who].probe_sockets = 7;
         match number {
-            1 => world.members[who].set_place(Some(home), [192, 168, 1, 7].into(), None),
-            _ => world.members[who].address.set_ip([12, 0, number, 1].into()),
+            1 => world.place(who, Some(home), [IpAddr::from([192, 168, 1, 7])]),
+            _ => world.place(who, None, [IpAddr::from([12, 0, number, 1])]),
         }
         world.start(who);
     }

@@ -7,9 +7,9 @@ use partyline_model::PathKind;
 use partyline_tests_sim::{
     crowd,
     judge::{Obstacle, Route, allows},
+    play::play,
     scenario::Scenario,
     shrink::survive,
-    stage::play,
 };
 
 fn corpus() -> Vec<(String, Scenario)> {

@@ -20,12 +20,12 @@ fn two_at_home(seed: u64) -> World {
         ..Rules::all_types(1).next().expect("a type")
     };
     for number in 0..2 {
-        let who = world.add(0);
+        let who = world.add(number.into());
         let outside = Ipv4Addr::new(12, 2, 0, 1 + number);
         let nat = Nat::new(seed + u64::from(number), outside.into(), rules);
-        let place = world.internet.add(None, nat, rules, true);
-        world.members[who].set_place(Some(place), Ipv4Addr::new(192, 168, 1, 2).into(), None);
-        (world.members[who].lan, world.members[who].spares) = (number.into(), 6);
+        let place = world.network().add_router(None, nat);
+        world.place(who, Some(place), [Ipv4Addr::new(192, 168, 1, 2).into()]);
+        world.members[who].probe_sockets = 6;
         world.start(who);
     }
     let (_, link) = world.create(0, None);
@@ -42,8 +42,7 @@ fn is_direct(world: &World) -> bool {
 /// What a computer finds after an hour: the server was restarted, and knows neither its connection nor its
 /// allocation, its router has forgotten everything, and its friend has given it up.
 fn an_hour_passes(world: &mut World, who: usize) {
-    let nat = &mut world.internet.routers[who].nat;
-    nat.reset();
+    world.network().routers[who].nat.reset();
     world.kill_server();
     world.run(Duration::from_secs(600));
     world.start_server();
