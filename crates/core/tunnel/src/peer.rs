@@ -102,6 +102,10 @@ impl Peer {
         self.party
     }
 
+    pub(crate) const fn id(&self) -> DeviceId {
+        self.id
+    }
+
     pub(crate) const fn index(&self) -> u32 {
         self.index
     }
@@ -215,7 +219,7 @@ impl Peer {
         }
         if let Some(reply) = packet_too_big::reply(packet, header, self.mtu) {
             let pushed = outbox.push_delivery(self.party, &reply);
-            debug!(party = %self.party.short(), peer = %self.id.short(), bytes = packet.len(), mtu = self.mtu, pushed, "packet too big");
+            trace!(party = %self.party.short(), peer = %self.id.short(), bytes = packet.len(), mtu = self.mtu, pushed, "packet too big");
         }
         self.drop_packet(DropReason::ExceedsMtu);
     }

@@ -36,6 +36,9 @@ const MESSAGE_INITIATION: u8 = 1;
 /// The first byte of a handshake response.
 const MESSAGE_RESPONSE: u8 = 2;
 
+/// Where a handshake response names its sender's index, and a data message the receiver's: 4 bytes.
+const INDEX: std::ops::Range<usize> = 4..8;
+
 /// What a datagram turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decapsulated {
@@ -47,6 +50,15 @@ pub(crate) enum Decapsulated {
     Reply(usize),
 }
 
+/// An initiation that was answered, whose initiator has yet to use the new keys.
+struct Answered {
+    at: Instant,
+    /// Our receiver index in the data messages that use them.
+    index: Index,
+}
+
+type Index = Option<[u8; 4]>;
+
 pub(crate) struct Session {
     tunn: Tunn,
     /// True if this member's public key is the lower one.
@@ -55,8 +67,7 @@ pub(crate) struct Session {
     /// True while there are keys that both sides are known to have.
     ready: bool,
     last_handshake: Option<Instant>,
-    /// When an initiation was answered whose initiator has yet to use the new keys.
-    answered_at: Option<Instant>,
+    answered: Option<Answered>,
     next_initiation: Option<Instant>,
     /// Why the next initiation is due, for the log.
     initiation_reason: &'static str,
@@ -82,7 +93,7 @@ impl Session {
             has_path: false,
             ready: false,
             last_handshake: None,
-            answered_at: None,
+            answered: None,
             next_initiation: None,
             initiation_reason: "no keys",
             attempts: 0,
@@ -107,7 +118,7 @@ impl Session {
 
     /// Returns true if the next data message can change the state of the session.
     pub(crate) const fn is_unconfirmed(&self) -> bool {
-        !self.ready || self.answered_at.is_some()
+        !self.ready || self.answered.is_some()
     }
 
     pub(crate) const fn last_handshake(&self) -> Option<Instant> {
@@ -251,25 +262,22 @@ impl Session {
             TunnResult::Err(error) => return Err(drop_reason(&error)),
         };
         if self.is_unconfirmed() {
-            self.on_data_received(now);
+            self.on_data_received(now, index_in(datagram));
         }
         Ok(opened)
     }
 
-    /// The initiator of an answered handshake has used the new keys, which proves that both sides have them.
-    fn on_data_received(&mut self, now: Instant) {
-        let was_ready = self.ready;
-        self.ready = self.tunn.time_since_last_handshake().is_some();
-        if !self.ready {
-            return;
+    /// An authentic data message proves that both sides have its keys. Those of an answered initiation are in use once their
+    /// index is used; until then, packets under the keys before may still arrive.
+    fn on_data_received(&mut self, now: Instant, index: Index) {
+        if let Some(answered) = self.answered.take_if(|answered| answered.index == index) {
+            return self.on_completed(now, answered.at, "responder");
         }
-        if let Some(answered) = self.answered_at.take() {
-            self.last_handshake = Some(answered);
-            self.on_completed("responder", was_ready);
-        } else if !was_ready {
+        if !self.ready && self.tunn.time_since_last_handshake().is_some() {
+            self.ready = true;
             debug!(reason = "data under known keys", "session ready");
+            self.schedule_initiation(now);
         }
-        self.schedule_initiation(now);
     }
 
     /// Handles a handshake message or a cookie reply; `dst` must have room for the answer.
@@ -283,8 +291,14 @@ impl Session {
         self.tick(now, dst);
         match self.tunn.decapsulate(None, datagram, dst) {
             TunnResult::WriteToNetwork(reply) => {
-                let len = reply.len();
-                self.on_handshake_accepted(now, kind);
+                let (len, index) = (reply.len(), index_in(reply));
+                if kind == MESSAGE_INITIATION {
+                    self.on_initiation_answered(now, index);
+                } else {
+                    // A later handshake than any that was answered.
+                    self.answered = None;
+                    self.on_completed(now, now, "initiator");
+                }
                 Ok(Decapsulated::Reply(len))
             }
             TunnResult::Err(error) => {
@@ -303,30 +317,27 @@ impl Session {
         }
     }
 
-    fn on_handshake_accepted(&mut self, now: Instant, kind: u8) {
-        if kind == MESSAGE_INITIATION {
-            self.answered_at = Some(now);
-            self.counters.answered += 1;
-            debug!("handshake answered");
-            return;
-        }
-        let was_ready = self.ready;
-        self.ready = true;
-        self.answered_at = None;
-        self.last_handshake = Some(now);
-        self.on_completed("initiator", was_ready);
-        self.schedule_initiation(now);
+    fn on_initiation_answered(&mut self, now: Instant, index: Index) {
+        self.counters.answered += 1;
+        debug!(repeated = self.answered.is_some(), "handshake answered");
+        self.answered = Some(Answered { at: now, index });
     }
 
-    fn on_completed(&mut self, role: &'static str, was_ready: bool) {
+    /// Both sides have new keys, which were agreed on at a time.
+    fn on_completed(&mut self, now: Instant, agreed_at: Instant, role: &'static str) {
+        let was_ready = std::mem::replace(&mut self.ready, true);
+        self.last_handshake = Some(agreed_at);
         self.counters.completed += 1;
-        debug!(role, attempts = self.attempts, "handshake completed");
-        if was_ready {
-            trace!(role, "keys renewed");
-        } else {
+        debug!(role, attempts = self.attempts, renewed = was_ready, "handshake completed");
+        if !was_ready {
             debug!(role, "session ready");
         }
+        self.schedule_initiation(now);
     }
+}
+
+fn index_in(datagram: &[u8]) -> Index {
+    datagram.get(INDEX)?.try_into().ok()
 }
 
 fn written(result: TunnResult<'_>) -> Option<usize> {
@@ -402,6 +413,55 @@ mod tests {
         assert!(b.is_ready() && !b.is_unconfirmed() && !b.can_send(), "b has no path");
         assert_eq!((a.counters().initiated, a.counters().completed), (1, 1));
         assert_eq!((b.counters().answered, b.counters().completed), (1, 1));
+    }
+
+    /// Completes a handshake that the first session initiates.
+    fn complete_handshake(sessions: &mut [Session; 2], now: Instant) {
+        let [a, b] = sessions;
+        a.rekey(now);
+        let initiation = initiation(a, now).unwrap();
+        let response = answer(b, now, &initiation);
+        let keepalive = answer(a, now, &response);
+        assert_eq!(b.decapsulate(now, &keepalive, &mut [0; 148]), Ok(Decapsulated::Empty));
+    }
+
+    #[test]
+    fn data_under_the_keys_before_does_not_complete_an_answered_handshake() {
+        let now = start();
+        let mut sessions = sessions(now);
+        sessions.iter_mut().for_each(|session| session.set_path(now, true));
+        complete_handshake(&mut sessions, now);
+        let [a, b] = &mut sessions;
+        let mut in_flight = [0; 256];
+        let packet: [u8; 20] = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        let len = a.encapsulate(&packet, &mut in_flight).unwrap();
+        let later = now + Duration::from_secs(115);
+        a.rekey(later);
+        let initiation = initiation(a, later).unwrap();
+        let response = answer(b, later, &initiation);
+        assert_eq!(b.decapsulate(later, &in_flight[..len], &mut [0; 256]), Ok(Decapsulated::Packet(20)));
+        assert_eq!((b.counters().answered, b.counters().completed), (2, 1), "under the keys before");
+        assert_eq!((b.last_handshake(), b.is_unconfirmed()), (Some(now), true));
+        let keepalive = answer(a, later, &response);
+        assert_eq!(b.decapsulate(later, &keepalive, &mut [0; 148]), Ok(Decapsulated::Empty));
+        assert_eq!((b.counters().completed, b.last_handshake()), (2, Some(later)));
+        assert!(!b.is_unconfirmed());
+    }
+
+    #[test]
+    fn repeated_initiation_is_answered_twice_and_completed_once() {
+        let now = start();
+        let [mut a, mut b] = sessions(now);
+        a.set_path(now, true);
+        let first = initiation(&mut a, now).unwrap();
+        answer(&mut b, now, &first);
+        let later = a.next_initiation.unwrap();
+        let second = initiation(&mut a, later).unwrap();
+        let response = answer(&mut b, later, &second);
+        let keepalive = answer(&mut a, later, &response);
+        assert_eq!(b.decapsulate(later, &keepalive, &mut [0; 148]), Ok(Decapsulated::Empty));
+        assert_eq!((b.counters().answered, b.counters().completed), (2, 1));
+        assert_eq!((a.counters().initiated, a.counters().completed), (2, 1));
     }
 
     #[test]

@@ -201,6 +201,14 @@ impl Tunnel {
         sum
     }
 
+    /// Returns the drops of each present member by reason, in all parties together.
+    #[must_use]
+    pub fn peer_drops(&self) -> BTreeMap<DeviceId, DropCounters> {
+        let mut drops: BTreeMap<DeviceId, DropCounters> = BTreeMap::new();
+        self.peers.iter().for_each(|peer| drops.entry(peer.id()).or_default().add(peer.drops()));
+        drops
+    }
+
     /// Returns all handshakes by outcome. Visits every member.
     #[must_use]
     pub fn handshakes(&self) -> HandshakeCounters {

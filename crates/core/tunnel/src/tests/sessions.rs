@@ -219,6 +219,26 @@ fn broadcasts_are_rate_limited() {
 }
 
 #[test]
+fn drops_of_a_member_are_counted_over_all_parties_while_it_is_present() {
+    let mut lan = Lan::connected(3);
+    let other_secret = StaticSecret::from([98; 32]);
+    let tunnel = &mut lan.devices[0].tunnel;
+    tunnel.set_party(OTHER_PARTY, other_secret.clone(), party_config(0));
+    tunnel.set_peer(lan.now, OTHER_PARTY, device_id(1), peer_config(1, &StaticSecret::from([99; 32])));
+    lan.set_paths(None);
+    let mut broadcast = udp(v4(0), [255; 4], 4445, 5);
+    lan.send(0, &broadcast.clone());
+    let Device { tunnel, outbox, .. } = &mut lan.devices[0];
+    tunnel.handle_packet(lan.now, OTHER_PARTY, &mut broadcast, outbox);
+    let no_path = |tunnel: &Tunnel, member| {
+        tunnel.peer_drops().get(&device_id(member)).map(|drops| drops.get(DropReason::NoPath))
+    };
+    assert_eq!((no_path(tunnel, 1), no_path(tunnel, 2)), (Some(2), Some(1)));
+    tunnel.remove_peer(PARTY, device_id(2));
+    assert_eq!((no_path(tunnel, 2), tunnel.drops().get(DropReason::NoPath)), (None, 3));
+}
+
+#[test]
 fn parties_share_only_the_tunnel() {
     let mut lan = Lan::connected(2);
     let keys = [98, 99].map(|byte| StaticSecret::from([byte; 32]));
