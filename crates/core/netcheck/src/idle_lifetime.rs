@@ -41,6 +41,12 @@ impl IdleLifetime {
         self.found = self.found.filter(|found| found.valid_until > now);
         if self.found.is_none() {
             self.test = test();
+            if self.test.is_none() {
+                debug!(
+                    reason = "no NAT, no suitable server or socket, or keepalives are off",
+                    "no lifetime test"
+                );
+            }
         }
     }
 

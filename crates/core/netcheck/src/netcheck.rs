@@ -548,7 +548,7 @@ impl Netcheck {
         info!(after_ms, count = self.packets(), ?found, "network measured");
         let discovery = &self.discoveries[Family::V4 as usize];
         let keepalive = self.keepalive;
-        self.idle_lifetime.begin(now, || discovery.lifetime_test(now).filter(|_| keepalive));
+        self.idle_lifetime.begin(now, || keepalive.then(|| discovery.lifetime_test(now)).flatten());
         if !self.idle_lifetime.is_running() {
             self.events.extend(self.probe_sockets.close());
         }
