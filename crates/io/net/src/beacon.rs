@@ -49,7 +49,10 @@ impl BeaconSockets {
         let v6 = SocketPair::open(Domain::IPV6, Ipv6Addr::UNSPECIFIED.into());
         match (v4, v6) {
             (Err(error), Err(_)) => Err(error),
-            (v4, v6) => Ok(Self { v4: v4.ok(), v6: v6.ok(), interfaces: Vec::new() }),
+            (v4, v6) => {
+                tracing::debug!(v4 = v4.is_ok(), v6 = v6.is_ok(), "LAN beacon sockets opened");
+                Ok(Self { v4: v4.ok(), v6: v6.ok(), interfaces: Vec::new() })
+            }
         }
     }
 
@@ -172,8 +175,11 @@ fn open(domain: Domain, address: SocketAddr, shared: bool) -> io::Result<UdpSock
 }
 
 fn log(result: io::Result<()>, interface: u32, join: bool) {
-    if let Err(error) = result {
-        tracing::debug!(interface, join, %error, "the LAN beacon cannot change its group membership");
+    match result {
+        Ok(()) => tracing::debug!(interface, join, "LAN beacon group membership changed"),
+        Err(error) => {
+            tracing::debug!(interface, join, reason = %error, "the LAN beacon cannot change its group membership");
+        }
     }
 }
 

@@ -41,11 +41,14 @@ pub async fn connect_tcp(host: &str, port: u16) -> Result<TcpStream, ConnectErro
 }
 
 async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
-    let error = |cause: String| ConnectError::Name { host: host.to_owned(), cause };
+    let error = |cause: String| {
+        tracing::debug!(host, reason = cause, "the host could not be looked up");
+        ConnectError::Name { host: host.to_owned(), cause }
+    };
     let lookup = timeout(LOOKUP_TIMEOUT, lookup_host((host, port)));
     let found = lookup.await.map_err(|_| error("the resolver did not answer".to_owned()))?;
     let addresses: Vec<_> = found.map_err(|cause| error(cause.to_string()))?.collect();
-    tracing::trace!(host, ?addresses, "looked up the host");
+    tracing::debug!(host, ?addresses, "looked up the host");
     if addresses.is_empty() { Err(error("none".to_owned())) } else { Ok(interleave(addresses)) }
 }
 
@@ -79,7 +82,9 @@ async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
                     failure = more_specific(failure, cause);
                 }
             },
-            () = sleep_until(next_start), if more => {}
+            () = sleep_until(next_start), if more => {
+                tracing::trace!(running = running.len(), reason = "no answer yet", "trying the next address as well");
+            }
         }
         running.extend(waiting.next().map(TcpStream::connect));
     }

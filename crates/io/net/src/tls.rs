@@ -85,6 +85,7 @@ fn extra_roots(roots: &Roots) -> Result<Vec<CertificateDer<'static>>, ConnectErr
     if added == 0 || added < certificates.len() {
         return Err(error("it holds something other than certificates".to_owned()));
     }
+    tracing::debug!(count = added, path = %path.display(), "trusting further issuers");
     Ok(certificates)
 }
 
@@ -97,11 +98,24 @@ pub async fn connect_tls(host: &str, port: u16, client: &TlsClient) -> Result<Bo
     let stream = connect_tcp(host, port).await?;
     let handshake = TlsConnector::from(Arc::clone(&client.config)).connect(name, stream);
     match timeout(HANDSHAKE_TIMEOUT, handshake).await {
-        Ok(Ok(stream)) => Ok(Box::new(stream)),
+        Ok(Ok(stream)) => {
+            let version = stream.get_ref().1.protocol_version();
+            tracing::debug!(host, port, ?version, "TLS handshake completed");
+            Ok(Box::new(stream))
+        }
         Ok(Err(cause)) => {
             tracing::debug!(host, port, reason = %cause, "the TLS handshake failed");
             Err(ConnectError::from_handshake(host, port, cause))
         }
-        Err(_) => Err(ConnectError::Timeout { host: host.to_owned(), port }),
+        Err(_) => {
+            tracing::debug!(
+                host,
+                port,
+                after_ms = HANDSHAKE_TIMEOUT.as_millis(),
+                reason = "timeout",
+                "the TLS handshake failed"
+            );
+            Err(ConnectError::Timeout { host: host.to_owned(), port })
+        }
     }
 }

@@ -75,6 +75,8 @@ impl UdpEndpoint {
     /// If the port cannot be had, or there is no network at all.
     pub fn bind(port: u16) -> Result<Self, BindError> {
         let (v4, v6) = bind_both(port)?;
+        let [port_v4, port_v6] = [&v4, &v6].map(|socket| socket.as_ref().map(FamilySocket::port));
+        tracing::debug!(wanted = port, v4 = port_v4, v6 = port_v6, "UDP sockets opened");
         Ok(Self { v4, v6, counters: LiveCounters::default() })
     }
 
@@ -84,6 +86,7 @@ impl UdpEndpoint {
     /// If there is none to be had.
     pub fn open_v4() -> Result<Self, BindError> {
         let v4 = bind_v4(0).map_err(|error| BindError::new(0, error))?;
+        tracing::trace!(port = v4.port(), "IPv4 UDP socket opened");
         Ok(Self { v4: Some(v4), v6: None, counters: LiveCounters::default() })
     }
 
@@ -94,6 +97,7 @@ impl UdpEndpoint {
     /// As for [`Self::bind`].
     pub fn rebind(&mut self) -> Result<(), BindError> {
         let port = self.port();
+        self.counters.retire(self.gso_fallbacks());
         (self.v4, self.v6) = (None, None);
         (self.v4, self.v6) = bind_both(port).or_else(|error| {
             tracing::warn!(port, %error, "the UDP port is taken; moving to another one");
@@ -200,8 +204,11 @@ impl UdpEndpoint {
     /// Returns what was sent, received and dropped so far. Drops count bursts, not the datagrams in them.
     #[must_use]
     pub fn counters(&self) -> UdpCounters {
-        let sockets = [&self.v4, &self.v6].into_iter().flatten();
-        self.counters.read(sockets.map(FamilySocket::gso_fallbacks).sum())
+        self.counters.read(self.gso_fallbacks())
+    }
+
+    fn gso_fallbacks(&self) -> u64 {
+        [&self.v4, &self.v6].into_iter().flatten().map(FamilySocket::gso_fallbacks).sum()
     }
 
     fn count_sent(&self, outgoing: &Outgoing<'_>, result: Result<(), SendDrop>) -> Result<(), SendDrop> {
@@ -209,14 +216,19 @@ impl UdpEndpoint {
             Ok(()) => {
                 let datagrams = outgoing.bytes.len().div_ceil(outgoing.segment.max(1)).max(1);
                 self.counters.on_sent(datagrams as u64, outgoing.bytes.len() as u64);
+                tracing::trace!(to = %outgoing.to, datagrams, bytes = outgoing.bytes.len(), "datagrams sent");
                 Ok(())
             }
-            Err(reason) => Err(self.counters.on_drop(reason)),
+            Err(reason) => {
+                tracing::trace!(to = %outgoing.to, bytes = outgoing.bytes.len(), ?reason, "datagrams not sent");
+                Err(self.counters.on_drop(reason))
+            }
         }
     }
 
     fn count_received(&self, batch: &RecvBatch) {
         let (datagrams, bytes) = batch.totals();
+        tracing::trace!(datagrams, bytes, "datagrams received");
         self.counters.on_received(datagrams, bytes);
     }
 
@@ -233,7 +245,10 @@ fn bind_both(port: u16) -> Result<Sockets, BindError> {
         let wanted = v4.as_ref().map_or(port, FamilySocket::port);
         match bind_v6(wanted) {
             // The other family's port was taken by chance: draw again.
-            Err(error) if port == 0 && error.kind() == io::ErrorKind::AddrInUse => v4 = bind_v4(0),
+            Err(error) if port == 0 && error.kind() == io::ErrorKind::AddrInUse => {
+                tracing::trace!(port = wanted, reason = "taken for IPv6", "drawing another UDP port");
+                v4 = bind_v4(0);
+            }
             v6 => return pair(port, v4, v6),
         }
     }
@@ -246,8 +261,13 @@ fn pair(port: u16, v4: io::Result<FamilySocket>, v6: io::Result<FamilySocket>) -
         (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::AddrInUse => {
             Err(BindError::new(port, error))
         }
-        (v4, v6) => Ok((v4.ok(), v6.ok())),
+        (v4, v6) => Ok((available(v4, "IPv4"), available(v6, "IPv6"))),
     }
+}
+
+fn available(socket: io::Result<FamilySocket>, family: &'static str) -> Option<FamilySocket> {
+    let log = |error: &io::Error| tracing::debug!(family, reason = %error, "no UDP socket of this family");
+    socket.inspect_err(log).ok()
 }
 
 fn bind_v4(port: u16) -> io::Result<FamilySocket> {

@@ -82,7 +82,15 @@ pub async fn connect_ws(url: &str, client: &TlsClient) -> Result<WebSocket, Conn
             tracing::debug!(url = target.url, reason = %cause, "the server refused the WebSocket");
             Err(target.error(cause))
         }
-        Err(_) => Err(ConnectError::Timeout { host: target.host, port: target.port }),
+        Err(_) => {
+            tracing::debug!(
+                url = target.url,
+                after_ms = UPGRADE_TIMEOUT.as_millis(),
+                reason = "timeout",
+                "the upgrade to WebSocket failed"
+            );
+            Err(ConnectError::Timeout { host: target.host, port: target.port })
+        }
     }
 }
 
@@ -100,7 +108,11 @@ impl WebSocket {
     /// # Errors
     /// The connection is lost or closed.
     pub async fn send(&mut self, message: Vec<u8>) -> Result<(), WebSocketError> {
-        self.stream.send(Message::binary(message)).await.map_err(|cause| lost(&cause))
+        tracing::trace!(bytes = message.len(), "sending a WebSocket message");
+        self.stream.send(Message::binary(message)).await.map_err(|cause| {
+            tracing::debug!(reason = %cause, "a WebSocket message was not sent");
+            lost(&cause)
+        })
     }
 
     /// Receives the next binary message; one error when the connection has ended, and then `None`. Cancel-safe: nothing
@@ -123,9 +135,14 @@ impl WebSocket {
             let message = timeout_at(silent, self.stream.next()).await.map_err(|_| WebSocketError::Silent)?;
             self.last_received = Instant::now();
             match message {
-                Some(Ok(Message::Binary(bytes))) => return Ok(bytes.into()),
+                Some(Ok(Message::Binary(bytes))) => {
+                    tracing::trace!(bytes = bytes.len(), "WebSocket message received");
+                    return Ok(bytes.into());
+                }
                 Some(Ok(Message::Close(frame))) => return Err(self.closed(frame).await),
-                Some(Ok(_)) => {}
+                Some(Ok(other)) => {
+                    tracing::trace!(bytes = other.len(), "WebSocket ping, pong or text ignored")
+                }
                 Some(Err(cause)) => return Err(lost(&cause)),
                 None => return Err(WebSocketError::Lost("the server hung up".to_owned())),
             }
@@ -149,7 +166,8 @@ impl WebSocket {
             let _ = self.stream.close(Some(frame)).await;
             while let Some(Ok(_)) = self.stream.next().await {}
         };
-        let _ = timeout(CLOSE_TIMEOUT, closing).await;
+        let closed = timeout(CLOSE_TIMEOUT, closing).await.is_ok();
+        tracing::debug!(closed, reason = "no longer needed", "WebSocket closed");
     }
 }
 

@@ -88,6 +88,8 @@ pub(super) struct LiveCounters {
     received: [AtomicU64; 2],
     drops: [AtomicU64; 5],
     receive_errors: AtomicU64,
+    /// Refusals of segmentation offload by sockets that were closed since.
+    gso_fallbacks: AtomicU64,
 }
 
 impl LiveCounters {
@@ -109,6 +111,12 @@ impl LiveCounters {
         self.receive_errors.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Keeps what a socket has counted that is about to be closed.
+    pub(super) fn retire(&self, gso_fallbacks: u64) {
+        self.gso_fallbacks.fetch_add(gso_fallbacks, Ordering::Relaxed);
+    }
+
+    /// Returns the counters, with the refusals of segmentation offload by the open sockets.
     pub(super) fn read(&self, gso_fallbacks: u64) -> UdpCounters {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let drops = |reason: SendDrop| read(&self.drops[reason as usize]);
@@ -125,7 +133,7 @@ impl LiveCounters {
                 failed: drops(SendDrop::Failed),
             },
             receive_errors: read(&self.receive_errors),
-            gso_fallbacks,
+            gso_fallbacks: gso_fallbacks + read(&self.gso_fallbacks),
         }
     }
 }

@@ -95,8 +95,7 @@ impl FamilySocket {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
                 // The network adapter refused segmentation: once more, one by one.
                 Err(error) if most > self.segments_at_once() * rest.segment.max(1) => {
-                    tracing::debug!(%error, "segmentation offload was refused; sending datagrams one by one");
-                    self.gso_fallbacks.fetch_add(1, Ordering::Relaxed);
+                    self.on_gso_refused(&error);
                     continue;
                 }
                 Err(error) => result = Err(error),
@@ -107,6 +106,11 @@ impl FamilySocket {
                 return result;
             }
         }
+    }
+
+    pub(super) fn on_gso_refused(&self, error: &io::Error) {
+        tracing::debug!(port = self.port, reason = %error, "segmentation offload was refused; sending datagrams one by one");
+        self.gso_fallbacks.fetch_add(1, Ordering::Relaxed);
     }
 
     fn segments_at_once(&self) -> usize {

@@ -94,3 +94,22 @@ async fn rebinding_keeps_the_port() {
     b.send(&Outgoing::one(v6(&a), b"still there")).await.unwrap();
     assert_eq!(receive(&a, 1).await, [(b's', 11)]);
 }
+
+#[tokio::test]
+async fn counters_do_not_go_back_when_the_sockets_are_reopened() {
+    let mut endpoint = UdpEndpoint::bind(0).unwrap();
+    let refused = std::io::Error::from(std::io::ErrorKind::InvalidInput);
+    for socket in [&endpoint.v4, &endpoint.v6].into_iter().flatten() {
+        socket.on_gso_refused(&refused);
+    }
+    let to = ([127, 0, 0, 1], endpoint.port()).into();
+    endpoint.send(&Outgoing::one(to, b"counted")).await.unwrap();
+    let before = endpoint.counters();
+    assert!(before.gso_fallbacks > 0 && before.sent_datagrams == 1);
+    endpoint.rebind().unwrap();
+    assert_eq!(endpoint.counters(), before);
+    if let Some(socket) = &endpoint.v4 {
+        socket.on_gso_refused(&refused);
+        assert_eq!(endpoint.counters().gso_fallbacks, before.gso_fallbacks + 1);
+    }
+}
