@@ -6,15 +6,17 @@ use std::{
 };
 
 use foldhash::fast::FixedState;
-use partyline_timing::Level;
+use partyline_timing::{Level, Rate};
 use stun_rs::TransactionId;
+use tracing::debug;
 
 use crate::{
     channel::{BindError, ChannelBindings},
     client::Client,
-    counters::Refusal,
+    counters::{DropReason, Refusal},
     integrity::Signature,
     permission::Permissions,
+    saturation::Saturation,
 };
 
 /// An allocation whose sockets are still being bound, with what its success response needs.
@@ -42,7 +44,8 @@ pub(crate) struct Allocation {
     pub(crate) additional_error: Option<Refusal>,
     pub(crate) expires: Instant,
     /// The bandwidth used.
-    pub(crate) bandwidth: Level,
+    bandwidth: Level,
+    saturation: Saturation,
     pub(crate) pending: Option<Box<Pending>>,
     permissions: Permissions,
     channels: ChannelBindings,
@@ -65,10 +68,21 @@ impl Allocation {
             additional_error: None,
             expires,
             bandwidth: Level::default(),
+            saturation: Saturation::default(),
             pending: Some(Box::new(pending)),
             permissions: Permissions::new(hasher),
             channels: ChannelBindings::new(hasher),
         }
+    }
+
+    /// Takes a packet out of the bandwidth. Returns false if that is used up.
+    pub(crate) fn take_bandwidth(&mut self, now: Instant, rate: &Rate, length: u64) -> bool {
+        let granted = self.bandwidth.take(now, rate, length);
+        if !granted && self.saturation.report(now) {
+            let reason = DropReason::AllocationBandwidth.label();
+            debug!(client = %self.client.address, reason, "dropping packets of this allocation");
+        }
+        granted
     }
 
     /// Returns the relayed address of the peer's family.

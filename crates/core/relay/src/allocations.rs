@@ -100,6 +100,7 @@ impl Allocations {
     pub(crate) fn forget_socket(&mut self, at: usize, v6: bool) {
         let Some(allocation) = self.slab.get_mut(at) else { return };
         if let Some(public) = allocation.relayed[usize::from(v6)].take() {
+            trace!(client = %allocation.client.address, relayed = %public, "port of a relayed address freed");
             self.relayed.release(public);
         }
     }

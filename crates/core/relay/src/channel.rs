@@ -7,7 +7,7 @@ use std::{
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use tracing::debug;
+use tracing::{debug, trace};
 
 /// How long a channel binding lasts without being refreshed (RFC 8656, section 12).
 pub(crate) const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
@@ -77,7 +77,13 @@ impl ChannelBindings {
 
     /// Binds a channel or refreshes its binding. Call [`Self::prepare`] first.
     pub(crate) fn bind(&mut self, channel: u16, peer: SocketAddr, now: Instant) {
+        let refreshed = self.peer_of(channel, now) == Some(peer);
         self.unbind(channel, peer);
+        if refreshed {
+            trace!(channel, %peer, "channel binding refreshed");
+        } else {
+            debug!(channel, %peer, "channel bound");
+        }
         self.by_number.insert(channel, ChannelBinding { peer, expires: now + CHANNEL_LIFETIME });
         self.by_peer.insert(peer, channel);
     }

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, ops::Range, time::Instant};
 
 use partyline_timing::{Rate, TokenBucket};
 use rand_chacha::{ChaCha8Rng, rand_core::RngCore};
-use tracing::trace;
+use tracing::{debug, trace};
 
 use crate::{
     allocation::Allocation,
@@ -18,6 +18,7 @@ use crate::{
     event::Forward,
     frame::{self, Packet},
     listeners::Listeners,
+    saturation::Saturation,
     settings::Quotas,
 };
 
@@ -26,6 +27,7 @@ use crate::{
 pub(crate) struct Forwarder {
     /// Limits the whole server, in bytes of payload.
     bandwidth: Option<TokenBucket>,
+    saturation: Saturation,
     /// Limits each allocation, in bytes of payload.
     allocation_rate: Option<Rate>,
     /// True if peers on the server's own address may be other programs.
@@ -41,6 +43,7 @@ impl Forwarder {
         let rate = |bytes_per_second: u64| Rate::per_second(bytes_per_second, bytes_per_second);
         Self {
             bandwidth: quotas.bandwidth.map(rate).map(TokenBucket::new),
+            saturation: Saturation::default(),
             allocation_rate: quotas.bandwidth_per_allocation.map(rate),
             allow_own_address,
             rng,
@@ -138,6 +141,7 @@ impl Forwarder {
     ) -> Result<(), DropReason> {
         let own = allocations.relayed.is_relay_ip(peer.ip()) && !self.allow_own_address;
         if peer.port() == 0 || own || listeners.contains(peer) {
+            trace!(%peer, own, reason = "an address of this server", "destination refused");
             return Err(DropReason::ForbiddenPeer);
         }
         Ok(())
@@ -153,16 +157,17 @@ impl Forwarder {
     ) -> Result<(), DropReason> {
         if let Some(rate) = &self.allocation_rate {
             let allocation = allocations.get_mut(at).ok_or(DropReason::NoAllocation)?;
-            if !allocation.bandwidth.take(now, rate, length) {
+            if !allocation.take_bandwidth(now, rate, length) {
                 return Err(DropReason::AllocationBandwidth);
             }
         }
-        if let Some(bandwidth) = &mut self.bandwidth
-            && !bandwidth.take(now, length)
-        {
-            return Err(DropReason::ServerBandwidth);
+        if self.bandwidth.as_mut().is_none_or(|bandwidth| bandwidth.take(now, length)) {
+            return Ok(());
         }
-        Ok(())
+        if self.saturation.report(now) {
+            debug!(reason = DropReason::ServerBandwidth.label(), "dropping packets of all clients");
+        }
+        Err(DropReason::ServerBandwidth)
     }
 
     /// Frames a payload for a client: as ChannelData if a channel is bound to the peer, else as a Data indication.

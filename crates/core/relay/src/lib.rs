@@ -58,6 +58,7 @@ mod relay;
 mod relayed_addresses;
 mod request;
 mod response;
+mod saturation;
 mod settings;
 mod source;
 

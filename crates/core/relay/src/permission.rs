@@ -7,7 +7,7 @@ use std::{
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use tracing::debug;
+use tracing::{debug, trace};
 
 /// How long a permission lasts without being refreshed (RFC 8656, section 9).
 pub(crate) const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
@@ -46,6 +46,11 @@ impl Permissions {
 
     /// Installs or refreshes a permission. Check [`Self::has_room_for`] first.
     pub(crate) fn install(&mut self, peer: IpAddr, now: Instant) {
-        self.0.insert(peer, now + PERMISSION_LIFETIME);
+        let before = self.0.insert(peer, now + PERMISSION_LIFETIME);
+        if before.is_none_or(|expires| expires <= now) {
+            debug!(%peer, expired = before.is_some(), "permission installed");
+        } else {
+            trace!(%peer, "permission refreshed");
+        }
     }
 }

@@ -39,7 +39,7 @@ use crate::{
     request::{NotARequest, Request},
     response::Response,
     settings::{Listener, RelayAddress, Settings},
-    source::SourceLimiter,
+    source::{SourceLimiter, source_network},
 };
 
 /// The lifetime of an allocation whose client asks for less, in seconds (RFC 8656, section 3.2).
@@ -139,7 +139,9 @@ impl Relay {
     /// Handles the answer to [`Event::OpenSocket`]: the socket is bound, or could not be.
     pub fn handle_socket_opened(&mut self, now: Now, socket: RelaySocket, bound: bool) {
         let (at, v6) = (socket.allocation(), socket.is_v6());
-        let Some(allocation) = self.allocations.get_mut(at) else { return };
+        let Some(allocation) = self.allocations.get_mut(at) else {
+            return trace!(socket = socket.index(), bound, reason = "allocation is gone", "report ignored");
+        };
         let (is_additional, is_open) =
             (v6 && allocation.relayed[0].is_some(), allocation.relayed[usize::from(v6)].is_some());
         let Some(pending) = allocation.pending.as_mut().filter(|_| is_open) else { return };
@@ -221,7 +223,10 @@ impl Relay {
             ALLOCATE | REFRESH | CREATE_PERMMISSION | CHANNEL_BIND => {
                 self.handle_turn(now, client, &request, own)
             }
-            _ => Err(DropReason::Malformed),
+            method => {
+                debug!(client = %client.address, method = method.as_u16(), reason = "unknown method", "request ignored");
+                Err(DropReason::Malformed)
+            }
         }
     }
 
@@ -248,11 +253,13 @@ impl Relay {
         let request = ClassicRequest::decode(bytes).ok_or(DropReason::Malformed)?;
         self.take_answer(now.instant, client)?;
         self.counters.requests += 1;
-        if let Some((from, payload)) = request.answer(&self.listeners, index, client.address) {
-            self.counters.bindings += 1;
-            trace!(client = %client.address, "classic binding answered");
-            self.transmit(ClientTransport::Udp(from), client.address, payload);
-        }
+        let Some((from, payload)) = request.answer(&self.listeners, index, client.address) else {
+            debug!(client = %client.address, reason = "no such listener", "classic binding ignored");
+            return Ok(());
+        };
+        self.counters.bindings += 1;
+        trace!(client = %client.address, "classic binding answered");
+        self.transmit(ClientTransport::Udp(from), client.address, payload);
         Ok(())
     }
 
@@ -338,6 +345,14 @@ impl Relay {
         identity: Identity,
     ) -> Outcome {
         let wanted = AllocateRequest::parse(request)?;
+        debug!(
+            client = %client.address,
+            v6 = wanted.v6,
+            additional_v6 = wanted.additional_v6,
+            even_port = wanted.even_port,
+            lifetime_s = request.lifetime_s(),
+            "allocation requested"
+        );
         if !self.allocations.relayed.supports(wanted.v6) {
             return Err(Refusal::AddressFamilyNotSupported.because("no relay address of this family"));
         }
@@ -449,7 +464,6 @@ impl Relay {
         if !allocation.is_some_and(|allocation| allocation.permit(&peers, max, now)) {
             return Err(Refusal::InsufficientCapacity.because("permissions per allocation"));
         }
-        debug!(?peers, "permissions installed");
         Ok(())
     }
 
@@ -472,10 +486,7 @@ impl Relay {
             .get_mut(at)
             .ok_or_else(|| Refusal::AllocationMismatch.because("no allocation"))?;
         match allocation.bind_channel(channel, peer, max, now) {
-            Ok(()) => {
-                debug!(channel, %peer, "channel bound");
-                Ok(())
-            }
+            Ok(()) => Ok(()),
             Err(BindError::Conflict) => {
                 Err(Refusal::BadRequest.because("channel or peer is bound otherwise"))
             }
@@ -491,6 +502,7 @@ impl Relay {
         if self.allocations.relayed.is_relay_ip(peer.ip()) || self.settings.peers.permits(peer.ip()) {
             return Ok(());
         }
+        debug!(%peer, reason = "denied by the operator", "peer refused");
         Err(Refusal::Forbidden.because("peer address denied by the operator"))
     }
 
@@ -503,8 +515,11 @@ impl Relay {
 
     /// Takes one answer out of the rate limit of a client's address.
     fn take_answer(&mut self, now: Instant, client: Client) -> Result<(), DropReason> {
-        let granted = self.sources.take(now, client.address.ip());
-        granted.then_some(()).ok_or(DropReason::RateLimited)
+        if self.sources.take(now, client.address.ip()) {
+            return Ok(());
+        }
+        trace!(source = %source_network(client.address.ip()), reason = "rate of its source", "client not answered");
+        Err(DropReason::RateLimited)
     }
 
     /// Counts and logs a refusal, and returns the error response. Every error response is made here.
@@ -530,8 +545,9 @@ impl Relay {
     }
 
     fn send(&mut self, client: Client, response: Response) {
-        if let Some(payload) = response.encode() {
-            self.transmit(client.transport, client.address, payload);
+        match response.encode() {
+            Some(payload) => self.transmit(client.transport, client.address, payload),
+            None => debug!(client = %client.address, reason = "does not encode", "response not sent"),
         }
     }
 
