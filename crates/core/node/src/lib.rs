@@ -110,7 +110,8 @@ pub use partyline_paths::{
     AllocationOutcome, AllocationTest, Config as PathsConfig, Counters as PathCounters, RelayServer,
     RelayTransport, SocketId, StreamId,
 };
+pub use partyline_party::RefusalCounters;
 pub use partyline_tunnel::DropCounters as TunnelDropCounters;
-pub use signaling::{ChannelCounters, ResendCounters, SealedDrops, SignalingCounters};
+pub use signaling::{ChannelCounters, ResendCounters, SignalingCounters};
 pub use state::StateError;
 pub use turn_url::TurnUrl;

@@ -55,7 +55,7 @@ use self::{
     tunnels::Tunnels,
 };
 pub use self::{
-    counters::{ChannelCounters, SealedDrops, SignalingCounters},
+    counters::{ChannelCounters, SignalingCounters},
     resend::ResendCounters,
 };
 pub(crate) use self::{
@@ -850,13 +850,8 @@ fn open(
             Some(received)
         }
         Err(refusal) => {
-            let reason = counters.dropped.count(&refusal);
-            // Echoes, repetitions and messages for others are normal, since all channels are used side by side.
-            if SealedDrops::is_normal(reason) {
-                trace!(channel, reason, "message dropped");
-            } else {
-                debug!(channel, reason, "message dropped");
-            }
+            counters.dropped.count(&refusal);
+            trace!(channel, reason = refusal.label(), "message dropped");
             None
         }
     }

@@ -12,6 +12,7 @@ use partyline_wire::{
     membership::{Amendment, Certificate, Charter, Confirmation, Issuer, SignedAmendment, Terms},
 };
 use serde::{Deserialize, Serialize};
+use tracing::debug;
 
 use crate::{
     chain::{confirm, is_charter_sound, proclaim},
@@ -102,6 +103,7 @@ impl Admin {
         terms.commitment = commitment;
         terms.version = terms.version.saturating_add(1);
         terms.check().map_err(limit_error)?;
+        debug!(version = terms.version, co_owners = terms.co_owners.len(), "charter written");
         Ok(proclaim(&authority, terms))
     }
 
@@ -133,6 +135,12 @@ impl Admin {
         extend_unique(&mut amendment.revoked_devices, &revoked.devices);
         extend_unique(&mut amendment.revoked_invites, &revoked.invites);
         amendment.check().map_err(limit_error)?;
+        debug!(
+            number = amendment.number,
+            devices = revoked.devices.len(),
+            invites = revoked.invites.len(),
+            "amendment written"
+        );
         let amendment = Exact::new(amendment);
         let signature = sign(device.signing(), &amendment.subject());
         charter.amendment = Some(SignedAmendment { amendment, signature });
@@ -143,6 +151,11 @@ impl Admin {
     pub(crate) fn remember(&mut self, revoked: &Revocations) {
         extend_unique(&mut self.pending.devices, &revoked.devices);
         extend_unique(&mut self.pending.invites, &revoked.invites);
+        debug!(
+            devices = self.pending.devices.len(),
+            invites = self.pending.invites.len(),
+            "revocations pending"
+        );
     }
 
     pub(crate) fn forget_enacted(&mut self, terms: &Terms) {

@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use partyline_model::PartyId;
 use partyline_wire::membership::{Charter, Stamp};
 use serde::{Deserialize, Serialize};
-use tracing::debug;
+use tracing::{debug, trace};
 
 use crate::{chain::is_charter_sound, error::Refusal, rules::Rules};
 
@@ -68,6 +68,12 @@ impl CharterState {
     pub(crate) fn adopt(&mut self, charter: Charter) -> bool {
         let stamp = charter.stamp();
         if Some(stamp) <= self.stamp() {
+            trace!(
+                version = stamp.version,
+                amendment = stamp.amendment,
+                reason = "not newer",
+                "charter not adopted"
+            );
             return false;
         }
         let rules = Rules(Some(&charter));

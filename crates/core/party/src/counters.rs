@@ -1,76 +1,75 @@
-//! Counts what became of received messages.
+//! Counts refused messages by reason.
 
 use crate::error::Refusal;
 
-/// Sealed messages received by one membership since it was created or restored. Every message is counted once.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each refusal has a field of its name; `Refusal` documents them")]
-pub struct Counters {
-    pub accepted: u64,
-    pub unknown_topic: u64,
-    pub unreadable: u64,
-    pub malformed: u64,
-    pub own: u64,
-    pub not_for_me: u64,
-    pub bad_signature: u64,
-    pub replayed: u64,
-    pub bad_certificate: u64,
-    pub bad_confirmation: u64,
-    pub not_a_member: u64,
-    pub unknown_sender: u64,
-    pub tunnel_key_taken: u64,
-    pub full: u64,
-    pub bad_charter: u64,
-    pub old_charter: u64,
-    pub wrong_secret: u64,
+macro_rules! refusal_counters {
+    ($($field:ident: $refusal:pat,)+) => {
+        /// Sealed messages that were refused, by reason. Whoever receives them counts them, since it knows the channel.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "each refusal has a field of its name; `Refusal` documents them")]
+        pub struct RefusalCounters { $(pub $field: u64,)+ }
+
+        impl RefusalCounters {
+            /// Returns each counter with the label of its reason, zeros included.
+            pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$((stringify!($field), self.$field),)+].into_iter()
+            }
+
+            /// Counts a refused message.
+            pub const fn count(&mut self, refusal: &Refusal) {
+                match refusal { $($refusal => self.$field += 1,)+ }
+            }
+        }
+
+        impl Refusal {
+            /// Returns the stable label value of the reason, as in metrics and logs.
+            #[must_use]
+            pub const fn label(&self) -> &'static str {
+                match self { $($refusal => stringify!($field),)+ }
+            }
+        }
+    };
 }
 
-impl Counters {
-    /// Returns each counter with its stable label.
-    pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-        [
-            ("accepted", self.accepted),
-            ("unknown_topic", self.unknown_topic),
-            ("unreadable", self.unreadable),
-            ("malformed", self.malformed),
-            ("own", self.own),
-            ("not_for_me", self.not_for_me),
-            ("bad_signature", self.bad_signature),
-            ("replayed", self.replayed),
-            ("bad_certificate", self.bad_certificate),
-            ("bad_confirmation", self.bad_confirmation),
-            ("not_a_member", self.not_a_member),
-            ("unknown_sender", self.unknown_sender),
-            ("tunnel_key_taken", self.tunnel_key_taken),
-            ("full", self.full),
-            ("bad_charter", self.bad_charter),
-            ("old_charter", self.old_charter),
-            ("wrong_secret", self.wrong_secret),
-        ]
-        .into_iter()
+refusal_counters! {
+    unknown_topic: Refusal::UnknownTopic,
+    unreadable: Refusal::Unreadable,
+    malformed: Refusal::Malformed,
+    own: Refusal::Own,
+    not_for_me: Refusal::NotForMe,
+    bad_signature: Refusal::BadSignature,
+    replayed: Refusal::Replayed,
+    bad_certificate: Refusal::BadCertificate,
+    bad_confirmation: Refusal::BadConfirmation,
+    not_a_member: Refusal::NotAMember(_),
+    unknown_sender: Refusal::UnknownSender,
+    tunnel_key_taken: Refusal::TunnelKeyTaken,
+    party_full: Refusal::Full,
+    bad_charter: Refusal::BadCharter,
+    old_charter: Refusal::OldCharter,
+    wrong_secret: Refusal::WrongSecret,
+}
+
+impl Refusal {
+    /// Returns true for what happens all the time: echoes, messages for others on channels that everybody receives, and
+    /// repetitions, since all channels are used side by side.
+    #[must_use]
+    pub const fn is_normal(&self) -> bool {
+        matches!(self, Self::Own | Self::NotForMe | Self::Replayed)
+    }
+}
+
+impl RefusalCounters {
+    /// Returns the number of all refused messages.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.each().map(|(_, count)| count).sum()
     }
 
-    /// Counts a refused message.
-    pub fn refuse(&mut self, refusal: &Refusal) {
-        let counter = match refusal {
-            Refusal::UnknownTopic => &mut self.unknown_topic,
-            Refusal::Unreadable => &mut self.unreadable,
-            Refusal::Malformed => &mut self.malformed,
-            Refusal::Own => &mut self.own,
-            Refusal::NotForMe => &mut self.not_for_me,
-            Refusal::BadSignature => &mut self.bad_signature,
-            Refusal::Replayed => &mut self.replayed,
-            Refusal::BadCertificate => &mut self.bad_certificate,
-            Refusal::BadConfirmation => &mut self.bad_confirmation,
-            Refusal::NotAMember(_) => &mut self.not_a_member,
-            Refusal::UnknownSender => &mut self.unknown_sender,
-            Refusal::TunnelKeyTaken => &mut self.tunnel_key_taken,
-            Refusal::Full => &mut self.full,
-            Refusal::BadCharter => &mut self.bad_charter,
-            Refusal::OldCharter => &mut self.old_charter,
-            Refusal::WrongSecret => &mut self.wrong_secret,
-        };
-        *counter += 1;
+    /// Returns the counters above 0 without those of [normal](Refusal::is_normal) refusals.
+    pub fn notable(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        let normal = [Refusal::Own, Refusal::NotForMe, Refusal::Replayed].map(|refusal| refusal.label());
+        self.each().filter(move |(label, count)| *count > 0 && !normal.contains(label))
     }
 }
 
@@ -81,34 +80,44 @@ mod tests {
     use super::*;
     use crate::rules::Dismissal;
 
+    const REFUSALS: [Refusal; 16] = [
+        Refusal::UnknownTopic,
+        Refusal::Unreadable,
+        Refusal::Malformed,
+        Refusal::Own,
+        Refusal::NotForMe,
+        Refusal::BadSignature,
+        Refusal::Replayed,
+        Refusal::BadCertificate,
+        Refusal::BadConfirmation,
+        Refusal::NotAMember(Dismissal::Removed),
+        Refusal::UnknownSender,
+        Refusal::TunnelKeyTaken,
+        Refusal::Full,
+        Refusal::BadCharter,
+        Refusal::OldCharter,
+        Refusal::WrongSecret,
+    ];
+
     #[test]
-    fn every_refusal_has_a_label_of_its_own() {
-        let refusals = [
-            Refusal::UnknownTopic,
-            Refusal::Unreadable,
-            Refusal::Malformed,
-            Refusal::Own,
-            Refusal::NotForMe,
-            Refusal::BadSignature,
-            Refusal::Replayed,
-            Refusal::BadCertificate,
-            Refusal::BadConfirmation,
-            Refusal::NotAMember(Dismissal::Removed),
-            Refusal::UnknownSender,
-            Refusal::TunnelKeyTaken,
-            Refusal::Full,
-            Refusal::BadCharter,
-            Refusal::OldCharter,
-            Refusal::WrongSecret,
-        ];
-        let mut labels = BTreeSet::new();
-        for refusal in &refusals {
-            let mut counters = Counters::default();
-            counters.refuse(refusal);
-            let counted: Vec<_> = counters.each().filter(|(_, count)| *count > 0).collect();
-            assert_eq!(counted.len(), 1, "{refusal:?}");
-            assert!(labels.insert(counted[0].0), "{refusal:?} shares its label");
+    fn every_refusal_is_counted_under_its_own_label() {
+        let mut counters = RefusalCounters::default();
+        for (count, refusal) in REFUSALS.iter().enumerate() {
+            (0..=count).for_each(|_| counters.count(refusal));
         }
-        assert_eq!(labels.len() + 1, Counters::default().each().count());
+        let expected: Vec<_> = REFUSALS.iter().map(Refusal::label).zip(1..).collect();
+        assert_eq!(counters.each().collect::<Vec<_>>(), expected);
+        assert_eq!(counters.total(), (1..=16u64).sum::<u64>());
+        assert_eq!(REFUSALS.iter().map(Refusal::label).collect::<BTreeSet<_>>().len(), REFUSALS.len());
+    }
+
+    #[test]
+    fn notable_refusals_are_those_that_are_not_normal() {
+        let mut counters = RefusalCounters::default();
+        REFUSALS.iter().for_each(|refusal| counters.count(refusal));
+        let notable: BTreeSet<_> = counters.notable().map(|(label, _)| label).collect();
+        let expected: BTreeSet<_> =
+            REFUSALS.iter().filter(|refusal| !refusal.is_normal()).map(Refusal::label).collect();
+        assert_eq!(notable, expected);
     }
 }

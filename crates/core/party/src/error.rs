@@ -68,7 +68,7 @@ impl From<NameError> for PartyError {
     }
 }
 
-/// Why a sealed message was dropped. [`Counters`](crate::Counters) has a counter for each.
+/// Why a sealed message was dropped. [`RefusalCounters`](crate::RefusalCounters) has a counter for each.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum Refusal {
     /// This device knows no secret of the topic.

@@ -68,7 +68,7 @@ mod secrets;
 mod state;
 
 pub use clock::{ClockReference, ClockSkew};
-pub use counters::Counters;
+pub use counters::RefusalCounters;
 pub use error::{JoinError, PartyError, Refusal};
 pub use keys::{DeviceKey, Secret};
 pub use member::Member;

@@ -33,7 +33,6 @@ use crate::{
     charter::CharterState,
     claim::{Claims, OwnClaim},
     clock::{ClockMonitor, ClockSkew},
-    counters::Counters,
     epoch::{Epoch, tag_of},
     error::{JoinError, PartyError, Refusal},
     identity::Identity,
@@ -92,7 +91,6 @@ pub struct Membership {
     outbound: Outbound,
     session: SessionNonce,
     clock: ClockMonitor,
-    counters: Counters,
 }
 
 impl fmt::Debug for Membership {
@@ -193,7 +191,6 @@ impl Membership {
             outbound,
             session: SessionNonce([0; 16]),
             clock: ClockMonitor::default(),
-            counters: Counters::default(),
         };
         membership.start_session(rng);
         membership.judge_for_the_first_time(now);
@@ -225,7 +222,6 @@ impl Membership {
             outbound: Outbound::restore(now, device.clone(), state.sequence),
             session: SessionNonce([0; 16]),
             clock: ClockMonitor::default(),
-            counters: Counters::default(),
         };
         membership.start_session(rng);
         membership.judge_for_the_first_time(now);
@@ -257,6 +253,7 @@ impl Membership {
     /// Draws a new session nonce, which changes the probe keys with all members. A membership starts with one.
     pub fn start_session(&mut self, rng: &mut (impl CryptoRng + RngCore)) {
         rng.fill_bytes(&mut self.session.0);
+        debug!(party = %self.id().short(), "session started, probe keys changed");
     }
 }
 
@@ -265,7 +262,7 @@ impl Membership {
     /// Handles a sealed message that was received on a topic, from any channel.
     ///
     /// # Errors
-    /// Returns why the message was dropped; nothing but the counters has changed then.
+    /// Returns why the message was dropped; nothing has changed then.
     pub fn receive(
         &mut self,
         now: Timestamp,
@@ -277,28 +274,14 @@ impl Membership {
             Some(epoch) => open_message(epoch, self.identity.device(), sealed),
             None => Err(Refusal::UnknownTopic),
         };
-        let message: Exact<Message> = opened.map_err(|refusal| self.refuse(None, topic, refusal))?;
+        let message: Exact<Message> = opened.map_err(|refusal| refuse(None, topic, refusal))?;
         let message = message.value();
         match self.handle_message(now, rng, topic, message) {
             Ok(outcome) => {
-                self.counters.accepted += 1;
                 Ok(Received { sender: message.sender, broadcast: message.recipient.is_none(), outcome })
             }
-            Err(refusal) => Err(self.refuse(Some(message), topic, refusal)),
+            Err(refusal) => Err(refuse(Some(message), topic, refusal)),
         }
-    }
-
-    /// Counts and logs a refusal. Repeated messages are normal, since all channels are used side by side.
-    fn refuse(&mut self, message: Option<&Message>, topic: &Topic, refusal: Refusal) -> Refusal {
-        self.counters.refuse(&refusal);
-        let kind = message.map(|message| kind(&message.body));
-        let peer = || message.map(|message| message.sender.short());
-        if matches!(refusal, Refusal::Own | Refusal::NotForMe | Refusal::Replayed) {
-            trace!(peer = peer(), kind, topic = %topic.short(), reason = %refusal, "message dropped");
-        } else {
-            debug!(peer = peer(), kind, topic = %topic.short(), reason = %refusal, "message dropped");
-        }
-        refusal
     }
 
     fn handle_message(
@@ -385,6 +368,7 @@ impl Membership {
         {
             return Err(Refusal::BadConfirmation);
         }
+        // A device with a record is answered even by a full party: it may have to learn that it was removed.
         if known.is_none() && self.roster.is_full() {
             return Err(Refusal::Full);
         }
@@ -486,6 +470,7 @@ impl Membership {
         self.charter.check(self.identity.party(), &update.charter)?;
         self.identity.check_confirmation(update.confirmation.as_ref())?;
         if let Some(confirmation) = update.confirmation {
+            debug!(party = %self.id().short(), "own certificate confirmed by the owner");
             self.identity.confirm(confirmation);
         }
         if self.charter.adopt(update.charter.clone()) {
@@ -515,6 +500,7 @@ impl Membership {
 
     fn handle_leave(&mut self, sender: &DeviceId, sequence: u64, out: &mut Outcome) -> Result<(), Refusal> {
         self.roster.record_mut(sender).ok_or(Refusal::UnknownSender)?.on_leave(sequence);
+        debug!(peer = %sender.short(), sequence, "member leaves");
         out.persist = true;
         Ok(())
     }
@@ -899,19 +885,6 @@ impl Membership {
         self.legislate(now, rng, |terms| terms.range = range)
     }
 
-    /// Moves the party to other rendezvous servers.
-    ///
-    /// # Errors
-    /// If this is not the owner's device or the list is outside its limits.
-    pub fn set_servers(
-        &mut self,
-        now: Timestamp,
-        rng: &mut (impl CryptoRng + RngCore),
-        servers: Vec<String>,
-    ) -> Result<Outcome, PartyError> {
-        self.legislate(now, rng, |terms| terms.servers = servers)
-    }
-
     /// Revokes devices and invites, by new terms on the owner's device and by an amendment on a co-owner's.
     fn revoke(
         &mut self,
@@ -1164,12 +1137,6 @@ impl Membership {
         self.clock.skew()
     }
 
-    /// Returns how many messages were accepted, and refused for which reason.
-    #[must_use]
-    pub const fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
     /// Returns true if this device has the party secret that the charter commits to.
     fn has_secret_in_force(&self) -> bool {
         self.charter.rules().commitment() == Some(self.secrets.current().commitment())
@@ -1178,6 +1145,18 @@ impl Membership {
     const fn claims(&self) -> Claims<'_> {
         Claims { own: self.claim, roster: &self.roster }
     }
+}
+
+/// Logs a refusal.
+fn refuse(message: Option<&Message>, topic: &Topic, refusal: Refusal) -> Refusal {
+    let kind = message.map(|message| kind(&message.body));
+    let peer = || message.map(|message| message.sender.short());
+    if refusal.is_normal() {
+        trace!(peer = peer(), kind, topic = %topic.short(), reason = refusal.label(), "message dropped");
+    } else {
+        debug!(peer = peer(), kind, topic = %topic.short(), reason = refusal.label(), detail = %refusal, "message dropped");
+    }
+    refusal
 }
 
 #[cfg(test)]

@@ -137,6 +137,7 @@ impl Record {
         self.certificate_sequence = sequence;
         let replaced = self.certificate != announcement.certificate;
         if replaced {
+            debug!(peer = %announcement.certificate.claims().device.short(), reason = "another certificate", "record renewed");
             // Nothing announced under the old certificate holds for the new one, but what was seen stays seen.
             let window = std::mem::take(&mut self.window);
             *self = Self {
@@ -244,7 +245,8 @@ impl Roster {
         self.members.remove(device);
     }
 
-    /// Judges one device by the charter and the time, and returns the effect if that moved it into or out of the party.
+    /// Judges one device by the charter and the time, and returns the effect if that moved it into or out of the party. A
+    /// device that would exceed [`MAX_MEMBERS`] stays outside until it is judged again when there is room.
     pub(crate) fn judge(&mut self, device: DeviceId, rules: Rules<'_>, now: Timestamp) -> Option<Effect> {
         let record = self.records.get(&device)?;
         let departure = match rules.judge(&record.certificate, record.is_confirmed(), now) {
@@ -252,6 +254,10 @@ impl Roster {
             Ok(()) => record.has_left().then_some(Departure::Left),
         };
         match departure {
+            None if self.is_full() && !self.members.contains(&device) => {
+                debug!(peer = %device.short(), reason = "party full", "device kept out");
+                None
+            }
             None if self.members.insert(device) => {
                 let confirmed = self.records.get(&device).is_some_and(Record::is_confirmed);
                 debug!(peer = %device.short(), confirmed, count = self.members.len(), "member joined");
@@ -402,6 +408,29 @@ mod tests {
         assert_eq!((roster.records.len(), roster.members().count()), (MAX_RECORDS, MAX_MEMBERS));
         roster.members = roster.records.keys().copied().collect();
         assert!(roster.admit(&fixture.certificate(3)).is_none());
+    }
+
+    #[test]
+    fn device_that_returns_to_a_full_party_waits_for_room() {
+        let fixture = Fixture::default();
+        let mut roster = with(&fixture, 1);
+        roster.record_mut(&id(1)).unwrap().on_leave(20);
+        roster.judge(id(1), Rules(None), NOW);
+        let last = DeviceId([0xff; 32]);
+        for n in 1..MAX_MEMBERS {
+            let mut device = last;
+            device.0[..8].copy_from_slice(&(n as u64).to_be_bytes());
+            roster.members.insert(device);
+        }
+        assert!(roster.is_full());
+        let record = roster.admit(&fixture.certificate(1)).unwrap();
+        record.update(announcement(fixture.certificate(1), Some(7)), 21, NOW);
+        assert_eq!(roster.judge(id(1), Rules(None), NOW), None);
+        let any = *roster.members.iter().next().unwrap();
+        roster.remove(&any);
+        assert_eq!(roster.judge(id(1), Rules(None), NOW), Some(Effect::MemberChanged(id(1))));
+        assert!(roster.is_full());
+        assert_eq!(roster.judge(id(1), Rules(None), NOW), None, "a member stays one");
     }
 
     #[test]
