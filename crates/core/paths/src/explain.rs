@@ -175,28 +175,17 @@ fn millis(span: Duration) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use partyline_model::NatProfile;
-    use partyline_wire::probe::Tag;
-
     use super::*;
     use crate::{
-        api::{Config, PeerParams},
+        api::Config,
         context::Shared,
         path::PeerId,
+        testing::{params, start},
     };
 
-    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
     fn explain(config: Config) -> Vec<(Method, AttemptOutcome)> {
-        let params = PeerParams {
-            probe_key: [7; 32],
-            local_tag: Tag([1; 8]),
-            remote_tag: Tag([2; 8]),
-            controlling: true,
-            nat: NatProfile::default(),
-            candidates: Vec::new(),
-        };
-        let now = Instant::now();
-        let (peer, shared) = (Peer::new(now, PeerId(1), params), Shared::new([1; 32], config));
+        let now = start();
+        let (peer, shared) = (Peer::new(now, PeerId(1), params()), Shared::new([1; 32], config));
         let list = attempts(&peer, &shared.relays, &shared.device, now);
         list.into_iter().map(|attempt| (attempt.method, attempt.outcome)).collect()
     }

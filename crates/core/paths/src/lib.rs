@@ -140,6 +140,7 @@ mod pairs;
 mod path;
 mod paths;
 mod peer;
+mod peer_names;
 mod punch;
 mod quality;
 mod relays;
@@ -147,6 +148,8 @@ mod remote;
 mod selection;
 mod sockets;
 mod strategy;
+#[cfg(test)]
+mod testing;
 mod traffic;
 mod transactions;
 mod turn;

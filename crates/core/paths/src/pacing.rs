@@ -84,7 +84,7 @@ impl SprayBudget {
             self.strained.remove(&peer).is_some()
         };
         if known != strained {
-            debug!(%peer, strained, "traffic strain changed; sprays pause while there is any");
+            debug!(strained, "traffic strain changed; sprays pause while there is any");
         }
     }
 

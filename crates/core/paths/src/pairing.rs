@@ -125,11 +125,10 @@ pub(crate) fn is_permitted(config: &Config, path: Path, kind: CandidateKind) -> 
 
 #[cfg(test)]
 mod tests {
-    use partyline_model::{Methods, NatProfile};
-    use partyline_wire::probe::Tag;
+    use partyline_model::Methods;
 
     use super::*;
-    use crate::{api::PeerParams, context::Shared};
+    use crate::{api::PeerParams, context::Shared, testing::params};
 
     /// The pairs of relayed addresses, written as the letters of their relays.
     fn pairs(ours: &str, theirs: &str) -> String {
@@ -169,14 +168,10 @@ mod tests {
     fn remote(candidates: &[(CandidateKind, &str)]) -> Remote {
         let candidates = candidates.iter();
         let params = PeerParams {
-            probe_key: [7; 32],
-            local_tag: Tag([1; 8]),
-            remote_tag: Tag([2; 8]),
-            controlling: true,
-            nat: NatProfile::default(),
             candidates: candidates
                 .map(|(kind, address)| Candidate { kind: *kind, address: address.parse().unwrap() })
                 .collect(),
+            ..params()
         };
         Remote::new(PeerId(2), params)
     }

@@ -260,32 +260,15 @@ fn binding_indication(counter: u64) -> Vec<u8> {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use partyline_model::{Candidate, NatProfile, SocketId};
-    use partyline_wire::{datagram, probe::Tag};
+    use partyline_model::{Candidate, SocketId};
+    use partyline_wire::datagram;
 
     use super::*;
     use crate::{
-        api::{Config, PeerParams},
         context::Shared,
         path::PeerId,
+        testing::{remote, shared, start},
     };
-
-    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
-    fn shared() -> (Shared, Instant) {
-        (Shared::new([1; 32], Config::default()), Instant::now())
-    }
-
-    fn remote() -> Remote {
-        let params = PeerParams {
-            probe_key: [7; 32],
-            local_tag: Tag([1; 8]),
-            remote_tag: Tag([2; 8]),
-            controlling: true,
-            nat: NatProfile::default(),
-            candidates: Vec::new(),
-        };
-        Remote::new(PeerId(1), params)
-    }
 
     fn path(port: u16) -> Path {
         Path { via: Via::Socket(SocketId::MAIN), remote: ([198, 51, 100, 1], port).into() }
@@ -311,7 +294,7 @@ mod tests {
 
     #[test]
     fn pairs_follow_what_is_wanted() {
-        let ((mut shared, now), mut pairs) = (shared(), CandidatePairs::default());
+        let (mut shared, now, mut pairs) = (shared(), start(), CandidatePairs::default());
         pairs.reconcile(&mut shared.context(now), &remote(), wanted(&[1, 2]), None);
         assert_eq!(ports(&pairs), [1, 2]);
         pairs.reconcile(&mut shared.context(now), &remote(), wanted(&[2, 3]), None);
@@ -320,7 +303,7 @@ mod tests {
 
     #[test]
     fn the_selected_pair_stays_while_it_is_valid_though_no_longer_announced() {
-        let ((mut shared, now), mut pairs) = (shared(), CandidatePairs::default());
+        let (mut shared, now, mut pairs) = (shared(), start(), CandidatePairs::default());
         pairs.reconcile(&mut shared.context(now), &remote(), wanted(&[1]), None);
         validate(&mut pairs, &mut shared, now, path(1));
         pairs.reconcile(&mut shared.context(now), &remote(), wanted(&[2]), Some(path(1)));
@@ -332,7 +315,7 @@ mod tests {
 
     #[test]
     fn pairs_are_bounded() {
-        let ((mut shared, now), mut pairs) = (shared(), CandidatePairs::default());
+        let (mut shared, now, mut pairs) = (shared(), start(), CandidatePairs::default());
         let many: Vec<u16> = (1..200).collect();
         pairs.reconcile(&mut shared.context(now), &remote(), wanted(&many), None);
         assert_eq!(pairs.iter().count(), MAX_PAIRS);
@@ -340,7 +323,7 @@ mod tests {
 
     #[test]
     fn learned_addresses_are_bounded_and_only_failed_ones_make_room() {
-        let ((mut shared, now), mut pairs) = (shared(), CandidatePairs::default());
+        let (mut shared, now, mut pairs) = (shared(), start(), CandidatePairs::default());
         let kind = CandidateKind::PeerReflexive;
         for port in 1..=20 {
             pairs.learn(&mut shared.context(now), path(port), kind);
@@ -356,14 +339,14 @@ mod tests {
 
     #[test]
     fn nothing_is_learned_while_direct_paths_are_off() {
-        let ((mut shared, now), mut pairs) = (shared(), CandidatePairs::default());
+        let (mut shared, now, mut pairs) = (shared(), start(), CandidatePairs::default());
         shared.device.config.direct = false;
         assert!(pairs.learn(&mut shared.context(now), path(1), CandidateKind::PeerReflexive).is_none());
     }
 
     #[test]
     fn removed_pairs_leave_neither_transactions_nor_aliases() {
-        let ((mut shared, now), mut pairs) = (shared(), CandidatePairs::default());
+        let (mut shared, now, mut pairs) = (shared(), start(), CandidatePairs::default());
         pairs.reconcile(&mut shared.context(now), &remote(), wanted(&[1]), None);
         let id = shared.transactions.next_id();
         shared.transactions.open(id, PeerId(1));
@@ -376,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_path_that_turns_out_to_end_at_a_relay_loses_its_tier() {
-        let ((mut shared, now), mut pairs) = (shared(), CandidatePairs::default());
+        let (mut shared, now, mut pairs) = (shared(), start(), CandidatePairs::default());
         pairs.learn(&mut shared.context(now), path(1), CandidateKind::PeerReflexive);
         assert!(pairs.get(path(1)).unwrap().is_direct());
         let mut remote = remote();
@@ -388,7 +371,7 @@ mod tests {
 
     #[test]
     fn further_mappings_of_a_path_are_kept_alive_at_most_every_four_seconds() {
-        let ((mut shared, now), mut pairs) = (shared(), CandidatePairs::default());
+        let (mut shared, now, mut pairs) = (shared(), start(), CandidatePairs::default());
         pairs.reconcile(&mut shared.context(now), &remote(), wanted(&[1]), None);
         validate(&mut pairs, &mut shared, now, path(1));
         pairs.get_mut(path(1)).unwrap().opened_ports.insert(path(7).remote);

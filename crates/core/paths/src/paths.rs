@@ -7,14 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::{Candidate, CandidateKind, NatProfile, SocketId, StreamId};
+use partyline_model::{Candidate, CandidateKind, DeviceId, NatProfile, PartyId, SocketId, StreamId};
 use partyline_timing::Deadlines;
 use partyline_wire::{
     datagram::{self, Kind},
     probe::{self, Claim, Tag},
     punch::Signal,
 };
-use tracing::{debug, debug_span, trace};
+use tracing::{debug, trace};
 
 use crate::{
     address::canonical,
@@ -25,6 +25,7 @@ use crate::{
     pair::CandidatePair,
     path::{Hop, Local, MemberRelay, Path, PeerId, Route, Via},
     peer::Peer,
+    peer_names::PeerNames,
     relays::RelayChange,
     remote::Refusal,
     turn::ServerMessage,
@@ -47,6 +48,7 @@ enum Timer {
 /// peers in [`crate::context::Device`] is up to date.
 pub struct Paths {
     peers: BTreeMap<PeerId, Peer>,
+    names: PeerNames,
     by_tags: BTreeMap<(Tag, Tag), PeerId>,
     shared: Shared,
     timers: Deadlines<Timer>,
@@ -60,6 +62,7 @@ impl Paths {
     pub fn new(seed: [u8; 32], config: Config) -> Self {
         Self {
             peers: BTreeMap::new(),
+            names: PeerNames::default(),
             by_tags: BTreeMap::new(),
             shared: Shared::new(seed, config),
             timers: Deadlines::new(),
@@ -123,7 +126,8 @@ impl Paths {
             }
             Err(error) => {
                 self.counters.malformed_signal += 1;
-                debug!(peer = %id, reason = %error, "signal dropped");
+                let _span = self.names.span(id).entered();
+                debug!(reason = %error, "signal dropped");
             }
         }
     }
@@ -162,23 +166,38 @@ impl Paths {
     /// Takes what is known about a peer, or what changed about it.
     pub fn set_peer(&mut self, now: Instant, id: PeerId, params: PeerParams) {
         match self.peers.get_mut(&id) {
-            Some(peer) if peer.remote().is_same_run(&params) => peer.update(params),
+            Some(peer) if peer.remote().is_same_run(&params) => {
+                self.names.span(id).in_scope(|| peer.update(params));
+            }
             _ => {
-                self.remove_peer(now, id);
+                self.discard(now, id, "its key changed");
                 self.by_tags.insert((params.local_tag, params.remote_tag), id);
-                self.peers.insert(id, Peer::new(now, id, params));
+                let peer = self.names.span(id).in_scope(|| Peer::new(now, id, params));
+                self.peers.insert(id, peer);
             }
         }
         self.with_peer(now, id, Peer::sync_pairs);
     }
 
-    /// Forgets a peer.
+    /// Names a peer in logs. To be called before [`Self::set_peer`], whose log has the name, too; a peer without a name
+    /// appears by its number.
+    pub fn name_peer(&mut self, id: PeerId, party: PartyId, device: DeviceId) {
+        self.names.set(id, party, device);
+    }
+
+    /// Forgets a peer and its name.
     pub fn remove_peer(&mut self, now: Instant, id: PeerId) {
+        self.discard(now, id, "not a member");
+        self.names.remove(id);
+    }
+
+    fn discard(&mut self, now: Instant, id: PeerId, reason: &'static str) {
         if let Some(peer) = self.peers.remove(&id) {
+            let _span = self.names.span(id).entered();
             self.by_tags.remove(&peer.remote().session.tags());
             self.timers.set(Timer::Peer(id), None);
             self.shared.device.direct_peers.remove(&id);
-            peer.close(&mut self.shared.context(now));
+            peer.close(&mut self.shared.context(now), reason);
         }
     }
 
@@ -465,7 +484,7 @@ impl Paths {
         call: impl FnOnce(&mut Peer, &mut Context<'_>) -> R,
     ) -> Option<R> {
         let peer = self.peers.get_mut(&id)?;
-        let _span = debug_span!("peer", peer = id.0).entered();
+        let _span = self.names.span(id).entered();
         let mut ctx = self.shared.context(now);
         let result = call(peer, &mut ctx);
         let next = peer.drive(&mut ctx);
@@ -536,6 +555,7 @@ fn dropped(source: SocketAddr, bytes: &[u8], reason: &'static str) -> Handled {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
 
     const MAIN: Local = Local::Socket(SocketId::MAIN);
 
@@ -547,11 +567,8 @@ mod tests {
     fn params(key: u8) -> PeerParams {
         PeerParams {
             probe_key: [key; 32],
-            local_tag: Tag([1; 8]),
-            remote_tag: Tag([2; 8]),
-            controlling: true,
-            nat: NatProfile::default(),
             candidates: vec![Candidate { kind: CandidateKind::Host, address: ([198, 51, 100, 2], 1).into() }],
+            ..testing::params()
         }
     }
 

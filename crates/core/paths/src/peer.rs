@@ -40,7 +40,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn new(now: Instant, id: PeerId, params: PeerParams) -> Self {
-        debug!(peer = %id, controlling = params.controlling, candidates = params.candidates.len(), "peer added");
+        debug!(controlling = params.controlling, candidates = params.candidates.len(), "peer added");
         Self {
             remote: Remote::new(id, params),
             pairs: CandidatePairs::default(),
@@ -375,8 +375,8 @@ impl Peer {
     }
 
     /// Releases everything the peer holds.
-    pub(crate) fn close(mut self, ctx: &mut Context<'_>) {
-        debug!(peer = %self.remote.id, "peer removed");
+    pub(crate) fn close(mut self, ctx: &mut Context<'_>, reason: &'static str) {
+        debug!(reason, "peer removed");
         self.punch.abandon(ctx);
         self.pairs.remove_where(ctx, "peer removed", |_, _| true);
         ctx.sockets.close_all(self.remote.id, ctx.events);
@@ -492,7 +492,7 @@ mod tests {
         let (one, _, now) = members();
         let Member { peer, mut shared, .. } = one;
         assert_eq!(shared.transactions.pending(), 1);
-        peer.close(&mut shared.context(now));
+        peer.close(&mut shared.context(now), "test");
         assert_eq!(shared.transactions.pending(), 0);
     }
 }

@@ -107,9 +107,9 @@ impl Remote {
     /// Takes what the peer announces now.
     pub(crate) fn update(&mut self, params: PeerParams) {
         let (count, controlling) = (params.candidates.len(), params.controlling);
-        debug!(peer = %self.id, count, controlling, nat = ?params.nat, "remote candidates set");
+        debug!(count, controlling, nat = ?params.nat, "remote candidates set");
         if count > MAX_REMOTE_CANDIDATES {
-            debug!(peer = %self.id, count, reason = "too many", "remote candidates ignored");
+            debug!(count, reason = "too many", "remote candidates ignored");
         }
         (self.controlling, self.nat, self.candidates) = (params.controlling, params.nat, params.candidates);
         self.candidates.truncate(MAX_REMOTE_CANDIDATES);

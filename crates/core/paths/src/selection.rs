@@ -120,7 +120,7 @@ impl PathSelection {
         let cost = pair.and_then(|pair| pair.quality().cost());
         self.cost = cost.or(old_cost.filter(|_| !changed));
         if changed {
-            report_change(selector.peer, (old, old_kind, old_cost), (self.selected, kind, cost), reason);
+            report_change((old, old_kind, old_cost), (self.selected, kind, cost), reason);
             self.remember(now, kind);
         }
         if !changed && !newly_validated {
@@ -265,11 +265,11 @@ impl PathSelection {
 /// A path with its kind and cost, as far as there are any.
 type Rated = (Option<Path>, Option<PathKind>, Option<Duration>);
 
-fn report_change(peer: PeerId, from: Rated, to: Rated, reason: &'static str) {
+fn report_change(from: Rated, to: Rated, reason: &'static str) {
     let ms = |cost: Option<Duration>| cost.map(|cost| cost.as_secs_f64() * 1000.0);
     let (from_cost_ms, to_cost_ms) = (ms(from.2), ms(to.2));
     let kind = |kind: Option<PathKind>| kind.map(debug_value);
-    info!(%peer, from = kind(from.1), to = kind(to.1), reason, from_cost_ms, to_cost_ms, "path changed");
+    info!(from = kind(from.1), to = kind(to.1), reason, from_cost_ms, to_cost_ms, "path changed");
     let text = |path: Option<Path>| path.map(|path| path.to_string());
     debug!(from_path = text(from.0), path = text(to.0), reason, "path selected");
 }
@@ -329,23 +329,19 @@ fn is_better(other: &CandidatePair, current: &CandidatePair) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use partyline_model::{CandidateKind, NatProfile, SocketId};
-    use partyline_wire::probe::{Tag, TransactionId};
+    use partyline_model::{CandidateKind, SocketId};
+    use partyline_wire::probe::TransactionId;
 
     use super::*;
     use crate::{
-        api::{Config, PeerParams},
+        api::PeerParams,
         context::Shared,
         path::Via,
         remote::Remote,
+        testing::{params, shared, start},
     };
 
     const CONTROLLED: Selector = Selector { peer: PeerId(1), controlling: false };
-
-    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
-    fn start() -> Instant {
-        Instant::now()
-    }
 
     fn path(port: u16) -> Path {
         Path { via: Via::Socket(SocketId::MAIN), remote: ([198, 51, 100, 1], port).into() }
@@ -375,15 +371,8 @@ mod tests {
 
     impl Choice {
         fn new(kinds: &[(u16, CandidateKind)]) -> Self {
-            let params = PeerParams {
-                probe_key: [7; 32],
-                local_tag: Tag([1; 8]),
-                remote_tag: Tag([2; 8]),
-                controlling: false,
-                nat: NatProfile::default(),
-                candidates: Vec::new(),
-            };
-            let (mut shared, now) = (Shared::new([1; 32], Config::default()), start());
+            let params = PeerParams { controlling: false, ..params() };
+            let (mut shared, now) = (shared(), start());
             let mut pairs = CandidatePairs::default();
             let wanted = kinds.iter().map(|(port, kind)| (path(*port), *kind)).collect();
             pairs.reconcile(&mut shared.context(now), &Remote::new(PeerId(1), params), wanted, None);

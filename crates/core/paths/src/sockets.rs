@@ -72,7 +72,7 @@ impl PunchSockets {
 
     /// Closes all punch sockets of a peer.
     pub(crate) fn close_all(&mut self, peer: PeerId, events: &mut VecDeque<Event>) {
-        debug!(%peer, "closing all punch sockets of a peer");
+        debug!("closing all punch sockets of a peer");
         let owned = self.open.extract_if(.., |_, owner| *owner == peer);
         events.extend(owned.map(|(id, _)| Event::CloseSocket(id)));
     }

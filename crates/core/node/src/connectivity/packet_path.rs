@@ -145,6 +145,7 @@ impl PacketPath {
             let (id, new) = self.peers.insert(party, device, candidates, nat);
             if new {
                 debug!(id = id.0, "peer added");
+                self.paths.name_peer(id, party, device);
                 self.attempts.start(now, id, (party, device), trace_id);
             }
             let Self { attempts, paths, .. } = self;

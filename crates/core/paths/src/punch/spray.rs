@@ -202,33 +202,18 @@ const fn is_coprime(a: u32, b: u32) -> bool {
 mod tests {
     use std::collections::BTreeSet;
 
-    use partyline_model::{NatProfile, SocketId};
-    use partyline_wire::probe::Tag;
+    use partyline_model::SocketId;
     use rand_chacha::ChaCha20Rng;
     use rand_core::SeedableRng as _;
 
     use super::*;
     use crate::{
-        api::{Config, PeerParams},
         context::Shared,
-        path::PeerId,
+        testing::{remote, shared, start},
     };
 
-    fn remote() -> Remote {
-        let params = PeerParams {
-            probe_key: [7; 32],
-            local_tag: Tag([1; 8]),
-            remote_tag: Tag([2; 8]),
-            controlling: true,
-            nat: NatProfile::default(),
-            candidates: Vec::new(),
-        };
-        Remote::new(PeerId(1), params)
-    }
-
-    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
     fn setting() -> (Shared, SentProbes, Instant) {
-        (Shared::new([1; 32], Config::default()), SentProbes::default(), Instant::now())
+        (shared(), SentProbes::default(), start())
     }
 
     #[test]
