@@ -14,6 +14,7 @@ use partyline_model::{DeviceId, MemberView, Method, PartyPhase, PathKind, Snapsh
 use partyline_node::{Counters, ServerId, ServerInput};
 use partyline_portmap::{Health, MethodState, Protocol};
 use partyline_telemetry::Metrics;
+use partyline_tunnel::{DropCounters, DropReason};
 
 use crate::sockets::Sockets;
 
@@ -66,8 +67,10 @@ metrics! {
         "Members with a path in use, by the kind of path.";
     TUNNEL_DROPS: Counter "partyline_tunnel_drops_total" Count ["reason"]
         "Packets and datagrams that the tunnel dropped; broadcast_rate_limited is the storm limit.";
-    TUNNEL_PEER_DROPS: Counter "partyline_tunnel_peer_drops_total" Count ["peer"]
-        "Packets from and to a member that were dropped; the first 64 members by short id, the rest as other.";
+    TUNNEL_PEER_DROPS: Counter "partyline_tunnel_peer_drops_total" Count ["peer", "reason"]
+        "Packets from and to a member that were dropped; the first 64 members by short id, further ones as other.";
+    TUNNEL_HANDSHAKES: Counter "partyline_tunnel_handshakes_total" Count ["outcome"]
+        "WireGuard handshakes with all members; an initiation counts as initiated or answered, later as completed.";
     TUNNEL_SESSIONS: Gauge "partyline_tunnel_sessions" Count []
         "WireGuard sessions whose keys are agreed on.";
     TUNNEL_DEVICE_FAILURES: Counter "partyline_tunnel_device_failures_total" Count []
@@ -99,7 +102,9 @@ metrics! {
     RENDEZVOUS_SERVERS: Gauge "partyline_rendezvous_servers" Count []
         "Rendezvous servers connected to.";
     PORTMAP_RESULTS: Counter "partyline_portmap_results_total" Count ["protocol", "outcome"]
-        "Results of asking the router for a port, by protocol; outcome is mapped or failed.";
+        "What became of port mappings and of requests to the router for them, by protocol.";
+    PORTMAP_CIRCUIT_OPENED: Counter "partyline_portmap_circuit_opened_total" Count ["protocol"]
+        "Times that a protocol's circuit breaker opened.";
     PORTMAP_CIRCUIT_OPEN: Gauge "partyline_portmap_circuit_open" Count ["protocol"]
         "1 while a protocol's circuit breaker is open: it failed three times in a row and is tried rarely.";
     PORTMAP_MAPPED: Gauge "partyline_portmap_mapped" Count ["protocol"]
@@ -110,6 +115,16 @@ metrics! {
         "Duration of a network check.";
     NETCHECK_DATAGRAMS: Counter "partyline_netcheck_datagrams_total" Count []
         "Datagrams that network checks sent.";
+    NETCHECK_REQUESTS: Counter "partyline_netcheck_requests_total" Count ["test"]
+        "STUN requests and indications sent, by test; retransmissions included.";
+    NETCHECK_RETRANSMISSIONS: Counter "partyline_netcheck_retransmissions_total" Count ["test"]
+        "STUN requests that were retransmissions.";
+    NETCHECK_RESPONSES: Counter "partyline_netcheck_responses_total" Count ["test"]
+        "STUN responses that were used.";
+    NETCHECK_TIMEOUTS: Counter "partyline_netcheck_timeouts_total" Count ["test"]
+        "STUN transactions that ended without a response.";
+    NETCHECK_DROPS: Counter "partyline_netcheck_drops_total" Count ["reason"]
+        "STUN responses that were dropped.";
     PARTY_ACTIVE: Gauge "partyline_party_active" Count []
         "Parties that are switched on and have an address.";
     PARTY_MEMBERS: Gauge "partyline_party_members" Count []
@@ -133,6 +148,11 @@ metrics! {
 /// Increments a counter by 1; one label value for each of its labels.
 pub(crate) fn increment(metric: &'static Metric, values: &[&'static str]) {
     metrics::counter!(metric.name, &labels(metric, values)).increment(1);
+}
+
+/// Adds to a counter, which is shown from the first time on, with 0 if nothing was counted.
+fn add(metric: &'static Metric, values: &[&str], growth: u64) {
+    metrics::counter!(metric.name, &labels(metric, values)).increment(growth);
 }
 
 fn set_counter(metric: &'static Metric, values: &[&str], value: u64) {
@@ -162,7 +182,8 @@ pub(crate) struct EngineMetrics {
     registry: Metrics,
     exported_at: Option<Instant>,
     connected: BTreeSet<ServerId>,
-    port_mapping: BTreeMap<Protocol, (bool, u32)>,
+    port_mapping: BTreeMap<Protocol, partyline_portmap::Counters>,
+    peer_drops: PeerDrops,
     measured_at: Option<u32>,
 }
 
@@ -182,6 +203,7 @@ impl EngineMetrics {
             exported_at: None,
             connected: BTreeSet::new(),
             port_mapping: BTreeMap::new(),
+            peer_drops: PeerDrops::default(),
             measured_at: None,
         }
     }
@@ -237,6 +259,7 @@ impl EngineMetrics {
     ) {
         self.exported_at = Some(now);
         export_node(node);
+        self.peer_drops.export(&node.tunnel_peers);
         export_parties(snapshot);
         export_sockets(sockets);
         set_gauge(&RENDEZVOUS_SERVERS, &[], self.connected.len());
@@ -244,22 +267,20 @@ impl EngineMetrics {
         self.export_netcheck(snapshot);
     }
 
+    /// The counters of a protocol start from 0 with every network, so that only their growth is added.
     fn export_port_mapping(&mut self, states: &[MethodState]) {
-        for state in states {
-            let protocol = protocol_name(state.method);
-            let mapped = state.health == Health::Mapped;
-            let before = self.port_mapping.insert(state.method, (mapped, state.failures));
-            let (was_mapped, failures) = before.unwrap_or_default();
-            if mapped && !was_mapped {
-                increment(&PORTMAP_RESULTS, &[protocol, "mapped"]);
+        for MethodState { method, health, counters, .. } in states {
+            let protocol = protocol_name(*method);
+            let before = self.port_mapping.insert(*method, *counters).unwrap_or_default();
+            for ((outcome, count), (_, before)) in counters.each().zip(before.each()) {
+                let growth = growth(count, before);
+                match outcome {
+                    "circuit_opened" => add(&PORTMAP_CIRCUIT_OPENED, &[protocol], growth),
+                    _ => add(&PORTMAP_RESULTS, &[protocol, outcome], growth),
+                }
             }
-            // Failures in a row start from 0 after a success.
-            let fresh = if state.failures >= failures { state.failures - failures } else { state.failures };
-            for _ in 0..fresh {
-                increment(&PORTMAP_RESULTS, &[protocol, "failed"]);
-            }
-            set_gauge(&PORTMAP_CIRCUIT_OPEN, &[protocol], usize::from(state.health == Health::CircuitOpen));
-            set_gauge(&PORTMAP_MAPPED, &[protocol], usize::from(mapped));
+            set_gauge(&PORTMAP_CIRCUIT_OPEN, &[protocol], usize::from(*health == Health::CircuitOpen));
+            set_gauge(&PORTMAP_MAPPED, &[protocol], usize::from(*health == Health::Mapped));
         }
     }
 
@@ -279,10 +300,16 @@ impl EngineMetrics {
 fn export_node(counters: &Counters) {
     set_each(&PATH_DROPS, counters.paths.each());
     set_each(&TUNNEL_DROPS, counters.tunnel.each());
+    set_each(&TUNNEL_HANDSHAKES, counters.handshakes.each());
     set_each(&RENDEZVOUS_RESENDS, counters.resends.each());
     set_each(&NODE_FILTERING_PROBES, counters.probe_responder.each());
     set_each(&NODE_MEMBER_RELAY_MESSAGES, counters.member_relays.each());
     set_counter(&NODE_MALFORMED_CONTROL, &[], counters.malformed_control_messages);
+    set_each(&NETCHECK_REQUESTS, counters.netcheck.requests.each());
+    set_each(&NETCHECK_RETRANSMISSIONS, counters.netcheck.retransmissions.each());
+    set_each(&NETCHECK_RESPONSES, counters.netcheck.responses.each());
+    set_each(&NETCHECK_TIMEOUTS, counters.netcheck.timeouts.each());
+    set_each(&NETCHECK_DROPS, counters.netcheck.dropped.each());
     for (transport, channel) in counters.signaling.channels() {
         for (outcome, count) in channel.each() {
             set_counter(&PARTY_MESSAGES, &[transport, outcome], count);
@@ -303,7 +330,6 @@ fn export_parties(snapshot: &Snapshot) {
     let has_keys =
         |member: &&&MemberView| member.path.as_ref().is_some_and(|path| path.handshake_s.is_some());
     set_gauge(&TUNNEL_SESSIONS, &[], others.iter().filter(has_keys).count());
-    export_peer_drops(&others);
     for (kind, method) in PATH_KINDS {
         let uses = |path: &partyline_model::PathView| path.kind == kind;
         let peers = others.iter().filter(|member| member.path.as_ref().is_some_and(uses)).count();
@@ -311,16 +337,49 @@ fn export_parties(snapshot: &Snapshot) {
     }
 }
 
-/// Exports the drops of each member. A member of several parties counts once with the sum.
-fn export_peer_drops(members: &[&MemberView]) {
-    let mut drops: BTreeMap<DeviceId, u64> = BTreeMap::new();
-    for member in members {
-        *drops.entry(member.id).or_default() += u64::from(member.traffic.dropped);
+/// The drops of each member as they were exported last, and the members with a label of their own.
+#[derive(Default)]
+struct PeerDrops {
+    exported: BTreeMap<DeviceId, DropCounters>,
+    labelled: BTreeSet<DeviceId>,
+}
+
+impl PeerDrops {
+    /// Exports the drops of the present members. A member that returns, or gets other keys, starts from 0, so that only the
+    /// growth is added.
+    fn export(&mut self, drops: &BTreeMap<DeviceId, DropCounters>) {
+        self.exported.retain(|device, _| drops.contains_key(device));
+        for (device, counters) in drops {
+            if self.labelled.len() < MAX_PEER_LABELS {
+                self.labelled.insert(*device);
+            }
+            let peer = if self.labelled.contains(device) { device.short() } else { "other".to_owned() };
+            let before = self.exported.insert(*device, *counters).unwrap_or_default();
+            for ((reason, count), (_, before)) in counters.each().zip(before.each()) {
+                add(&TUNNEL_PEER_DROPS, &[&peer, peer_drop_reason(reason)], growth(count, before));
+            }
+        }
     }
-    for (peer, count) in drops.iter().take(MAX_PEER_LABELS) {
-        set_counter(&TUNNEL_PEER_DROPS, &[&peer.short().to_string()], *count);
-    }
-    set_counter(&TUNNEL_PEER_DROPS, &["other"], drops.values().skip(MAX_PEER_LABELS).sum());
+}
+
+/// Reasons that are told apart for each member: those of packets to and from games. The others, which are attacks or
+/// races during handshakes, are counted together.
+const PEER_DROP_REASONS: [DropReason; 6] = [
+    DropReason::BroadcastRateLimited,
+    DropReason::NoPath,
+    DropReason::PendingOverflow,
+    DropReason::PendingExpired,
+    DropReason::ExceedsMtu,
+    DropReason::OutboxFull,
+];
+
+fn peer_drop_reason(label: &'static str) -> &'static str {
+    if PEER_DROP_REASONS.iter().any(|reason| reason.label() == label) { label } else { "other" }
+}
+
+/// Returns by how much a counter has grown that may have started from 0 again.
+const fn growth(count: u64, before: u64) -> u64 {
+    if count >= before { count - before } else { count }
 }
 
 fn export_sockets(sockets: &Sockets) {
@@ -411,27 +470,163 @@ mod tests {
     }
 
     #[test]
-    fn port_mapping_failures_are_counted_once_each() {
+    fn port_mapping_counters_that_start_anew_are_added_up() {
         let mut metrics = EngineMetrics::install();
-        let state =
-            |health, failures| MethodState { health, failures, ..MethodState::pending(Protocol::Pinhole) };
-        for (health, failures) in [
-            (Health::Pending, 0),
-            (Health::Retrying, 2),
-            (Health::Retrying, 2),
-            (Health::CircuitOpen, 3),
-            (Health::Mapped, 0),
+        let state = |health, granted, no_response, circuit_opened| MethodState {
+            health,
+            counters: partyline_portmap::Counters {
+                granted,
+                no_response,
+                circuit_opened,
+                ..Default::default()
+            },
+            ..MethodState::pending(Protocol::Pinhole)
+        };
+        for (health, granted, no_response, circuit_opened) in [
+            (Health::Pending, 0, 0, 0),
+            (Health::Retrying, 0, 2, 0),
+            (Health::Retrying, 0, 2, 0),
+            (Health::CircuitOpen, 0, 3, 1),
+            (Health::Mapped, 1, 3, 1),
+            // Another network.
+            (Health::Retrying, 0, 1, 0),
         ] {
-            metrics.export_port_mapping(&[state(health, failures)]);
+            metrics.export_port_mapping(&[state(health, granted, no_response, circuit_opened)]);
         }
-        metrics.export_port_mapping(&[state(Health::Retrying, 1)]);
         let text = metrics.render();
         let of = |outcome: &str, count: u32| {
             format!(
                 r#"partyline_portmap_results_total{{protocol="upnp_pinhole",outcome="{outcome}"}} {count}"#
             )
         };
-        assert!(text.contains(&of("failed", 4)) && text.contains(&of("mapped", 1)), "{text}");
+        assert!(text.contains(&of("no_response", 4)) && text.contains(&of("granted", 1)), "{text}");
+        assert!(text.contains(&of("renewed", 0)), "counters are shown before anything happens: {text}");
+        assert!(!text.contains(r#"outcome="circuit_opened""#), "{text}");
+        assert!(
+            text.contains(r#"partyline_portmap_circuit_opened_total{protocol="upnp_pinhole"} 1"#),
+            "{text}"
+        );
         assert!(text.contains(r#"partyline_portmap_circuit_open{protocol="upnp_pinhole"} 0"#), "{text}");
+    }
+
+    fn device(number: u8) -> DeviceId {
+        DeviceId([number; 32])
+    }
+
+    #[test]
+    fn drops_of_a_member_that_returns_are_added_to_the_earlier_ones() {
+        let metrics = EngineMetrics::install();
+        let mut drops = PeerDrops::default();
+        let member = device(0xe1);
+        let storm = |count| DropCounters { broadcast_rate_limited: count, replayed: 1, ..Default::default() };
+        drops.export(&BTreeMap::from([(member, storm(5))]));
+        drops.export(&BTreeMap::from([(member, storm(7))]));
+        drops.export(&BTreeMap::new());
+        drops.export(&BTreeMap::from([(member, storm(2))]));
+        let text = metrics.render();
+        let of = |reason: &str, count: u32| {
+            format!(r#"partyline_tunnel_peer_drops_total{{peer="e1e1e1e1",reason="{reason}"}} {count}"#)
+        };
+        assert!(text.contains(&of("broadcast_rate_limited", 9)), "{text}");
+        assert!(text.contains(&of("other", 2)) && text.contains(&of("exceeds_mtu", 0)), "{text}");
+    }
+
+    #[test]
+    fn members_beyond_the_limit_share_one_label() {
+        let metrics = EngineMetrics::install();
+        let mut drops = PeerDrops::default();
+        let one = DropCounters { no_path: 1, ..Default::default() };
+        let all: BTreeMap<_, _> = (0..70).map(|number| (device(number), one)).collect();
+        drops.export(&all);
+        drops.export(&all);
+        let text = metrics.render();
+        let of = |peer: &str, count: u32| {
+            format!(r#"partyline_tunnel_peer_drops_total{{peer="{peer}",reason="no_path"}} {count}"#)
+        };
+        assert!(text.contains(&of("3f3f3f3f", 1)) && text.contains(&of("other", 6)), "{text}");
+        assert!(!text.contains(r#"peer="40404040""#), "{text}");
+    }
+
+    #[test]
+    fn counters_of_the_node_are_exported_under_their_labels() {
+        let metrics = EngineMetrics::install();
+        let mut node = node_counters();
+        node.handshakes.completed = 3;
+        node.netcheck.requests.mapping = 4;
+        node.netcheck.timeouts.contact = 5;
+        node.netcheck.dropped.wrong_source = 6;
+        node.signaling.tunnel.received = 7;
+        node.signaling.tunnel.dropped.party_full = 8;
+        export_node(&node);
+        let text = metrics.render();
+        for expected in [
+            r#"partyline_tunnel_handshakes_total{outcome="completed"} 3"#,
+            r#"partyline_netcheck_requests_total{test="mapping"} 4"#,
+            r#"partyline_netcheck_retransmissions_total{test="mapping"} 0"#,
+            r#"partyline_netcheck_responses_total{test="lifetime"} 0"#,
+            r#"partyline_netcheck_timeouts_total{test="contact"} 5"#,
+            r#"partyline_netcheck_drops_total{reason="wrong_source"} 6"#,
+            r#"partyline_party_messages_total{transport="tunnel",outcome="received"} 7"#,
+            r#"partyline_party_messages_total{transport="tunnel",outcome="dropped"} 8"#,
+            r#"partyline_party_message_drops_total{transport="tunnel",reason="party_full"} 8"#,
+        ] {
+            assert!(text.contains(expected), "{expected} is missing in\n{text}");
+        }
+    }
+
+    /// The values that the document lists for a label, up to the full stop.
+    fn listed(label: &str) -> BTreeSet<String> {
+        let (_, rest) = DOCUMENT.split_once(&format!("\n- {label}: ")).unwrap_or_default();
+        let (values, _) = rest.split_once('.').unwrap_or_default();
+        values.split(',').map(|value| value.trim().trim_matches('`').to_owned()).collect()
+    }
+
+    #[test]
+    fn values_of_labels_are_those_that_are_documented() {
+        let node = node_counters();
+        let labels = |each: &mut dyn Iterator<Item = (&'static str, u64)>| -> BTreeSet<String> {
+            each.map(|(label, _)| label.to_owned()).collect()
+        };
+        let portmap = partyline_portmap::Counters::default();
+        let peer_reasons =
+            DropCounters::default().each().map(|(label, count)| (peer_drop_reason(label), count));
+        for (name, values) in [
+            ("`reason` of path drops", labels(&mut node.paths.each())),
+            ("`reason` of tunnel drops", labels(&mut node.tunnel.each())),
+            ("`reason` of a member's drops", labels(&mut { peer_reasons })),
+            ("`reason` of message drops", labels(&mut node.signaling.server.dropped.each())),
+            ("`reason` of network check drops", labels(&mut node.netcheck.dropped.each())),
+            ("`reason` of UDP drops", labels(&mut partyline_net::SendDrops::default().each())),
+            ("`outcome` of handshakes", labels(&mut node.handshakes.each())),
+            (
+                "`outcome` of port mapping",
+                labels(&mut portmap.each().filter(|(label, _)| *label != "circuit_opened")),
+            ),
+            ("`outcome` of filtering probes", labels(&mut node.probe_responder.each())),
+            ("`outcome` of relayed messages", labels(&mut node.member_relays.each())),
+            ("`test`", labels(&mut node.netcheck.requests.each())),
+        ] {
+            assert_eq!(
+                listed(name),
+                values,
+                "{name}: {}",
+                values.iter().cloned().collect::<Vec<_>>().join("`, `")
+            );
+        }
+    }
+
+    fn node_counters() -> Counters {
+        Counters {
+            signaling: partyline_node::SignalingCounters::default(),
+            resends: partyline_node::ResendCounters::default(),
+            member_relays: partyline_node::MemberRelayCounters::default(),
+            probe_responder: partyline_node::ProbeResponderCounters::default(),
+            malformed_control_messages: 0,
+            paths: Default::default(),
+            tunnel: DropCounters::default(),
+            tunnel_peers: BTreeMap::new(),
+            handshakes: partyline_tunnel::HandshakeCounters::default(),
+            netcheck: Default::default(),
+        }
     }
 }

@@ -143,3 +143,39 @@ async fn every_metric_is_documented_and_every_documented_one_is_shown() {
     }
     server.stop().await;
 }
+
+/// The name of a metric and one value of its label, for each sample of the page that has a label with fixed words.
+fn labelled(page: &str) -> BTreeSet<(String, String)> {
+    let samples = page.lines().filter_map(|line| line.split_once('{'));
+    let values = samples.filter_map(|(name, rest)| {
+        let (label, rest) = rest.split_once("=\"")?;
+        let (value, _) = rest.split_once('"')?;
+        (!matches!(label, "le" | "version")).then(|| (name.to_owned(), value.to_owned()))
+    });
+    values.collect()
+}
+
+#[tokio::test]
+async fn every_value_of_a_label_is_a_documented_word() {
+    // The engine has some metrics of the same names.
+    let (_, docs) = include_str!("../../../../docs/metrics.md").split_once("## Server\n").unwrap();
+    let (server, address) = start(config_with_relay());
+    let page = ask(address, "GET /metrics HTTP/1.1").await;
+    for (name, value) in labelled(&page) {
+        let row = docs.lines().find(|line| line.starts_with(&format!("| `{name}`"))).unwrap();
+        assert!(row.contains(&format!("`{value}`")), "{value} of {name} is not documented");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn unlimited_bandwidth_is_not_shown_as_a_limit_of_0() {
+    let mut config = config_with_relay();
+    let quotas = &mut config.relay.as_mut().unwrap().config.settings.quotas;
+    (quotas.bandwidth, quotas.bandwidth_per_allocation) = (None, Some(125_000));
+    let (server, address) = start(config);
+    let page = ask(address, "GET /metrics HTTP/1.1").await;
+    assert!(!page.contains(r#"partyline_relay_limit{limit="bandwidth"}"#), "{page}");
+    assert!(page.contains(r#"partyline_relay_limit{limit="bandwidth_per_allocation"} 125000"#), "{page}");
+    server.stop().await;
+}

@@ -745,9 +745,14 @@ impl Connectivity {
         self.packet_path.paths().counters()
     }
 
-    /// Returns the tunnel's counters of dropped packets.
-    pub(crate) fn tunnel_drops(&self) -> partyline_tunnel::DropCounters {
-        self.packet_path.tunnel().drops()
+    /// Returns the tunnel, for its counters.
+    pub(crate) const fn tunnel(&self) -> &partyline_tunnel::Tunnel {
+        self.packet_path.tunnel()
+    }
+
+    /// Returns the network check's counters of requests.
+    pub(crate) const fn netcheck_counters(&self) -> &partyline_netcheck::Counters {
+        self.netcheck.counters()
     }
 }
 

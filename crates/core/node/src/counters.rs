@@ -1,5 +1,9 @@
 //! Everything the node counts, for metrics.
 
+use std::collections::BTreeMap;
+
+use partyline_model::DeviceId;
+
 use crate::{
     connectivity::{MemberRelayCounters, ProbeResponderCounters},
     signaling::{ResendCounters, SignalingCounters},
@@ -22,4 +26,10 @@ pub struct Counters {
     pub paths: partyline_paths::Counters,
     /// Packets that the tunnel dropped.
     pub tunnel: partyline_tunnel::DropCounters,
+    /// Packets from and to each present member that the tunnel dropped, in all parties together.
+    pub tunnel_peers: BTreeMap<DeviceId, partyline_tunnel::DropCounters>,
+    /// WireGuard handshakes.
+    pub handshakes: partyline_tunnel::HandshakeCounters,
+    /// Requests of the network check.
+    pub netcheck: partyline_netcheck::Counters,
 }

@@ -305,7 +305,10 @@ impl Node {
             probe_responder: *self.connectivity.probe_responder_counters(),
             malformed_control_messages: self.connectivity.malformed_control_messages(),
             paths: self.connectivity.path_counters(),
-            tunnel: self.connectivity.tunnel_drops(),
+            tunnel: self.connectivity.tunnel().drops(),
+            tunnel_peers: self.connectivity.tunnel().peer_drops(),
+            handshakes: self.connectivity.tunnel().handshakes(),
+            netcheck: *self.connectivity.netcheck_counters(),
         }
     }
 

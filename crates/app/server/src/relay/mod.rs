@@ -174,18 +174,20 @@ impl RelayHandle {
         self.0.refused_streams.load(Ordering::Relaxed)
     }
 
-    /// Returns the configured limits with their label values. Bandwidths are in bytes per second and 0 if unlimited.
-    pub(crate) fn limits(&self) -> [(&'static str, u64); 7] {
+    /// Returns the configured limits with their label values. Bandwidths are in bytes per second, and left out if unlimited.
+    pub(crate) fn limits(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let quotas = &self.0.quotas;
         [
-            ("allocations", quotas.allocations as u64),
-            ("allocations_per_user", quotas.allocations_per_user as u64),
-            ("allocations_per_address", quotas.allocations_per_address as u64),
-            ("peers_per_allocation", quotas.peers_per_allocation as u64),
-            ("streams", self.0.max_streams as u64),
-            ("bandwidth_per_allocation", quotas.bandwidth_per_allocation.unwrap_or_default()),
-            ("bandwidth", quotas.bandwidth.unwrap_or_default()),
+            ("allocations", Some(quotas.allocations as u64)),
+            ("allocations_per_user", Some(quotas.allocations_per_user as u64)),
+            ("allocations_per_address", Some(quotas.allocations_per_address as u64)),
+            ("peers_per_allocation", Some(quotas.peers_per_allocation as u64)),
+            ("streams", Some(self.0.max_streams as u64)),
+            ("bandwidth_per_allocation", quotas.bandwidth_per_allocation),
+            ("bandwidth", quotas.bandwidth),
         ]
+        .into_iter()
+        .filter_map(|(name, limit)| Some((name, limit?)))
     }
 
     /// Deletes all allocations, closes all sockets and streams, and waits until that is done.
