@@ -34,7 +34,7 @@ use crate::{
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let _log = match &arguments.verb {
-        Verb::Service { command } => command.log(arguments.verbose.max(1)),
+        Verb::Service { command } => command.log(arguments.verbose),
         _ => Logging::verbosity(arguments.verbose).start().ok(),
     };
     let output = Output::detect(arguments.json);

@@ -7,6 +7,9 @@ use partyline_telemetry::{LogGuard, Logging, OtlpSettings};
 
 use crate::{Host, InstallOptions, Place, Settings, install, signal::interrupted};
 
+/// The level of [`Logging::verbosity`] without `-v`: a service logs what it does.
+const BASE_VERBOSITY: u8 = 1;
+
 /// Runs the service, or makes the system run it.
 #[derive(Debug, Subcommand)]
 pub enum ServiceCommand {
@@ -38,11 +41,12 @@ pub enum ServiceCommand {
 }
 
 impl ServiceCommand {
-    /// Starts logging; `run` logs into files, too, where it can, and exports over OTLP where a collector is configured.
+    /// Starts logging at the info level, or by one level more for each `-v`; `run` logs into files, too, where it can, and
+    /// exports over OTLP where a collector is configured. What keeps it from logging is written to standard error.
     #[must_use = "the last lines are lost without it"]
     pub fn log(&self, verbosity: u8) -> Option<LogGuard> {
-        let terminal = Logging::verbosity(verbosity);
-        let Self::Run { place, settings } = self else { return terminal.start().ok() };
+        let terminal = Logging::verbosity(BASE_VERBOSITY.saturating_add(verbosity));
+        let Self::Run { place, settings } = self else { return started(terminal) };
         let endpoint = settings.otlp_endpoint.as_deref().map(OtlpSettings::with_endpoint);
         let (terminal, problem) = match endpoint {
             Some(Ok(Some(otlp))) => (terminal.export_to(otlp), None),
@@ -52,7 +56,7 @@ impl ServiceCommand {
         let guard = match terminal.clone().also_into(&settings.directories(place).log, "service").start() {
             Ok(guard) => Some(guard),
             Err(error) => {
-                let guard = terminal.start().ok();
+                let guard = started(terminal);
                 tracing::warn!(%error, "cannot log into files; logging to the terminal only");
                 guard
             }
@@ -78,6 +82,10 @@ impl ServiceCommand {
     }
 }
 
+fn started(logging: Logging) -> Option<LogGuard> {
+    logging.start().inspect_err(|error| eprintln!("Nothing is logged: {error}.")).ok()
+}
+
 async fn run(place: &Place, settings: &Settings) -> Result<(), AppError> {
     let host = Host::start(place, settings).await?;
     tracing::info!(endpoint = %place.endpoint(), "the service is ready");
@@ -96,6 +104,7 @@ async fn stop(place: &Place) -> Result<(), AppError> {
     let connection = place.connection().await?;
     let mut snapshots = connection.snapshots;
     Controller::new(connection.calls, snapshots.clone()).request(Command::Stop).await?;
+    tracing::debug!(reason = "it was asked to stop", "waiting for the service to end");
     while snapshots.changed().await.is_ok() {}
     println!("stopped");
     Ok(())
@@ -103,6 +112,7 @@ async fn stop(place: &Place) -> Result<(), AppError> {
 
 async fn status(place: &Place) -> Result<(), AppError> {
     let connection = place.connection().await?;
+    tracing::debug!(software = connection.software, "the service answered");
     let snapshot = connection.snapshots.borrow();
     let parties = snapshot.parties.len();
     println!(

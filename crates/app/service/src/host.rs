@@ -40,9 +40,13 @@ impl Host {
         engine: impl Future<Output = Result<RunningEngine, AppError>>,
     ) -> Result<Self, AppError> {
         settings.directories(place).create()?;
-        let lock = EngineLock::acquire(&settings.state_dir)?;
+        let lock = EngineLock::acquire(&settings.state_dir).inspect_err(|error| {
+            tracing::debug!(directory = %settings.state_dir.display(), reason = %error, "engine lock not acquired");
+        })?;
         let server = Server::bind(&place.endpoint(), settings.access())?;
-        let engine = engine.await?;
+        tracing::debug!(endpoint = %place.endpoint(), "local socket bound, starting the engine");
+        let engine =
+            engine.await.inspect_err(|error| tracing::error!(reason = %error, "the engine did not start"))?;
         let controller = &engine.controller;
         let server = tokio::spawn(server.serve(controller.calls(), controller.snapshots()));
         Ok(Self { engine, server, lock })
@@ -62,7 +66,10 @@ impl Host {
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
         let Self { engine: RunningEngine { controller, mut join }, mut server, lock } = self;
         let ended = tokio::select! {
-            ended = &mut join => ended,
+            ended = &mut join => {
+                tracing::info!(reason = "the engine has ended", "the service stops");
+                ended
+            }
             () = shutdown => {
                 tracing::info!(reason = "asked to stop", "the service stops");
                 match timeout(SHUTDOWN_TIMEOUT, stop(controller, &mut join)).await {
@@ -75,7 +82,12 @@ impl Host {
             }
         };
         // The last answers reach their clients before the process ends.
-        let _ = timeout(SHUTDOWN_TIMEOUT, &mut server).await;
+        if timeout(SHUTDOWN_TIMEOUT, &mut server).await.is_err() {
+            tracing::debug!(
+                after_ms = SHUTDOWN_TIMEOUT.as_millis(),
+                "clients of the local socket did not go"
+            );
+        }
         server.abort();
         drop(lock);
         ended.unwrap_or_else(|_| Err(crashed()))
@@ -86,7 +98,9 @@ type Ended = Result<Result<(), AppError>, tokio::task::JoinError>;
 
 async fn stop(controller: Controller, join: &mut JoinHandle<Result<(), AppError>>) -> Ended {
     // An engine that has ended already cannot answer; its result is what counts.
-    let _ = controller.request(Command::Stop).await;
+    if let Err(error) = controller.request(Command::Stop).await {
+        tracing::debug!(reason = %error, "the engine did not take the request to stop");
+    }
     drop(controller);
     join.await
 }

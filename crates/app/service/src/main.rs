@@ -13,7 +13,7 @@ use partyline_service::{ServiceCommand, exit_code};
 struct Options {
     #[command(subcommand)]
     command: ServiceCommand,
-    /// Say more; twice for the reasons.
+    /// Log the reasons; twice for every packet.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
 }
@@ -21,7 +21,7 @@ struct Options {
 #[tokio::main]
 async fn main() -> ExitCode {
     let Options { command, verbose } = Options::parse();
-    let _log = command.log(verbose.max(1));
+    let _log = command.log(verbose);
     match command.execute().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -27,7 +27,10 @@ impl Reached {
     /// As for [`Place::connect`] and [`Host::start`].
     pub async fn find(place: &Place, settings: &Settings) -> Result<Self, AppError> {
         match place.connect().await {
-            Ok(controller) => Ok(Self { controller, host: None }),
+            Ok(controller) => {
+                tracing::debug!(endpoint = %place.endpoint(), "using the service's engine");
+                Ok(Self { controller, host: None })
+            }
             Err(error)
                 if error.code == ErrorCode::ServiceUnreachable && check_device_permission().is_ok() =>
             {
@@ -60,9 +63,14 @@ impl Place {
 
     /// Connects to the service, and returns what it says of itself, too.
     pub(crate) async fn connection(&self) -> Result<Connection, AppError> {
-        connect(&self.endpoint()).await.map_err(|error| match error.code {
-            ErrorCode::ServiceUnreachable if is_installed() => AppError { hint: START_HINT.into(), ..error },
-            _ => error,
+        connect(&self.endpoint()).await.map_err(|error| {
+            tracing::debug!(endpoint = %self.endpoint(), reason = %error, "the service was not reached");
+            match error.code {
+                ErrorCode::ServiceUnreachable if is_installed() => {
+                    AppError { hint: START_HINT.into(), ..error }
+                }
+                _ => error,
+            }
         })
     }
 

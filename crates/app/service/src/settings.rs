@@ -105,7 +105,7 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
 
@@ -141,6 +141,21 @@ mod tests {
         };
         assert_eq!(engine.settings, expected);
         assert_eq!(options.settings.otlp_endpoint, None, "nothing is exported by default");
+    }
+
+    #[test]
+    fn every_variable_of_an_option_is_documented() {
+        let document = include_str!("../../../../docs/settings.md");
+        let command = Options::command();
+        let variables = command.get_arguments().filter_map(|argument| {
+            Some((argument.get_long()?.to_owned(), argument.get_env()?.to_str()?.to_owned()))
+        });
+        let variables: Vec<_> = variables.collect();
+        assert!(variables.len() >= 4, "{variables:?}");
+        for (flag, variable) in variables {
+            let row = document.lines().find(|line| line.starts_with(&format!("| `{variable}` |")));
+            assert!(row.is_some_and(|row| row.contains(&format!("`--{flag}`"))), "{variable} of --{flag}");
+        }
     }
 
     #[test]

@@ -12,8 +12,14 @@ pub async fn interrupted() -> io::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
-            _ = terminate.recv() => Ok(()),
-            asked = tokio::signal::ctrl_c() => asked,
+            _ = terminate.recv() => {
+                tracing::debug!(signal = "SIGTERM", "asked to end");
+                Ok(())
+            }
+            asked = tokio::signal::ctrl_c() => {
+                tracing::debug!(signal = "SIGINT", "asked to end");
+                asked
+            }
         }
     }
     #[cfg(not(unix))]

@@ -43,6 +43,7 @@ async fn start_unit() -> Result<(), AppError> {
     // Who starts the app in a terminal is not asked there.
     command.args(["start", UNIT]).env("LC_ALL", "C").stdin(Stdio::null());
     let output = command.output().await.map_err(|error| not_started(&error.to_string()))?;
+    tracing::debug!(status = ?output.status.code(), "systemctl was asked to start the unit");
     judge_start(output.status, &String::from_utf8_lossy(&output.stderr))
 }
 
@@ -53,6 +54,7 @@ async fn install() -> Result<(), AppError> {
     words.push("install".to_owned());
     let output = Command::new("pkexec").arg("--disable-internal-agent").args(&words).output().await;
     let output = output.map_err(|error| cannot_ask(&error))?;
+    tracing::debug!(status = ?output.status.code(), "pkexec was asked to install the service");
     judge_install(output.status, &String::from_utf8_lossy(&output.stderr))
 }
 

@@ -69,6 +69,7 @@ impl Systemd {
     fn install(&self, program: &[String], options: &InstallOptions) -> Result<(), AppError> {
         let path = self.units.join(UNIT);
         fs::write(&path, unit(program, options)).map_err(|error| cannot_write(&path, &error))?;
+        tracing::debug!(path = %path.display(), ?program, "unit written");
         self.control(&["daemon-reload"])?;
         self.control(&["enable", UNIT])?;
         self.control(&["restart", UNIT])
@@ -90,6 +91,7 @@ impl Systemd {
 
     fn control(&self, arguments: &[&str]) -> Result<(), AppError> {
         let (program, first) = &self.systemctl;
+        tracing::debug!(program, ?arguments, "calling systemctl");
         let said = match Command::new(program).args(first).args(arguments).output() {
             Ok(output) if output.status.success() => return Ok(()),
             Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
