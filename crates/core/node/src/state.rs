@@ -29,6 +29,9 @@ pub enum StateError {
 pub(crate) struct SavedState {
     version: u32,
     device: Secret,
+    /// The end of the reserved sequence numbers of this device's messages.
+    #[serde(default)]
+    sequence: u64,
     parties: Vec<SavedParty>,
     /// Settings that differ from the defaults.
     #[serde(default)]
@@ -77,7 +80,7 @@ impl SavedState {
     ) -> Result<Restored, StateError> {
         let settings = settings::restore(defaults, self.settings)
             .ok_or_else(|| StateError::Damaged("its settings cannot be read".to_owned()))?;
-        let device = DeviceKey::from_seed(&self.device);
+        let device = DeviceKey::restore(now.unix, &self.device, self.sequence);
         let mut memberships = Vec::new();
         for SavedParty { on, membership } in self.parties {
             let membership = Membership::restore(now.unix, rng, &device, membership)
@@ -102,6 +105,7 @@ impl SavedState {
         Self {
             version: VERSION,
             device: device.seed(),
+            sequence: device.reserve(),
             parties: parties.map(saved).collect(),
             settings,
             networks: serde_json::to_value(networks).unwrap_or_default(),

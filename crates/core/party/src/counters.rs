@@ -43,6 +43,7 @@ refusal_counters! {
     bad_confirmation: Refusal::BadConfirmation,
     not_a_member: Refusal::NotAMember(_),
     unknown_sender: Refusal::UnknownSender,
+    old_membership: Refusal::OldMembership,
     tunnel_key_taken: Refusal::TunnelKeyTaken,
     party_full: Refusal::Full,
     bad_charter: Refusal::BadCharter,
@@ -51,11 +52,11 @@ refusal_counters! {
 }
 
 impl Refusal {
-    /// Returns true for what happens all the time: echoes, messages for others on channels that everybody receives, and
-    /// repetitions, since all channels are used side by side.
+    /// Returns true for what happens all the time: echoes, messages for others on channels that everybody receives,
+    /// repetitions, since all channels are used side by side, and the ends of earlier memberships that are repeated.
     #[must_use]
     pub const fn is_normal(&self) -> bool {
-        matches!(self, Self::Own | Self::NotForMe | Self::Replayed)
+        matches!(self, Self::Own | Self::NotForMe | Self::Replayed | Self::OldMembership)
     }
 }
 
@@ -68,7 +69,8 @@ impl RefusalCounters {
 
     /// Returns the counters above 0 without those of [normal](Refusal::is_normal) refusals.
     pub fn notable(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-        let normal = [Refusal::Own, Refusal::NotForMe, Refusal::Replayed].map(|refusal| refusal.label());
+        let normal = [Refusal::Own, Refusal::NotForMe, Refusal::Replayed, Refusal::OldMembership]
+            .map(|refusal| refusal.label());
         self.each().filter(move |(label, count)| *count > 0 && !normal.contains(label))
     }
 }
@@ -80,7 +82,7 @@ mod tests {
     use super::*;
     use crate::rules::Dismissal;
 
-    const REFUSALS: [Refusal; 16] = [
+    const REFUSALS: [Refusal; 17] = [
         Refusal::UnknownTopic,
         Refusal::Unreadable,
         Refusal::Malformed,
@@ -92,6 +94,7 @@ mod tests {
         Refusal::BadConfirmation,
         Refusal::NotAMember(Dismissal::Removed),
         Refusal::UnknownSender,
+        Refusal::OldMembership,
         Refusal::TunnelKeyTaken,
         Refusal::Full,
         Refusal::BadCharter,
@@ -107,7 +110,7 @@ mod tests {
         }
         let expected: Vec<_> = REFUSALS.iter().map(Refusal::label).zip(1..).collect();
         assert_eq!(counters.each().collect::<Vec<_>>(), expected);
-        assert_eq!(counters.total(), (1..=16u64).sum::<u64>());
+        assert_eq!(counters.total(), (1..=17u64).sum::<u64>());
         assert_eq!(REFUSALS.iter().map(Refusal::label).collect::<BTreeSet<_>>().len(), REFUSALS.len());
     }
 

@@ -104,6 +104,9 @@ pub enum Refusal {
     /// The sender of a signal or leave message has not announced itself, or has left.
     #[error("unknown sender")]
     UnknownSender,
+    /// The leave message ends another membership of its sender than the one known here.
+    #[error("leave of another membership")]
+    OldMembership,
     /// Another member uses the same tunnel key.
     #[error("tunnel key of another member")]
     TunnelKeyTaken,

@@ -35,7 +35,7 @@ impl Default for Fixture {
 }
 
 pub(crate) fn device(n: u8) -> DeviceKey {
-    DeviceKey::from_seed(&Secret::new([n; 32]))
+    DeviceKey::restore(NOW, &Secret::new([n; 32]), 0)
 }
 
 pub(crate) fn id(n: u8) -> DeviceId {

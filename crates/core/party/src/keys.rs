@@ -4,7 +4,7 @@ use std::fmt;
 
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use hkdf::Hkdf;
-use partyline_model::{DeviceId, PartyId, SessionNonce, Topic, TunnelPublicKey};
+use partyline_model::{DeviceId, PartyId, SessionNonce, Timestamp, Topic, TunnelPublicKey};
 use partyline_wire::exact::Signature;
 use rand_core::{CryptoRng, RngCore};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -12,6 +12,8 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::sequence::SequenceNumbers;
 
 /// Thirty-two secret bytes: wiped when dropped, compared in constant time, never printed.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -84,36 +86,52 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// The identity of this installation: an Ed25519 key, generated once and stored by the service.
+/// The identity of this installation: an Ed25519 key, generated once and stored by the service, and the numbers of the
+/// messages that it signs. Clones share the numbers.
 #[derive(Clone)]
-pub struct DeviceKey(SigningKey);
+pub struct DeviceKey {
+    signing: SigningKey,
+    numbers: SequenceNumbers,
+}
 
 impl DeviceKey {
     /// Generates a new identity.
     pub fn generate(rng: &mut (impl CryptoRng + RngCore)) -> Self {
-        Self::from_seed(&Secret::generate(rng))
+        Self::restore(Timestamp::default(), &Secret::generate(rng), 0)
     }
 
-    /// Returns the identity that belongs to a stored seed.
+    /// Returns the identity that belongs to a stored seed. Messages are numbered from the stored
+    /// [`reserve`](Self::reserve) or from the clock on, whichever is further.
     #[must_use]
-    pub fn from_seed(seed: &Secret) -> Self {
-        Self(SigningKey::from_bytes(seed.expose()))
+    pub fn restore(now: Timestamp, seed: &Secret, reserved: u64) -> Self {
+        let signing = SigningKey::from_bytes(seed.expose());
+        Self { signing, numbers: SequenceNumbers::new(now, reserved) }
     }
 
     /// Returns the seed, to be stored.
     #[must_use]
     pub fn seed(&self) -> Secret {
-        Secret(self.0.to_bytes())
+        Secret(self.signing.to_bytes())
+    }
+
+    /// Reserves sequence numbers; returns the end of the block, to be stored before the next message is sent.
+    #[must_use]
+    pub fn reserve(&self) -> u64 {
+        self.numbers.reserve()
+    }
+
+    pub(crate) const fn numbers(&self) -> &SequenceNumbers {
+        &self.numbers
     }
 
     /// Returns the public half, by which other members know this device.
     #[must_use]
     pub fn id(&self) -> DeviceId {
-        DeviceId(self.0.verifying_key().to_bytes())
+        DeviceId(self.signing.verifying_key().to_bytes())
     }
 
     pub(crate) const fn signing(&self) -> &SigningKey {
-        &self.0
+        &self.signing
     }
 }
 

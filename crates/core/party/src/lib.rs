@@ -65,6 +65,7 @@ mod roster;
 mod rules;
 mod seal;
 mod secrets;
+mod sequence;
 mod state;
 
 pub use clock::{ClockReference, ClockSkew};

@@ -219,7 +219,7 @@ impl Membership {
             invites: state.invites,
             roster: state.roster,
             standing: Standing::Unconfirmed { until: None },
-            outbound: Outbound::restore(now, device.clone(), state.sequence),
+            outbound: Outbound::new(device.clone()),
             session: SessionNonce([0; 16]),
             clock: ClockMonitor::default(),
         };
@@ -245,7 +245,6 @@ impl Membership {
             invites: self.invites.clone(),
             secrets: self.secrets.to_stored(),
             host: self.claim.host,
-            sequence: self.outbound.sequence(),
             roster: self.roster.clone(),
         }
     }
@@ -307,7 +306,7 @@ impl Membership {
                 self.expect_member(now, &sender)?;
                 out.push(Effect::Signal { from: sender, bytes: bytes.clone() });
             }
-            Body::Leave => self.handle_leave(&sender, sequence, &mut out)?,
+            Body::Leave { certificate } => self.handle_leave(&sender, certificate, &mut out)?,
         }
         trace!(peer = %sender.short(), kind = kind(&message.body), sequence, "message accepted");
         self.roster.record_sequence(&sender, sequence);
@@ -321,7 +320,7 @@ impl Membership {
             self.judge_member(now, sender, &mut out);
             self.judge_own(now, &mut out);
         }
-        Ok(self.finish(out))
+        Ok(out)
     }
 
     fn handle_announcement(
@@ -498,9 +497,19 @@ impl Membership {
         Ok(())
     }
 
-    fn handle_leave(&mut self, sender: &DeviceId, sequence: u64, out: &mut Outcome) -> Result<(), Refusal> {
-        self.roster.record_mut(sender).ok_or(Refusal::UnknownSender)?.on_leave(sequence);
-        debug!(peer = %sender.short(), sequence, "member leaves");
+    /// A leave ends the membership whose certificate it names, and no other of the same device.
+    fn handle_leave(
+        &mut self,
+        sender: &DeviceId,
+        certificate: &[u8; 32],
+        out: &mut Outcome,
+    ) -> Result<(), Refusal> {
+        let record = self.roster.record_mut(sender).ok_or(Refusal::UnknownSender)?;
+        if record.digest() != certificate {
+            return Err(Refusal::OldMembership);
+        }
+        record.on_leave();
+        debug!(peer = %sender.short(), "member leaves");
         out.persist = true;
         Ok(())
     }
@@ -538,7 +547,7 @@ impl Membership {
         let mut out = Outcome::default();
         self.expire_secrets(now, &mut out);
         self.judge_all(now, &mut out);
-        self.finish(out)
+        out
     }
 
     /// Returns the next moment at which time alone changes something.
@@ -554,14 +563,6 @@ impl Membership {
     /// Handles the time of a rendezvous server, which shows whether this computer's clock is wrong.
     pub fn on_server_time(&mut self, now: Timestamp, theirs: Timestamp) {
         self.clock.on_server_time(now, theirs);
-    }
-
-    /// Notes that the caller is about to persist the state, if the outcome asks for it.
-    const fn finish(&mut self, out: Outcome) -> Outcome {
-        if out.persist {
-            self.outbound.on_persist();
-        }
-        out
     }
 }
 
@@ -660,7 +661,7 @@ impl Membership {
         let presence = self.may_show_presence_on(topic).then(|| self.presence(reach, max_candidates));
         let body = self.announcement_body(presence);
         self.send(now, rng, topic, None, body, &mut out);
-        self.finish(out)
+        out
     }
 
     /// Carries a signal of the path machine to a member. The outcome has no message if there is no such member or the
@@ -679,7 +680,7 @@ impl Membership {
         }
         let topic = self.topic();
         self.send(now, rng, &topic, Some(*to), Body::Signal(bytes), &mut out);
-        self.finish(out)
+        out
     }
 
     /// Leaves the party with a message on every topic. The caller drops the stored state after sending them.
@@ -687,8 +688,9 @@ impl Membership {
         info!(party = %self.id().short(), "leaving the party");
         let topics: Vec<Topic> = self.secrets.all().map(|epoch| *epoch.topic()).collect();
         let mut out = Outcome::default();
-        topics.iter().for_each(|topic| self.send(now, rng, topic, None, Body::Leave, &mut out));
-        self.finish(out)
+        let certificate = self.identity.certificate().digest();
+        topics.iter().for_each(|topic| self.send(now, rng, topic, None, Body::Leave { certificate }, &mut out));
+        out
     }
 
     /// Presence is shown on the current topic only, and not there once the charter has moved on to a secret that removed
@@ -747,7 +749,7 @@ impl Membership {
         };
         let handle = to.map(|to| epoch.handle_of(&to));
         let message = self.outbound.seal(now, rng, epoch, to, body);
-        out.persist |= self.outbound.persist_due();
+        out.persist |= self.outbound.is_reservation_due();
         out.messages.extend(message.map(|message| Outgoing { topic: *topic, to, handle, message }));
     }
 }
@@ -764,7 +766,7 @@ impl Membership {
             out.persist = true;
             out.push(Effect::Announce);
         }
-        Ok(self.finish(out))
+        Ok(out)
     }
 
     /// Makes an invite. A co-owner can only invite members.
@@ -802,7 +804,7 @@ impl Membership {
             issuer,
             signature: grant.signature,
         };
-        Ok((invite, self.finish(Outcome { persist: true, ..Outcome::default() })))
+        Ok((invite, Outcome { persist: true, ..Outcome::default() }))
     }
 
     /// Revokes an invite, and replaces the party secret that its link contains. Members that joined by it stay if the
@@ -966,7 +968,7 @@ impl Membership {
                 self.send(now, rng, &topic, Some(device), body, &mut out);
             }
         }
-        self.finish(out)
+        out
     }
 }
 

@@ -38,8 +38,8 @@ pub(crate) struct Record {
     certificate_sequence: u64,
     /// Sequence number of the message that delivered the presence; 0 for none.
     presence_sequence: u64,
-    /// Sequence number of the newest leave message; 0 for none.
-    leave_sequence: u64,
+    /// True once the device has left the membership that the certificate stands for.
+    has_left: bool,
 }
 
 /// What an announcement changed in a record.
@@ -62,7 +62,7 @@ impl Record {
             window: ReplayWindow::default(),
             certificate_sequence: 0,
             presence_sequence: 0,
-            leave_sequence: 0,
+            has_left: false,
         }
     }
 
@@ -110,13 +110,13 @@ impl Record {
         self.presence.as_ref()?.host
     }
 
-    /// Returns true if the device left and has not announced itself since.
+    /// Returns true if the device left; only another certificate brings it back.
     pub(crate) const fn has_left(&self) -> bool {
-        self.leave_sequence > self.certificate_sequence
+        self.has_left
     }
 
-    pub(crate) fn on_leave(&mut self, sequence: u64) {
-        self.leave_sequence = self.leave_sequence.max(sequence);
+    pub(crate) const fn on_leave(&mut self) {
+        self.has_left = true;
     }
 
     /// Takes over what is newer in a checked announcement.
@@ -144,7 +144,6 @@ impl Record {
                 certificate_sequence: sequence,
                 last_received: self.last_received,
                 window,
-                leave_sequence: self.leave_sequence,
                 ..Self::new(announcement.certificate.clone())
             };
         }
@@ -325,16 +324,16 @@ mod tests {
     }
 
     #[test]
-    fn leave_counts_until_a_newer_announcement() {
+    fn leave_counts_until_there_is_another_certificate() {
         let fixture = Fixture::default();
         let mut roster = with(&fixture, 1);
-        roster.record_mut(&id(1)).unwrap().on_leave(20);
+        roster.record_mut(&id(1)).unwrap().on_leave();
         let gone = Effect::MemberGone(id(1), Departure::Left);
         assert_eq!(roster.judge(id(1), Rules(None), NOW), Some(gone));
         let record = roster.record_mut(&id(1)).unwrap();
-        record.update(announcement(fixture.certificate(1), None), 15, NOW);
-        assert!(record.has_left(), "it was overtaken by the leave message");
         record.update(announcement(fixture.certificate(1), None), 21, NOW);
+        assert!(record.has_left(), "announced before it left, whatever its number");
+        record.update(announcement(fixture.certificate_with_tunnel(1, 50), None), 22, NOW);
         assert!(!record.has_left());
     }
 

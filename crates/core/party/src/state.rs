@@ -21,7 +21,6 @@ pub struct MembershipState {
     pub(crate) secrets: StoredSecrets,
     /// Host number that this device claims.
     pub(crate) host: Option<u16>,
-    pub(crate) sequence: u64,
     pub(crate) roster: Roster,
 }
 

@@ -46,7 +46,10 @@ pub enum Body {
     /// A signal between the path machines of two members, see [`crate::punch`].
     Signal(Vec<u8>),
     /// The sender leaves the party.
-    Leave,
+    Leave {
+        /// The digest of the sender's certificate: a leave ends one membership, and none that follows it.
+        certificate: [u8; 32],
+    },
 }
 
 /// A charter, and the recipient's confirmation if the owner's device sends it.

@@ -101,7 +101,7 @@ fn bodies_beyond_a_limit_are_rejected() {
 
 #[test]
 fn signature_subject_covers_the_topic() {
-    let message = Exact::new(message(None, 1, Body::Leave));
+    let message = Exact::new(message(None, 1, Body::Leave { certificate: [7; 32] }));
     assert_ne!(subject(&Topic([1; 32]), &message), subject(&Topic([2; 32]), &message));
 }
 
@@ -120,7 +120,7 @@ proptest! {
         round_trip(message(recipient, sequence, Body::Charter(Box::new(update))))?;
         round_trip(message(recipient, sequence, Body::Rekey(Box::new(rekey))))?;
         round_trip(message(recipient, sequence, Body::Signal(signal)))?;
-        round_trip(message(recipient, sequence, Body::Leave))?;
+        round_trip(message(recipient, sequence, Body::Leave { certificate: [7; 32] }))?;
     }
 
     #[test]

@@ -103,7 +103,8 @@ fn member_cannot_speak_for_another() {
     let message = |sender, body| {
         Exact::new(Message { sender, recipient: None, sequence: u64::MAX, sent_at: START, body })
     };
-    let leave = message(world.id(2), Body::Leave);
+    let certificate = world.friends[2].identity.certificate().digest();
+    let leave = message(world.id(2), Body::Leave { certificate });
     let signature = sign(world.friends[1].outbound.device().signing(), &subject(&topic, &leave));
     let key = world.friends[1].secrets.current().seal_key().clone();
     let sealed = seal(&key, &topic.0, &encode_plaintext(&leave, &signature), &mut world.rng);

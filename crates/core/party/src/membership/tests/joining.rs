@@ -193,3 +193,34 @@ fn member_that_left_can_join_again_by_an_invite() {
     assert!(world.knows(0, again) && world.knows(1, again));
     assert_eq!(world.friends[again].standing(), Standing::Confirmed);
 }
+
+#[test]
+fn leave_that_arrives_late_does_not_end_the_next_membership() {
+    let mut world = World::of(3);
+    let leaver = world.friends[2].outbound.device().clone();
+    let leaves = world.friends[2].leave(world.now, &mut world.rng).messages;
+    let (topic, leave) = (leaves[0].topic, leaves[0].message.clone());
+    world.deliver_to(1, topic, &leave).unwrap();
+    world.friends.pop();
+    world.effects.pop();
+    world.awake.pop();
+    let invite = world.invite(0, InviteLifetime::Day, Role::Member);
+    let again = world.join_as(&leaver, &invite);
+    world.announce_all();
+    // The owner hears of the leave only now, by the way of a member that repeats it.
+    assert_eq!(world.deliver_to(0, topic, &leave), Err(Refusal::OldMembership));
+    assert_eq!(world.deliver_to(1, topic, &leave), Err(Refusal::Replayed));
+    assert!(world.knows(0, again) && world.knows(1, again));
+}
+
+#[test]
+fn announcement_from_before_a_leave_does_not_bring_the_device_back() {
+    let mut world = World::of(3);
+    let (topic, late) = world.announcement(2);
+    let outcome = world.friends[2].leave(world.now, &mut world.rng);
+    world.apply(2, outcome);
+    world.awake[2] = false;
+    world.run_until_quiet();
+    world.deliver_to(0, topic, &late).unwrap();
+    assert!(!world.knows(0, 2));
+}

@@ -54,46 +54,58 @@ fn display_name_reaches_every_member_and_survives_a_restart() {
     assert_eq!([called(&world, 0), called(&world, 2)], ["Friend 1", "Friend 1"]);
 }
 
+/// Ends a member's run and begins another with a stored reservation of sequence numbers.
+fn restart(world: &mut World, who: usize, state: MembershipState, reserved: u64) {
+    let seed = world.friends[who].outbound.device().seed();
+    let device = DeviceKey::restore(world.now, &seed, reserved);
+    world.friends[who] = Membership::restore(world.now, &mut world.rng, &device, state).unwrap();
+    world.announce_all();
+    let session = world.friends[who].session();
+    let shown = world.friends[1 - who].member(&world.id(who)).unwrap().session;
+    assert_eq!(shown, Some(session), "accepted again");
+}
+
 #[test]
-fn membership_restored_from_an_old_copy_uses_higher_sequence_numbers() {
+fn member_restored_from_an_old_copy_goes_on_with_the_clock() {
     let mut world = World::of(2);
-    let copy = world.friends[1].state();
+    let (copy, reserved) = (world.friends[1].state(), world.friends[1].outbound.device().reserve());
     for _ in 0..40 {
         world.announce(1);
     }
     world.run_until_quiet();
-    world.advance(Duration::from_secs(5));
-    let device = world.friends[1].outbound.device().clone();
-    world.friends[1] = Membership::restore(world.now, &mut world.rng, &device, copy).unwrap();
-    world.announce_all();
-    assert_eq!(
-        world.friends[0].member(&world.id(1)).unwrap().session,
-        Some(world.friends[1].session()),
-        "accepted again"
-    );
+    world.advance(HOUR);
+    restart(&mut world, 1, copy, reserved);
 }
 
 #[test]
-fn clock_set_back_between_two_runs_does_not_silence_a_member() {
+fn restarts_in_quick_succession_and_with_a_wrong_clock_do_not_silence_a_member() {
     let mut world = World::of(2);
-    world.advance(HOUR * 2);
+    for back in [0, 1, 400, 7_200_000, 0, 3] {
+        let reserved = world.friends[1].outbound.device().reserve();
+        let stored = world.friends[1].state();
+        for _ in 0..40 {
+            world.announce(1);
+        }
+        world.run_until_quiet();
+        world.now = Timestamp(world.now.0 - back);
+        restart(&mut world, 1, stored, reserved);
+    }
+}
+
+#[test]
+fn reservation_is_persisted_once_and_again_when_half_of_it_is_used() {
+    let mut world = World::of(2);
     let topic = world.friends[1].topic();
-    let World { friends, rng, now, .. } = &mut world;
-    let outcome = friends[1].announcement(*now, rng, &topic, &reach(2));
-    assert!(outcome.persist, "the sequence ran far ahead of the stored one");
-    world.apply(1, outcome);
-    let stored = world.friends[1].state();
-    world.advance(Duration::from_secs(50));
-    let World { friends, rng, now, .. } = &mut world;
-    let outcome = friends[1].announcement(*now, rng, &topic, &reach(2));
-    assert!(!outcome.persist);
-    world.apply(1, outcome);
-    world.run_until_quiet();
-    world.now = Timestamp(world.now.0 - 7_200_000);
-    let device = world.friends[1].outbound.device().clone();
-    world.friends[1] = Membership::restore(world.now, &mut world.rng, &device, stored).unwrap();
-    world.announce_all();
-    assert_eq!(world.friends[0].member(&world.id(1)).unwrap().session, Some(world.friends[1].session()));
+    let persists = |world: &mut World| {
+        let World { friends, rng, now, .. } = world;
+        friends[1].announcement(*now, rng, &topic, &reach(2)).persist
+    };
+    assert!(persists(&mut world), "nothing is reserved yet");
+    let reserved = world.friends[1].outbound.device().reserve();
+    assert!(!persists(&mut world));
+    let numbers = world.friends[1].outbound.device().numbers().clone();
+    while numbers.next() < reserved - 32_768 {}
+    assert!(persists(&mut world));
 }
 
 #[test]

@@ -1,0 +1,98 @@
+//! The numbers of a device's messages, which grow across parties, memberships and restarts.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use partyline_model::Timestamp;
+
+/// How many numbers are reserved at a time. Half a block is left when the next one is asked for, so that it is on disk
+/// long before it is needed even when the whole party is told something at once.
+const BLOCK: u64 = 65_536;
+
+/// Numbers the messages of one device. Clones draw from the same sequence, so that a membership that follows another
+/// in the same party goes on where that one ended.
+///
+/// Receivers refuse a number that they have seen. Numbers are therefore reserved in blocks: the end of the block is
+/// stored before its numbers are used, and a restart begins with that end, however the last run ended. It begins with
+/// the clock if that is further, so that a device that was restored from an old copy of its state is heard as well.
+#[derive(Debug, Clone)]
+pub(crate) struct SequenceNumbers(Arc<Counters>);
+
+#[derive(Debug)]
+struct Counters {
+    /// The last number used.
+    last: AtomicU64,
+    /// The end of the last block that was handed out to be stored.
+    reserved: AtomicU64,
+}
+
+impl SequenceNumbers {
+    /// Returns the sequence that begins after what was reserved before, 0 for a new device.
+    pub(crate) fn new(now: Timestamp, reserved: u64) -> Self {
+        Self(Arc::new(Counters { last: AtomicU64::new(reserved.max(now.0)), reserved: AtomicU64::new(reserved) }))
+    }
+
+    /// Returns the next number.
+    pub(crate) fn next(&self) -> u64 {
+        self.0.last.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// Returns true if another block has to be stored.
+    pub(crate) fn is_reservation_due(&self) -> bool {
+        let last = self.0.last.load(Ordering::Relaxed);
+        self.0.reserved.load(Ordering::Relaxed) < last.saturating_add(BLOCK / 2)
+    }
+
+    /// Reserves a whole block from here on, and returns its end, to be stored.
+    pub(crate) fn reserve(&self) -> u64 {
+        let end = self.0.last.load(Ordering::Relaxed).saturating_add(BLOCK);
+        self.0.reserved.store(end, Ordering::Relaxed);
+        end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::NOW;
+
+    #[test]
+    fn numbers_grow_from_the_clock_and_are_shared_by_clones() {
+        let numbers = SequenceNumbers::new(NOW, 0);
+        let clone = numbers.clone();
+        assert_eq!([numbers.next(), clone.next(), numbers.next()], [NOW.0 + 1, NOW.0 + 2, NOW.0 + 3]);
+    }
+
+    #[test]
+    fn restart_repeats_no_number_whatever_the_clock_says() {
+        for clock in [Timestamp(0), NOW, Timestamp(NOW.0 + 400), Timestamp(NOW.0 + 3_600_000)] {
+            let numbers = SequenceNumbers::new(NOW, 0);
+            let stored = numbers.reserve();
+            let last = (0..BLOCK / 2).map(|_| numbers.next()).last().expect("some");
+            assert!(last <= stored);
+            assert!(SequenceNumbers::new(clock, stored).next() > last, "{clock:?}");
+        }
+    }
+
+    #[test]
+    fn next_block_is_due_while_half_of_the_last_is_left() {
+        let numbers = SequenceNumbers::new(NOW, 0);
+        assert!(numbers.is_reservation_due(), "nothing is stored yet");
+        numbers.reserve();
+        (0..BLOCK / 2).for_each(|_| _ = numbers.next());
+        assert!(!numbers.is_reservation_due());
+        numbers.next();
+        assert!(numbers.is_reservation_due());
+        let end = numbers.reserve();
+        assert!(!numbers.is_reservation_due() && end > NOW.0 + BLOCK);
+    }
+
+    #[test]
+    fn device_restored_from_an_old_copy_goes_on_with_the_clock() {
+        let old = SequenceNumbers::new(NOW, 0).reserve();
+        let later = Timestamp(NOW.0 + 86_400_000);
+        assert!(SequenceNumbers::new(later, old).next() > later.0);
+    }
+}

@@ -1,0 +1,36 @@
+//! Leaving a party and coming back to it.
+#![allow(missing_docs)]
+
+use std::time::Duration;
+
+use partyline_model::Command;
+use partyline_tests_sim::World;
+
+const SOON: Duration = Duration::from_secs(6);
+
+/// Lets one member leave and join again by a new invite after each of these pauses.
+fn rejoin(seed: u64, members: usize, pauses: &[u64]) {
+    let mut world = World::new(seed);
+    world.start_server();
+    let party = world.party(members);
+    let who = 1 + seed as usize % (members - 1);
+    for pause in pauses {
+        world.command(who, Command::Leave { party }).expect("anybody may");
+        world.run(Duration::from_millis(*pause));
+        let link = world.invite(0, party);
+        world.join(who, &link);
+        world.until_mesh(SOON);
+        world.assert_all_reach();
+    }
+}
+
+#[test]
+fn member_that_comes_back_at_once_meets_everybody() {
+    for seed in 0..8 {
+        for members in [2, 3, 4, 6] {
+            for pause in [0, 1, 10, 20, 30, 41, 60, 80, 100, 200, 400, 1000, 2500, 5000] {
+                rejoin(seed, members, &[pause]);
+            }
+        }
+    }
+}
