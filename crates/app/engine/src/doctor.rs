@@ -23,9 +23,10 @@ fn rights() -> DoctorFinding {
 }
 
 fn saved(store: &Store) -> DoctorFinding {
-    let (verdict, note) = match store.problem() {
-        None => (Verdict::Good, format!("Keys and parties are saved in {}.", store.location())),
-        Some(problem) => (Verdict::Bad, format!("{} {}", problem.message, problem.hint)),
+    let (verdict, note) = match (store.problem(), store.recovery()) {
+        (Some(problem), _) => (Verdict::Bad, format!("{} {}", problem.message, problem.hint)),
+        (None, Some(recovery)) => (Verdict::Fair, recovery.to_owned()),
+        (None, None) => (Verdict::Good, format!("Keys and parties are saved in {}.", store.location())),
     };
     DoctorFinding { what: "Disk".to_owned(), verdict, note }
 }

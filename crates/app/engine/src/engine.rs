@@ -96,9 +96,12 @@ impl Engine {
         let (calls_in, calls) = mpsc::channel(QUEUE);
         let (mut engine, snapshots) = Self::open(options, environment, calls)?;
         let now = engine.clock.now();
-        // A new device has to be written down before another computer hears of it; a known one runs with a full disk, too.
-        if engine.store.is_new()? {
-            engine.store.write(now.instant, engine.node.save()).await?;
+        // A new device, and the sequence numbers of a known one, have to be stored before another computer hears of them.
+        // Where that fails, a known device runs nevertheless: numbers then follow the clock.
+        let is_new = engine.store.is_new()?;
+        let written = engine.store.write(now.instant, engine.node.save()).await;
+        if is_new {
+            written?;
         }
         let join = tokio::spawn(engine.run());
         Ok(RunningEngine { controller: Controller::new(calls_in, snapshots), join })
@@ -111,8 +114,8 @@ impl Engine {
     ) -> Result<(Box<Self>, watch::Receiver<Arc<Snapshot>>), AppError> {
         let clock = Clock::new();
         let now = clock.now();
-        let store = Store::new(&options.state_dir);
-        let node = startup::node(now, &options, &store)?;
+        let mut store = Store::new(&options.state_dir);
+        let node = startup::node(now, &options, &mut store)?;
         let tls = startup::tls(&options)?;
         let main = startup::bind(node.settings().port)?;
         let (connection_events, connections) = mpsc::channel(QUEUE);

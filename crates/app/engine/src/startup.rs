@@ -2,7 +2,7 @@
 
 use partyline_model::{AppError, ErrorCode, Now};
 use partyline_net::{Roots, TlsClient, UdpEndpoint};
-use partyline_node::{Config, NetcheckConfig, Node, PathsConfig};
+use partyline_node::{Config, NetcheckConfig, Node, PathsConfig, StateError};
 use rand::RngCore as _;
 
 use crate::{options::EngineOptions, store::Store};
@@ -28,8 +28,20 @@ pub(crate) fn tls(options: &EngineOptions) -> Result<TlsClient, AppError> {
     })
 }
 
-/// Makes the node from what was saved, or a new device's.
-pub(crate) fn node(now: Now, options: &EngineOptions, store: &Store) -> Result<Node, AppError> {
+/// Makes the node from what was saved, or a new device's. A damaged file is replaced by the copy from before the last
+/// write.
+pub(crate) fn node(now: Now, options: &EngineOptions, store: &mut Store) -> Result<Node, AppError> {
+    let reason = match restore(now, options, store.load()?.as_deref()) {
+        Err(StateError::Damaged(reason)) => reason,
+        restored => return restored.map_err(|error| unusable(&error, store)),
+    };
+    let copy = store.load_copy()?.and_then(|copy| restore(now, options, Some(&copy)).ok());
+    let node = copy.ok_or_else(|| unusable(&StateError::Damaged(reason.clone()), store))?;
+    store.recover(&reason)?;
+    Ok(node)
+}
+
+fn restore(now: Now, options: &EngineOptions, saved: Option<&[u8]>) -> Result<Node, StateError> {
     let config = Config {
         settings: options.settings.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -38,11 +50,13 @@ pub(crate) fn node(now: Now, options: &EngineOptions, store: &Store) -> Result<N
     };
     let mut seed = [0; 32];
     rand::rngs::OsRng.fill_bytes(&mut seed);
-    Node::new(now, seed, config, store.load()?.as_deref()).map_err(|error| {
-        AppError::new(
-            ErrorCode::Storage,
-            format!("The saved parties in {} cannot be used: {error}.", store.location()),
-            "Update Partyline, or move the file away to start afresh; it is left as it is.",
-        )
-    })
+    Node::new(now, seed, config, saved)
+}
+
+fn unusable(error: &StateError, store: &Store) -> AppError {
+    AppError::new(
+        ErrorCode::Storage,
+        format!("The saved parties in {} cannot be used: {error}.", store.location()),
+        "Update Partyline, or move the file away to start afresh; it is left as it is.",
+    )
 }

@@ -1,16 +1,23 @@
 //! The state file: written at once before a command that changed it is answered, else at most once a second.
+//!
+//! The contents before the last write are kept beside it. If the file is found damaged, that copy takes its place, and
+//! the damaged file is put aside.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use partyline_model::{AppError, ErrorCode};
-use partyline_platform::{read, replace};
+use partyline_platform::{read, rename, replace_and_keep};
 
 use crate::metrics::{self, NODE_STATE_WRITES};
 
 const FILE: &str = "state.json";
+/// What the file contained before the last write.
+const COPY: &str = "state.json.last";
+/// A file that was damaged, kept for people who want to look into it.
+const DAMAGED: &str = "state.json.damaged";
 /// The shortest time between two writes that no command waits for.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long after a failed write the next one is tried.
@@ -21,16 +28,42 @@ pub(crate) struct Store {
     path: PathBuf,
     due: Option<Instant>,
     problem: Option<AppError>,
+    /// How the state was recovered at the start, if it was damaged.
+    recovery: Option<String>,
 }
 
 impl Store {
-    pub(crate) fn new(directory: &std::path::Path) -> Self {
-        Self { path: directory.join(FILE), due: None, problem: None }
+    pub(crate) fn new(directory: &Path) -> Self {
+        Self { path: directory.join(FILE), due: None, problem: None, recovery: None }
     }
 
     /// Reads what was saved last; `None` if nothing ever was.
     pub(crate) fn load(&self) -> Result<Option<Vec<u8>>, AppError> {
         read(&self.path).map_err(AppError::from)
+    }
+
+    /// Reads what was saved before that.
+    pub(crate) fn load_copy(&self) -> Result<Option<Vec<u8>>, AppError> {
+        read(&self.path.with_file_name(COPY)).map_err(AppError::from)
+    }
+
+    /// Puts a damaged file aside, because the copy takes its place.
+    pub(crate) fn recover(&mut self, reason: &str) -> Result<(), AppError> {
+        let aside = self.path.with_file_name(DAMAGED);
+        rename(&self.path, &aside)?;
+        let recovery = format!(
+            "The saved parties were damaged ({reason}) and have been replaced by the copy from before the last change. \
+             The damaged file is {}.",
+            aside.display()
+        );
+        tracing::warn!(reason, damaged = %aside.display(), "the saved state was damaged, the last copy is used");
+        self.recovery = Some(recovery);
+        Ok(())
+    }
+
+    /// How the state was recovered at the start, for people, if it was damaged.
+    pub(crate) fn recovery(&self) -> Option<&str> {
+        self.recovery.as_deref()
     }
 
     /// True if nothing was ever saved.
@@ -65,8 +98,8 @@ impl Store {
 
     /// Replaces the file atomically. After a failure, another write is due in five seconds.
     pub(crate) async fn write(&mut self, now: Instant, state: Vec<u8>) -> Result<(), AppError> {
-        let (path, bytes) = (self.path.clone(), state.len());
-        let written = tokio::task::spawn_blocking(move || replace(&path, &state)).await;
+        let (path, copy, bytes) = (self.path.clone(), self.path.with_file_name(COPY), state.len());
+        let written = tokio::task::spawn_blocking(move || replace_and_keep(&path, &state, &copy)).await;
         let result = match written {
             Ok(result) => result.map_err(AppError::from),
             Err(_) => Err(AppError::new(

@@ -1,9 +1,13 @@
 //! What a device keeps across restarts: its key, its parties, the settings and known networks, as JSON with a version.
+//!
+//! The first member of the JSON object is a checksum: SHA-256, in hexadecimal, of all bytes that follow its comma. It tells
+//! a file that a disk, a crash or an editor changed from one that was written whole.
 
 use partyline_model::{Now, Settings};
 use partyline_party::{DeviceKey, Membership, MembershipState, Secret};
 use rand_chacha::ChaCha20Rng;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use tracing::debug;
 
 use crate::{
@@ -64,6 +68,7 @@ impl SavedState {
             version: u32,
         }
         let damaged = |error: serde_json::Error| StateError::Damaged(error.to_string());
+        check(bytes).ok_or_else(|| StateError::Damaged("its checksum is wrong".to_owned()))?;
         match serde_json::from_slice::<Version>(bytes).map_err(damaged)?.version {
             VERSION => serde_json::from_slice(bytes).map_err(damaged),
             newer if newer > VERSION => Err(StateError::Newer(newer)),
@@ -115,23 +120,65 @@ impl SavedState {
     /// Writes the state.
     pub(crate) fn encode(&self) -> Vec<u8> {
         // Fails only for maps whose keys are no strings, which these are.
-        serde_json::to_vec_pretty(self).unwrap_or_default()
+        let json = serde_json::to_vec_pretty(self).unwrap_or_default();
+        let members = json.strip_prefix(b"{").unwrap_or(&json);
+        [CHECKSUM_OPENING, checksum(members).as_bytes(), CHECKSUM_CLOSING, members].concat()
     }
+}
+
+/// What encloses the checksum at the beginning of a file.
+const CHECKSUM_OPENING: &[u8] = b"{\n  \"checksum\": \"";
+const CHECKSUM_CLOSING: &[u8] = b"\",";
+
+fn checksum(members: &[u8]) -> String {
+    use std::fmt::Write as _;
+    Sha256::digest(members).iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Returns `Some` if the checksum that a file begins with is that of the rest.
+fn check(file: &[u8]) -> Option<()> {
+    let (stored, rest) = file.strip_prefix(CHECKSUM_OPENING)?.split_at_checked(Sha256::output_size() * 2)?;
+    let members = rest.strip_prefix(CHECKSUM_CLOSING)?;
+    (checksum(members).as_bytes() == stored).then_some(())
 }
 
 #[cfg(test)]
 mod tests {
+    use rand_core::SeedableRng as _;
+
     use super::*;
+
+    fn with_checksum(members: &str) -> Vec<u8> {
+        let sum = checksum(members.as_bytes());
+        [CHECKSUM_OPENING, sum.as_bytes(), CHECKSUM_CLOSING, members.as_bytes()].concat()
+    }
 
     #[test]
     fn state_of_a_newer_version_is_told_from_damage() {
-        let decode = |text: &str| SavedState::decode(text.as_bytes()).err();
-        assert_eq!(decode(r#"{ "version": 99, "device": {} }"#), Some(StateError::Newer(99)));
-        assert!(matches!(decode("{}"), Some(StateError::Damaged(_))));
-        assert!(matches!(decode(r#"{ "version": 1 }"#), Some(StateError::Damaged(_))));
-        assert!(
-            matches!(decode(r#"{ "version": 0 }"#), Some(StateError::Damaged(_))),
-            "older than the first"
-        );
+        let decode = |members: &str| SavedState::decode(&with_checksum(members)).err();
+        assert_eq!(decode(r#" "version": 99, "device": {} }"#), Some(StateError::Newer(99)));
+        assert!(matches!(decode(r#" "version": 1 }"#), Some(StateError::Damaged(_))));
+        assert!(matches!(decode(r#" "version": 0 }"#), Some(StateError::Damaged(_))), "older than the first");
+        assert!(matches!(SavedState::decode(b"{}"), Err(StateError::Damaged(_))));
+    }
+
+    #[test]
+    fn changed_and_cut_files_are_damaged() {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let (device, networks) = (DeviceKey::generate(&mut rng), KnownNetworks::default());
+        let state = SavedState::new(&device, std::iter::empty(), ChangedSettings::default(), &networks);
+        let file = state.encode();
+        assert!(serde_json::from_slice::<serde_json::Value>(&file).is_ok(), "still JSON");
+        assert!(SavedState::decode(&file).is_ok());
+        for place in 0..file.len() {
+            let mut changed = file.clone();
+            changed[place] ^= 1;
+            assert!(matches!(SavedState::decode(&changed), Err(StateError::Damaged(_))), "byte {place}");
+            assert!(matches!(SavedState::decode(&file[..place]), Err(StateError::Damaged(_))), "cut at {place}");
+        }
     }
 }

@@ -73,6 +73,40 @@ pub fn replace(path: &Path, contents: &[u8]) -> Result<(), StorageError> {
     result.and_then(|()| sync_directory(path)).map_err(|error| StorageError::new("write", path, error))
 }
 
+/// Writes a file as [`replace`] does, and keeps its last contents as `copy`. Without last contents, an older copy is
+/// deleted.
+///
+/// # Errors
+/// If the contents could not be made durable; the old contents are then still there.
+pub fn replace_and_keep(path: &Path, contents: &[u8], copy: &Path) -> Result<(), StorageError> {
+    let linked = temporary(copy);
+    // Left there by a crash.
+    remove(&linked)?;
+    let kept = match fs::hard_link(path, &linked) {
+        // A file system without links.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => fs::copy(path, &linked).map(|_| ()),
+        result => result,
+    };
+    match kept {
+        Ok(()) => fs::rename(&linked, copy).map_err(|error| StorageError::new("write", copy, error))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            replace(path, contents)?;
+            return remove(copy);
+        }
+        Err(error) => return Err(StorageError::new("write", copy, error)),
+    }
+    replace(path, contents)
+}
+
+/// Gives a file another name, where it replaces what is there.
+///
+/// # Errors
+/// If the file cannot be renamed.
+pub fn rename(path: &Path, to: &Path) -> Result<(), StorageError> {
+    let renamed = fs::rename(path, to).and_then(|()| sync_directory(path));
+    renamed.map_err(|error| StorageError::new("rename", path, error))
+}
+
 /// Reads a file; returns `None` if it does not exist.
 ///
 /// # Errors
@@ -155,6 +189,22 @@ mod tests {
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert_eq!(read(&path).unwrap(), None);
+    }
+
+    #[test]
+    fn last_contents_are_kept_as_a_copy() {
+        let home = tempfile::tempdir().unwrap();
+        let (path, copy) = (home.path().join("state.json"), home.path().join("state.json.last"));
+        fs::write(temporary(&copy), b"left by a crash").unwrap();
+        fs::write(&copy, b"of somebody who started afresh").unwrap();
+        replace_and_keep(&path, b"first", &copy).unwrap();
+        assert_eq!((read(&path).unwrap(), read(&copy).unwrap()), (Some(b"first".to_vec()), None));
+        for (before, after) in [(b"first", b"2nd.."), (b"2nd..", b"third")] {
+            replace_and_keep(&path, after, &copy).unwrap();
+            let files = (read(&path).unwrap().unwrap(), read(&copy).unwrap().unwrap());
+            assert_eq!(files, (after.to_vec(), before.to_vec()));
+        }
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2, "no temporary file is left");
     }
 
     #[cfg(unix)]

@@ -163,6 +163,50 @@ async fn state_of_another_version_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn damaged_state_is_put_aside_and_replaced_by_the_last_copy() {
+    let state = tempfile::tempdir().unwrap();
+    let engine = start(state.path(), 0).await.unwrap();
+    let (party, _) = create(&engine.controller).await;
+    stop(engine).await;
+    // Once more, so that the copy has the party, too.
+    stop(start(state.path(), 0).await.unwrap()).await;
+    let file = state.path().join("state.json");
+    let whole = std::fs::read(&file).unwrap();
+    let mut damaged = whole.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle..].fill(0);
+    std::fs::write(&file, &damaged).unwrap();
+    let engine = start(state.path(), 0).await.unwrap();
+    wait_for(&engine.controller, |snapshot| snapshot.parties.iter().any(|view| view.id == party)).await;
+    let Ok(Reply::Doctor(findings)) = engine.controller.request(Command::Doctor).await else { panic!() };
+    let disk = findings.iter().find(|finding| finding.what == "Disk").unwrap();
+    assert!(disk.verdict == partyline_model::Verdict::Fair && disk.note.contains("state.json.damaged"), "{disk:?}");
+    assert_eq!(std::fs::read(state.path().join("state.json.damaged")).unwrap(), damaged);
+    stop(engine).await;
+    // Both damaged: nothing is overwritten.
+    std::fs::write(&file, &damaged).unwrap();
+    std::fs::write(state.path().join("state.json.last"), b"{").unwrap();
+    assert_eq!(start(state.path(), 0).await.unwrap_err().code, ErrorCode::Storage);
+    assert_eq!(std::fs::read(&file).unwrap(), damaged);
+}
+
+#[tokio::test]
+async fn sequence_numbers_are_reserved_on_disk_before_a_run_uses_them() {
+    let state = tempfile::tempdir().unwrap();
+    let reserved = || -> u64 {
+        let file = std::fs::read(state.path().join("state.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&file).unwrap()["sequence"].as_u64().unwrap()
+    };
+    let mut before = 0;
+    for _ in 0..3 {
+        let engine = start(state.path(), 0).await.unwrap();
+        assert!(reserved() > before, "by the time that the engine answers");
+        before = reserved();
+        stop(engine).await;
+    }
+}
+
+#[tokio::test]
 async fn the_main_socket_moves_to_a_free_port_and_keeps_its_own_if_that_is_taken() {
     let state = tempfile::tempdir().unwrap();
     let engine = start(state.path(), 0).await.unwrap();
