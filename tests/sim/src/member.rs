@@ -128,6 +128,8 @@ impl Member {
         };
         let (seed, now) = (wires.net.dice.seed(), self.clock(wires));
         let mut node = Node::new(now, seed, config, self.disk.as_deref()).expect("state that can be read");
+        // As the engine does, so that the sequence numbers of this run are reserved.
+        self.disk = Some(node.save());
         node.handle_network(now, local_network(&wires.net.network, self.host));
         self.node = Some(node);
         self.online = None;
