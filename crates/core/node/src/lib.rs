@@ -106,11 +106,11 @@ pub use io::{
 };
 pub use node::{Config, Node};
 pub use partyline_netcheck::{Config as NetcheckConfig, PeerMapping};
+pub use partyline_party::RefusalCounters;
 pub use partyline_paths::{
     AllocationOutcome, AllocationTest, Config as PathsConfig, Counters as PathCounters, RelayServer,
     RelayTransport, SocketId, StreamId,
 };
-pub use partyline_party::RefusalCounters;
 pub use partyline_tunnel::DropCounters as TunnelDropCounters;
 pub use signaling::{ChannelCounters, ResendCounters, SignalingCounters};
 pub use state::StateError;

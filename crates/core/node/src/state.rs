@@ -178,7 +178,10 @@ mod tests {
             let mut changed = file.clone();
             changed[place] ^= 1;
             assert!(matches!(SavedState::decode(&changed), Err(StateError::Damaged(_))), "byte {place}");
-            assert!(matches!(SavedState::decode(&file[..place]), Err(StateError::Damaged(_))), "cut at {place}");
+            assert!(
+                matches!(SavedState::decode(&file[..place]), Err(StateError::Damaged(_))),
+                "cut at {place}"
+            );
         }
     }
 }

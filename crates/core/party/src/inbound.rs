@@ -57,7 +57,9 @@ mod tests {
 
     fn sealed(recipient: Option<DeviceId>) -> Vec<u8> {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        Outbound::new(device(1)).seal(NOW, &mut rng, &epoch(1), recipient, Body::Leave { certificate: [7; 32] }).unwrap()
+        Outbound::new(device(1))
+            .seal(NOW, &mut rng, &epoch(1), recipient, Body::Leave { certificate: [7; 32] })
+            .unwrap()
     }
 
     #[test]

@@ -689,7 +689,9 @@ impl Membership {
         let topics: Vec<Topic> = self.secrets.all().map(|epoch| *epoch.topic()).collect();
         let mut out = Outcome::default();
         let certificate = self.identity.certificate().digest();
-        topics.iter().for_each(|topic| self.send(now, rng, topic, None, Body::Leave { certificate }, &mut out));
+        topics
+            .iter()
+            .for_each(|topic| self.send(now, rng, topic, None, Body::Leave { certificate }, &mut out));
         out
     }
 

@@ -31,7 +31,10 @@ struct Counters {
 impl SequenceNumbers {
     /// Returns the sequence that begins after what was reserved before, 0 for a new device.
     pub(crate) fn new(now: Timestamp, reserved: u64) -> Self {
-        Self(Arc::new(Counters { last: AtomicU64::new(reserved.max(now.0)), reserved: AtomicU64::new(reserved) }))
+        Self(Arc::new(Counters {
+            last: AtomicU64::new(reserved.max(now.0)),
+            reserved: AtomicU64::new(reserved),
+        }))
     }
 
     /// Returns the next number.

@@ -180,7 +180,10 @@ async fn damaged_state_is_put_aside_and_replaced_by_the_last_copy() {
     wait_for(&engine.controller, |snapshot| snapshot.parties.iter().any(|view| view.id == party)).await;
     let Ok(Reply::Doctor(findings)) = engine.controller.request(Command::Doctor).await else { panic!() };
     let disk = findings.iter().find(|finding| finding.what == "Disk").unwrap();
-    assert!(disk.verdict == partyline_model::Verdict::Fair && disk.note.contains("state.json.damaged"), "{disk:?}");
+    assert!(
+        disk.verdict == partyline_model::Verdict::Fair && disk.note.contains("state.json.damaged"),
+        "{disk:?}"
+    );
     assert_eq!(std::fs::read(state.path().join("state.json.damaged")).unwrap(), damaged);
     stop(engine).await;
     // Both damaged: nothing is overwritten.
