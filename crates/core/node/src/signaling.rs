@@ -242,8 +242,9 @@ impl Signaling {
     /// Takes a server's sealed message; returns the member it is from, if it is new.
     fn receive_on(&mut self, now: Now, topic: &Topic, sealed: &[u8]) -> Option<(PartyId, DeviceId)> {
         let Some(party) = self.party_on(topic) else {
-            let reason = self.counters.server.dropped.count(&Refusal::UnknownTopic);
-            debug!(channel = "server", reason, "message dropped");
+            let refusal = Refusal::UnknownTopic;
+            self.counters.server.dropped.count(&refusal);
+            debug!(channel = "server", reason = refusal.label(), "message dropped");
             return None;
         };
         Some((party, self.receive(now, party, topic, Source::Server, sealed)?))
