@@ -413,7 +413,7 @@ mod tests {
     fn device_that_returns_to_a_full_party_waits_for_room() {
         let fixture = Fixture::default();
         let mut roster = with(&fixture, 1);
-        roster.record_mut(&id(1)).unwrap().on_leave(20);
+        roster.record_mut(&id(1)).unwrap().on_leave();
         roster.judge(id(1), Rules(None), NOW);
         let last = DeviceId([0xff; 32]);
         for n in 1..MAX_MEMBERS {
@@ -422,8 +422,9 @@ mod tests {
             roster.members.insert(device);
         }
         assert!(roster.is_full());
-        let record = roster.admit(&fixture.certificate(1)).unwrap();
-        record.update(announcement(fixture.certificate(1), Some(7)), 21, NOW);
+        let certificate = fixture.certificate_with_tunnel(1, 50);
+        let record = roster.admit(&certificate).unwrap();
+        record.update(announcement(certificate, Some(7)), 21, NOW);
         assert_eq!(roster.judge(id(1), Rules(None), NOW), None);
         let any = *roster.members.iter().next().unwrap();
         roster.remove(&any);
