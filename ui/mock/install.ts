@@ -119,7 +119,7 @@ function past(who: string, now: number): Sample[] {
   const entry = find(who);
   const rtt = entry?.quality.rtt_ms ?? 30;
   const kind = entry?.path?.kind ?? 'direct';
-  // Whoever is looked at is measured every other second.
+  // A member in view is measured every other second.
   return Array.from({ length: 1800 }, (_, index) => {
     const age = 3600 - 2 * index;
     const relayed = age > 1843;

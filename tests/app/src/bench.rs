@@ -1,4 +1,4 @@
-//! Measures the time to the first paint, and the processor time of an idle app.
+//! Measures the time to first paint, and the processor time of an idle app.
 
 use std::{
     fs,
@@ -18,15 +18,15 @@ use crate::{
     steps::player,
 };
 
-/// Starts that count; one more before them warms what is read from disk.
+/// Number of measured starts. One more before them warms the disk cache.
 const STARTS: usize = 5;
-/// How long the processor is watched.
+/// Time over which processor time is measured.
 const CPU_OBSERVATION: Duration = Duration::from_secs(30);
 /// `/proc` counts in hundredths of a second (`USER_HZ`).
 const TICK: Duration = Duration::from_millis(10);
 
-/// Measures starts, and what the app takes with a party of three at rest in view and with its start page, and prints one JSON
-/// object.
+/// Measures the time to first paint, and the idle processor time with a party of three in view and on the start page.
+/// Prints one JSON object.
 pub fn measure(world: &World, programs: &Path) -> Result<()> {
     let server = world.server()?;
     let anna = player(world, &server, "anna")?;
@@ -51,7 +51,7 @@ pub fn measure(world: &World, programs: &Path) -> Result<()> {
     let app = desktop.app(&[])?;
     app.click("button", "Friday night")?;
     app.reads("3 of 3 online")?;
-    // For half a minute after a click the page assumes that a person is watching.
+    // For half a minute after a click the page assumes that somebody is watching.
     let watched = idle(&app)?;
     let party = idle(&app)?;
     app.click("button", "Home")?;
@@ -71,7 +71,7 @@ pub fn measure(world: &World, programs: &Path) -> Result<()> {
     Ok(())
 }
 
-/// From the start of the process to the first contents painted, in seconds.
+/// Returns the seconds from the start of the process to the first contentful paint.
 fn first_paint(app: &App) -> Result<f64> {
     let script = "const [paint] = performance.getEntriesByName('first-contentful-paint'); \
                   return paint ? performance.timeOrigin + paint.startTime : null";
@@ -86,7 +86,7 @@ fn first_paint(app: &App) -> Result<f64> {
     Ok(painted / 1000.0 - (now - age))
 }
 
-/// What the app's processes take of one core, in percent.
+/// Returns the processor time of the app's processes in percent of one core.
 fn idle(app: &App) -> Result<f64> {
     let pids = app.processes()?;
     ensure!(pids.len() > 1, "the page has no process of its own");

@@ -18,14 +18,14 @@ use serde_json::{Value, json};
 
 use crate::{panel::Panel, process_stat::field, webdriver::Session};
 
-/// How long the app may take until its window answers, and anything in it until it is seen. Generous, since nothing
-/// here measures time.
+/// Time limit for the window to open, and for expected contents to appear in it. It is generous, since no test measures
+/// time with it.
 pub const VIEW_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The largest window that is looked at has to fit.
+/// Size of the display. The largest window that is tested has to fit.
 const SCREEN: &str = "2600x1500x24";
 
-/// Finds what a person would: the visible element of a role with a name.
+/// Finds the visible element with a role and an accessible name, as a user would.
 const FIND: &str = r"
 const [role, name] = arguments;
 const tags = { button: 'button,[role=button]', menuitem: '[role=menuitem]', tab: '[role=tab]', field: 'input,textarea',
@@ -42,10 +42,10 @@ return all.find((one) => text(one) === name) ?? all.find((one) => text(one).star
   ?? all.find((one) => text(one).includes(name)) ?? null;
 ";
 
-/// The key that ends what is typed, as WebDriver names it.
+/// The Enter key as WebDriver encodes it.
 pub const ENTER: char = '\u{e007}';
 
-/// A session of a desktop: display, bus, window management.
+/// A desktop session: display, session bus and window manager.
 #[derive(Debug)]
 pub struct Desktop {
     host: Host,
@@ -53,17 +53,17 @@ pub struct Desktop {
     programs: PathBuf,
     display: String,
     service: Vec<(String, PathBuf)>,
-    /// Whether the app may make network devices itself.
+    /// True if the app may create network devices itself.
     rights: bool,
     driver: u16,
     running: Vec<Process>,
 }
 
 impl Desktop {
-    /// Starts one on the computer of a member, whose service the app is to use. `number` distinguishes desktops.
+    /// Starts a session on the computer of a member, whose service the app uses. `number` distinguishes sessions.
     ///
     /// # Errors
-    /// When a program is missing, or does not come up.
+    /// Returns an error if a program is missing or does not start.
     pub fn start(member: &Member, programs: &Path, number: u16) -> Result<Self> {
         let home = member.host.directory().join(format!("{}-desktop", member.name()));
         let run = home.join("run");
@@ -82,7 +82,7 @@ impl Desktop {
         Ok(desktop)
     }
 
-    /// Where the member's service keeps its things.
+    /// Returns the environment variables that lead to the member's service.
     fn service_of(member: &Member) -> Vec<(String, PathBuf)> {
         let place = member.host.directory().join(member.name());
         let at = |variable: &str, directory: &str| (variable.to_owned(), place.join(directory));
@@ -116,39 +116,39 @@ impl Desktop {
         Ok(())
     }
 
-    /// Lets the app make network devices itself from now on, as on a computer without a service.
+    /// Allows the app to create network devices itself from now on, as on a computer without a service.
     pub const fn grant(&mut self) {
         self.rights = true;
     }
 
-    /// A panel on this session's bus, with a tray and notifications.
+    /// Connects a panel with a tray and notifications to this session's bus.
     ///
     /// # Errors
-    /// When the bus does not let it in.
+    /// Returns an error if the bus refuses the connection.
     pub fn panel(&self) -> Result<Panel> {
         Panel::new(&self.bus())
     }
 
-    /// A file below where the app's settings are kept.
+    /// Returns the path of a file in the session's configuration directory.
     #[must_use]
     pub fn config(&self, file: &str) -> PathBuf {
         self.home.join(".config").join(file)
     }
 
-    /// Whether the app's window can be seen.
+    /// Returns true if the app's window is visible.
     ///
     /// # Errors
-    /// When the display does not answer.
+    /// Returns an error if xdotool cannot be started.
     pub fn shows_window(&self) -> Result<bool> {
         let mut search = self.command("xdotool");
         let found = search.args(["search", "--onlyvisible", "--name", "^Partyline$"]).output()?;
         Ok(!found.stdout.is_empty())
     }
 
-    /// Closes the window in front as its user would, by the window manager's key.
+    /// Closes the window in front by the window manager's keyboard shortcut.
     ///
     /// # Errors
-    /// When the display does not answer.
+    /// Returns an error if the display does not respond.
     pub fn close_window(&self) -> Result<()> {
         checked(self.command("xdotool").args(["key", "alt+F4"])).map(drop)
     }
@@ -157,7 +157,7 @@ impl Desktop {
         format!("unix:path={}", self.home.join("run/bus").display())
     }
 
-    /// A command in this session.
+    /// Returns a command that runs a program in this session.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let mut command = self.host.command(program);
@@ -173,7 +173,7 @@ impl Desktop {
             .env("LIBGL_ALWAYS_SOFTWARE", "1")
             .env("NO_AT_BRIDGE", "1")
             .env("LANG", "C.UTF-8")
-            // Root's WebKit would need a sandbox of namespaces within the lab's.
+            // WebKit running as root would need a sandbox of namespaces inside the lab's.
             .env("WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS", "1")
             .env("USER", self.host.name())
             .env_remove("WAYLAND_DISPLAY")
@@ -182,16 +182,16 @@ impl Desktop {
         command
     }
 
-    /// The app's program.
+    /// Returns the path of the app.
     #[must_use]
     pub fn program(&self) -> PathBuf {
         self.programs.join("partyline-app")
     }
 
-    /// Starts the app and drives its window.
+    /// Starts the app and connects to its window.
     ///
     /// # Errors
-    /// When it does not start.
+    /// Returns an error if it does not start.
     pub fn app(&mut self, arguments: &[&str]) -> Result<App> {
         self.driver += 100;
         let mut driver = self.command("setpriv");
@@ -207,16 +207,17 @@ impl Desktop {
         Ok(app)
     }
 
-    /// Starts the app again while it runs, as a click on a link does; it hands over its arguments and ends.
+    /// Starts the app again while it runs, as a click on a link does. The second process hands over its arguments and
+    /// ends.
     ///
     /// # Errors
-    /// When it does not end well.
+    /// Returns an error if it does not exit with 0.
     pub fn start_again(&self, link: Option<&str>) -> Result<String> {
         checked(self.command(&self.program().to_string_lossy()).args(link))
     }
 }
 
-/// The app in its window.
+/// The app in its window, controlled by WebDriver.
 #[derive(Debug)]
 pub struct App {
     session: Session,
@@ -224,68 +225,68 @@ pub struct App {
 }
 
 impl App {
-    /// Everything that can be read in the window.
+    /// Returns the visible text of the window.
     ///
     /// # Errors
-    /// When the window does not answer.
+    /// Returns an error if the window does not respond.
     pub fn text(&self) -> Result<String> {
         let said = self.session.run("return document.body.innerText", &[])?;
         Ok(said.as_str().unwrap_or_default().to_owned())
     }
 
-    /// Whether the window's text is as wanted.
+    /// Checks the window's text.
     ///
     /// # Errors
-    /// With the text, where it is not.
+    /// Returns an error with the text if the check fails.
     pub fn look(&self, wanted: impl Fn(&str) -> bool) -> Result<()> {
         let text = self.text()?;
         if wanted(&text) { Ok(()) } else { bail!("the window says:\n{text}") }
     }
 
-    /// Waits until the window says something.
+    /// Waits until the window's text contains `wanted`.
     ///
     /// # Errors
-    /// When it does not.
+    /// Returns an error if it does not in time.
     pub fn reads(&self, wanted: &str) -> Result<()> {
         until(&format!("the window to say {wanted:?}"), VIEW_TIMEOUT, || {
             self.look(|text| text.contains(wanted))
         })
     }
 
-    /// Waits until the window says something no more.
+    /// Waits until the window's text no longer contains `unwanted`.
     ///
     /// # Errors
-    /// When it still does.
+    /// Returns an error if it still does at the time limit.
     pub fn no_longer_reads(&self, unwanted: &str) -> Result<()> {
         until(&format!("the window to drop {unwanted:?}"), VIEW_TIMEOUT, || {
             self.look(|text| !text.contains(unwanted))
         })
     }
 
-    /// Clicks what has that role (`button`, `menuitem`, `tab`, `radio`, `switch`) and name.
+    /// Clicks the element with that role (`button`, `menuitem`, `tab`, `radio`, `switch`) and name.
     ///
     /// # Errors
-    /// When there is none.
+    /// Returns an error if there is none.
     pub fn click(&self, role: &str, name: &str) -> Result<()> {
         until(&format!("to click {role} {name:?}"), VIEW_TIMEOUT, || {
             self.session.click(&self.find(role, name)?)
         })
     }
 
-    /// Fills in the field of that name.
+    /// Replaces the text of the field with that name.
     ///
     /// # Errors
-    /// When there is none.
+    /// Returns an error if there is none.
     pub fn fill(&self, name: &str, text: &str) -> Result<()> {
         until(&format!("to fill in {name:?}"), VIEW_TIMEOUT, || {
             self.session.write(&self.find("field", name)?, text)
         })
     }
 
-    /// Writes over what the field of that name holds, as people do: it is never empty in between.
+    /// Types over the selected text of the field with that name, which is never empty in between.
     ///
     /// # Errors
-    /// When there is none.
+    /// Returns an error if there is none.
     pub fn replace(&self, name: &str, text: &str) -> Result<()> {
         until(&format!("to write into {name:?}"), VIEW_TIMEOUT, || {
             let field = self.find("field", name)?;
@@ -294,19 +295,19 @@ impl App {
         })
     }
 
-    /// What the field of that name holds.
+    /// Returns the text of the field with that name.
     ///
     /// # Errors
-    /// When there is none.
+    /// Returns an error if there is none.
     pub fn value(&self, name: &str) -> Result<String> {
         let value = self.session.run("return arguments[0].value", &[self.find("field", name)?])?;
         Ok(value.as_str().unwrap_or_default().to_owned())
     }
 
-    /// Whether there is something of that role and name.
+    /// Returns true if there is an element with that role and name.
     ///
     /// # Errors
-    /// When the window does not answer.
+    /// Returns an error if the window does not respond.
     pub fn has(&self, role: &str, name: &str) -> Result<bool> {
         Ok(!self.session.run(FIND, &[json!(role), json!(name)])?.is_null())
     }
@@ -319,18 +320,18 @@ impl App {
         Ok(found)
     }
 
-    /// Runs a script in the page.
+    /// Runs a script in the page and returns its result.
     ///
     /// # Errors
-    /// When it throws.
+    /// Returns an error if the script throws.
     pub fn run(&self, script: &str) -> Result<Value> {
         self.session.run(script, &[])
     }
 
-    /// The app's process, and those it has started.
+    /// Returns the ids of the app's process and its descendants.
     ///
     /// # Errors
-    /// When processes cannot be listed.
+    /// Returns an error if processes cannot be listed.
     pub fn processes(&self) -> Result<Vec<u32>> {
         let parents: Vec<(u32, u32)> = fs::read_dir("/proc")?
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
@@ -346,31 +347,31 @@ impl App {
         Ok(family)
     }
 
-    /// Sets the window's size.
+    /// Sets the size of the window.
     ///
     /// # Errors
-    /// When the window is gone.
+    /// Returns an error if the window is gone.
     pub fn resize(&self, width: u32, height: u32) -> Result<()> {
         self.session.resize(width, height)
     }
 
-    /// What the window looks like, as PNG.
+    /// Returns a screenshot of the window as PNG.
     ///
     /// # Errors
-    /// When it cannot be painted.
+    /// Returns an error if it cannot be taken.
     pub fn screenshot(&self) -> Result<Vec<u8>> {
         self.session.screenshot()
     }
 
-    /// Ends the app. It has ended when this returns, so that the next start is no second one.
+    /// Ends the app and waits until its processes are gone, so that the next start does not find a running instance.
     ///
     /// # Errors
-    /// When it does not end.
+    /// Returns an error if a process does not end.
     pub fn close(self) -> Result<()> {
         let family = self.processes()?;
         self.session.close()?;
         self.driver.stop()?;
-        // The driver may leave the app alone when its session ends.
+        // The driver may leave the app running when its session ends.
         for pid in family.iter().filter(|pid| field(**pid, 2).is_ok()) {
             Command::new("kill").arg(pid.to_string()).output()?;
         }

@@ -1,4 +1,4 @@
-//! `cargo xtask app-test`: what people do with the app, each story in an internet of its own.
+//! `cargo xtask app-test` tests the app in its window, each scenario in a lab of its own.
 
 mod bench;
 mod desktop;
@@ -26,18 +26,18 @@ use crate::stories::{Story, stories};
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask app-test")]
 struct Arguments {
-    /// Stories; all if none is named.
+    /// Scenarios to run; all if none is given.
     stories: Vec<String>,
-    /// List them instead.
+    /// Lists the scenarios instead.
     #[arg(long)]
     list: bool,
-    /// Take pictures of every screen instead, into this directory.
+    /// Takes screenshots of every screen instead, and writes them to this directory.
     #[arg(long, value_name = "DIR")]
     pictures: Option<PathBuf>,
-    /// Measure starts and idleness instead.
+    /// Measures start times and idle processor time instead.
     #[arg(long)]
     bench: bool,
-    /// Use the app from this directory, such as a release build; else from beside this program.
+    /// Directory of the app, such as that of a release build; by default the directory of this program.
     #[arg(long, value_name = "DIR")]
     app: Option<PathBuf>,
 }

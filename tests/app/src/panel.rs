@@ -1,5 +1,4 @@
-//! The part of a desktop that shows tray icons and notifications, on a session's bus: what it receives is kept, to be
-//! looked at and clicked.
+//! The panel of a desktop on a session bus. It records tray icons and notifications, and clicks menu entries.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,15 +10,15 @@ use zbus::{
     zvariant::{OwnedObjectPath, OwnedValue, Value},
 };
 
-/// Properties of a menu's entry, as dbusmenu names them.
+/// Properties of a menu entry by their dbusmenu names.
 type Properties = std::collections::HashMap<String, OwnedValue>;
-/// An entry with those below it.
+/// A menu entry: id, properties and children.
 type Layout = (i32, Properties, Vec<OwnedValue>);
 
 const ITEM: &str = "org.kde.StatusNotifierItem";
 const MENU: &str = "com.canonical.dbusmenu";
 
-/// What was registered and shown.
+/// The tray icons registered and the notifications shown.
 #[derive(Debug, Default)]
 struct Seen {
     /// Bus name and object path of each tray icon.
@@ -38,7 +37,7 @@ struct Watcher(Shared);
 
 #[interface(name = "org.kde.StatusNotifierWatcher")]
 impl Watcher {
-    /// Items name themselves by their path, or by their bus name.
+    /// Items register with their object path or with their bus name.
     fn register_status_notifier_item(&self, service: &str, #[zbus(header)] header: Header<'_>) {
         let sender = header.sender().map(ToString::to_string).unwrap_or_default();
         let path = if service.starts_with('/') { service } else { "/StatusNotifierItem" };
@@ -96,26 +95,26 @@ impl Notifications {
     fn close_notification(&self, _id: u32) {}
 }
 
-/// A panel on one session's bus.
+/// A panel on a session bus.
 #[derive(Debug)]
 pub struct Panel {
     connection: Connection,
     seen: Shared,
 }
 
-/// A line of the tray's menu.
+/// An entry of the tray's menu.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     id: i32,
-    /// What it says, submenus indented by two spaces.
+    /// The label. Each level of submenus is indented by two spaces.
     pub label: String,
 }
 
 impl Panel {
-    /// Takes its place on the bus; apps that start later find it.
+    /// Registers the panel on the bus, where apps that start later find it.
     ///
     /// # Errors
-    /// When there is no bus, or another panel.
+    /// Returns an error if there is no bus, or another panel runs.
     pub fn new(bus: &str) -> Result<Self> {
         let seen = Shared::default();
         let connection = Builder::address(bus)?
@@ -127,7 +126,7 @@ impl Panel {
         Ok(Self { connection, seen })
     }
 
-    /// Title and body of what was shown so far.
+    /// Returns title and body of the notifications shown so far.
     #[must_use]
     pub fn notifications(&self) -> Vec<(String, String)> {
         with(&self.seen, |seen| seen.notifications.clone())
@@ -141,10 +140,10 @@ impl Panel {
         Ok(Proxy::new(&self.connection, name, menu, MENU)?)
     }
 
-    /// All lines of the tray's menu.
+    /// Returns all entries of the tray's menu.
     ///
     /// # Errors
-    /// When there is none.
+    /// Returns an error if there is no menu.
     pub fn entries(&self) -> Result<Vec<Entry>> {
         let wanted: Vec<&str> = vec!["label"];
         let (_, root): (u32, Layout) = self.menu()?.call("GetLayout", &(0, -1, wanted))?;
@@ -153,10 +152,10 @@ impl Panel {
         Ok(entries)
     }
 
-    /// Clicks the line of a text.
+    /// Clicks the entry with that label.
     ///
     /// # Errors
-    /// When there is none.
+    /// Returns an error if there is none.
     pub fn click(&self, label: &str) -> Result<()> {
         let entries = self.entries()?;
         let found = entries.iter().find(|entry| entry.label.trim_start() == label);

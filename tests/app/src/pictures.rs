@@ -1,4 +1,4 @@
-//! Pictures of every screen, in light and dark, small and large.
+//! Screenshots of every screen, in the light and dark theme and in three sizes.
 
 use std::{
     fs,
@@ -20,12 +20,12 @@ use crate::{
     steps::{create, deep, player, welcome},
 };
 
-/// Of the page, without the window's frame: the least, a laptop's, a large screen's.
+/// Page sizes without the window's frame: the minimum, a laptop's, and a large screen's.
 const SIZES: [(u32, u32); 3] = [(720, 480), (1280, 800), (2560, 1440)];
 
-/// How far away the server is.
+/// The server's line.
 const SERVER: Line = Line { latency: Duration::from_millis(7), jitter: Duration::from_millis(1), loss: 0 };
-/// Friends, how far away each is in milliseconds one way, and the router there.
+/// The other members: name, one-way latency in milliseconds, and router.
 const FRIENDS: [(&str, u64, RouterOptions); 5] = [
     ("Ben", 9, RouterOptions::HOME),
     ("Cleo", 14, RouterOptions::HOME),
@@ -33,10 +33,10 @@ const FRIENDS: [(&str, u64, RouterOptions); 5] = [
     ("Eva", 21, RouterOptions::HOME),
     ("Farid", 6, RouterOptions::HOME),
 ];
-/// To whom no direct packet passes.
+/// The member without direct packets to and from Anna.
 const FAR_FROM: &str = "Eva";
 
-/// Plays an evening and takes the pictures into `directory`.
+/// Goes through all screens and writes the screenshots to `directory`.
 pub fn take(world: &World, programs: &Path, directory: &Path) -> Result<()> {
     let album = Album { directory: directory.to_owned() };
     fs::create_dir_all(directory)?;
@@ -72,7 +72,7 @@ pub fn take(world: &World, programs: &Path, directory: &Path) -> Result<()> {
     app.close()
 }
 
-/// Friends join one after another, each by a line of its own.
+/// Lets the members join one after another, each with a line of its own.
 fn gather(world: &World, server: &Server, anna: &Member, link: &str) -> Result<Vec<Member>> {
     FRIENDS
         .iter()
@@ -96,13 +96,13 @@ fn party(album: &Album, app: &App, anna: &Member) -> Result<()> {
     let settled = |name: &str| {
         let path = anna.sees(name)?.path.context("no path")?.kind;
         let relayed = path >= PathKind::MemberRelay;
-        // A strict router may take longer than anybody wants to wait for pictures.
+        // Behind a strict router the upgrade to a direct path may take longer than the screenshots should.
         ensure!(relayed == (name == FAR_FROM) || name == "Dimitri", "{name} by {path:?}");
         Ok(())
     };
     let everybody = || FRIENDS.iter().try_for_each(|(name, ..)| settled(name));
     until("paths as they come to rest", VIEW_TIMEOUT, everybody)?;
-    // A chart worth a look, in which somebody's path changes.
+    // The chart should show some samples and a change of path.
     let lines = "return Number(document.querySelector('[data-drawn]')?.dataset.drawn ?? 0)";
     let drawn = app.run(lines)?.as_u64().unwrap_or_default();
     until("the chart to fill", VIEW_TIMEOUT, || {
@@ -159,7 +159,7 @@ struct Album {
 }
 
 impl Album {
-    /// One screen in both shades and all sizes. The size comes last, since what is painted by hand is painted anew then.
+    /// Takes a screen in both themes and all sizes. The size changes last, since the canvas is redrawn then.
     fn add(&self, app: &App, name: &str) -> Result<()> {
         for shade in ["dark", "light"] {
             app.run(&format!("document.documentElement.dataset.theme = {shade:?}"))?;
@@ -176,11 +176,11 @@ impl Album {
     }
 }
 
-/// Waits until what was changed has been painted.
+/// Waits until changes have been painted.
 const PAINTED: &str = "return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => \
                        setTimeout(() => requestAnimationFrame(() => done(true)), 250))))";
 
-/// Makes the window so large that its page is as large as wanted.
+/// Resizes the window until its page has the given size.
 fn resize(app: &App, size: (u32, u32)) -> Result<()> {
     let (mut outer_width, mut outer_height) = size;
     until("the window's size", VIEW_TIMEOUT, || {
@@ -195,7 +195,7 @@ fn resize(app: &App, size: (u32, u32)) -> Result<()> {
     })
 }
 
-/// Few colours are enough for flat surfaces, and make small files.
+/// Reduces the number of colors, which flat surfaces do not need, to make the files small.
 fn shrink(path: &Path) -> Result<()> {
     let status = Command::new("convert")
         .arg(path)

@@ -1,4 +1,4 @@
-//! Steps that several stories have in common.
+//! Steps that several scenarios share.
 
 use anyhow::{Context as _, Result, ensure};
 use natlab::{

@@ -1,4 +1,4 @@
-//! The stories: what people do with the app.
+//! The list of app scenarios.
 
 use std::path::Path;
 
@@ -10,18 +10,18 @@ mod engine;
 mod evening;
 mod links;
 
-/// One story.
+/// A scenario and its description.
 #[derive(Debug)]
 pub struct Story {
-    /// Its name on the command line.
+    /// Name on the command line.
     pub name: &'static str,
-    /// What it checks.
+    /// One-line description.
     pub about: &'static str,
-    /// Runs it in a lab, with the programs of a directory.
+    /// Runs the scenario in a lab, with the programs in a directory.
     pub run: fn(&World, &Path) -> Result<()>,
 }
 
-/// Returns all stories.
+/// Returns all scenarios.
 #[must_use]
 pub const fn stories() -> &'static [Story] {
     &[

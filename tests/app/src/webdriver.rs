@@ -1,5 +1,5 @@
-//! A client of WebDriver (W3C), as far as these tests need it. The driver runs on a computer of the lab, so each request
-//! is made from there.
+//! A client of the W3C WebDriver protocol with the commands that these tests need. Requests are sent from the computer
+//! of the lab on which the driver runs.
 
 use std::{
     io::{Read as _, Write as _},
@@ -13,13 +13,13 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use natlab::Host;
 use serde_json::{Value, json};
 
-/// The key under which WebDriver names elements.
+/// The key of an element reference in WebDriver's JSON.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// A hung app fails a test instead of hanging it.
+/// Time limit for a response, so that a hung app fails the test instead of blocking it.
 const DRIVER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A driven window.
+/// A WebDriver session with the app's window.
 #[derive(Debug)]
 pub struct Session {
     host: Host,
@@ -28,10 +28,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// Has the driver at `port` start `binary` and drive its window.
+    /// Makes the driver at `port` start `binary`, and opens a session with its window.
     ///
     /// # Errors
-    /// When the driver does not answer yet, or the app does not start.
+    /// Returns an error if the driver does not accept connections yet, or the app does not start.
     pub fn open(host: &Host, port: u16, binary: &Path, arguments: &[&str]) -> Result<Self> {
         let options = json!({ "binary": binary, "args": arguments });
         let wanted = json!({ "capabilities": { "alwaysMatch": { "webkitgtk:browserOptions": options } } });
@@ -40,26 +40,26 @@ impl Session {
         Ok(Self { host: host.clone(), port, id })
     }
 
-    /// Runs a script in the page, which may be asynchronous, and gives what it returns.
+    /// Runs a script in the page, which may be asynchronous, and returns its result.
     ///
     /// # Errors
-    /// When it throws.
+    /// Returns an error if the script throws.
     pub fn run(&self, script: &str, arguments: &[Value]) -> Result<Value> {
         self.post("execute/sync", &json!({ "script": script, "args": arguments }))
     }
 
-    /// Clicks an element as a person would.
+    /// Clicks an element as a user would.
     ///
     /// # Errors
-    /// When it is covered or gone.
+    /// Returns an error if it is covered or gone.
     pub fn click(&self, element: &Value) -> Result<()> {
         self.post(&format!("element/{}/click", id(element)?), &json!({})).map(drop)
     }
 
-    /// Replaces what a field holds.
+    /// Replaces the text of a field.
     ///
     /// # Errors
-    /// When it cannot be written to.
+    /// Returns an error if the field cannot be edited.
     pub fn write(&self, element: &Value, text: &str) -> Result<()> {
         self.post(&format!("element/{}/clear", id(element)?), &json!({}))?;
         self.keys(element, text)
@@ -68,32 +68,32 @@ impl Session {
     /// Presses keys in a field.
     ///
     /// # Errors
-    /// When it cannot be written to.
+    /// Returns an error if the field cannot be edited.
     pub fn keys(&self, element: &Value, text: &str) -> Result<()> {
         self.post(&format!("element/{}/value", id(element)?), &json!({ "text": text })).map(drop)
     }
 
-    /// Sets the window's size.
+    /// Sets the size of the window.
     ///
     /// # Errors
-    /// When the window is gone.
+    /// Returns an error if the window is gone.
     pub fn resize(&self, width: u32, height: u32) -> Result<()> {
         self.post("window/rect", &json!({ "x": 0, "y": 0, "width": width, "height": height })).map(drop)
     }
 
-    /// What the page looks like, as PNG.
+    /// Returns a screenshot of the page as PNG.
     ///
     /// # Errors
-    /// When it cannot be painted.
+    /// Returns an error if it cannot be taken.
     pub fn screenshot(&self) -> Result<Vec<u8>> {
         let said = send(&self.host, self.port, "GET", &self.path("screenshot"), &Value::Null)?;
         Ok(BASE64_STANDARD.decode(said.as_str().context("no picture")?)?)
     }
 
-    /// Ends the app.
+    /// Closes the session.
     ///
     /// # Errors
-    /// When the driver does not answer.
+    /// Returns an error if the driver does not respond.
     pub fn close(self) -> Result<()> {
         send(&self.host, self.port, "DELETE", &format!("/session/{}", self.id), &Value::Null).map(drop)
     }
@@ -111,7 +111,7 @@ fn id(element: &Value) -> Result<&str> {
     element[ELEMENT].as_str().with_context(|| format!("{element} is no element"))
 }
 
-/// One request (HTTP/1.1) and the value of its answer.
+/// Sends an HTTP/1.1 request, and returns the value of the response.
 fn send(host: &Host, port: u16, method: &str, path: &str, body: &Value) -> Result<Value> {
     let mut stream = host.enter(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)))??;
     stream.set_read_timeout(Some(DRIVER_TIMEOUT))?;
@@ -131,7 +131,7 @@ fn send(host: &Host, port: u16, method: &str, path: &str, body: &Value) -> Resul
     Ok(value)
 }
 
-/// The body of an answer: as long as its header says.
+/// Reads the body of a response, whose length the header gives.
 fn read(stream: &mut TcpStream) -> Result<Vec<u8>> {
     const END: &[u8] = b"\r\n\r\n";
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! Benchmarks side by side with the field's other programs.
+//! Benchmarks of Partyline, and of comparable programs for reference.
 
 pub mod members;
 pub mod mesh;

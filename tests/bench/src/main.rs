@@ -1,10 +1,10 @@
-//! Benchmarks: each prints a table and, as the last line, one JSON object.
+//! Runs benchmarks. Each prints a table and, on the last line, one JSON object.
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use serde_json::json;
 
-/// Partyline beside the field's other programs.
+/// Benchmarks Partyline, and comparable programs for reference.
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -13,17 +13,17 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Benchmark {
-    /// The server as a whole: both of the following, with their defaults.
+    /// Runs the benchmarks `members` and `relay` with their defaults.
     Server,
-    /// Memory of the rendezvous per idle member.
+    /// Measures the memory of the rendezvous server per idle member.
     Members(partyline_tests_bench::members::Options),
-    /// What a member of a large party costs its computer: real nodes on real sockets of the loopback.
+    /// Measures the cost of a large party for each member, with real nodes on loopback sockets.
     Mesh(partyline_tests_bench::mesh::Options),
-    /// The relay beside coturn.
+    /// Compares the relay with coturn.
     Relay(partyline_tests_bench::relay::Options),
 }
 
-/// A benchmark's options as they are when none is given.
+/// Parses a benchmark's options as if none were given.
 #[derive(Debug, Parser)]
 struct Defaults<Options: clap::Args> {
     #[command(flatten)]

@@ -1,8 +1,8 @@
-//! How much memory an idle member of a rendezvous costs the server, plain and within TLS.
+//! Measures the server's memory per idle member of a rendezvous, with and without TLS.
 //!
-//! The real program is started, members connect, enter parties of eight with records of a real size, and then do
-//! nothing. The figure is the growth of the server's resident memory divided by the members. Sockets cost the kernel
-//! memory beside that, which is the same for every program.
+//! Members connect to the real program, enter parties of eight with records of a realistic size, and then stay idle.
+//! The result is the growth of the server's resident memory divided by the number of members. It excludes the kernel's
+//! memory for sockets, which is the same for every program.
 
 mod crowd;
 pub(crate) mod server;
@@ -21,27 +21,27 @@ const WITHOUT_RELAY: &str = "[relay]\nenabled = false\n";
 /// Options of the members benchmark.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Our server, built in release mode.
+    /// Path of our server, built in release mode.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/partyline-server"))]
     server: PathBuf,
-    /// Members.
+    /// Number of members.
     #[arg(long, default_value_t = 10_000)]
     members: usize,
-    /// Members in each party.
+    /// Number of members in each party.
     #[arg(long, default_value_t = 8)]
     party: usize,
-    /// Bytes of each member's record.
+    /// Size of each member's record in bytes.
     #[arg(long, default_value_t = 600)]
     record: usize,
 }
 
-/// One measurement.
+/// A measurement.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     transport: &'static str,
-    /// Resident memory of the server before anybody came, in bytes.
+    /// Resident memory of the server without members, in bytes.
     empty: u64,
-    /// The same with all members idle.
+    /// Resident memory of the server with all members idle, in bytes.
     full: u64,
     members: usize,
 }
@@ -59,7 +59,7 @@ impl Sample {
 /// Runs the benchmark, prints a table and returns `{"members": …}`.
 ///
 /// # Errors
-/// The server does not start, or members cannot connect.
+/// Returns an error if the server does not start, or members cannot connect.
 pub fn run(options: &Options) -> Result<Value> {
     ensure!(options.server.exists(), "build it first: cargo build --release -p partyline-server");
     let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -93,7 +93,7 @@ pub fn run(options: &Options) -> Result<Value> {
 
 async fn measure(options: &Options, secure: bool) -> Result<Sample> {
     let server = Server::start(&options.server, secure, WITHOUT_RELAY)?;
-    // One member comes and goes, so that what is made once is not counted.
+    // One member connects and leaves first, so that memory allocated once is not counted.
     drop(Crowd::gather(&server, 1, options.party, options.record).await?);
     let empty = server.resident()?;
     let crowd = Crowd::gather(&server, options.members, options.party, options.record).await?;

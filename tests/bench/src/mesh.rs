@@ -1,9 +1,9 @@
-//! What each member of a large party costs its computer, while all meet and then at rest.
+//! Measures the cost of a large party for each member, while members connect and at rest.
 //!
-//! Every member is the real node with a real UDP socket on an address of its own in 127.0.0.0/8, and a WebSocket to the real
-//! server, which has a relay too. Nothing stands for the network: datagrams go through the kernel. Devices are left out,
-//! since no game runs. All members run in this process, whose processor time is divided by the members; it includes the
-//! kernel's for their packets, but not the server's.
+//! Every member is the real node with a UDP socket on an address of its own in 127.0.0.0/8, and a WebSocket to the real
+//! server, which also relays. The network is not simulated: datagrams go through the kernel. There are no TUN devices,
+//! since no game runs. All members run in this process, and each is charged an equal share of its processor time. That
+//! includes the kernel's time for their packets, but not the server's.
 
 mod member;
 
@@ -24,13 +24,13 @@ use tokio::{runtime::Builder, time::sleep};
 use self::member::{Counts, Member};
 use crate::members::server::Server;
 
-/// Pairs that connect before the next members join, since one computer does the work of all.
+/// Number of pairs that connect before more members join, since one computer does the work of all.
 const MAX_JOINING_PAIRS: usize = 512;
-/// Bound on the time until these are connected to all members.
+/// Time limit for these members to connect to all others.
 const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(240);
-/// Time between two checks.
+/// Interval between two checks.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// Members named in the error if some are not connected.
+/// Maximum number of members named in the error if some are not connected.
 const MAX_NAMED_MEMBERS: usize = 12;
 const RELAY: &str = "[relay]
 listen = [\"127.0.0.1\"]
@@ -43,37 +43,37 @@ allocations_per_address = 10000
 /// Options of the mesh benchmark.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Our server, built in release mode.
+    /// Path of our server, built in release mode.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/partyline-server"))]
     server: PathBuf,
-    /// Sizes of the parties, one after the other.
+    /// Sizes of the parties to measure, one after the other.
     #[arg(long, value_delimiter = ',', default_values_t = [16, 64, 128, 250])]
     members: Vec<usize>,
-    /// Seconds of rest that are measured, after as many that are not.
+    /// Time at rest that is measured, after the same time unmeasured, in seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
 }
 
-/// What one member costs.
+/// The cost for one member.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     members: usize,
-    /// Until everybody had come and was connected to everybody.
+    /// Time until all members had joined and were connected to each other.
     met: Duration,
     /// Processor time of a member until then.
     meeting: Duration,
-    /// Datagrams that a member sent until then.
+    /// Number of datagrams that a member sent until then.
     meeting_datagrams: f64,
-    /// Processor time of a member in a second of rest.
+    /// Processor time of a member per second at rest.
     rest: Duration,
-    /// Datagrams that a member sends in a second of rest.
+    /// Number of datagrams that a member sends per second at rest.
     rest_datagrams: f64,
 }
 
 /// Runs the benchmark, prints a table and returns `{"mesh": …}`.
 ///
 /// # Errors
-/// The server does not start, or members do not find each other.
+/// Returns an error if the server does not start, or members do not connect to each other.
 pub fn run(options: &Options) -> Result<Value> {
     ensure!(options.server.exists(), "build it first: cargo build --release -p partyline-server");
     println!("{:>7} {:>8} | {:^31} | {:^47}", "", "all", "for each peer, until then", "at rest, each member");
@@ -91,7 +91,7 @@ pub fn run(options: &Options) -> Result<Value> {
 }
 
 impl Sample {
-    /// Prints it, and gives it as JSON.
+    /// Prints the sample as a line of the table, and returns it as JSON.
     fn show(self) -> Value {
         let Self { members, met, meeting, meeting_datagrams, rest, rest_datagrams } = self;
         let peers = (members - 1) as f64;
@@ -157,7 +157,7 @@ async fn meet(all: &[Member]) -> Result<()> {
     }
 }
 
-/// Whom the others lack most, and how many others each of those has found.
+/// Describes the members that most others have not found, with the number of members that each has found itself.
 fn lacking(all: &[Member], found: &[BTreeSet<DeviceId>]) -> String {
     let others = all.len() - 1;
     let unseen = |device| others - found.iter().filter(|found| found.contains(&device)).count();
@@ -172,7 +172,7 @@ fn lacking(all: &[Member], found: &[BTreeSet<DeviceId>]) -> String {
     format!("{count} of {} members were not found by all others: {}", all.len(), worst.join(", "))
 }
 
-/// Of this process so far, in its own code and in the kernel's.
+/// Returns the user and system time of this process so far.
 fn processor_time() -> Result<Duration> {
     let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF)?;
     let span = |time: nix::sys::time::TimeVal| {

@@ -1,10 +1,12 @@
-//! The relay beside coturn: both on one core, loaded from the other, with packets of a game's size.
+//! Compares the relay with coturn. Both run on one core, with load from another, and packets of a game's size.
 //!
-//! Two ways through a relay are measured. *Peer*: a client sends ChannelData, the relay passes it to a peer, the peer
-//! sends it back, the relay passes it to the client; that is two relayed packets. *Member*: two clients are each other's peer by
-//! their relayed addresses, which is how Partyline's members meet; one packet from client to client is one relayed packet.
+//! Two paths through a relay are measured. *Peer*: a client sends ChannelData, the relay forwards it to a peer, the
+//! peer echoes it, and the relay forwards it to the client. That makes two relayed packets. *Member*: two clients are
+//! each other's peer by their relayed addresses, as Partyline's members are. A packet from client to client is one
+//! relayed packet.
 //!
-//! The figure to trust is processor time per relayed packet: the rate also depends on how fast the load can be made.
+//! The most reliable result is the processor time per relayed packet: the rate also depends on how fast the load is
+//! generated.
 
 mod client;
 mod load;
@@ -24,41 +26,41 @@ use self::{
 /// Options of the relay benchmark.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Our server, built in release mode.
+    /// Path of our server, built in release mode.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/partyline-server"))]
     server: PathBuf,
-    /// coturn.
+    /// Path of coturn's `turnserver`.
     #[arg(long, default_value = "/usr/bin/turnserver")]
     coturn: PathBuf,
-    /// Numbers of allocations, ascending.
+    /// Numbers of allocations to measure, in ascending order.
     #[arg(long, value_delimiter = ',', default_value = "10,100,1000,10000")]
     allocations: Vec<usize>,
-    /// Seconds per measurement.
+    /// Duration of a measurement in seconds.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Measurements, of which the median counts.
+    /// Number of measurements, whose median is reported.
     #[arg(long, default_value_t = 3)]
     repeat: usize,
-    /// Payload in bytes.
+    /// Size of the payload in bytes.
     #[arg(long, default_value_t = 200)]
     payload: usize,
 }
 
-/// One measurement, or the median of several.
+/// A measurement, or the median of several.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sample {
     /// Relayed packets per second.
     rate: f64,
-    /// Processor time of the server per relayed packet in microseconds.
+    /// Processor time of the server per relayed packet, in microseconds.
     cpu_us: f64,
-    /// Share of packets lost.
+    /// Fraction of packets lost.
     loss: f64,
 }
 
 /// Runs the benchmark, prints a table and returns `{"relay": …}`.
 ///
 /// # Errors
-/// If a program is missing, a server does not start, or an allocation fails.
+/// Returns an error if a program is missing, a server does not start, or an allocation fails.
 pub fn run(options: &Options) -> Result<Value> {
     let most = server::raise_file_limit()?;
     let cores = Cores::choose()?;
@@ -89,7 +91,7 @@ pub fn run(options: &Options) -> Result<Value> {
 fn measure(subjects: &mut [Subject], way: Way, count: usize, options: &Options) -> Result<Vec<Value>> {
     let mut samples = vec![Vec::new(); subjects.len()];
     for _ in 0..options.repeat {
-        // In turns, so that whatever else the machine does hits both.
+        // The servers take turns, so that other load on the machine affects both.
         for (subject, samples) in subjects.iter_mut().zip(&mut samples) {
             samples.push(subject.sample(way, options)?);
         }

@@ -1,4 +1,4 @@
-//! A receiver of OTLP/HTTP with protobuf bodies, on loopback. It decodes requests with the messages that OpenTelemetry
+//! An OTLP/HTTP receiver for protobuf bodies on loopback. It decodes requests with the message types that OpenTelemetry
 //! publishes.
 
 use std::{
@@ -22,25 +22,25 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message as _;
 
-/// How long [`Collector::wait_for`] waits.
+/// Time limit of [`Collector::wait_for`].
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Everything that was exported, each with the name of its service.
+/// The telemetry received, each item with the name of its service.
 #[derive(Debug, Clone, Default)]
 pub struct Received {
-    /// Spans in the order of their arrival.
+    /// Spans in order of arrival.
     pub spans: Vec<(String, Span)>,
-    /// Metrics in the order of their arrival, so that the same one appears again with each export.
+    /// Metrics in order of arrival. A metric appears again with each export.
     pub metrics: Vec<(String, Metric)>,
 }
 
 impl Received {
-    /// The spans of a name.
+    /// Returns the spans with that name.
     pub fn spans_named(&self, name: &str) -> impl Iterator<Item = &Span> {
         self.spans.iter().map(|(_, span)| span).filter(move |span| span.name == name)
     }
 
-    /// The newest value of a gauge or counter that has no labels.
+    /// Returns the latest value of a gauge or counter without labels.
     #[must_use]
     pub fn newest_value(&self, name: &str) -> Option<i64> {
         let (_, metric) = self.metrics.iter().rev().find(|(_, metric)| metric.name == name)?;
@@ -63,7 +63,7 @@ struct Shared {
     stopped: AtomicBool,
 }
 
-/// The receiver; it stops when dropped.
+/// A running receiver. It stops when dropped.
 #[derive(Debug)]
 pub struct Collector {
     address: SocketAddr,
@@ -72,10 +72,10 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Starts to listen.
+    /// Starts to listen on a free port.
     ///
     /// # Errors
-    /// No port is free.
+    /// Returns an error if no port is free.
     pub fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let (address, shared) = (listener.local_addr()?, Arc::new(Shared::default()));
@@ -92,16 +92,16 @@ impl Collector {
         Ok(Self { address, shared, thread: Some(thread) })
     }
 
-    /// The endpoint to configure.
+    /// Returns the endpoint to configure in the exporter.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Waits until what was received satisfies a condition, and returns it.
+    /// Waits until the telemetry received satisfies a condition, and returns it.
     ///
     /// # Errors
-    /// It does not within a minute.
+    /// Returns an error if it does not within a minute.
     pub fn wait_for(&self, condition: impl Fn(&Received) -> bool) -> Result<Received> {
         let received = self.shared.received.lock().unwrap_or_else(PoisonError::into_inner);
         let waited =
@@ -130,7 +130,7 @@ impl Shared {
     fn serve(&self, mut stream: TcpStream) {
         let taken = read_request(&mut stream).and_then(|(path, body)| self.take(&path, &body));
         let status = if taken.is_ok() { "200 OK" } else { "400 Bad Request" };
-        // A client that has gone misses its answer.
+        // A client that has closed the connection misses the response.
         let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     }
 
@@ -167,7 +167,7 @@ fn service_name(resource: Option<&Resource>) -> String {
     }
 }
 
-/// Reads one request with a length, and returns its path and body.
+/// Reads a request with a content length, and returns its path and body.
 fn read_request(stream: &mut TcpStream) -> Result<(String, Vec<u8>)> {
     let (mut bytes, mut chunk) = (Vec::new(), [0; 16 * 1024]);
     loop {

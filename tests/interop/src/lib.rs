@@ -1,4 +1,4 @@
-//! Partyline against programs of others: coturn, stun-client, wireguard-go, and receivers of OTLP.
+//! Interoperability tests of Partyline with coturn, stun-client, wireguard-go, miniupnpd and receivers of OTLP.
 
 pub mod collector;
 pub mod netns;

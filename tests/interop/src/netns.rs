@@ -1,4 +1,4 @@
-//! A home, its router and the Internet in three network namespaces, made and removed by the test. Needs root.
+//! A home, its router and the internet in three network namespaces, which the test creates and removes. Needs root.
 
 use std::{
     fs::File,
@@ -12,21 +12,21 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, setns};
 
-/// Names of our namespaces start so; the process id follows.
+/// Prefix of the names of our namespaces, followed by the process id.
 const PREFIX: &str = "plinterop";
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// One network namespace, removed when dropped.
+/// A network namespace. It is removed when dropped.
 #[derive(Debug)]
 pub struct Netns {
     name: String,
 }
 
 impl Netns {
-    /// Makes a namespace with its loopback up.
+    /// Creates a namespace and brings its loopback interface up.
     ///
     /// # Errors
-    /// Without root, or if `ip` (package iproute2) is missing.
+    /// Returns an error without root, or if `ip` (package iproute2) is missing.
     pub fn new(what: &str) -> Result<Self> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}-{}-{number}-{what}", std::process::id());
@@ -36,32 +36,32 @@ impl Netns {
         Ok(namespace)
     }
 
-    /// Its name, as `ip netns` knows it.
+    /// Returns the name that `ip netns` shows.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Runs `ip` in it.
+    /// Runs `ip` in the namespace.
     ///
     /// # Errors
-    /// If the command fails; with its output.
+    /// Returns an error with the output if the command fails.
     pub fn ip(&self, arguments: &[&str]) -> Result<()> {
         run("ip", &[&["-n", &self.name], arguments].concat()).map(drop)
     }
 
-    /// Runs a program in it to its end; returns what it printed.
+    /// Runs a program in the namespace to its end, and returns its output.
     ///
     /// # Errors
-    /// If the command fails; with its output.
+    /// Returns an error with the output if the command fails.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
         run("ip", &[&["netns", "exec", &self.name, program], arguments].concat())
     }
 
-    /// Starts a program in it that runs until the result is dropped.
+    /// Starts a program in the namespace. It is killed when the returned value is dropped.
     ///
     /// # Errors
-    /// If it is not installed; `package` is what to install.
+    /// Returns an error that names `package` if the program is not installed.
     pub fn start(&self, package: &str, program: &str, arguments: &[&str]) -> Result<Running> {
         Running::start(
             package,
@@ -71,10 +71,11 @@ impl Netns {
         )
     }
 
-    /// Calls a function on a thread inside it and returns its result. Sockets made there stay there.
+    /// Calls a function on a thread inside the namespace, and returns its result. Sockets opened there stay in the
+    /// namespace.
     ///
     /// # Errors
-    /// If the namespace cannot be entered, or the function panics or fails.
+    /// Returns an error if the namespace cannot be entered, or if the function panics or fails.
     pub fn enter<T: Send>(&self, function: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let path = format!("/run/netns/{}", self.name);
         thread::scope(|scope| {
@@ -87,10 +88,10 @@ impl Netns {
         })
     }
 
-    /// Waits until something listens on a UDP port in it.
+    /// Waits until a program listens on a UDP port in the namespace.
     ///
     /// # Errors
-    /// After ten seconds.
+    /// Returns an error after ten seconds.
     pub fn wait_for_udp(&self, port: u16) -> Result<()> {
         let listening = format!(":{port:04X} ");
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -111,17 +112,17 @@ impl Drop for Netns {
     }
 }
 
-/// A program that is ended when dropped.
+/// A running program. It is killed when dropped.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
 }
 
 impl Running {
-    /// Starts a program.
+    /// Starts a program. `real` names the program to look for if `program` only wraps it.
     ///
     /// # Errors
-    /// If it is not installed; `package` is what to install. `real` names it if `program` only wraps it.
+    /// Returns an error that names `package` if the program is not installed.
     pub fn start(package: &str, program: &str, arguments: &[&str], real: Option<&str>) -> Result<Self> {
         let wanted = real.unwrap_or(program);
         let found = Command::new("which").arg(wanted).stdout(Stdio::null()).status()?.success();
@@ -139,19 +140,19 @@ impl Drop for Running {
     }
 }
 
-/// A home network (192.168.77.0/24) behind a masquerading router (11.0.0.1 outside), and an outside (11.0.1.1 and
+/// A home network (192.168.77.0/24), a masquerading router (11.0.0.1 outside), and hosts outside (11.0.1.1 and
 /// 11.0.1.2).
 #[derive(Debug)]
 pub struct Street {
-    /// The player's computer, 192.168.77.2.
+    /// The computer at home, 192.168.77.2.
     pub home: Netns,
-    /// Its router, 192.168.77.1 on `lan0` and 11.0.0.1 on `wan0`.
+    /// The router, 192.168.77.1 on `lan0` and 11.0.0.1 on `wan0`.
     pub router: Netns,
-    /// Everybody else.
+    /// The hosts outside.
     pub outside: Netns,
 }
 
-/// Masquerade that lets nothing in unasked, with the chains that miniupnpd fills.
+/// Masquerade that drops unsolicited packets, with the chains that miniupnpd fills.
 const RULES: &str = r#"
 table inet filter {
     chain input { type filter hook input priority 0; policy accept; iifname "wan0" ct state new drop; }
@@ -170,10 +171,10 @@ table inet filter {
 "#;
 
 impl Street {
-    /// Builds it.
+    /// Creates and connects the namespaces.
     ///
     /// # Errors
-    /// Without root, iproute2 or nftables.
+    /// Returns an error without root, iproute2 or nftables.
     pub fn build() -> Result<Self> {
         sweep()?;
         let street = Self {
@@ -201,7 +202,7 @@ fn connect(a: (&Netns, &str, &str), b: (&Netns, &str, &str)) -> Result<()> {
     Ok(())
 }
 
-/// Removes what tests that were killed have left.
+/// Removes what killed tests left behind.
 fn sweep() -> Result<()> {
     let entries = match std::fs::read_dir("/run/netns") {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),

@@ -1,4 +1,4 @@
-//! partyline-server as a process on loopback, with TLS, and a peer to relay to.
+//! partyline-server as a child process on loopback with TLS, and a peer to relay to.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use crate::tool::Running;
 
 /// Secret of the time-limited credentials.
 pub const SECRET: &str = "interop-interop-interop-interop-";
-/// Addresses the server listens and relays on; two of one family make NAT discovery complete.
+/// Addresses that the server listens and relays on. Two of one family make RFC 5780 discovery possible.
 pub const ADDRESSES: [&str; 3] = ["127.0.0.1", "127.0.0.2", "::1"];
 
 /// A running server.
@@ -36,21 +36,21 @@ pub struct Server {
 }
 
 impl Server {
-    /// Builds the server if need be, starts it on free ports and waits until it says that it listens.
+    /// Builds the server if necessary, starts it on free ports and waits until it reports that it listens.
     ///
     /// # Errors
-    /// It does not build or does not start.
+    /// Returns an error if it does not build or start.
     pub fn start() -> Result<Self> {
         Self::start_with(&[])
     }
 
-    /// Does the same with further environment variables.
+    /// Starts the server with additional environment variables.
     ///
     /// # Errors
-    /// It does not build or does not start.
+    /// Returns an error if it does not build or start.
     pub fn start_with(environment: &[(&str, &str)]) -> Result<Self> {
         let program = program()?;
-        // Another program may take a port between finding it free and binding it.
+        // Another program may take a port between the check and the bind.
         let mut last = None;
         for _ in 0..5 {
             match Self::try_start(program, environment) {
@@ -61,16 +61,16 @@ impl Server {
         Err(last.context("never tried")?)
     }
 
-    /// The path of the server's certificate, for clients to trust.
+    /// Returns the path of the server's certificate, which clients have to trust.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
         self.directory.path().join("certificate.pem")
     }
 
-    /// Asks the server to shut down and waits until it has.
+    /// Asks the server to shut down and waits until it has ended.
     ///
     /// # Errors
-    /// It cannot be signalled or reports a failure.
+    /// Returns an error if it cannot be signalled or does not exit with 0.
     pub fn shut_down(mut self) -> Result<()> {
         let child = self.process.child();
         kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
@@ -94,7 +94,7 @@ impl Server {
     }
 }
 
-/// The port behind `listening on wss://127.0.0.1:`, once all that follows it is said too.
+/// Returns the port of `listening on wss://127.0.0.1:` once all relay addresses are reported too.
 fn announced(output: impl BufRead) -> Result<u16> {
     let (mut tls_port, mut relaying) = (None, 0);
     for line in output.lines() {
@@ -126,7 +126,7 @@ fn write_certificate(directory: &Path) -> Result<()> {
     Ok(fs::write(directory.join("key.pem"), made.signing_key.serialize_pem())?)
 }
 
-/// `PARTYLINE_SERVER` or the workspace's own, built once per test process.
+/// Returns the program of `PARTYLINE_SERVER`, or the workspace's own, which is built once per test process.
 fn program() -> Result<&'static Path> {
     static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let program = PROGRAM.get_or_init(|| build().map_err(|error| error.to_string()));
@@ -141,7 +141,7 @@ fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.args(["build", "--quiet", "-p", "partyline-server", "--bin", "partyline-server"]);
-    // Cargo's variables about this package would look like a change to ring's build script, and rebuild everything.
+    // With Cargo's variables for this package, ring's build script would run again and everything would be rebuilt.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
@@ -153,7 +153,7 @@ fn build() -> Result<PathBuf> {
     Ok(workspace.join("target/debug/partyline-server"))
 }
 
-/// A port that is free for UDP and TCP on all of [`ADDRESSES`].
+/// Returns a port that is free for UDP and TCP on all of [`ADDRESSES`].
 fn free_port() -> Result<u16> {
     for _ in 0..100 {
         let port = UdpSocket::bind(("127.0.0.1", 0))?.local_addr()?.port();
@@ -166,30 +166,30 @@ fn free_port() -> Result<u16> {
     bail!("no port is free on {ADDRESSES:?}")
 }
 
-/// A peer that sends everything back.
+/// A peer that echoes every datagram.
 #[derive(Debug)]
 pub struct Peer {
-    /// Its UDP port.
+    /// UDP port of the peer.
     pub port: u16,
     address: IpAddr,
     echo: Option<JoinHandle<()>>,
 }
 
-/// Ends the peer; nothing that a client sends is empty.
+/// An empty datagram ends the peer. Clients never send one.
 const END: &[u8] = &[];
 
 impl Peer {
-    /// Starts it.
+    /// Starts the peer.
     ///
     /// # Errors
-    /// The address cannot be bound.
+    /// Returns an error if the address cannot be bound.
     pub fn start(address: IpAddr) -> Result<Self> {
         let socket = UdpSocket::bind((address, 0))?;
         let port = socket.local_addr()?.port();
         let echo = thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok((length @ 1.., from)) = socket.recv_from(&mut buffer) {
-                // What is not sent back will be missed by the test.
+                // The test notices a missing echo.
                 let _ = socket.send_to(&buffer[..length], from);
             }
         });
@@ -202,7 +202,7 @@ impl Drop for Peer {
         let ended = UdpSocket::bind((self.address, 0))
             .and_then(|socket| socket.send_to(END, (self.address, self.port)));
         if let (Ok(_), Some(echo)) = (ended, self.echo.take()) {
-            // A panic of the echo has been reported already.
+            // A panic of the thread has been reported already.
             let _ = echo.join();
         }
     }

@@ -1,4 +1,4 @@
-//! Programs the tests talk to: found or missed loudly, run to their end or until dropped.
+//! Programs that the tests run, with an error that names the package if one is missing.
 
 use std::{
     path::PathBuf,
@@ -7,20 +7,20 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// The path of a program; an error names the package that has it.
+/// Returns the path of a program.
 ///
 /// # Errors
-/// It is not installed.
+/// Returns an error that names the package if the program is not installed.
 pub fn find(program: &str, package: &str) -> Result<PathBuf> {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&paths).map(|path| path.join(program)).find(|path| path.is_file());
     found.with_context(|| format!("{program} is missing: apt-get install {package}"))
 }
 
-/// Runs a program to its end, for a minute at most, and returns everything it said.
+/// Runs a program to its end, for at most a minute, and returns its output.
 ///
 /// # Errors
-/// It is not installed, or did not end by itself.
+/// Returns an error if it is not installed, or does not end by itself.
 pub fn run(program: &str, package: &str, arguments: &[&str]) -> Result<String> {
     let output = Command::new("timeout").arg("60").arg(find(program, package)?).args(arguments).output()?;
     let text =
@@ -31,21 +31,21 @@ pub fn run(program: &str, package: &str, arguments: &[&str]) -> Result<String> {
     Ok(text)
 }
 
-/// A program that runs until this is dropped.
+/// A running program. It is killed when dropped.
 #[derive(Debug)]
 pub struct Running(Child);
 
 impl Running {
-    /// Starts it, its standard output in a pipe.
+    /// Starts a program with its standard output in a pipe.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// Returns an error if it cannot be started.
     pub fn start(command: &mut Command) -> Result<Self> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         Ok(Self(child.with_context(|| format!("start {command:?}"))?))
     }
 
-    /// The process.
+    /// Returns the child process.
     pub const fn child(&mut self) -> &mut Child {
         &mut self.0
     }
@@ -53,7 +53,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The program may have ended by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

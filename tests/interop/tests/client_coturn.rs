@@ -1,4 +1,4 @@
-//! Our TURN client with coturn as the server: UDP, TCP, wrong credentials, restart.
+//! Our TURN client against coturn: UDP, TCP, wrong credentials, and a restart of the server.
 
 mod client;
 

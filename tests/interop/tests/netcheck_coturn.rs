@@ -1,4 +1,4 @@
-//! Behaviour discovery with a real coturn: over loopback without a NAT, and through the kernel's own.
+//! NAT behavior discovery (RFC 5780) with a real coturn, on loopback without a NAT and through the kernel's NAT.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
@@ -13,7 +13,7 @@ use partyline_tests_interop::netns::{Netns, Running, Street};
 const RESULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 const OPEN: &[&str] = &["--no-auth"];
-/// Even STUN only for those who say who they are.
+/// coturn that requires credentials even for STUN.
 const CLOSED: &[&str] = &["--lt-cred-mech", "--secure-stun", "--realm=example", "--user=anna:secret"];
 
 fn coturn_arguments(ips: [Ipv4Addr; 2], port: u16, alternate: u16, who: &[&str]) -> Vec<String> {
@@ -25,7 +25,7 @@ fn coturn_arguments(ips: [Ipv4Addr; 2], port: u16, alternate: u16, who: &[&str])
     arguments
 }
 
-/// Drives a machine by a real socket until it is done.
+/// Runs the check with a real socket until it has finished.
 fn survey(bind: SocketAddr, server: SocketAddr) -> Result<Netcheck> {
     survey_as(bind, StunServer::new("coturn", server))
 }

@@ -1,4 +1,4 @@
-//! Traces and metrics as a collector receives them: from the real server, and from both members of a connection attempt.
+//! Traces and metrics as a collector receives them, from the real server and from both members of a connection attempt.
 #![allow(missing_docs)]
 
 use std::{
@@ -23,8 +23,8 @@ use partyline_wire::{
 const ANNA: Handle = Handle([1; 16]);
 const BEN: Handle = Handle([2; 16]);
 
-/// How long the server may take to shut down: its own five seconds for connections, two for the last export, and a slow
-/// computer.
+/// Time limit for the server to shut down: five seconds for its connections, two for the last export, and reserve for a
+/// slow computer.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
 
 fn key() -> SigningKey {
@@ -35,7 +35,7 @@ fn topic() -> Topic {
     Topic(key().verifying_key().to_bytes())
 }
 
-/// A server that exports every tenth of a second.
+/// Starts a server that exports ten times per second.
 fn server(endpoint: &str) -> Result<Server> {
     Server::start_with(&[
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
@@ -60,7 +60,7 @@ async fn receive(socket: &mut WebSocket) -> Result<ServerFrame> {
     Ok(ServerFrame::decode(&socket.next().await.context("the connection ended")??)?)
 }
 
-/// Anna sends Ben a message through the server, and Ben receives it.
+/// Sends a message from Anna to Ben through the server.
 async fn exchange(server: &Server) -> Result<[WebSocket; 2]> {
     let (mut anna, mut ben) = (enter(server, ANNA).await?, enter(server, BEN).await?);
     let frame = ClientFrame::Send { topic: topic(), to: BEN, id: 1, message: b"hello".to_vec() };

@@ -1,4 +1,4 @@
-//! Port mapping with a real miniupnpd in a router of our own.
+//! Port mapping with a real miniupnpd on a router in a namespace.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -16,7 +16,7 @@ const HOME: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 const RESULT_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// miniupnpd with a configuration file of its own, removed with it.
+/// A running miniupnpd with its configuration file, which is removed with it.
 struct Igd {
     _process: Running,
     configuration: String,
@@ -47,7 +47,7 @@ impl Drop for Igd {
     }
 }
 
-/// Runs a future inside a namespace.
+/// Runs a future on a thread inside a namespace.
 fn inside<T: Send>(namespace: &Netns, future: impl AsyncFnOnce() -> Result<T> + Send) -> Result<T> {
     namespace.enter(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -60,7 +60,7 @@ async fn granted(mappings: &mut watch::Receiver<Vec<Mapping>>, count: usize) -> 
     Ok(timeout(RESULT_TIMEOUT, wanted).await.context("no mapping was granted")??.clone())
 }
 
-/// A packet from outside to the mapped port reaches the inside.
+/// Sends a packet from outside to the mapped port, and checks that it arrives.
 async fn assert_reachable(
     street: &Street,
     socket: &tokio::net::UdpSocket,
@@ -101,7 +101,7 @@ fn grants_renews_and_deletes(method: Protocol) -> Result<()> {
         assert_eq!(first.lifetime, Some(lifetime));
         assert!(is_mapped(&street.router)?);
         assert_reachable(&street, &socket, first.external).await?;
-        // Three renewals, each at half of its lease, are more than one lease: without them it would be gone.
+        // Three renewals, each at half of the lease, take longer than one lease. Without them the mapping would expire.
         for _ in 0..3 {
             timeout(RESULT_TIMEOUT, mappings.changed()).await.context("not renewed")??;
             assert_eq!(mappings.borrow_and_update().as_slice(), std::slice::from_ref(&first));
@@ -147,7 +147,7 @@ fn all_protocols_together_release_their_mappings() -> Result<()> {
     })
 }
 
-/// Serves UDP port 5351 of the router by hand while a test runs at home.
+/// Answers requests on UDP port 5351 of the router while a test runs at home.
 fn with_router(
     street: &Street,
     answer: impl FnMut(&[u8]) -> Vec<Vec<u8>> + Send,
@@ -177,8 +177,8 @@ fn serve(over: &AtomicBool, mut answer: impl FnMut(&[u8]) -> Vec<Vec<u8>>) -> Re
     Ok(())
 }
 
-/// miniupnpd maps nothing on a private outside address, other routers do. This one also loses two requests of three,
-/// precedes each answer with garbage, and gives another port than the one asked for.
+/// Unlike miniupnpd, some routers map ports even though their outside address is private. This one also loses two of
+/// three requests, sends garbage before each response, and grants another port than the requested one.
 #[test]
 fn carrier_address_is_reported_and_lost_requests_are_retransmitted() -> Result<()> {
     let street = Street::build()?;

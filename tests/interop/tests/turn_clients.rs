@@ -1,5 +1,5 @@
-//! Our STUN and TURN server with other people's clients: coturn's `turnutils_uclient` and `turnutils_natdiscovery`, and
-//! stun-client's `stun`, which still speaks RFC 3489.
+//! Our STUN and TURN server with clients of other projects: coturn's `turnutils_uclient` and `turnutils_natdiscovery`,
+//! and stun-client's `stun`, which still uses RFC 3489.
 
 use partyline_tests_interop::{
     server::{Peer, SECRET, Server},
@@ -27,7 +27,7 @@ impl Transport {
     }
 }
 
-/// coturn's client draws the version of TLS it offers by lot, some too old for any server of today: it draws again then.
+/// coturn's client picks a TLS version at random, and some are too old for current servers. In that case it runs again.
 fn run_client(arguments: &[&str]) -> String {
     let mut said = String::new();
     for _ in 0..8 {
@@ -39,7 +39,7 @@ fn run_client(arguments: &[&str]) -> String {
     said
 }
 
-/// Two clients send 20 messages each through the relay to a peer that sends them back; none may be missing.
+/// Runs two clients that send 20 messages each through the relay to a peer that echoes them. None may be lost.
 fn relays(transport: Transport, address: &str, peer: &str, flags: &[&str]) {
     let server = server();
     let port = if transport == Transport::Tls { server.tls_port } else { server.port };
@@ -92,7 +92,7 @@ fn ipv4_client_gets_an_ipv6_relayed_address() {
     relays(Transport::Udp, "127.0.0.1", "::1", &["-x"]);
 }
 
-/// Clients whose peers are each other's relayed addresses: the way that stays inside the server.
+/// The clients' peers are each other's relayed addresses, so that the data stays inside the server.
 #[test]
 fn clients_exchange_data_between_relayed_addresses() {
     for (transport, flags) in

@@ -1,4 +1,4 @@
-//! Our tunnel, on a real device and a real socket, with wireguard-go at the other end of a cable.
+//! Our tunnel with a real device and socket, connected to wireguard-go by a veth.
 
 use std::{
     fs,
@@ -32,7 +32,7 @@ const MTU: u16 = 1400;
 const TRANSFER: usize = 20 << 20;
 const RESULT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What an engine does with tunnel, device and socket, and nothing else.
+/// The part of the engine that drives tunnel, device and socket.
 struct Driver {
     tunnel: Tunnel,
     device: TunDevice,
@@ -60,7 +60,7 @@ impl Driver {
         })
     }
 
-    /// Runs until the test drops its end of `refresh`; every message on it renews the keys.
+    /// Runs until the test drops its end of `refresh`. Each message on it starts a handshake.
     async fn run(mut self, mut refresh: UnboundedReceiver<()>) -> Result<()> {
         let (mut reads, mut batch) = (TunReads::new(MTU), RecvBatch::new());
         loop {
@@ -86,7 +86,7 @@ impl Driver {
             self.tunnel.handle_timeout(Instant::now(), &mut self.out);
             for burst in self.out.bursts() {
                 let to = SocketAddr::new(OUTSIDE[1], PORT);
-                // What is dropped is counted.
+                // The socket counts what it drops.
                 let _ = self
                     .udp
                     .send(&Outgoing { to, from: None, bytes: burst.bytes, segment: burst.segment })
@@ -126,7 +126,8 @@ impl Driver {
     }
 }
 
-/// wireguard-go with its device; its control socket in /var/run is not in any namespace, so its name is ours alone.
+/// wireguard-go with its device. Its control socket in /var/run is shared by all namespaces, so the device name is
+/// unique.
 struct WireguardGo<'a> {
     namespace: &'a Netns,
     device: String,
@@ -165,7 +166,7 @@ impl<'a> WireguardGo<'a> {
         self.namespace.ip(&["link", "set", device, "mtu", &MTU.to_string(), "up"])
     }
 
-    /// When it last agreed on keys, in seconds since 1970.
+    /// Returns the time of the last handshake in seconds since 1970.
     fn last_handshake(&self) -> Result<u64> {
         let shown = self.namespace.run("wg", &["show", &self.device, "latest-handshakes"])?;
         Ok(shown.split_whitespace().last().context("wg shows no peer")?.parse()?)
@@ -182,7 +183,8 @@ fn wait_for(mut condition: impl FnMut() -> bool, what: &str) -> Result<()> {
 }
 
 fn ping(namespace: &Netns, to: &str) -> Result<()> {
-    // The first packet may wait for the handshake, which the one that does not lead leaves to the other for 2 s.
+    // The first packet may wait for the handshake: the side that does not lead waits 2 s before it initiates one
+    // itself.
     let said = namespace.run("ping", &["-c", "5", "-i", "0.2", "-W", "10", to])?;
     ensure!(said.contains(" 0% packet loss"), "{said}");
     Ok(())
@@ -210,7 +212,7 @@ fn transfer(from: &Netns, to: &Netns, address: IpAddr) -> Result<()> {
     })
 }
 
-/// A key pair of which ours is the lower, and so leads, or not.
+/// Returns our key pair and theirs. The side with the lower public key leads the handshake.
 fn keys(we_lead: bool) -> [StaticSecret; 2] {
     let mut keys = [5, 6].map(|byte| StaticSecret::from([byte; 32]));
     keys.sort_by_key(|key| PublicKey::from(key).to_bytes());
@@ -229,7 +231,7 @@ fn converse(ours: &Netns, theirs: &WireguardGo, refresh: &UnboundedSender<()>) -
     transfer(ours, theirs.namespace, THEIRS.into())?;
     transfer(theirs.namespace, ours, OURS_V6.parse::<Ipv6Addr>()?.into())?;
     let before = theirs.last_handshake()?;
-    // Their clock shows whole seconds, and they take no two initiations within 20 ms.
+    // wireguard-go reports the time in whole seconds, and accepts only one initiation per 20 ms.
     wait_for(
         || {
             thread::sleep(Duration::from_millis(100));

@@ -1,5 +1,5 @@
 //! A cable with latency, jitter and loss, for kernels without netem: a TUN device at either end, and a heap of packets
-//! under way.
+//! in flight.
 
 use std::{
     cmp::Reverse,
@@ -19,27 +19,27 @@ use crate::{
     trace::Trace,
 };
 
-/// Packets that fit on the cable; more are dropped, as a queue does that is full.
+/// Maximum number of packets in flight. Further ones are dropped, as a full queue does.
 const MAX_QUEUED_PACKETS: usize = 10_000;
 
-/// How good a line is; the same both ways.
+/// Quality of a line, the same in both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Line {
-    /// One way, at least.
+    /// Minimum one-way delay.
     pub latency: Duration,
-    /// Up to this much more, differently for each packet, so that packets overtake each other.
+    /// Maximum additional delay. It is drawn per packet, so packets can overtake each other.
     pub jitter: Duration,
-    /// Of a thousand packets each way, so many are lost.
+    /// Packets lost in each direction, in permille.
     pub loss: u16,
 }
 
 impl Line {
-    /// 20 ms one way, and nothing lost.
+    /// A line of 20 ms one way without loss.
     pub const FAR: Self = Self { latency: Duration::from_millis(20), jitter: Duration::ZERO, loss: 0 };
 }
 
-/// Lays a cable from a device in one namespace (that of the internet) to one in another. It lasts until the result is
-/// dropped.
+/// Connects a device in one namespace (that of the internet) with one in another. The cable lasts until the returned
+/// value is dropped.
 pub(crate) fn lay(line: Line, seed: u64, trace: Trace, ends: [(&Namespace, &str); 2]) -> Result<Carried> {
     let [one, other] = ends.map(|(namespace, name)| tun(namespace, name, 1500));
     let ends = [one?, other?];
@@ -47,7 +47,8 @@ pub(crate) fn lay(line: Line, seed: u64, trace: Trace, ends: [(&Namespace, &str)
     Carried::start("cable", Cable { line, ends, rng, trace, packets: BinaryHeap::new(), count: 0 })
 }
 
-/// When a packet arrives, its number (so that packets of one moment keep their order), where, and what.
+/// A packet in flight: time of arrival, sequence number (to keep the order of packets that arrive at the same time),
+/// index of the receiving end, and bytes.
 type Underway = Reverse<(Instant, u64, usize, Vec<u8>)>;
 
 struct Cable {
@@ -85,7 +86,7 @@ impl Carrier for Cable {
     fn due(&mut self) {
         while self.deadline().is_some_and(|at| at <= Instant::now()) {
             let Some(Reverse((_, _, end, packet))) = self.packets.pop() else { return };
-            // An end that is down loses it, as a real one would.
+            // Like a real cable, an end that is down loses the packet.
             let _ = self.ends[end].send(&packet);
         }
     }

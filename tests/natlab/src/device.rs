@@ -1,4 +1,4 @@
-//! Network devices whose packets pass through this process, and the thread that carries them.
+//! TUN devices whose packets pass through this process, and the thread that forwards them.
 
 use std::{
     os::{
@@ -19,31 +19,31 @@ use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
 use crate::namespace::Namespace;
 
-/// The longest IP packet.
+/// Maximum length of an IP packet in bytes.
 pub(crate) const MAX_PACKET_LEN: usize = 65_535;
 
-/// Makes a TUN device in a namespace. It is gone when the device is dropped.
+/// Creates a TUN device in a namespace. The device is removed when the returned value is dropped.
 pub(crate) fn tun(namespace: &Namespace, name: &str, mtu: u16) -> Result<SyncDevice> {
     let build = || DeviceBuilder::new().name(name).layer(Layer::L3).mtu(mtu).build_sync();
     namespace.enter(build)?.with_context(|| format!("device {name} in {}", namespace.name()))
 }
 
-/// What is done with packets.
+/// Forwards packets between TUN devices.
 pub(crate) trait Carrier: Send + 'static {
-    /// The devices they come from.
+    /// Returns the devices to read from.
     fn devices(&self) -> Vec<BorrowedFd<'_>>;
 
-    /// A packet can be read from the device of that number.
+    /// Handles a device, given by its index, that has a packet to read.
     fn readable(&mut self, device: usize, buffer: &mut [u8]);
 
-    /// When [`Carrier::due`] is to be called next.
+    /// Returns the time at which [`Carrier::due`] has to be called next.
     fn deadline(&self) -> Option<Instant>;
 
-    /// The deadline has come.
+    /// Handles the expiry of the deadline.
     fn due(&mut self);
 }
 
-/// A thread that carries packets until this is dropped.
+/// A thread that runs a [`Carrier`]. It ends when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Carried {
     stop: Option<UnixStream>,
@@ -51,7 +51,6 @@ pub(crate) struct Carried {
 }
 
 impl Carried {
-    /// Starts the thread.
     pub fn start(name: &str, carrier: impl Carrier) -> Result<Self> {
         let (stop, stopped) = UnixStream::pair()?;
         let work = move || carry(carrier, &stopped);
@@ -87,7 +86,8 @@ fn carry(mut carrier: impl Carrier, stopped: &UnixStream) {
     }
 }
 
-/// Which devices have something to read; the last is the end of `stopped`.
+/// Waits until a device is readable, `stopped` is closed or the deadline passes. Returns one flag per device, and last
+/// the one of `stopped`.
 fn wait(carrier: &impl Carrier, stopped: &UnixStream) -> Result<Vec<bool>, Errno> {
     let fds = carrier.devices().into_iter().chain([stopped.as_fd()]);
     let mut polled: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();

@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use crate::{Process, namespace::Namespace, process::checked};
 
-/// A computer in the lab: a namespace of its own with one interface. Clones mean the same computer.
+/// A computer in the lab: a network namespace with one interface. Clones refer to the same computer.
 #[derive(Debug, Clone)]
 pub struct Host {
     name: String,
@@ -22,7 +22,7 @@ pub struct Host {
     directory: PathBuf,
 }
 
-/// The far end of a computer's cable, and how to bring it up (again).
+/// The far end of a computer's cable, with the commands that configure it when it comes up.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
     namespace: Namespace,
@@ -35,12 +35,13 @@ impl Link {
         Self { namespace, port, configuration }
     }
 
-    /// Pulls the cable. Done at the far end, so that the near one loses carrier but keeps its addresses and routes.
+    /// Cuts the cable. The far end goes down, so that the computer's interface loses carrier but keeps addresses and
+    /// routes.
     pub fn cut(&self) -> Result<()> {
         self.namespace.ip(&format!("link set {} down", self.port))
     }
 
-    /// Plugs it in.
+    /// Brings the cable up again.
     pub fn restore(&self) -> Result<()> {
         self.namespace.up(&self.port)?;
         self.namespace.ip(&self.configuration)
@@ -60,19 +61,19 @@ impl Host {
         Self { name: name.to_owned(), namespace, link, v4, v6, customer, directory: directory.to_owned() }
     }
 
-    /// Its name in the lab.
+    /// Returns the name in the lab.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The address of its interface.
+    /// Returns the IPv4 address of the interface.
     #[must_use]
     pub const fn v4(&self) -> Ipv4Addr {
         self.v4
     }
 
-    /// The global IPv6 address of its interface, if it has one.
+    /// Returns the global IPv6 address of the interface, if it has one.
     #[must_use]
     pub const fn v6(&self) -> Option<Ipv6Addr> {
         self.v6
@@ -86,54 +87,55 @@ impl Host {
         &self.namespace
     }
 
-    /// Where logs of the lab's programs go.
+    /// Returns the directory for the logs of the lab's programs.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// A command that will run on this computer.
+    /// Returns a command that runs a program on this computer.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         self.namespace.command(program)
     }
 
-    /// Runs a program to its end and gives its standard output.
+    /// Runs a program to its end and returns its standard output.
     ///
     /// # Errors
-    /// It does not exit with 0; the message carries what it said.
+    /// Returns an error with the program's output if it does not exit with 0.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
         checked(self.command(program).args(arguments))
     }
 
-    /// Starts a [command](Self::command); its output goes to `<name>.log` in the lab's directory.
+    /// Starts a [command](Self::command). Its output goes to `<name>.log` in the lab's directory.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// Returns an error if it cannot be started.
     pub fn spawn(&self, name: &str, command: Command) -> Result<Process> {
         Process::spawn(name, command, &self.directory)
     }
 
-    /// Calls `work` on a thread of this computer: sockets made there belong to it for ever.
+    /// Calls `work` on a thread in this computer's namespace. Sockets opened there stay in the namespace after the
+    /// call.
     ///
     /// # Errors
-    /// The namespace cannot be entered, or `work` panics.
+    /// Returns an error if the namespace cannot be entered, or `work` panics.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         self.namespace.enter(work)
     }
 
-    /// Pulls its network cable.
+    /// Cuts the computer's network cable.
     ///
     /// # Errors
-    /// The interface is gone.
+    /// Returns an error if the interface is gone.
     pub fn cut(&self) -> Result<()> {
         self.link.cut()
     }
 
-    /// Plugs its network cable in again.
+    /// Connects the computer's network cable again.
     ///
     /// # Errors
-    /// The interface is gone.
+    /// Returns an error if the interface is gone.
     pub fn restore(&self) -> Result<()> {
         self.link.restore()
     }

@@ -1,4 +1,4 @@
-//! The internet of one lab and everything that hangs on it.
+//! The internet of one lab, with the servers, routers and LANs connected to it.
 
 use std::{
     fs,
@@ -25,15 +25,15 @@ use crate::{
     wait::{that, until},
 };
 
-/// How long an interface gets to come up.
+/// Time limit for an interface to come up.
 const CARRIER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The first host address on a LAN; the router is 1.
+/// Last octet of the first host's address on a LAN. The router has 1.
 const FIRST_HOST: u8 = 10;
 
 static LABS: AtomicUsize = AtomicUsize::new(0);
 
-/// One internet. Dropping it kills and removes all that was made in it.
+/// A small internet. Dropping it kills the programs and removes the namespaces and files.
 #[derive(Debug)]
 pub struct Lab {
     prefix: String,
@@ -47,7 +47,7 @@ pub struct Lab {
     names: Mutex<String>,
 }
 
-/// A LAN: behind a router, or on its own.
+/// A LAN, with or without a router.
 #[derive(Debug)]
 pub struct Site<'lab> {
     lab: &'lab Lab,
@@ -62,10 +62,10 @@ pub struct Site<'lab> {
 }
 
 impl Lab {
-    /// An internet without customers.
+    /// Creates an internet without customers.
     ///
     /// # Errors
-    /// Namespaces cannot be made, most likely for want of root.
+    /// Returns an error if namespaces cannot be created, most likely because the process does not run as root.
     pub fn new() -> Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "a NAT lab needs root: network namespaces are made");
         let prefix = format!("{PREFIX}{}-{}", process::id(), LABS.fetch_add(1, Ordering::Relaxed));
@@ -91,16 +91,16 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Where logs and state of programs in this lab go; removed with it.
+    /// Returns the directory for logs and state of the lab's programs. It is removed with the lab.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// A host with public addresses of its own.
+    /// Adds a host with public addresses.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// Returns an error if it cannot be created.
     pub fn server(&self, name: &str) -> Result<Host> {
         let namespace = self.namespace(name)?;
         let (customer, link) = self.connect(&namespace, None)?;
@@ -108,10 +108,10 @@ impl Lab {
         Ok(Host::new(name, namespace, link, public_v4(customer), v6, Some(customer), &self.directory))
     }
 
-    /// A router with a LAN behind it.
+    /// Adds a router with a LAN behind it.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// Returns an error if it cannot be created.
     pub fn site(&self, name: &str, options: RouterOptions) -> Result<Site<'_>> {
         let namespace = self.router(name, options)?;
         let (customer, _) = self.connect(&namespace, options.line)?;
@@ -124,10 +124,10 @@ impl Lab {
         Ok(Site { customer: Some(customer), ..site })
     }
 
-    /// A host with a public address and no router, at the end of a `line`.
+    /// Adds a host with a public address and without a router, at the end of a `line`.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// Returns an error if it cannot be created.
     pub fn open_host(&self, name: &str, line: Line) -> Result<Host> {
         let namespace = self.namespace(name)?;
         let (customer, link) = self.connect(&namespace, Some(line))?;
@@ -135,10 +135,10 @@ impl Lab {
         Ok(Host::new(name, namespace, link, public_v4(customer), v6, Some(customer), &self.directory))
     }
 
-    /// Gives a server of this lab a second IPv4 and a second IPv6 address.
+    /// Adds a second IPv4 and a second IPv6 address to a host with public addresses.
     ///
     /// # Errors
-    /// It is no server, or they cannot be set.
+    /// Returns an error if the host has no public address, or the addresses cannot be set.
     pub fn second_addresses(&self, server: &Host) -> Result<(Ipv4Addr, Ipv6Addr)> {
         let customer = server.customer().context("no public address")?;
         let (v4, v6) = (Ipv4Addr::new(11, 0, 1, customer), site_v6(customer, 2));
@@ -147,27 +147,27 @@ impl Lab {
         Ok((v4, v6))
     }
 
-    /// A home with `options`, and one host in it of the same name.
+    /// Adds a site with `options`, and one host of the same name on its LAN.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// Returns an error if it cannot be created.
     pub fn home(&self, name: &str, options: RouterOptions) -> Result<Host> {
         self.site(name, options)?.host(name)
     }
 
-    /// A LAN without router and without internet.
+    /// Adds a LAN without a router and without internet.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// Returns an error if it cannot be created.
     pub fn lonely_lan(&self, name: &str) -> Result<Site<'_>> {
         let namespace = self.namespace(&format!("{name}-switch"))?;
         self.lan_in(name, namespace, RouterOptions::HOME)
     }
 
-    /// From now on no UDP passes directly between the two hosts' sites, in either direction.
+    /// Blocks direct UDP between the sites of two hosts, in both directions.
     ///
     /// # Errors
-    /// One of them has no internet, or the rules are refused.
+    /// Returns an error if one of them has no internet, or the rules are refused.
     pub fn block_udp(&self, one: &Host, other: &Host) -> Result<()> {
         let (Some(one), Some(other)) = (one.customer(), other.customer()) else {
             bail!("only sites with internet can be kept apart");
@@ -183,18 +183,18 @@ impl Lab {
         self.inet.nft(&(rule(one, other) + &rule(other, one)))
     }
 
-    /// Takes back all of [`Lab::block_udp`].
+    /// Removes all rules added by [`Lab::block_udp`].
     ///
     /// # Errors
-    /// The rules are refused.
+    /// Returns an error if the rules are refused.
     pub fn unblock(&self) -> Result<()> {
         self.inet.nft("flush chain inet blocked forward")
     }
 
-    /// Gives a name to addresses, for every computer that there is by now and will be.
+    /// Adds a host name with its addresses, for all present and future computers of the lab.
     ///
     /// # Errors
-    /// It cannot be written down.
+    /// Returns an error if a hosts file cannot be written.
     pub fn name(&self, name: &str, addresses: &[IpAddr]) -> Result<()> {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         addresses.iter().for_each(|address| *names += &format!("{address} {name}\n"));
@@ -210,7 +210,7 @@ impl Lab {
         trace
     }
 
-    /// Writes the last packets of every cable into the lab's directory, as `<name>.packets.log`.
+    /// Writes the last packets of every cable to `<name>.packets.log` in the lab's directory.
     pub(crate) fn write_traces(&self) {
         for (name, trace) in self.traces.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let _ = fs::write(self.directory.join(format!("{name}.packets.log")), trace.text());
@@ -231,7 +231,7 @@ impl Lab {
         Ok(namespace)
     }
 
-    /// Joins a namespace to the internet by a wire without a subnet, as its next customer.
+    /// Connects a namespace to the internet as the next customer, by a point-to-point link without a subnet.
     fn connect(&self, namespace: &Namespace, line: Option<Line>) -> Result<(u8, Link)> {
         let customer = self.customers.fetch_add(1, Ordering::Relaxed) + 1;
         let port = format!("c{customer}");
@@ -264,7 +264,8 @@ impl Lab {
         Ok((customer, link))
     }
 
-    /// The LAN of a router that has its `outside` address, and its NAT where the kernel does not do it.
+    /// Creates the LAN of a router with the given `outside` address, and starts its NAT if the kernel does not provide
+    /// it.
     fn lan_behind(
         &self,
         name: &str,
@@ -319,15 +320,15 @@ impl Drop for Lab {
 }
 
 impl Site<'_> {
-    /// Where its router's rules and programs are.
+    /// Returns the namespace of the site's router, or of its switch if it has none.
     pub(crate) const fn router(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// A router on this LAN, with a LAN of its own behind it.
+    /// Adds a router on this LAN, with a LAN of its own behind it.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// Returns an error if it cannot be created.
     pub fn site(&self, name: &str, options: RouterOptions) -> Result<Site<'_>> {
         let namespace = self.lab.router(name, options)?;
         let (outside, _) = self.plug_in(&namespace, "wan0")?;
@@ -335,10 +336,10 @@ impl Site<'_> {
         Ok(Site { customer: self.customer, ipv6: false, ..site })
     }
 
-    /// A host on this LAN.
+    /// Adds a host on this LAN.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// Returns an error if it cannot be created.
     pub fn host(&self, name: &str) -> Result<Host> {
         let namespace = self.lab.namespace(name)?;
         let (v4, link) = self.plug_in(&namespace, "eth0")?;
@@ -350,7 +351,7 @@ impl Site<'_> {
         Ok(Host::new(name, namespace, link, v4, v6, self.customer, &self.lab.directory))
     }
 
-    /// Joins a namespace to this LAN.
+    /// Connects a namespace to this LAN.
     fn plug_in(&self, namespace: &Namespace, interface: &str) -> Result<(Ipv4Addr, Link)> {
         let number = self.hosts.fetch_add(1, Ordering::Relaxed);
         let port = format!("h{number}");
@@ -371,29 +372,29 @@ impl Site<'_> {
         Ok((v4, link))
     }
 
-    /// Moves a computer from the LAN it is on to this one: its cable is pulled, what the system knew of that network
-    /// goes, and a new interface joins this LAN.
+    /// Moves a computer from its LAN to this one: its cable is cut, its addresses are flushed, and a new interface
+    /// joins this LAN.
     ///
     /// # Errors
-    /// Its interfaces cannot be changed.
+    /// Returns an error if its interfaces cannot be changed.
     pub fn adopt(&self, host: &Host) -> Result<()> {
         host.cut()?;
         host.namespace().ip("addr flush dev eth0")?;
         self.plug_in(host.namespace(), "wlan0").map(drop)
     }
 
-    /// Takes the line to the internet away from its router, and with it all that its (kernel's) NAT knows.
+    /// Takes the router's line to the internet down. The kernel's NAT loses its mappings with the address.
     ///
     /// # Errors
-    /// It has none.
+    /// Returns an error if the router has no line.
     pub fn go_down(&self) -> Result<()> {
         self.namespace.ip("link set wan0 down\naddr flush dev wan0")
     }
 
-    /// Gives it back with the second public address of this customer, and says which that is.
+    /// Brings the line up again with the customer's second public address, and returns that address.
     ///
     /// # Errors
-    /// It has no line.
+    /// Returns an error if the router has no line.
     pub fn come_up_elsewhere(&self) -> Result<Ipv4Addr> {
         let customer = self.customer.context("no internet")?;
         let v4 = Ipv4Addr::new(11, 0, 1, customer);
@@ -404,20 +405,20 @@ impl Site<'_> {
         Ok(v4)
     }
 
-    /// The outside address of its router, if it has one.
+    /// Returns the outside address of the router, if there is one.
     #[must_use]
     pub const fn outside(&self) -> Option<Ipv4Addr> {
         self.outside
     }
 
-    /// The address the internet sees, if there is internet.
+    /// Returns the public address of the site, if it has internet.
     #[must_use]
     pub fn public_v4(&self) -> Option<Ipv4Addr> {
         self.customer.map(public_v4)
     }
 }
 
-/// Packets sent before both ends are up are lost without a word.
+/// Waits until both ends are up, since packets sent earlier are lost silently.
 fn wait_for_carrier(namespace: &Namespace, interface: &str) -> Result<()> {
     until(&format!("carrier on {interface}"), CARRIER_TIMEOUT, || {
         that(namespace.has_carrier(interface)?, || "no carrier".into())
@@ -436,7 +437,7 @@ fn lan_v6(customer: u8, host: u8) -> Ipv6Addr {
     Ipv6Addr::new(0x2a11, customer.into(), 1, 0, 0, 0, 0, host.into())
 }
 
-/// Everything routed to a customer.
+/// Returns the IPv6 prefix that is routed to a customer.
 fn site_prefix(customer: u8) -> String {
     format!("{}/32", site_v6(customer, 0))
 }

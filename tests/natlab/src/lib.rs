@@ -1,13 +1,13 @@
-//! A small internet in Linux network namespaces, and the scenarios that whole parties run through in it.
+//! A small internet in Linux network namespaces, and the scenarios that run whole parties in it.
 //!
-//! One [`Lab`] is one internet: a namespace `inet` that routes public addresses (11.0.0.x and 2a11::/16), with
-//! customers around it. Every customer is connected by an unnumbered point-to-point veth, so that nothing is on-link
-//! with anything else, as in real access networks. A customer is a server with public addresses, or a router with a LAN
-//! behind it: a home (masquerade, optionally with IPv6) or an office that lets out nothing but TCP 443. A LAN can also have
-//! no router at all.
+//! A [`Lab`] is one internet: a namespace `inet` that routes public addresses (11.0.0.x and 2a11::/16) between
+//! customers. Each customer is connected by an unnumbered point-to-point veth, so that no two are on-link with each
+//! other, as in real access networks. A customer is a server with public addresses, or a router with a LAN behind it: a
+//! home (masquerade, optionally with IPv6) or an office that allows nothing but outgoing TCP to port 443. A LAN can
+//! also have no router at all.
 //!
-//! Labs carry a prefix of their own, so many can stand side by side; each is taken down when its [`Lab`] is dropped,
-//! and [`sweep`] removes what a killed process left behind. Building one needs root.
+//! The names of a lab's namespaces have a prefix of their own, so labs can run in parallel. Dropping the [`Lab`]
+//! removes them, and [`sweep`] removes those that a killed process left behind. Building a lab needs root.
 
 mod cable;
 pub mod classify;

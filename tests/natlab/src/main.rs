@@ -18,45 +18,45 @@ struct Arguments {
 enum Job {
     /// Lists the scenarios.
     List,
-    /// Runs the scenarios whose names contain one of the words.
+    /// Runs the scenarios whose names contain one of the given words.
     Run {
-        /// Parts of names.
+        /// Parts of scenario names.
         #[arg(required = true)]
         names: Vec<String>,
-        /// Ends with one JSON object.
+        /// Prints one JSON object at the end.
         #[arg(long)]
         json: bool,
     },
     /// Runs all scenarios.
     Party {
-        /// Ends with one JSON object.
+        /// Prints one JSON object at the end.
         #[arg(long)]
         json: bool,
     },
-    /// Opens ports on real and fake routers, in all scenarios or those named.
+    /// Tests port mapping on real and fake routers, in all scenarios or the given ones.
     Portmap {
-        /// Parts of names.
+        /// Parts of scenario names.
         names: Vec<String>,
-        /// Ends with one JSON object.
+        /// Prints one JSON object at the end.
         #[arg(long)]
         json: bool,
     },
-    /// Keeps a port open on the router; `portmap` runs this on a member's computer.
+    /// Keeps a port mapped on the router. `portmap` runs this on a member's computer.
     #[command(hide = true)]
     PortmapClient(portmap::ClientArguments),
-    /// Checks that netcheck recognizes all 27 types of NAT, and every other network.
+    /// Checks that netcheck classifies all 27 NAT types and several other networks correctly.
     Classify(classify::Options),
-    /// Connects every pair of the 27 types of NAT, and reports by which method and how fast.
+    /// Connects every pair of the 27 NAT types, and reports methods and times.
     Matrix(matrix::Options),
-    /// Breaks paths, networks and routers while a game runs, and reports how long each outage lasts.
+    /// Breaks paths, networks and routers while a game runs, and reports the length of each outage.
     Roam(roam::Options),
-    /// Builds a lab (server, homes of alice, bob and sam, clerk's office, a LAN of one and two without internet) and
-    /// opens a shell on one of its computers.
+    /// Builds a lab (a server, the homes of alice, bob and sam, clerk's office, and a LAN of one and two without
+    /// internet) and opens a shell on one of its computers.
     Shell {
-        /// server, alice, bob, sam (symmetric NAT), clerk, one or two.
+        /// Computer to open the shell on: server, alice, bob, sam (symmetric NAT), clerk, one or two.
         name: String,
     },
-    /// Removes the namespaces and directories of labs that were killed.
+    /// Removes the namespaces and directories of labs whose process was killed.
     Sweep,
 }
 

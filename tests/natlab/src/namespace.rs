@@ -1,4 +1,4 @@
-//! One network namespace: made, configured, entered, removed.
+//! Creating, configuring, entering and removing a network namespace.
 
 use std::{
     fs::{self, File},
@@ -13,14 +13,14 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::process::checked;
 
-/// A named network namespace. Removed, with every process in it, by [`Namespace::remove`].
+/// A named network namespace. [`Namespace::remove`] deletes it and kills every process in it.
 #[derive(Debug, Clone)]
 pub(crate) struct Namespace {
     name: String,
 }
 
 impl Namespace {
-    /// Makes the namespace and sets what every kind of node here needs.
+    /// Creates the namespace and applies the settings that every node of a lab needs.
     pub fn create(name: String) -> Result<Self> {
         checked(Command::new("ip").args(["netns", "add", &name]))?;
         let namespace = Self { name };
@@ -34,22 +34,22 @@ impl Namespace {
         self.sysctl(&[
             ("net/ipv4/conf/all/rp_filter", "0"),
             ("net/ipv4/conf/default/rp_filter", "0"),
-            // Addresses are used the moment they are set.
+            // Without duplicate address detection an address can be used as soon as it is assigned.
             ("net/ipv6/conf/default/accept_dad", "0"),
         ])
     }
 
-    /// The namespace of that name, made elsewhere.
+    /// Refers to a namespace that was created elsewhere.
     pub fn existing(name: String) -> Self {
         Self { name }
     }
 
-    /// Its name as `ip netns` shows it.
+    /// Returns the name that `ip netns` shows.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// No name server exists in a lab; asking 127.0.0.1 fails at once where the machine's own would time out.
+    /// Makes name lookups fail at once: a lab has no name server, and the host's own would time out.
     fn answer_names_locally(&self) {
         let directory = self.configuration();
         if fs::create_dir_all(&directory).is_ok() {
@@ -57,7 +57,7 @@ impl Namespace {
         }
     }
 
-    /// Programs started from now on know these names, in the format of /etc/hosts.
+    /// Sets the namespace's hosts file, which programs started from now on read. `names` has the format of /etc/hosts.
     pub fn know_names(&self, names: &str) -> Result<()> {
         if names.is_empty() {
             return Ok(());
@@ -70,13 +70,14 @@ impl Namespace {
         PathBuf::from("/etc/netns").join(&self.name)
     }
 
-    /// Runs `ip` commands, one a line, in the namespace.
+    /// Runs `ip` commands in the namespace, one per line.
     pub fn ip(&self, lines: &str) -> Result<()> {
         feed(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), lines)
             .with_context(|| format!("ip in {}", self.name))
     }
 
-    /// Takes an interface up; a first question to a neighbour that gets lost then costs 0.1 s instead of 1 s.
+    /// Brings an interface up, with a neighbor retransmission time of 0.1 s instead of 1 s, so that a lost ARP or NDP
+    /// request costs little.
     pub fn up(&self, interface: &str) -> Result<()> {
         self.ip(&format!(
             "link set {interface} up\nntable change name arp_cache dev {interface} retrans 100\n\
@@ -89,7 +90,7 @@ impl Namespace {
         feed(self.command("nft").args(["-f", "-"]), rules).with_context(|| format!("nft in {}", self.name))
     }
 
-    /// Writes kernel parameters, named by their path below /proc/sys.
+    /// Writes kernel parameters. Each is named by its path below /proc/sys.
     pub fn sysctl(&self, values: &[(&str, &str)]) -> Result<()> {
         self.enter(|| {
             values.iter().try_for_each(|(key, value)| {
@@ -98,7 +99,7 @@ impl Namespace {
         })?
     }
 
-    /// Keeps the router's rules off what its bridge passes between neighbours, on kernels that would apply them.
+    /// Keeps bridged frames between hosts of a LAN out of the router's rules, on kernels with bridge netfilter.
     pub fn bridge_past_router(&self) -> Result<()> {
         if !Path::new("/proc/sys/net/bridge").exists() {
             return Ok(());
@@ -109,14 +110,14 @@ impl Namespace {
         ])
     }
 
-    /// A command that will run in the namespace.
+    /// Returns a command that runs a program in the namespace.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]);
         command
     }
 
-    /// Calls `work` on a thread that is in the namespace: sockets made there belong to it for ever.
+    /// Calls `work` on a thread inside the namespace. Sockets opened there stay in the namespace after the call.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         let file = File::open(format!("/run/netns/{}", self.name))
             .with_context(|| format!("open namespace {}", self.name))?;
@@ -131,14 +132,14 @@ impl Namespace {
         })
     }
 
-    /// Whether the interface has carrier on both ends.
+    /// Returns true if both ends of the interface are up.
     pub fn has_carrier(&self, interface: &str) -> Result<bool> {
         let shown =
             checked(Command::new("ip").args(["-n", &self.name, "-o", "link", "show", "dev", interface]))?;
         Ok(shown.contains("LOWER_UP"))
     }
 
-    /// Kills every process in the namespace and removes it; its interfaces go with it.
+    /// Kills every process in the namespace and removes it together with its interfaces.
     pub fn remove(&self) -> Result<()> {
         let pids = checked(Command::new("ip").args(["netns", "pids", &self.name]))?;
         for pid in pids.split_whitespace().filter_map(|pid| pid.parse().ok()) {
@@ -151,7 +152,7 @@ impl Namespace {
     }
 }
 
-/// Runs a command with text on its standard input.
+/// Runs a command with `text` on its standard input.
 fn feed(command: &mut Command, text: &str) -> Result<()> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     if let Some(mut input) = child.stdin.take() {

@@ -8,8 +8,8 @@ use std::{
     thread,
 };
 
-/// Runs `work` on every item, at most `jobs` at a time, and returns the results in the order of the list. `work` gets
-/// the item's index too.
+/// Runs `work` on every item, at most `jobs` at a time, and returns the results in the order of the list. `work` also
+/// gets the index of the item.
 pub(crate) fn run_parallel<T: Sync, R: Send>(
     jobs: usize,
     list: &[T],

@@ -1,4 +1,4 @@
-//! A program running in a namespace, with its output kept in a file.
+//! A program that runs in a namespace, with its output in a log file.
 
 use std::{
     fs::{self, File},
@@ -15,13 +15,13 @@ use nix::{
 
 use crate::wait::{ProgramEnded, that, until};
 
-/// How long a program may take to end by itself.
+/// Time limit for a program to end by itself.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs a command to its end and returns its standard output. The error has both of its outputs.
+/// Runs a command to its end and returns its standard output. An error contains both of its outputs.
 ///
 /// # Errors
-/// The command cannot be started or does not exit with 0.
+/// Returns an error if the command cannot be started or does not exit with 0.
 pub fn checked(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("start {command:?}"))?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -31,7 +31,7 @@ pub fn checked(command: &mut Command) -> Result<String> {
     bail!("{command:?} ended with {}\n{stdout}{}", output.status, String::from_utf8_lossy(&output.stderr))
 }
 
-/// A running program. Killed when dropped.
+/// A running program. It is killed when dropped.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -40,7 +40,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`, its output appended to `<directory>/<name>.log`.
+    /// Starts `command` with its output appended to `<directory>/<name>.log`.
     pub(crate) fn spawn(name: &str, mut command: Command, directory: &Path) -> Result<Self> {
         let log = directory.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log)?;
@@ -53,13 +53,13 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, log })
     }
 
-    /// Returns the name it was started under.
+    /// Returns the name that it was started under.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns its process id.
+    /// Returns the process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -71,10 +71,10 @@ impl Process {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Checks that it still runs.
+    /// Checks that the program still runs.
     ///
     /// # Errors
-    /// It has ended; the error has its exit status.
+    /// Returns an error with the exit status if it has ended.
     pub fn alive(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
@@ -82,42 +82,42 @@ impl Process {
         }
     }
 
-    /// Waits for its end.
+    /// Waits until the program ends.
     ///
     /// # Errors
-    /// It still runs after `within`.
+    /// Returns an error if it still runs after `within`.
     pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
         until(&format!("{} to end", self.name), within, || self.child.try_wait()?.context("still running"))
     }
 
-    /// Asks it to end (SIGTERM) and waits until it has.
+    /// Sends SIGTERM and waits until the program has ended.
     ///
     /// # Errors
-    /// It still runs after 10 seconds.
+    /// Returns an error if it still runs after 10 seconds.
     pub fn stop(mut self) -> Result<()> {
         self.signal(Signal::SIGTERM)?;
         self.wait(STOP_TIMEOUT).map(drop)
     }
 
-    /// Kills it without warning (SIGKILL), as a crash would.
+    /// Kills the program with SIGKILL, as a crash would.
     ///
     /// # Errors
-    /// It cannot be signalled.
+    /// Returns an error if it cannot be signalled.
     pub fn kill(mut self) -> Result<()> {
         self.signal(Signal::SIGKILL)?;
         self.wait(STOP_TIMEOUT).map(drop)
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the program.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal)
             .with_context(|| format!("signal {}", self.name))
     }
 
-    /// Waits until its log contains `text`.
+    /// Waits until the program's log contains `text`.
     ///
     /// # Errors
-    /// It ends first, or `within` passes.
+    /// Returns an error if the program ends first, or `within` passes.
     pub fn wait_for_log(&mut self, text: &str, within: Duration) -> Result<()> {
         let what = format!("{} to log {text:?}", self.name);
         until(&what, within, || {

@@ -1,4 +1,4 @@
-//! What a customer's router lets through, as nftables rules.
+//! Options of a customer's router, and the nftables rules that implement them.
 
 use std::fmt::Write;
 
@@ -6,39 +6,39 @@ use partyline_nat::Rules;
 
 use crate::Line;
 
-/// How a router translates IPv4.
+/// The NAT that a router applies to IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nat {
-    /// Linux masquerade: one external port for all destinations, kept equal to the inside port where free, and let in
-    /// only from where it was sent to (EI mapping, PD filtering, PP allocation).
+    /// Linux masquerade: one external port for all destinations, equal to the internal port if that is free (EI
+    /// mapping, PD filtering, PP allocation).
     PortRestricted,
-    /// A new random port for every destination (PD mapping, PD filtering, RD allocation).
+    /// Linux masquerade with a random port per destination (PD mapping, PD filtering, RD allocation).
     Symmetric,
-    /// No translation by the kernel but by a [model](partyline_nat) of any NAT.
+    /// A [model](partyline_nat) in user space, which can be any NAT type.
     Modelled(Rules),
 }
 
-/// A router's behaviour.
+/// The behavior of a router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouterOptions {
-    /// Translation.
+    /// The NAT between LAN and internet.
     pub nat: Nat,
-    /// Whether hosts have IPv4 addresses.
+    /// True if hosts on the LAN have IPv4 addresses.
     pub ipv4: bool,
-    /// Whether hosts have global IPv6 addresses behind a stateful firewall.
+    /// True if hosts on the LAN have global IPv6 addresses behind a stateful firewall.
     pub ipv6: bool,
-    /// Whether only TCP to port 443 gets out.
+    /// True if the router forwards nothing but TCP to port 443.
     pub only_https: bool,
-    /// The LAN is 192.168.`subnet`.0/24; `None` takes one that no other LAN of the lab has.
+    /// Third octet of the LAN's subnet, 192.168.`subnet`.0/24. `None` picks one that no other LAN of the lab uses.
     pub subnet: Option<u8>,
-    /// Whether it is a carrier's, whose LAN is 100.64.`subnet`.0/24 (RFC 6598).
+    /// True for a carrier-grade NAT, whose LAN is 100.64.`subnet`.0/24 (RFC 6598).
     pub carrier: bool,
-    /// The line to the internet; `None` is one without latency.
+    /// Latency, jitter and loss of the line to the internet. `None` is a plain veth without any.
     pub line: Option<Line>,
 }
 
 impl RouterOptions {
-    /// A home with the NAT most homes have, and no IPv6.
+    /// A home with a port-restricted NAT, as most homes have, and without IPv6.
     pub const HOME: Self = Self {
         nat: Nat::PortRestricted,
         ipv4: true,
@@ -48,19 +48,19 @@ impl RouterOptions {
         carrier: false,
         line: None,
     };
-    /// A home whose router changes ports for every destination.
+    /// A home whose router allocates a random port per destination.
     pub const SYMMETRIC: Self = Self { nat: Nat::Symmetric, ..Self::HOME };
-    /// A home with IPv6 besides NAT.
+    /// A home with IPv6 and NAT for IPv4.
     pub const DUAL_STACK: Self = Self { ipv6: true, ..Self::HOME };
-    /// A home with IPv6 alone.
+    /// A home with IPv6 only.
     pub const IPV6_ONLY: Self = Self { ipv4: false, ..Self::DUAL_STACK };
-    /// An office that lets out nothing but HTTPS.
+    /// An office that allows nothing but outgoing HTTPS.
     pub const OFFICE: Self = Self { only_https: true, ..Self::HOME };
 
-    /// The rules of its router, between `wan0` and `lan0`.
+    /// Returns the nftables rules of the router, between `wan0` and `lan0`.
     ///
-    /// Unsolicited packets are dropped on input too: accepted there, they would leave a connection-tracking entry
-    /// that takes the very port a later punched flow needs.
+    /// Unsolicited packets are dropped on input too. If they were accepted there, they would create a
+    /// connection-tracking entry that occupies the port that a later punched flow needs.
     pub(crate) fn rules(self) -> String {
         let outward = if self.only_https { "tcp dport 443" } else { "" };
         let masquerade = r#"meta nfproto ipv4 oifname "wan0" masquerade"#;
@@ -99,7 +99,7 @@ impl RouterOptions {
     }
 }
 
-/// What passes to and from the device in which the model translates.
+/// Returns the forward rules for packets to and from the device `nat0` in which the model translates.
 fn modelled(outward: &str) -> String {
     format!(
         r#"iifname "lan0" oifname "nat0" {outward} accept

@@ -1,4 +1,4 @@
-//! What a game sends: small numbered datagrams at a steady pace, each of which is looked for at the other end.
+//! Traffic as a game sends it: small numbered datagrams at a steady pace, whose arrival is recorded.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -18,30 +18,30 @@ use nix::{
 
 use crate::{Host, worker::Worker};
 
-/// Bytes of a datagram.
+/// Length of a datagram in bytes.
 const SIZE: usize = 120;
 
-/// Datagrams on their way from one computer to another, until dropped or stopped.
+/// A stream of datagrams from one host to another. It runs until stopped or dropped.
 #[derive(Debug)]
 pub struct Stream {
     book: Arc<Mutex<Book>>,
     worker: Worker,
 }
 
-/// What was sent and what arrived, in order.
+/// Record of the datagrams sent and received, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Book {
-    /// When each was sent; its number is its place.
+    /// Send times, indexed by sequence number.
     pub sent: Vec<Instant>,
-    /// Numbers that arrived, and when.
+    /// Sequence numbers and times of arrival.
     pub received: Vec<(u32, Instant)>,
 }
 
 impl Stream {
-    /// Begins to send, one datagram every `pace`. A destination that is not there yet costs those sent too early.
+    /// Starts to send one datagram every `pace`. Datagrams sent before the destination is reachable are lost.
     ///
     /// # Errors
-    /// The port is taken at the other end.
+    /// Returns an error if the port is taken at the receiver.
     pub fn start(from: &Host, to: &Host, destination: SocketAddr, pace: Duration) -> Result<Self> {
         let sender = from.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
         let receiver = to.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, destination.port())))??;
@@ -52,28 +52,28 @@ impl Stream {
         Ok(Self { book, worker: Worker::start(move |stop| line.send_until(stop)) })
     }
 
-    /// Everything up to now.
+    /// Returns the record up to now.
     #[must_use]
     pub fn book(&self) -> Book {
         lock(&self.book).clone()
     }
 
-    /// When the first datagram arrived.
+    /// Returns the time of the first arrival.
     #[must_use]
     pub fn first(&self) -> Option<Instant> {
         lock(&self.book).received.first().map(|(_, at)| *at)
     }
 
-    /// How many have arrived, repetitions included.
+    /// Returns the number of datagrams received, including duplicates.
     #[must_use]
     pub fn count(&self) -> usize {
         lock(&self.book).received.len()
     }
 
-    /// Stops it and returns its record.
+    /// Stops the stream and returns its record.
     ///
     /// # Errors
-    /// Waiting for datagrams failed.
+    /// Returns an error if polling the socket failed.
     pub fn stop(self) -> Result<Book> {
         self.worker.stop()?;
         Ok(lock(&self.book).clone())
@@ -115,7 +115,7 @@ impl Line {
         let mut bytes = [0; SIZE];
         bytes[..4].copy_from_slice(&number.to_be_bytes());
         book.sent.push(Instant::now());
-        // Where there is no way yet, it is lost like any other.
+        // As long as there is no route, the datagram is lost like any other.
         let _ = self.sender.send_to(&bytes, self.destination);
     }
 
@@ -129,14 +129,14 @@ impl Line {
 }
 
 impl Book {
-    /// When the first of those arrived that were sent at `moment` or later; `None` if none has.
+    /// Returns the time of arrival of the first datagram sent at `moment` or later, if any.
     #[must_use]
     pub fn first_sent_after(&self, moment: Instant) -> Option<Instant> {
         let number = u32::try_from(self.sent.partition_point(|at| *at < moment)).unwrap_or(u32::MAX);
         self.received.iter().find(|(received, _)| *received >= number).map(|(_, at)| *at)
     }
 
-    /// The longest time from `moment` on in which nothing arrived, up to the last arrival.
+    /// Returns the longest time without an arrival, from `moment` to the last arrival.
     #[must_use]
     pub fn longest_silence(&self, moment: Instant) -> Duration {
         let mut before = moment;
@@ -145,7 +145,8 @@ impl Book {
         silences.max().unwrap_or_default()
     }
 
-    /// Of those sent after the first and before the last that arrived: how many did not, and how many came again.
+    /// Returns the number of datagrams lost between the first and the last one that arrived, and the number of
+    /// duplicates.
     #[must_use]
     pub fn lost_and_twice(&self) -> (u32, u32) {
         let mut times = vec![0_u32; self.sent.len()];

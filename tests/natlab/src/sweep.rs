@@ -1,4 +1,4 @@
-//! Removing what killed processes left behind.
+//! Removes the namespaces and directories that killed processes left behind.
 
 use std::{fs, path::Path};
 
@@ -6,13 +6,13 @@ use anyhow::Result;
 
 use crate::namespace::Namespace;
 
-/// What every name made here begins with; the id of the process that made it follows.
+/// Prefix of the name of every namespace and directory of a lab. The id of the process that made it follows.
 pub const PREFIX: &str = "plab";
 
-/// Removes the namespaces and directories of labs whose process no longer lives, and gives their names.
+/// Removes the namespaces and directories of labs whose process is gone, and returns their names.
 ///
 /// # Errors
-/// One cannot be removed.
+/// Returns an error if one of them cannot be removed.
 pub fn sweep() -> Result<Vec<String>> {
     let mut gone = Vec::new();
     for name in abandoned(Path::new("/run/netns")) {
@@ -30,7 +30,7 @@ pub fn sweep() -> Result<Vec<String>> {
     Ok(gone)
 }
 
-/// Names in `directory` that belong to labs of dead processes.
+/// Returns the names in `directory` that belong to labs of processes that are gone.
 fn abandoned(directory: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     entries

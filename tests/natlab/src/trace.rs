@@ -1,4 +1,4 @@
-//! The last packets on a cable, kept to find out why a scenario failed.
+//! Records the last packets on a cable, to find out why a scenario failed.
 
 use std::{
     collections::VecDeque,
@@ -8,12 +8,12 @@ use std::{
     time::Instant,
 };
 
-/// Packets that are kept.
+/// Number of packets that are kept.
 const MAX_ENTRIES: usize = 10_000;
-/// Bytes of each: IP and UDP headers, and the beginning of what they carry.
+/// Bytes kept of each packet: the IP and UDP headers, and the beginning of the payload.
 const HEAD: usize = 60;
 
-/// The last packets of one cable. Clones are the same.
+/// The last packets on one cable. Clones share the same record.
 #[derive(Debug, Clone)]
 pub(crate) struct Trace {
     begun: Instant,
@@ -30,12 +30,12 @@ struct Passed {
 }
 
 impl Trace {
-    /// An empty one; times count from now.
+    /// Creates an empty trace. Times count from now.
     pub fn new() -> Self {
         Self { begun: Instant::now(), packets: Arc::default() }
     }
 
-    /// A packet was put on the cable, or got lost on it.
+    /// Records a packet that was put on the cable, or lost on it.
     pub fn note(&self, outward: bool, packet: &[u8], lost: bool) {
         let head = packet[..packet.len().min(HEAD)].to_vec();
         let passed = Passed { at: Instant::now(), outward, lost, length: packet.len(), head };
@@ -46,7 +46,7 @@ impl Trace {
         packets.push_back(passed);
     }
 
-    /// A line for each, oldest first.
+    /// Formats the packets as text, one per line and oldest first.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for passed in self.packets.lock().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -60,7 +60,7 @@ impl Trace {
     }
 }
 
-/// Addresses of an IPv4 packet, and what it carries.
+/// Describes an IPv4 packet by its addresses and its payload.
 fn describe(packet: &[u8]) -> Option<String> {
     let start = usize::from(packet.first()? & 0x0f) * 4;
     if packet[0] >> 4 != 4 {
@@ -101,7 +101,7 @@ fn payload(bytes: &[u8]) -> String {
     }
 }
 
-/// Method and class of a STUN message (RFC 8489, section 5).
+/// Returns the method and class of a STUN message type (RFC 8489, section 5).
 fn stun_words(kind: u16) -> String {
     let method = match (kind & 0x3e00) >> 2 | (kind & 0x00e0) >> 1 | kind & 0x000f {
         1 => "binding",

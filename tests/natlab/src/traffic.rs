@@ -1,5 +1,5 @@
-//! Traffic as games cause it, with every byte checked. It runs on threads of this process whose sockets belong to the
-//! computers of the lab, so nothing has to be installed there.
+//! Traffic as games cause it, with every byte checked. It runs on threads of this process, whose sockets belong to the
+//! hosts of the lab, so nothing has to be installed there.
 
 use std::{
     collections::BTreeMap,
@@ -17,14 +17,14 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::{Host, worker::Worker};
 
-/// How long any single step of a transfer may take.
+/// Time limit for a single step of a transfer.
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Sends `length` bytes over one TCP connection to `address` on `to`, and the last byte's arrival back; every byte is
-/// compared.
+/// Sends `length` bytes over one TCP connection to `address` on `to`, compares every byte, and waits for the receiver's
+/// acknowledgement.
 ///
 /// # Errors
-/// The connection fails, stalls or delivers other bytes.
+/// Returns an error if the connection fails, stalls or delivers other bytes.
 pub fn tcp(from: &Host, to: &Host, address: IpAddr, length: usize) -> Result<()> {
     let listener = to.enter(|| TcpListener::bind((address, 0)))??;
     let target = listener.local_addr()?;
@@ -34,7 +34,8 @@ pub fn tcp(from: &Host, to: &Host, address: IpAddr, length: usize) -> Result<()>
     receiver.join().map_err(|_| anyhow!("receiver panicked"))?
 }
 
-/// Byte `position` of every transfer: a pattern without a short period, so that a lost or swapped segment shows.
+/// Returns the byte at `position` of every transfer. The pattern has no short period, so a lost or swapped segment
+/// shows.
 fn pattern(position: usize) -> u8 {
     (position ^ position >> 8 ^ position >> 17).wrapping_mul(167) as u8
 }
@@ -60,11 +61,11 @@ fn receive_stream(listener: &TcpListener, length: usize) -> Result<()> {
     Ok(stream.write_all(&[1])?)
 }
 
-/// Sends `count` datagrams of `size` bytes to `address` on `to`, which echoes them, at most 8 under way, and demands
-/// that 99 of 100 come back whole.
+/// Sends `count` datagrams of `size` bytes to `address` on `to`, which echoes them, with at most 8 in flight. At least
+/// 99 percent have to come back.
 ///
 /// # Errors
-/// More are lost, or one comes back changed.
+/// Returns an error if more are lost, or one comes back changed.
 pub fn udp(from: &Host, to: &Host, address: IpAddr, count: u32, size: usize) -> Result<()> {
     let echo = UdpEcho::start(to, address)?;
     let socket = from.enter(|| UdpSocket::bind((unspecified(address), 0)))??;
@@ -93,7 +94,7 @@ fn exchange(socket: &UdpSocket, count: u32, size: usize) -> Result<u32> {
     Ok(returned + returning(socket, (count - returned) as usize, size)?)
 }
 
-/// Returns how many datagrams come back, at most `most`, until none has for the socket's read timeout.
+/// Receives echoes, at most `most`, until none has arrived for the socket's read timeout. Returns their number.
 fn returning(socket: &UdpSocket, most: usize, size: usize) -> Result<u32> {
     let mut buffer = vec![0; size + 1];
     for returned in 0..most {
@@ -110,19 +111,19 @@ fn datagram(number: u32, size: usize) -> Vec<u8> {
     bytes
 }
 
-/// Returns every datagram to its sender until dropped.
+/// Echoes every datagram to its sender until dropped.
 #[derive(Debug)]
 pub struct UdpEcho {
-    /// Where it listens.
+    /// Address and port that it listens on.
     pub address: SocketAddr,
     _worker: Worker,
 }
 
 impl UdpEcho {
-    /// Listens on a free port.
+    /// Listens on a free port of `address`.
     ///
     /// # Errors
-    /// The address is not the host's.
+    /// Returns an error if the host does not have the address.
     pub fn start(on: &Host, address: IpAddr) -> Result<Self> {
         let socket = on.enter(|| UdpSocket::bind((address, 0)))??;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
@@ -140,31 +141,31 @@ impl UdpEcho {
     }
 }
 
-/// Bound on the time a connection may stall: a computer may sleep in between.
+/// Time limit for a stall of the connection, which has to survive a computer's sleep.
 const STALL_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// A TCP connection on which a line is echoed without pause until it is stopped: the game that runs while something
-/// else breaks.
+/// A TCP connection on which lines are echoed until it is stopped. It stands for a game that runs while something else
+/// breaks.
 #[derive(Debug)]
 pub struct Flow {
     name: String,
     worker: Worker<FlowReport>,
 }
 
-/// How a [`Flow`] went.
+/// Statistics of a [`Flow`].
 #[derive(Debug, Clone, Copy)]
 pub struct FlowReport {
-    /// Lines that were echoed.
+    /// Number of lines echoed.
     pub rounds: u32,
-    /// The longest wait for one.
+    /// Longest wait for an echo.
     pub longest: Duration,
 }
 
 impl Flow {
-    /// Connects and begins.
+    /// Connects and starts to exchange lines.
     ///
     /// # Errors
-    /// The connection cannot be made.
+    /// Returns an error if the connection cannot be established.
     pub fn start(from: &Host, to: &Host, address: IpAddr) -> Result<Self> {
         let listener = to.enter(|| TcpListener::bind((address, 0)))??;
         let target = listener.local_addr()?;
@@ -176,10 +177,10 @@ impl Flow {
         Ok(Self { name: format!("{} to {target}", from.name()), worker })
     }
 
-    /// Stops it and returns its report.
+    /// Stops the exchange and returns its statistics.
     ///
     /// # Errors
-    /// The connection was lost on the way.
+    /// Returns an error if the connection was lost.
     pub fn stop(self) -> Result<FlowReport> {
         self.worker.stop().with_context(|| format!("the connection from {} was lost", self.name))
     }
@@ -195,7 +196,7 @@ fn echo_stream(listener: &TcpListener) -> Result<()> {
     Ok(())
 }
 
-/// 50 lines a second, each answered before the next.
+/// Sends 50 lines per second, and waits for the echo of each before it sends the next.
 fn exchange_lines(mut stream: TcpStream, stop: &AtomicBool) -> Result<FlowReport> {
     let mut report = FlowReport { rounds: 0, longest: Duration::ZERO };
     let (line, mut answer) = ([7; 64], [0; 64]);
@@ -220,14 +221,14 @@ pub struct Listener {
     _worker: Worker,
 }
 
-/// Texts received, each with its senders in order of arrival.
+/// The texts received, each with its senders in order of arrival.
 pub type ReceivedTexts = BTreeMap<String, Vec<IpAddr>>;
 
 impl Listener {
-    /// Listens on `port` of every address.
+    /// Listens on `port` of all IPv4 addresses.
     ///
     /// # Errors
-    /// The port is taken.
+    /// Returns an error if the port is taken.
     pub fn start(on: &Host, port: u16) -> Result<Self> {
         let socket = on.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)))??;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
@@ -257,10 +258,10 @@ impl Listener {
     }
 }
 
-/// Sends a text to a broadcast address and port, as a game that searches for hosts does.
+/// Sends a text to a broadcast address and port, as a game does to discover hosts.
 ///
 /// # Errors
-/// There is no route.
+/// Returns an error if there is no route.
 pub fn send_broadcast(from: &Host, to: SocketAddr, text: &str) -> Result<()> {
     from.enter(|| {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;

@@ -1,4 +1,4 @@
-//! Waiting for a condition, never for a span of time.
+//! Waits for conditions instead of for fixed times.
 
 use std::{
     error::Error,
@@ -13,12 +13,12 @@ use anyhow::{Result, bail};
 /// Time between two checks of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
-/// A program that should run has ended, so that waiting for anything it does is in vain.
+/// Error of a condition whose program has ended, so that further polling is pointless.
 #[derive(Debug)]
 pub(crate) struct ProgramEnded {
-    /// The name it was started under.
+    /// Name that the program was started under.
     pub name: String,
-    /// How it ended.
+    /// Exit status of the program.
     pub status: ExitStatus,
 }
 
@@ -30,11 +30,11 @@ impl fmt::Display for ProgramEnded {
 
 impl Error for ProgramEnded {}
 
-/// Polls `condition` until it returns a value. The error of the last attempt is part of the message when the deadline
-/// passes, so it should say what was seen instead.
+/// Polls `condition` until it returns a value. When the deadline passes, the last error becomes part of the message, so
+/// it should say what was found instead.
 ///
 /// # Errors
-/// No value was returned `within` the given time, or a program that should run has ended.
+/// Returns an error if `within` passes without a value, or if a program that should run has ended.
 pub fn until<T>(what: &str, within: Duration, mut condition: impl FnMut() -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + within;
     loop {

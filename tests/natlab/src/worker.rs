@@ -18,14 +18,14 @@ pub(crate) struct Worker<T = ()> {
 }
 
 impl<T: Send + 'static> Worker<T> {
-    /// Starts it.
+    /// Starts the thread. `work` has to return soon after the flag is set.
     pub fn start(work: impl FnOnce(&AtomicBool) -> Result<T> + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let signal = Arc::clone(&stop);
         Self { stop, thread: Some(thread::spawn(move || work(&signal))) }
     }
 
-    /// Tells it to stop and waits for what it says.
+    /// Sets the flag, waits for the thread to end and returns its result.
     pub fn stop(mut self) -> Result<T> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().context("stopped twice")?;

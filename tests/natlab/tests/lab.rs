@@ -1,4 +1,4 @@
-//! The lab itself, proven with plain sockets before anything else is built on it.
+//! Tests of the lab itself with plain sockets.
 
 #![allow(clippy::unwrap_used)]
 
@@ -28,7 +28,7 @@ fn bind_v4(host: &Host) -> UdpSocket {
     socket
 }
 
-/// The sender that `to` sees when `from` sends to it.
+/// Sends a packet to `address`, and returns the sender's address as `to` sees it.
 fn seen(from: &UdpSocket, to: &UdpSocket, address: SocketAddr) -> SocketAddr {
     from.send_to(b"hello", address).unwrap();
     let (_, sender) = to.recv_from(&mut [0; 16]).unwrap();
@@ -67,7 +67,7 @@ fn masquerade_keeps_one_port_for_all_destinations_and_accepts_responses() {
     assert_eq!(inside.recv(&mut [0; 16]).unwrap(), 6);
 }
 
-/// An IPv4 address as a dual-stack socket writes it.
+/// Maps an IPv4 address to IPv6, as a dual-stack socket needs it.
 fn mapped(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),

@@ -1,5 +1,5 @@
-//! The user-space NAT, proven with plain sockets; and that the model and the kernel are the same NAT where the kernel
-//! can be that NAT.
+//! Tests of the user-space NAT with plain sockets. Where the kernel implements a NAT type, model and kernel have to
+//! behave the same.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,8 +22,9 @@ const CONE: Rules =
 const SYMMETRIC: Rules =
     Rules::new(Mapping::AddressAndPortDependent, Filtering::AddressAndPortDependent, Allocation::Random);
 
-/// What a NAT shows of itself: for each of four destinations (two addresses with two ports) the number of the
-/// mapping, whether it kept the port, and whose packets it let in when only the first had been sent to, and at last.
+/// The observable behavior of a NAT. For each of four destinations (two addresses with two ports each): the number of
+/// the mapping, and whether it kept the port. For each of the four as a sender: whether its packets are let in, first
+/// when only one destination has been sent to, and then by each mapping.
 #[derive(Debug, PartialEq, Eq)]
 struct Shown {
     mappings: Vec<(usize, bool)>,
@@ -31,11 +32,12 @@ struct Shown {
     all: Vec<Vec<bool>>,
 }
 
-/// A NAT with a socket behind it, and four sockets outside.
+/// A NAT with one socket behind it and four sockets outside.
 trait Behind {
-    /// Sends to a destination, and says from where it sees that come.
+    /// Sends to a destination, and returns the external address that it sees.
     fn send(&mut self, to: usize) -> SocketAddr;
-    /// Whether a packet from there comes in at `external`, which was used for `known` before.
+    /// Returns true if a packet from there is let in at `external`, which belongs to the mapping for the destination
+    /// `known`.
     fn passes(&mut self, from: usize, external: SocketAddr, known: usize) -> bool;
 }
 
@@ -81,7 +83,7 @@ impl Behind for Real {
         self.outside[known].send_to(b"end", external).unwrap();
         let (mut passed, mut buffer) = (false, [0; 16]);
         self.inside.set_read_timeout(Some(LONG)).unwrap();
-        // What took another way may come a moment after the end.
+        // The probe takes another path than the end marker, and may arrive a moment after it.
         while let Ok(length) = self.inside.recv(&mut buffer) {
             passed |= buffer[..length] == probe;
             if &buffer[..length] == b"end" {
@@ -176,7 +178,7 @@ fn user_space_nat_hairpins_between_two_hosts() {
     let outside = SocketAddr::new(site.outside().unwrap().into(), PORT);
     two.send_to(b"hello", outside).unwrap();
     let mut buffer = [0; 16];
-    // The server refuses what opened the NAT; that error comes first.
+    // The server refuses the packet that opened the mapping, and its ICMP error may arrive first.
     let (length, from) = one.recv_from(&mut buffer).or_else(|_| one.recv_from(&mut buffer)).unwrap();
     assert_eq!(&buffer[..length], b"hello");
     assert_eq!(from, SocketAddr::new(outside.ip(), PORT + 1), "the port of the first is taken");

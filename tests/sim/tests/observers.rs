@@ -55,7 +55,8 @@ fn who_does_not_serve_friends_observes_nothing() {
     assert_eq!(filtering(&world, 0), None);
 }
 
-/// Whoever measures is behind a NAT; the relay's second ports are cut off, so that mapping can be told and filtering cannot.
+/// Puts the measuring member behind a NAT. The relay's second ports are blocked, so that it can determine the mapping
+/// but not the filtering behavior.
 fn behind(filtering: Filtering, serve_friends: bool) -> World {
     let mut world = World::new(7);
     world.start_server();

@@ -124,7 +124,7 @@ fn kicked_member_is_disconnected_and_the_others_stay_connected() {
     world.until_mesh(SOON);
     world.assert_all_reach();
 
-    // The secret has changed since that link was made; whoever holds it gets in all the same.
+    // The secret has changed since that link was made, but the link still works.
     let late = world.member();
     world.join(late, &old_link);
     world.until_mesh(SOON);

@@ -1,5 +1,5 @@
-// How often whoever is seen is measured: often while somebody is at the window, seldom while it only stands there, since
-// each measurement is painted.
+// The interval at which members in view are measured: short while somebody is at the window, long while it is only
+// open, since each measurement is painted.
 
 /** In milliseconds. */
 export const pace = { attended: 2000, left: 5000 };

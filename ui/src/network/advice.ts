@@ -31,7 +31,7 @@ export function meaning({ nat, badge, report }: NetworkView): Key {
   return nat.public.length > 0 ? 'network.partly.sentence' : 'network.silent.sentence';
 }
 
-/** The report as plain text for a chat with whoever helps. */
+/** Returns the report as plain text, to send to somebody who helps. */
 export function report({ nat, badge, port, report }: NetworkView): string {
   const allocation = typeof nat.allocation === 'object' && nat.allocation ? `contiguous ${nat.allocation.contiguous.delta}` : nat.allocation;
   const lines = [

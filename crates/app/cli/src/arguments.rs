@@ -196,7 +196,7 @@ pub struct Invite {
     /// Show it as a QR code too.
     #[arg(long)]
     pub qr: bool,
-    /// Whoever joins with it may invite and remove members too.
+    /// Lets the members that join with it invite and remove members too.
     #[arg(long)]
     pub co_owner: bool,
     /// Make none; list those made on this computer that can still be used.

@@ -858,7 +858,7 @@ fn open(
     }
 }
 
-/// Returns true if somebody was heard from lately, and everybody heard from lately is connected.
+/// Returns true if messages of some member were received recently, and every such member is connected.
 fn is_complete(channels: &Channels, now: Instant, party: &LocalParty) -> bool {
     let members = party.membership.devices();
     let mut heard = members.filter(|device| party.received_lately(now, device)).peekable();

@@ -4,7 +4,7 @@ use crate::error::Refusal;
 
 macro_rules! refusal_counters {
     ($($field:ident: $refusal:pat,)+) => {
-        /// Sealed messages that were refused, by reason. Whoever receives them counts them, since it knows the channel.
+        /// Sealed messages that were refused, by reason. The receiver counts them, since it knows the channel.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[expect(missing_docs, reason = "each refusal has a field of its name; `Refusal` documents them")]
         pub struct RefusalCounters { $(pub $field: u64,)+ }

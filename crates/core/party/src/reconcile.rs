@@ -1,8 +1,9 @@
 //! Decides how to answer an announcement, so that members that missed a change catch up.
 //!
-//! Announcements show which charter and which party secret their sender has. Whoever is ahead sends what the other
-//! lacks; whoever is behind announces itself to the other, which shows what it lacks. The rules below never let two
-//! devices answer each other for ever: an answer is sent only towards a device that is behind, or by one that is.
+//! Announcements show which charter and which party secret their sender has. A device that is ahead sends what the
+//! other lacks. A device that is behind announces itself to the other, which shows what it lacks. The rules below never
+//! let two devices answer each other for ever: an answer is sent only towards a device that is behind, or by one that
+//! is.
 
 use partyline_wire::membership::Stamp;
 

@@ -96,7 +96,7 @@ impl PathSelection {
         }
     }
 
-    /// Selects anew, and reports a change of path, or that the selected path has now been validated.
+    /// Repeats the selection, and reports a change of path, or that the selected path has now been validated.
     pub(crate) fn update(
         &mut self,
         now: Instant,

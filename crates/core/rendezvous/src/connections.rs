@@ -47,7 +47,7 @@ impl Connection {
         self.strikes
     }
 
-    /// Starts counting anew, since a frame came within its rate.
+    /// Resets the count of strikes, since a frame arrived within the rate.
     pub(crate) const fn clear_strikes(&mut self) {
         self.strikes = 0;
     }

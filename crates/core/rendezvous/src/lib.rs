@@ -1,8 +1,8 @@
 //! The rendezvous server without its sockets: topics, presence, mailboxes and limits.
 //!
 //! A [`Rendezvous`] takes connections and frames and returns [`Event`]s. It reads no clock and draws no randomness of
-//! its own. Whoever holds a topic's key may enter the topic under a handle and be seen there with a record. Records
-//! and messages are sealed by their senders, so that the server only compares and forwards bytes.
+//! its own. A member that holds a topic's key may enter the topic under a handle and be listed there with a record.
+//! Records and messages are sealed by their senders, so that the server only compares and forwards bytes.
 //!
 //! The server keeps nothing that its clients cannot announce again: who is present, their newest records, and for a few
 //! minutes the messages to members that are absent. Each of these has a limit, and frames are paced by two token

@@ -196,7 +196,7 @@ async fn requests_beyond_the_limit_wait_for_responses() {
     for _ in 0..MAX_PENDING_REQUESTS {
         held.push(service.call().await);
     }
-    // The rest is not read yet; whoever else comes is served at once.
+    // The rest is not read yet; further clients are served at once.
     let other = service.connect().await;
     let answered = ask(&other, Command::Stop).await;
     let (command, answer) = service.call().await;

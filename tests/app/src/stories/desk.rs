@@ -1,4 +1,4 @@
-//! The app as a part of the desktop: tray, notifications, login, no display.
+//! The app on the desktop: tray, notifications, autostart, and a missing display.
 
 use std::{fs, path::Path};
 
@@ -39,7 +39,7 @@ pub fn tray(world: &World, programs: &Path) -> Result<()> {
         Ok(())
     })?;
 
-    // The menu's words are its ways.
+    // Menu entries are addressed by their labels.
     panel.click("Disconnect")?;
     says(&panel, "Not connected")?;
     panel.click("Connect")?;
@@ -47,7 +47,7 @@ pub fn tray(world: &World, programs: &Path) -> Result<()> {
     panel.click("Open Partyline")?;
     shows(&desktop, true)?;
     app.reads("Friday night")?;
-    // Starting it again is another way to the window.
+    // A second start of the app shows the window again.
     desktop.close_window()?;
     shows(&desktop, false)?;
     desktop.start_again(None)?;
@@ -61,7 +61,7 @@ pub fn tray(world: &World, programs: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a line of the tray's menu begins with a text.
+/// Waits until an entry of the tray's menu begins with a text.
 fn says(panel: &Panel, wanted: &str) -> Result<()> {
     until(&format!("the menu to say {wanted:?}"), VIEW_TIMEOUT, || {
         let entries = panel.entries()?;

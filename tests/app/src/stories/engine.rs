@@ -1,4 +1,4 @@
-//! Which process hosts the engine, and its settings.
+//! The process that hosts the engine, and its settings.
 
 use std::path::Path;
 
@@ -80,7 +80,7 @@ fn try_servers(app: &App, server: &Server) -> Result<()> {
     })
 }
 
-/// A third-party relay, first with a wrong password.
+/// Tests a third-party relay with a wrong and with the right password.
 fn try_relays(app: &App, world: &World) -> Result<()> {
     let host = world.lab.server("coturn")?;
     let url = format!("turn:{}:3478", host.v4());
@@ -116,7 +116,7 @@ fn try_relays(app: &App, world: &World) -> Result<()> {
     app.reads(&url)
 }
 
-/// What the window says below the servers.
+/// Returns the window's text below the heading of the TURN servers.
 fn relays(text: &str) -> &str {
     text.rsplit_once("TURN servers").map_or(text, |(_, below)| below)
 }
@@ -147,7 +147,7 @@ pub fn embedded(world: &World, programs: &Path) -> Result<()> {
     })
 }
 
-/// The network devices of a member's computer.
+/// Returns the network devices of a member's computer, as `ip` lists them.
 fn devices(member: &natlab::party::Member) -> Result<String> {
     checked(member.host.command("ip").args(["-brief", "link"]))
 }

@@ -1,4 +1,4 @@
-//! Evenings with friends.
+//! Parties with friends, from the first start to a removed member.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ pub fn first_evening(world: &World, programs: &Path) -> Result<()> {
     let link = create(&app, "Friday night")?;
     app.reads("It is quiet in here")?;
 
-    // One friend comes by a link that starts the app, the other by the command line.
+    // One member joins by a link that starts the app, the other by the command line.
     let ben = player(world, &server, "ben")?;
     let mut bens = Desktop::start(&ben, programs, 2)?;
     let his = bens.app(&[&deep(&link)?])?;
@@ -51,7 +51,7 @@ pub fn first_evening(world: &World, programs: &Path) -> Result<()> {
     app.close()
 }
 
-/// The chart draws what is measured: its picture changes.
+/// Checks that the chart changes with the measurements.
 fn moves(app: &App) -> Result<()> {
     let picture = || app.run("return document.querySelector('canvas')?.toDataURL() ?? ''");
     let before = until("the chart", VIEW_TIMEOUT, || {
@@ -128,7 +128,7 @@ pub fn path_change(world: &World, programs: &Path) -> Result<()> {
     app.close()
 }
 
-/// How many changes of path the chart marks.
+/// Returns the number of path changes that the chart marks.
 fn changes(app: &App) -> Result<u64> {
     let script = "return Number(document.querySelector('[data-changes]')?.dataset.changes ?? 0)";
     app.run(script)?.as_u64().context("no number")

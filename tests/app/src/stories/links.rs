@@ -1,4 +1,4 @@
-//! Invite links, good and bad.
+//! Valid and invalid invite links.
 
 use std::{
     path::Path,
@@ -32,7 +32,7 @@ pub fn links(world: &World, programs: &Path) -> Result<()> {
     app.reads("The invite ended")?;
     ensure!(app.run(JOIN_IS_OFF)? == true, "one can join by an invite that has ended");
 
-    // Revoked on the command line: the joining member learns of it from the members.
+    // The invite is revoked by the command line. The joining member learns that from the other members.
     let back = invite(&anna.partyline(&["invite", "--json"])?)?;
     for open in anna.party()?.invites {
         anna.partyline(&["revoke", &open.id.to_string()])?;
@@ -60,7 +60,7 @@ fn invite(said: &str) -> Result<String> {
     Ok(link.with_context(|| format!("no link in {said}"))?.to_owned())
 }
 
-/// An invite of a party made three days ago, good for one.
+/// Returns an invite that was valid for one day, of a party made three days ago.
 fn ended() -> Result<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)? - 3 * DAY;
     let then = Timestamp(u64::try_from(now.as_millis())?);

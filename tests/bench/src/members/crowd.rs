@@ -1,4 +1,4 @@
-//! Members who come, enter their parties, and then do nothing.
+//! Members that connect, enter their parties, and stay idle.
 
 use anyhow::{Context, Result, bail};
 use ed25519_dalek::{Signer, SigningKey};
@@ -8,11 +8,11 @@ use partyline_wire::rendezvous::{ClientFrame, ServerFrame, proof_message};
 
 use super::server::Server;
 
-/// Open connections of idle members.
+/// The open connections of idle members.
 pub(super) struct Crowd(Vec<WebSocket>);
 
 impl Crowd {
-    /// Connects members one after the other and returns when the server has done everything they asked for.
+    /// Connects members one after the other, and returns when the server has processed all their frames.
     pub(super) async fn gather(server: &Server, members: usize, party: usize, record: usize) -> Result<Self> {
         let mut crowd = Self(Vec::with_capacity(members));
         for index in 0..members {
@@ -48,7 +48,7 @@ async fn enter(server: &Server, index: usize, party: usize, record: usize) -> Re
     }
 }
 
-/// Reads everything that was sent before the answer to a last question.
+/// Reads all frames up to the response to a last request.
 async fn settle(socket: &mut WebSocket) -> Result<()> {
     socket.send(ClientFrame::Time { echo: 0 }.encode()?).await?;
     while !matches!(hear(socket).await?, ServerFrame::TimeReply { .. }) {}

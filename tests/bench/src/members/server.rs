@@ -1,4 +1,4 @@
-//! The server as a process.
+//! The server as a child process.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use partyline_net::{Roots, TlsClient};
 use tempfile::TempDir;
 
-/// A running server without the limits that keep one address from having all members.
+/// A running server without per-address limits, since all members have the same address.
 pub(crate) struct Server {
     child: Child,
     pub(crate) url: String,
@@ -28,7 +28,7 @@ frames_per_topic = { burst = 10000000, per_second = 1000000 }
 ";
 
 impl Server {
-    /// Starts it; `relay` is that section of its configuration.
+    /// Starts the server. `relay` is the relay section of its configuration.
     pub(crate) fn start(program: &Path, secure: bool, relay: &str) -> Result<Self> {
         let folder = TempDir::new()?;
         let mut config = format!("{LIMITS}{relay}");
@@ -57,7 +57,7 @@ impl Server {
         Ok(Self { child, url, client: TlsClient::new(&roots)?, _folder: folder })
     }
 
-    /// Bytes of resident memory.
+    /// Returns the resident memory in bytes.
     pub(super) fn resident(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;

@@ -1,4 +1,4 @@
-//! A member: the node, its socket and its connection to the server, in a task of their own.
+//! A member: a node with its socket and its connection to the server, in a task of its own.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -29,38 +29,38 @@ use tokio::{
 
 use crate::members::server::Server;
 
-/// So often a member looks whom it is connected to.
+/// Interval at which a member publishes the devices it is connected to.
 const SHOW: Duration = Duration::from_millis(500);
-/// Without anything to do, a look at the clock.
+/// Maximum time between two runs of the loop.
 const IDLE: Duration = Duration::from_secs(1);
 const QUEUE: usize = 4096;
 const LARGEST: usize = 2048;
-/// Bytes that wait while others have their turn, and datagrams that are taken in one; as the engine's socket does.
+/// Size of the receive buffer in bytes, and number of datagrams read per turn, as in the engine.
 const BUFFER: usize = 4 << 20;
 const BATCH: usize = 64;
 
-/// What all members have done.
+/// Counters and flags shared by all members.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    /// Datagrams sent.
+    /// Number of datagrams sent.
     pub(super) datagrams: AtomicUsize,
-    /// True once all members are connected, so that none has to check any more.
+    /// True once all members are connected, so that none has to publish its connections any more.
     pub(super) rests: AtomicBool,
 }
 
-/// A running member; dropping it ends nothing, the runtime does.
+/// A running member. Its task ends with the runtime, not when this is dropped.
 #[derive(Debug)]
 pub(super) struct Member {
-    /// The invite that it made, if it is the first.
+    /// The invite link, if this member created the party.
     pub(super) link: String,
     pub(super) device: DeviceId,
     found: Found,
 }
 
-/// Those whom a member is connected to.
+/// The devices that a member is connected to.
 type Found = Arc<Mutex<BTreeSet<DeviceId>>>;
 
-/// What its task holds.
+/// The state of a member's task.
 struct Task {
     node: Box<Node>,
     socket: UdpSocket,
@@ -76,7 +76,7 @@ struct Task {
 }
 
 impl Member {
-    /// The one that makes the party.
+    /// Starts the member that creates the party.
     pub(super) async fn host(server: &Server, counts: &Arc<Counts>) -> Result<Self> {
         let create = Command::Create {
             name: "Mesh".to_owned(),
@@ -90,7 +90,7 @@ impl Member {
         Ok(host)
     }
 
-    /// One that joins it.
+    /// Starts a member that joins the party.
     pub(super) async fn guest(
         server: &Server,
         counts: &Arc<Counts>,
@@ -101,7 +101,7 @@ impl Member {
         Ok(Self::start(server, counts, number, join).await?.0)
     }
 
-    /// The others that it is connected to.
+    /// Returns the devices that the member is connected to.
     pub(super) fn found(&self) -> BTreeSet<DeviceId> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -114,7 +114,7 @@ impl Member {
     ) -> Result<(Self, Reply)> {
         let ip = Ipv4Addr::from_bits(Ipv4Addr::new(127, 0, 1, 1).to_bits() + u32::try_from(number)?);
         let socket = UdpSocket::bind((ip, 0)).await?;
-        // Who is not root has to do with what the system allows.
+        // Without CAP_NET_ADMIN the size is subject to the system's limit.
         let _ = setsockopt(&socket, RcvBufForce, &BUFFER).or_else(|_| setsockopt(&socket, RcvBuf, &BUFFER));
         let port = socket.local_addr()?.port();
         let (found, (answer, answered)) = (Found::default(), oneshot::channel());
@@ -144,7 +144,7 @@ impl Member {
     }
 }
 
-/// A new device's node. Its keys protect nothing, so anything will do for a seed.
+/// Creates the node of a new device. Its keys protect nothing, so the seed need not be random.
 fn node(number: usize) -> Result<Box<Node>> {
     let now = now();
     let mut seed = [0; 32];
@@ -190,12 +190,12 @@ impl Task {
         }
     }
 
-    /// When it looks next.
+    /// Returns the time at which the member publishes its connections next.
     fn looks_at(&self) -> Option<Instant> {
         (!self.counts.rests.load(Ordering::Relaxed)).then(|| self.shown + SHOW)
     }
 
-    /// Looks whom it is connected to.
+    /// Publishes the devices that the member is connected to, if it is time.
     fn show(&mut self, now: Now) {
         if self.looks_at().is_none_or(|at| now.instant < at) {
             return;
@@ -220,7 +220,7 @@ impl Task {
 
     fn send(&self, to: SocketAddr, bytes: &[u8]) {
         self.counts.datagrams.fetch_add(1, Ordering::Relaxed);
-        // A full buffer drops it, as a full network would.
+        // If the socket's buffer is full, the datagram is dropped, as in a congested network.
         let _ = self.socket.try_send_to(bytes, to);
     }
 
@@ -250,7 +250,7 @@ impl Task {
                 let none: Vec<(SocketId, Option<u16>)> = ids.into_iter().map(|id| (id, None)).collect();
                 self.node.handle_sockets_opened(now(), &none);
             }
-            // Nobody's router, disk or LAN is here, and the relay is reached by UDP.
+            // The benchmark has no router, disk or LAN, and reaches the relay by UDP.
             _ => {}
         }
     }
@@ -268,7 +268,7 @@ impl Task {
     }
 }
 
-/// Carries frames both ways until the connection ends or is dropped.
+/// Forwards frames in both directions until the connection ends or is dropped.
 async fn carry(
     id: ServerId,
     mut socket: WebSocket,
@@ -292,7 +292,7 @@ async fn carry(
     }
 }
 
-/// Datagrams that leave the node in one go.
+/// The datagrams that the node sends at once.
 #[derive(Default)]
 struct Out(VecDeque<(SocketAddr, Vec<u8>)>);
 

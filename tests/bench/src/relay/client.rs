@@ -1,4 +1,5 @@
-//! A TURN client, as small as a load generator needs it: allocate, bind one channel per peer, then raw ChannelData.
+//! A minimal TURN client for generating load: it allocates, binds one channel per peer, and then exchanges raw
+//! ChannelData.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -30,7 +31,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Allocates.
+    /// Creates an allocation.
     pub(super) fn new(server: SocketAddr) -> Result<Self> {
         let socket = UdpSocket::bind((next_address(), 0))?;
         socket.connect(server)?;
@@ -73,7 +74,8 @@ impl Client {
     }
 }
 
-/// Clients come from many loopback addresses, as they would in life: our server limits strangers by address.
+/// Returns the next loopback address. Our server limits unauthenticated clients by address, and real clients have many
+/// addresses.
 fn next_address() -> Ipv4Addr {
     static NEXT: AtomicU8 = AtomicU8::new(0);
     Ipv4Addr::new(127, 0, 1, NEXT.fetch_add(1, Ordering::Relaxed) % 250 + 1)
@@ -83,7 +85,7 @@ fn request(method: MessageMethod) -> StunMessageBuilder {
     StunMessageBuilder::new(method, MessageClass::Request)
 }
 
-/// Sends a request until its answer arrives.
+/// Sends a request until its response arrives.
 fn transact(socket: &UdpSocket, request: &StunMessage) -> Result<StunMessage> {
     let mut bytes = [0; 1024];
     let length = MessageEncoder::default().encode(&mut bytes, request)?;

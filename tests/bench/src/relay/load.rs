@@ -1,4 +1,5 @@
-//! The load: many clients with one packet under way each, peers that send everything back, a window of packets in flight.
+//! The load: many clients with one packet in flight each, peers that echo every packet, and a window of packets in
+//! flight.
 
 use std::{
     collections::VecDeque,
@@ -18,17 +19,17 @@ use super::client::Client;
 
 const PEERS: usize = 8;
 const PEER_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
-/// The channel to the peer that sends back, and to the other member.
+/// Channels to the peer that echoes, and to the other client.
 const TO_PEER: u16 = 0x4000;
 const TO_MEMBER: u16 = 0x4001;
-/// Packets under way.
+/// Number of packets in flight.
 const WINDOW: usize = 256;
-/// Packets that a peer takes at once.
+/// Number of packets that a peer reads at once.
 const BATCH: usize = 64;
-/// What has not arrived by then is lost.
+/// Time after which a packet in flight counts as lost.
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The way through the relay.
+/// A path through the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     /// To a peer and back.
@@ -46,7 +47,7 @@ impl Way {
     }
 }
 
-/// What happened.
+/// The counts of a measurement.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Outcome {
     pub(super) sent: u64,
@@ -55,13 +56,13 @@ pub(super) struct Outcome {
     pub(super) seconds: f64,
 }
 
-/// Clients of one server, and their peers.
+/// The clients of one server, and their peers.
 pub(super) struct Load {
     server: SocketAddr,
     clients: Vec<Client>,
     peers: Vec<Peer>,
     payload: usize,
-    /// Clients there were when memory was first looked at.
+    /// Number of clients when memory was first measured.
     pub(super) base: usize,
 }
 
@@ -75,7 +76,7 @@ impl Load {
         self.clients.len()
     }
 
-    /// Adds clients up to an even number of them, each with a channel to a peer and one to its neighbour.
+    /// Adds clients up to the given even number, each with a channel to a peer and one to its neighbor.
     pub(super) fn grow(&mut self, count: usize) -> Result<()> {
         while self.clients.len() < count.next_multiple_of(2) {
             let pair = [Client::new(self.server)?, Client::new(self.server)?];
@@ -92,7 +93,7 @@ impl Load {
         Ok(())
     }
 
-    /// Keeps a window of packets under way for a while, then waits for the last.
+    /// Keeps a window of packets in flight for `duration`, then waits for the last ones.
     pub(super) fn run(&mut self, way: Way, duration: Duration) -> Result<Outcome> {
         let packet = self.packet(way);
         let (mut outcome, mut under_way, mut next) = (Outcome::default(), VecDeque::new(), 0);
@@ -100,7 +101,7 @@ impl Load {
         let mut progress = start;
         while start.elapsed() < duration || !under_way.is_empty() {
             while under_way.len() < WINDOW && start.elapsed() < duration {
-                // A full buffer counts as loss when the packet is missed.
+                // If the socket's buffer is full, the packet counts as lost.
                 let _ = self.clients[next].socket.send(&packet);
                 under_way.push_back(if way == Way::Peer { next } else { next ^ 1 });
                 outcome.sent += 1;
@@ -143,7 +144,7 @@ impl Load {
     }
 }
 
-/// Sends everything back to where it came from.
+/// A peer that echoes every packet to its sender.
 struct Peer {
     socket: UdpSocket,
     address: SocketAddr,
@@ -182,7 +183,7 @@ impl Peer {
             [],
             MsgFlags::MSG_DONTWAIT,
         );
-        // What is not sent is missed, and counted as lost, by its client.
+        // The client counts a packet that could not be sent as lost.
         let _: Result<usize, Errno> = sent.map(Iterator::count);
     }
 

@@ -1,4 +1,4 @@
-//! The programs under test: started on a core of their own, asked for their processor time and memory.
+//! The servers under test as child processes pinned to a core, with their processor time and memory.
 
 use std::{
     fs,
@@ -18,19 +18,19 @@ use partyline_model::Timestamp;
 use partyline_relay::{Secret, time_limited_credentials};
 use tempfile::TempDir;
 
-/// Both servers give out credentials the same way: time-limited, under a shared secret.
+/// Secret of the time-limited credentials, which both servers support.
 const SECRET: &str = "bench-bench-bench-bench-bench-ok";
 pub(super) const REALM: &str = "partyline";
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
 
-/// A user name and its password, good for both servers for a day.
+/// Returns a user name and its password, valid at both servers for a day.
 pub(super) fn credentials() -> (String, String) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let expires = Timestamp(0).plus(now + Duration::from_secs(86_400));
     time_limited_credentials(&Secret::new(SECRET), expires, "bench")
 }
 
-/// Without quotas, which coturn has none of here either.
+/// Returns a configuration without quotas, to match that of coturn.
 fn configuration(port: u16) -> String {
     format!(
         "listen = [\"127.0.0.1:0\"]\n\
@@ -40,7 +40,7 @@ fn configuration(port: u16) -> String {
     )
 }
 
-/// Which core the server has, and which the load.
+/// The cores of the server and of the load.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cores {
     server: usize,
@@ -64,7 +64,6 @@ impl Cores {
     }
 }
 
-/// A running server.
 #[derive(Debug)]
 pub(super) struct Server {
     child: Child,
@@ -143,7 +142,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Asks with a Binding request until there is an answer.
+    /// Sends Binding requests until a response arrives.
     fn wait_until_it_answers(&self) -> Result<()> {
         let socket = UdpSocket::bind((ADDRESS, 0))?;
         socket.connect(self.address)?;
@@ -151,7 +150,7 @@ impl Server {
         let mut request = [0; 20];
         request[..8].copy_from_slice(&[0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42]);
         for _ in 0..200 {
-            // Refused until the server listens.
+            // Sending fails with ECONNREFUSED until the server listens.
             let _ = socket.send(&request);
             match socket.recv(&mut [0; 512]) {
                 Ok(_) => return Ok(()),
@@ -164,10 +163,10 @@ impl Server {
         bail!("the server on {} does not answer", self.address)
     }
 
-    /// User and system time so far.
+    /// Returns the user and system time so far, in seconds.
     pub(super) fn cpu_seconds(&self) -> Result<f64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name in parentheses may contain spaces; utime and stime are the 12th and 13th fields behind it.
+        // The program's name in parentheses may contain spaces. utime and stime are the 12th and 13th fields after it.
         let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = fields.get(11..13).context("read /proc/<pid>/stat")?;
         let total: u64 = ticks.iter().filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
@@ -175,7 +174,7 @@ impl Server {
         Ok(total as f64 / per_second as f64)
     }
 
-    /// Memory in use.
+    /// Returns the resident memory in bytes.
     pub(super) fn resident_bytes(&self) -> Result<u64> {
         let statm = fs::read_to_string(format!("/proc/{}/statm", self.child.id()))?;
         let pages: u64 = statm.split_whitespace().nth(1).context("read /proc/<pid>/statm")?.parse()?;
@@ -185,14 +184,15 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The server may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Takes as many open files as may be had, for this process and the servers it starts, and returns for how many allocations
-/// they suffice: here a socket per client of two servers, in coturn two per allocation.
+/// Raises the limit of open files to the hard limit, for this process and the servers it starts. Returns the number of
+/// allocations that it suffices for: this process needs one socket per client and server, and coturn two per
+/// allocation.
 pub(super) fn raise_file_limit() -> Result<usize> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;

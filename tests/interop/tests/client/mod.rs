@@ -21,11 +21,11 @@ use tokio::{
     time::Instant,
 };
 
-/// Patience of the tests; nothing should take that long.
+/// Time limit for every condition.
 const LIMIT: Duration = Duration::from_secs(30);
 const PEER: PeerId = PeerId(0);
 
-/// A coturn that is killed with the test.
+/// A coturn that is killed at the end of the test.
 pub struct Coturn {
     pub address: SocketAddr,
     directory: PathBuf,
@@ -33,7 +33,7 @@ pub struct Coturn {
 }
 
 impl Coturn {
-    /// Starts one on a free port of 127.0.0.1 and waits until it accepts connections.
+    /// Starts coturn on a free port of 127.0.0.1 and waits until it accepts connections.
     pub async fn start(name: &str) -> Self {
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = free.local_addr().expect("its address");
@@ -46,7 +46,7 @@ impl Coturn {
         coturn
     }
 
-    /// Kills it and starts it again on the same port.
+    /// Kills coturn and starts it again on the same port.
     pub async fn restart(&mut self) {
         self.stop();
         self.child = launch(&self.directory, self.address);
@@ -66,7 +66,7 @@ impl Coturn {
         self.child.wait().expect("coturn ends");
     }
 
-    /// A way to this server.
+    /// Returns the description of this relay for one transport.
     pub fn way(&self, transport: RelayTransport, password: &str) -> RelayServer {
         RelayServer {
             name: "coturn".into(),
@@ -108,14 +108,14 @@ fn launch(directory: &std::path::Path, address: SocketAddr) -> Child {
         .expect("coturn is installed")
 }
 
-/// What streams report.
+/// Events of the TCP streams.
 enum Report {
     Opened(StreamId),
     Message(StreamId, Vec<u8>),
     Closed(StreamId),
 }
 
-/// One member: the machine, its UDP socket and its streams.
+/// A member: the path machine, its UDP socket and its streams.
 pub struct Member {
     pub paths: Paths,
     pub received: Vec<Vec<u8>>,
@@ -148,7 +148,7 @@ impl Member {
         }
     }
 
-    /// Tells this member of another one.
+    /// Adds the other member as the peer, with its present candidates.
     pub fn meet(&mut self, other: &Self) {
         let params = PeerParams {
             probe_key: [7; 32],
@@ -161,12 +161,12 @@ impl Member {
         self.paths.set_peer(std::time::Instant::now(), PEER, params);
     }
 
-    /// Whether it has a relayed address.
+    /// Returns the relayed candidate, if any.
     pub fn relayed(&self) -> Option<Candidate> {
         self.candidates.iter().find(|c| c.kind == CandidateKind::Relayed).copied()
     }
 
-    /// Sends a tunnel message; `false` while there is no path.
+    /// Sends a tunnel message. Returns false if there is no path.
     pub async fn send(&mut self, message: &[u8]) -> bool {
         let Some(Route { primary, secondary }) = self.paths.route(std::time::Instant::now(), PEER) else {
             return false;
@@ -183,19 +183,19 @@ impl Member {
 
     async fn put(&mut self, local: Local, dst: SocketAddr, bytes: Vec<u8>) {
         match local {
-            // A closed port shows as an error of a later call; it means no more than a lost packet.
+            // ECONNREFUSED from a closed port is reported by a later call, and means no more than a lost packet.
             Local::Socket(_) => drop(self.udp.send_to(&bytes, dst).await),
             Local::Stream(stream) => {
                 if let Some(sender) = self.streams.get(&stream) {
                     let _ = sender.send(bytes);
                 }
             }
-            // Nobody passes anything on here.
+            // No member relays in these tests.
             Local::Member(_) => {}
         }
     }
 
-    /// Carries out everything the machine wants.
+    /// Carries out the transmits and events of the machine.
     async fn drain(&mut self) {
         while let Some(transmit) = self.paths.poll_transmit() {
             self.put(transmit.local, transmit.destination, transmit.bytes).await;
@@ -209,7 +209,7 @@ impl Member {
                     tokio::spawn(carry(stream, address, receiver, self.report.clone()));
                 }
                 Event::CloseStream(stream) => drop(self.streams.remove(&stream)),
-                // These members have one socket each, and say no more to each other than their addresses.
+                // These members have one socket each, and exchange nothing but their candidates.
                 Event::PathChanged { .. }
                 | Event::Sampled { .. }
                 | Event::OpenSockets(_)
@@ -221,7 +221,7 @@ impl Member {
         }
     }
 
-    /// Waits for one thing to happen and handles it.
+    /// Waits for the next input, and handles it.
     pub async fn turn(&mut self) {
         self.drain().await;
         let mut buffer = [0; 2048];
@@ -252,7 +252,7 @@ impl Member {
     }
 }
 
-/// One TCP connection to a server.
+/// Carries one TCP connection to a server.
 async fn carry(
     stream: StreamId,
     address: SocketAddr,
@@ -283,7 +283,7 @@ async fn carry(
     send_report(Report::Closed(stream));
 }
 
-/// Runs both members until something holds.
+/// Runs both members until a condition holds.
 pub async fn run_until(a: &mut Member, b: &mut Member, what: &str, holds: impl Fn(&Member, &Member) -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !holds(a, b) {
@@ -295,7 +295,7 @@ pub async fn run_until(a: &mut Member, b: &mut Member, what: &str, holds: impl F
     }
 }
 
-/// Lets both know each other's present candidates, and waits until a message of each has reached the other.
+/// Exchanges the members' present candidates, and waits until a message of each has arrived at the other.
 pub async fn talk(a: &mut Member, b: &mut Member, word: u8) {
     let deadline = Instant::now() + LIMIT;
     let message = [4, 0, 0, 0, word, 1, 2, 3, 4];

@@ -1,5 +1,5 @@
-//! A member elsewhere, as the node is one, with its own port and a second port. What members signal to each other through
-//! the tunnel arrives here without a delay; the packets cross the lab.
+//! Another member of the party, with its own port and a second port as the node has. What members signal to each other
+//! through the tunnel is passed on here without delay; packets cross the lab.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
@@ -34,7 +34,7 @@ impl Friend {
         self.sockets.iter()
     }
 
-    /// Sends the requested filtering probe, and binding requests that show where its sockets are mapped.
+    /// Sends the requested filtering probe, and binding requests that show the mapped addresses of its sockets.
     pub fn send_requested(&self, request: FilteringProbeRequest) {
         for _ in 0..COPIES {
             let _ = self.sockets[0].send_to(&request.packet(), request.to);

@@ -1,4 +1,4 @@
-//! Runs the real check on a computer of the lab: from real sockets, or as the real program.
+//! Runs the real network check on a host of the lab, either the library with real sockets or the real program.
 
 use std::{
     io,
@@ -20,51 +20,52 @@ use partyline_netcheck::{Config, Event, Netcheck, StunServer};
 use super::friend::Friend;
 use crate::{Host, checked};
 
-/// Probe sockets of the check besides the tunnel's, as the engine does.
+/// Number of probe sockets besides the tunnel's, as in the engine.
 const PROBE_SOCKETS: usize = 7;
-/// How long a check may take at most.
+/// Time limit for a check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a server gets to accept a TCP connection: a lost SYN is repeated after 1 and 3 s, and the line may be rough.
+/// Time limit for a TCP connection to a server. A lost SYN is repeated after 1 s and 3 s, and the line may lose
+/// packets.
 const TCP_CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// What a check is given.
+/// Input of a check.
 #[derive(Debug, Clone, Default)]
 pub struct Question {
-    /// The servers to ask.
+    /// STUN servers to use.
     pub servers: Vec<StunServer>,
-    /// The router's outside address, as port mapping would report it.
+    /// Outside address of the router, as port mapping would report it.
     pub router: Option<IpAddr>,
-    /// The tunnel's port; 0 takes any.
+    /// Port of the tunnel's socket; 0 takes any.
     pub port: u16,
-    /// The host and address of a member with a second port.
+    /// Host and address of a member with a second port.
     pub friend: Option<(Host, Ipv4Addr)>,
     /// The `partyline` program, if it is to run the check. It finds router and port by itself.
     pub program: Option<PathBuf>,
 }
 
-/// The result of a check, and how long it took.
+/// Result of a check, with the time it took.
 #[derive(Debug, Clone)]
 pub struct Measured {
-    /// The NAT's behavior.
+    /// Measured behavior of the NAT.
     pub profile: NatProfile,
-    /// The summary shown to users.
+    /// Summary shown to users.
     pub badge: Option<Badge>,
     /// Time until the first public address was known.
     pub address: Option<Duration>,
-    /// Time until the mapping policy was known.
+    /// Time until the mapping behavior was known.
     pub mapping: Option<Duration>,
-    /// Time until the end.
+    /// Time until the check ended.
     pub whole: Option<Duration>,
-    /// Datagrams sent.
+    /// Number of datagrams sent.
     pub packets: u32,
-    /// What remained unknown, and why.
+    /// What remained unknown, with reasons.
     pub gaps: Vec<String>,
 }
 
 /// Runs a check on a host.
 ///
 /// # Errors
-/// Sockets cannot be made, or it does not end.
+/// Returns an error if sockets cannot be opened, or the check does not end.
 pub fn measure(host: &Host, question: &Question) -> Result<Measured> {
     match &question.program {
         Some(program) => run(host, program, question),
@@ -72,7 +73,8 @@ pub fn measure(host: &Host, question: &Question) -> Result<Measured> {
     }
 }
 
-/// Lets `partyline netcheck` ask, without party or service, as a player would who looks before installing anything.
+/// Runs `partyline netcheck` without party or service, as a player does who tests the network before installing
+/// anything.
 fn run(host: &Host, program: &Path, question: &Question) -> Result<Measured> {
     let mut command = host.command(&program.to_string_lossy());
     command.args(["netcheck", "--here", "--json"]);
@@ -174,7 +176,7 @@ impl Check {
                 SocketAddr::V4(to) if six => SocketAddr::new(to.ip().to_ipv6_mapped().into(), to.port()),
                 other => other,
             };
-            // Where there is no route, nothing comes back: the check has to find that out by itself.
+            // Without a route nothing comes back, which the check has to find out by itself.
             let _ = socket.send_to(&transmit.bytes, destination);
         }
     }
@@ -229,12 +231,12 @@ impl Check {
     }
 }
 
-/// The main socket comes first.
+/// Returns the id of a socket by its index. The main socket comes first.
 fn socket_id(index: u16) -> SocketId {
     index.checked_sub(1).map_or(SocketId::MAIN, SocketId::probe)
 }
 
-/// Those servers whose HTTPS port answers.
+/// Returns the addresses of the servers whose HTTPS port accepts connections.
 fn reachable(servers: &[StunServer]) -> Vec<IpAddr> {
     let ips = servers.iter().map(|server| server.address.ip());
     ips.filter(|ip| TcpStream::connect_timeout(&SocketAddr::new(*ip, 443), TCP_CONNECT_TIMEOUT).is_ok())

@@ -1,8 +1,9 @@
 //! Tests whether the network check recognizes every network: all 27 types of NAT, the kernel's NAT, and special cases.
 //!
-//! Each network is a home at the end of a line, and the real check runs in it from real sockets, against the real
-//! server; with `--program`, the real `partyline netcheck` does. Servers are one with two addresses and two ports (RFC 5780), or
-//! two that have one each, as most public STUN servers do; then a member elsewhere may help with a second port.
+//! Each network is a home at the end of a line. The real check runs in it with real sockets against the real server;
+//! with `--program`, the real `partyline netcheck` runs instead. There is either one server with two addresses and two
+//! ports (RFC 5780), or two servers with one address and one port each, as most public STUN servers have. In the latter
+//! case, another member may help with a second port.
 
 mod friend;
 mod measure;
@@ -25,42 +26,42 @@ use self::{
 };
 use crate::{Host, Lab, Line, parallel::run_parallel, party::World, sweep::sweep};
 
-/// Networks that are checked at the same time.
+/// Number of networks that are checked in parallel.
 const MAX_PARALLEL: usize = 4;
 
-/// What to classify, and how.
+/// Options of `natlab classify`.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Ends with one JSON object instead of a table.
+    /// Prints one JSON object instead of a table.
     #[arg(long)]
     json: bool,
-    /// Only networks whose names contain this.
+    /// Checks only networks whose names contain this.
     #[arg(long)]
     only: Option<String>,
-    /// Only some that have everything once; takes a few seconds.
+    /// Checks only a selection that has every behavior at least once; takes a few seconds.
     #[arg(long)]
     spread: bool,
-    /// Lets `partyline netcheck` ask instead of the library it is made of.
+    /// Runs `partyline netcheck` instead of the library that it is built on.
     #[arg(long)]
     program: bool,
-    /// Servers to ask.
+    /// Servers to use.
     #[arg(long, value_enum, default_value_t = Servers::Full)]
     servers: Servers,
-    /// Of a hundred packets each way, so many are lost.
+    /// Packets lost in each direction, in percent.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=90))]
     loss: u8,
-    /// Milliseconds that a packet takes more, at most.
+    /// Maximum additional delay of a packet, in milliseconds.
     #[arg(long, default_value_t = 0)]
     jitter: u64,
-    /// Milliseconds that a packet takes one way.
+    /// One-way latency, in milliseconds.
     #[arg(long, default_value_t = 20)]
     latency: u64,
 }
 
-/// Classifies networks and prints how that went.
+/// Classifies networks and prints the results.
 ///
 /// # Errors
-/// None is chosen, or the lab cannot be made.
+/// Returns an error if no network matches, or the lab cannot be built.
 pub fn run(options: &Options) -> Result<ExitCode> {
     sweep()?;
     let wanted = |network: &Network| {
@@ -94,7 +95,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Ok(if rows.iter().all(Row::is_right) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A computer with an address that no carrier would give to one of the homes too.
+/// Creates a host with an address from another subnet than those of the homes.
 fn far_host(lab: &Lab, line: Line) -> Result<(Host, Ipv4Addr)> {
     let host = lab.open_host("friend", line)?;
     let (v4, _) = lab.second_addresses(&host)?;

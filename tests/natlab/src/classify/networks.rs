@@ -1,4 +1,4 @@
-//! The networks to recognize, and the truth about each.
+//! The networks to classify, with the expected results.
 
 use std::{
     net::{IpAddr, UdpSocket},
@@ -15,52 +15,52 @@ use crate::{Host, Lab, Line, Nat, RouterOptions};
 use {Filtering as F, Mapping as M};
 
 const CONE: Rules = Rules::new(M::EndpointIndependent, F::AddressAndPortDependent, Allocation::Preserving);
-/// The port that two computers of one home use.
+/// Port that two computers of one home share.
 const SHARED_PORT: u16 = 41_641;
 
-/// How a network is built.
+/// Topology of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Build {
-    /// One computer behind one router.
+    /// One host behind one router.
     Home(RouterOptions),
-    /// A home behind a carrier's NAT; the check knows its router's outside address.
+    /// A home behind another NAT. The check knows the outside address of the home's router.
     Below { upper: RouterOptions, home: RouterOptions },
-    /// Two computers with the same port behind one router; the second is asked.
+    /// Two hosts with the same port behind one router. The check runs on the second.
     Neighbours(RouterOptions),
-    /// A public address and no router.
+    /// A host with a public address and no router.
     Open,
 }
 
-/// One network.
+/// A network to classify.
 #[derive(Debug, Clone)]
 pub struct Network {
-    /// Its name.
+    /// Name in the report.
     pub name: String,
-    /// Whether it is one of the 27 types.
+    /// True for the 27 NAT types.
     pub is_type: bool,
-    /// Whether the short version has it.
+    /// True if `--spread` includes the network.
     pub in_spread: bool,
     build: Build,
-    /// What is true of it, and whether that can be known; what is `None` is not looked at.
+    /// Expected result. Fields that are `None` are not compared.
     pub truth: Truth,
 }
 
-/// What is true of a network.
+/// Expected result of a check.
 #[derive(Debug, Clone, Default)]
 pub struct Truth {
-    /// The policies and what else is looked at. `public` is not.
+    /// Expected behavior. The public addresses are not compared.
     pub profile: NatProfile,
-    /// The word for it.
+    /// Expected summary.
     pub badge: Option<Badge>,
-    /// Whether the allocation policy may stay unknown, since it looks like another.
+    /// True if the allocation behavior may remain unknown, because it cannot be told from another one.
     pub disturbed: bool,
 }
 
 impl Network {
-    /// Builds it in a lab and runs the check.
+    /// Builds the network in a lab and runs the check.
     ///
     /// # Errors
-    /// It cannot be built, or the check does not end.
+    /// Returns an error if it cannot be built, or the check does not end.
     pub fn measure(&self, lab: &Lab, number: usize, line: Line, mut question: Question) -> Result<Measured> {
         let name = format!("n{number}");
         let on_line = |options| RouterOptions { line: Some(line), ..options };
@@ -87,19 +87,19 @@ impl Network {
     }
 }
 
-/// Lets a computer take the shared port at the router.
+/// Makes a host occupy the shared port at the router.
 fn occupy(host: &Host, question: &Question) -> Result<()> {
     let server = question.servers.first().context("a server")?.address;
     host.enter(|| UdpSocket::bind(("0.0.0.0", SHARED_PORT))?.send_to(b"taken", server))??;
     Ok(())
 }
 
-/// All networks.
+/// Returns all networks.
 #[must_use]
 pub fn networks() -> Vec<Network> {
     let types = Rules::all_types(1).enumerate().map(|(number, rules)| Network {
         is_type: true,
-        // Every mapping, filtering and allocation, and each pair of them, once.
+        // Every mapping, filtering and allocation behavior, and each pair of them, once.
         in_spread: (number / 9 + number / 3 % 3 + number % 3) % 3 == 0,
         ..home(&rules.short(), rules)
     });
@@ -114,10 +114,10 @@ fn peculiar_routers() -> Vec<Network> {
     shared.build = Build::Neighbours(RouterOptions { nat: Nat::Modelled(CONE), ..RouterOptions::HOME });
     shared.truth.disturbed = true;
     let symmetric = Rules { mapping: M::AddressAndPortDependent, allocation: Allocation::Random, ..CONE };
-    // Ports so close together might be those of a counter that others use too.
+    // Ports this close together look like those of a counter that other hosts use too.
     let mut few = home("few ports", Rules { ports: (50_000, 50_255), ..symmetric });
     few.truth.disturbed = true;
-    // A check must do with what a cheap router has room for, and with mappings that go while it runs.
+    // A check must get by with the small table of a cheap router, and with mappings that expire while it runs.
     let cheap = Rules { table: 48, ..symmetric };
     let forgetful = Rules { lifetime: Duration::from_secs(5), ..CONE };
     vec![
@@ -171,7 +171,7 @@ fn home(name: &str, rules: Rules) -> Network {
     }
 }
 
-/// A home with the kernel's masquerade below another NAT; together they are as `whole`.
+/// Builds a home with the kernel's masquerade behind another NAT. Together they behave like `whole`.
 fn below(name: &str, upper: RouterOptions, whole: &Rules, carrier: bool) -> Network {
     let mut network = home(name, *whole);
     network.build = Build::Below { upper, home: RouterOptions::HOME };

@@ -1,4 +1,4 @@
-//! What is printed.
+//! The results of `natlab classify` as a table and as JSON.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{measure::Measured, networks::Network, verdict::Verdict};
 use crate::Line;
 
-/// One network's line.
+/// The result for one network.
 #[derive(Debug, Serialize)]
 pub struct Row {
     network: String,
@@ -29,7 +29,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// What came of a check.
+    /// Builds the row of a completed check.
     #[must_use]
     pub fn new(network: &Network, said: &Measured, verdict: Verdict) -> Self {
         let right = verdict.is_right();
@@ -51,7 +51,7 @@ impl Row {
         }
     }
 
-    /// A check that could not be made.
+    /// Builds the row of a check that could not run.
     #[must_use]
     pub fn failed(network: &Network, error: &anyhow::Error) -> Self {
         Self {
@@ -71,7 +71,7 @@ impl Row {
         }
     }
 
-    /// Returns true if everything knowable was measured, and correctly.
+    /// Returns true if everything that can be known was measured correctly.
     #[must_use]
     pub const fn is_right(&self) -> bool {
         self.right
@@ -101,7 +101,7 @@ impl Row {
     }
 }
 
-/// The whole, as a table and closing lines.
+/// Prints the table and a summary.
 pub fn print(rows: &[Row], line: Line) {
     println!(
         "{:24} {:34} {:34} {:>7} {:>7} {:>7} {:>7}",
@@ -120,7 +120,7 @@ pub fn print(rows: &[Row], line: Line) {
     println!("{} passed, {failed} failed", rows.len() - failed);
 }
 
-/// The whole, as one object.
+/// Returns the results as a JSON object.
 #[must_use]
 pub fn object(rows: &[Row], line: Line) -> Value {
     let types = rows.iter().filter(|row| row.is_type);
@@ -139,7 +139,7 @@ pub fn object(rows: &[Row], line: Line) -> Value {
     })
 }
 
-/// How long and how many packets the types took: median and most.
+/// Returns median and maximum of the times and packet counts over the NAT types.
 fn figures(rows: &[Row]) -> Vec<(String, Value)> {
     let of = |pick: fn(&Row) -> Option<f64>| {
         let mut values: Vec<_> = rows.iter().filter(|row| row.is_type).filter_map(pick).collect();
@@ -158,7 +158,7 @@ fn milliseconds(span: Duration) -> f64 {
     (span.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
-/// A profile in short.
+/// Formats a profile in short form.
 fn words(profile: &NatProfile) -> String {
     let mapping = match profile.mapping {
         None => "?",

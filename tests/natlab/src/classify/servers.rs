@@ -1,4 +1,4 @@
-//! The servers that a check asks.
+//! The STUN servers of a check.
 
 use std::net::IpAddr;
 
@@ -11,19 +11,19 @@ use crate::party::{Server, World};
 /// The default port of STUN (RFC 8489, section 2).
 const STUN_PORT: u16 = 3478;
 
-/// Which servers a check can ask.
+/// The kinds of servers that a check can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Servers {
-    /// One with two addresses and two ports, as RFC 5780 requires.
+    /// One server with two addresses and two ports, as RFC 5780 requires.
     Full,
-    /// Two with one address and one port each, as most public STUN servers have.
+    /// Two servers with one address and one port each, as most public STUN servers have.
     Plain,
-    /// The same, and a member elsewhere that answers from a second port.
+    /// The same as `plain`, and another member that answers from a second port.
     Friend,
 }
 
 impl Servers {
-    /// Starts the servers, and returns them together with what the check is told about them.
+    /// Starts the servers, and returns them with the description that the check gets.
     pub fn start(self, world: &World) -> Result<(Vec<Server>, Vec<StunServer>)> {
         let (mut running, mut known) = (Vec::new(), Vec::new());
         let names: &[&str] = match self {

@@ -1,4 +1,4 @@
-//! Compares the result of a check with the truth.
+//! Compares the result of a check with the expected one.
 
 use std::fmt::Debug;
 
@@ -6,33 +6,33 @@ use partyline_model::{Badge, Mapping};
 
 use super::{measure::Measured, networks::Truth, servers::Servers};
 
-/// What is wrong and unknown about one network.
+/// The differences between a result and the expected one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Measured, but wrong.
     pub wrong: Vec<String>,
-    /// Unknown although it could be known.
+    /// Not measured, although it can be known.
     pub missing: Vec<&'static str>,
-    /// Unknown, and not knowable.
+    /// Not measured, since it cannot be known.
     pub unknowable: Vec<&'static str>,
 }
 
 impl Verdict {
-    /// Judges one check.
-    /// `router` is true if the check knew the router's outside address, as from port mapping.
+    /// Compares one result. `router` is true if the check knew the router's outside address, as from port mapping.
     #[must_use]
     pub fn of(truth: &Truth, said: &Measured, servers: Servers, router: bool) -> Self {
         let mut verdict = Self::default();
         let (is, measured) = (&truth.profile, &said.profile);
         let full = servers == Servers::Full;
         let independent = is.mapping == Some(Mapping::EndpointIndependent);
-        // A member judges a NAT only that has one port for everybody.
+        // Another member can test the filtering only of a NAT that uses one port for all destinations.
         let judged = full || (servers == Servers::Friend && independent);
-        // Servers with one port each cannot distinguish address from port, nor respond from another address.
+        // Servers with one port each cannot tell address-dependent from port-dependent mapping, nor respond from
+        // another address.
         verdict.compare("mapping", is.mapping, measured.mapping, full || independent);
         verdict.compare("filtering", is.filtering, measured.filtering, judged);
         verdict.compare("allocation", is.allocation, measured.allocation, !truth.disturbed);
-        // That nothing comes back proves something only where no new mapping was needed for it.
+        // A missing hairpin response proves something only if the probe needed no new mapping.
         verdict.compare("hairpin", is.hairpin, measured.hairpin, independent);
         verdict.compare("UDP blocked", is.udp_blocked, measured.udp_blocked, true);
         verdict.compare("double NAT", is.double_nat, measured.double_nat, router);
@@ -47,7 +47,7 @@ impl Verdict {
         verdict
     }
 
-    /// Returns true if everything knowable was measured, and correctly.
+    /// Returns true if everything that can be known was measured correctly.
     #[must_use]
     pub fn is_right(&self) -> bool {
         self.wrong.is_empty() && self.missing.is_empty()

@@ -1,4 +1,4 @@
-//! The matrix as a drawing (SVG): a square for every pair, coloured by how soon it was direct.
+//! The matrix as an SVG chart with a square per pair, colored by the time until it had a direct path.
 
 use std::fmt::Write;
 
@@ -6,14 +6,14 @@ use partyline_nat::Rules;
 
 use super::{pair::Outcome, report::Report};
 
-/// Side of a square, in pixels.
+/// Side length of a square in pixels.
 const CELL: usize = 20;
-/// Room for the types' names, left and above.
+/// Space for the names of the types, on the left and at the top, in pixels.
 const MARGIN: usize = 76;
-/// Types with the same mapping stand together.
+/// Number of types with the same mapping behavior, which are adjacent.
 const GROUP: usize = 9;
 
-/// Follows what the reader's system prefers, light or dark.
+/// The style follows the system's preference for light or dark.
 const STYLE: &str = "text{font:11px ui-monospace,Menlo,Consolas,monospace;fill:#24292f}\
     .word{font-family:system-ui,sans-serif;font-size:12px}.rule{stroke:#8c959f;stroke-width:1}\
     .s0{fill:#12806a}.s1{fill:#67ad5b}.s2{fill:#e0c341}.s3{fill:#e8943a}.s4{fill:#b35a1f}\
@@ -21,7 +21,7 @@ const STYLE: &str = "text{font:11px ui-monospace,Menlo,Consolas,monospace;fill:#
     @media(prefers-color-scheme:dark){text{fill:#d7dde4}.rule{stroke:#6e7681}.relay{fill:#444c56}\
     .cut{fill:#f0f3f6}.none{stroke:#30363d}}";
 
-/// What squares mean, in the order of the legend.
+/// CSS class and meaning of each color, in the order of the legend.
 const CLASSES: [(&str, &str); 8] = [
     ("s0", "direct within 0.4 s"),
     ("s1", "within 1 s"),
@@ -33,7 +33,7 @@ const CLASSES: [(&str, &str); 8] = [
     ("cut", "not connected"),
 ];
 
-/// Draws all outcomes.
+/// Draws all results.
 pub fn draw(report: &Report) -> String {
     let names: Vec<String> = Rules::all_types(1).map(|rules| rules.short()).collect();
     let side = names.len() * CELL;
@@ -111,7 +111,7 @@ fn words(outcome: &Outcome) -> String {
     format!("{} with {}: {direct}{method}{first}", outcome.a, outcome.b)
 }
 
-/// Lines between the mappings.
+/// Draws lines between groups of types with the same mapping behavior.
 fn rules(svg: &mut String, side: usize) {
     let end = MARGIN + side;
     for at in [GROUP, 2 * GROUP].map(|types| MARGIN + types * CELL) {

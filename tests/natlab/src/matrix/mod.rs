@@ -1,8 +1,8 @@
-//! Every pair of the 27 types of NAT, played by the real programs: whether two members connect, and how, and how soon.
+//! Connects every pair of the 27 NAT types with the real programs, and reports whether, how and how soon.
 //!
-//! Each pair has an internet of its own: a server with two addresses (rendezvous, STUN, relay), and two homes whose
-//! routers are the pair. The first member is settled in the party when the second, who has never measured its network,
-//! joins by link. Lines have half of the latency each, so that all of it lies between any two.
+//! Each pair has a lab of its own: a server with two addresses (rendezvous, STUN, relay), and two homes with the NAT
+//! types of the pair. The first member has settled in the party when the second one, which has never measured its
+//! network, joins by link. Each line has half of the configured latency, so that two members are the whole of it apart.
 
 mod chart;
 mod pair;
@@ -21,39 +21,39 @@ use self::{
 };
 use crate::{Line, parallel::run_parallel, sweep::sweep};
 
-/// What to play, and how.
+/// Options of `natlab matrix`.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Only these, as `EI/PD/PP:HD/EI/RD,...`, or so many, spread over all.
+    /// Pairs to run: a list such as `EI/PD/PP:HD/EI/RD,...`, or a number of pairs spread evenly over all.
     #[arg(long)]
     pairs: Option<Choice>,
-    /// Of a hundred packets from one member to another or to the server, so many are lost.
+    /// Packets lost from one member to another or to the server, in percent.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=50))]
     loss: u16,
-    /// Milliseconds that a packet takes more, at most.
+    /// Maximum additional delay of a packet, in milliseconds.
     #[arg(long, default_value_t = 0)]
     jitter: u64,
-    /// Milliseconds that a packet takes one way.
+    /// One-way latency between two members, in milliseconds.
     #[arg(long, default_value_t = 20)]
     latency: u64,
-    /// Seconds that a pair gets to connect, and then to become direct.
+    /// Time limit for a pair to connect, and again to become direct, in seconds.
     #[arg(long, default_value_t = 30)]
     patience: u64,
-    /// What has to come of every pair.
+    /// Requirement for every pair.
     #[arg(long, value_enum, default_value_t = Requirement::Direct)]
     require: Requirement,
-    /// Pairs that are played side by side.
+    /// Number of pairs that run in parallel.
     #[arg(long, default_value_t = 6)]
     jobs: usize,
-    /// Ends with one JSON object instead of a table.
+    /// Prints one JSON object after the tables.
     #[arg(long)]
     json: bool,
-    /// Draws the matrix into this file.
+    /// Writes the matrix as an SVG chart to this file.
     #[arg(long, value_name = "PATH")]
     svg: Option<PathBuf>,
 }
 
-/// Which pairs.
+/// The pairs to run.
 #[derive(Debug, Clone)]
 enum Choice {
     Spread(usize),
@@ -75,15 +75,15 @@ impl std::str::FromStr for Choice {
     }
 }
 
-/// Plays the chosen pairs. It fails if one does not do what is required.
+/// Runs the chosen pairs. Exits with a failure if one does not meet the requirement.
 ///
 /// # Errors
-/// None is chosen, or a file cannot be written.
+/// Returns an error if no pair is chosen, or the chart cannot be written.
 pub fn run(options: &Options) -> Result<ExitCode> {
     sweep()?;
     let pairs = chosen(options.pairs.as_ref())?;
     ensure!(!pairs.is_empty(), "no pair chosen");
-    // Two lines lie between any two.
+    // The path between two members crosses two lines.
     let line = Line {
         latency: Duration::from_millis(options.latency) / 2,
         jitter: Duration::from_millis(options.jitter) / 2,
@@ -103,7 +103,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Ok(if report.meets(options.require) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// All 378 pairs, or those that were chosen.
+/// Returns the chosen pairs, or all 378.
 fn chosen(choice: Option<&Choice>) -> Result<Vec<Pair>> {
     let types: Vec<_> = Rules::all_types(1).collect();
     let count = types.len();
@@ -120,13 +120,13 @@ fn chosen(choice: Option<&Choice>) -> Result<Vec<Pair>> {
     }
 }
 
-/// How many unordered pairs there are of an odd number of types.
+/// Returns the number of unordered pairs of distinct types, and of each type with itself, for an odd number of types.
 const fn spread_pairs(types: usize) -> usize {
     types * types.div_ceil(2)
 }
 
-/// All pairs in an order of which any beginning has every type about equally often: first each type with the one four
-/// further on, then each with the one nine further on, and so on.
+/// Returns a pair by its number, in an order in which every prefix has each type about equally often: first each type
+/// with the one four places further, then each with the one nine places further, and so on.
 const fn spread(number: usize, types: usize) -> [usize; 2] {
     let (one, round) = (number % types, number / types);
     [one, (one + (5 * round + 4) % types.div_ceil(2)) % types]

@@ -1,4 +1,4 @@
-//! One pair: two homes, two members, and what came of it.
+//! One pair of NAT types: two homes with a member each, and the measurements.
 
 use std::{
     sync::Arc,
@@ -19,70 +19,68 @@ use crate::{
     wait::that,
 };
 
-/// Between two looks at both engines.
+/// Interval between two snapshots of both engines.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// Between two datagrams of the game.
+/// Interval between two datagrams of the game.
 const SEND_INTERVAL: Duration = Duration::from_millis(10);
-/// Datagrams that are to arrive after a path became direct, so that what the change cost shows.
+/// Number of datagrams that have to arrive after a path became direct, to show what the change cost.
 const DATAGRAMS_AFTER_CHANGE: usize = 50;
-/// How long the first member gets to settle, and the datagrams after a change to arrive.
+/// Time limit for the first member to settle, and for the datagrams after a change to arrive.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a pair that cannot be direct is looked at after it connected.
+/// Time for which a pair that cannot become direct is observed after it connected.
 const RELAYED_OBSERVATION: Duration = Duration::from_secs(2);
-/// The game's port.
 const GAME_PORT: u16 = 27_015;
 
-/// Two types.
+/// The NAT types of the two homes.
 #[derive(Debug, Clone, Copy)]
 pub struct Pair([Rules; 2]);
 
-/// How long a pair gets for each step.
+/// Time limit for each step of a pair.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience(pub Duration);
 
-/// What came of a pair. Seconds count from the moment when the second member's server had greeted it, which is when
-/// both are online.
+/// The result of a pair. Times count from the moment when the second member is connected to its server, at which both
+/// are online.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
     pub a: String,
     pub b: String,
-    /// Whether any strategy could make it direct.
+    /// True if a direct path is possible for these types.
     pub possible: bool,
-    /// Whether datagrams arrived both ways.
+    /// True if datagrams arrived in both directions.
     pub connected: bool,
-    /// Whether both sides use a direct path.
+    /// True if both members use a direct path.
     pub direct: bool,
-    /// What made it direct, else what carries it.
+    /// Method of the direct path, or else of the path in use.
     pub method: Option<Method>,
-    /// Until datagrams had arrived both ways.
+    /// Seconds until datagrams had arrived in both directions.
     pub first_packet_s: Option<f64>,
-    /// Until both sides were direct.
+    /// Seconds until both members had a direct path.
     pub direct_s: Option<f64>,
-    /// From asking to join until both were online.
+    /// Seconds from the join request until both members were online.
     pub joined_s: Option<f64>,
-    /// Whether a relay carried first.
+    /// True if a relay was used before the direct path.
     pub relayed: bool,
-    /// Datagrams of the game lost after the first, both ways.
+    /// Datagrams of the game lost after the first arrival, in both directions.
     pub lost: u32,
-    /// Those that came again.
+    /// Duplicates received in both directions.
     pub twice: u32,
-    /// What went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
 impl Pair {
-    /// A pair.
     pub const fn new(types: [Rules; 2]) -> Self {
         Self(types)
     }
 
-    /// Its types' names.
+    /// Returns the short names of the two types.
     pub fn names(&self) -> [String; 2] {
         self.0.map(|rules| rules.short())
     }
 
-    /// Plays it. What fails is part of the outcome; logs of pairs that are not as they should be are kept.
+    /// Runs the pair in a lab of its own. Errors become part of the result. The logs of unexpected or slow pairs are
+    /// kept.
     pub fn run(&self, line: Line, patience: Patience) -> Outcome {
         let [a, b] = self.names();
         let blank = Outcome {
@@ -129,17 +127,17 @@ impl Pair {
 }
 
 impl Outcome {
-    /// Its name.
+    /// Returns the names of both types, separated by `~`.
     pub fn name(&self) -> String {
         format!("{}~{}", self.a, self.b)
     }
 
-    /// Whether it connected, and is direct where that is possible.
+    /// Returns true if the pair connected, and has a direct path if one is possible.
     pub fn is_as_expected(&self) -> bool {
         self.error.is_none() && self.connected && (self.direct || !self.possible)
     }
 
-    /// Whether the first datagram took longer than it may in the slowest twentieth of all pairs.
+    /// Returns true if the first datagram took longer than the bar for the 95th percentile.
     fn is_slow(&self) -> bool {
         self.first_packet_s.is_some_and(|first| first > 1.0)
     }
@@ -163,7 +161,7 @@ impl Outcome {
     }
 }
 
-/// Makes a party, waits until its owner is online and knows its network, and gives the link.
+/// Creates a party, waits until its owner is online and has measured its network, and returns the invite link.
 fn settled_party(owner: &Member, server: &Server) -> Result<String> {
     let remote = owner.remote()?;
     let create = Command::Create {
@@ -187,7 +185,7 @@ fn is_online(snapshot: &Snapshot) -> bool {
     party.is_some_and(|party| party.servers.iter().any(|server| server.connected))
 }
 
-/// Two members on their way to each other.
+/// The state of two members while they connect.
 struct Connecting<'a> {
     members: &'a [Member; 2],
     remotes: [Remote; 2],
@@ -219,7 +217,7 @@ impl<'a> Connecting<'a> {
         })
     }
 
-    /// Looks until nothing more is to come.
+    /// Polls both members until no further change is expected.
     fn run(&mut self, patience: Patience, blank: &Outcome) -> Result<()> {
         let wait = if blank.possible { patience.0 } else { RELAYED_OBSERVATION };
         let mut at_change = None;
@@ -266,13 +264,13 @@ impl<'a> Connecting<'a> {
         if kinds.iter().all(|kind| kind.is_some_and(|kind| kind < PathKind::MemberRelay)) {
             self.direct.get_or_insert(now);
         } else if self.direct.take().is_some() {
-            // It was not to stay.
+            // The direct path was given up again.
             self.relayed = true;
         }
         Ok(())
     }
 
-    /// Lets the game begin towards everybody whose address is known.
+    /// Starts the game towards each member whose address is known.
     fn send(&mut self, parties: [Option<&PartyView>; 2]) -> Result<()> {
         for (to, party) in parties.into_iter().enumerate() {
             let address = party.and_then(|party| party.members.iter().find(|m| m.me)?.address);
@@ -322,7 +320,7 @@ fn party(snapshot: &Arc<Snapshot>) -> Option<&PartyView> {
     snapshot.parties.first()
 }
 
-/// The first method that worked, of the kind of the path in use.
+/// Returns the first method that worked and fits the kind of the path in use.
 fn method(seen: &MemberView) -> Option<Method> {
     let path = seen.path.as_ref()?;
     let relayed = |method| matches!(method, Method::RelayUdp | Method::RelayTcp | Method::RelayTls);

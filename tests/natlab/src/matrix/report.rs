@@ -1,4 +1,4 @@
-//! How all pairs went, beside the bars they have to reach.
+//! The results of all pairs, compared with the required bars.
 
 use anyhow::Result;
 use partyline_model::Method;
@@ -6,24 +6,24 @@ use serde_json::json;
 
 use super::pair::Outcome;
 
-/// What every pair has to achieve.
+/// The requirement that every pair has to meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Requirement {
-    /// It connects.
+    /// The pair connects.
     Connected,
-    /// And it is direct, where that is possible at all.
+    /// The pair connects, and it is direct if a direct path is possible.
     Direct,
 }
 
-/// All outcomes.
+/// The results of all pairs.
 pub struct Report {
     /// In the order of the types.
     pub outcomes: Vec<Outcome>,
-    /// Whether the line loses packets or delays some longer than others: times may be twice as long then.
+    /// True if the line has loss or jitter. The bars for times are doubled then.
     rough: bool,
 }
 
-/// A line of the closing table.
+/// A line of the summary table.
 struct Row {
     what: &'static str,
     bar: String,
@@ -31,7 +31,7 @@ struct Row {
     holds: Option<bool>,
 }
 
-/// Times of some pairs, in seconds, sorted.
+/// Times of some pairs in seconds, sorted.
 struct Times(Vec<f64>);
 
 impl Times {
@@ -41,7 +41,7 @@ impl Times {
         Self(values)
     }
 
-    /// The value that the given share is not above.
+    /// Returns the smallest measured value that the given share of all values does not exceed.
     fn quantile(&self, share: f64) -> Option<f64> {
         let rank = (self.0.len() as f64 * share).ceil() as usize;
         self.0.get(rank.max(1) - 1).copied()
@@ -64,12 +64,11 @@ impl Times {
 }
 
 impl Report {
-    /// Of all these.
     pub const fn new(outcomes: Vec<Outcome>, rough: bool) -> Self {
         Self { outcomes, rough }
     }
 
-    /// Whether every pair does what is required.
+    /// Returns true if every pair meets the requirement.
     pub fn meets(&self, requirement: Requirement) -> bool {
         self.outcomes.iter().all(|outcome| match requirement {
             Requirement::Connected => outcome.connected && outcome.error.is_none(),
@@ -77,7 +76,7 @@ impl Report {
         })
     }
 
-    /// The table, after the pairs that failed.
+    /// Prints the pairs that failed, and the summary table.
     pub fn print(&self) {
         let failed: Vec<_> = self.outcomes.iter().filter(|outcome| !outcome.is_as_expected()).collect();
         for outcome in &failed {
@@ -92,7 +91,7 @@ impl Report {
         println!("{} passed, {} failed", self.outcomes.len() - failed.len(), failed.len());
     }
 
-    /// All of it as one object.
+    /// Returns the results as a JSON object.
     pub fn json(&self) -> Result<String> {
         Ok(serde_json::to_string(&json!({ "pairs": self.outcomes }))?)
     }
@@ -128,7 +127,7 @@ impl Report {
             ),
             direct(&independent).row("direct, both EI", 0.4 * longer, 1.0 * longer),
             direct(&sprayed).row("direct by spray", 4.0 * longer, 12.0 * longer),
-            // What a rough line itself loses and doubles is in the same count.
+            // These counts include the packets that a rough line itself loses or duplicates, so there is no bar then.
             Row {
                 what: "relay to direct",
                 bar: if self.rough { "" } else { "0 lost, 0 twice" }.into(),

@@ -1,8 +1,9 @@
-//! A router whose NAT is [`partyline_nat`], for all that the kernel's cannot do.
+//! A router that translates in user space by a [`partyline_nat`] model, for NAT types that the kernel does not
+//! implement.
 //!
-//! One TUN device, `nat0`, stands in the router's namespace. Policy routing sends what comes from the LAN, and what
-//! comes to the outside address, into it; what is to go on comes out of it, translated, and is routed as usual. The
-//! kernel keeps everything else: ARP, reassembly, IPv6 and its firewall.
+//! The router's namespace has a TUN device, `nat0`. Policy routing sends packets from the LAN, and packets to the
+//! outside address, into the device. The translated packets come out of it and are routed as usual. Everything else
+//! stays with the kernel: ARP, reassembly, IPv6 and its firewall.
 
 mod packet;
 
@@ -22,18 +23,19 @@ use crate::{
     namespace::Namespace,
 };
 
-/// Starts translating in a router between `lan0`, with addresses `lan`.0/24, and `wan0`, whose address is `outside`.
-/// It lasts until the result is dropped.
+/// Starts the NAT of a router between `lan0` with the subnet `lan`.0/24 and `wan0` with the address `outside`. It runs
+/// until the returned value is dropped.
 pub(crate) fn start(namespace: &Namespace, rules: Rules, outside: Ipv4Addr, lan: [u8; 3]) -> Result<Carried> {
     let device = tun(namespace, "nat0", MAX_PACKET_LEN as u16)?;
-    // What comes out has the router's own address as its source.
+    // Translated packets come out of `nat0` with the router's own address as their source.
     namespace.sysctl(&[("net/ipv4/conf/nat0/accept_local", "1")])?;
     steer(namespace, outside, lan)?;
     let seed = u64::from(u32::from(outside));
     Carried::start("nat", Translator { nat: Nat::new(seed, outside.into(), rules), lan, device })
 }
 
-/// Routes packets into the NAT, in place of the rule that comes before all others.
+/// Routes packets into the NAT. The lookup of the table `local`, by default the first rule, has to move behind the new
+/// rules.
 fn steer(namespace: &Namespace, outside: Ipv4Addr, [a, b, c]: [u8; 3]) -> Result<()> {
     let lines = [
         "route add default dev nat0 table 100".to_owned(),
@@ -43,7 +45,7 @@ fn steer(namespace: &Namespace, outside: Ipv4Addr, [a, b, c]: [u8; 3]) -> Result
         format!("rule add pref 11 iif lan0 to {a}.{b}.{c}.0/24 goto 50"),
         "rule add pref 20 iif lan0 lookup 100".to_owned(),
     ];
-    // By protocol, since ARP for the outside address must stay with the kernel.
+    // The rules match protocols, since ARP for the outside address must stay with the kernel.
     let inward = (30..)
         .zip(["udp", "tcp", "icmp"])
         .map(|(pref, what)| format!("rule add pref {pref} iif wan0 to {outside} ipproto {what} lookup 100"));
@@ -77,7 +79,7 @@ impl Carrier for Translator {
 }
 
 impl Translator {
-    /// Changes a packet into what goes on; `None` if it does not.
+    /// Translates a packet in place. Returns `None` if the packet is to be dropped.
     fn translate(&mut self, packet: &mut [u8]) -> Option<()> {
         let header = packet::read(packet)?;
         let from_inside = header.source.ip().octets()[..3] == self.lan;
@@ -106,7 +108,7 @@ impl Translator {
         packet::rewrite(packet, Side::Destination, v4(turned.inside)?)
     }
 
-    /// An error quotes a packet as the one who reports it saw it; the one who sent it must see it as it was sent.
+    /// Translates an ICMP error and the packet that it quotes: the sender has to see the quoted packet as it was sent.
     fn translate_error(&self, packet: &mut [u8], at: usize, from_inside: bool, header: Header) -> Option<()> {
         let quoted = packet::read(packet.get(at..)?)?;
         let Kind::Flow(protocol) = quoted.kind else { return None };

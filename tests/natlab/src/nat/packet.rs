@@ -1,4 +1,4 @@
-//! Changing addresses and ports in IPv4 packets, with their checksums (RFC 1624).
+//! Rewrites addresses and ports in IPv4 packets and updates the checksums (RFC 1624).
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -8,36 +8,33 @@ const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// Which address of a packet.
+/// Selects the source or the destination of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The sender's.
     Source,
-    /// The recipient's.
     Destination,
 }
 
-/// What a packet is to a NAT.
+/// How a NAT treats a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Something with ports.
+    /// A packet with ports (or an ICMP query identifier).
     Flow(Protocol),
-    /// An ICMP error; what it quotes begins at this offset.
+    /// An ICMP error. The packet that it quotes starts at this offset.
     Error(usize),
 }
 
-/// Where things are in a packet.
+/// The fields of a packet that a NAT looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// What it is.
     pub kind: Kind,
-    /// From where. The identifier of an ICMP query is its port.
+    /// Source address and port. For an ICMP query, the identifier takes the place of the port.
     pub source: SocketAddrV4,
-    /// Where to.
     pub destination: SocketAddrV4,
 }
 
-/// Reads the headers of a packet that may be cut short, as quoted ones are; `None` for what no NAT translates.
+/// Reads the headers of a packet, which may be truncated, as the packets that ICMP errors quote are. Returns `None` if
+/// no NAT translates such a packet.
 pub fn read(packet: &[u8]) -> Option<Header> {
     let start = transport(packet)?;
     let (source, destination) = (address(packet, 12)?, address(packet, 16)?);
@@ -59,7 +56,7 @@ pub fn read(packet: &[u8]) -> Option<Header> {
     }
 }
 
-/// Puts another address and port on one side.
+/// Replaces the source or destination address and port.
 pub fn rewrite(packet: &mut [u8], side: Side, new: SocketAddrV4) -> Option<()> {
     let header = read(packet)?;
     let start = transport(packet)?;
@@ -67,7 +64,8 @@ pub fn rewrite(packet: &mut [u8], side: Side, new: SocketAddrV4) -> Option<()> {
         Side::Source => (12, start),
         Side::Destination => (16, start + 2),
     };
-    // IP checksums cover addresses, those of UDP and TCP (if the packet is not cut before it) addresses and port.
+    // The IP checksum covers the addresses. Those of UDP and TCP cover addresses and ports, unless the packet is cut
+    // off before them.
     let (sum, port, pseudo) = match header.kind {
         Kind::Flow(Protocol::Udp) => (start + 6, port, true),
         Kind::Flow(Protocol::Tcp) => (start + 16, port, true),
@@ -88,7 +86,7 @@ pub fn rewrite(packet: &mut [u8], side: Side, new: SocketAddrV4) -> Option<()> {
     put(packet, sum, if zero_means_none { u16::MAX } else { adjusted })
 }
 
-/// Recomputes the checksum of an ICMP message after the packet it quotes was changed.
+/// Recomputes the checksum of an ICMP message after the packet that it quotes was rewritten.
 pub fn seal_icmp(packet: &mut [u8]) -> Option<()> {
     let start = transport(packet)?;
     put(packet, start + 2, 0)?;
@@ -98,7 +96,7 @@ pub fn seal_icmp(packet: &mut [u8]) -> Option<()> {
     put(packet, start + 2, !fold(sum))
 }
 
-/// Where the transport header of a first (or whole) fragment begins.
+/// Returns the offset of the transport header, which only a whole packet or a first fragment has.
 fn transport(packet: &[u8]) -> Option<usize> {
     let first = *packet.first()?;
     let later_fragment = word(packet, 6)? & 0x1fff != 0;

@@ -1,5 +1,5 @@
-//! Whether a log file alone answers what a support engineer asks first: why is this member on the relay, and why was
-//! this packet dropped? The lines found are printed, as `docs/troubleshooting.md` shows them.
+//! Tests that a log file answers the first questions of a support engineer: why is this member on the relay, and why
+//! was this packet dropped? The lines found are printed, as `docs/troubleshooting.md` shows them.
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
@@ -15,20 +15,20 @@ use super::{
 };
 use crate::{Host, Line, RouterOptions, until, wait::that};
 
-/// The UDP port of every member here, so that a neighbor can send to it.
+/// UDP port of every member, fixed so that a neighbor can send to it.
 const TUNNEL_PORT: u16 = 41_641;
 /// The log filter that the documentation recommends, and the fixed port.
 const ENVIRONMENT: Environment = &[
     ("PARTYLINE_LOG", "info,partyline_node=debug,partyline_paths=debug,partyline_tunnel=trace"),
     ("PARTYLINE_PORT", "41641"),
 ];
-/// The log line of a decision of the path machine.
+/// Target and message of the log line for a path decision.
 const PATH_CHANGED: &str = "partyline_paths::selection: path changed";
-/// Bound on the time until both networks are measured and a strategy follows from it.
+/// Time limit for both networks to be measured and a strategy to be chosen.
 const STRATEGY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Two members whose routers choose a random port for every destination and accept packets from known endpoints only:
-/// no direct path can exist.
+/// Connects two members whose routers allocate a random port per destination and filter by address and port, so that no
+/// direct path can exist.
 pub(super) fn log_explains_relay_and_drops(world: &World) -> Result<()> {
     let server = world.far_server("server", Line::FAR)?;
     let home = world.lab.site("home", RouterOptions::SYMMETRIC)?;
@@ -44,7 +44,8 @@ pub(super) fn log_explains_relay_and_drops(world: &World) -> Result<()> {
     explains_garbage(anna, &neighbor)
 }
 
-/// The log has the plan with its reason, what became of the direct candidates, and the decision with its reason.
+/// Checks that the log has the strategy with its reason, the outcome of the direct candidates, and the path decision
+/// with its reason.
 fn explains_the_relay(member: &Member) -> Result<()> {
     logged(member, STRATEGY_TIMEOUT, &["strategy chosen", "strategy=Relay(BothRandom)"])?;
     logged(
@@ -61,14 +62,14 @@ fn explains_the_relay(member: &Member) -> Result<()> {
     Ok(())
 }
 
-/// A program on the member's own computer sends into the party's device from an address outside the party.
+/// Sends a packet into the party's device from an address outside the party, as a program on the member's computer may.
 fn explains_a_foreign_source(member: &Member, destination: Ipv4Addr) -> Result<()> {
     let source = member.host.v4();
     send(&member.host, source, (destination, 9), b"from an address outside the party")?;
     logged(member, CONNECT_TIMEOUT, &["packet from the device dropped", "reason=\"foreign_source\""])
 }
 
-/// A computer next to the member sends datagrams that look like WireGuard's to the tunnel's port.
+/// Sends datagrams that look like WireGuard's from a neighbor on the LAN to the tunnel's port.
 fn explains_garbage(member: &Member, neighbor: &Host) -> Result<()> {
     let source = format!("source={}", neighbor.v4());
     let kinds = [(1, 148, "unknown_peer"), (4, 64, "unknown_receiver_index"), (2, 20, "malformed")];
@@ -87,7 +88,7 @@ fn send(from: &Host, source: Ipv4Addr, to: (Ipv4Addr, u16), bytes: &[u8]) -> Res
     Ok(())
 }
 
-/// Waits until one line of the member's log has all of these fragments, and prints it.
+/// Waits until a line of the member's log contains all of these fragments, and prints it.
 fn logged(member: &Member, within: Duration, fragments: &[&str]) -> Result<()> {
     let what = format!("the log of {} to have a line with {fragments:?}", member.name());
     let line = until(&what, within, || {

@@ -1,4 +1,4 @@
-//! What goes wrong on a player's own computer: a full disk, a second service, a power cut at any moment.
+//! Faults on a member's own computer: a full disk, a second service, and power cuts.
 
 use std::{
     fs::{self, OpenOptions},
@@ -12,12 +12,12 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use super::World;
 use crate::RouterOptions;
 
-/// Bytes of the small disk.
+/// Size of the small disk in bytes.
 const DISK_BYTES: usize = 256 * 1024;
-/// Power cuts in a row.
+/// Number of power cuts in a row.
 const POWER_CUTS: usize = 8;
 
-/// A small file system in memory, gone when dropped.
+/// A small tmpfs that is unmounted when dropped.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -28,7 +28,7 @@ impl SmallDisk {
         Ok(Self(at))
     }
 
-    /// Leaves no room, until the file returned is removed.
+    /// Fills the disk. Removing the returned file frees the space again.
     fn fill(&self) -> Result<PathBuf> {
         let path = self.0.join("fill");
         let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
@@ -47,7 +47,7 @@ fn state_of(world: &World, name: &str) -> PathBuf {
     world.lab.directory().join(name).join("state")
 }
 
-/// Nothing is made that could not be written down, and nothing is lost once it was.
+/// A party that cannot be saved is refused, and a saved party survives a full disk and a crash.
 pub(super) fn full_disk(world: &World) -> Result<()> {
     let disk = SmallDisk::mount(state_of(world, "anna"))?;
     let mut anna = world.member(world.lab.home("anna", RouterOptions::HOME)?)?;
@@ -65,7 +65,7 @@ pub(super) fn full_disk(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// A second service says that there is one, and does the first no harm.
+/// A second service reports that one runs already, and does not affect the first.
 pub(super) fn second_service(world: &World) -> Result<()> {
     let anna = world.member(world.lab.home("anna", RouterOptions::HOME)?)?;
     anna.create(None)?;
@@ -76,13 +76,13 @@ pub(super) fn second_service(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// Killed at moments it did not choose, it always comes back with its parties and addresses.
+/// A service killed at arbitrary moments comes back with its parties and addresses.
 pub(super) fn power_cuts(world: &World) -> Result<()> {
     let mut anna = world.member(world.lab.home("anna", RouterOptions::HOME)?)?;
     anna.create(None)?;
     let before = anna.address()?;
     for cut in 0..POWER_CUTS {
-        // What it is doing when the power goes: writing an invite down, or starting.
+        // The power is cut either while the service saves an invite, or just after it started.
         if cut % 2 == 0 {
             anna.partyline(&["invite"])?;
         }

@@ -1,4 +1,4 @@
-//! Networks without IPv4.
+//! Scenarios with networks without IPv4.
 
 use anyhow::Result;
 use partyline_model::PathKind;
@@ -6,15 +6,15 @@ use partyline_model::PathKind;
 use super::{World, traffic_check::exchange_traffic};
 use crate::RouterOptions;
 
-/// The server's name: who has IPv6 alone needs one that leads to an IPv6 address.
+/// Host name of the server. A member with IPv6 only needs a name that resolves to an IPv6 address.
 const NAME: &str = "server.party.test";
 
-/// Two members without IPv4.
+/// Connects two members without IPv4.
 pub(super) fn only(world: &World) -> Result<()> {
     between(world, [RouterOptions::IPV6_ONLY; 2])
 }
 
-/// One without IPv4, one with both.
+/// Connects a member without IPv4 and one with IPv4 and IPv6.
 pub(super) fn mixed(world: &World) -> Result<()> {
     between(world, [RouterOptions::IPV6_ONLY, RouterOptions::DUAL_STACK])
 }
@@ -28,7 +28,7 @@ fn between(world: &World, [one, other]: [RouterOptions; 2]) -> Result<()> {
     exchange_traffic(&members[0], &members[1])
 }
 
-/// One without IPv4, one without IPv6: only the relay knows both.
+/// Connects a member without IPv4 and one without IPv6. Only the relay has both.
 pub(super) fn apart(world: &World) -> Result<()> {
     let server = world.named_server(NAME)?;
     let hosts =

@@ -1,7 +1,7 @@
-//! Scenarios of whole parties, run by the real programs in labs: what a group of friends does, and what can go wrong.
+//! Scenarios of whole parties, run with the real programs in labs: normal use, and faults.
 //!
-//! Each scenario has a lab of its own. Where one fails, the error chain says what was expected and what was seen, and
-//! the last lines of every program's log follow.
+//! Each scenario has a lab of its own. If one fails, the error chain says what was expected and what was found, and the
+//! last lines of every program's log follow.
 
 mod diagnosis;
 mod faults;

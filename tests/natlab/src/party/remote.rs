@@ -1,4 +1,4 @@
-//! A member's engine over its local socket, for what has to be observed faster than by the command line.
+//! A connection to a member's engine over the local socket, for states that change too fast for the command line.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Bound on the time until an engine answers.
+/// Time limit for a reply of the engine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection to an engine.
@@ -31,7 +31,7 @@ impl Remote {
     /// Sends a command and waits for its reply.
     ///
     /// # Errors
-    /// The engine refused the command, has ended, or does not answer.
+    /// Returns an error if the engine refuses the command, has ended, or does not reply.
     pub fn request(&self, command: Command) -> Result<Reply> {
         let command_text = format!("{command:?}");
         let (answer, answered) = oneshot::channel();

@@ -30,10 +30,10 @@ struct Report {
     scenarios: Vec<Outcome>,
 }
 
-/// Runs the chosen scenarios. With `json`, one object is printed at the end instead of the closing line.
+/// Runs the chosen scenarios. With `json`, one object is printed at the end instead of the summary line.
 ///
 /// # Errors
-/// None is chosen, or leftovers of earlier runs cannot be removed.
+/// Returns an error if no scenario is chosen, or leftovers of earlier runs cannot be removed.
 pub fn run(choose: impl Fn(&Scenario) -> bool, json: bool) -> Result<ExitCode> {
     sweep()?;
     let chosen: Vec<_> = scenarios().iter().filter(|scenario| choose(scenario)).collect();

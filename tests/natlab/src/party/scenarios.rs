@@ -1,4 +1,4 @@
-//! The scenarios, and those that need no file of their own.
+//! The list of scenarios, and those that have no file of their own.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -18,15 +18,15 @@ use crate::{
     wait::that,
 };
 
-/// A game's discovery port.
+/// UDP port on which the game discovers hosts.
 const GAME_PORT: u16 = 27015;
 
-/// One scenario.
+/// A scenario and its description.
 #[derive(Debug)]
 pub struct Scenario {
-    /// Its name on the command line.
+    /// Name on the command line.
     pub name: &'static str,
-    /// What it checks.
+    /// One-line description.
     pub about: &'static str,
     pub(super) run: fn(&World) -> Result<()>,
 }
@@ -133,7 +133,7 @@ fn two_homes(world: &World) -> Result<()> {
     exchange_traffic(anna, ben)
 }
 
-/// Checks that the service counted the method that worked, and how long it took.
+/// Checks that the service's metrics count the method that worked, and its duration.
 fn counted(member: &Member) -> Result<()> {
     let text = member.partyline(&["doctor", "--metrics"])?;
     for name in ["partyline_path_attempts_total", "partyline_path_attempt_seconds_count"] {
@@ -203,7 +203,8 @@ fn two_parties(world: &World) -> Result<()> {
     anna.ping(anna.sees("ben")?.address.context("ben has no address")?)
 }
 
-/// Checks that the member received one broadcast of every other member for each destination, from its true address.
+/// Checks that the member received one broadcast of every other member for each destination, from that member's
+/// address.
 fn received_all_once(
     member: &Member,
     listener: &Listener,
@@ -360,13 +361,13 @@ fn leave(world: &World) -> Result<()> {
     exchange_traffic(&members[0], &members[1])
 }
 
-/// A party of one member per home.
+/// Connects a party with one member per home.
 fn homes(world: &World, server: &Server, names: &[&str], options: RouterOptions) -> Result<Vec<Member>> {
     let hosts = names.iter().map(|name| world.lab.home(name, options)).collect::<Result<_>>()?;
     world.party(Some(server), hosts)
 }
 
-/// Eight members: five homes of three kinds, and a flat of three.
+/// Connects a party of eight members: five in homes with three kinds of router, and three on one LAN.
 fn eight(world: &World, server: &Server) -> Result<Vec<Member>> {
     let mut hosts = vec![
         world.lab.home("anna", RouterOptions::HOME)?,
@@ -382,7 +383,7 @@ fn eight(world: &World, server: &Server) -> Result<Vec<Member>> {
     world.party(Some(server), hosts)
 }
 
-/// Two homes between which no UDP passes.
+/// Connects two members in homes between which UDP is blocked.
 fn blocked(world: &World, server: &Server) -> Result<Vec<Member>> {
     let hosts = [world.lab.home("anna", RouterOptions::HOME)?, world.lab.home("ben", RouterOptions::HOME)?];
     world.lab.block_udp(&hosts[0], &hosts[1])?;
@@ -393,7 +394,7 @@ fn flows(members: &[Member]) -> Result<Vec<Flow>> {
     pairs(members).map(|(from, to)| Flow::start(&from.host, &to.host, to.address()?.into())).collect()
 }
 
-/// Stops the connections, each of which must have lasted, and records the longest wait.
+/// Stops the connections, each of which must have survived, and records the longest wait for a response.
 fn settle(world: &World, flows: Vec<Flow>) -> Result<()> {
     let reports = flows.into_iter().map(Flow::stop).collect::<Result<Vec<_>>>()?;
     let longest = reports.iter().map(|report| report.longest.as_secs_f64()).fold(0.0, f64::max);
@@ -403,7 +404,8 @@ fn settle(world: &World, flows: Vec<Flow>) -> Result<()> {
     Ok(())
 }
 
-/// Kills the server, waits until all members have noticed, starts it again, and waits until all are connected to it.
+/// Kills the server, waits until all members have noticed, restarts it, and waits until all members are connected
+/// again.
 fn bounce(server: &mut Server, members: &[Member]) -> Result<()> {
     server.kill()?;
     for member in members {
@@ -423,7 +425,7 @@ fn server_is(member: &Member, connected: bool) -> Result<()> {
     })
 }
 
-/// Waits until `method` is among the methods that worked.
+/// Waits until the path's attempts include a successful one by `method`.
 fn came_by(from: &Member, to: &Member, method: Method) -> Result<()> {
     until(&format!("{} to reach {} by {method:?}", from.name(), to.name()), CONNECT_TIMEOUT, || {
         let why = from.sees(to.name())?.path.map(|path| path.why).unwrap_or_default();

@@ -13,7 +13,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 
 use crate::{Host, Process, until, wait::that};
 
-/// How long the server gets to open its ports.
+/// Time limit for the server to open its ports.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A `partyline-server` on a host of the lab.
@@ -27,28 +27,28 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes a certificate for the host's addresses, and starts the server.
+    /// Issues a certificate for the host's addresses, and starts the server.
     ///
     /// # Errors
-    /// It does not open its ports.
+    /// Returns an error if it does not open its ports.
     pub fn start(host: Host, program: PathBuf) -> Result<Self> {
         let relay = vec!["--relay-listen".to_owned(), host.v4().to_string()];
         Self::start_with(host, program, relay)
     }
 
-    /// The same with other arguments about its relay.
+    /// Starts the server with other arguments for its relay.
     ///
     /// # Errors
-    /// It does not open its ports.
+    /// Returns an error if it does not open its ports.
     pub fn start_with(host: Host, program: PathBuf, relay: Vec<String>) -> Result<Self> {
         let name = host.v4().to_string();
         Self::start_as(name, host, program, relay)
     }
 
-    /// The same under another name than its IPv4 address.
+    /// Starts the server under a name other than its IPv4 address.
     ///
     /// # Errors
-    /// It does not open its ports.
+    /// Returns an error if it does not open its ports.
     pub fn start_as(name: String, host: Host, program: PathBuf, relay: Vec<String>) -> Result<Self> {
         issue_certificate(&host, &name)?;
         let mut server = Self { host, program, relay, name, process: None };
@@ -56,28 +56,28 @@ impl Server {
         Ok(server)
     }
 
-    /// Its name in URLs, and among relays.
+    /// Returns the server's name in URLs and in relayed paths.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its URL, for `--server`.
+    /// Returns the URL for `--server`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("wss://{}", self.name)
     }
 
-    /// Where the authority's certificate lies that members of the lab trust.
+    /// Returns the path of the authority certificates that members of the lab trust.
     #[must_use]
     pub fn authority(directory: &Path) -> PathBuf {
         directory.join("authority.pem")
     }
 
-    /// Starts it (again), and waits until its ports are open.
+    /// Starts the server, for the first time or again, and waits until its ports are open.
     ///
     /// # Errors
-    /// They do not open.
+    /// Returns an error if they do not open.
     pub fn restart(&mut self) -> Result<()> {
         let directory = self.host.directory();
         let mut command = self.host.command(&self.program.to_string_lossy());
@@ -95,16 +95,16 @@ impl Server {
         Ok(())
     }
 
-    /// Kills it without warning.
+    /// Kills the server with SIGKILL.
     ///
     /// # Errors
-    /// It does not run.
+    /// Returns an error if it does not run.
     pub fn kill(&mut self) -> Result<()> {
         self.process.take().context("the server does not run")?.kill()
     }
 }
 
-/// Writes `<name>.pem` and `<name>.key` into the lab's directory, and adds their authority to `authority.pem`.
+/// Writes `<name>.pem` and `<name>.key` to the lab's directory, and appends their authority to `authority.pem`.
 fn issue_certificate(host: &Host, name: &str) -> Result<()> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -1,4 +1,4 @@
-//! Traffic between two members that every scenario ends with.
+//! The exchange of traffic between two members at the end of most scenarios.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use crate::traffic;
 
 /// Bytes sent over each TCP connection.
 const TCP_BYTES: usize = 4 << 20;
-/// Datagrams sent in each direction, and their size in bytes.
+/// Number of datagrams sent in each direction, and their size in bytes.
 const DATAGRAMS: (u32, usize) = (500, 1200);
 
 /// Sends TCP and UDP through the tunnel in both directions, and checks every byte.

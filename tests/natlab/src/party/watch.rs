@@ -1,4 +1,4 @@
-//! `partyline netcheck --watch`, while the network under it becomes another one.
+//! `partyline netcheck --watch` while the computer moves to another network.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -10,12 +10,12 @@ use partyline_nat::Rules;
 use super::World;
 use crate::{Host, Line, Nat, Process, RouterOptions, until, wait::that};
 
-/// Bound on the time from a change of network to its report.
+/// Time limit from a change of network to its report.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the program may take to give back what it opened and to end.
+/// Time limit for the program to release its resources and end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The router at home; the café's is the kernel's, which forgets when its line goes down.
+/// The router at home. The one in the café uses the kernel's NAT, which loses its mappings when the line goes down.
 const HOME: RouterOptions = RouterOptions {
     nat: Nat::Modelled(Rules::new(
         Mapping::EndpointIndependent,
@@ -25,8 +25,8 @@ const HOME: RouterOptions = RouterOptions {
     ..RouterOptions::HOME
 };
 
-/// A laptop goes from home to a café, whose router gets another address then. One program reports it as
-/// JSON, another one as text.
+/// Moves a laptop from home to a café, whose router then changes its address. One program reports the networks as JSON,
+/// another one as text.
 pub(super) fn other_networks(world: &World) -> Result<()> {
     let server = world.far_server("server", Line::FAR)?;
     let (home, cafe) = (world.lab.site("home", HOME)?, world.lab.site("cafe", RouterOptions::SYMMETRIC)?);
@@ -56,7 +56,7 @@ fn watch(world: &World, host: &Host, stun: &str, json: bool) -> Result<Process> 
     host.spawn(if json { "watch-json" } else { "watch" }, command)
 }
 
-/// Waits until the last report of both says so.
+/// Waits until the last reports of both programs have this badge and public address.
 fn all_told([program, person]: &mut [Process; 2], badge: Badge, public: Ipv4Addr) -> Result<()> {
     until(&format!("a report of {badge:?} at {public}"), REPORT_TIMEOUT, || {
         program.alive()?;
@@ -74,14 +74,14 @@ fn all_told([program, person]: &mut [Process; 2], badge: Badge, public: Ipv4Addr
     })
 }
 
-/// Every whole line is one report, and nothing else is said.
+/// Parses the log: every complete line must be a report.
 fn reports(log: &str) -> Result<Vec<NetworkView>> {
     let whole = log.rsplit_once('\n').map_or("", |(lines, _)| lines);
     let report = |line| serde_json::from_str(line).with_context(|| format!("no report: {line}"));
     whole.lines().map(report).collect()
 }
 
-/// Asked to end, it does, with exit code 0 and without leaving its files behind.
+/// Sends a signal, and checks that the program exits with 0 and removes its files.
 fn ends_well(mut process: Process, signal: Signal) -> Result<()> {
     let files = std::env::temp_dir().join(format!("partyline-netcheck-{}", process.id()));
     ensure!(files.exists(), "it keeps its files elsewhere than in {}", files.display());

@@ -1,4 +1,4 @@
-//! The players of a scenario: a lab, perhaps a server, and members who run the real programs.
+//! A lab with the real programs: servers, and members with a running service.
 
 use std::{
     collections::BTreeMap,
@@ -21,32 +21,32 @@ use serde_json::{Map, Value};
 use super::{Remote, Server};
 use crate::{Host, Lab, Line, Process, checked, until, wait::that};
 
-/// How long starting, creating and joining may take.
+/// Time limit for starting a service, creating a party and joining one.
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long members may take to find (or find again) a path to each other.
+/// Time limit for members to find a path to each other, for the first time or again.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Environment variables of a service, by name.
 pub type Environment = &'static [(&'static str, &'static str)];
 
-/// Lines of each log that are shown when a scenario fails.
+/// Number of lines shown of each log when a scenario fails.
 const LAST_LINES: usize = 25;
 
-/// A lab with programs to run in it.
+/// A lab with the programs to run in it.
 #[derive(Debug)]
 pub struct World {
-    /// The lab.
+    /// The lab that the programs run in.
     pub lab: Lab,
     programs: PathBuf,
     figures: Mutex<Map<String, Value>>,
 }
 
 impl World {
-    /// An empty lab. The programs are those next to this one, or in the directory `PARTYLINE_PROGRAMS`.
+    /// Creates an empty lab. The programs are those in the directory `PARTYLINE_PROGRAMS`, or else next to this one.
     ///
     /// # Errors
-    /// A program is missing, or the lab cannot be made.
+    /// Returns an error if a program is missing, or the lab cannot be created.
     pub fn new() -> Result<Self> {
         let programs = match env::var_os("PARTYLINE_PROGRAMS") {
             Some(directory) => directory.into(),
@@ -58,18 +58,18 @@ impl World {
         Ok(Self { lab: Lab::new()?, programs, figures: Mutex::default() })
     }
 
-    /// A server in the lab.
+    /// Starts a server in the lab.
     ///
     /// # Errors
-    /// It does not come up.
+    /// Returns an error if it does not start.
     pub fn server(&self) -> Result<Server> {
         Server::start(self.lab.server("server")?, self.programs.join("partyline-server"))
     }
 
-    /// A server with two addresses at the end of a line, as members far away see it.
+    /// Starts a server with two addresses at the end of a line.
     ///
     /// # Errors
-    /// It does not come up.
+    /// Returns an error if it does not start.
     pub fn far_server(&self, name: &str, line: Line) -> Result<Server> {
         let host = self.lab.open_host(name, line)?;
         let (second, _) = self.lab.second_addresses(&host)?;
@@ -77,10 +77,10 @@ impl World {
         self.server_on(host, listen.concat())
     }
 
-    /// A server that is reached by name, over IPv4 and IPv6.
+    /// Starts a server with a host name, an IPv4 and an IPv6 address.
     ///
     /// # Errors
-    /// It does not come up.
+    /// Returns an error if it does not start.
     pub fn named_server(&self, name: &str) -> Result<Server> {
         let host = self.lab.server("server")?;
         let addresses: Vec<IpAddr> =
@@ -90,18 +90,18 @@ impl World {
         Server::start_as(name.to_owned(), host, self.programs.join("partyline-server"), listen.collect())
     }
 
-    /// A server on a host, with further arguments about its relay; without any it listens on the host's IPv4 address.
+    /// Starts a server on a host with these arguments for its relay.
     ///
     /// # Errors
-    /// It does not come up.
+    /// Returns an error if it does not start.
     pub fn server_on(&self, host: Host, relay: Vec<String>) -> Result<Server> {
         Server::start_with(host, self.programs.join("partyline-server"), relay)
     }
 
-    /// A party of one member on each host, the first its owner, all connected to all.
+    /// Creates a party with a member on each host, the first as its owner, and waits until all reach each other.
     ///
     /// # Errors
-    /// They do not get that far.
+    /// Returns an error if a step fails or times out.
     pub fn party(&self, server: Option<&Server>, hosts: Vec<Host>) -> Result<Vec<Member>> {
         let mut members = Vec::new();
         let mut link = String::new();
@@ -118,18 +118,18 @@ impl World {
         Ok(members)
     }
 
-    /// A running service on a host, in no party yet.
+    /// Starts a service on a host. The member is in no party yet.
     ///
     /// # Errors
-    /// It does not come up.
+    /// Returns an error if the service does not start.
     pub fn member(&self, host: Host) -> Result<Member> {
         self.member_with(host, &[])
     }
 
-    /// The same, with further environment variables for its service.
+    /// Starts a service with additional environment variables.
     ///
     /// # Errors
-    /// The service does not come up.
+    /// Returns an error if the service does not start.
     pub fn member_with(&self, host: Host, environment: Environment) -> Result<Member> {
         let directory = host.directory().join(host.name());
         fs::create_dir_all(&directory)?;
@@ -139,24 +139,25 @@ impl World {
         Ok(member)
     }
 
-    /// Where one of the programs lies.
+    /// Returns the path of one of the programs.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
     }
 
-    /// Keeps a figure for the report.
+    /// Records a figure for the report.
     pub fn note(&self, name: &str, value: impl Into<Value>) {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), value.into());
     }
 
-    /// The figures noted.
+    /// Returns the figures recorded.
     #[must_use]
     pub fn figures(&self) -> Map<String, Value> {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The last lines of every log. The logs themselves are kept beside the programs, in `natlab-logs/<scenario>`.
+    /// Returns the last lines of every log. The complete logs are copied to `natlab-logs/<scenario>` in the directory
+    /// of the programs.
     #[must_use]
     pub fn last_words(&self, scenario: &str) -> String {
         let kept = self.programs.join("natlab-logs").join(scenario);
@@ -180,10 +181,10 @@ impl World {
     }
 }
 
-/// One player: a host, its service, and what the command line does there.
+/// A member: a host with its service and command line.
 #[derive(Debug)]
 pub struct Member {
-    /// The computer.
+    /// The member's computer.
     pub host: Host,
     programs: PathBuf,
     directory: PathBuf,
@@ -192,16 +193,16 @@ pub struct Member {
 }
 
 impl Member {
-    /// The display name, which is the host's.
+    /// Returns the display name, which is the name of the host.
     #[must_use]
     pub fn name(&self) -> &str {
         self.host.name()
     }
 
-    /// Starts the service (again), and waits until it answers.
+    /// Starts the service, for the first time or again, and waits until it replies.
     ///
     /// # Errors
-    /// It does not.
+    /// Returns an error if it does not.
     pub fn start(&mut self) -> Result<()> {
         let mut command = self.command("partyline-service");
         command.arg("run").envs(self.environment.iter().copied());
@@ -214,58 +215,58 @@ impl Member {
         Ok(())
     }
 
-    /// Starts another service beside the one that runs, and waits for its end.
+    /// Starts another service beside the running one, waits until it ends, and returns its output.
     ///
     /// # Errors
-    /// What it said, when it does not end well.
+    /// Returns an error with its output if it does not exit with 0.
     pub fn service_once(&self) -> Result<String> {
         checked(self.command("partyline-service").arg("run"))
     }
 
-    /// Returns the log of its service.
+    /// Returns the log of the service.
     ///
     /// # Errors
-    /// The service does not run.
+    /// Returns an error if the service does not run.
     pub fn log(&self) -> Result<String> {
         Ok(self.service.as_ref().context("the service does not run")?.log())
     }
 
-    /// Kills the service without warning.
+    /// Kills the service with SIGKILL.
     ///
     /// # Errors
-    /// It does not run.
+    /// Returns an error if it does not run.
     pub fn crash(&mut self) -> Result<()> {
         self.service.take().context("the service does not run")?.kill()
     }
 
-    /// Ends the service as the system does.
+    /// Stops the service with SIGTERM, as the system does.
     ///
     /// # Errors
-    /// It does not run, or does not end.
+    /// Returns an error if it does not run, or does not end.
     pub fn stop(&mut self) -> Result<()> {
         self.service.take().context("the service does not run")?.stop()
     }
 
-    /// Its engine, over the local socket.
+    /// Connects to the engine over the local socket.
     ///
     /// # Errors
-    /// The service does not answer.
+    /// Returns an error if the service does not reply.
     pub fn remote(&self) -> Result<Remote> {
         Remote::connect(&Endpoint::in_dir(&self.directory.join("run")))
     }
 
-    /// Lets nothing of the service run, as on a computer that sleeps, until it is [woken](Self::wake).
+    /// Suspends the service, as on a computer that sleeps, until [`wake`](Self::wake) is called.
     ///
     /// # Errors
-    /// It does not run.
+    /// Returns an error if it does not run.
     pub fn sleep(&self) -> Result<()> {
         self.service.as_ref().context("the service does not run")?.signal(Signal::SIGSTOP)
     }
 
-    /// Lets the service go on.
+    /// Resumes the service.
     ///
     /// # Errors
-    /// It does not run.
+    /// Returns an error if it does not run.
     pub fn wake(&self) -> Result<()> {
         self.service.as_ref().context("the service does not run")?.signal(Signal::SIGCONT)
     }
@@ -282,18 +283,18 @@ impl Member {
         command
     }
 
-    /// Runs `partyline` and gives its standard output.
+    /// Runs `partyline` and returns its standard output.
     ///
     /// # Errors
-    /// It does not exit with 0.
+    /// Returns an error if it does not exit with 0.
     pub fn partyline(&self, arguments: &[&str]) -> Result<String> {
         checked(self.command("partyline").args(arguments))
     }
 
-    /// Creates a party and gives its invite link.
+    /// Creates a party and returns its invite link.
     ///
     /// # Errors
-    /// It cannot be created.
+    /// Returns an error if it cannot be created.
     pub fn create(&self, server: Option<&Server>) -> Result<String> {
         let url = server.map(Server::url);
         let mut arguments = vec!["create", "Friday night", "--name", self.name(), "--json"];
@@ -308,32 +309,32 @@ impl Member {
     /// Joins a party by its link.
     ///
     /// # Errors
-    /// It cannot.
+    /// Returns an error if it cannot join.
     pub fn join(&self, link: &str) -> Result<()> {
         self.partyline(&["join", link, "--name", self.name()]).map(drop)
     }
 
-    /// The engine's snapshot.
+    /// Returns the engine's snapshot.
     ///
     /// # Errors
-    /// The service does not answer.
+    /// Returns an error if the service does not reply.
     pub fn status(&self) -> Result<Snapshot> {
         let said = self.partyline(&["status", "--json"])?;
         serde_json::from_str(&said).with_context(|| format!("status said {said:?}"))
     }
 
-    /// The one party it is in.
+    /// Returns the first party that the member is in.
     ///
     /// # Errors
-    /// It is in none.
+    /// Returns an error if it is in none.
     pub fn party(&self) -> Result<PartyView> {
         self.status()?.parties.into_iter().next().context("in no party")
     }
 
-    /// How it sees the member of that name.
+    /// Returns this member's view of the member with that name.
     ///
     /// # Errors
-    /// It knows none.
+    /// Returns an error if it does not know such a member.
     pub fn sees(&self, name: &str) -> Result<MemberView> {
         let party = self.party()?;
         let names: Vec<_> = party.members.iter().map(|member| member.name.clone()).collect();
@@ -341,18 +342,18 @@ impl Member {
         found.with_context(|| format!("{} sees no {name}, only {names:?}", self.name()))
     }
 
-    /// Its address in the party.
+    /// Returns the member's own address in the party.
     ///
     /// # Errors
-    /// It has none yet.
+    /// Returns an error if it has none yet.
     pub fn address(&self) -> Result<Ipv4Addr> {
         self.sees(self.name())?.address.with_context(|| format!("{} has no address yet", self.name()))
     }
 
-    /// Waits until it reaches `other` by a path of that kind.
+    /// Waits until the member has a path of that kind to `other`.
     ///
     /// # Errors
-    /// It does not in time.
+    /// Returns an error if it has none within 45 seconds.
     pub fn wait_for_path(&self, other: &Self, kind: PathKind) -> Result<()> {
         let what = format!("{} to reach {} by {kind:?}", self.name(), other.name());
         until(&what, CONNECT_TIMEOUT, || {
@@ -362,16 +363,16 @@ impl Member {
         })
     }
 
-    /// One ICMP echo through the tunnel.
+    /// Sends one ICMP echo request through the tunnel.
     ///
     /// # Errors
-    /// No answer comes.
+    /// Returns an error if no reply arrives.
     pub fn ping(&self, address: Ipv4Addr) -> Result<()> {
         self.host.run("ping", &["-n", "-c", "1", "-W", "2", &address.to_string()]).map(drop)
     }
 }
 
-/// The invite link, wherever the answer carries it.
+/// Returns the invite link, at any depth of the reply.
 fn find_link(json: &Value) -> Option<String> {
     match json {
         Value::Object(fields) => match fields.get("link") {
@@ -382,10 +383,10 @@ fn find_link(json: &Value) -> Option<String> {
     }
 }
 
-/// Waits until all members are up and have answered a ping of every other.
+/// Waits until all members are up and have answered a ping from every other member.
 ///
 /// # Errors
-/// They do not in time.
+/// Returns an error if they have not in time.
 pub fn connected(members: &[Member]) -> Result<()> {
     for member in members {
         until(&format!("{} to be up", member.name()), CONNECT_TIMEOUT, || {
@@ -406,7 +407,7 @@ pub fn connected(members: &[Member]) -> Result<()> {
     Ok(())
 }
 
-/// Every member with every other, in both orders.
+/// Returns every ordered pair of members.
 pub fn pairs(members: &[Member]) -> impl Iterator<Item = (&Member, &Member)> {
     members.iter().enumerate().flat_map(move |(index, from)| {
         members.iter().enumerate().filter(move |(other, _)| *other != index).map(move |(_, to)| (from, to))

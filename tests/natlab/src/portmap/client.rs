@@ -1,4 +1,4 @@
-//! A player's computer that keeps a port open: a process of its own, so that it can be killed.
+//! A port mapper in a process of its own on a member's computer, so that it can be killed.
 
 use std::{
     fs,
@@ -19,47 +19,47 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{Host, Process, until, wait::that};
 
-/// How long something may take to happen.
+/// Time limit for an expected result.
 pub(super) const RESULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Arguments of the process on the member's computer.
 #[derive(Debug, Clone, Args)]
 pub struct ClientArguments {
-    /// The UDP port to open.
+    /// UDP port to map.
     #[arg(long)]
     port: u16,
-    /// This computer's address.
+    /// IPv4 address of this computer.
     #[arg(long)]
     local: Ipv4Addr,
-    /// The router.
+    /// IPv4 address of the router.
     #[arg(long)]
     gateway: Ipv4Addr,
-    /// This computer's IPv6 address, if any.
+    /// IPv6 address of this computer, if any.
     #[arg(long)]
     local_v6: Option<Ipv6Addr>,
-    /// The methods, by name; none means all.
+    /// Names of the methods to use; all if none is given.
     #[arg(long)]
     method: Vec<String>,
-    /// Whom the port talks to.
+    /// Remote endpoints that the port exchanges packets with.
     #[arg(long)]
     remote: Vec<SocketAddr>,
-    /// Seconds.
+    /// Lifetime of mappings to request, in seconds.
     #[arg(long, default_value_t = 1200)]
     lease: u64,
-    /// Milliseconds between looks.
+    /// Interval between checks of the mappings, in milliseconds.
     #[arg(long, default_value_t = 500)]
     check: u64,
-    /// Where it notes what it has mapped.
+    /// File with the records of the mappings made, for the next start.
     #[arg(long)]
     notes: PathBuf,
 }
 
-/// What the process says, a line each time something changes.
+/// The state that the process prints, one line for each change.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Said {
     pub(super) mappings: Vec<SaidMapping>,
     pub(super) states: Vec<SaidState>,
-    /// Mappings and renewals so far.
+    /// Number of mappings and renewals so far.
     pub(super) changes: u32,
 }
 
@@ -84,14 +84,14 @@ pub(super) struct SaidState {
 pub(super) struct SaidFlow {
     pub(super) remote: SocketAddr,
     pub(super) external: SocketAddr,
-    /// Seconds.
+    /// In seconds.
     pub(super) lifetime: u64,
 }
 
-/// Runs as the process on the member's computer until it is stopped.
+/// Runs the port mapper on the member's computer until it gets SIGTERM.
 ///
 /// # Errors
-/// It cannot.
+/// Returns an error if the runtime cannot start or an argument is wrong.
 pub fn run(arguments: &ClientArguments) -> Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(keep(arguments))
 }
@@ -169,13 +169,13 @@ fn print_state(
     Ok(())
 }
 
-/// The process, from outside.
+/// Handle of the process.
 pub(super) struct Client {
     process: Process,
 }
 
 impl Client {
-    /// Starts it on a host, to open `port` by `methods`.
+    /// Starts the process on a host to map `port` by `methods`.
     pub(super) fn start(
         host: &Host,
         port: u16,
@@ -186,7 +186,7 @@ impl Client {
         Self::talking(host, port, methods, lease, notes, &[])
     }
 
-    /// The same, with remotes that the port talks to.
+    /// Starts the process with remotes that the port exchanges packets with.
     pub(super) fn talking(
         host: &Host,
         port: u16,
@@ -214,14 +214,14 @@ impl Client {
         Ok(Self { process: host.spawn(&name, command)? })
     }
 
-    /// The last it has said.
+    /// Returns the last state printed.
     pub(super) fn said(&self) -> Said {
         let log = self.process.log();
         let whole = log.rsplit_once('\n').map_or("", |(lines, _)| lines);
         whole.lines().rev().find_map(|line| serde_json::from_str(line).ok()).unwrap_or_default()
     }
 
-    /// Waits for a mapping by that method.
+    /// Waits for a mapping by `method`.
     pub(super) fn mapping(&mut self, method: Protocol) -> Result<SaidMapping> {
         self.wait(&format!("a mapping by {method}"), |said| {
             let found = said.mappings.iter().find(|mapping| mapping.method == method).cloned();
@@ -229,7 +229,7 @@ impl Client {
         })
     }
 
-    /// Waits until the router has promised to keep a flow; gives what.
+    /// Waits until the router has granted a lifetime for the flow to `remote`, and returns the flow.
     pub(super) fn flow(&mut self, remote: SocketAddr) -> Result<SaidFlow> {
         self.wait(&format!("a promise for {remote}"), |said| {
             let mut flows = said.states.iter().flat_map(|state| &state.flows);
@@ -240,7 +240,7 @@ impl Client {
         })
     }
 
-    /// Waits until that method has failed so often; gives why.
+    /// Waits until `method` has failed this many times, and returns the reason.
     pub(super) fn refusal(&mut self, method: Protocol, failures: u32) -> Result<String> {
         self.wait(&format!("{method} to fail"), |said| {
             let failed =
@@ -251,13 +251,13 @@ impl Client {
         })
     }
 
-    /// Waits for as many renewals as make more than one lease.
+    /// Waits for three renewals, which take longer than one lease.
     pub(super) fn renewals(&mut self) -> Result<()> {
         let before = self.said().changes;
         self.wait("three renewals", |said| that(said.changes >= before + 3, || format!("{said:?}")))
     }
 
-    /// Waits until what it says fits.
+    /// Waits until the state printed satisfies a condition.
     pub(super) fn wait<T>(&mut self, what: &str, mut fits: impl FnMut(&Said) -> Result<T>) -> Result<T> {
         until(what, RESULT_TIMEOUT, || {
             self.process.alive()?;
@@ -265,19 +265,19 @@ impl Client {
         })
     }
 
-    /// The most memory it has had at a time, in KiB.
+    /// Returns the peak of the process's resident memory in KiB.
     pub(super) fn peak_memory(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
-    /// Asks it to end and waits.
+    /// Stops the process and waits for its end.
     pub(super) fn stop(self) -> Result<()> {
         self.process.stop()
     }
 
-    /// Kills it without warning.
+    /// Kills the process with SIGKILL.
     pub(super) fn kill(self) -> Result<()> {
         self.process.kill()
     }

@@ -1,4 +1,4 @@
-//! A router that misbehaves as configured: SSDP, a device description and SOAP over HTTP, and UDP port 5351.
+//! A fake router that misbehaves as configured: SSDP, a device description and SOAP over HTTP, and UDP port 5351.
 
 use std::{
     collections::BTreeMap,
@@ -18,42 +18,42 @@ use crate::namespace::Namespace;
 
 const HTTP: u16 = 5000;
 const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
-/// How often a server looks whether it is over.
+/// Interval at which a server checks whether it has to stop.
 const TICK: Duration = Duration::from_millis(50);
 
-/// What a request is answered with.
+/// Reply to an HTTP request.
 #[derive(Debug, Clone)]
 pub(super) enum Reply {
-    /// The values of a successful action.
+    /// The output arguments of a successful action.
     Values(Vec<(&'static str, String)>),
-    /// UPnP's error code.
+    /// A UPnP error code.
     Code(u16),
-    /// A whole body.
+    /// A complete body.
     Body(Vec<u8>),
-    /// Another place to look.
+    /// A redirect to another URL.
     Redirect(String),
-    /// A byte now and then, for ever.
+    /// An endless body of one byte at a time.
     Drip,
 }
 
-/// A mapping it holds: client, inside port, lease.
+/// A mapping that the router holds: client, internal port, lease in seconds.
 pub(super) type Held = (String, u16, u32);
 
-/// A request: the action (or `description`), its arguments.
+/// A request: the action (or `description`) and its arguments.
 pub(super) type Asked<'a> = (&'a str, &'a BTreeMap<String, String>);
 
 type Script = dyn Fn(Asked<'_>) -> Option<Reply> + Send + Sync;
 type Datagrams = dyn Fn(&[u8]) -> Vec<Vec<u8>> + Send + Sync;
 
-/// How it behaves. Where the scripts say nothing, as a decent IGD 1 does.
+/// The behavior of the fake. Where the scripts return nothing, it acts as a correct IGD version 1.
 pub(super) struct Behaviour {
-    /// Overrides answers over HTTP.
+    /// Overrides replies over HTTP.
     pub(super) http: Box<Script>,
-    /// What it says where its description is, if not the truth.
+    /// URL of the description in SSDP responses, if not the correct one.
     pub(super) location: Option<String>,
-    /// Its address outside.
+    /// External address.
     pub(super) external: String,
-    /// Answers to datagrams on port 5351.
+    /// Overrides replies to datagrams on port 5351.
     pub(super) datagrams: Option<Box<Datagrams>>,
 }
 
@@ -63,7 +63,7 @@ impl Default for Behaviour {
     }
 }
 
-/// The router at work, until dropped.
+/// A running fake router. It stops when dropped.
 pub(super) struct Fake {
     state: Arc<State>,
     over: Arc<AtomicBool>,
@@ -78,7 +78,7 @@ struct State {
 }
 
 impl Fake {
-    /// Starts it in a namespace, at one of its addresses.
+    /// Starts the router in a namespace, at one of its addresses.
     pub(super) fn start(namespace: &Namespace, address: Ipv4Addr, behaviour: Behaviour) -> Result<Self> {
         let state = Arc::new(State {
             address,
@@ -103,17 +103,17 @@ impl Fake {
         Ok(Self { state, over, threads })
     }
 
-    /// Changes how it behaves.
+    /// Replaces the behavior.
     pub(super) fn behave(&self, behaviour: Behaviour) {
         *self.state.behaviour.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(behaviour);
     }
 
-    /// The mappings it holds, by outside port.
+    /// Returns the mappings that the router holds, by external port.
     pub(super) fn held(&self) -> BTreeMap<u16, Held> {
         self.state.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What it was asked, in order.
+    /// Returns the actions requested, in order.
     pub(super) fn log(&self) -> Vec<String> {
         self.state.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -203,7 +203,7 @@ impl State {
         respond(stream, &action, reply, over)
     }
 
-    /// As a decent router answers.
+    /// Replies as a correct router does.
     fn decent(&self, action: &str, arguments: &BTreeMap<String, String>, from: IpAddr) -> Reply {
         let get = |name: &str| arguments.get(name).cloned().unwrap_or_default();
         let number = |name: &str| get(name).parse().unwrap_or_default();
@@ -261,7 +261,7 @@ fn request(reader: &mut impl BufRead) -> std::io::Result<(String, String)> {
     Ok((action, body))
 }
 
-/// Every `<name>value</name>` in a text.
+/// Returns every `<name>value</name>` of a text.
 fn elements(text: &str) -> BTreeMap<String, String> {
     let open = text.split('<').filter_map(|part| part.split_once('>'));
     open.filter(|(name, _)| !name.starts_with('/'))
@@ -320,7 +320,7 @@ fn description(address: Ipv4Addr) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A decent NAT-PMP answer, with that external address and clock.
+/// Returns a correct NAT-PMP response with this external address and epoch.
 pub(super) fn nat_pmp(request: &[u8], external: [u8; 4], epoch: u32) -> Vec<Vec<u8>> {
     let Some([0, operation]) = request.get(..2) else { return Vec::new() };
     let mut answer = vec![0, operation | 0x80, 0, 0];
@@ -332,7 +332,8 @@ pub(super) fn nat_pmp(request: &[u8], external: [u8; 4], epoch: u32) -> Vec<Vec<
     vec![answer]
 }
 
-/// A decent PCP answer with that result and clock: what was asked for, at the router's own address outside.
+/// Returns a PCP response with this result and epoch. The mapping is the requested one, at the router's external
+/// address.
 pub(super) fn pcp(request: &[u8], result: u8, epoch: u32) -> Vec<u8> {
     let mut answer = request.to_vec();
     (answer[1], answer[3]) = (answer[1] | 0x80, result);

@@ -1,4 +1,4 @@
-//! A home with a router that opens ports: a real miniupnpd on it, if wanted.
+//! A home with a router that maps ports, with a real miniupnpd if requested.
 
 use std::{
     fs,
@@ -12,16 +12,16 @@ use anyhow::{Context, Result, bail};
 use super::client::RESULT_TIMEOUT;
 use crate::{Host, Lab, Process, RouterOptions, Site, namespace::Namespace, until, wait::that};
 
-/// What a miniupnpd offers.
+/// The protocols that miniupnpd offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Daemon {
-    /// UPnP IGD version 1 alone.
+    /// Only UPnP IGD version 1.
     Igd1,
     /// UPnP IGD version 2, PCP and NAT-PMP.
     Igd2,
 }
 
-/// Chains that miniupnpd fills, in the table of the router's own rules.
+/// The chains that miniupnpd fills, in the table of the router's own rules.
 const CHAINS: &str = "
     add chain inet router miniupnpd
     add chain inet router prerouting_miniupnpd
@@ -31,7 +31,7 @@ const CHAINS: &str = "
     add rule inet router upnp jump prerouting_miniupnpd
     insert rule inet router postrouting jump postrouting_miniupnpd";
 
-/// A home in a lab, with a member's computer and a host outside.
+/// A home in a lab with a member's computer, and a host outside.
 pub(super) struct Home<'lab> {
     pub(super) site: Site<'lab>,
     pub(super) player: Host,
@@ -53,13 +53,13 @@ impl<'lab> Home<'lab> {
         Ok(home)
     }
 
-    /// Starts miniupnpd (again).
+    /// Starts miniupnpd, for the first time or again.
     pub(super) fn start(&mut self, daemon: Daemon) -> Result<()> {
         self.daemon = Some(start(&self.site, &self.player, daemon)?);
         Ok(())
     }
 
-    /// The router loses power: what it had mapped is gone.
+    /// Cuts the router's power, which loses its mappings.
     pub(super) fn power_off(&mut self) -> Result<()> {
         self.daemon.take().context("no miniupnpd runs")?.kill()?;
         self.router().nft(
@@ -76,19 +76,19 @@ impl<'lab> Home<'lab> {
         self.player.directory().join("notes.json")
     }
 
-    /// Whether the router's rules mention a port.
+    /// Returns true if the router's rules mention the port.
     pub(super) fn maps(&self, port: u16) -> Result<bool> {
         maps(&self.site, port)
     }
 
-    /// Waits until they do not.
+    /// Waits until the router's rules no longer mention the port.
     pub(super) fn wait_until_unmapped(&self, port: u16) -> Result<()> {
         until(&format!("port {port} to be closed"), RESULT_TIMEOUT, || {
             that(!self.maps(port)?, || "it is open".into())
         })
     }
 
-    /// A packet from outside to `external` reaches `port` of `host`.
+    /// Waits until a packet sent from outside to `external` arrives at `port` of `host`.
     pub(super) fn arrives(&self, host: &Host, port: u16, external: SocketAddr) -> Result<()> {
         let inside: IpAddr = match external {
             SocketAddr::V4(_) => host.v4().into(),
@@ -113,12 +113,12 @@ impl<'lab> Home<'lab> {
     }
 }
 
-/// Makes a site's router ready for miniupnpd.
+/// Adds the chains of miniupnpd to a site's router.
 pub(super) fn install(site: &Site<'_>) -> Result<()> {
     site.router().nft(CHAINS)
 }
 
-/// Leaves no room for mappings that let packets in, only for flows that begin inside.
+/// Removes the chain for port mappings, and keeps the one for flows that begin inside.
 pub(super) fn open_no_ports(site: &Site<'_>) -> Result<()> {
     site.router().nft("flush chain inet router upnp\ndelete chain inet router prerouting_miniupnpd")
 }
@@ -149,7 +149,7 @@ pub(super) fn start(site: &Site<'_>, host: &Host, daemon: Daemon) -> Result<Proc
     Ok(process)
 }
 
-/// Whether a router's rules mention a port.
+/// Returns true if the router's rules mention the port.
 pub(super) fn maps(site: &Site<'_>, port: u16) -> Result<bool> {
     let rules = crate::checked(site.router().command("nft").args(["list", "table", "inet", "router"]))?;
     Ok(rules.split(|c: char| !c.is_ascii_digit()).any(|number| number == port.to_string()))

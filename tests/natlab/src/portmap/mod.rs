@@ -1,8 +1,9 @@
 //! Port mapping against real and fake routers.
 //!
-//! Each scenario has a lab of its own: a home with a player's computer, where [`run_client`] keeps a port open as a
-//! process of its own, and somebody outside who sends to it. Real is miniupnpd, as IGD version 1 and as version 2 with
-//! PCP and NAT-PMP; what it cannot do (permanent leases only, every error, every kind of malice) a fake does.
+//! Each scenario has a lab of its own: a home with a member's computer, where [`run_client`] keeps a port mapped in a
+//! process of its own, and a host outside that sends to it. The real router is miniupnpd, as IGD version 1 and as IGD
+//! version 2 with PCP and NAT-PMP. A fake covers what miniupnpd cannot do: permanent leases only, every error code, and
+//! malicious replies.
 
 mod client;
 mod fake;
@@ -20,7 +21,7 @@ use serde::Serialize;
 
 use crate::{Lab, parallel::run_parallel, sweep::sweep};
 
-/// Labs that stand at the same time: the scenarios mostly wait.
+/// Number of scenarios that run in parallel, which is high because they mostly wait.
 const MAX_PARALLEL: usize = 7;
 
 struct Scenario {
@@ -65,10 +66,10 @@ struct Outcome {
     shown: String,
 }
 
-/// Plays all scenarios whose name contains one of `names`, or all.
+/// Runs the scenarios whose names contain one of `names`, or all if there are none.
 ///
 /// # Errors
-/// No scenario has such a name.
+/// Returns an error if no scenario matches.
 pub fn run(names: &[String], json: bool) -> Result<ExitCode> {
     sweep()?;
     let wanted = |scenario: &&Scenario| {

@@ -1,4 +1,4 @@
-//! The real programs: friends at home behind symmetric NAT reach each other because a router opens ports.
+//! A party of the real programs whose members are behind symmetric NATs, one of which maps ports.
 
 use anyhow::{Context, Result, ensure};
 use partyline_model::PathKind;
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{Lab, RouterOptions, party::World, until, wait::that};
 
-/// Two symmetric NATs, one with UPnP, PCP and NAT-PMP.
+/// Connects two members behind symmetric NATs, one of which offers UPnP, PCP and NAT-PMP.
 pub(super) fn run(_: &Lab) -> Result<String> {
     let world = World::new()?;
     let server = world.server()?;

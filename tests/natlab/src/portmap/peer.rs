@@ -1,4 +1,4 @@
-//! Routers that open no ports, but keep the flows that there are (PCP PEER, RFC 6887 section 12).
+//! Routers that open no ports but keep existing flows alive (PCP PEER, RFC 6887 section 12).
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -20,11 +20,12 @@ use crate::{Lab, Line, RouterOptions, party::World, until};
 
 const PORT: u16 = 41_641;
 const METHODS: [Protocol; 1] = [Protocol::Pcp];
-/// Seconds.
+/// Lifetime to request, in seconds.
 const LEASE: u64 = 600;
 const NOT_AUTHORIZED: u8 = 2;
 
-/// A real miniupnpd without room for ports: the remote sees the player where the router promised.
+/// Uses a real miniupnpd that cannot map ports. The remote has to see the member at the external address that the
+/// router granted.
 pub(super) fn kept(lab: &Lab) -> Result<String> {
     let home = Home::with(lab, RouterOptions::HOME, Daemon::Igd2)?;
     open_no_ports(&home.site)?;
@@ -40,7 +41,8 @@ pub(super) fn kept(lab: &Lab) -> Result<String> {
     Ok(format!("MAP: {why}; PEER: {remote} sees {}, promised for {LEASE} s", flow.external))
 }
 
-/// The real `partyline netcheck` reports what such a router keeps, and by its address that there is no second NAT.
+/// The real `partyline netcheck` reports the flow that such a router keeps, and learns from its external address that
+/// there is no second NAT.
 pub(super) fn told(_: &Lab) -> Result<String> {
     let world = World::new()?;
     let server = world.far_server("server", Line::FAR)?;
@@ -68,7 +70,7 @@ pub(super) fn told(_: &Lab) -> Result<String> {
     Ok(format!("PCP: {said}"))
 }
 
-/// Where a remote sees the player's port.
+/// Returns the address from which a remote receives packets of the member's port.
 fn seen_from(home: &Home<'_>, remote: SocketAddr) -> Result<SocketAddr> {
     let ear = home.outside.enter(|| UdpSocket::bind(remote))??;
     ear.set_read_timeout(Some(Duration::from_millis(300)))?;
@@ -79,7 +81,7 @@ fn seen_from(home: &Home<'_>, remote: SocketAddr) -> Result<SocketAddr> {
     })
 }
 
-/// What is done to a decent answer, and whether the promise is taken then: with which lifetime.
+/// A forgery: its name, the change to a correct response, and the lifetime of the flow if the client has to accept it.
 type Lie = (&'static str, fn(&mut Vec<u8>), Option<u64>);
 
 const LIES: [Lie; 11] = [
@@ -96,7 +98,7 @@ const LIES: [Lie; 11] = [
     ("20 s", |answer| answer[4..8].copy_from_slice(&20_u32.to_be_bytes()), Some(20)),
 ];
 
-/// A fake that refuses MAP and lies about PEER; one whose clock is mad; one that knows neither.
+/// Tests forged responses to PEER and all result codes, from a router that refuses MAP and whose epoch jumps.
 pub(super) fn hostile(lab: &Lab) -> Result<String> {
     let home = Home::new(lab, RouterOptions::HOME)?;
     let fake = Fake::start(home.router(), gateway(&home), Behaviour::default())?;
@@ -105,7 +107,8 @@ pub(super) fn hostile(lab: &Lab) -> Result<String> {
     for (name, lie, taken) in LIES {
         fake.behave(answering(move |request| {
             let mut answer = pcp(request, 0, mad_clock());
-            // The second remote gets a correct response: once its flow exists, the forged one was not accepted.
+            // The second remote gets a correct response. Once its flow exists, the client has also processed the forged
+            // one.
             if request[60..62] == 3478_u16.to_be_bytes() {
                 lie(&mut answer);
             }
@@ -136,7 +139,7 @@ fn mad_clock() -> u32 {
     CLOCK.fetch_add(1, Ordering::Relaxed).wrapping_mul(2_654_435_761)
 }
 
-/// MAP is refused; PEER is answered so, by a router whose clock jumps.
+/// Refuses MAP, and replies to PEER with `answer`.
 fn answering(answer: impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + Sync + 'static) -> Behaviour {
     let datagrams = move |request: &[u8]| match (request.get(1), request.len()) {
         (Some(1), 60) => vec![pcp(request, NOT_AUTHORIZED, mad_clock())],

@@ -1,4 +1,4 @@
-//! Against a fake that does what real routers do on bad days, and what no router should.
+//! Tests against a fake router with the faults of real ones, and with malicious replies.
 
 use std::{
     net::Ipv4Addr,
@@ -17,7 +17,7 @@ use crate::{Lab, RouterOptions, until, wait::that};
 
 const PORT: u16 = 41_641;
 const LONG: u64 = 600;
-/// KiB a client may need at most, whatever it is sent.
+/// Maximum memory of a client in KiB, for any reply.
 const MEMORY: u64 = 64 << 10;
 const UPNP: [Protocol; 1] = [Protocol::Upnp];
 
@@ -37,12 +37,13 @@ fn scripted(
     }
 }
 
-/// Answers AddPortMapping with an error where `fails` says so.
+/// Replies to AddPortMapping with an error if `fails` returns true.
 fn failing(code: u16, fails: impl Fn(&dyn Fn(&str) -> String) -> bool + Send + Sync + 'static) -> Behaviour {
     scripted(move |action, get| (action == "AddPortMapping" && fails(get)).then_some(Reply::Code(code)))
 }
 
-/// Only permanent leases: obtained, left by kill -9, deleted at the next start, deleted at stop.
+/// A router that grants only permanent leases: the mapping is obtained, remains after kill -9, and is deleted at the
+/// next start and at stop.
 pub(super) fn permanent(lab: &Lab) -> Result<String> {
     let home = Home::new(lab, RouterOptions::HOME)?;
     let only_permanent = failing(725, |get| get("NewLeaseDuration") != "0");
@@ -62,7 +63,7 @@ pub(super) fn permanent(lab: &Lab) -> Result<String> {
     Ok("lease 0 obtained; left by kill -9, deleted at the next start; deleted at stop".into())
 }
 
-/// What AddPortMapping's error codes lead to.
+/// Tests the reaction to each error code of AddPortMapping.
 pub(super) fn errors(lab: &Lab) -> Result<String> {
     let home = Home::new(lab, RouterOptions::HOME)?;
     let fake = Fake::start(home.router(), gateway(&home), Behaviour::default())?;
@@ -99,7 +100,7 @@ pub(super) fn errors(lab: &Lab) -> Result<String> {
     Ok(format!("8 refusals worked around, {} codes reported, breaker opens after 3", always.len()))
 }
 
-/// A mapping is obtained and deleted at stop; gives the port.
+/// Checks that a mapping is obtained and deleted at stop, and returns the external port.
 fn granted(home: &Home<'_>, fake: &Fake) -> Result<u16> {
     let mut client = Client::start(&home.player, PORT, &UPNP, LONG, &home.notes())?;
     let external = client.mapping(Protocol::Upnp)?.external.port();
@@ -108,7 +109,7 @@ fn granted(home: &Home<'_>, fake: &Fake) -> Result<u16> {
     Ok(external)
 }
 
-/// PCP's and NAT-PMP's refusals.
+/// Tests the result codes of PCP and NAT-PMP.
 pub(super) fn result_codes(lab: &Lab) -> Result<String> {
     let home = Home::new(lab, RouterOptions::HOME)?;
     let fake = Fake::start(home.router(), gateway(&home), Behaviour::default())?;
@@ -134,22 +135,22 @@ pub(super) fn result_codes(lab: &Lab) -> Result<String> {
     Ok("13 codes reported".into())
 }
 
-/// Bodies that are no description, as one.
+/// Replies with hostile bodies to the request for the description.
 pub(super) fn hostile_description(lab: &Lab) -> Result<String> {
     hostile_body(lab, "description")
 }
 
-/// The same as the answer to the first question.
+/// Replies with hostile bodies to the request for the external address.
 pub(super) fn hostile_address(lab: &Lab) -> Result<String> {
     hostile_body(lab, "GetExternalIPAddress")
 }
 
-/// The same as the answer to the wish.
+/// Replies with hostile bodies to the mapping request.
 pub(super) fn hostile_mapping(lab: &Lab) -> Result<String> {
     hostile_body(lab, "AddPortMapping")
 }
 
-/// However UPnP is answered, NAT-PMP is granted meanwhile, and memory stays small.
+/// Checks that NAT-PMP succeeds while UPnP gets hostile bodies, and that memory stays small.
 fn hostile_body(lab: &Lab, place: &'static str) -> Result<String> {
     let home = Home::new(lab, RouterOptions::HOME)?;
     let fake = Fake::start(home.router(), gateway(&home), Behaviour::default())?;
@@ -175,7 +176,7 @@ fn hostile_body(lab: &Lab, place: &'static str) -> Result<String> {
     Ok(format!("{}: none granted, none delayed NAT-PMP, all below {} MiB", names.join(", "), MEMORY >> 10))
 }
 
-/// Entities that grow to gigabytes.
+/// Returns XML with nested entities that expand to gigabytes.
 fn bomb() -> Vec<u8> {
     let mut entities = "<!ENTITY a \"aaaaaaaaaaaaaaaaaaaa\">".to_owned();
     for (this, last) in "bcdefghij".chars().zip("abcdefghi".chars()) {
@@ -185,7 +186,7 @@ fn bomb() -> Vec<u8> {
         .into_bytes()
 }
 
-/// Places to look that are not the router's own are not visited; addresses outside that cannot be are not believed.
+/// Tests that URLs on other hosts are not fetched, and that impossible external addresses are rejected.
 pub(super) fn misleading(lab: &Lab) -> Result<String> {
     let home = Home::new(lab, RouterOptions::HOME)?;
     let fake = Fake::start(home.router(), gateway(&home), Behaviour::default())?;
@@ -219,8 +220,8 @@ fn attack(home: &Home<'_>, fake: &Fake, behaviour: Behaviour) -> Result<()> {
     client.kill()
 }
 
-/// A clock that jumps costs questions but never a mapping; what others say does not count; a private address outside
-/// is reported as double NAT.
+/// Tests that an epoch that jumps causes further requests but loses no mapping, that garbage is ignored, and that a
+/// private external address is reported as double NAT.
 pub(super) fn epoch(lab: &Lab) -> Result<String> {
     static CLOCK: AtomicU32 = AtomicU32::new(1);
     let home = Home::new(lab, RouterOptions::HOME)?;
@@ -242,7 +243,7 @@ pub(super) fn epoch(lab: &Lab) -> Result<String> {
     Ok("mapping kept beside a mad clock and garbage; double NAT reported".into())
 }
 
-/// The default gateway refuses; another router on the LAN, which answers too, grants.
+/// Tests that a mapping is obtained from another router on the LAN if the default gateway refuses.
 pub(super) fn two_routers(lab: &Lab) -> Result<String> {
     let home = Home::new(lab, RouterOptions::HOME)?;
     let second = home.site.host("second")?;

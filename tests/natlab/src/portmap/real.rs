@@ -1,4 +1,4 @@
-//! Against a real miniupnpd.
+//! Tests against a real miniupnpd.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use crate::{Lab, RouterOptions};
 
 const PORT: u16 = 41_641;
 const OTHER: u16 = 41_777;
-/// Seconds: three renewals are more than one lease.
+/// Lifetime in seconds. Three renewals take longer than one lease.
 const SHORT: u64 = 4;
 const LONG: u64 = 600;
 
@@ -29,8 +29,8 @@ pub(super) fn pcp(lab: &Lab) -> Result<String> {
     whole_life(&Home::with(lab, RouterOptions::HOME, Daemon::Igd2)?, Protocol::Pcp)
 }
 
-/// The router is known by its link-local address only. miniupnpd makes another pinhole at each renewal, and deletes one
-/// of them: the others run out.
+/// The router is known by its link-local address only. miniupnpd adds a pinhole at each renewal, and a request to
+/// delete removes one of them. The others expire.
 pub(super) fn pcp_v6(lab: &Lab) -> Result<String> {
     let home = Home::with(lab, RouterOptions::DUAL_STACK, Daemon::Igd2)?;
     let external = life(&home, Protocol::PcpV6)?;
@@ -46,7 +46,7 @@ pub(super) fn pinhole(lab: &Lab) -> Result<String> {
     whole_life(&Home::with(lab, RouterOptions::DUAL_STACK, Daemon::Igd2)?, Protocol::Pinhole)
 }
 
-/// Obtained, reached, renewed beyond its lease, reached, deleted at stop.
+/// Tests the life of a mapping: obtained, reached, renewed beyond its lease, reached, and deleted at stop.
 fn whole_life(home: &Home<'_>, method: Protocol) -> Result<String> {
     let external = life(home, method)?;
     ensure!(!home.maps(PORT)?, "the mapping outlived the stop");
@@ -75,7 +75,7 @@ pub(super) fn conflict_pcp(lab: &Lab) -> Result<String> {
     conflict(&Home::with(lab, RouterOptions::HOME, Daemon::Igd2)?, Protocol::Pcp)
 }
 
-/// A neighbour has the port; both are reached.
+/// Tests two clients that want the same port: both are reached on ports of their own.
 fn conflict(home: &Home<'_>, method: Protocol) -> Result<String> {
     let neighbour = home.site.host("neighbour")?;
     let mut first = Client::start(&neighbour, PORT, &[method], LONG, &lab_file(home, "neighbour"))?;
@@ -97,7 +97,7 @@ fn lab_file(home: &Home<'_>, name: &str) -> std::path::PathBuf {
     home.player.directory().join(format!("{name}.json"))
 }
 
-/// A client is killed; its successor on another port deletes what it left.
+/// Tests that a client on another port deletes the mapping of a killed one.
 pub(super) fn crash(lab: &Lab) -> Result<String> {
     let home = Home::with(lab, RouterOptions::DUAL_STACK, Daemon::Igd2)?;
     let mut port = PORT;
@@ -118,7 +118,7 @@ pub(super) fn crash(lab: &Lab) -> Result<String> {
     Ok("5 methods: left by kill -9, deleted at the next start".into())
 }
 
-/// The router loses its mappings; every method notices and has them back.
+/// Tests that every method notices when the router loses its mappings, and restores them.
 pub(super) fn reboot(lab: &Lab) -> Result<String> {
     let mut home = Home::with(lab, RouterOptions::HOME, Daemon::Igd2)?;
     let methods = [(Protocol::Upnp, PORT), (Protocol::Pcp, OTHER), (Protocol::NatPmp, OTHER + 1)];
@@ -140,7 +140,7 @@ pub(super) fn reboot(lab: &Lab) -> Result<String> {
     Ok("UPnP, PCP and NAT-PMP noticed and have their mappings back".into())
 }
 
-/// The router's own address changes without a word.
+/// Tests that a change of the router's external address, which it does not announce, is noticed.
 pub(super) fn new_address(lab: &Lab) -> Result<String> {
     let home = Home::with(lab, RouterOptions::HOME, Daemon::Igd2)?;
     let old = home.site.public_v4().map(|ip| ip.to_string()).unwrap_or_default();

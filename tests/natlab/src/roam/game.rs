@@ -1,4 +1,4 @@
-//! A game between two members, which goes on while something breaks.
+//! A game between two members that keeps running while a path, a network or a router breaks.
 
 use std::{
     thread,
@@ -17,27 +17,26 @@ use crate::{
     wait::that,
 };
 
-/// The game's port.
 const GAME_PORT: u16 = 27_015;
-/// Between two datagrams of the game.
+/// Interval between two datagrams of the game.
 const SEND_INTERVAL: Duration = Duration::from_millis(20);
-/// How long members may take to exchange packets again.
+/// Time limit for the members to exchange packets again.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Datagrams that are to arrive each way before and after the trouble.
+/// Number of datagrams that have to arrive in each direction before and after the fault.
 const STEADY_DATAGRAMS: usize = 100;
-/// Two of these lie between any two: 20 ms one way.
+/// The line of every computer. Two lie between any two computers, which makes 20 ms one way.
 pub(super) const LINE: Line = Line { latency: Duration::from_millis(10), jitter: Duration::ZERO, loss: 0 };
 
-/// What a story measured.
+/// The measurements of one scenario.
 pub(super) struct Measured {
     pub outage: Duration,
     pub lost: u32,
     pub twice: u32,
-    /// The longest wait for an answer on the TCP connection.
+    /// Longest wait for a response on the TCP connection.
     pub tcp: Duration,
 }
 
-/// A party of two with a game running between them.
+/// A party of two members with a game running between them.
 pub(super) struct Game {
     pub members: [Member; 2],
     streams: [Stream; 2],
@@ -45,7 +44,7 @@ pub(super) struct Game {
 }
 
 impl Game {
-    /// Makes the party and waits until both reach each other; the game begins later.
+    /// Creates the party and waits until both members reach each other. [`Game::start`] starts the game.
     pub fn party(world: &World, servers: &[&Server], hosts: [Host; 2]) -> Result<[Member; 2]> {
         let [one, other] = hosts.map(|host| world.member(host));
         let members = [one?, other?];
@@ -64,7 +63,7 @@ impl Game {
         Ok(members)
     }
 
-    /// Begins to play, and waits until all runs.
+    /// Starts the game and waits until datagrams arrive steadily in both directions.
     pub fn start(members: [Member; 2]) -> Result<Self> {
         let addresses = [members[0].address()?, members[1].address()?];
         let stream = |from: usize, to: usize| {
@@ -82,7 +81,7 @@ impl Game {
         Ok(game)
     }
 
-    /// Waits until many more datagrams have arrived both ways.
+    /// Waits until [`STEADY_DATAGRAMS`] more datagrams have arrived in each direction.
     fn more(&self) -> Result<()> {
         let before = self.streams.each_ref().map(Stream::count);
         until("the game to run", RECOVERY_TIMEOUT, || {
@@ -92,7 +91,8 @@ impl Game {
         })
     }
 
-    /// Waits until datagrams sent after the trouble arrive both ways, and some time more; then ends the game.
+    /// Waits until datagrams sent after the fault arrive in both directions and the stream is steady again, then ends
+    /// the game.
     pub fn end(self, trouble: Instant) -> Result<Measured> {
         until("the game to go on", RECOVERY_TIMEOUT, || {
             let first = self.streams.each_ref().map(|stream| stream.book().first_sent_after(trouble));
@@ -111,14 +111,14 @@ impl Game {
         Ok(Measured { outage, lost, twice, tcp })
     }
 
-    /// The relay by which the first member reaches the other.
+    /// Returns the name of the relay on the first member's path to the second.
     pub fn relay(&self) -> Result<String> {
         let seen = self.members[0].sees(self.members[1].name())?;
         seen.path.and_then(|path| path.relay).context("not relayed")
     }
 }
 
-/// Lets time pass, which is what the stories about sleep and restarts are about.
+/// Waits for a fixed time. Only scenarios about sleep and restarts, where the time itself is tested, use it.
 pub(super) fn pass(time: Duration) {
     thread::sleep(time);
 }

@@ -1,5 +1,5 @@
-//! What happens to paths while people run: each trouble comes under a game's stream both ways and a TCP connection,
-//! and what counts is how long nothing arrives, what is lost, and that the connection lasts.
+//! Measures how paths survive faults: each scenario breaks something under a UDP stream in both directions and a TCP
+//! connection, and measures the outage, the datagrams lost, and whether the TCP connection survives.
 
 mod game;
 mod report;
@@ -17,26 +17,26 @@ use self::{
 };
 use crate::{parallel::run_parallel, party::World, sweep::sweep};
 
-/// What to play.
+/// Options of `natlab roam`.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Only stories whose names contain one of these.
+    /// Runs only scenarios whose names contain one of these.
     names: Vec<String>,
-    /// Seconds that a computer sleeps.
+    /// Time that a computer sleeps, in seconds.
     #[arg(long, default_value_t = 60)]
     sleep: u64,
-    /// Stories that are played side by side.
+    /// Number of scenarios that run in parallel.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
-    /// Ends with one JSON object.
+    /// Prints one JSON object after the table.
     #[arg(long)]
     json: bool,
 }
 
-/// Plays the chosen stories. It fails if members do not come back, or a connection breaks.
+/// Runs the chosen scenarios. Exits with a failure if members do not recover, or a TCP connection breaks.
 ///
 /// # Errors
-/// None is chosen.
+/// Returns an error if no scenario matches.
 pub fn run(options: &Options) -> Result<ExitCode> {
     sweep()?;
     let named = |story: &&Story| {
@@ -70,7 +70,7 @@ fn one(story: &Story, sleep: Duration) -> Outcome {
     let played = (story.run)(&world, sleep);
     let limit = Duration::from_secs_f64(story.bar);
     if played.as_ref().map_or(true, |measured| measured.outage > limit) {
-        // A slow story has its logs kept too.
+        // The logs of a slow scenario are kept too.
         let _ = world.last_words(&format!("roam-{}", story.name));
     }
     let outcome = match played {

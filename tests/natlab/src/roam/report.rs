@@ -1,31 +1,31 @@
-//! What is printed.
+//! The results of `natlab roam` as a table and as JSON.
 
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
 
-/// How one story went.
+/// The result of one scenario.
 #[derive(Debug, Serialize)]
 pub(super) struct Outcome {
     pub name: &'static str,
     pub about: &'static str,
-    /// What the outage should be at most, in seconds.
+    /// Upper bound for the outage, in seconds.
     pub bar_s: f64,
-    /// The longest time in which no datagram arrived one way, from the trouble on, or from its end where nothing can
+    /// Longest time without a datagram in one direction, counted from the fault on, or from its end where nothing can
     /// work during it.
     pub outage_s: Option<f64>,
-    /// Datagrams lost, both ways.
+    /// Datagrams lost in both directions.
     pub lost: u32,
-    /// Datagrams that came again.
+    /// Duplicates received in both directions.
     pub twice: u32,
-    /// The longest wait for an answer on the TCP connection.
+    /// Longest wait for a response on the TCP connection.
     pub tcp_gap_s: Option<f64>,
     pub passed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// One story in one line.
+/// Formats one result as a line of the table.
 pub fn line(outcome: &Outcome) -> String {
     let seconds = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
     let verdict = match (outcome.passed, outcome.outage_s) {
@@ -46,7 +46,7 @@ pub fn line(outcome: &Outcome) -> String {
     )
 }
 
-/// The table, and one object where it is wanted.
+/// Prints the table, and with `as_json` one JSON object.
 pub fn print(outcomes: &[Outcome], as_json: bool) -> Result<()> {
     println!(
         "\n{:12} {:58} {:>5} {:>7} {:>6} {:>6} {:>7}",

@@ -1,4 +1,4 @@
-//! The troubles.
+//! The fault scenarios of `natlab roam`.
 
 use std::time::{Duration, Instant};
 
@@ -11,18 +11,18 @@ use crate::{
     party::{Member, World},
 };
 
-/// One trouble.
+/// One fault scenario.
 pub struct Story {
-    /// Short, for the command line.
+    /// Name on the command line.
     pub name: &'static str,
-    /// One sentence.
+    /// One-line description.
     pub about: &'static str,
-    /// Seconds that it may cost.
+    /// Upper bound for the outage, in seconds.
     pub bar: f64,
     pub run: fn(&World, Duration) -> Result<Measured>,
 }
 
-/// All of them.
+/// Returns all scenarios.
 pub const fn stories() -> &'static [Story] {
     &[
         Story { name: "upgrade", about: "a relayed path becomes direct", bar: 0.1, run: upgrade },
@@ -138,7 +138,7 @@ fn forgotten(world: &World, time: Duration) -> Result<Measured> {
     game.end(trouble)
 }
 
-/// Starts the game once both reach each other directly.
+/// Starts the game once both members have a direct path.
 fn direct(members: [Member; 2]) -> Result<Game> {
     let [anna, ben] = &members;
     anna.wait_for_path(ben, PathKind::Direct)?;

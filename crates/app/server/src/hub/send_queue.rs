@@ -62,7 +62,7 @@ impl Item {
 pub(super) struct SendQueue {
     queue: Mutex<Queue>,
     waker: AtomicWaker,
-    /// When the member was last heard from, in the hub's seconds.
+    /// Time of the last frame received from the member, in the hub's seconds.
     last_received: AtomicU32,
 }
 
@@ -146,7 +146,7 @@ impl SendQueue {
         self.last_received.store(seconds, Ordering::Relaxed);
     }
 
-    /// Returns the seconds since the member was last heard from.
+    /// Returns the seconds since the last frame was received from the member.
     pub(super) fn silent_for(&self, seconds: u32) -> u32 {
         seconds.saturating_sub(self.last_received.load(Ordering::Relaxed))
     }

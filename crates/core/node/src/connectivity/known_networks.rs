@@ -1,7 +1,7 @@
 //! Networks that were measured before, so that what their NAT does is known at once when the computer returns to one.
 //!
 //! A network is known by its routers and its prefixes. Many homes share those (192.168.1.0/24 behind 192.168.1.1), so
-//! what is remembered counts only until a server sees another public address, and everything is measured anew.
+//! what is remembered counts only until a server sees another public address. Then everything is measured again.
 
 use std::{
     net::IpAddr,

@@ -1,7 +1,7 @@
 //! The LAN beacon: sealed messages by multicast on the local network, or by unicast to a neighbor.
 //!
-//! A beacon is repeated every few seconds while members that were heard from are still unconnected, and seldom once
-//! all of them are connected.
+//! A beacon is repeated every few seconds while some member whose messages are received is still unconnected, and
+//! rarely once all of them are connected.
 
 use std::{
     collections::BTreeMap,

@@ -34,7 +34,7 @@ const ANNOUNCE_RETRY: Duration = Duration::from_secs(3);
 /// they are looked at again after ten minutes at the latest.
 const MIN_REVIEW_PAUSE: Duration = Duration::from_secs(1);
 const MAX_REVIEW_PAUSE: Duration = Duration::from_secs(600);
-/// Without a path or a server that lists it, a member not heard from for this long is offline.
+/// Time without a message after which a member is offline, if it has no path and no server lists it.
 const ONLINE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Prefix length of a party's IPv6 network.
 const PREFIX_V6: u8 = 64;

@@ -135,7 +135,7 @@ impl PortSampler {
         }
     }
 
-    /// Evaluates the samples. An allocation that is known already is not measured anew.
+    /// Evaluates the samples. An allocation that is known already is not measured again.
     pub(super) fn evaluate(&self, known: Option<Allocation>) -> SampledPorts {
         let last = self.samples.last();
         let allocation = known.or_else(|| self.allocation());

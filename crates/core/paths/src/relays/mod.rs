@@ -332,7 +332,8 @@ impl RelayPool {
         }
     }
 
-    /// Decides anew which allocations are wanted. Granted ones that are not give what they carry time to move over.
+    /// Decides which allocations are wanted. Granted ones that are no longer wanted stay open until their traffic has
+    /// moved.
     fn rearrange(&mut self, now: Instant) {
         let selected = SelectedRelays::of(&self.attempts);
         let wanted: Vec<bool> =

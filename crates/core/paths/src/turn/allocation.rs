@@ -39,7 +39,7 @@ const REBIND_INTERVAL: Duration = Duration::from_secs(240);
 const REFUSED_CHANNEL_PAUSE: Duration = Duration::from_secs(30);
 /// Least interval between two requests whether the server still knows the allocation.
 const MIN_VERIFY_INTERVAL: Duration = Duration::from_secs(1);
-/// How often one request may be signed anew because of a new nonce.
+/// How often a request may be signed again because of a new nonce.
 const MAX_CHALLENGES: u8 = 3;
 /// Marks a request that releases an older allocation, or follows such a release, so that it happens only once.
 const AFTER_RELEASE: u8 = MAX_CHALLENGES + 1;

@@ -19,7 +19,7 @@ pub(super) struct Channel {
 /// The channels in use, and the numbers of all that ever were.
 ///
 /// Invariant: every channel in use has its number in `numbers`. A number stays with its address after the last user has
-/// left, since the server refuses to bind either anew until the old binding has expired; it is given to another
+/// left, since the server refuses to bind either again until the old binding has expired; it is given to another
 /// address only once every other number is taken.
 #[derive(Debug)]
 pub(super) struct Channels {
