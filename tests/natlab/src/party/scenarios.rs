@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use partyline_model::{AttemptOutcome, Method, PathKind};
 
 use super::{
-    Member, Server, World, diagnosis, faults, ipv6,
+    Member, Server, World, comebacks, diagnosis, faults, ipv6,
     traffic_check::exchange_traffic,
     watch,
     world::{CONNECT_TIMEOUT, connected, pairs},
@@ -118,6 +118,16 @@ pub const fn scenarios() -> &'static [Scenario] {
             name: "leave",
             about: "a member that leaves disappears from every list at once",
             run: leave,
+        },
+        Scenario {
+            name: "rejoin",
+            about: "a member that leaves and joins again at once meets everybody, six times",
+            run: comebacks::rejoin,
+        },
+        Scenario {
+            name: "hard-kills",
+            about: "a service killed at 50 random moments is back with everybody; PARTYLINE_KILLS sets how many",
+            run: comebacks::hard_kills,
         },
     ]
 }

@@ -306,6 +306,16 @@ impl Member {
         find_link(&json).with_context(|| format!("no link in {said:?}"))
     }
 
+    /// Makes another invite and gives its link.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn invite(&self) -> Result<String> {
+        let said = self.partyline(&["invite", "--json"])?;
+        let json: Value = serde_json::from_str(&said).with_context(|| format!("invite said {said:?}"))?;
+        find_link(&json).with_context(|| format!("no link in {said:?}"))
+    }
+
     /// Joins a party by its link.
     ///
     /// # Errors
