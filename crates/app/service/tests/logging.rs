@@ -1,4 +1,5 @@
 //! What the program writes to standard error, by its flags and its environment.
+#![allow(clippy::unwrap_used)]
 
 use std::{path::Path, process::Command};
 
