@@ -1,5 +1,5 @@
-//! The one exit of the node: datagrams and stream messages leave by [`Egress::transmit`], received IP packets by
-//! [`Egress::deliver`].
+//! The exits of packets: datagrams and stream messages leave by [`Egress::transmit`], received IP packets by
+//! [`Egress::deliver`]. Everything else leaves as a [`crate::Output`].
 
 use std::net::SocketAddr;
 

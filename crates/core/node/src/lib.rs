@@ -5,7 +5,7 @@
 //!
 //! # The order of calls
 //!
-//! Inputs enter by the `handle_*` methods and leave by four exits: datagrams and stream messages by
+//! Inputs enter by the `handle_*` methods. What they cause leaves by four exits: datagrams and stream messages by
 //! [`Egress::transmit`], IP packets by [`Egress::deliver`], everything else as an [`Output`], and what people see as a
 //! [`snapshot`](Node::snapshot) whenever the [`revision`](Node::revision) has grown. Sending makes outputs, and the
 //! results of outputs make the node send, so the engine repeats both until there is nothing left:
@@ -23,7 +23,8 @@
 //! ```
 //!
 //! The three inputs of packets ([`Node::handle_packet`], [`Node::handle_datagram`], [`Node::handle_stream`]) may be
-//! called many times before one flush; what they cause happens then. Every input may move
+//! called many times before one flush. A received IP packet is delivered at once; everything else they cause, outputs
+//! included, comes with the flush. Every input may move
 //! [`poll_timeout`](Node::poll_timeout) in either direction.
 //!
 //! # How two members connect
@@ -57,7 +58,11 @@
 //!   and the counters.
 //! - `connectivity` owns candidates, relay selection, the network check, and the packet path, in which the path machine
 //!   and the tunnel are coupled. It also does what members do for each other: relaying, filtering probes, second ports.
-//! - `view` owns what only people need: measurements, open pings, the revision of the snapshot.
+//! - `view` owns what only people need: measurements, open pings, the revision of the snapshot. It reads the other two
+//!   when a snapshot is drawn, and sends them nothing.
+//!
+//! A control message from a member goes where it belongs: sealed messages to `signaling`, pongs to `view`, all others to
+//! `connectivity`. [`Node`] takes commands apart in the same way.
 //!
 //! # Example
 //!

@@ -164,7 +164,8 @@ impl Node {
 
     // Packets.
 
-    /// Takes an IP packet from a party's network device; what it becomes leaves with [`Self::flush`].
+    /// Takes an IP packet from a party's network device, in which the MSS of a SYN may be changed; what it becomes leaves
+    /// with [`Self::flush`].
     pub fn handle_packet(&mut self, now: Instant, party: PartyId, packet: &mut [u8]) {
         self.connectivity.handle_packet(now, party, packet);
     }

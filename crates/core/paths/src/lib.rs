@@ -18,8 +18,8 @@
 //! change ([`Paths::set_peer`]).
 //!
 //! **Relays** (`relays`, `turn`). An allocation is kept at the best relay server, and a second one at another server as
-//! a standby. UDP is preferred; TCP and TLS are tried a second later. As soon as there is an allocation on either
-//! side, packets flow through it.
+//! a standby. UDP is preferred; TCP and TLS are tried a second later. As soon as a check has crossed an allocation of
+//! either side, packets flow through it.
 //!
 //! **Checks** (`pairing`, `pair`, `pairs`). Each direct candidate of the peer is paired with the main socket, and each
 //! relayed one with an allocation of ours. If only one side has an allocation, the other side's main socket takes its
@@ -30,7 +30,8 @@
 //!
 //! **Selection** (`selection`). Paths compete by tier: local network, direct, through another member, relay over UDP,
 //! relay over a stream. Within a tier the cost decides: round trip time, jitter, loss (`quality`). The controlling side
-//! nominates the path it uses by USE-CANDIDATE, and the other follows. A direct path takes over once a check was
+//! chooses so, and nominates the path it uses by USE-CANDIDATE. The other side uses the nominated path, even one of a
+//! worse tier, as long as it finds it valid and not suspect, and chooses by itself otherwise. A direct path takes over once a check was
 //! answered on it, since it carries packets both ways then. What is still under way through the relay arrives as well,
 //! and the tunnel's replay window drops duplicates, so that a change loses nothing.
 //!
@@ -52,9 +53,14 @@
 //! # Using it
 //!
 //! The machine has no sockets and no clock. After every call, drain [`Paths::poll_transmit`] and [`Paths::poll_event`],
-//! and call [`Paths::handle_timeout`] when [`Paths::poll_timeout`] is due. Tunnel messages do not pass through the
-//! machine: [`Paths::route`] says where they go, and [`Paths::handle_datagram`] returns incoming ones as a range of the
-//! datagram.
+//! and read [`Paths::poll_timeout`] again: any call may have moved it, [`Paths::route`] included. When its moment comes,
+//! call [`Paths::handle_timeout`]; earlier calls do no harm. `None` means that there is nothing to do before the next
+//! input.
+//!
+//! Tunnel messages do not pass through the machine. A received one takes three calls: [`Paths::handle_datagram`] returns
+//! it as a range of the datagram, the tunnel opens it, and [`Paths::on_authenticated`] is told the path that the first
+//! call returned; an answer to a handshake leaves by [`Paths::hop`] of that path. To send, ask [`Paths::route`] for each
+//! batch, and send by both of its hops.
 //!
 //! ```
 //! use std::time::Instant;

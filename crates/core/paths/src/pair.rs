@@ -79,14 +79,14 @@ pub(crate) enum PairUse {
         /// Whether this side controls.
         controlling: bool,
     },
-    /// It would be better than the path in use.
-    Challenger,
+    /// It is direct and the path in use is not, or it is a relayed pair that is still missing as a spare.
+    Wanted,
     /// No path carries packets, so every pair is needed.
     Required,
     /// It is among the best alternatives of the same tier while there is traffic.
     Monitored,
-    /// It would be no better than the path in use.
-    Standby,
+    /// None of the others applies: checks go on until three round trips are measured, and a failed pair is not retried.
+    Idle,
 }
 
 impl PairUse {
@@ -94,8 +94,8 @@ impl PairUse {
     const fn max_retry_pause(self) -> Option<Duration> {
         match self {
             Self::Required => Some(MAX_RETRY_UNREACHABLE),
-            Self::Challenger | Self::Selected { .. } => Some(MAX_RETRY_PAUSE),
-            Self::Monitored | Self::Standby => None,
+            Self::Wanted | Self::Selected { .. } => Some(MAX_RETRY_PAUSE),
+            Self::Monitored | Self::Idle => None,
         }
     }
 }
@@ -572,8 +572,8 @@ impl CandidatePair {
             }
             PairUse::Monitored => Some(last + MONITOR_INTERVAL),
             // The controlling side does not use the better path: perhaps it has lost it without our knowing.
-            PairUse::Challenger => Some(last + MEASURE_INTERVAL),
-            PairUse::Required | PairUse::Standby => None,
+            PairUse::Wanted => Some(last + MEASURE_INTERVAL),
+            PairUse::Required | PairUse::Idle => None,
         }
     }
 
@@ -683,8 +683,8 @@ mod tests {
             pair.state = PairState::InProgress(9);
             pair.fail(now);
             let at = |used_as| pair.next_check(now, used_as, KEEPALIVE).map(|at| (at - now).as_secs());
-            pauses.push((at(PairUse::Challenger).unwrap(), at(PairUse::Required).unwrap()));
-            assert_eq!(at(PairUse::Standby), None);
+            pauses.push((at(PairUse::Wanted).unwrap(), at(PairUse::Required).unwrap()));
+            assert_eq!(at(PairUse::Idle), None);
         }
         assert_eq!(pauses[..4], [(5, 5), (10, 10), (20, 10), (40, 10)]);
         assert_eq!(pauses[9], (600, 10));
@@ -745,7 +745,7 @@ mod tests {
         assert_eq!(pair.next_check(now, CONTROLLING, KEEPALIVE), Some(last + KEEPALIVE));
         let controlled = PairUse::Selected { controlling: false };
         assert_eq!(pair.next_check(now, controlled, KEEPALIVE), Some(now + KEEPALIVE * 4 / 3));
-        assert_eq!(pair.next_check(now, PairUse::Standby, KEEPALIVE), None);
+        assert_eq!(pair.next_check(now, PairUse::Idle, KEEPALIVE), None);
     }
 
     #[test]
@@ -755,7 +755,7 @@ mod tests {
         assert!(pair.only_measures());
         let later = pair.last_check.unwrap() + MIN_REQUESTED_INTERVAL;
         pair.request_measurement(later);
-        assert_eq!(pair.next_check(later, PairUse::Standby, KEEPALIVE), Some(later));
+        assert_eq!(pair.next_check(later, PairUse::Idle, KEEPALIVE), Some(later));
     }
 
     #[test]
@@ -797,7 +797,7 @@ mod tests {
         let now = now + KEEPALIVE;
         pair.require_liveness(now);
         assert!(pair.is_valid() && pair.is_suspect(now));
-        assert_eq!(pair.next_check(now, PairUse::Standby, KEEPALIVE), Some(now));
+        assert_eq!(pair.next_check(now, PairUse::Idle, KEEPALIVE), Some(now));
     }
 
     #[test]

@@ -44,8 +44,9 @@ enum Timer {
 
 /// The paths to every peer of every party of this computer.
 ///
-/// Invariant: after every call, each peer's timer is set to when that peer has something to do, and the set of direct
-/// peers in [`crate::context::Device`] is up to date.
+/// Invariant: after every call that drives a peer (`with_peer`), its timer is set to when it has something to do;
+/// [`Self::route`] only brings the timer forward, and [`Self::set_keepalive`] and packets on known paths leave it as it
+/// is. The set of direct peers in [`crate::context::Device`] is always up to date.
 pub struct Paths {
     peers: BTreeMap<PeerId, Peer>,
     names: PeerNames,
@@ -57,7 +58,7 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Creates a machine without peers. The seed must not repeat from run to run.
+    /// Creates a machine without peers. The seed must be secret and fresh.
     #[must_use]
     pub fn new(seed: [u8; 32], config: Config) -> Self {
         Self {
@@ -132,8 +133,8 @@ impl Paths {
         }
     }
 
-    /// Takes all relay servers with all their transports, preferred relay first. New credentials count from the next
-    /// allocation on.
+    /// Takes all relay servers with all their transports, preferred relay first. Ignored while [`Config::relay`] is off:
+    /// call it again after [`Self::configure`] has turned relays on. New credentials count from the next allocation on.
     pub fn set_relays(&mut self, now: Instant, servers: Vec<RelayServer>) {
         if self.shared.device.config.relay {
             let (relays, mut out) = self.shared.relays();
@@ -419,7 +420,7 @@ impl Paths {
         self.shared.events.pop_front()
     }
 
-    /// Returns when [`Self::handle_timeout`] is to be called.
+    /// Returns when [`Self::handle_timeout`] is to be called; `None` if nothing is due before the next input.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers.next()

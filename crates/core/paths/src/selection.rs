@@ -233,11 +233,11 @@ impl PathSelection {
         if selected.path == pair.path {
             PairUse::Selected { controlling }
         } else if (pair.is_direct() && !selected.is_direct()) || relay_needed {
-            PairUse::Challenger
+            PairUse::Wanted
         } else if selected.has_traffic(now) && is_monitored(pair, selected, pairs) {
             PairUse::Monitored
         } else {
-            PairUse::Standby
+            PairUse::Idle
         }
     }
 
@@ -513,9 +513,9 @@ mod tests {
         };
         let selected = PairUse::Selected { controlling: false };
         choice.pairs.get_mut(path(1)).unwrap().on_sent(choice.now);
-        use PairUse::{Monitored, Standby};
-        assert_eq!(uses(&choice), [selected, Monitored, Monitored, Standby]);
+        use PairUse::{Idle, Monitored};
+        assert_eq!(uses(&choice), [selected, Monitored, Monitored, Idle]);
         choice.now += Duration::from_secs(2);
-        assert_eq!(uses(&choice), [selected, Standby, Standby, Standby]);
+        assert_eq!(uses(&choice), [selected, Idle, Idle, Idle]);
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct PunchSocket {
 }
 
 impl PunchSockets {
-    /// Asks the host for `count` sockets; returns `None` if there would be too many.
+    /// Asks the caller for `count` sockets; returns `None` if there would be too many.
     pub(crate) fn open(
         &mut self,
         peer: PeerId,

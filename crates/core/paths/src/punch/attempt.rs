@@ -45,7 +45,7 @@ const MAX_OFFERS: u32 = 4;
 const DEFAULT_SIGNAL_DELAY: Duration = Duration::from_millis(40);
 /// Bounds the delay of a signal that is waited for.
 const MAX_SIGNAL_DELAY: Duration = Duration::from_millis(250);
-/// How long the host may take to open sockets.
+/// How long the caller may take to open sockets.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What an attempt may know about the peer.
