@@ -1,8 +1,8 @@
 //! The desktop app: a window on the engine, a tray, deep links, notifications. No network logic.
 //!
-//! [`arguments`] is the command line; [`engine`] keeps the connection to the engine, in the service or in this process;
-//! [`surface`] and [`commands`] are what the user interface sees, exported to TypeScript by [`bindings`];
-//! [`shell`] joins them with the [`window`], the [`tray`] and [`announce`]ments.
+//! `arguments` is the command line; `engine` keeps the connection to the engine, in the service or in this process;
+//! `surface` and `commands` are what the user interface sees, exported to TypeScript by `bindings`;
+//! `shell` joins them with the `window`, the `tray` and `announce`.
 
 mod announce;
 mod arguments;

@@ -154,7 +154,7 @@ impl Shell {
     /// Stores new preferences and applies them.
     ///
     /// # Errors
-    /// [`ErrorCode::Storage`] if they cannot be stored; nothing has changed then.
+    /// `ErrorCode::Storage` if they cannot be stored; nothing has changed then.
     pub fn set_preferences(&self, app: &AppHandle, preferences: Preferences) -> Result<(), AppError> {
         let before = self.preferences();
         if before.autostart != preferences.autostart {

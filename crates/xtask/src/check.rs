@@ -29,7 +29,7 @@ pub struct Options {
 enum Layer {
     /// Formatting.
     Format,
-    /// Clippy, without warnings.
+    /// Clippy and rustdoc, without warnings.
     Lint,
     /// Dependency arrows, purity, module cycles, licences.
     Architecture,
@@ -188,7 +188,9 @@ impl Layer {
             Self::Format => cargo::run(&mut cargo::command(["fmt", "--all", "--check"])),
             Self::Lint => {
                 let strict = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
-                cargo::run(&mut cargo::command(strict))
+                cargo::run(&mut cargo::command(strict))?;
+                let docs = ["doc", "--workspace", "--no-deps", "--document-private-items"];
+                cargo::run(cargo::command(docs).env("RUSTDOCFLAGS", "-D warnings"))
             }
             Self::Architecture => test(Tests::Of(SEPARATE_PACKAGES[0])),
             Self::Unit => {

@@ -11,7 +11,7 @@
 //! No policy is ever guessed. Each is named only when all observations agree with it and with no other one; loss, servers
 //! that ignore CHANGE-REQUEST, and mappings that change meanwhile leave it unknown. Two accidents remain: a NAT that
 //! allocates ports at random and happens to allocate the inside port (1 in 64,000), and loss in exactly the pattern of a
-//! filter ([`filtering_rounds`] says how seldom).
+//! filter (`filtering_rounds` says how seldom).
 //!
 //! Policies are measured over IPv4. Over IPv6 the same tests show what a firewall lets in.
 //!
@@ -39,9 +39,9 @@
 //!
 //! # Structure
 //!
-//! Each test of RFC 5780 is a machine of its own: [`mapping`], [`filtering`], [`allocation`], [`hairpin`] and
-//! [`lifetime`]; members of the party may stand in for servers in [`observer`] and [`port_pair`]. The machines read one
-//! [`context`] and know nothing of each other; [`schedule`] alone says which of them runs when.
+//! Each test of RFC 5780 is a machine of its own: `mapping`, `filtering`, `allocation`, `hairpin` and
+//! `lifetime`; members of the party may stand in for servers in `observer` and `port_pair`. The machines read one
+//! `context` and know nothing of each other; `schedule` alone says which of them runs when.
 
 mod address;
 mod allocation;

@@ -1,9 +1,9 @@
 //! Members as relays for each other.
 //!
 //! A member without a direct path to a peer asks the members it reaches directly to relay
-//! ([`ControlMessage::RequestRelay`]). A member that reaches the peer directly as well, and whose user lets it serve
-//! others, notes the pair and offers ([`ControlMessage::OfferRelay`]). From then on it forwards what either sends for
-//! the other ([`ControlMessage::Forward`], [`ControlMessage::Forwarded`]): tunnel messages and connectivity checks,
+//! (`ControlMessage::RequestRelay`). A member that reaches the peer directly as well, and whose user lets it serve
+//! others, notes the pair and offers (`ControlMessage::OfferRelay`). From then on it forwards what either sends for
+//! the other (`ControlMessage::Forward`, `ControlMessage::Forwarded`): tunnel messages and connectivity checks,
 //! which are sealed between the two, so that it can read and forge nothing. All of it travels inside the tunnels, so
 //! only members can ask, and none can pose as another.
 //!

@@ -4,7 +4,7 @@
 //! PLY | version 1 | length of the body 2 | header check 1 | body | CRC-32 of all before it 6
 //! ```
 //!
-//! All of it is letters and digits ([`base62`](super::base62)), and all lengths are in letters. The prefix makes a code
+//! All of it is letters and digits ([`base62`]), and all lengths are in letters. The prefix makes a code
 //! recognisable without a link around it, the length makes it end by itself, whatever follows, and the checks tell a code
 //! that was changed from one whose end is missing. The CRC is of the letters, not of the bytes, so that it detects every
 //! change of a single letter or of four in a row, and so that a page can check it without decoding anything.
