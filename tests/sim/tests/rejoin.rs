@@ -26,9 +26,9 @@ fn rejoin(seed: u64, members: usize, pauses: &[u64]) {
 
 #[test]
 fn member_that_comes_back_at_once_meets_everybody() {
-    for seed in 0..8 {
-        for members in [2, 3, 4, 6] {
-            for pause in [0, 1, 10, 20, 30, 41, 60, 80, 100, 200, 400, 1000, 2500, 5000] {
+    for seed in 0..2 {
+        for members in [2, 3, 4] {
+            for pause in [0, 10, 41, 100, 400, 1000, 5000] {
                 rejoin(seed, members, &[pause]);
             }
         }
