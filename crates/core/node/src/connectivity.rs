@@ -206,13 +206,21 @@ impl Connectivity {
     // Parties and members.
 
     /// Adds a party's network, or changes its addresses.
-    pub(crate) fn set_party(&mut self, party: PartyId, secret: StaticSecret, device: &DeviceConfig) {
-        self.packet_path.set_party(party, secret, device);
+    pub(crate) fn set_party(
+        &mut self,
+        now: Instant,
+        party: PartyId,
+        secret: StaticSecret,
+        device: &DeviceConfig,
+    ) {
+        self.packet_path.set_party(now, party, secret, device);
+        self.gather(now);
     }
 
     /// Forgets a party with all its sessions.
-    pub(crate) fn remove_party(&mut self, party: PartyId) {
-        self.packet_path.remove_party(party);
+    pub(crate) fn remove_party(&mut self, now: Instant, party: PartyId) {
+        self.packet_path.remove_party(now, party);
+        self.gather(now);
     }
 
     /// Adds a member, or takes what changed about it.

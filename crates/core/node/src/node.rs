@@ -444,9 +444,9 @@ impl Node {
                 connectivity.send_control(now.instant, party, to, &message);
             }
             SignalingEvent::PartyUp { party, secret, device } => {
-                connectivity.set_party(party, secret, &device);
+                connectivity.set_party(now.instant, party, secret, &device);
             }
-            SignalingEvent::PartyDown { party } => connectivity.remove_party(party),
+            SignalingEvent::PartyDown { party } => connectivity.remove_party(now.instant, party),
             SignalingEvent::PeerChanged(info) => connectivity.set_peer(now.instant, *info),
             SignalingEvent::PeerRemoved { party, device } => {
                 connectivity.remove_peer(now, party, device);

@@ -5,10 +5,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     net::SocketAddr,
     time::Instant,
 };
 
+use ipnet::IpNet;
 use partyline_model::{Candidate, NatProfile};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -31,12 +33,21 @@ pub(crate) struct Device {
     pub(crate) config: Config,
     /// Candidates that the caller has gathered.
     pub(crate) candidates: Vec<Candidate>,
+    /// Networks that no path leads into, because the paths themselves carry them: those of the parties.
+    pub(crate) excluded: Vec<IpNet>,
     /// The behavior of our own NAT.
     pub(crate) nat: NatProfile,
     /// IPv4 STUN servers that report at which address they see a socket.
     pub(crate) stun_servers: Vec<SocketAddr>,
     /// Peers with a direct path: those that may relay for others.
     pub(crate) direct_peers: BTreeSet<PeerId>,
+}
+
+impl Device {
+    /// Returns true for an address inside a network that the paths themselves carry.
+    pub(crate) fn is_excluded(&self, address: IpAddr) -> bool {
+        self.excluded.iter().any(|network| network.contains(&address))
+    }
 }
 
 /// Packets that arrive from another port than ours are sent to, and belong to the same path nevertheless.
@@ -102,6 +113,7 @@ impl Shared {
             device: Device {
                 config,
                 candidates: Vec::new(),
+                excluded: Vec::new(),
                 nat: NatProfile::default(),
                 stun_servers: Vec::new(),
                 direct_peers: BTreeSet::new(),

@@ -3,6 +3,8 @@
 /// Datagrams and signals that were dropped, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
+    /// From an address inside a party, by a way that leads through the tunnel itself.
+    pub inside_party: u64,
     /// Neither STUN, ChannelData nor WireGuard.
     pub unrecognized: u64,
     /// Checks with known tags or transaction ids that fail authentication.
@@ -22,6 +24,7 @@ impl Counters {
     /// Returns every counter with its label, for export.
     pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [
+            ("inside_party", self.inside_party),
             ("unrecognized", self.unrecognized),
             ("unauthenticated", self.unauthenticated),
             ("replayed", self.replayed),
@@ -46,9 +49,10 @@ mod tests {
             unsolicited: 4,
             unknown_channel: 5,
             malformed_signal: 6,
+            inside_party: 7,
         };
-        assert_eq!(counters.each().map(|(_, count)| count).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(counters.each().map(|(_, count)| count).collect::<Vec<_>>(), [7, 1, 2, 3, 4, 5, 6]);
         let labels: std::collections::BTreeSet<&str> = counters.each().map(|(label, _)| label).collect();
-        assert_eq!(labels.len(), 6);
+        assert_eq!(labels.len(), 7);
     }
 }

@@ -6,7 +6,6 @@ use partyline_model::{Candidate, CandidateKind, PathKind, SocketId};
 
 use crate::{
     address::{is_private, is_reachable},
-    api::Config,
     context::Device,
     pair::path_kind,
     path::{AllocationId, MemberRelay, Path, PeerId, Via},
@@ -26,13 +25,14 @@ pub(crate) fn wanted_paths(
     relays: &RelayPool,
 ) -> WantedPaths {
     let mut wanted = WantedPaths::new();
+    let permitted = remote.candidates.iter().filter(|candidate| !device.is_excluded(candidate.address.ip()));
     let (relayed, direct): (Vec<Candidate>, Vec<Candidate>) =
-        remote.candidates.iter().partition(|candidate| candidate.kind == CandidateKind::Relayed);
+        permitted.partition(|candidate| candidate.kind == CandidateKind::Relayed);
     if device.config.direct {
         let main = Via::Socket(SocketId::MAIN);
         let tried = |c: &&Candidate| {
             let path = Path { via: main, remote: c.address };
-            is_reachable(c, &device.candidates) && is_permitted(&device.config, path, c.kind)
+            is_reachable(c, &device.candidates) && is_permitted(device, path, c.kind)
         };
         direct.iter().filter(tried).for_each(|candidate| want(&mut wanted, main, candidate));
     }
@@ -105,8 +105,12 @@ fn relay_pairs(ours: &[SocketAddr], theirs: &[SocketAddr]) -> Vec<(usize, usize)
     pairs
 }
 
-/// Returns true if the method that a path stands for is switched on.
-pub(crate) fn is_permitted(config: &Config, path: Path, kind: CandidateKind) -> bool {
+/// Returns true if the method that a path stands for is switched on, and the path does not lead into a party.
+pub(crate) fn is_permitted(device: &Device, path: Path, kind: CandidateKind) -> bool {
+    if device.is_excluded(path.remote.ip()) {
+        return false;
+    }
+    let config = &device.config;
     let methods = &config.methods;
     match (path_kind(path, kind), kind) {
         (PathKind::Relay, _) => config.relay,
@@ -128,6 +132,7 @@ mod tests {
     use partyline_model::Methods;
 
     use super::*;
+    use crate::api::Config;
     use crate::{api::PeerParams, context::Shared, testing::params};
 
     /// The pairs of relayed addresses, written as the letters of their relays.

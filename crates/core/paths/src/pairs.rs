@@ -157,9 +157,9 @@ impl CandidatePairs {
         kind: CandidateKind,
     ) -> Option<&mut CandidatePair> {
         if self.get(path).is_none() {
-            let permitted = is_permitted(&ctx.device.config, path, CandidateKind::PeerReflexive);
+            let permitted = is_permitted(ctx.device, path, CandidateKind::PeerReflexive);
             if !permitted {
-                trace!(%path, reason = "direct paths are off", "address not learned");
+                trace!(%path, reason = "not permitted", "address not learned");
                 return None;
             }
             if !self.make_room(ctx) {

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use partyline_model::{Candidate, CandidateKind, DeviceId, NatProfile, PartyId, SocketId, StreamId};
 use partyline_timing::Deadlines;
 use partyline_wire::{
@@ -74,7 +75,8 @@ impl Paths {
 
     /// Takes all candidates that the caller has gathered: host, mapped, reflexive. A host candidate that is gone means
     /// that the network is another one.
-    pub fn set_local(&mut self, now: Instant, candidates: Vec<Candidate>) {
+    pub fn set_local(&mut self, now: Instant, mut candidates: Vec<Candidate>) {
+        candidates.retain(|candidate| !self.shared.device.is_excluded(candidate.address.ip()));
         let lost = |c: &Candidate| c.kind == CandidateKind::Host && !candidates.contains(c);
         let moved = self.shared.device.candidates.iter().any(lost);
         debug!(count = candidates.len(), moved, "local candidates set");
@@ -155,6 +157,21 @@ impl Paths {
         let keepalive = self.shared.device.config.keepalive;
         self.shared.device.config = Config { keepalive, ..config };
         self.drain_relay_changes(now);
+        self.for_each_peer(now, Peer::apply_config);
+    }
+
+    /// Takes the networks that the paths themselves carry, which are those of the parties. No candidate inside them is
+    /// announced or checked, and nothing that arrives from inside them is a path: it would lead through itself.
+    ///
+    /// Candidates of this computer that were left out before come back with the next [`Self::set_local`].
+    pub fn set_excluded(&mut self, now: Instant, networks: Vec<IpNet>) {
+        if networks == self.shared.device.excluded {
+            return;
+        }
+        debug!(?networks, "networks excluded from paths");
+        self.shared.device.excluded = networks;
+        let local = self.shared.device.candidates.clone();
+        self.set_local(now, local);
         self.for_each_peer(now, Peer::apply_config);
     }
 
@@ -287,6 +304,10 @@ impl Paths {
         bytes: &[u8],
     ) -> Handled {
         let source = canonical(source);
+        if matches!(local, Local::Socket(_)) && self.shared.device.is_excluded(source.ip()) {
+            self.counters.inside_party += 1;
+            return dropped(source, bytes, "inside a party");
+        }
         match (datagram::classify(bytes), local) {
             (Kind::ChannelData, _) => self.handle_channel_data(now, local, source, bytes),
             (Kind::Stun, _) => self.handle_stun(now, local, source, bytes),
@@ -575,6 +596,50 @@ mod tests {
 
     fn source() -> SocketAddr {
         ([198, 51, 100, 2], 1).into()
+    }
+
+    fn host(address: [u8; 4]) -> Candidate {
+        Candidate { kind: CandidateKind::Host, address: (address, 1).into() }
+    }
+
+    #[test]
+    fn no_path_leads_into_a_party() {
+        let (mut paths, now) = paths();
+        let inside = ([10, 80, 7, 2], 4).into();
+        let mut message = [0; 32];
+        message[0] = 4;
+        paths.set_peer(
+            now,
+            PeerId(1),
+            PeerParams { candidates: vec![host([10, 80, 7, 9]), host([198, 51, 100, 2])], ..params(7) },
+        );
+        paths.set_local(now, vec![host([10, 80, 7, 1]), host([192, 0, 2, 1])]);
+        let targets = |paths: &mut Paths| {
+            let sent = std::iter::from_fn(|| paths.poll_transmit());
+            sent.map(|transmit| transmit.destination.ip()).collect::<std::collections::BTreeSet<_>>()
+        };
+        assert!(targets(&mut paths).contains(&[10, 80, 7, 9].into()), "an ordinary address as yet");
+        let Handled::Tunnel { .. } = paths.handle_datagram(now, MAIN, inside, &message) else {
+            panic!("taken for a tunnel message as yet")
+        };
+        while paths.poll_event().is_some() {}
+        paths.set_excluded(now, vec!["10.80.7.0/24".parse().unwrap()]);
+        assert!(matches!(
+            paths.poll_event(),
+            Some(Event::LocalCandidates(local)) if local == [host([192, 0, 2, 1])]
+        ));
+        targets(&mut paths);
+        for _ in 0..50 {
+            let Some(at) = paths.poll_timeout() else { break };
+            paths.handle_timeout(at);
+        }
+        let sent = targets(&mut paths);
+        assert!(
+            sent.contains(&[198, 51, 100, 2].into()) && !sent.contains(&[10, 80, 7, 9].into()),
+            "{sent:?}"
+        );
+        assert_eq!(paths.handle_datagram(now, MAIN, inside, &message), Handled::Consumed);
+        assert_eq!(paths.counters().inside_party, 1);
     }
 
     #[test]

@@ -92,9 +92,8 @@ impl Peer {
 
     /// Applies a changed configuration: gives up what is not permitted any more though it may work, and checks what is.
     pub(crate) fn apply_config(&mut self, ctx: &mut Context<'_>) {
-        self.pairs.remove_where(ctx, "switched off", |ctx, pair| {
-            !is_permitted(&ctx.device.config, pair.path, pair.kind)
-        });
+        self.pairs
+            .remove_where(ctx, "not permitted", |ctx, pair| !is_permitted(ctx.device, pair.path, pair.kind));
         self.sync_pairs(ctx);
     }
 
@@ -129,8 +128,8 @@ impl Peer {
         let request = self.remote.session.open_request(bytes)?;
         // A response would tell the peer that it may use this path.
         let kind = self.pairs.get(path).map_or(CandidateKind::PeerReflexive, |pair| pair.kind);
-        if !is_permitted(&ctx.device.config, path, kind) {
-            trace!(%path, reason = "method switched off", "check not answered");
+        if !is_permitted(ctx.device, path, kind) {
+            trace!(%path, reason = "not permitted", "check not answered");
             return Ok(());
         }
         trace!(%path, nominate = request.nominate, "check received");

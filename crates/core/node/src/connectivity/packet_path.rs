@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use partyline_model::{DeviceId, Now, PartyId, SocketId, StreamId};
 use partyline_paths::{
     Event as PathEvent, Handled, Hop, Local as PathLocal, MemberRelay, Path, Paths, PeerId, PeerView,
@@ -47,6 +48,8 @@ pub(super) struct PacketPath {
     attempts: ConnectionAttempts,
     member_relays: MemberRelays,
     streams: Streams,
+    /// The networks of the parties, into which no path may lead.
+    networks: BTreeMap<PartyId, [IpNet; 2]>,
     /// Members with whom a session is up.
     connected: BTreeSet<(PartyId, DeviceId)>,
     outbox: Outbox,
@@ -65,6 +68,7 @@ impl PacketPath {
             attempts: ConnectionAttempts::default(),
             member_relays: MemberRelays::new(now, serves_members),
             streams: Streams::default(),
+            networks: BTreeMap::new(),
             connected: BTreeSet::new(),
             outbox: Outbox::new(),
             queue: EgressQueue::default(),
@@ -121,18 +125,33 @@ impl PacketPath {
     // Parties and members.
 
     /// Adds a party's network, or changes its addresses.
-    pub(super) fn set_party(&mut self, party: PartyId, secret: StaticSecret, device: &DeviceConfig) {
+    pub(super) fn set_party(
+        &mut self,
+        now: Instant,
+        party: PartyId,
+        secret: StaticSecret,
+        device: &DeviceConfig,
+    ) {
         let DeviceConfig { v4, v6, mtu } = *device;
         debug!(party = %party.short(), %v4, %v6, mtu, "network of the party configured");
         self.tunnel.set_party(party, secret, PartyConfig { v4, v6, mtu });
+        self.networks.insert(party, [v4.trunc().into(), v6.trunc().into()]);
+        self.exclude_parties(now);
         self.drop_dead_sessions(party);
     }
 
     /// Forgets a party with all its sessions.
-    pub(super) fn remove_party(&mut self, party: PartyId) {
+    pub(super) fn remove_party(&mut self, now: Instant, party: PartyId) {
         debug!(party = %party.short(), "network of the party removed");
         self.tunnel.remove_party(party);
+        self.networks.remove(&party);
+        self.exclude_parties(now);
         self.drop_dead_sessions(party);
+    }
+
+    fn exclude_parties(&mut self, now: Instant) {
+        let networks = self.networks.values().flatten().copied().collect();
+        self.paths.set_excluded(now, networks);
     }
 
     /// Adds a member, or takes what changed about it.

@@ -53,7 +53,7 @@ impl Device {
         let mut device =
             Self { now, connectivity, exit: Exit::default(), events: Vec::new(), scratch: vec![0; 4096] };
         device.connectivity.set_network(now, network([192, 168, 1, 7])).expect("a change");
-        device.connectivity.set_party(PARTY, secret(1), &device_config(1));
+        device.connectivity.set_party(now.instant, PARTY, secret(1), &device_config(1));
         let mut info = peer_info(1, MEMBER);
         if let Some(paths) = &mut info.paths {
             paths.nat.public = vec![member_address().ip()];

@@ -28,7 +28,7 @@ impl Member {
         let tunnel = Tunnel::new(now.instant, [number; 32]);
         let mut path = PacketPath::new(now.instant, paths, tunnel, true);
         path.paths_mut().set_local(now.instant, vec![host_candidate(number)]);
-        path.set_party(PARTY, secret(number), &device_config(number));
+        path.set_party(now.instant, PARTY, secret(number), &device_config(number));
         for other in others.iter().filter(|other| **other != number) {
             path.set_peer(now.instant, peer_info(number, *other));
         }
@@ -194,7 +194,8 @@ fn packet_for_a_removed_member_leaves_before_the_member_is_forgotten() {
 #[test]
 fn sessions_of_a_party_end_with_it() {
     let mut net = Net::connected(3);
-    net.member(1).path.remove_party(PARTY);
+    let now = net.now.instant;
+    net.member(1).path.remove_party(now, PARTY);
     while net.carry() {}
     let down = |event: &&Event| matches!(event, Event::SessionDown { .. });
     assert_eq!(net.member(1).events.iter().filter(down).count(), 2);
