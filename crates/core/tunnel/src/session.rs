@@ -268,9 +268,12 @@ impl Session {
     }
 
     /// An authentic data message proves that both sides have its keys. Those of an answered initiation are in use once their
-    /// index is used; until then, packets under the keys before may still arrive.
+    /// index is used; until then, packets under the keys before may still arrive. Where there were none before, the
+    /// keys are those of an answered initiation in any case: of this one, or of an earlier one of a peer that repeated
+    /// it.
     fn on_data_received(&mut self, now: Instant, index: Index) {
-        if let Some(answered) = self.answered.take_if(|answered| answered.index == index) {
+        let is_first = !self.ready;
+        if let Some(answered) = self.answered.take_if(|answered| is_first || answered.index == index) {
             return self.on_completed(now, answered.at, "responder");
         }
         if !self.ready && self.tunn.time_since_last_handshake().is_some() {
@@ -462,6 +465,24 @@ mod tests {
         assert_eq!(b.decapsulate(later, &keepalive, &mut [0; 148]), Ok(Decapsulated::Empty));
         assert_eq!((b.counters().answered, b.counters().completed), (2, 1));
         assert_eq!((a.counters().initiated, a.counters().completed), (2, 1));
+    }
+
+    #[test]
+    fn first_keys_in_use_complete_a_handshake_whichever_answer_arrived() {
+        let now = start();
+        let [mut a, mut b] = sessions(now);
+        a.set_path(now, true);
+        let first = initiation(&mut a, now).unwrap();
+        let response = answer(&mut b, now, &first);
+        let keepalive = answer(&mut a, now, &response);
+        // The peer repeats itself while the answer is on its way, and the repetition overtakes the keepalive.
+        let later = now + Duration::from_secs(1);
+        a.rekey(later);
+        let second = initiation(&mut a, later).unwrap();
+        answer(&mut b, later, &second);
+        assert_eq!(b.decapsulate(later, &keepalive, &mut [0; 148]), Ok(Decapsulated::Empty));
+        assert!(b.is_ready() && b.last_handshake().is_some());
+        assert_eq!((b.counters().answered, b.counters().completed), (2, 1));
     }
 
     #[test]
