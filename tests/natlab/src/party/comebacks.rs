@@ -18,7 +18,7 @@ const HOME: RouterOptions = RouterOptions { line: Some(DISTANCE), ..RouterOption
 /// How often a member leaves and comes back.
 const REJOINS: usize = 6;
 /// How often a service is killed, unless `PARTYLINE_KILLS` says otherwise.
-const KILLS: usize = 50;
+const KILLS: usize = 20;
 /// A service is killed at a random moment within this span after it was started.
 const MOMENTS: Duration = Duration::from_secs(3);
 

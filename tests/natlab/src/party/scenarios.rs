@@ -126,7 +126,7 @@ pub const fn scenarios() -> &'static [Scenario] {
         },
         Scenario {
             name: "hard-kills",
-            about: "a service killed at 50 random moments is back with everybody; PARTYLINE_KILLS sets how many",
+            about: "a service killed at 20 random moments is back with everybody; PARTYLINE_KILLS sets how many",
             run: comebacks::hard_kills,
         },
     ]
