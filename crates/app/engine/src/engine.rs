@@ -96,8 +96,8 @@ impl Engine {
         let (calls_in, calls) = mpsc::channel(QUEUE);
         let (mut engine, snapshots) = Self::open(options, environment, calls)?;
         let now = engine.clock.now();
-        // A new device, and the sequence numbers of a known one, have to be stored before another computer hears of them.
-        // Where that fails, a known device runs nevertheless: numbers then follow the clock.
+        // A new device, and the sequence numbers of a known one, have to be stored before another computer learns of
+        // them. Where that fails, a known device runs nevertheless: its next run then begins with the clock.
         let is_new = engine.store.is_new()?;
         let written = engine.store.write(now.instant, engine.node.save()).await;
         if is_new {

@@ -54,9 +54,12 @@ fn restore(now: Now, options: &EngineOptions, saved: Option<&[u8]>) -> Result<No
 }
 
 fn unusable(error: &StateError, store: &Store) -> AppError {
-    AppError::new(
-        ErrorCode::Storage,
-        format!("The saved parties in {} cannot be used: {error}.", store.location()),
-        "Update Partyline, or move the file away to start afresh; it is left as it is.",
-    )
+    let hint = match error {
+        StateError::Newer(_) => "Update Partyline; the file is left as it is.",
+        StateError::Damaged(_) => {
+            "Put a backup of the file in its place, or move it away to start afresh; it is left as it is."
+        }
+    };
+    let message = format!("The saved parties in {} cannot be used: {error}.", store.location());
+    AppError::new(ErrorCode::Storage, message, hint)
 }

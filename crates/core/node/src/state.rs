@@ -34,7 +34,6 @@ pub(crate) struct SavedState {
     version: u32,
     device: Secret,
     /// The end of the reserved sequence numbers of this device's messages.
-    #[serde(default)]
     sequence: u64,
     parties: Vec<SavedParty>,
     /// Settings that differ from the defaults.
@@ -68,7 +67,9 @@ impl SavedState {
             version: u32,
         }
         let damaged = |error: serde_json::Error| StateError::Damaged(error.to_string());
-        check(bytes).ok_or_else(|| StateError::Damaged("its checksum is wrong".to_owned()))?;
+        if !is_whole(bytes) {
+            return Err(StateError::Damaged("its checksum is wrong".to_owned()));
+        }
         match serde_json::from_slice::<Version>(bytes).map_err(damaged)?.version {
             VERSION => serde_json::from_slice(bytes).map_err(damaged),
             newer if newer > VERSION => Err(StateError::Newer(newer)),
@@ -131,19 +132,17 @@ const CHECKSUM_OPENING: &[u8] = b"{\n  \"checksum\": \"";
 const CHECKSUM_CLOSING: &[u8] = b"\",";
 
 fn checksum(members: &[u8]) -> String {
-    use std::fmt::Write as _;
-    Sha256::digest(members).iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    format!("{:x}", Sha256::digest(members))
 }
 
-/// Returns `Some` if the checksum that a file begins with is that of the rest.
-fn check(file: &[u8]) -> Option<()> {
-    let (stored, rest) = file.strip_prefix(CHECKSUM_OPENING)?.split_at_checked(Sha256::output_size() * 2)?;
-    let members = rest.strip_prefix(CHECKSUM_CLOSING)?;
-    (checksum(members).as_bytes() == stored).then_some(())
+/// Returns true if the checksum that a file begins with is that of the rest.
+fn is_whole(file: &[u8]) -> bool {
+    let parts = || {
+        let rest = file.strip_prefix(CHECKSUM_OPENING)?;
+        let (stored, rest) = rest.split_at_checked(Sha256::output_size() * 2)?;
+        Some((stored, rest.strip_prefix(CHECKSUM_CLOSING)?))
+    };
+    parts().is_some_and(|(stored, members)| checksum(members).as_bytes() == stored)
 }
 
 #[cfg(test)]

@@ -51,12 +51,15 @@ refusal_counters! {
     wrong_secret: Refusal::WrongSecret,
 }
 
+/// What happens all the time: echoes, messages for others on channels that everybody receives, repetitions, since all
+/// channels are used side by side, and the ends of earlier memberships that are repeated.
+const NORMAL: [Refusal; 4] = [Refusal::Own, Refusal::NotForMe, Refusal::Replayed, Refusal::OldMembership];
+
 impl Refusal {
-    /// Returns true for what happens all the time: echoes, messages for others on channels that everybody receives,
-    /// repetitions, since all channels are used side by side, and the ends of earlier memberships that are repeated.
+    /// Returns true for what happens all the time and means no fault.
     #[must_use]
-    pub const fn is_normal(&self) -> bool {
-        matches!(self, Self::Own | Self::NotForMe | Self::Replayed | Self::OldMembership)
+    pub fn is_normal(&self) -> bool {
+        NORMAL.contains(self)
     }
 }
 
@@ -69,8 +72,7 @@ impl RefusalCounters {
 
     /// Returns the counters above 0 without those of [normal](Refusal::is_normal) refusals.
     pub fn notable(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-        let normal = [Refusal::Own, Refusal::NotForMe, Refusal::Replayed, Refusal::OldMembership]
-            .map(|refusal| refusal.label());
+        let normal = NORMAL.map(|refusal| refusal.label());
         self.each().filter(move |(label, count)| *count > 0 && !normal.contains(label))
     }
 }

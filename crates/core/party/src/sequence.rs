@@ -16,7 +16,8 @@ const BLOCK: u64 = 65_536;
 ///
 /// Receivers refuse a number that they have seen. Numbers are therefore reserved in blocks: the end of the block is
 /// stored before its numbers are used, and a restart begins with that end, however the last run ended. It begins with
-/// the clock if that is further, so that a device that was restored from an old copy of its state is heard as well.
+/// the clock if that is further, so that messages of a device that was restored from an old copy of its state are
+/// accepted, too.
 #[derive(Debug, Clone)]
 pub(crate) struct SequenceNumbers(Arc<Counters>);
 

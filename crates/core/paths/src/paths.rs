@@ -163,15 +163,13 @@ impl Paths {
     /// Takes the networks that the paths themselves carry, which are those of the parties. No candidate inside them is
     /// announced or checked, and nothing that arrives from inside them is a path: it would lead through itself.
     ///
-    /// Candidates of this computer that were left out before come back with the next [`Self::set_local`].
+    /// The candidates of this computer follow with the next [`Self::set_local`].
     pub fn set_excluded(&mut self, now: Instant, networks: Vec<IpNet>) {
         if networks == self.shared.device.excluded {
             return;
         }
         debug!(?networks, "networks excluded from paths");
         self.shared.device.excluded = networks;
-        let local = self.shared.device.candidates.clone();
-        self.set_local(now, local);
         self.for_each_peer(now, Peer::apply_config);
     }
 
@@ -624,6 +622,7 @@ mod tests {
         };
         while paths.poll_event().is_some() {}
         paths.set_excluded(now, vec!["10.80.7.0/24".parse().unwrap()]);
+        paths.set_local(now, vec![host([10, 80, 7, 1]), host([192, 0, 2, 1])]);
         assert!(matches!(
             paths.poll_event(),
             Some(Event::LocalCandidates(local)) if local == [host([192, 0, 2, 1])]

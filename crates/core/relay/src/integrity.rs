@@ -103,7 +103,9 @@ pub(crate) fn find_integrity(message: &[u8]) -> Option<IntegrityAttribute<'_>> {
 /// Returns true if the fingerprint is correct, or `None` if there is none.
 pub(crate) fn fingerprint(message: &[u8]) -> Option<bool> {
     let (at, _, value) = attributes(message).find(|(_, kind, _)| *kind == FINGERPRINT)?;
-    Some(at + 8 == message.len() && value == (crc32(&message[..at]) ^ FINGERPRINT_XOR).to_be_bytes())
+    Some(
+        at + 8 == message.len() && value == (crc32fast::hash(&message[..at]) ^ FINGERPRINT_XOR).to_be_bytes(),
+    )
 }
 
 /// Appends an integrity attribute.
@@ -120,7 +122,7 @@ pub(crate) fn append_integrity(message: &mut Vec<u8>, kind: Integrity, key: &[u8
 /// Appends FINGERPRINT.
 pub(crate) fn append_fingerprint(message: &mut Vec<u8>) {
     set_length(message, 8);
-    let value = crc32(message) ^ FINGERPRINT_XOR;
+    let value = crc32fast::hash(message) ^ FINGERPRINT_XOR;
     append(message, FINGERPRINT, &value.to_be_bytes());
 }
 
@@ -145,13 +147,6 @@ fn attributes(message: &[u8]) -> impl Iterator<Item = (usize, u16, &[u8])> {
         let here = at;
         at += 4 + length.next_multiple_of(4);
         Some((here, u16::from_be_bytes([a, b]), value))
-    })
-}
-
-/// Computes the CRC-32 of ITU-T V.42 bit by bit: messages with a fingerprint are few and short.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))
     })
 }
 

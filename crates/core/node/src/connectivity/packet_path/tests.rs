@@ -179,11 +179,11 @@ fn members_get_a_session_and_exchange_packets() {
 #[test]
 fn packet_for_a_removed_member_leaves_before_the_member_is_forgotten() {
     let mut net = Net::connected(2);
-    net.send(1, 2, b"goodbye");
+    net.send(1, 2, b"the last one");
     let now = net.now;
     net.member(1).path.remove_peer(now, PARTY, device(2));
     while net.carry() {}
-    assert_eq!(net.member(2).exit.delivered, [(PARTY, packet(1, 2, b"goodbye"))]);
+    assert_eq!(net.member(2).exit.delivered, [(PARTY, packet(1, 2, b"the last one"))]);
     assert!(net.member(1).path.connected_devices().is_empty());
     let down = |event: &Event| matches!(event, Event::SessionDown { member, .. } if *member == device(2));
     assert_eq!(net.member(1).events.iter().filter(|event| down(event)).count(), 1);

@@ -207,7 +207,7 @@ fn leave_that_arrives_late_does_not_end_the_next_membership() {
     let invite = world.invite(0, InviteLifetime::Day, Role::Member);
     let again = world.join_as(&leaver, &invite);
     world.announce_all();
-    // The owner hears of the leave only now, by the way of a member that repeats it.
+    // The owner receives the leave only now, from a member that repeats it.
     assert_eq!(world.deliver_to(0, topic, &leave), Err(Refusal::OldMembership));
     assert_eq!(world.deliver_to(1, topic, &leave), Err(Refusal::Replayed));
     assert!(world.knows(0, again) && world.knows(1, again));
