@@ -323,3 +323,21 @@ fn stream_to_a_relay_is_used_and_closed_when_it_carries_something_else() {
         .any(|event| matches!(event, Event::Output(Output::StreamClose { id: closed }) if closed == id));
     assert!(closed);
 }
+
+#[test]
+fn paths_stay_out_of_a_party_for_as_long_as_it_is_on() {
+    let mut net = Net::new(2);
+    let (now, local) = (net.now, PathLocal::Socket(SocketId::MAIN));
+    let Member { path, exit, scratch, .. } = net.member(1);
+    let DeviceConfig { v4, v6, .. } = device_config(2);
+    let sources = [std::net::IpAddr::from(v4.addr()), v6.addr().into()].map(|ip| SocketAddr::new(ip, 4000));
+    let mut dropped = |path: &mut PacketPath| {
+        for source in sources {
+            path.handle_datagram(now, local, source, &[0xff; 32], scratch, exit);
+        }
+        path.paths().counters().inside_party
+    };
+    assert_eq!(dropped(path), 2);
+    path.remove_party(now.instant, PARTY);
+    assert_eq!(dropped(path), 2, "addresses like any other now");
+}
