@@ -1,5 +1,7 @@
 //! What an engine opens before its loop starts.
 
+use std::io;
+
 use partyline_model::{AppError, ErrorCode, Now};
 use partyline_net::{Roots, TlsClient, UdpEndpoint};
 use partyline_node::{Config, NetcheckConfig, Node, PathsConfig, StateError};
@@ -28,15 +30,23 @@ pub(crate) fn tls(options: &EngineOptions) -> Result<TlsClient, AppError> {
     })
 }
 
-/// Makes the node from what was saved, or a new device's. A damaged file is replaced by the copy from before the last
-/// write.
+/// Makes the node from what was saved, or a new device's. A file that is damaged, or that the disk does not return, is
+/// replaced by the copy from before the last write.
 pub(crate) fn node(now: Now, options: &EngineOptions, store: &mut Store) -> Result<Node, AppError> {
-    let reason = match restore(now, options, store.load()?.as_deref()) {
-        Err(StateError::Damaged(reason)) => reason,
-        restored => return restored.map_err(|error| unusable(&error, store)),
+    let (reason, fault) = match store.load() {
+        Ok(saved) => match restore(now, options, saved.as_deref()) {
+            Err(StateError::Damaged(reason)) => {
+                let fault = unusable(&StateError::Damaged(reason.clone()), store);
+                (reason, fault)
+            }
+            restored => return restored.map_err(|error| unusable(&error, store)),
+        },
+        // The file may be whole, and the mend is the right to read it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error.into()),
+        Err(error) => (error.to_string(), error.into()),
     };
-    let copy = store.load_copy()?.and_then(|copy| restore(now, options, Some(&copy)).ok());
-    let node = copy.ok_or_else(|| unusable(&StateError::Damaged(reason.clone()), store))?;
+    let copy = store.load_copy().ok().flatten().and_then(|copy| restore(now, options, Some(&copy)).ok());
+    let node = copy.ok_or(fault)?;
     store.recover(&reason)?;
     Ok(node)
 }

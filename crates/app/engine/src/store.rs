@@ -9,7 +9,7 @@ use std::{
 };
 
 use partyline_model::{AppError, ErrorCode};
-use partyline_platform::{read, rename, replace_and_keep};
+use partyline_platform::{StorageError, keep, read, rename, replace_and_keep};
 
 use crate::metrics::{self, NODE_STATE_WRITES};
 
@@ -38,19 +38,20 @@ impl Store {
     }
 
     /// Reads what was saved last; `None` if nothing ever was.
-    pub(crate) fn load(&self) -> Result<Option<Vec<u8>>, AppError> {
-        read(&self.path).map_err(AppError::from)
+    pub(crate) fn load(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        read(&self.path)
     }
 
     /// Reads what was saved before that.
-    pub(crate) fn load_copy(&self) -> Result<Option<Vec<u8>>, AppError> {
-        read(&self.path.with_file_name(COPY)).map_err(AppError::from)
+    pub(crate) fn load_copy(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        read(&self.path.with_file_name(COPY))
     }
 
-    /// Puts a damaged file aside, because the copy takes its place.
+    /// Puts a damaged file aside and the copy in its place.
     pub(crate) fn recover(&mut self, reason: &str) -> Result<(), AppError> {
         let aside = self.path.with_file_name(DAMAGED);
-        rename(&self.path, &aside)?;
+        keep(&self.path, &aside)?;
+        rename(&self.path.with_file_name(COPY), &self.path)?;
         let recovery = format!(
             "The saved parties were damaged ({reason}) and have been replaced by the copy from before the last change. \
              The damaged file is {}.",
@@ -68,7 +69,7 @@ impl Store {
 
     /// True if nothing was ever saved.
     pub(crate) fn is_new(&self) -> Result<bool, AppError> {
-        self.load().map(|saved| saved.is_none())
+        self.load().map(|saved| saved.is_none()).map_err(AppError::from)
     }
 
     /// The file's path, for messages.

@@ -20,7 +20,7 @@ pub use lock::{EngineLock, LockError};
 pub use network::{Gateway, LocalAddress, default_gateways, is_own_device, local_addresses, local_prefixes};
 pub use permission::check_device_permission;
 pub use stale_devices::{DeviceRecord, remove_stale_devices};
-pub use storage::{StorageError, read, remove, rename, replace, replace_and_keep};
+pub use storage::{StorageError, keep, read, remove, rename, replace, replace_and_keep};
 pub use tun::{TunConfig, TunDevice, TunError, TunReads, TunWrites};
 pub use watch::{NetworkState, NetworkWatch};
 

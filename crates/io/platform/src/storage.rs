@@ -98,6 +98,19 @@ pub fn replace_and_keep(path: &Path, contents: &[u8], copy: &Path) -> Result<(),
     replace(path, contents)
 }
 
+/// Gives a file a second name, where it replaces what is there, so that replacing the file loses nothing. Where files
+/// cannot have two names, it is renamed.
+///
+/// # Errors
+/// If the file can neither be linked nor renamed.
+pub fn keep(path: &Path, as_well: &Path) -> Result<(), StorageError> {
+    remove(as_well)?;
+    match fs::hard_link(path, as_well).and_then(|()| sync_directory(as_well)) {
+        Ok(()) => Ok(()),
+        Err(_) => rename(path, as_well),
+    }
+}
+
 /// Gives a file another name, where it replaces what is there.
 ///
 /// # Errors

@@ -186,6 +186,13 @@ async fn damaged_state_is_put_aside_and_replaced_by_the_last_copy() {
     );
     assert_eq!(std::fs::read(state.path().join("state.json.damaged")).unwrap(), damaged);
     stop(engine).await;
+    // A disk that does not return the file is simulated by a directory in its place, which cannot be read either.
+    std::fs::remove_file(state.path().join("state.json.damaged")).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let engine = start(state.path(), 0).await.unwrap();
+    wait_for(&engine.controller, |snapshot| snapshot.parties.iter().any(|view| view.id == party)).await;
+    stop(engine).await;
     // Both damaged: nothing is overwritten.
     std::fs::write(&file, &damaged).unwrap();
     std::fs::write(state.path().join("state.json.last"), b"{").unwrap();
