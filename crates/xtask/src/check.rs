@@ -51,6 +51,8 @@ enum Layer {
     Matrix,
     /// Paths, networks and routers that break while a game runs.
     Roam,
+    /// The life of a party with one trouble after another; `cargo xtask natlab soak` plays it longer.
+    Soak,
     /// The user interface: types, components, every screen and state in a browser.
     Ui,
     /// The desktop app: it builds with its user interface, and its own tests pass.
@@ -148,7 +150,7 @@ impl Layer {
     fn obstacle(self) -> Option<String> {
         let needs_root = match self {
             Self::Interop | Self::Natlab | Self::Classify | Self::Portmap | Self::Party => true,
-            Self::Matrix | Self::Roam | Self::Stories => true,
+            Self::Matrix | Self::Roam | Self::Soak | Self::Stories => true,
             Self::Ui | Self::App | Self::Sim | Self::Fuzz | Self::Cross => false,
             Self::Format | Self::Lint | Self::Architecture | Self::Unit => false,
         };
@@ -173,7 +175,7 @@ impl Layer {
         match self {
             Self::Interop | Self::Natlab => [&packages::FOR_APP[..], &packages::FOR_TESTS].concat(),
             Self::Classify | Self::Portmap | Self::Party => packages::FOR_TESTS.to_vec(),
-            Self::Matrix | Self::Roam | Self::Fuzz => packages::FOR_TESTS.to_vec(),
+            Self::Matrix | Self::Roam | Self::Soak | Self::Fuzz => packages::FOR_TESTS.to_vec(),
             Self::Lint => packages::FOR_APP.to_vec(),
             Self::Ui => [&packages::FOR_APP[..], &packages::FOR_UI_TESTS].concat(),
             Self::Stories => [&packages::FOR_APP[..], &packages::FOR_APP_TESTS].concat(),
@@ -210,6 +212,7 @@ impl Layer {
                 natlab::run(&["matrix", "--pairs", "40", "--require", "connected"].map(Into::into))
             }
             Self::Roam => natlab::run(&["roam", "--sleep", "10", "--jobs", "3"].map(Into::into)),
+            Self::Soak => natlab::run(&["soak", "--minutes", "5"].map(Into::into)),
             Self::Ui => app::check_ui(),
             Self::App => {
                 app::build_ui()?;

@@ -391,6 +391,21 @@ impl Site<'_> {
         self.namespace.ip("link set wan0 down\naddr flush dev wan0")
     }
 
+    /// Brings the line up again with the same public address.
+    ///
+    /// # Errors
+    /// Returns an error if the router has no line.
+    pub fn come_up_again(&self) -> Result<()> {
+        let customer = self.customer.context("no internet")?;
+        self.namespace.up("wan0")?;
+        self.namespace.ip(&format!(
+            "addr replace {}/32 dev wan0\naddr replace {}/128 dev wan0\naddr replace fe80::2/64 dev wan0\n\
+             route replace default via 169.254.0.1 dev wan0 onlink\nroute replace default via fe80::1 dev wan0",
+            public_v4(customer),
+            public_v6(customer),
+        ))
+    }
+
     /// Brings the line up again with the customer's second public address, and returns that address.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ pub mod portmap;
 mod process;
 pub mod roam;
 mod router;
+pub mod soak;
 pub mod stream;
 pub mod sweep;
 mod trace;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use natlab::{Lab, RouterOptions, classify, matrix, party, portmap, roam, sweep};
+use natlab::{Lab, RouterOptions, classify, matrix, party, portmap, roam, soak, sweep};
 
 /// Runs parties in a small internet made of network namespaces (needs root).
 #[derive(Parser)]
@@ -50,6 +50,8 @@ enum Job {
     Matrix(matrix::Options),
     /// Breaks paths, networks and routers while a game runs, and reports the length of each outage.
     Roam(roam::Options),
+    /// Plays the life of a party with one trouble after another; everybody has to come back, and nothing may grow.
+    Soak(soak::Options),
     /// Builds a lab (a server, the homes of alice, bob and sam, clerk's office, and a LAN of one and two without
     /// internet) and opens a shell on one of its computers.
     Shell {
@@ -87,6 +89,7 @@ fn work(job: Job) -> Result<ExitCode> {
         Job::Classify(options) => classify::run(&options),
         Job::Matrix(options) => matrix::run(&options),
         Job::Roam(options) => roam::run(&options),
+        Job::Soak(options) => soak::run(&options),
         Job::Shell { name } => shell(&name),
         Job::Sweep => {
             sweep::sweep()?.iter().for_each(|name| println!("removed {name}"));

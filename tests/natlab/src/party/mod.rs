@@ -19,4 +19,4 @@ pub use remote::Remote;
 pub use report::run;
 pub use scenarios::{Scenario, scenarios};
 pub use server::Server;
-pub use world::{Member, World, connected};
+pub use world::{CONNECT_TIMEOUT, Member, World, connected, pairs};

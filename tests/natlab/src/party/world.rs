@@ -223,6 +223,14 @@ impl Member {
         checked(self.command("partyline-service").arg("run"))
     }
 
+    /// Returns the process id of the service.
+    ///
+    /// # Errors
+    /// Returns an error if the service does not run.
+    pub fn process_id(&self) -> Result<u32> {
+        Ok(self.service.as_ref().context("the service does not run")?.id())
+    }
+
     /// Returns the log of the service.
     ///
     /// # Errors
@@ -245,6 +253,16 @@ impl Member {
     /// Returns an error if it does not run, or does not end.
     pub fn stop(&mut self) -> Result<()> {
         self.service.take().context("the service does not run")?.stop()
+    }
+
+    /// Stops the service, deletes its state and starts it again, as on a computer where Partyline was just installed.
+    ///
+    /// # Errors
+    /// Returns an error if the service does not stop or start.
+    pub fn start_afresh(&mut self) -> Result<()> {
+        self.stop()?;
+        fs::remove_dir_all(self.directory.join("state"))?;
+        self.start()
     }
 
     /// Connects to the engine over the local socket.
