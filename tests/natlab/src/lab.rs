@@ -1,6 +1,7 @@
 //! The internet of one lab, with the servers, routers and LANs connected to it.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
@@ -44,7 +45,7 @@ pub struct Lab {
     namespaces: Mutex<Vec<Namespace>>,
     carried: Mutex<Vec<Carried>>,
     traces: Mutex<Vec<(String, Trace)>>,
-    names: Mutex<String>,
+    names: Mutex<BTreeMap<String, Vec<IpAddr>>>,
 }
 
 /// A LAN, with or without a router.
@@ -191,13 +192,14 @@ impl Lab {
         self.inet.nft("flush chain inet blocked forward")
     }
 
-    /// Adds a host name with its addresses, for all present and future computers of the lab.
+    /// Gives a host name these addresses instead of those it had, for all present and future computers of the lab. With
+    /// none, it cannot be resolved.
     ///
     /// # Errors
     /// Returns an error if a hosts file cannot be written.
     pub fn name(&self, name: &str, addresses: &[IpAddr]) -> Result<()> {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        addresses.iter().for_each(|address| *names += &format!("{address} {name}\n"));
+        names.insert(name.to_owned(), addresses.to_vec());
         let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
         namespaces.iter().try_for_each(|namespace| namespace.know_names(&names))
     }

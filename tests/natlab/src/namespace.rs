@@ -1,8 +1,11 @@
 //! Creating, configuring, entering and removing a network namespace.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::Write,
+    iter,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -57,13 +60,17 @@ impl Namespace {
         }
     }
 
-    /// Sets the namespace's hosts file, which programs started from now on read. `names` has the format of /etc/hosts.
-    pub fn know_names(&self, names: &str) -> Result<()> {
+    /// Sets the namespace's hosts file. Programs that were started when there was none do not read it.
+    pub fn know_names(&self, names: &BTreeMap<String, Vec<IpAddr>>) -> Result<()> {
         if names.is_empty() {
             return Ok(());
         }
+        let lines = names
+            .iter()
+            .flat_map(|(name, addresses)| addresses.iter().map(move |address| format!("{address} {name}\n")));
+        let text: String = iter::once("127.0.0.1 localhost\n".to_owned()).chain(lines).collect();
         fs::create_dir_all(self.configuration())?;
-        Ok(fs::write(self.configuration().join("hosts"), format!("127.0.0.1 localhost\n{names}"))?)
+        Ok(fs::write(self.configuration().join("hosts"), text)?)
     }
 
     fn configuration(&self) -> PathBuf {

@@ -64,14 +64,20 @@ impl Connections {
     }
 
     pub(crate) fn open_server(&mut self, id: ServerId, url: String) {
-        let (frames, queue) = mpsc::channel(QUEUE);
+        let (frames, mut queue) = mpsc::channel(QUEUE);
         self.servers.insert(id, frames);
         let (tls, events) = (self.tls.clone(), self.events.clone());
         tracing::debug!(server = id.0, url, "connecting to a rendezvous server");
         tokio::spawn(async move {
-            let end = match partyline_net::connect_ws(&url, &tls).await {
-                Ok(socket) => carry_frames(id, socket, queue, &events).await,
-                Err(error) => Some(connect_error(&url, &error)),
+            // The engine sends nothing before the connection is open, so that the queue can only end.
+            let opened = tokio::select! {
+                opened = partyline_net::connect_ws(&url, &tls) => Some(opened),
+                _ = queue.recv() => None,
+            };
+            let end = match opened {
+                Some(Ok(socket)) => carry_frames(id, socket, queue, &events).await,
+                Some(Err(error)) => Some(connect_error(&url, &error)),
+                None => None,
             };
             let _ = events.send(ConnectionEvent::Server(id, ServerInput::Closed(end))).await;
         });
@@ -153,15 +159,9 @@ impl Connections {
     pub(crate) fn resolve(&self, host: String, port: u16) {
         let events = self.events.clone();
         tokio::spawn(async move {
-            let addresses: Vec<_> = match tokio::net::lookup_host((host.as_str(), port)).await {
-                Ok(addresses) => addresses.collect(),
-                Err(error) => {
-                    tracing::debug!(relay = host, reason = %error, "a host name could not be looked up");
-                    Vec::new()
-                }
-            };
+            // Logged there; a failure counts as a host without addresses.
+            let addresses = partyline_net::lookup(&host, port).await.unwrap_or_default();
             metrics::increment(&RELAY_LOOKUPS, &[if addresses.is_empty() { "failed" } else { "found" }]);
-            tracing::debug!(relay = host, ?addresses, "looked up a host name");
             let _ = events.send(ConnectionEvent::Resolved { host, port, addresses }).await;
         });
     }
@@ -210,7 +210,7 @@ async fn run_stream(
     events: &mpsc::Sender<ConnectionEvent>,
 ) -> Result<(), ConnectError> {
     let stream: Box<dyn partyline_net::Stream> = if tls {
-        partyline_net::connect_tls(host, address.port(), client).await?
+        partyline_net::connect_tls_at(address, host, client).await?
     } else {
         Box::new(partyline_net::connect_tcp(&address.ip().to_string(), address.port()).await?)
     };

@@ -92,7 +92,7 @@ metrics! {
     RELAY_STREAM_DROPS: Counter "partyline_relay_stream_drops_total" Count []
         "Messages dropped because a stream to a relay did not keep up.";
     RELAY_LOOKUPS: Counter "partyline_relay_lookups_total" Count ["outcome"]
-        "Name lookups for relays and STUN servers; outcome is found or failed.";
+        "Name lookups for servers, relays and STUN servers; outcome is found or failed.";
     RENDEZVOUS_CONNECTIONS: Counter "partyline_rendezvous_connections_total" Count ["outcome"]
         "Connections to rendezvous servers; outcome is opened, failed or lost.";
     RENDEZVOUS_FRAMES: Counter "partyline_rendezvous_frames_total" Count ["direction"]

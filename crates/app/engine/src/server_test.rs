@@ -89,8 +89,8 @@ async fn receive_frame(socket: &mut WebSocket, url: &str) -> Result<ServerFrame,
 
 async fn test_relay(relay: &RelaySetting, tls: &TlsClient) -> Result<Duration, AppError> {
     let url = TurnUrl::parse(&relay.url).ok_or_else(|| no_address(&relay.url))?;
-    let found = tokio::net::lookup_host((url.host.as_str(), url.port)).await;
-    let address = found.ok().and_then(|mut found| found.next()).ok_or_else(|| unknown(&url.host))?;
+    let found = partyline_net::lookup(&url.host, url.port).await.unwrap_or_default();
+    let address = found.first().copied().ok_or_else(|| unknown(&url.host))?;
     let server = RelayServer {
         name: url.host.clone(),
         transport: url.transport,

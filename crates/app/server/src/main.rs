@@ -49,6 +49,9 @@ async fn run(config: Config, logging: &LogGuard) -> Result<(), StartError> {
     let failed = |cause| StartError::Contradiction(format!("signals cannot be handled: {cause}"));
     let mut signals = Signals::new().map_err(failed)?;
     let _ = Metrics::install();
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     let server = Server::start(config)?;
     logging.export_metrics(server.metrics());
     announce(&server);
@@ -93,7 +96,10 @@ fn describe(config: &Config) -> ExitCode {
         let listen = relay.config.listen.iter();
         lines.extend(listen.map(|listen| format!("relays on udp {}", listen.public(relay.config.port))));
     }
-    let _ = writeln!(std::io::stdout().lock(), "{}\nThe configuration is good.", lines.join("\n"));
+    let verdict =
+        if config.warnings().is_empty() { "The configuration is good." } else { "The configuration works." };
+    lines.extend(config.warnings().iter().map(|warning| format!("warning: {warning}")));
+    let _ = writeln!(std::io::stdout().lock(), "{}\n{verdict}", lines.join("\n"));
     ExitCode::SUCCESS
 }
 

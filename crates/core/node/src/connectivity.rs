@@ -50,6 +50,7 @@ pub use self::{member_relays::MemberRelayCounters, probe_responder::ProbeRespond
 use crate::{
     control::ControlMessage,
     egress::Egress,
+    host_names::{Found, HostNames},
     io::{DeviceConfig, LocalNetwork, Output, PortMappingReport, ServerId, StreamInput},
     signaling::PeerInfo,
 };
@@ -58,7 +59,7 @@ use crate::{
 /// noticed.
 const MIN_KEEPALIVE: Duration = Duration::from_secs(5);
 const MAX_KEEPALIVE: Duration = Duration::from_secs(25);
-/// How often relays are ranked, and hosts resolved that could not be.
+/// How often relays are ranked.
 const RELAY_CHECK: Duration = Duration::from_secs(20);
 /// Members asked for a filtering probe at a time.
 const MAX_PROBE_REQUESTS: usize = 3;
@@ -72,6 +73,8 @@ pub(crate) struct Connectivity {
     network_check: NetworkCheck,
     candidates: LocalCandidates,
     relays: SelectedRelays,
+    /// The hosts of relays and of the STUN servers that the user named.
+    names: HostNames,
     relay_check_at: Instant,
     known_networks: KnownNetworks,
     /// What the router said last about the flows to the keepalive servers.
@@ -114,6 +117,7 @@ impl Connectivity {
             network_check: NetworkCheck::default(),
             candidates: LocalCandidates::default(),
             relays: SelectedRelays::default(),
+            names: HostNames::default(),
             relay_check_at: now,
             known_networks,
             peer_mappings: Vec::new(),
@@ -125,7 +129,7 @@ impl Connectivity {
             events: VecDeque::new(),
         };
         connectivity.relays.set_own(settings.relays.clone());
-        connectivity.resolve(connectivity.relays.hosts());
+        connectivity.sync_names(now);
         connectivity
     }
 
@@ -138,6 +142,7 @@ impl Connectivity {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let parts = [
             Some(self.relay_check_at),
+            self.names.poll_timeout(),
             self.packet_path.poll_timeout(),
             self.netcheck.poll_timeout(),
             self.second_ports.poll_timeout(),
@@ -155,7 +160,6 @@ impl Connectivity {
         }
         if self.relay_check_at <= now.instant {
             self.relay_check_at = now.instant + RELAY_CHECK;
-            self.resolve(self.relays.unresolved_hosts());
             self.rank_relays(now.instant);
         }
     }
@@ -172,6 +176,8 @@ impl Connectivity {
                         self.netcheck.set_observers_available(now.instant, available);
                     }
                     Event::PublicAddressChanged => self.on_public_address_changed(now.instant),
+                    // A relayed address may be among those that were won or lost.
+                    Event::Candidates(_) => self.check_hosts(now.instant),
                     _ => {}
                 }
                 self.events.push_back(event);
@@ -183,6 +189,8 @@ impl Connectivity {
             self.packet_path.queue(transmit.socket, transmit.destination, &transmit.bytes);
         }
         self.report_keepalive_servers();
+        let lookups = self.names.poll_lookups(now.instant).into_iter();
+        self.events.extend(lookups.map(|(host, port)| Event::Output(Output::Resolve { host, port })));
     }
 
     fn report_keepalive_servers(&mut self) {
@@ -198,9 +206,31 @@ impl Connectivity {
         self.events.push_back(Event::Output(output));
     }
 
-    fn resolve(&mut self, hosts: impl IntoIterator<Item = (String, u16)>) {
-        let lookups = hosts.into_iter().map(|(host, port)| Event::Output(Output::Resolve { host, port }));
-        self.events.extend(lookups);
+    /// Looks up the hosts that are in use now, and forgets the others.
+    fn sync_names(&mut self, now: Instant) {
+        let named = self.network_check.hosts().cloned();
+        self.names.set_wanted(now, self.relays.hosts().into_iter().chain(named));
+    }
+
+    /// Notes which servers answer. Where one has fallen silent, it may have moved.
+    fn check_hosts(&mut self, now: Instant) {
+        let answering = self.answering_servers();
+        if self.names.on_answering(now, |address| answering.contains(address)) {
+            self.events.push_back(Event::ServerSilent);
+        }
+    }
+
+    /// Returns the addresses at which relays and STUN servers answer, as far as they were asked. An allocation shows
+    /// more than a response of long ago.
+    fn answering_servers(&self) -> BTreeSet<SocketAddr> {
+        let servers = self.netcheck.report().servers.into_iter();
+        let responding = servers.filter(|server| server.rtt.is_some() && !server.timed_out);
+        let mut answering: BTreeSet<SocketAddr> = responding.map(|server| server.address).collect();
+        for address in self.packet_path.paths().silent_relays() {
+            answering.remove(&address);
+        }
+        answering.extend(self.packet_path.paths().granting_relays());
+        answering
     }
 
     // Parties and members.
@@ -264,7 +294,7 @@ impl Connectivity {
             self.recall_network(now);
             self.gather(now.instant);
             self.packet_path.paths_mut().network_changed(now.instant);
-            self.resolve(self.relays.hosts());
+            self.names.expedite_all(now.instant);
         }
         Some(change)
     }
@@ -290,6 +320,7 @@ impl Connectivity {
 
     /// The computer slept: all paths are checked again.
     pub(crate) fn handle_wake(&mut self, now: Instant) {
+        self.names.expedite_all(now);
         self.packet_path.paths_mut().network_changed(now);
     }
 
@@ -320,16 +351,21 @@ impl Connectivity {
         now: Instant,
         host: String,
         port: u16,
-        addresses: Vec<SocketAddr>,
+        addresses: &[SocketAddr],
     ) {
-        if addresses.is_empty() {
-            debug!(host, port, retry_s = RELAY_CHECK.as_secs(), "host cannot be resolved");
-        } else {
-            debug!(host, port, count = addresses.len(), ?addresses, "host resolved");
+        let answering = self.answering_servers();
+        let key = (host, port);
+        let found = self.names.on_resolved(now, &key, addresses, |address| answering.contains(address));
+        debug!(host = key.0, port, ?addresses, ?found, "host looked up");
+        let in_use = self.names.addresses(&key);
+        let named_changed = self.network_check.on_resolved(&key, in_use);
+        if self.relays.on_resolved(&key, in_use) || named_changed {
+            self.apply_relays(now);
         }
-        self.network_check.on_resolved(&host, port, &addresses);
-        self.relays.on_resolved(host, port, addresses);
-        self.apply_relays(now);
+        if found == Found::Moved {
+            // Both the old and the new address may work, or only the new one.
+            self.packet_path.paths_mut().verify_relays(now);
+        }
     }
 
     /// Notes that rendezvous servers are connected, or that none is.
@@ -341,7 +377,7 @@ impl Connectivity {
     pub(crate) fn configure(&mut self, now: Instant, settings: &Settings) {
         self.packet_path.member_relays_mut().set_serves_members(settings.serve_friends);
         self.relays.set_own(settings.relays.clone());
-        self.resolve(self.relays.unresolved_hosts());
+        self.sync_names(now);
         let config = path_config(&self.path_defaults, settings);
         debug!(
             direct = settings.direct,
@@ -364,15 +400,23 @@ impl Connectivity {
 
     /// Takes relay credentials that a rendezvous server granted.
     pub(crate) fn on_relay_grant(&mut self, now: Instant, server: ServerId, grant: RelayGrant) {
-        let hosts = self.relays.on_grant(server, grant);
-        self.resolve(hosts);
+        self.relays.on_grant(server, grant);
+        self.sync_names(now);
         self.apply_relays(now);
     }
 
     /// Forgets what a rendezvous server granted, because no party uses the server any more.
     pub(crate) fn forget_server(&mut self, now: Instant, server: ServerId) {
         self.relays.forget(server);
+        self.sync_names(now);
         self.apply_relays(now);
+    }
+
+    /// The connection with a rendezvous server was lost. If the server has moved, so have its relays.
+    pub(crate) fn on_server_down(&mut self, now: Instant, server: ServerId) {
+        let hosts = self.relays.hosts_of(server);
+        self.names.doubt(now, |host| hosts.contains(host));
+        self.packet_path.paths_mut().verify_relays(now);
     }
 
     fn apply_relays(&mut self, now: Instant) {
@@ -417,7 +461,8 @@ impl Connectivity {
     /// Names that are no servers.
     pub(crate) fn check_network(&mut self, now: Instant, servers: &[String]) -> Result<(), AppError> {
         let hosts = self.network_check.begin(servers)?;
-        self.resolve(hosts);
+        self.sync_names(now);
+        self.names.doubt(now, |host| hosts.contains(host));
         self.netcheck.remeasure(now);
         Ok(())
     }
@@ -450,7 +495,10 @@ impl Connectivity {
                 self.request_filtering_probes(now.instant, request)
             }
             NetcheckEvent::RequestProbeRound(round) => self.request_probe_round(now.instant, round),
-            NetcheckEvent::ServerTimedOut(address) => self.output(Output::Reach { address }),
+            NetcheckEvent::ServerTimedOut(address) => {
+                self.output(Output::Reach { address });
+                self.check_hosts(now.instant);
+            }
         }
     }
 

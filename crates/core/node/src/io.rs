@@ -94,7 +94,8 @@ pub enum Output {
         /// The stream to close.
         id: StreamId,
     },
-    /// Look up a host and report its addresses with [`crate::Node::handle_resolved`].
+    /// Look up a host and report its addresses, or that there are none, with [`crate::Node::handle_resolved`]. It is
+    /// asked again every minute, and more often while the server at that name does not answer.
     Resolve {
         /// The host name, or a literal IP address.
         host: String,

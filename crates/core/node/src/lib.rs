@@ -90,6 +90,7 @@ mod connectivity;
 mod control;
 mod counters;
 mod egress;
+mod host_names;
 mod io;
 mod node;
 mod problem;

@@ -242,7 +242,8 @@ impl Node {
 
     /// Takes the addresses of a host that [`Output::Resolve`] asked for; empty if there are none.
     pub fn handle_resolved(&mut self, now: Now, host: String, port: u16, addresses: Vec<SocketAddr>) {
-        self.connectivity.handle_resolved(now.instant, host, port, addresses);
+        self.signaling.handle_resolved(now, &host, port, &addresses);
+        self.connectivity.handle_resolved(now.instant, host, port, &addresses);
         self.drain_events(now);
     }
 
@@ -458,6 +459,7 @@ impl Node {
             SignalingEvent::RelaysGranted { server, grant } => {
                 connectivity.on_relay_grant(now.instant, server, grant);
             }
+            SignalingEvent::ServerDown { server } => connectivity.on_server_down(now.instant, server),
             SignalingEvent::ServerForgotten { server } => connectivity.forget_server(now.instant, server),
             SignalingEvent::Online(online) => connectivity.set_online(now.instant, online),
             SignalingEvent::Changed => self.view.bump_revision(),
@@ -470,7 +472,9 @@ impl Node {
             ConnectivityEvent::Output(output) => self.outputs.push_back(output),
             ConnectivityEvent::Candidates(candidates) => signaling.set_candidates(now.instant, candidates),
             ConnectivityEvent::Nat(nat) => signaling.set_nat(now.instant, nat),
-            ConnectivityEvent::PublicAddressChanged => signaling.check_servers(now),
+            ConnectivityEvent::PublicAddressChanged | ConnectivityEvent::ServerSilent => {
+                signaling.check_servers(now);
+            }
             ConnectivityEvent::Signal { party, to, bytes } => signaling.send_signal(now, party, to, bytes),
             ConnectivityEvent::SessionUp { party, member } => signaling.on_session_up(now, party, member),
             ConnectivityEvent::SessionDown { party, member } => signaling.on_session_down(party, member),

@@ -190,6 +190,12 @@ impl Signaling {
         }
     }
 
+    /// Takes the addresses of a host, which may be a rendezvous server's.
+    pub(crate) fn handle_resolved(&mut self, now: Now, host: &str, port: u16, addresses: &[SocketAddr]) {
+        let Parts { channels, mut cx, .. } = self.parts(now);
+        channels.servers.handle_resolved(&mut cx, &(host.to_owned(), port), addresses);
+    }
+
     fn handle_frame(&mut self, now: Now, id: ServerId, frame: ServerFrame) {
         match frame {
             ServerFrame::Welcome { time, .. } => {

@@ -27,7 +27,7 @@ use crate::{
     path::{Hop, Local, MemberRelay, Path, PeerId, Route, Via},
     peer::Peer,
     peer_names::PeerNames,
-    relays::RelayChange,
+    relays::{AttemptState, RelayChange},
     remote::Refusal,
     turn::ServerMessage,
 };
@@ -144,6 +144,28 @@ impl Paths {
             relays.handle_timeout(now, &mut out);
             self.drain_relay_changes(now);
         }
+    }
+
+    /// Returns the addresses of relay servers that granted an allocation.
+    pub fn granting_relays(&self) -> impl Iterator<Item = SocketAddr> {
+        let granted = |state| matches!(state, AttemptState::Granted(_));
+        self.shared
+            .relays
+            .states()
+            .filter(move |(_, state)| granted(*state))
+            .map(|(server, _)| server.address)
+    }
+
+    /// Returns the addresses of relay servers that did not respond when they were asked last. They may still do over
+    /// another transport.
+    pub fn silent_relays(&self) -> impl Iterator<Item = SocketAddr> {
+        self.shared.relays.states().filter(|(_, state)| state.is_silent()).map(|(server, _)| server.address)
+    }
+
+    /// Asks relay servers at once whether they still know us, because they may be elsewhere.
+    pub fn verify_relays(&mut self, now: Instant) {
+        let (relays, mut out) = self.shared.relays();
+        relays.verify(now, &mut out);
     }
 
     /// Applies another configuration, except for its keepalive. Paths that are not permitted any more are given up at

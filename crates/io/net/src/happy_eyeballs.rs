@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::ConnectError;
+use crate::{ConnectError, nat64};
 
 /// The Connection Attempt Delay (RFC 8305 section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -28,7 +28,15 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// The name has no address, or none of its addresses could be connected to in time.
 pub async fn connect_tcp(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
-    let addresses = lookup(host, port).await?;
+    connect_any(host, port, lookup(host, port).await?).await
+}
+
+/// Connects to the first of a host's addresses that answers.
+pub(crate) async fn connect_any(
+    host: &str,
+    port: u16,
+    addresses: Vec<SocketAddr>,
+) -> Result<TcpStream, ConnectError> {
     let attempt = timeout(CONNECT_TIMEOUT, race(addresses));
     let stream = attempt.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let stream = stream.map_err(|cause| {
@@ -40,14 +48,23 @@ pub async fn connect_tcp(host: &str, port: u16) -> Result<TcpStream, ConnectErro
     Ok(stream)
 }
 
-async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+/// Looks up a host by name or address. IPv4 addresses come with those at which a NAT64 reaches them, where this computer
+/// has IPv6 alone.
+///
+/// # Errors
+/// The name has no address, or the resolver does not answer in time.
+pub async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
     let error = |cause: String| {
         tracing::debug!(host, reason = cause, "the host could not be looked up");
         ConnectError::Name { host: host.to_owned(), cause }
     };
-    let lookup = timeout(LOOKUP_TIMEOUT, lookup_host((host, port)));
-    let found = lookup.await.map_err(|_| error("the resolver did not answer".to_owned()))?;
-    let addresses: Vec<_> = found.map_err(|cause| error(cause.to_string()))?.collect();
+    let lookup = async {
+        let found: Vec<_> = lookup_host((host, port)).await?.collect();
+        io::Result::Ok(nat64::add_synthesized(found).await)
+    };
+    let found = timeout(LOOKUP_TIMEOUT, lookup).await;
+    let found = found.map_err(|_| error("the resolver did not answer".to_owned()))?;
+    let addresses = found.map_err(|cause| error(cause.to_string()))?;
     tracing::debug!(host, ?addresses, "looked up the host");
     if addresses.is_empty() { Err(error("none".to_owned())) } else { Ok(interleave(addresses)) }
 }

@@ -1,6 +1,6 @@
 //! TLS clients: which certificates are trusted, and handshakes with errors that a person can act on.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -10,11 +10,12 @@ use rustls::{
 use rustls_platform_verifier::Verifier;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
 
-use crate::{ConnectError, connect_tcp};
+use crate::{ConnectError, connect_tcp, happy_eyeballs::connect_any};
 
 /// How long the handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -94,8 +95,30 @@ fn extra_roots(roots: &Roots) -> Result<Vec<CertificateDer<'static>>, ConnectErr
 /// # Errors
 /// As for [`connect_tcp`], and a server that does not prove to be the host.
 pub async fn connect_tls(host: &str, port: u16, client: &TlsClient) -> Result<Box<dyn Stream>, ConnectError> {
-    let name = ServerName::try_from(host.to_owned()).map_err(|_| ConnectError::Url(host.to_owned()))?;
     let stream = connect_tcp(host, port).await?;
+    handshake(host, port, stream, client).await
+}
+
+/// Connects to one address of a host and completes the TLS handshake with it.
+///
+/// # Errors
+/// As for [`connect_tls`].
+pub async fn connect_tls_at(
+    address: SocketAddr,
+    host: &str,
+    client: &TlsClient,
+) -> Result<Box<dyn Stream>, ConnectError> {
+    let stream = connect_any(host, address.port(), vec![address]).await?;
+    handshake(host, address.port(), stream, client).await
+}
+
+async fn handshake(
+    host: &str,
+    port: u16,
+    stream: TcpStream,
+    client: &TlsClient,
+) -> Result<Box<dyn Stream>, ConnectError> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| ConnectError::Url(host.to_owned()))?;
     let handshake = TlsConnector::from(Arc::clone(&client.config)).connect(name, stream);
     match timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => {

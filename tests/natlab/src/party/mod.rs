@@ -7,6 +7,7 @@ mod comebacks;
 mod diagnosis;
 mod faults;
 mod ipv6;
+mod names;
 mod remote;
 mod report;
 mod scenarios;

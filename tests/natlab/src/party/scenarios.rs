@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use partyline_model::{AttemptOutcome, Method, PathKind};
 
 use super::{
-    Member, Server, World, comebacks, diagnosis, faults, ipv6,
+    Member, Server, World, comebacks, diagnosis, faults, ipv6, names,
     traffic_check::exchange_traffic,
     watch,
     world::{CONNECT_TIMEOUT, connected, pairs},
@@ -103,6 +103,16 @@ pub const fn scenarios() -> &'static [Scenario] {
             name: "ipv6-and-ipv4",
             about: "a member without IPv4 reaches one without IPv6 by the relay",
             run: ipv6::apart,
+        },
+        Scenario {
+            name: "server-moves",
+            about: "the server moves to another address behind its name; relay and STUN follow without a restart",
+            run: names::server_moves,
+        },
+        Scenario {
+            name: "names-come-back",
+            about: "names cannot be resolved for a while, as after sleep; everything is back soon after they are",
+            run: names::names_come_back,
         },
         Scenario {
             name: "netcheck-watch",

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write as _,
-    net::TcpStream,
+    net::{IpAddr, TcpStream},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,6 +23,8 @@ pub struct Server {
     program: PathBuf,
     relay: Vec<String>,
     name: String,
+    /// Where its ports are expected to open.
+    address: IpAddr,
     process: Option<Process>,
 }
 
@@ -51,7 +53,8 @@ impl Server {
     /// Returns an error if it does not open its ports.
     pub fn start_as(name: String, host: Host, program: PathBuf, relay: Vec<String>) -> Result<Self> {
         issue_certificate(&host, &name)?;
-        let mut server = Self { host, program, relay, name, process: None };
+        let address = host.v4().into();
+        let mut server = Self { host, program, relay, name, address, process: None };
         server.restart()?;
         Ok(server)
     }
@@ -85,7 +88,7 @@ impl Server {
         command.arg("--tls-certificate").arg(directory.join(format!("{}.pem", self.host.name())));
         command.arg("--tls-key").arg(directory.join(format!("{}.key", self.host.name())));
         let mut process = self.host.spawn(self.host.name(), command)?;
-        let address = (self.host.v4(), 443).into();
+        let address = (self.address, 443).into();
         until("the server to listen on TCP 443", START_TIMEOUT, || {
             process.alive()?;
             let tried = self.host.enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)))?;
@@ -93,6 +96,16 @@ impl Server {
         })?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Starts the server again with its relay on this address of its host.
+    ///
+    /// # Errors
+    /// Returns an error if its ports do not open.
+    pub fn move_to(&mut self, address: impl Into<IpAddr>) -> Result<()> {
+        self.address = address.into();
+        self.relay = vec!["--relay-listen".to_owned(), self.address.to_string()];
+        self.restart()
     }
 
     /// Kills the server with SIGKILL.

@@ -90,6 +90,15 @@ impl World {
         Server::start_as(name.to_owned(), host, self.programs.join("partyline-server"), listen.collect())
     }
 
+    /// Starts a server on a host, under a name that has the host's IPv4 address.
+    ///
+    /// # Errors
+    /// Returns an error if it does not start.
+    pub fn server_at_name(&self, name: &str, host: Host) -> Result<Server> {
+        let relay = vec!["--relay-listen".to_owned(), host.v4().to_string()];
+        Server::start_as(name.to_owned(), host, self.programs.join("partyline-server"), relay)
+    }
+
     /// Starts a server on a host with these arguments for its relay.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 mod args;
 mod file;
+mod warnings;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},

@@ -47,6 +47,8 @@ pub(crate) enum Event {
         /// How long that took to find out.
         took: Duration,
     },
+    /// A relay or STUN server that answered has fallen silent; the rendezvous server beside it may have, too.
+    ServerSilent,
     /// The snapshot may have changed.
     Changed,
 }

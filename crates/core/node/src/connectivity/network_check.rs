@@ -11,6 +11,7 @@ use partyline_netcheck::{Report, ServerReport, StunServer};
 use tracing::debug;
 
 use super::known_networks::timestamp;
+use crate::host_names::Host;
 
 /// STUN servers that may be named besides the parties' own.
 const MAX_NAMED_SERVERS: usize = 8;
@@ -22,7 +23,7 @@ const STUN_PORT: u16 = 3478;
 #[derive(Debug, Default)]
 pub(super) struct NetworkCheck {
     /// Servers that the user named, with their addresses once resolved.
-    named: BTreeMap<(String, u16), Vec<SocketAddr>>,
+    named: BTreeMap<Host, Vec<SocketAddr>>,
     router: Vec<RouterCheck>,
     /// When the result shown was measured, as long as it is from an earlier visit to this network.
     recalled_at: Option<Timestamp>,
@@ -35,7 +36,7 @@ impl NetworkCheck {
     ///
     /// # Errors
     /// Too many, or something that is no server.
-    pub(super) fn begin(&mut self, servers: &[String]) -> Result<BTreeSet<(String, u16)>, AppError> {
+    pub(super) fn begin(&mut self, servers: &[String]) -> Result<BTreeSet<Host>, AppError> {
         let wanted: Option<BTreeSet<_>> = servers.iter().map(|server| parse(server)).collect();
         let wanted = wanted.filter(|_| servers.len() <= MAX_NAMED_SERVERS).ok_or_else(not_servers)?;
         debug!(named = wanted.len(), "network check requested");
@@ -46,11 +47,16 @@ impl NetworkCheck {
         Ok(wanted)
     }
 
-    /// Takes the addresses of a host, if it was named.
-    pub(super) fn on_resolved(&mut self, host: &str, port: u16, addresses: &[SocketAddr]) {
-        if let Some(known) = self.named.get_mut(&(host.to_owned(), port)) {
-            *known = addresses.to_vec();
-        }
+    /// Returns the hosts that the user named.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.named.keys()
+    }
+
+    /// Takes the addresses to use for a host, if it was named; returns true if they are others than before.
+    pub(super) fn on_resolved(&mut self, host: &Host, addresses: &[SocketAddr]) -> bool {
+        let Some(known) = self.named.get_mut(host).filter(|known| *known != addresses) else { return false };
+        *known = addresses.to_vec();
+        true
     }
 
     /// Returns the servers that the user named, one for each address family.
@@ -173,8 +179,8 @@ mod tests {
         assert_eq!(wanted.into_iter().collect::<Vec<_>>(), [("stun.example".to_owned(), 3478)]);
         let address = |ip: &str| SocketAddr::new(ip.parse().expect("an address"), 3478);
         let addresses = [address("11.0.0.1"), address("11.0.0.2"), address("2001:db8::1")];
-        check.on_resolved("stun.example", 3478, &addresses);
-        check.on_resolved("other.example", 3478, &addresses);
+        assert!(check.on_resolved(&("stun.example".to_owned(), 3478), &addresses));
+        assert!(!check.on_resolved(&("other.example".to_owned(), 3478), &addresses));
         let asked: Vec<_> = check.named_servers().map(|server| server.address).collect();
         assert_eq!(asked, [address("11.0.0.1"), address("2001:db8::1")]);
         check.begin(&[]).expect("no servers");

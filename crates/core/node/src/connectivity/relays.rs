@@ -16,7 +16,7 @@ use partyline_paths::{RelayServer, RelayTransport};
 use partyline_wire::rendezvous::RelayGrant;
 use tracing::debug;
 
-use crate::{io::ServerId, turn_url::TurnUrl};
+use crate::{host_names::Host, io::ServerId, turn_url::TurnUrl};
 
 /// How much nearer another relay must be to be preferred: this much, and a tenth.
 const MIN_RTT_GAIN: Duration = Duration::from_millis(5);
@@ -29,7 +29,7 @@ pub(super) struct SelectedRelays {
     /// Names of relays, best first, as far as they were measured.
     order: Vec<String>,
     grants: BTreeMap<ServerId, RelayGrant>,
-    addresses: BTreeMap<(String, u16), Vec<SocketAddr>>,
+    addresses: BTreeMap<Host, Vec<SocketAddr>>,
 }
 
 impl SelectedRelays {
@@ -39,32 +39,34 @@ impl SelectedRelays {
         self.prune_addresses();
     }
 
-    /// Takes a grant in place of the server's last one; returns the hosts that have to be resolved for it.
-    pub(super) fn on_grant(&mut self, from: ServerId, grant: RelayGrant) -> Vec<(String, u16)> {
+    /// Takes a grant in place of the server's last one.
+    pub(super) fn on_grant(&mut self, from: ServerId, grant: RelayGrant) {
         debug!(server = from.0, count = grant.servers.len(), "relays granted");
         self.grants.insert(from, grant);
         self.prune_addresses();
-        self.unresolved_hosts()
     }
 
-    /// Takes the addresses of a host. An empty list may be a passing failure, and replaces nothing.
-    pub(super) fn on_resolved(&mut self, host: String, port: u16, addresses: Vec<SocketAddr>) {
-        if !addresses.is_empty() {
-            self.addresses.insert((host, port), addresses);
+    /// Takes the addresses to use for a host, if a relay is there; returns true if they are others than before.
+    pub(super) fn on_resolved(&mut self, host: &Host, addresses: &[SocketAddr]) -> bool {
+        let known = self.addresses.get(host).map_or(&[][..], Vec::as_slice);
+        if known == addresses || !self.hosts().contains(host) {
+            return false;
         }
+        self.addresses.insert(host.clone(), addresses.to_vec());
+        true
     }
 
-    /// Returns all hosts; on another network their addresses may be others.
-    pub(super) fn hosts(&self) -> Vec<(String, u16)> {
+    /// Returns the hosts of the relays that a server granted.
+    pub(super) fn hosts_of(&self, server: ServerId) -> BTreeSet<Host> {
+        let granted = self.grants.get(&server).into_iter().flat_map(urls);
+        granted.map(|(url, _)| (url.host, url.port)).collect()
+    }
+
+    /// Returns all hosts.
+    pub(super) fn hosts(&self) -> BTreeSet<Host> {
         let granted = self.grants.values().flat_map(urls).map(|(url, _)| url);
         let own = self.own.iter().filter_map(|relay| TurnUrl::parse(&relay.url));
-        let hosts: BTreeSet<_> = own.chain(granted).map(|url| (url.host, url.port)).collect();
-        hosts.into_iter().collect()
-    }
-
-    /// Returns the hosts that could not be resolved so far.
-    pub(super) fn unresolved_hosts(&self) -> Vec<(String, u16)> {
-        self.hosts().into_iter().filter(|host| !self.addresses.contains_key(host)).collect()
+        own.chain(granted).map(|url| (url.host, url.port)).collect()
     }
 
     /// Forgets a server's grant, because no party uses the server any more.
@@ -76,7 +78,7 @@ impl SelectedRelays {
     }
 
     fn prune_addresses(&mut self) {
-        let hosts: BTreeSet<_> = self.hosts().into_iter().collect();
+        let hosts = self.hosts();
         self.addresses.retain(|host, _| hosts.contains(host));
     }
 
@@ -207,7 +209,7 @@ mod tests {
         relays.on_grant(ServerId(1), grant("one", &twice));
         relays.on_grant(ServerId(2), grant("other", &["turn:192.0.2.1:1", "turn:192.0.2.2:1"]));
         for (host, ip) in [("relay", 1), ("192.0.2.1", 1), ("192.0.2.2", 2)] {
-            relays.on_resolved(host.into(), 1, vec![([192, 0, 2, ip], 1).into()]);
+            assert!(relays.on_resolved(&(host.into(), 1), &[([192, 0, 2, ip], 1).into()]));
         }
         let ways: Vec<_> = relays
             .servers()
@@ -232,9 +234,11 @@ mod tests {
         for (server, region) in grant.servers.iter_mut().zip(["fra", "fra", "waw"]) {
             region.clone_into(&mut server.region);
         }
-        for (host, port) in relays.on_grant(ServerId(1), grant) {
-            let address = SocketAddr::new(host.parse().unwrap(), port);
-            relays.on_resolved(host, port, vec![address]);
+        relays.on_grant(ServerId(1), grant);
+        assert_eq!(relays.hosts(), relays.hosts_of(ServerId(1)));
+        for host in relays.hosts() {
+            let address = SocketAddr::new(host.0.parse().unwrap(), host.1);
+            assert!(relays.on_resolved(&host, &[address]) && !relays.on_resolved(&host, &[address]));
         }
         let names: Vec<_> = relays.servers().into_iter().map(|relay| relay.name).collect();
         assert_eq!(names, ["fra (192.0.2.1)", "fra (192.0.2.2)", "waw"]);

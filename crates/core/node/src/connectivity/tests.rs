@@ -5,6 +5,7 @@ use partyline_wire::rendezvous::RelayServer;
 use rand_core::SeedableRng as _;
 
 use super::*;
+use crate::host_names::RETRY_INTERVAL;
 use crate::testing::{Exit, PARTY, after, binding_response, device, device_config, peer_info, secret, start};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -71,7 +72,7 @@ impl Device {
         device.run();
         let [Output::Resolve { host, port }] = &device.outputs()[..] else { panic!("one host to resolve") };
         assert_eq!((host.as_str(), *port), ("192.0.2.53", 3478));
-        device.connectivity.handle_resolved(device.now.instant, host.clone(), *port, vec![server()]);
+        device.connectivity.handle_resolved(device.now.instant, host.clone(), *port, &[server()]);
         device
     }
 
@@ -251,11 +252,11 @@ fn granted_relays_are_resolved_until_an_address_is_known_and_then_used() {
     device.connectivity.on_relay_grant(device.now.instant, ServerId(1), grant);
     device.run();
     assert_eq!(lookups(&mut device), 1);
-    device.connectivity.handle_resolved(device.now.instant, "relay.example".to_owned(), 3478, Vec::new());
-    device.advance(RELAY_CHECK);
+    device.connectivity.handle_resolved(device.now.instant, "relay.example".to_owned(), 3478, &[]);
+    device.advance(RETRY_INTERVAL);
     assert_eq!(lookups(&mut device), 1, "tried again");
     let address = SocketAddr::from(([192, 0, 2, 99], 3478));
-    device.connectivity.handle_resolved(device.now.instant, "relay.example".to_owned(), 3478, vec![address]);
+    device.connectivity.handle_resolved(device.now.instant, "relay.example".to_owned(), 3478, &[address]);
     device.advance(SECOND);
     let sent = device.exit.take_from(SocketId::MAIN);
     assert!(sent.iter().any(|(to, bytes)| *to == address && bytes[..2] == [0, 3]), "an Allocate request");

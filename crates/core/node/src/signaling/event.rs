@@ -40,6 +40,8 @@ pub(crate) enum Event {
     SignalReceived { party: PartyId, from: DeviceId, bytes: Vec<u8> },
     /// A rendezvous server granted relay credentials.
     RelaysGranted { server: ServerId, grant: RelayGrant },
+    /// An open connection to a rendezvous server has ended.
+    ServerDown { server: ServerId },
     /// No party uses the server any more; what it granted is void.
     ServerForgotten { server: ServerId },
     /// A rendezvous server is connected now (true), or none is any more (false).

@@ -111,6 +111,11 @@ impl ServerLink {
         self.challenge().is_some()
     }
 
+    /// Returns true while the connection is being made.
+    pub(super) const fn is_opening(&self) -> bool {
+        matches!(self.state, State::Opening)
+    }
+
     /// Returns the server's challenge, which the proof of every topic signs.
     pub(super) fn challenge(&self) -> Option<[u8; 32]> {
         match self.state {
@@ -160,21 +165,21 @@ impl ServerLink {
         silent
     }
 
-    /// Drops the remaining pause before a retry, because the network changed.
+    /// Drops the remaining pause before a retry, because the network or the server's address changed.
     pub(super) fn retry_now(&mut self, now: Instant) {
         if let State::Waiting { until } = &mut self.state {
-            debug!(server = %self.url, reason = "network changed", "server link retries now");
+            debug!(server = %self.url, reason = "network or address changed", "server link retries now");
             *until = now;
             self.retry.reset();
         }
     }
 
-    /// Notes that the network under the connection is gone. Returns true if there is a connection to close; it is
+    /// Notes that the network under the connection is gone, or the server at another address. Returns true if there is a connection to close; it is
     /// opened again as soon as its end is reported.
     pub(super) fn abandon(&mut self) -> bool {
         self.reopen_now = matches!(self.state, State::Open { .. } | State::Opening);
         if self.reopen_now {
-            debug!(server = %self.url, reason = "local address gone", "server link closing");
+            debug!(server = %self.url, reason = "made to an address that is not right any more", "server link closing");
         }
         self.reopen_now
     }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -22,7 +23,10 @@ use super::{
     party::LocalParty,
     resend::{QueuedFrame, ResendCounters, ResendQueue},
 };
-use crate::io::{Output, ServerId, ServerInput};
+use crate::{
+    host_names::{Found, Host, HostNames, server_host},
+    io::{Output, ServerId, ServerInput},
+};
 
 /// How often relay grants are looked at, to be renewed or asked for again.
 const GRANT_CHECK: Duration = Duration::from_secs(20);
@@ -31,6 +35,7 @@ const GRANT_CHECK: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(super) struct Servers {
     links: BTreeMap<ServerId, ServerLink>,
+    names: HostNames,
     resends: ResendQueue,
     /// The number in the last id that was assigned.
     last_id: u32,
@@ -45,6 +50,7 @@ impl Servers {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             links: BTreeMap::new(),
+            names: HostNames::default(),
             resends: ResendQueue::default(),
             last_id: 0,
             last_number: 0,
@@ -69,8 +75,30 @@ impl Servers {
                 self.links.insert(ServerId(self.last_id), ServerLink::new(cx.now.instant, url.clone()));
             }
         }
+        self.names.set_wanted(cx.now.instant, wanted.iter().filter_map(|url| server_host(url)));
         self.open_links(cx);
         self.report_online(cx);
+    }
+
+    /// Takes the addresses of a host. Where a server has moved, the connection to it is made again, or has to show that it
+    /// still works.
+    pub(super) fn handle_resolved(&mut self, cx: &mut Context<'_>, host: &Host, addresses: &[SocketAddr]) {
+        let at_host = |link: &ServerLink| server_host(&link.url).as_ref() == Some(host);
+        let ready = self.links.values().any(|link| at_host(link) && link.is_ready());
+        let found = self.names.on_resolved(cx.now.instant, host, addresses, |_| ready);
+        if !matches!(found, Found::Changed | Found::Moved) {
+            return;
+        }
+        for (id, link) in self.links.iter_mut().filter(|(_, link)| at_host(link)) {
+            link.retry_now(cx.now.instant);
+            if link.is_opening() && link.abandon() {
+                cx.output(Output::ServerClose { id: *id });
+            }
+            if link.require_liveness(cx.now.instant) {
+                send_frame(cx, *id, &ClientFrame::Time { echo: 0 });
+            }
+        }
+        self.open_links(cx);
     }
 
     /// Reports whether any server is connected, if that has changed.
@@ -87,12 +115,13 @@ impl Servers {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let links = self.links.values().filter_map(ServerLink::poll_timeout);
         let grants = (!self.links.is_empty()).then_some(self.check_grants_at);
-        links.chain(self.resends.poll_timeout()).chain(grants).min()
+        links.chain(self.resends.poll_timeout()).chain(grants).chain(self.names.poll_timeout()).min()
     }
 
     /// Opens links, closes silent ones, sends refused messages again and renews relay grants.
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         self.open_links(cx);
+        self.look_up(cx);
         for QueuedFrame { server, number, frame, .. } in self.resends.take_due(cx.now.instant) {
             let ClientFrame::Send { topic, .. } = &frame else { continue };
             if self.links.get(&server).is_some_and(|link| link.topic(topic).is_some()) {
@@ -113,6 +142,12 @@ impl Servers {
         }
     }
 
+    fn look_up(&mut self, cx: &mut Context<'_>) {
+        for (host, port) in self.names.poll_lookups(cx.now.instant) {
+            cx.output(Output::Resolve { host, port });
+        }
+    }
+
     fn open_links(&mut self, cx: &mut Context<'_>) {
         for (id, link) in &mut self.links {
             if link.poll_silent(cx.now.instant) {
@@ -127,6 +162,7 @@ impl Servers {
     /// Retries at once where a link waits, and asks open links to show that they still work: the network changed, or
     /// the computer slept.
     pub(super) fn check(&mut self, cx: &mut Context<'_>) {
+        self.names.expedite_all(cx.now.instant);
         for (id, link) in &mut self.links {
             link.retry_now(cx.now.instant);
             if link.require_liveness(cx.now.instant) {
@@ -170,6 +206,11 @@ impl Servers {
                 None
             }
             ServerInput::Closed(problem) => {
+                if link.is_ready() {
+                    cx.events.push_back(Event::ServerDown { server: id });
+                }
+                let host = server_host(&link.url);
+                self.names.doubt(cx.now.instant, |name| Some(name) == host.as_ref());
                 link.on_closed(cx.now.instant, problem, cx.rng);
                 None
             }

@@ -42,6 +42,15 @@ pub(crate) enum AttemptState {
 }
 
 impl AttemptState {
+    /// Returns true if the server did not respond when it was asked last.
+    pub(crate) const fn is_silent(self) -> bool {
+        let end = match self {
+            Self::Ended(_, end) | Self::Requesting(_, Some(end)) => end,
+            Self::Idle | Self::Granted(_) | Self::Requesting(_, None) => return false,
+        };
+        matches!(end, AllocationEnd::NoResponse | AllocationEnd::StreamClosed)
+    }
+
     /// Returns the name under which the state is logged.
     const fn name(self) -> &'static str {
         match self {

@@ -133,6 +133,11 @@ impl RelayPool {
         self.rearrange(now);
     }
 
+    /// Asks every server that granted an allocation whether it still stands.
+    pub(crate) fn verify(&mut self, now: Instant, out: &mut RelayOutput<'_>) {
+        self.allocations.values_mut().for_each(|allocation| allocation.verify(now, out.transmits));
+    }
+
     pub(crate) fn get(&self, id: AllocationId) -> Option<&Allocation> {
         self.allocations.get(&id)
     }
