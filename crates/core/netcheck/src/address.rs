@@ -35,6 +35,13 @@ pub(crate) fn is_shared(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V4(v4) if v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64)
 }
 
+/// Returns true if a server sees this computer from inside its own network: at a private address that is this computer's
+/// own, or, as a router's hairpin shows it, though the server's address is public. That says nothing of what the router
+/// does to packets that leave.
+pub(crate) fn is_inside_view(server: IpAddr, reflexive: IpAddr, own: impl Fn(IpAddr) -> bool) -> bool {
+    !is_public(reflexive) && (own(reflexive) || is_public(server))
+}
+
 /// Returns true if one host can be reached at the address.
 pub(crate) fn is_unicast(address: SocketAddr) -> bool {
     let ip = address.ip();
@@ -75,6 +82,17 @@ mod tests {
         }
         assert!(is_public("2001:db8::1".parse().expect("an address")));
         assert!(!is_public("fd00::1".parse().expect("an address")));
+    }
+
+    #[test]
+    fn server_in_this_network_is_told_from_one_behind_a_private_network() {
+        let inside = |server: [u8; 4], reflexive: [u8; 4]| {
+            is_inside_view(server.into(), reflexive.into(), |ip| ip == IpAddr::from([192, 168, 1, 10]))
+        };
+        assert!(inside([192, 168, 1, 5], [192, 168, 1, 10]), "on this LAN");
+        assert!(inside([11, 0, 0, 1], [192, 168, 1, 1]), "turned around by the router");
+        assert!(!inside([10, 0, 0, 5], [10, 0, 0, 7]), "beyond a NAT of a private network");
+        assert!(!inside([11, 0, 0, 1], [11, 0, 0, 9]));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rand_core::{RngCore, SeedableRng};
 use tracing::{debug, info, trace};
 
 use crate::{
-    address::Family,
+    address::{Family, is_inside_view, is_public},
     api::{Config, Event, PeerMapping, PortPair, Report, StunServer, Transmit},
     client::{Client, Delivery, Handled, Request, Response},
     context::{DiscoveryConfig, Reference},
@@ -30,6 +30,8 @@ use crate::{
 };
 
 const MAX_LOCAL_ADDRESSES: usize = 32;
+const SEEN_FROM_INSIDE: &str =
+    "the server is in this computer's own network; only a server elsewhere shows what the router does";
 /// How many times as long as others a keepalive request may stay unanswered: a mapping that was seen is not given up as
 /// lightly as an address that nothing responds at.
 const KEEPALIVE_TIMEOUT_FACTOR: u32 = 4;
@@ -331,14 +333,19 @@ impl Netcheck {
     /// of it, so only an IPv4 address of its own shows that nothing is.
     #[must_use]
     pub fn badge(&self) -> Option<Badge> {
-        let own = |ip: &IpAddr| ip.is_ipv4() && self.local.iter().any(|local| local.ip() == *ip);
+        let own = |ip: &IpAddr| ip.is_ipv4() && is_public(*ip) && self.is_own(*ip);
         self.profile.badge(self.profile.public.iter().any(own))
     }
 
-    /// Returns the main socket's reflexive addresses, IPv4 first, one per server and mapping, at most 8.
+    /// Returns the main socket's reflexive addresses, IPv4 first, one per server and mapping, at most 8. What a server in
+    /// this computer's own network sees is none.
     #[must_use]
     pub fn reflexive(&self) -> Vec<SocketAddr> {
-        profile::reflexive(&self.servers)
+        profile::reflexive(&self.servers, &self.local)
+    }
+
+    fn is_own(&self, ip: IpAddr) -> bool {
+        self.local.iter().any(|local| local.ip() == ip)
     }
 
     /// Returns the servers that get the main socket's keepalives: one of each address family.
@@ -372,8 +379,15 @@ impl Netcheck {
             packets: ended.map_or_else(|| self.packets(), |(_, packets)| packets),
             steps: self.steps(),
             confidence: profile::confidence(&self.profile),
-            gaps: self.discovery(Family::V4).gaps().chain(self.idle_lifetime.gap()).collect(),
+            gaps: self.gaps().collect(),
         }
+    }
+
+    fn gaps(&self) -> impl Iterator<Item = &'static str> {
+        let inside = !self.discovery(Family::V4).has_begun()
+            && profile::is_seen_from_inside(&self.servers, &self.local);
+        let tests = self.discovery(Family::V4).gaps().chain(self.idle_lifetime.gap());
+        inside.then_some(SEEN_FROM_INSIDE).into_iter().chain(tests)
     }
 
     /// Begins a measurement. What is known stays until it is contradicted.
@@ -500,6 +514,10 @@ impl Netcheck {
         report.other_address = binding.other_address;
         report.rtt = response.rtt.or(report.rtt);
         self.client.add_credentials(self.servers.credentials());
+        if is_inside_view(response.destination.ip(), binding.reflexive.ip(), |ip| self.is_own(ip)) {
+            debug!(server = %response.destination, reflexive = %binding.reflexive, "server is in this computer's network");
+            return Continuity::Same;
+        }
         let discovery = &mut self.discoveries[Family::of(response.destination) as usize];
         if self.measurement.ended.is_some() && !discovery.has_begun() {
             // The measurement ended without this family; its sockets are gone.
@@ -560,7 +578,9 @@ impl Netcheck {
         let unused =
             |family: Family| !self.discovery(family).has_begun() && self.servers.is_exhausted(now, family);
         let all = Family::BOTH.into_iter().all(|family| done(family) || unused(family));
-        let any = Family::BOTH.into_iter().any(done) || self.servers.all_timed_out();
+        // If servers respond although nothing was measured, all of them are in this computer's own network.
+        let any =
+            Family::BOTH.into_iter().any(done) || self.servers.all_timed_out() || self.servers.any_responds();
         all && any
     }
 

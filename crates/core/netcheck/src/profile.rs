@@ -9,7 +9,8 @@ use std::{
 use partyline_model::{Confidence, NatProfile};
 
 use crate::{
-    address::{Family, is_public, is_shared},
+    address::{Family, is_inside_view, is_public, is_shared},
+    api::ServerReport,
     context::Policies,
     servers::Servers,
 };
@@ -39,10 +40,12 @@ pub(crate) struct Evidence<'a> {
 }
 
 /// Returns the main socket's reflexive addresses, IPv4 first, one per server and mapping, at most 8.
-pub(crate) fn reflexive(servers: &Servers) -> Vec<SocketAddr> {
+/// What servers in this computer's own network see is left out.
+pub(crate) fn reflexive(servers: &Servers, local: &[SocketAddr]) -> Vec<SocketAddr> {
     let mut reflexive = Vec::new();
     for family in Family::BOTH {
-        for seen in servers.reports().filter_map(|report| report.reflexive) {
+        let outside = servers.reports().filter(|report| !is_inside(report, local));
+        for seen in outside.filter_map(|report| report.reflexive) {
             if Family::of(seen) == family && !reflexive.contains(&seen) {
                 reflexive.push(seen);
             }
@@ -50,6 +53,16 @@ pub(crate) fn reflexive(servers: &Servers) -> Vec<SocketAddr> {
     }
     reflexive.truncate(MAX_REFLEXIVE);
     reflexive
+}
+
+/// Returns true if some server responds, and sees this computer from inside its own network.
+pub(crate) fn is_seen_from_inside(servers: &Servers, local: &[SocketAddr]) -> bool {
+    servers.reports().any(|report| is_inside(report, local))
+}
+
+fn is_inside(report: &ServerReport, local: &[SocketAddr]) -> bool {
+    let own = |ip| local.iter().any(|local| local.ip() == ip);
+    report.reflexive.is_some_and(|seen| is_inside_view(report.address.ip(), seen.ip(), own))
 }
 
 /// Returns how much of a profile is known.
@@ -67,7 +80,8 @@ impl Evidence<'_> {
     /// Returns the profile. What was known `before` stays until it is contradicted: by another policy, or by a public
     /// address that has nothing in common with the earlier ones.
     pub(crate) fn profile(&self, before: &NatProfile) -> NatProfile {
-        let mut public: Vec<IpAddr> = reflexive(self.servers).iter().map(SocketAddr::ip).collect();
+        let mut public: Vec<IpAddr> =
+            reflexive(self.servers, self.local).iter().map(SocketAddr::ip).collect();
         public.dedup();
         let keep = !is_elsewhere(&before.public, &public);
         let ended = self.v4_done || self.v4.mapping.is_some();
@@ -207,6 +221,16 @@ mod tests {
                 "{router:?}"
             );
         }
+    }
+
+    #[test]
+    fn server_on_this_lan_shows_no_public_address() {
+        let none = BTreeSet::new();
+        let servers = servers([Some([192, 168, 1, 10]), None]);
+        let local = [([192, 168, 1, 10], 5000).into()];
+        let profile = Evidence { local: &local, ..evidence(&servers, &none) }.profile(&NatProfile::default());
+        assert_eq!((profile.public, profile.mapping), (vec![], None));
+        assert!(is_seen_from_inside(&servers, &local) && reflexive(&servers, &local).is_empty());
     }
 
     #[test]

@@ -338,6 +338,11 @@ fn server_without_response_port_leaves_lifetime_unknown() {
     assert!(world.netcheck.report().gaps.iter().any(|gap| gap.contains("idle mappings")));
 }
 
+/// The address at which the server sees this computer.
+fn seen() -> SocketAddr {
+    ([11, 0, 0, 7], 4000).into()
+}
+
 /// A machine with one question open, and the answer to it.
 fn asked() -> (Netcheck, std::time::Instant, SocketAddr, Vec<u8>) {
     let server = full_server();
@@ -346,8 +351,7 @@ fn asked() -> (Netcheck, std::time::Instant, SocketAddr, Vec<u8>) {
     let mut netcheck = Netcheck::new(now, [1; 32], Config::default());
     netcheck.set_servers(now, vec![StunServer::new("one", server.address)]);
     let question = netcheck.poll_transmit().expect("a question").bytes;
-    let seen = SocketAddr::new(INSIDE, 4000);
-    let answer = server.respond(server.address, seen, &question).expect("an answer").bytes;
+    let answer = server.respond(server.address, seen(), &question).expect("an answer").bytes;
     (netcheck, now, server.address, answer)
 }
 
@@ -364,7 +368,7 @@ fn responses_from_elsewhere_or_at_another_socket_are_dropped_and_counted() {
         netcheck.handle_datagram(now, SocketId::MAIN, mapped_source, &answer),
         "as a dual-stack socket has it"
     );
-    assert_eq!(netcheck.reflexive(), vec![SocketAddr::new(INSIDE, 4000)]);
+    assert_eq!(netcheck.reflexive(), vec![seen()]);
     assert!(netcheck.handle_datagram(now, SocketId::MAIN, server, &answer));
     assert_eq!(netcheck.counters().dropped.duplicate, 1);
 }
@@ -409,6 +413,32 @@ fn redirection_is_followed_but_not_in_circles_and_not_into_a_private_network() {
         assert_eq!(asked.is_some(), hops.len() == followed, "{hops:?}: {asked:?}");
         assert_eq!(netcheck.report().servers[0].timed_out, hops.len() != followed);
     }
+}
+
+#[test]
+fn server_in_the_same_network_shows_neither_an_open_network_nor_a_nat() {
+    let server = StunServer::new("home", ([192, 168, 1, 5], 3478).into());
+    #[allow(clippy::disallowed_methods, reason = "some instant to count from")]
+    let mut now = std::time::Instant::now();
+    let mut netcheck = Netcheck::new(now, [1; 32], Config { probe_sockets: 0, ..Config::default() });
+    let own = SocketAddr::new(INSIDE, 4000);
+    netcheck.set_local_addresses(now, vec![own]);
+    netcheck.set_servers(now, vec![server.clone()]);
+    let mut stun = full_server();
+    stun.address = server.address;
+    for _ in 0..200 {
+        while let Some(question) = netcheck.poll_transmit() {
+            if let Some(answer) = stun.respond(server.address, own, &question.bytes) {
+                netcheck.handle_datagram(now, question.socket, server.address, &answer.bytes);
+            }
+        }
+        now = netcheck.poll_timeout().map_or(now, |at| at.max(now));
+        netcheck.handle_timeout(now);
+    }
+    assert_eq!((netcheck.badge(), netcheck.reflexive()), (None, vec![]));
+    let (profile, report) = (netcheck.profile(), netcheck.report());
+    assert_eq!((profile.mapping, profile.public.len()), (None, 0));
+    assert!(report.finished && report.gaps[0].contains("own network"), "{report:?}");
 }
 
 #[test]

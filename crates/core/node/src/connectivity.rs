@@ -154,6 +154,9 @@ impl Connectivity {
     pub(crate) fn handle_timeout(&mut self, now: Now, is_online: &dyn Fn(PartyId, &DeviceId) -> bool) {
         self.packet_path.handle_timeout(now, is_online);
         self.netcheck.handle_timeout(now.instant);
+        if self.packet_path.paths().unanswering_relays(now.instant).next().is_some() {
+            self.check_hosts(now.instant);
+        }
         if self.second_ports.expire(now.instant) {
             debug!("second port closed");
             self.output(Output::CloseSocket { id: SECOND_PORT });
@@ -214,7 +217,7 @@ impl Connectivity {
 
     /// Notes which servers answer. Where one has fallen silent, it may have moved.
     fn check_hosts(&mut self, now: Instant) {
-        let answering = self.answering_servers();
+        let answering = self.answering_servers(now);
         if self.names.on_answering(now, |address| answering.contains(address)) {
             self.events.push_back(Event::ServerSilent);
         }
@@ -222,14 +225,14 @@ impl Connectivity {
 
     /// Returns the addresses at which relays and STUN servers answer, as far as they were asked. An allocation shows
     /// more than a response of long ago.
-    fn answering_servers(&self) -> BTreeSet<SocketAddr> {
+    fn answering_servers(&self, now: Instant) -> BTreeSet<SocketAddr> {
         let servers = self.netcheck.report().servers.into_iter();
         let responding = servers.filter(|server| server.rtt.is_some() && !server.timed_out);
         let mut answering: BTreeSet<SocketAddr> = responding.map(|server| server.address).collect();
-        for address in self.packet_path.paths().silent_relays() {
-            answering.remove(&address);
-        }
-        answering.extend(self.packet_path.paths().granting_relays());
+        let paths = self.packet_path.paths();
+        paths.silent_relays().for_each(|address| _ = answering.remove(&address));
+        answering.extend(paths.granting_relays());
+        paths.unanswering_relays(now).for_each(|address| _ = answering.remove(&address));
         answering
     }
 
@@ -353,7 +356,7 @@ impl Connectivity {
         port: u16,
         addresses: &[SocketAddr],
     ) {
-        let answering = self.answering_servers();
+        let answering = self.answering_servers(now);
         let key = (host, port);
         let found = self.names.on_resolved(now, &key, addresses, |address| answering.contains(address));
         debug!(host = key.0, port, ?addresses, ?found, "host looked up");

@@ -162,6 +162,12 @@ impl Paths {
         self.shared.relays.states().filter(|(_, state)| state.is_silent()).map(|(server, _)| server.address)
     }
 
+    /// Returns the addresses of relay servers that granted an allocation and have not answered for two seconds since they
+    /// were asked for it.
+    pub fn unanswering_relays(&self, now: Instant) -> impl Iterator<Item = SocketAddr> {
+        self.shared.relays.unanswered(now)
+    }
+
     /// Asks relay servers at once whether they still know us, because they may be elsewhere.
     pub fn verify_relays(&mut self, now: Instant) {
         let (relays, mut out) = self.shared.relays();

@@ -23,6 +23,8 @@ const RETRY: Backoff =
 const STABLE_AFTER: Duration = Duration::from_secs(20);
 /// How long a server may take to send its challenge, and to answer once its liveness is in question.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long it may take where its name has moved, so that most likely nobody is there any more.
+const MOVED_TIMEOUT: Duration = Duration::from_secs(3);
 /// Bounds of a relay grant's lifetime as it is trusted, since the server's clock and ours may differ.
 const MIN_GRANT_LIFETIME: Duration = Duration::from_secs(60);
 const MAX_GRANT_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
@@ -189,6 +191,14 @@ impl ServerLink {
     pub(super) fn require_liveness(&mut self, now: Instant) -> bool {
         let State::Open { answer_by, .. } = &mut self.state else { return false };
         answer_by.get_or_insert(now + RESPONSE_TIMEOUT);
+        true
+    }
+
+    /// Requires the same within [`MOVED_TIMEOUT`], because the server's name has other addresses now.
+    pub(super) fn require_liveness_after_move(&mut self, now: Instant) -> bool {
+        let State::Open { answer_by, .. } = &mut self.state else { return false };
+        let soon = now + MOVED_TIMEOUT;
+        *answer_by = Some(answer_by.map_or(soon, |by| by.min(soon)));
         true
     }
 

@@ -94,7 +94,7 @@ impl Servers {
             if link.is_opening() && link.abandon() {
                 cx.output(Output::ServerClose { id: *id });
             }
-            if link.require_liveness(cx.now.instant) {
+            if link.require_liveness_after_move(cx.now.instant) {
                 send_frame(cx, *id, &ClientFrame::Time { echo: 0 });
             }
         }

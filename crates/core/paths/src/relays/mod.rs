@@ -133,6 +133,12 @@ impl RelayPool {
         self.rearrange(now);
     }
 
+    /// Returns the servers that leave questions about an allocation unanswered.
+    pub(crate) fn unanswered(&self, now: Instant) -> impl Iterator<Item = SocketAddr> {
+        let unanswered = self.allocations.values().filter(move |allocation| allocation.is_unanswered(now));
+        unanswered.map(|allocation| allocation.server.address)
+    }
+
     /// Asks every server that granted an allocation whether it still stands.
     pub(crate) fn verify(&mut self, now: Instant, out: &mut RelayOutput<'_>) {
         self.allocations.values_mut().for_each(|allocation| allocation.verify(now, out.transmits));

@@ -39,6 +39,8 @@ const REBIND_INTERVAL: Duration = Duration::from_secs(240);
 const REFUSED_CHANNEL_PAUSE: Duration = Duration::from_secs(30);
 /// Least interval between two requests whether the server still knows the allocation.
 const MIN_VERIFY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a server may take to answer before it is in doubt. The allocation is given up much later.
+const UNANSWERED_AFTER: Duration = Duration::from_secs(2);
 /// How often a request may be signed again because of a new nonce.
 const MAX_CHALLENGES: u8 = 3;
 /// Marks a request that releases an older allocation, or follows such a release, so that it happens only once.
@@ -188,6 +190,12 @@ impl Allocation {
             self.verified_at = Some(now);
             self.request(now, RequestKind::Refresh, 0, out);
         }
+    }
+
+    /// Returns true if the server has left a question about the allocation unanswered for so long that it may be gone.
+    pub(crate) fn is_unanswered(&self, now: Instant) -> bool {
+        let asked = self.verified_at.filter(|_| self.requests.contains(RequestKind::Refresh));
+        asked.is_some_and(|at| now >= at + UNANSWERED_AFTER)
     }
 
     /// Asks the server at once, whatever is pending, because the network may be another one.
