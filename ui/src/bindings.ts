@@ -339,6 +339,16 @@ export type ErrorCode =
 "server_unreachable" | 
 /**  The rendezvous server's certificate is not valid for it. */
 "server_certificate" | 
+/**  The network lets nothing through before the user logs in (captive portal). */
+"captive_portal" | 
+/**  This computer's clock is wrong. */
+"own_clock" | 
+/**  The clock of the computer that made the invite is wrong. */
+"inviter_clock" | 
+/**  This computer, the inviter and the server have three different times. */
+"no_two_clocks_agree" | 
+/**  A clock is wrong, but nothing shows whose. */
+"unknown_clock" | 
 /**  State could not be saved, for example because the disk is full. */
 "storage" | 
 /**  The network device could not be created. */

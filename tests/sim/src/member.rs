@@ -267,6 +267,9 @@ impl Member {
                     wires.close_stream(LATENCY, stream, self.host, Direction::ToServer);
                 }
             }
+            Output::AskTime { request, .. } => {
+                node.handle_server_time(request, Some(wires.net.now().unix));
+            }
             Output::Resolve { host, port } => {
                 let families: &[bool] = if wires.relay_v6 { &[false, true] } else { &[false] };
                 let own = families.iter().map(|v6| SocketAddr::new(relay::addresses(*v6)[0], port));

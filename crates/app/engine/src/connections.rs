@@ -10,12 +10,14 @@ use std::{
     time::Duration,
 };
 
-use partyline_model::{AppError, ErrorCode};
+use partyline_model::{AppError, ErrorCode, Timestamp};
 use partyline_net::{ConnectError, TlsClient, WebSocket};
-use partyline_node::{ServerId, ServerInput, StreamId, StreamInput};
+use partyline_node::{RequestId, ServerId, ServerInput, StreamId, StreamInput};
+use partyline_wire::rendezvous::ServerFrame;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::mpsc::{self, error::TrySendError},
+    task::JoinSet,
     time::timeout,
 };
 
@@ -32,6 +34,8 @@ pub(crate) enum ConnectionEvent {
         port: u16,
         addresses: Vec<SocketAddr>,
     },
+    /// The time of a server, for the command that waits for it; `None` if no server answered.
+    ServerTime(RequestId, Option<Timestamp>),
     /// A TCP connection to this address succeeded.
     Reached(IpAddr),
 }
@@ -41,6 +45,9 @@ const QUEUE: usize = 256;
 /// How long a server may take to accept a TCP connection.
 const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 const HTTPS: u16 = 443;
+/// How long servers may take to say their time, and how many are asked.
+const TIME_TIMEOUT: Duration = Duration::from_secs(8);
+const MAX_ASKED: usize = 3;
 /// How long a server may take to accept a frame.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes read from a stream at once.
@@ -156,6 +163,28 @@ impl Connections {
         }
     }
 
+    /// Asks servers for their time, and reports the first answer.
+    pub(crate) fn ask_time(&self, request: RequestId, servers: Vec<String>) {
+        let (tls, events) = (self.tls.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let mut asked = JoinSet::new();
+            for url in servers.into_iter().take(MAX_ASKED) {
+                let tls = tls.clone();
+                asked.spawn(
+                    async move { timeout(TIME_TIMEOUT, server_time(&url, &tls)).await.ok().flatten() },
+                );
+            }
+            let mut time = None;
+            while let Some(answer) = asked.join_next().await {
+                time = answer.ok().flatten();
+                if time.is_some() {
+                    break;
+                }
+            }
+            let _ = events.send(ConnectionEvent::ServerTime(request, time)).await;
+        });
+    }
+
     pub(crate) fn resolve(&self, host: String, port: u16) {
         let events = self.events.clone();
         tokio::spawn(async move {
@@ -164,6 +193,20 @@ impl Connections {
             metrics::increment(&RELAY_LOOKUPS, &[if addresses.is_empty() { "failed" } else { "found" }]);
             let _ = events.send(ConnectionEvent::Resolved { host, port, addresses }).await;
         });
+    }
+}
+
+/// Returns a server's time, which it sends first.
+async fn server_time(url: &str, tls: &TlsClient) -> Option<Timestamp> {
+    let asked = partyline_net::connect_ws(url, tls).await;
+    let asked =
+        asked.inspect_err(|error| tracing::debug!(url, reason = %error, "the server did not say its time"));
+    let mut socket = asked.ok()?;
+    let welcome = socket.next().await?.ok()?;
+    socket.close().await;
+    match ServerFrame::decode(&welcome) {
+        Ok(ServerFrame::Welcome { time, .. }) => Some(time),
+        _ => None,
     }
 }
 
@@ -255,11 +298,16 @@ pub(crate) fn connect_error(url: &str, error: &ConnectError) -> AppError {
         ConnectError::Certificate { .. } | ConnectError::Tls { .. } | ConnectError::Roots { .. } => {
             ErrorCode::ServerCertificate
         }
+        ConnectError::CaptivePortal { .. } => ErrorCode::CaptivePortal,
         _ => ErrorCode::ServerUnreachable,
     };
     let text = error.to_string();
     let (what, hint) = text.split_once("; ").unwrap_or((&text, "Partyline keeps trying"));
-    AppError::new(code, format!("The server {url} cannot be used: {what}."), sentence(hint))
+    let message = match error {
+        ConnectError::CaptivePortal { .. } => sentence(what),
+        _ => format!("The server {url} cannot be used: {what}."),
+    };
+    AppError::new(code, message, sentence(hint))
 }
 
 fn sentence(text: &str) -> String {

@@ -333,6 +333,7 @@ impl Engine {
                 self.node.handle_resolved(now, host, port, addresses);
             }
             ConnectionEvent::Reached(address) => self.node.handle_reached(now, address),
+            ConnectionEvent::ServerTime(request, time) => self.node.handle_server_time(request, time),
         }
     }
 
@@ -414,6 +415,7 @@ impl Engine {
             Output::StreamOpen { id, tls, address, host } => connections.open_stream(id, tls, address, host),
             Output::StreamClose { id } => connections.close_stream(id),
             Output::Resolve { host, port } => connections.resolve(host, port),
+            Output::AskTime { request, servers } => connections.ask_time(request, servers),
             Output::Reach { address } => connections.reach(address),
             Output::Beacon { to, bytes } => self.beacon.send(to, &bytes),
             Output::KeepaliveServers { servers } => self.port_mapping.set_remotes(servers),

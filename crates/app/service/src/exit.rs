@@ -20,6 +20,10 @@ pub const fn exit_code(code: ErrorCode) -> u8 {
         | ErrorCode::InviteExpired
         | ErrorCode::InviteRevoked
         | ErrorCode::InviteForged
+        | ErrorCode::OwnClock
+        | ErrorCode::InviterClock
+        | ErrorCode::NoTwoClocksAgree
+        | ErrorCode::UnknownClock
         | ErrorCode::Removed => 6,
         ErrorCode::Timeout => 7,
         ErrorCode::AlreadyMember
@@ -28,6 +32,7 @@ pub const fn exit_code(code: ErrorCode) -> u8 {
         | ErrorCode::AlreadyRunning
         | ErrorCode::ServerUnreachable
         | ErrorCode::ServerCertificate
+        | ErrorCode::CaptivePortal
         | ErrorCode::Storage
         | ErrorCode::Device
         | ErrorCode::Internal => 1,

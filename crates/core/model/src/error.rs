@@ -53,6 +53,16 @@ pub enum ErrorCode {
     ServerUnreachable,
     /// The rendezvous server's certificate is not valid for it.
     ServerCertificate,
+    /// The network lets nothing through before the user logs in (captive portal).
+    CaptivePortal,
+    /// This computer's clock is wrong.
+    OwnClock,
+    /// The clock of the computer that made the invite is wrong.
+    InviterClock,
+    /// This computer, the inviter and the server have three different times.
+    NoTwoClocksAgree,
+    /// A clock is wrong, but nothing shows whose.
+    UnknownClock,
     /// State could not be saved, for example because the disk is full.
     Storage,
     /// The network device could not be created.

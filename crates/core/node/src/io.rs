@@ -102,6 +102,14 @@ pub enum Output {
         /// The port, which is not looked up but reported along with the addresses.
         port: u16,
     },
+    /// Ask one of these rendezvous servers for its time, the first that answers, and report it, or that none answered, with
+    /// [`crate::Node::handle_server_time`].
+    AskTime {
+        /// The command that waits for it.
+        request: RequestId,
+        /// The URLs of the servers.
+        servers: Vec<String>,
+    },
     /// Try to open TCP connections to this address and to port 443 of the same host. If either succeeds, report the
     /// host with [`crate::Node::handle_reached`]: it shows that a silent STUN server is up and UDP is blocked.
     Reach {

@@ -92,6 +92,7 @@ mod counters;
 mod egress;
 mod host_names;
 mod io;
+mod join_refusal;
 mod node;
 mod problem;
 mod settings;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use partyline_model::{
-    AppError, Command, DeviceId, Now, PartyId, Reply, Settings, Snapshot, SocketId, StreamId,
+    AppError, Command, DeviceId, Now, PartyId, Reply, Settings, Snapshot, SocketId, StreamId, Timestamp,
 };
 use partyline_party::DeviceKey;
 use rand_chacha::ChaCha20Rng;
@@ -22,6 +22,7 @@ use crate::{
     io::{
         DeviceInput, LocalNetwork, Output, PortMappingReport, RequestId, ServerId, ServerInput, StreamInput,
     },
+    join_refusal::{ClockQuestion, ClockQuestions, JoinRefusal},
     settings,
     signaling::{Event as SignalingEvent, NewPartyRequest, Signaling},
     spans::peer_span,
@@ -51,6 +52,7 @@ pub struct Node {
     signaling: Signaling,
     connectivity: Connectivity,
     view: View,
+    clock_questions: ClockQuestions,
     outputs: VecDeque<Output>,
 }
 
@@ -87,6 +89,7 @@ impl Node {
             signaling: Signaling::new(now, rng, settings.mtu, memberships),
             connectivity,
             view: View::new(config.version.clone()),
+            clock_questions: ClockQuestions::default(),
             config,
             settings,
             device,
@@ -259,6 +262,14 @@ impl Node {
         self.drain_events(now);
     }
 
+    /// Takes a server's time, as [`Output::AskTime`] asked; `None` if no server answered.
+    pub fn handle_server_time(&mut self, request: RequestId, time: Option<Timestamp>) {
+        if let Some(error) = self.clock_questions.on_server_time(request, time) {
+            debug!(request, code = ?error.code, reason = %error.message, "command refused");
+            self.answer(request, Err(error));
+        }
+    }
+
     /// Takes a LAN beacon.
     pub fn handle_beacon(&mut self, now: Now, source: SocketAddr, datagram: &[u8]) {
         self.signaling.handle_beacon(now, source, datagram);
@@ -364,7 +375,14 @@ impl Node {
             Command::Preview { link } => Reply::Preview(signaling.preview(&link)?),
             Command::Join { link, display_name } => {
                 let display_name = name_or_own(display_name, settings);
-                Reply::Joined { party: signaling.join(now, device, &link, display_name)? }
+                match signaling.join(now, device, &link, display_name) {
+                    Ok(party) => Reply::Joined { party },
+                    Err(JoinRefusal::Final(error)) => return Err(error),
+                    Err(JoinRefusal::Clock(question)) => {
+                        self.ask_time(request, question);
+                        return Ok(None);
+                    }
+                }
             }
             Command::Invite { party, lifetime, role } => {
                 Reply::Invite { link: signaling.create_invite(now, party, lifetime, role)? }
@@ -388,6 +406,12 @@ impl Node {
             }
         };
         Ok(Some(reply))
+    }
+
+    fn ask_time(&mut self, request: RequestId, question: ClockQuestion) {
+        debug!(request, servers = ?question.servers, reason = "an invite's end does not fit", "asking a server for its time");
+        self.outputs.push_back(Output::AskTime { request, servers: question.servers.clone() });
+        self.clock_questions.insert(request, question);
     }
 
     fn configure(&mut self, now: Now, mut settings: Settings) -> Result<(), AppError> {

@@ -1,7 +1,9 @@
 //! The core's errors as people meet them.
 
-use partyline_model::{AppError, ErrorCode};
-use partyline_party::{JoinError, PartyError};
+use std::time::Duration;
+
+use partyline_model::{AppError, ErrorCode, Timestamp};
+use partyline_party::{InviteVerdict, JoinError, PartyError};
 use partyline_wire::exact::Malformed;
 
 /// Turns "what is wrong; what to do" into its two halves, with a capital letter each.
@@ -20,10 +22,51 @@ pub(crate) fn join_error(error: &JoinError) -> AppError {
     let code = match error {
         JoinError::Forged => ErrorCode::InviteForged,
         JoinError::Expired { .. } => ErrorCode::InviteExpired,
-        JoinError::ClockBehind { .. } | JoinError::Name(_) => ErrorCode::InvalidInput,
+        JoinError::EndsTooLate { .. } => ErrorCode::UnknownClock,
+        JoinError::Name(_) => ErrorCode::InvalidInput,
     };
     let (message, hint) = halves(&error.to_string(), "choose another name");
     AppError { code, message, hint }
+}
+
+/// Explains a refusal because of the invite's end, with the time of a server if one answered.
+pub(crate) fn clock_error(error: &JoinError, inviter: &str, server: Option<Timestamp>) -> AppError {
+    let inviter = if inviter.is_empty() { "your friend" } else { inviter };
+    let again = "Switch on automatic time in its settings, then open the invite again.";
+    match error.judge_clocks(server) {
+        Some(InviteVerdict::OwnClock { by, behind }) => {
+            let direction = if behind { "behind" } else { "ahead" };
+            let message = format!("This computer's clock is {} {direction}.", in_words(by));
+            AppError::new(ErrorCode::OwnClock, message, again)
+        }
+        Some(InviteVerdict::InviterClock { by }) => AppError::new(
+            ErrorCode::InviterClock,
+            format!("The clock of the computer that made this invite is at least {} ahead.", in_words(by)),
+            format!("Ask {inviter} to set it right, and then for a new invite."),
+        ),
+        Some(InviteVerdict::NoTwoAgree) => AppError::new(
+            ErrorCode::NoTwoClocksAgree,
+            "This computer, the one that made the invite and the server have three different times.",
+            "Compare this computer's clock with a watch. If it is right, tell the server's operator and ask for a new invite.",
+        ),
+        Some(InviteVerdict::Unknown) => AppError::new(
+            ErrorCode::UnknownClock,
+            "This computer's clock is behind, or that of the computer that made this invite is ahead.",
+            format!(
+                "Check this computer's clock. If it is right, ask {inviter} to check theirs and for a new invite."
+            ),
+        ),
+        Some(InviteVerdict::Expired) | None => join_error(error),
+    }
+}
+
+/// Returns a span in the largest unit that has a whole one.
+pub(crate) fn in_words(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let units = [(86_400 * 365, "year"), (86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
+    let (size, unit) = units.into_iter().find(|(size, _)| seconds >= *size).unwrap_or((1, "second"));
+    let count = seconds / size;
+    if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") }
 }
 
 pub(crate) fn party_error(error: &PartyError) -> AppError {

@@ -64,7 +64,8 @@ pub(crate) use self::{
 };
 use crate::{
     io::{DeviceInput, Output, ServerId, ServerInput},
-    problem::{join_error, party_error, unknown_party},
+    join_refusal::JoinRefusal,
+    problem::{party_error, unknown_party},
     spans::{party_span, peer_span},
 };
 
@@ -436,15 +437,15 @@ impl Signaling {
         device: &DeviceKey,
         link: &str,
         display_name: String,
-    ) -> Result<PartyId, AppError> {
-        let invite = Invite::find(link)?;
+    ) -> Result<PartyId, JoinRefusal> {
+        let invite = Invite::find(link).map_err(AppError::from)?;
         // A device that was removed may come back by a new invite.
         let known = self.parties.get(&invite.party);
         if let Some(party) = known.filter(|party| !party.is_dismissed()) {
-            return Err(already_member(party.membership.name()));
+            return Err(already_member(party.membership.name()).into());
         }
         let membership = Membership::join(now.unix, &mut self.rng, device, &invite, display_name)
-            .map_err(|error| join_error(&error))?;
+            .map_err(|error| JoinRefusal::new(error, invite))?;
         Ok(self.admit(now, membership))
     }
 

@@ -19,9 +19,13 @@ pub enum JoinError {
         /// This computer's clock.
         clock: Timestamp,
     },
-    /// The invite ends later than any invite can.
-    #[error("this computer's clock is behind; set it right and try again")]
-    ClockBehind {
+    /// The invite ends later than any invite can: the clock of this computer is behind, or that of the inviter ahead.
+    #[error(
+        "this invite ends later than any invite can, so a clock is wrong; check this computer's, then the inviter's"
+    )]
+    EndsTooLate {
+        /// End of the invite.
+        ends: Timestamp,
         /// This computer's clock.
         clock: Timestamp,
     },

@@ -9,8 +9,8 @@ use tracing::debug;
 
 use crate::{chain::is_grant_sound, error::JoinError, rules::CLOCK_TOLERANCE};
 
-/// Longest lifetime of an invite that ends at all. One that ends later shows that this computer's clock is behind.
-const MAX_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
+/// Longest lifetime of an invite that ends at all. One that ends later shows that a clock is wrong.
+pub(crate) const MAX_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
 
 /// Checks an invite and returns its grant and the key that signs the joiner's certificate. Whether the issuer is still a
 /// co-owner and whether the invite was revoked is known only when the charter arrives.
@@ -44,7 +44,7 @@ fn check_end(end: Option<Timestamp>, now: Timestamp) -> Result<(), JoinError> {
     match end {
         Some(end) if now > end.plus(CLOCK_TOLERANCE) => Err(JoinError::Expired { ended: end, clock: now }),
         Some(end) if end > now.plus(MAX_LIFETIME + CLOCK_TOLERANCE) => {
-            Err(JoinError::ClockBehind { clock: now })
+            Err(JoinError::EndsTooLate { ends: end, clock: now })
         }
         _ => Ok(()),
     }
@@ -65,10 +65,10 @@ mod tests {
     }
 
     #[test]
-    fn end_beyond_any_lifetime_shows_a_clock_that_is_behind() {
+    fn end_beyond_any_lifetime_shows_a_wrong_clock() {
         let end = NOW.plus(MAX_LIFETIME + CLOCK_TOLERANCE);
         assert_eq!(check_end(Some(end), NOW), Ok(()));
         let clock = Timestamp(NOW.0 - 1);
-        assert_eq!(check_end(Some(end), clock), Err(JoinError::ClockBehind { clock }));
+        assert_eq!(check_end(Some(end), clock), Err(JoinError::EndsTooLate { ends: end, clock }));
     }
 }

@@ -68,7 +68,7 @@ mod secrets;
 mod sequence;
 mod state;
 
-pub use clock::{ClockReference, ClockSkew};
+pub use clock::{ClockSkew, InviteVerdict, WrongClock};
 pub use counters::RefusalCounters;
 pub use error::{JoinError, PartyError, Refusal};
 pub use keys::{DeviceKey, Secret};

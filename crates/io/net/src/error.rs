@@ -66,6 +66,14 @@ pub enum ConnectError {
         /// The status.
         status: u16,
     },
+    /// The network answers in the server's place until the user logs in.
+    #[error("this network wants you to log in first (captive portal); open a web page in a browser and log in{}, and Partyline connects by itself", login.as_ref().map_or_else(String::new, |page| format!(" at {page}")))]
+    CaptivePortal {
+        /// The server.
+        host: String,
+        /// The login page, if the network named it.
+        login: Option<String>,
+    },
     /// The server answered with something other than HTTP.
     #[error("{host} does not speak WebSocket: {cause}")]
     Protocol {

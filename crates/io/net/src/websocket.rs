@@ -10,12 +10,15 @@ use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{
         Error as WsError, Message,
-        http::Uri,
+        http::{Uri, header::LOCATION},
         protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 
-use crate::{ConnectError, Stream, TlsClient, connect_tcp, connect_tls};
+use crate::{
+    ConnectError, Stream, TlsClient, connect_tcp, connect_tls,
+    portal::{self, Head, Probes},
+};
 
 /// How long the upgrade from HTTP may take.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,6 +70,14 @@ impl std::fmt::Debug for WebSocket {
 /// The URL is malformed, the server cannot be reached or does not prove its name, or it does not speak WebSocket.
 pub async fn connect_ws(url: &str, client: &TlsClient) -> Result<WebSocket, ConnectError> {
     let target = Target::parse(url).ok_or_else(|| ConnectError::Url(url.to_owned()))?;
+    let (host, port) = (target.host.clone(), target.port);
+    match open(target, client).await {
+        Ok(socket) => Ok(socket),
+        Err(error) => Err(Box::pin(portal::explain(error, (&host, port), Probes::INTERNET)).await),
+    }
+}
+
+async fn open(target: Target, client: &TlsClient) -> Result<WebSocket, ConnectError> {
     let stream = if target.secure {
         connect_tls(&target.host, target.port, client).await?
     } else {
@@ -206,7 +217,13 @@ impl Target {
     fn error(self, cause: WsError) -> ConnectError {
         match cause {
             WsError::Http(response) => {
-                ConnectError::Http { host: self.host, status: response.status().as_u16() }
+                let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
+                let head = Head { status: response.status().as_u16(), location: location.map(str::to_owned) };
+                // Over TLS the server has proven its name, so that what it says is its own.
+                if !self.secure && head.is_portal(&self.host) {
+                    return head.error(&self.host);
+                }
+                ConnectError::Http { host: self.host, status: head.status }
             }
             WsError::Io(cause) => ConnectError::from_io(&self.host, self.port, cause),
             other => ConnectError::Protocol { host: self.host, cause: other.to_string() },

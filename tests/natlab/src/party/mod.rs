@@ -8,6 +8,7 @@ mod diagnosis;
 mod faults;
 mod ipv6;
 mod names;
+mod portal;
 mod remote;
 mod report;
 mod scenarios;

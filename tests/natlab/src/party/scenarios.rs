@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use partyline_model::{AttemptOutcome, Method, PathKind};
 
 use super::{
-    Member, Server, World, comebacks, diagnosis, faults, ipv6, names,
+    Member, Server, World, comebacks, diagnosis, faults, ipv6, names, portal,
     traffic_check::exchange_traffic,
     watch,
     world::{CONNECT_TIMEOUT, connected, pairs},
@@ -113,6 +113,11 @@ pub const fn scenarios() -> &'static [Scenario] {
             name: "names-come-back",
             about: "names cannot be resolved for a while, as after sleep; everything is back soon after they are",
             run: names::names_come_back,
+        },
+        Scenario {
+            name: "captive-portal",
+            about: "a network that wants a login is named with its login page, and the party connects afterwards",
+            run: portal::captive_portal,
         },
         Scenario {
             name: "netcheck-watch",

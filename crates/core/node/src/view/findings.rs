@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 
 use partyline_model::{DoctorFinding, PartyPhase, Verdict};
+use partyline_party::WrongClock;
 
 use crate::{
     connectivity::Connectivity,
+    problem::in_words,
     signaling::{LocalParty, Signaling, SignalingCounters},
 };
 
@@ -36,6 +38,10 @@ fn udp_finding(connectivity: &Connectivity) -> DoctorFinding {
              or a firewall rule for UDP makes them direct.",
         ),
         Some(false) => {
+            if connectivity.reflexive().is_empty() {
+                let note = "Works. The server is in this computer's own network, so that nothing shows what the router does.";
+                return finding("UDP", Verdict::Good, note);
+            }
             let addresses: Vec<String> = connectivity.reflexive().iter().map(SocketAddr::to_string).collect();
             let note = format!("Servers see this computer at {}.", addresses.join(", "));
             finding("UDP", Verdict::Good, note)
@@ -58,11 +64,28 @@ fn party_finding(signaling: &Signaling, party: &LocalParty) -> DoctorFinding {
 
 fn clock_finding(party: &LocalParty) -> Option<DoctorFinding> {
     let skew = party.membership().clock_skew()?;
-    let direction = if skew.behind { "behind" } else { "ahead" };
-    let minutes = skew.by.as_secs() / 60;
-    let note = format!(
-        "This computer's clock seems {minutes} minutes {direction}. Set it right: invites may seem expired."
-    );
+    let (by, direction) = (in_words(skew.by), if skew.behind { "behind" } else { "ahead" });
+    let name = |member| party.membership().member(&member).map_or("a member", |member| member.name);
+    let note = match skew.wrong {
+        WrongClock::Own => format!(
+            "This computer's clock is {by} {direction}. Set it right: invites seem expired, and those made here are refused."
+        ),
+        WrongClock::Server => {
+            let opposite = if skew.behind { "ahead" } else { "behind" };
+            let note = format!(
+                "The server's clock is {by} {opposite}; this computer's agrees with a member's. Tell its operator."
+            );
+            return Some(finding("Clock", Verdict::Fair, note));
+        }
+        WrongClock::Member(member) => {
+            let note = format!("The clock of {} is {by} ahead. It should be set right there.", name(member));
+            return Some(finding("Clock", Verdict::Fair, note));
+        }
+        WrongClock::OwnOrMember(member) => format!(
+            "This computer's clock is {by} behind, or that of {} ahead. No server could say whose is wrong.",
+            name(member)
+        ),
+    };
     Some(finding("Clock", Verdict::Bad, note))
 }
 

@@ -66,11 +66,12 @@ fn expired_invite_is_refused_with_both_times() {
 }
 
 #[test]
-fn clock_that_is_behind_is_reported_as_such() {
+fn invite_that_ends_too_late_is_refused_with_both_times() {
     let mut world = World::new(4);
     let invite = world.invite(0, InviteLifetime::Week, Role::Member);
     world.now = Timestamp(world.now.0 - HOUR.as_millis() as u64 * 24);
-    assert_eq!(try_join(&mut world, &invite).unwrap_err(), JoinError::ClockBehind { clock: world.now });
+    let ends = invite.not_after.time().unwrap();
+    assert_eq!(try_join(&mut world, &invite).unwrap_err(), JoinError::EndsTooLate { ends, clock: world.now });
 }
 
 #[test]
@@ -81,13 +82,13 @@ fn messages_from_the_future_and_servers_reveal_a_wrong_clock() {
     let sealed = world.announcement_on(1, real, &topic, 1);
     world.deliver_to(0, topic, &sealed).unwrap();
     let skew = world.friends[0].clock_skew().unwrap();
-    assert!(skew.behind && skew.by == HOUR * 5 && skew.reference == ClockReference::Member(world.id(1)));
+    assert!(skew.behind && skew.by == HOUR * 5 && skew.wrong == WrongClock::OwnOrMember(world.id(1)));
     assert!(world.knows(0, 1));
 
     let now = world.now;
     world.friends[0].on_server_time(now, Timestamp(now.0 - 7_200_000));
     let skew = world.friends[0].clock_skew().unwrap();
-    assert!(!skew.behind && skew.by == HOUR * 2 && skew.reference == ClockReference::Server);
+    assert!(!skew.behind && skew.by == HOUR * 2 && skew.wrong == WrongClock::Own);
 }
 
 #[test]
