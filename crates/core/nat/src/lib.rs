@@ -43,7 +43,7 @@ mod rules;
 mod table;
 
 pub use nat::{Hairpinned, Nat};
-pub use rules::{PortCollision, Rules};
+pub use rules::{PortCollision, Rules, TableUnit};
 
 /// A protocol with ports. Each has a mapping table of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -9,7 +9,7 @@ use partyline_model::{Filtering, Mapping};
 use tracing::trace;
 
 use crate::{
-    Protocol, Rules,
+    Protocol, Rules, TableUnit,
     ports::Ports,
     table::{DestinationKey, Entry, Table},
 };
@@ -64,6 +64,14 @@ impl Nat {
         self.table.count(now, protocol)
     }
 
+    /// Returns the number of places of a protocol's table that are taken.
+    pub fn taken(&mut self, now: Instant, protocol: Protocol) -> usize {
+        match self.rules.table_unit {
+            TableUnit::Mapping => self.table.count(now, protocol),
+            TableUnit::Flow => self.table.count_tracked(now, protocol),
+        }
+    }
+
     /// Translates a packet from `inside`. Returns its external source address, or `None` if it is dropped, since the
     /// table is full or no port is free.
     pub fn outbound(
@@ -73,6 +81,10 @@ impl Nat {
         inside: SocketAddr,
         destination: SocketAddr,
     ) -> Option<SocketAddr> {
+        if !self.track(now, (protocol, inside, destination)) {
+            trace!(?protocol, %inside, %destination, reason = "table is full", "outbound packet dropped");
+            return None;
+        }
         let flow = (protocol, inside, self.destination_key(destination));
         let port = match self.table.port(now, flow) {
             Some(port) => port,
@@ -110,6 +122,7 @@ impl Nat {
         }
         if self.rules.inbound_refreshes {
             let expires = now + self.lifetime(protocol);
+            self.table.refresh_tracked((protocol, inside, source), expires);
             self.table.entry_mut(now, protocol, external.port())?.expires = expires;
         }
         Some(inside)
@@ -168,9 +181,16 @@ impl Nat {
         }
     }
 
+    /// Returns false if the packet needs a place in the table and there is none.
+    fn track(&mut self, now: Instant, flow: (Protocol, SocketAddr, SocketAddr)) -> bool {
+        let expires = now + self.lifetime(flow.0);
+        self.rules.table_unit == TableUnit::Mapping || self.table.track(now, flow, expires, self.rules.table)
+    }
+
     fn map(&mut self, now: Instant, flow: (Protocol, SocketAddr, DestinationKey)) -> Option<u16> {
         let (protocol, inside, _) = flow;
-        if self.table.is_full(now, protocol, self.rules.table) {
+        if self.rules.table_unit == TableUnit::Mapping && self.table.is_full(now, protocol, self.rules.table)
+        {
             trace!(?protocol, %inside, reason = "table is full", "outbound packet dropped");
             return None;
         }

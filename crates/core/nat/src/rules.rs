@@ -13,6 +13,15 @@ pub enum PortCollision {
     Random,
 }
 
+/// What takes up a place in a NAT's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TableUnit {
+    /// Each mapping, however many destinations it is used for.
+    Mapping,
+    /// Each pair of an internal socket and a destination, as in the connection tracking of Linux.
+    Flow,
+}
+
 /// The behavior of a NAT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rules {
@@ -27,8 +36,10 @@ pub struct Rules {
     pub collision: PortCollision,
     /// The first and the last external port.
     pub ports: (u16, u16),
-    /// The capacity of each protocol's mapping table. Packets that need more are dropped.
+    /// The capacity of each protocol's table. Packets that need more are dropped.
     pub table: usize,
+    /// What the capacity counts.
+    pub table_unit: TableUnit,
     /// How long an idle mapping lives.
     pub lifetime: Duration,
     /// True if inbound packets refresh a mapping too, as on Linux. Outbound packets always do (RFC 4787, section 4.3).
@@ -54,6 +65,7 @@ impl Rules {
             collision: PortCollision::Next,
             ports: (1024, u16::MAX),
             table: 4096,
+            table_unit: TableUnit::Mapping,
             lifetime: Duration::from_secs(120),
             inbound_refreshes: false,
             filters_by_socket: false,

@@ -29,6 +29,8 @@ pub(crate) struct Entry {
 pub(crate) struct Table {
     by_flow: BTreeMap<(Protocol, SocketAddr, DestinationKey), u16>,
     by_port: BTreeMap<(Protocol, u16), Entry>,
+    /// When each pair of an internal socket and a destination is forgotten, where those are what is counted.
+    tracked: BTreeMap<(Protocol, SocketAddr, SocketAddr), Instant>,
 }
 
 impl Entry {
@@ -72,6 +74,40 @@ impl Table {
             .filter_map(move |(_, port)| self.entry(now, protocol, *port))
     }
 
+    /// Tracks a packet of an internal socket to a destination. Returns false if that takes a place and all `capacity`
+    /// of them are taken.
+    pub fn track(
+        &mut self,
+        now: Instant,
+        (protocol, inside, destination): (Protocol, SocketAddr, SocketAddr),
+        expires: Instant,
+        capacity: usize,
+    ) -> bool {
+        let known = self.tracked.get(&(protocol, inside, destination)).is_some_and(|expires| *expires > now);
+        if !known && self.count_tracked(now, protocol) >= capacity {
+            return false;
+        }
+        self.tracked.insert((protocol, inside, destination), expires);
+        true
+    }
+
+    /// Keeps a tracked pair for longer, since a packet came back.
+    pub fn refresh_tracked(
+        &mut self,
+        (protocol, inside, destination): (Protocol, SocketAddr, SocketAddr),
+        expires: Instant,
+    ) {
+        if let Some(known) = self.tracked.get_mut(&(protocol, inside, destination)) {
+            *known = expires;
+        }
+    }
+
+    /// Forgets expired pairs, and returns the number of tracked ones of a protocol.
+    pub fn count_tracked(&mut self, now: Instant, protocol: Protocol) -> usize {
+        self.tracked.retain(|_, expires| *expires > now);
+        self.tracked.keys().filter(|(of, ..)| *of == protocol).count()
+    }
+
     /// Returns true if a protocol has `capacity` live mappings.
     pub fn is_full(&mut self, now: Instant, protocol: Protocol, capacity: usize) -> bool {
         self.by_port.len() >= capacity && self.count(now, protocol) >= capacity
@@ -80,7 +116,7 @@ impl Table {
     /// Removes expired mappings, and returns the number of live ones of a protocol.
     pub fn count(&mut self, now: Instant, protocol: Protocol) -> usize {
         self.by_port.retain(|_, entry| entry.expires > now);
-        let Self { by_flow, by_port } = self;
+        let Self { by_flow, by_port, .. } = self;
         by_flow.retain(|(protocol, inside, destination_key), port| {
             by_port
                 .get(&(*protocol, *port))

@@ -9,7 +9,7 @@ use std::{
 };
 
 use partyline_model::{Allocation, Filtering, Mapping};
-use partyline_nat::{Hairpinned, Nat, PortCollision, Protocol, Rules};
+use partyline_nat::{Hairpinned, Nat, PortCollision, Protocol, Rules, TableUnit};
 use proptest::prelude::*;
 
 const UDP: Protocol = Protocol::Udp;
@@ -93,6 +93,29 @@ fn colliding_internal_ports_get_separate_mappings() {
         assert_eq!(collision == PortCollision::Next, second.port() == 5001);
         assert_eq!(nat.inbound(now, UDP, first, server(1, 1)), Some(inside(1, 5000)));
         assert_eq!(nat.inbound(now, UDP, second, server(1, 1)), Some(inside(2, 5000)));
+    }
+}
+
+#[test]
+fn a_full_table_refuses_what_is_new_until_something_expires() {
+    let now = Instant::now();
+    let lifetime = Duration::from_secs(30);
+    for table_unit in [TableUnit::Mapping, TableUnit::Flow] {
+        let mut nat = Nat::new(3, OUTSIDE, Rules { table: 3, table_unit, lifetime, ..cone() });
+        // One socket sends to three servers: one mapping, and three flows.
+        for host in 1..=3 {
+            assert!(nat.outbound(now, UDP, inside(1, 5000), server(host, 1)).is_some());
+        }
+        let counts_flows = table_unit == TableUnit::Flow;
+        assert_eq!(nat.taken(now, UDP), if counts_flows { 3 } else { 1 });
+        let later = now + lifetime / 2;
+        let fourth = nat.outbound(later, UDP, inside(1, 5000), server(4, 1));
+        assert_eq!(fourth.is_none(), counts_flows);
+        assert_eq!(nat.outbound(later, UDP, inside(2, 5000), server(1, 1)).is_none(), counts_flows);
+        assert!(nat.outbound(later, UDP, inside(1, 5000), server(1, 1)).is_some(), "an old flow goes on");
+        let expired = now + lifetime;
+        assert!(nat.outbound(expired, UDP, inside(1, 5000), server(4, 1)).is_some());
+        assert!(nat.outbound(expired, UDP, inside(1, 5000), server(1, 1)).is_some(), "it was used meanwhile");
     }
 }
 
