@@ -181,6 +181,7 @@ impl Connectivity {
                     Event::PublicAddressChanged => self.on_public_address_changed(now.instant),
                     // A relayed address may be among those that were won or lost.
                     Event::Candidates(_) => self.check_hosts(now.instant),
+                    Event::RouterFull { spray_limit } => self.on_router_full(now, *spray_limit),
                     _ => {}
                 }
                 self.events.push_back(event);
@@ -310,6 +311,13 @@ impl Connectivity {
         self.apply_peer_mappings(now);
         self.gather(now);
         self.packet_path.paths_mut().network_changed(now);
+    }
+
+    /// The router refused a new flow while a spray went on: it is remembered as small.
+    fn on_router_full(&mut self, now: Now, spray_limit: u32) {
+        if self.known_networks.remember_small_router(now, self.candidates.network(), spray_limit) {
+            self.output(Output::Save);
+        }
     }
 
     /// Forgets what was true of another network.
@@ -519,6 +527,8 @@ impl Connectivity {
     fn recall_network(&mut self, now: Now) {
         let known = self.known_networks.recall(now, self.candidates.network());
         self.network_check.set_recalled(known.map(|(.., measured_at)| measured_at));
+        let spray_limit = self.known_networks.spray_limit(now, self.candidates.network());
+        self.packet_path.paths_mut().set_spray_limit(spray_limit);
         if let Some((nat, age, _)) = known {
             debug!(age_s = age.as_secs(), "network recognized");
             self.netcheck.load_cached_profile(now.instant, nat, age);

@@ -516,7 +516,7 @@ impl Node {
                 self.view.on_attempt(method, succeeded, took);
                 self.outputs.push_back(Output::PathAttempted { method, succeeded, took });
             }
-            ConnectivityEvent::Changed => self.view.bump_revision(),
+            ConnectivityEvent::RouterFull { .. } | ConnectivityEvent::Changed => self.view.bump_revision(),
         }
     }
 

@@ -188,6 +188,12 @@ pub enum Event {
     OpenSockets(Vec<SocketId>),
     /// Close the socket; it is no longer needed.
     CloseSocket(SocketId),
+    /// This network's router accepts no more new flows. Sprays have stopped, and from now on create at most so many
+    /// here. The caller remembers it for [`crate::Paths::set_spray_limit`].
+    RouterFull {
+        /// Bounds the flows of sprays in this network.
+        spray_limit: u32,
+    },
     /// Carry these bytes to the peer, sealed, over every signaling channel; the peer passes them to
     /// [`crate::Paths::handle_signal`].
     Signal {

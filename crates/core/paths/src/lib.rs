@@ -122,6 +122,7 @@
 //! | `remote` | a peer as it announces itself; the keys and tags of checks |
 //! | `traffic` | whether a peer's traffic suffers, so that sprays pause |
 //! | `context`, `transactions`, `pacing`, `sockets` | what peers share: ids, paces and budgets, punch sockets |
+//! | `router_table` | how many flows sprays may create in the router |
 //! | `address` | properties of addresses |
 //! | `explain` | the answer to "why this path?" |
 //!
@@ -151,6 +152,7 @@ mod punch;
 mod quality;
 mod relays;
 mod remote;
+mod router_table;
 mod selection;
 mod sockets;
 mod strategy;

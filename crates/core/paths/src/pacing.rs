@@ -12,7 +12,10 @@ use std::{
 use partyline_timing::{Rate, TokenBucket};
 use tracing::{debug, trace};
 
-use crate::path::PeerId;
+use crate::{
+    path::PeerId,
+    router_table::{NoRoom, RouterTable},
+};
 
 /// Checks that may leave at once before the pace applies. RFC 8445's 50 ms between any two suit thousands of
 /// streams rather than one party.
@@ -20,13 +23,14 @@ const CHECK_BURST: u64 = 16;
 /// How many times slower than other checks those are that only measure.
 const MEASUREMENT_FACTOR: u32 = 2;
 /// Packets of sprays per second, over all peers.
-const SPRAY_RATE: u64 = 200;
-/// Packets of sprays that may leave in one burst, as when sockets are opened.
-const SPRAY_BURST: u64 = 256;
-/// Least time between two packets of sprays, so that no router's queue overflows.
-const MIN_SPRAY_GAP: Duration = Duration::from_millis(1);
+pub(crate) const SPRAY_RATE: u32 = 1000;
+/// Packets of sprays that may leave in one burst: as many as a timer that fires late has to make up for, and few enough
+/// for every router's queue.
+const SPRAY_BURST: u64 = 16;
 /// How long a strain on a peer's traffic holds sprays back if it is not confirmed.
 const STRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Interval at which a spray looks whether a check of another one was answered.
+const CHECK_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Interval at which a spray that is held back asks again.
 const HELD_SPRAY_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -58,20 +62,21 @@ impl Pacer {
 
 /// Bounds the packets of all sprays of this computer.
 ///
-/// A spray must not take a household's uplink or its router's attention from a running game. All sprays share one
-/// token bucket, and none may send while a path that carries traffic shows loss or a longer round trip than before.
+/// A spray must not take a household's uplink, its router's attention or the places in its table from a running game.
+/// All sprays share one token bucket and one [`RouterTable`], and none may send while a path that carries traffic shows
+/// loss or a longer round trip than before.
 #[derive(Debug)]
 pub(crate) struct SprayBudget {
     bucket: TokenBucket,
-    last_sent: Option<Instant>,
+    pub(crate) table: RouterTable,
     /// Peers whose traffic suffers, and until when that holds if it is not confirmed.
     strained: BTreeMap<PeerId, Instant>,
 }
 
 impl Default for SprayBudget {
     fn default() -> Self {
-        let bucket = TokenBucket::new(Rate::per_second(SPRAY_RATE, SPRAY_BURST));
-        Self { bucket, last_sent: None, strained: BTreeMap::new() }
+        let bucket = TokenBucket::new(Rate::per_second(SPRAY_RATE.into(), SPRAY_BURST));
+        Self { bucket, table: RouterTable::default(), strained: BTreeMap::new() }
     }
 }
 
@@ -102,13 +107,30 @@ impl SprayBudget {
             );
             return Err(now + HELD_SPRAY_POLL_INTERVAL);
         }
-        if let Some(next) = self.last_sent.map(|last| last + MIN_SPRAY_GAP).filter(|next| *next > now) {
-            return Err(next);
+        self.bucket.take_or_wait(now, 1)
+    }
+
+    /// Takes the turn of a packet that creates a flow in the router.
+    pub(crate) fn take_flow(&mut self, now: Instant) -> Result<(), Hold> {
+        match self.table.has_room(now) {
+            Err(NoRoom::Full) => return Err(Hold::Full),
+            Err(NoRoom::Unchecked) => return Err(Hold::Unchecked(now + CHECK_POLL_INTERVAL)),
+            Ok(()) => self.take(now).map_err(Hold::Until)?,
         }
-        self.bucket.take_or_wait(now, 1)?;
-        self.last_sent = Some(now);
+        self.table.on_created(now);
         Ok(())
     }
+}
+
+/// Why a packet of a spray has no turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Until then, because of the pace or because traffic suffers.
+    Until(Instant),
+    /// Until a check has shown that the router has room; to be asked again then.
+    Unchecked(Instant),
+    /// The router has no room.
+    Full,
 }
 
 /// The pacers that all peers share.
@@ -174,12 +196,12 @@ mod tests {
     }
 
     #[test]
-    fn sprays_get_a_burst_and_then_two_hundred_packets_a_second() {
+    fn sprays_get_a_small_burst_and_then_a_thousand_packets_a_second() {
         let (mut budget, now) = (SprayBudget::default(), start());
         let first = spend(&mut budget, now, Duration::from_secs(1));
-        assert!((430..=470).contains(&first), "{first}");
+        assert!((1010..=1020).contains(&first), "{first}");
         let later = spend(&mut budget, now + Duration::from_secs(1), Duration::from_secs(5));
-        assert!((990..=1010).contains(&later), "{later}");
+        assert!((4990..=5010).contains(&later), "{later}");
     }
 
     #[test]

@@ -111,6 +111,13 @@ impl Paths {
         }
     }
 
+    /// Takes what is known about a network that the computer has come to: how many flows sprays may create there, if its
+    /// router was seen to be full; see [`Event::RouterFull`].
+    pub fn set_spray_limit(&mut self, limit: Option<u32>) {
+        debug!(?limit, "spray limit set");
+        self.shared.pacing.sprays.table.on_network(limit);
+    }
+
     /// Takes sockets that [`Event::OpenSockets`] asked for: each with its port, or `None` if it could not be opened.
     pub fn sockets_opened(&mut self, now: Instant, opened: &[(SocketId, Option<u16>)]) {
         let failed = opened.iter().filter(|(_, port)| port.is_none()).count();
@@ -543,6 +550,11 @@ impl Paths {
         }
         self.timers.set(Timer::Peer(id), next);
         self.timers.set(Timer::Relays, self.shared.relays.deadline());
+        if let Some(spray_limit) = self.shared.pacing.sprays.table.take_news() {
+            self.shared.events.push_back(Event::RouterFull { spray_limit });
+            // The sprays towards other peers end, too.
+            self.peers.keys().for_each(|id| self.timers.bring_forward(Timer::Peer(*id), now));
+        }
         Some(result)
     }
 

@@ -112,6 +112,34 @@ impl Side {
                 ))
     }
 
+    /// Returns the side with every combination of properties that are not known.
+    fn completions(&self) -> impl Iterator<Item = Self> + use<> {
+        fn all<T: Copy>(known: Option<T>, possible: &[T]) -> Vec<T> {
+            known.map_or_else(|| possible.to_vec(), |known| vec![known])
+        }
+        let side = *self;
+        let mappings =
+            [Mapping::EndpointIndependent, Mapping::AddressDependent, Mapping::AddressAndPortDependent];
+        let filterings =
+            [Filtering::EndpointIndependent, Filtering::AddressDependent, Filtering::AddressAndPortDependent];
+        let allocations = all(self.nat.allocation, &[Allocation::Preserving, Allocation::Random]);
+        let filterings = all(self.nat.filtering, &filterings);
+        let mappings = all(self.nat.mapping, &mappings).into_iter();
+        let pairs =
+            mappings.flat_map(move |mapping| filterings.clone().into_iter().map(move |f| (mapping, f)));
+        pairs.flat_map(move |(mapping, filtering)| {
+            let allocations = allocations.clone().into_iter();
+            allocations.map(move |allocation| {
+                let nat = NatPolicies {
+                    mapping: Some(mapping),
+                    filtering: Some(filtering),
+                    allocation: Some(allocation),
+                };
+                Self { nat, ..side }
+            })
+        })
+    }
+
     /// Returns how hard the side is to reach: from 0, reachable by anybody, to 4; 5 if too little is known.
     const fn level(&self) -> u8 {
         match (self.reachable, self.nat.mapping, self.nat.filtering) {
@@ -188,10 +216,25 @@ pub(crate) fn choose(me: &Side, peer: &Side) -> Strategy {
     if me.is_known() && peer.is_known() {
         return strategy_for(me.traits(false), peer.traits(false));
     }
+    if let Some(strategy) = strategy_whatever_is_found(me, peer) {
+        return strategy;
+    }
     match strategy_for(me.traits(true), peer.traits(true)) {
         Strategy::Relay(reason) => Strategy::Relay(reason),
         _ => Strategy::Either(likely_opener(me, peer)),
     }
+}
+
+/// Returns what to try if it is the same whatever the properties turn out to be that are not known yet, so that it need
+/// not wait for them.
+fn strategy_whatever_is_found(me: &Side, peer: &Side) -> Option<Strategy> {
+    let pairs = me.completions().flat_map(|me| peer.completions().map(move |peer| (me, peer)));
+    let mut strategies = pairs.map(|(me, peer)| {
+        let (me, peer) = (me.traits(false), peer.traits(false));
+        if checks_suffice(me, peer) { Strategy::Checks } else { strategy_for(me, peer) }
+    });
+    let first = strategies.next()?;
+    (!matches!(first, Strategy::Relay(_)) && strategies.all(|strategy| strategy == first)).then_some(first)
 }
 
 /// Returns true if this side proposes attempts: the one with the better NAT.
@@ -325,6 +368,18 @@ mod tests {
         let public = candidate(CandidateKind::ServerReflexive, [198, 51, 100, 1]);
         let of = |ip| Side::of(&NatProfile::default(), &[public, candidate(CandidateKind::Mapped, ip)]);
         assert!(of([198, 51, 100, 1]).reachable && !of([100, 64, 0, 1]).reachable);
+    }
+
+    #[test]
+    fn what_makes_no_difference_is_not_waited_for() {
+        let named = |name: &str| side(&Rules::all_types(2).find(|rules| rules.short() == name).unwrap());
+        let unfiltered = |side: Side| Side { nat: NatPolicies { filtering: None, ..side.nat }, ..side };
+        let (restricted, symmetric) = (named("EI/PD/PP"), unfiltered(named("PD/PD/RD")));
+        assert_eq!(choose(&restricted, &symmetric), Strategy::Spray(End::Remote));
+        assert_eq!(choose(&symmetric, &restricted), Strategy::Spray(End::Local));
+        let allocation = NatPolicies { allocation: None, ..symmetric.nat };
+        assert!(matches!(choose(&restricted, &Side { nat: allocation, ..symmetric }), Strategy::Either(_)));
+        assert!(matches!(choose(&named("PD/PD/PP"), &symmetric), Strategy::Either(_)), "relay or not");
     }
 
     #[test]

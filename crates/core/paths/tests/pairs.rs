@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Nat, World};
-use partyline_model::Method;
+use partyline_model::{Allocation, Filtering, Mapping, Method};
 use partyline_nat::{Rules, oracle};
 use partyline_paths::{Config, RelayTransport};
 
@@ -137,6 +137,23 @@ fn is_named(one: &Rules, other: &Rules) -> bool {
     only.is_none_or(|only| only == format!("{} {}", one.short(), other.short()))
 }
 
+/// Returns true if one side has to be found by trying ports: its own are random, and the other cannot be reached at a
+/// port that is known.
+fn is_sprayed((one, other): &(Rules, Rules)) -> bool {
+    let random = |rules: &Rules| {
+        rules.mapping != Mapping::EndpointIndependent && rules.allocation == Allocation::Random
+    };
+    let open = |rules: &Rules| rules.filtering != Filtering::AddressAndPortDependent;
+    let anybody = |rules: &Rules| rules.filtering == Filtering::EndpointIndependent;
+    oracle::direct(one, other).is_ok()
+        && match (random(one), random(other)) {
+            (true, true) => !(anybody(one) && open(other) || anybody(other) && open(one)),
+            (true, false) => !open(other),
+            (false, true) => !open(one),
+            (false, false) => false,
+        }
+}
+
 fn missed(results: &[Result]) -> usize {
     results.iter().filter(|r| r.possible && r.direct.is_none()).count()
 }
@@ -147,6 +164,20 @@ fn every_possible_pair_gets_a_direct_path() {
     report("378 pairs, 20 ms one way", &results, false);
     assert_eq!(missed(&results), 0, "pairs that could be direct are not");
     assert!(results.iter().all(|r| r.lost == 0), "messages were lost");
+}
+
+/// `SEEDS` sets how often each pair is run, to measure times.
+#[test]
+fn sprays_succeed_whatever_the_ports() {
+    let seeds = std::env::var("SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_u64);
+    let pairs: Vec<_> =
+        pairs().into_iter().filter(|pair| is_sprayed(pair) && is_named(&pair.0, &pair.1)).collect();
+    let span = Duration::from_secs(60);
+    let run =
+        |seed| pairs.iter().map(move |(one, other)| run_pair(*one, *other, 1000 + seed, span, (0.0, 0)));
+    let results: Vec<Result> = (0..seeds).flat_map(run).collect();
+    report("pairs that have to try ports", &results, false);
+    assert_eq!(missed(&results), 0, "pairs that could be direct are not");
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub const MAX_ENDPOINTS: usize = 16;
 /// The maximum number of sockets that one side opens for a spray.
 pub const MAX_SOCKETS: u16 = 256;
 /// The maximum number of packets that one side sprays.
-pub const MAX_PACKETS: u16 = 2048;
+pub const MAX_PACKETS: u16 = 4096;
 
 /// A signal of one punch attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -216,6 +216,7 @@ impl Member {
                 | Event::CloseSocket(_)
                 | Event::PublicAddressChanged
                 | Event::Attempted { .. }
+                | Event::RouterFull { .. }
                 | Event::Signal { .. } => {}
             }
         }

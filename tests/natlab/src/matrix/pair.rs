@@ -137,9 +137,11 @@ impl Outcome {
         self.error.is_none() && self.connected && (self.direct || !self.possible)
     }
 
-    /// Returns true if the first datagram took longer than the bar for the 95th percentile.
+    /// Returns true if the first datagram took longer than the bar for the 95th percentile, or the direct path longer than
+    /// any should.
     fn is_slow(&self) -> bool {
-        self.first_packet_s.is_some_and(|first| first > 1.0)
+        let exceeds = |value: Option<f64>, bar| value.is_some_and(|value| value > bar);
+        exceeds(self.first_packet_s, 1.0) || exceeds(self.direct_s, 4.0)
     }
 
     fn line(&self) -> String {

@@ -13,6 +13,7 @@ mod remote;
 mod report;
 mod scenarios;
 mod server;
+mod small_router;
 mod traffic_check;
 mod watch;
 mod world;

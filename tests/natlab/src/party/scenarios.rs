@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use partyline_model::{AttemptOutcome, Method, PathKind};
 
 use super::{
-    Member, Server, World, comebacks, diagnosis, faults, ipv6, names, portal,
+    Member, Server, World, comebacks, diagnosis, faults, ipv6, names, portal, small_router,
     traffic_check::exchange_traffic,
     watch,
     world::{CONNECT_TIMEOUT, connected, pairs},
@@ -143,6 +143,11 @@ pub const fn scenarios() -> &'static [Scenario] {
             name: "hard-kills",
             about: "a service killed at 20 random moments is back with everybody; PARTYLINE_KILLS sets how many",
             run: comebacks::hard_kills,
+        },
+        Scenario {
+            name: "small-table",
+            about: "a spray at a router with 256 places leaves room to other programs",
+            run: small_router::small_table,
         },
     ]
 }

@@ -17,6 +17,8 @@ pub(crate) enum Event {
     Nat(NatProfile),
     /// The router has another address, or lost its mappings.
     PublicAddressChanged,
+    /// The router accepts no more new flows; sprays may create so many from now on.
+    RouterFull { spray_limit: u32 },
     /// A signal between path machines has to reach a member, over every channel there is.
     Signal {
         /// The party both are in.

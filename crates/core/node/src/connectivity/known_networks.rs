@@ -19,6 +19,8 @@ use crate::io::LocalNetwork;
 const MAX_NETWORKS: usize = 32;
 /// Older measurements are not shown any more.
 const MAX_AGE: Duration = Duration::from_secs(90 * 86_400);
+/// How long a router counts as small after it was seen to be full.
+const SMALL_ROUTER_AGE: Duration = Duration::from_secs(30 * 86_400);
 /// The same result is not stored again within this time.
 const MIN_REWRITE_AGE: Duration = Duration::from_secs(3600);
 
@@ -32,6 +34,16 @@ struct KnownNetwork {
     fingerprint: Fingerprint,
     nat: NatProfile,
     measured_at: Timestamp,
+    #[serde(default)]
+    small_router: Option<SmallRouter>,
+}
+
+/// A router that was seen to be full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct SmallRouter {
+    /// How many flows sprays may create at a time.
+    spray_limit: u32,
+    seen_at: Timestamp,
 }
 
 /// What a network is recognized by.
@@ -63,7 +75,7 @@ impl KnownNetworks {
         now: Now,
         local: &LocalNetwork,
     ) -> Option<(&NatProfile, Duration, Timestamp)> {
-        let known = self.get(&Fingerprint::of(local)?)?;
+        let known = self.get(&Fingerprint::of(local)?).filter(|known| known.nat.mapping.is_some())?;
         let age = now.unix.since(known.measured_at);
         (age <= MAX_AGE).then_some((&known.nat, age, known.measured_at))
     }
@@ -86,9 +98,33 @@ impl KnownNetworks {
         let news = !self.get(&fingerprint).is_some_and(same);
         if news {
             debug!(count = self.0.len(), "network remembered");
-            self.put(KnownNetwork { fingerprint, nat: nat.clone(), measured_at });
+            let small_router = self.get(&fingerprint).and_then(|known| known.small_router);
+            self.put(KnownNetwork { fingerprint, nat: nat.clone(), measured_at, small_router });
         }
         news
+    }
+
+    /// Returns how many flows sprays may create in this network, if its router was seen to be full.
+    pub(super) fn spray_limit(&self, now: Now, local: &LocalNetwork) -> Option<u32> {
+        let small = self.get(&Fingerprint::of(local)?)?.small_router?;
+        (now.unix.since(small.seen_at) <= SMALL_ROUTER_AGE).then_some(small.spray_limit)
+    }
+
+    /// Remembers that this network's router was full, and how many flows sprays may create from now on. Returns true if
+    /// that has to be stored.
+    pub(super) fn remember_small_router(&mut self, now: Now, local: &LocalNetwork, spray_limit: u32) -> bool {
+        let Some(fingerprint) = Fingerprint::of(local) else { return false };
+        let small_router = Some(SmallRouter { spray_limit, seen_at: now.unix });
+        let unmeasured = || KnownNetwork {
+            fingerprint: fingerprint.clone(),
+            nat: NatProfile::default(),
+            measured_at: now.unix,
+            small_router: None,
+        };
+        let known = self.get(&fingerprint).cloned().unwrap_or_else(unmeasured);
+        debug!(spray_limit, "small router remembered");
+        self.put(KnownNetwork { small_router, ..known });
+        true
     }
 
     fn get(&self, fingerprint: &Fingerprint) -> Option<&KnownNetwork> {
@@ -139,6 +175,7 @@ mod tests {
                 fingerprint: fingerprint(n),
                 nat: NatProfile::default(),
                 measured_at: Timestamp(0),
+                small_router: None,
             });
         }
         assert!(
@@ -146,5 +183,26 @@ mod tests {
                 && known.get(&fingerprint(1)).is_some()
                 && known.0.len() == MAX_NETWORKS
         );
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
+    fn small_router_is_remembered_with_its_network_for_a_month() {
+        let at = |days: u64| Now { instant: Instant::now(), unix: Timestamp(days * 86_400_000) };
+        let (home, other) = (local("192.168.1.1", "192.168.1.7/24"), local("10.0.0.1", "10.0.0.2/24"));
+        let mut known = KnownNetworks::default();
+        assert!(known.remember_small_router(at(1), &home, 70));
+        assert!(known.recall(at(1), &home).is_none(), "not measured");
+        let nat = NatProfile {
+            mapping: Some(partyline_model::Mapping::EndpointIndependent),
+            ..NatProfile::default()
+        };
+        assert!(known.remember(at(2), &home, at(2).instant, &nat));
+        let stored = serde_json::to_value(&known).unwrap();
+        let known: KnownNetworks = serde_json::from_value(stored).unwrap();
+        assert!(known.recall(at(2), &home).is_some());
+        assert_eq!(known.spray_limit(at(3), &home), Some(70));
+        assert_eq!(known.spray_limit(at(32), &home), None);
+        assert_eq!(known.spray_limit(at(3), &other), None);
     }
 }

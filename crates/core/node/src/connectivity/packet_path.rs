@@ -256,6 +256,7 @@ impl PacketPath {
         match event {
             PathEvent::LocalCandidates(candidates) => self.events.push_back(Event::Candidates(candidates)),
             PathEvent::PublicAddressChanged => self.events.push_back(Event::PublicAddressChanged),
+            PathEvent::RouterFull { spray_limit } => self.events.push_back(Event::RouterFull { spray_limit }),
             PathEvent::PathChanged { peer, path, kind } => {
                 let Some((party, device)) = self.peers.member(peer) else { return };
                 self.attempts.in_scope(peer, || debug!(?kind, ?path, "tunnel uses another path"));

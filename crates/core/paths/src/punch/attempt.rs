@@ -21,6 +21,7 @@ use partyline_wire::{
 use tracing::{debug, trace};
 
 use super::{
+    flow_checks::FlowChecks,
     prediction::{Basis, PortPredictability, SocketNeeds, main_endpoint},
     probes::SentProbes,
     sampling::{PortSampler, binding_request},
@@ -78,6 +79,8 @@ pub(super) enum AttemptEnd {
     Busy,
     /// An attempt proposed by the other side takes its place.
     Superseded,
+    /// The router has no room for more flows.
+    RouterFull,
 }
 
 /// What one method came to, for the user.
@@ -121,6 +124,7 @@ pub(super) struct PunchAttempt {
     requested: BTreeSet<SocketId>,
     opened: Vec<PunchSocket>,
     senders: Vec<PunchSocket>,
+    flow_checks: FlowChecks,
     /// Our own plan, once it is known.
     local_plan: Option<PunchPlan>,
     remote_plan: Option<PunchPlan>,
@@ -142,9 +146,12 @@ impl PunchAttempt {
         action: PunchAction,
         (number, plan): (u32, Option<PunchPlan>),
     ) -> Option<Self> {
-        let needs = SocketNeeds::of(&local, action);
-        let samples = if ctx.device.stun_servers.is_empty() { 0 } else { needs.samples };
-        let requested = ctx.sockets.open(peer.remote.id, samples + needs.senders, ctx.events)?;
+        let needs = SocketNeeds::of(&local, action).with(&ctx.device.stun_servers);
+        let count = needs.samples + needs.senders + needs.checks;
+        let requested = ctx.sockets.open(peer.remote.id, count, ctx.events)?;
+        if action != PunchAction::Predict {
+            ctx.pacing.sprays.table.begin(ctx.now);
+        }
         let is_ours = plan.is_none();
         debug!(
             attempt = number,
@@ -162,6 +169,7 @@ impl PunchAttempt {
             requested: requested.into_iter().collect(),
             opened: Vec::new(),
             senders: Vec::new(),
+            flow_checks: FlowChecks::default(),
             local_plan: None,
             remote_plan: plan,
             is_ours,
@@ -283,10 +291,8 @@ impl PunchAttempt {
             Stage::Probing(open) => {
                 open.drive(peer.remote, ctx, &mut self.probes).ok_or(AttemptEnd::Failed)?
             }
-            Stage::Listening(listener) => {
-                listener.drive(peer.remote, ctx, &mut self.probes).ok_or(AttemptEnd::Failed)?
-            }
-            Stage::Spraying(..) => self.spray(peer, ctx, order).ok_or(AttemptEnd::Failed)?,
+            Stage::Listening(_) => self.listen(peer, ctx)?,
+            Stage::Spraying(..) => self.spray(peer, ctx, order)?,
         };
         Ok(Progress::Wait(next))
     }
@@ -296,10 +302,17 @@ impl PunchAttempt {
             return if ctx.now < until { Ok(Progress::Wait(until)) } else { Err(AttemptEnd::Failed) };
         }
         let servers = &ctx.device.stun_servers;
-        let needs = SocketNeeds::of(&self.local, self.action);
-        let samples = if servers.is_empty() { 0 } else { needs.samples };
-        self.senders = self.opened.split_off(samples.min(self.opened.len()));
-        trace!(attempt = self.number, samples, senders = self.senders.len(), "punch sockets ready");
+        let needs = SocketNeeds::of(&self.local, self.action).with(servers);
+        self.senders = self.opened.split_off(needs.samples.min(self.opened.len()));
+        let checks = self.senders.split_off(needs.senders.min(self.senders.len()));
+        trace!(
+            attempt = self.number,
+            samples = needs.samples,
+            senders = self.senders.len(),
+            checks = checks.len(),
+            "punch sockets ready"
+        );
+        self.flow_checks = FlowChecks::new(checks);
         self.stage = Stage::SamplingPorts(PortSampler::new(servers.clone(), self.opened.clone()));
         Ok(Progress::Continue)
     }
@@ -366,8 +379,10 @@ impl PunchAttempt {
 
     /// Takes what may be a STUN server's response to a sample; returns false if it is not.
     pub(super) fn on_stun_response(&mut self, now: Instant, id: TransactionId, bytes: &[u8]) -> bool {
-        let Stage::SamplingPorts(sampler) = &mut self.stage else { return false };
-        sampler.on_response(now, id, bytes)
+        match &mut self.stage {
+            Stage::SamplingPorts(sampler) => sampler.on_response(now, id, bytes),
+            _ => self.flow_checks.on_response(id),
+        }
     }
 
     /// Returns the stage in which we act.
@@ -386,7 +401,8 @@ impl PunchAttempt {
                 Ok(Stage::Listening(SprayListener::new(ctx.now, self.senders.clone(), first, packets)))
             }
             (PunchAction::Spray { packets }, PunchAction::Open { .. }) => {
-                let sender = SpraySender::new(ctx.now, self.spray_via(), first.ip(), packets);
+                let sender =
+                    SpraySender::new(ctx.now, self.spray_via(), first.ip(), packets, peer.signal_delay());
                 Ok(Stage::Spraying(sender, SimultaneousOpen::default()))
             }
             (PunchAction::Predict, PunchAction::Predict) => {
@@ -425,22 +441,51 @@ impl PunchAttempt {
         open
     }
 
+    fn listen(&mut self, peer: &PeerState<'_>, ctx: &mut Context<'_>) -> Result<Instant, AttemptEnd> {
+        let check = self.check_router(peer, ctx)?;
+        let can_check = self.flow_checks.can_check(ctx);
+        let Stage::Listening(listener) = &mut self.stage else { return Err(AttemptEnd::Failed) };
+        let next = listener.drive(peer.remote, ctx, &mut self.probes, can_check);
+        let next = next.ok_or(AttemptEnd::Failed)?;
+        Ok(check.map_or(next, |check| next.min(check)))
+    }
+
     fn spray(
         &mut self,
         peer: &PeerState<'_>,
         ctx: &mut Context<'_>,
         order: &mut Option<PortOrder>,
-    ) -> Option<Instant> {
-        let Stage::Spraying(sender, open) = &mut self.stage else { return None };
+    ) -> Result<Instant, AttemptEnd> {
+        let checked = self.flow_checks.count();
+        let check = self.check_router(peer, ctx)?;
+        let new_checks = self.flow_checks.count() - checked;
+        let can_check = self.flow_checks.can_check(ctx);
+        let counts_ports = matches!(self.local.nat.allocation, Some(Allocation::Contiguous { .. }));
+        let Stage::Spraying(sender, open) = &mut self.stage else { return Err(AttemptEnd::Failed) };
+        if counts_ports {
+            sender.on_other_flows(u16::try_from(new_checks).unwrap_or(u16::MAX));
+        }
         let order = order.get_or_insert_with(|| PortOrder::new(ctx.transactions.rng()));
-        let next = sender.drive(peer.remote, ctx, &mut self.probes, order);
+        let next = sender.drive(peer.remote, ctx, &mut self.probes, order, can_check);
         if let Some(remote) = sender.take_found() {
             for socket in &self.senders {
                 open.add(ctx.now, Path { via: Via::Socket(socket.id), remote });
             }
         }
         let answers = open.drive(peer.remote, ctx, &mut self.probes);
-        next.into_iter().chain(answers).min()
+        let next = next.into_iter().chain(answers).min().ok_or(AttemptEnd::Failed)?;
+        Ok(check.map_or(next, |check| next.min(check)))
+    }
+
+    /// Checks whether the router has room for more flows, if it is time. Returns when to continue with that.
+    fn check_router(
+        &mut self,
+        peer: &PeerState<'_>,
+        ctx: &mut Context<'_>,
+    ) -> Result<Option<Instant>, AttemptEnd> {
+        let next = self.flow_checks.drive(ctx, peer.remote.id).map_err(|_| AttemptEnd::RouterFull)?;
+        // Another attempt may have found out.
+        if ctx.pacing.sprays.table.is_full(ctx.now) { Err(AttemptEnd::RouterFull) } else { Ok(next) }
     }
 
     /// Takes a probe of the other side that arrived by a path, by its transaction id.
@@ -515,7 +560,7 @@ impl PunchAttempt {
         }
         let ending = match end {
             AttemptEnd::Connected => EndReason::Connected,
-            AttemptEnd::Failed => EndReason::Failed,
+            AttemptEnd::Failed | AttemptEnd::RouterFull => EndReason::Failed,
             AttemptEnd::Declined | AttemptEnd::Busy | AttemptEnd::Superseded => return,
         };
         peer.remote.send_signal(ctx, self.number, Body::End(ending));
@@ -523,7 +568,8 @@ impl PunchAttempt {
 
     /// Forgets everything that awaits a response.
     pub(super) fn forget_transactions(&self, ctx: &mut Context<'_>) {
-        for id in self.probes.ids().chain(self.samples_asked.iter().copied()) {
+        let samples = self.samples_asked.iter().copied();
+        for id in self.probes.ids().chain(samples).chain(self.flow_checks.ids()) {
             ctx.transactions.close(id);
         }
     }

@@ -7,7 +7,7 @@ use partyline_timing::{Backoff, Jitter};
 use tracing::debug;
 
 /// The pause after a first failure; each further one doubles.
-const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(1);
+const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Bounds the pauses until the method is suspended.
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(60);
 /// Failures in a row at which the breaker is open: the user is shown that the method keeps failing.
@@ -77,9 +77,9 @@ mod tests {
         assert_eq!((breaker.retry_at(now), breaker.failures_if_open()), (None, None));
         let mut pause = || {
             breaker.on_failure(now, 1.0);
-            (breaker.retry_at(now).unwrap() - now).as_secs()
+            (breaker.retry_at(now).unwrap() - now).as_millis()
         };
-        assert_eq!([(); 8].map(|()| pause()), [1, 2, 4, 8, 16, 32, 60, 1800]);
+        assert_eq!([(); 8].map(|()| pause()), [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 1_800_000]);
         breaker.on_failure(now, 0.0);
         assert_eq!(breaker.retry_at(now), Some(now + SUSPENSION / 2));
     }

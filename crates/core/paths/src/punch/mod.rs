@@ -12,6 +12,7 @@
 
 mod attempt;
 mod breaker;
+mod flow_checks;
 mod prediction;
 mod probes;
 mod sampling;
@@ -35,6 +36,7 @@ use crate::{
     api::{Config, Event},
     context::Context,
     path::Path,
+    router_table::MIN_SPRAY_FLOWS,
     strategy::{self, End, Infeasible, Side, Strategy},
 };
 
@@ -197,16 +199,18 @@ impl Punch {
             self.end(peer, ctx, AttemptEnd::Superseded);
         }
         let local = Side::of(&ctx.device.nat, &ctx.device.candidates);
+        let room = ctx.pacing.sprays.table.room(ctx.now);
         let (action, method) = match plan.action {
             PunchAction::Predict => (PunchAction::Predict, Method::Predict),
-            PunchAction::Open { .. } => (prediction::spray_action(&local), Method::Spray),
-            PunchAction::Spray { .. } => (prediction::OPEN, Method::Spray),
+            PunchAction::Open { .. } => (prediction::spray_action(&local, room), Method::Spray),
+            PunchAction::Spray { .. } => (prediction::open_action(room), Method::Spray),
         };
         if !is_permitted(&ctx.device.config, method) {
             return decline(ctx, EndReason::Failed);
         }
         let too_soon = self.last_ended.is_some_and(|ended| ctx.now < ended + MIN_ATTEMPT_GAP);
-        self.attempt = (!too_soon)
+        let crowded = method == Method::Spray && room < MIN_SPRAY_FLOWS;
+        self.attempt = (!too_soon && !crowded)
             .then(|| PunchAttempt::prepare(peer, ctx, local, action, (number, Some(plan))))
             .flatten();
         if self.attempt.is_none() {
@@ -242,7 +246,7 @@ impl Punch {
         attempt.close(peer, ctx, end);
         let outcome = match end {
             AttemptEnd::Connected => AttemptOutcome::Worked,
-            AttemptEnd::Failed | AttemptEnd::Declined => AttemptOutcome::NoAnswer,
+            AttemptEnd::Failed | AttemptEnd::Declined | AttemptEnd::RouterFull => AttemptOutcome::NoAnswer,
             AttemptEnd::Busy => return self.pause(ctx),
             AttemptEnd::Superseded => return,
         };
@@ -261,7 +265,11 @@ impl Punch {
             breaker.on_failure(ctx.now, ctx.transactions.random_share());
         }
         self.last_ended = Some(ctx.now);
-        self.records.insert(method, attempt.record(ctx.now, outcome));
+        let mut record = attempt.record(ctx.now, outcome);
+        if end == AttemptEnd::RouterFull {
+            record.note = "Stopped: this network's router has no room for more connections.".into();
+        }
+        self.records.insert(method, record);
     }
 
     /// Waits a little before the next attempt, because one of the two sides has no sockets left for it.
@@ -296,7 +304,9 @@ impl Punch {
             if !is_permitted(&ctx.device.config, method) {
                 continue;
             }
-            let at = self.earliest(ctx.now, method).map_or(ready_at, |at| at.max(ready_at)) + delay;
+            let room_at = ctx.pacing.sprays.table.room_at(ctx.now).filter(|_| method == Method::Spray);
+            let earliest = self.earliest(ctx.now, method).max(room_at);
+            let at = earliest.map_or(ready_at, |at| at.max(ready_at)) + delay;
             if at <= ctx.now {
                 return self.propose(peer, ctx, local_side, (method, opener));
             }
@@ -328,9 +338,10 @@ impl Punch {
         local: Side,
         (method, opener): (Method, End),
     ) -> Option<Instant> {
+        let room = ctx.pacing.sprays.table.room(ctx.now);
         let action = match (method, opener) {
-            (Method::Spray, End::Local) => prediction::OPEN,
-            (Method::Spray, End::Remote) => prediction::spray_action(&local),
+            (Method::Spray, End::Local) => prediction::open_action(room),
+            (Method::Spray, End::Remote) => prediction::spray_action(&local, room),
             _ => PunchAction::Predict,
         };
         let number = rand_core::RngCore::next_u32(ctx.transactions.rng());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use partyline_model::{Allocation, Candidate, CandidateKind, Mapping};
-use partyline_wire::punch::{MAX_PACKETS, MAX_SOCKETS, NatPolicies, PunchAction};
+use partyline_wire::punch::{MAX_PACKETS, NatPolicies, PunchAction};
 
 use super::sampling::SampledPorts;
 use crate::{
@@ -15,18 +15,21 @@ use crate::{
     strategy::{Side, is_outermost, reflexive_ip},
 };
 
-/// Opens as many sockets as the sprayer needs to find one of.
-pub(super) const OPEN: PunchAction = PunchAction::Open { sockets: MAX_SOCKETS };
+/// Sockets that are opened for a sprayer to find one of: as many as every router has room for.
+const OPENED_SOCKETS: u16 = 128;
 /// Ports predicted for one mapping, or for as many sockets in a row.
 const PREDICTION_WINDOW: usize = 8;
 /// Sockets behind a NAT that preserves ports; more than one in case a port is taken.
 const PRESERVED_SOCKETS: usize = 4;
-/// How many ports ahead a socket behind a contiguous NAT will appear while probes use up the ones between.
-const SPRAY_AHEAD: u16 = 400;
+/// Probes behind a contiguous NAT, each of which uses up a port before the sockets appear that the other side expects.
+const CONTIGUOUS_PROBES: u16 = 793;
 /// Sockets that then send one after the other, since other computers may have taken some of the ports.
 const LATE_SOCKETS: u16 = 6;
 /// Bounds the probes that each make a mapping of their own in our router's table.
-const MAX_MAPPING_PROBES: u16 = 1024;
+const MAX_MAPPING_PROBES: u16 = 2048;
+/// Sockets for checks whether the router has room, for the side that opens sockets and for the sprayer.
+const OPENER_CHECKS: usize = 6;
+const SPRAYER_CHECKS: usize = 24;
 /// Share of the steps that other computers are expected to take until we send: fewer, to stay within the window.
 const FOREIGN_STEP_SHARE: f64 = 0.75;
 
@@ -54,15 +57,25 @@ impl PortPredictability {
     }
 }
 
-/// Returns our action if we are the sprayer: as many probes as our own router's table can bear.
-pub(super) fn spray_action(local: &Side) -> PunchAction {
+/// Returns our action if we open sockets, where our router has room for so many flows.
+pub(super) fn open_action(room: u32) -> PunchAction {
+    PunchAction::Open { sockets: at_most(OPENED_SOCKETS, room) }
+}
+
+/// Returns our action if we are the sprayer: as many probes as our own router's table can bear, where that has room for so
+/// many flows.
+pub(super) fn spray_action(local: &Side, room: u32) -> PunchAction {
     let packets = match PortPredictability::of(local) {
         PortPredictability::PerEndpoint | PortPredictability::PerAddress => MAX_PACKETS,
-        PortPredictability::PerDestination if is_contiguous(local) => SPRAY_AHEAD - 1 - LATE_SOCKETS,
+        PortPredictability::PerDestination if is_contiguous(local) => CONTIGUOUS_PROBES,
         _ if local.nat.mapping == Some(Mapping::AddressDependent) => MAX_PACKETS,
         _ => MAX_MAPPING_PROBES,
     };
-    PunchAction::Spray { packets }
+    PunchAction::Spray { packets: at_most(packets, room) }
+}
+
+fn at_most(count: u16, room: u32) -> u16 {
+    u16::try_from(room).map_or(count, |room| count.min(room))
 }
 
 const fn is_contiguous(side: &Side) -> bool {
@@ -76,6 +89,8 @@ pub(super) struct SocketNeeds {
     pub(super) samples: usize,
     /// To send probes from.
     pub(super) senders: usize,
+    /// To check from, one after the other, whether the router has room for more flows.
+    pub(super) checks: usize,
 }
 
 impl SocketNeeds {
@@ -87,19 +102,28 @@ impl SocketNeeds {
             None => 3,
             Some(Allocation::Preserving | Allocation::Random) => 0,
         };
+        let checks = match action {
+            PunchAction::Predict => 0,
+            PunchAction::Open { .. } => OPENER_CHECKS,
+            PunchAction::Spray { .. } => SPRAYER_CHECKS,
+        };
         let contiguous = is_contiguous(local);
-        match (action, PortPredictability::of(local)) {
-            (PunchAction::Open { sockets }, _) => Self { samples: 0, senders: sockets.into() },
-            (_, PerEndpoint | Unpredictable) => Self { samples: 0, senders: 0 },
+        let (samples, senders) = match (action, PortPredictability::of(local)) {
+            (PunchAction::Open { sockets }, _) => (0, sockets.into()),
+            (_, PerEndpoint | Unpredictable) => (0, 0),
             (PunchAction::Spray { .. }, PerDestination) if contiguous => {
-                Self { samples, senders: usize::from(LATE_SOCKETS) + 2 }
+                (samples, usize::from(LATE_SOCKETS) + 2)
             }
-            (_, PerAddress) | (PunchAction::Spray { .. }, PerDestination) => Self { samples, senders: 1 },
-            (PunchAction::Predict, PerDestination) if contiguous => {
-                Self { samples, senders: PREDICTION_WINDOW }
-            }
-            (PunchAction::Predict, PerDestination) => Self { samples, senders: PRESERVED_SOCKETS },
-        }
+            (_, PerAddress) | (PunchAction::Spray { .. }, PerDestination) => (samples, 1),
+            (PunchAction::Predict, PerDestination) if contiguous => (samples, PREDICTION_WINDOW),
+            (PunchAction::Predict, PerDestination) => (samples, PRESERVED_SOCKETS),
+        };
+        Self { samples, senders, checks }
+    }
+
+    /// Returns what remains of the needs with these STUN servers: without any, nothing can be asked.
+    pub(super) fn with(self, stun_servers: &[SocketAddr]) -> Self {
+        if stun_servers.is_empty() { Self { samples: 0, checks: 0, ..self } } else { self }
     }
 }
 
@@ -144,14 +168,19 @@ impl Basis<'_> {
         let Some(last) = self.sampled.last else { return Vec::new() };
         let age = self.sampled.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)) + self.lead;
         let foreign = (self.sampled.foreign_rate * age.as_secs_f64() * FOREIGN_STEP_SHARE) as i32;
-        let ahead = i32::from(SPRAY_AHEAD);
         let (first, count) = match (self.action, predictability) {
-            (PunchAction::Spray { .. }, PortPredictability::PerDestination) => (ahead, 1),
+            (PunchAction::Spray { packets }, PortPredictability::PerDestination) => (ports_ahead(packets), 1),
             _ => (1 + foreign, PREDICTION_WINDOW),
         };
         let ports = (first..).take(count).filter_map(|steps| port_after(last.port(), delta, steps));
         ports.map(|port| SocketAddr::new(last.ip(), port)).collect()
     }
+}
+
+/// Returns how many ports ahead the sockets behind a contiguous NAT appear, once so many probes have used up the ones
+/// between.
+fn ports_ahead(packets: u16) -> i32 {
+    i32::from(packets) + 1 + i32::from(LATE_SOCKETS)
 }
 
 /// Returns the port that a contiguous allocation reaches after so many steps, wrapping within the ports above the
@@ -216,7 +245,10 @@ mod tests {
     fn an_endpoint_independent_mapping_is_met_at_the_main_socket() {
         let local = side(Mapping::EndpointIndependent, CONTIGUOUS);
         assert_eq!(predict(&local, PunchAction::Predict, None, 0.0, Duration::ZERO), [20_000]);
-        assert_eq!(SocketNeeds::of(&local, PunchAction::Predict), SocketNeeds { samples: 0, senders: 0 });
+        assert_eq!(
+            SocketNeeds::of(&local, PunchAction::Predict),
+            SocketNeeds { samples: 0, senders: 0, checks: 0 }
+        );
     }
 
     #[test]
@@ -236,10 +268,12 @@ mod tests {
     #[test]
     fn a_sprayer_with_contiguous_ports_appears_behind_those_that_its_probes_use_up() {
         let local = side(Mapping::AddressAndPortDependent, CONTIGUOUS);
-        let PunchAction::Spray { packets } = spray_action(&local) else { panic!("not a spray") };
-        let ports = predict(&local, PunchAction::Spray { packets }, Some(5000), 0.0, Duration::ZERO);
-        assert_eq!(ports, [5000 + 2 * SPRAY_AHEAD]);
-        assert!(packets < SPRAY_AHEAD);
+        for room in [u32::MAX, 100] {
+            let PunchAction::Spray { packets } = spray_action(&local, room) else { panic!("not a spray") };
+            let ports = predict(&local, PunchAction::Spray { packets }, Some(5000), 0.0, Duration::ZERO);
+            assert_eq!(ports, [5000 + 2 * (packets + 1 + LATE_SOCKETS)]);
+            assert!(u32::from(packets) <= room);
+        }
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The birthday paradox against random ports: one side opens many sockets, the other tries ports until it finds one.
 //!
-//! With 256 of 64,512 ports open, a probe finds one with a chance of 1 in 252, and 1,024 probes find at least one with
-//! a chance of 98 %. Ports are tried in an order that visits each of them once.
+//! With 128 of 64,512 ports open, a probe finds one with a chance of 1 in 504: 350 probes find one with a chance of 50 %,
+//! 2,048 with 98 %, and 4,096 with 99.97 %. Ports are tried in an order that visits each of them once.
+//!
+//! Each opened socket takes a place in its router's table, and in some routers each probe does, too. Both sides begin with
+//! few and go on as [`super::flow_checks`] show that the router has room.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -14,6 +17,7 @@ use tracing::{debug, trace};
 use super::probes::SentProbes;
 use crate::{
     context::Context,
+    pacing::{Hold, SPRAY_RATE},
     path::{Path, Via},
     remote::Remote,
     sockets::PunchSocket,
@@ -27,12 +31,19 @@ const PORT_COUNT: u32 = 65_536 - FIRST_PORT;
 const OPENING_PASSES: u32 = 2;
 /// Interval between the starts of two such passes.
 const PASS_INTERVAL: Duration = Duration::from_secs(3);
-/// How long after its last packet a side waits for a response.
-const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1500);
-/// Packets per second of one spray.
-const RATE: u32 = 200;
-/// Gap between two packets of one spray.
-const GAP: Duration = Duration::from_nanos(1_000_000_000 / RATE as u64);
+/// How long after its last packet a side waits for a response, at least and at most.
+const RESPONSE_TIMEOUT: (Duration, Duration) = (Duration::from_millis(600), Duration::from_millis(1500));
+/// A response is awaited for this many times the delay of a signal.
+const DELAYS_PER_RESPONSE: u32 = 8;
+/// How long a side waits for a check of its router, or for traffic that suffers, before it takes what it has.
+const MAX_HOLD: Duration = Duration::from_secs(10);
+/// The slowest pace at which a sprayer is waited for.
+const SLOWEST_GAP: Duration = Duration::from_nanos(2_000_000_000 / SPRAY_RATE as u64);
+
+/// Returns how long a side waits for a response, where a signal takes so long.
+fn response_timeout(signal_delay: Duration) -> Duration {
+    (signal_delay * DELAYS_PER_RESPONSE).clamp(RESPONSE_TIMEOUT.0, RESPONSE_TIMEOUT.1)
+}
 
 /// The side that opens sockets and waits to be found.
 #[derive(Debug)]
@@ -48,7 +59,7 @@ pub(super) struct SprayListener {
 impl SprayListener {
     /// Creates a listener that waits as long as the other side needs for `packets` probes.
     pub(super) fn new(now: Instant, sockets: Vec<PunchSocket>, target: SocketAddr, packets: u16) -> Self {
-        let until = now + GAP * u32::from(packets) + RESPONSE_TIMEOUT * 2;
+        let until = now + SLOWEST_GAP * u32::from(packets) + RESPONSE_TIMEOUT.1 * 2;
         Self { sockets, target, next: 0, passes: 0, pass_began: now, until }
     }
 
@@ -68,12 +79,14 @@ impl SprayListener {
         self.sockets.iter().any(|socket| path.via == Via::Socket(socket.id))
     }
 
-    /// Sends what is due and the budget allows. Returns when to continue, or `None` once the time is over.
+    /// Sends what is due and the budget allows. Returns when to continue, or `None` once the time is over. `can_check` is
+    /// true if it may turn out that the router has room for more.
     pub(super) fn drive(
         &mut self,
         remote: &Remote,
         ctx: &mut Context<'_>,
         probes: &mut SentProbes,
+        can_check: bool,
     ) -> Option<Instant> {
         if ctx.now >= self.until {
             return None;
@@ -83,18 +96,36 @@ impl SprayListener {
             trace!(target = %self.target, passes = self.passes, "spray listener repeats its packets");
             (self.next, self.pass_began) = (0, ctx.now);
         }
-        while let Some(socket) = self.sockets.get(self.next) {
-            if let Err(later) = ctx.pacing.sprays.take(ctx.now) {
-                return Some(later.min(self.until));
+        while let Some(socket) = self.sockets.get(self.next).copied() {
+            match self.take_turn(ctx) {
+                Ok(()) => {}
+                Err(Hold::Until(later)) => return Some(later.min(self.until)),
+                Err(Hold::Unchecked(later)) if can_check => return Some(later.min(self.until)),
+                Err(Hold::Unchecked(_) | Hold::Full) => {
+                    debug!(opened = self.next, reason = "no more room in the router", "spray listener stops");
+                    self.sockets.truncate(self.next);
+                    break;
+                }
             }
             probes.send(remote, ctx, Path { via: Via::Socket(socket.id), remote: self.target });
             self.next += 1;
-            if self.next == self.sockets.len() {
-                self.passes += 1;
-            }
+        }
+        if !pass_done && self.next >= self.sockets.len() {
+            self.passes += 1;
+        }
+        if self.sockets.is_empty() {
+            return None;
         }
         let again = (self.passes < OPENING_PASSES).then(|| self.pass_began + PASS_INTERVAL);
         Some(again.map_or(self.until, |at| at.min(self.until)))
+    }
+
+    /// Takes the turn of the next packet. Only the first one of a socket to a target creates a flow.
+    fn take_turn(&self, ctx: &mut Context<'_>) -> Result<(), Hold> {
+        match self.passes {
+            0 => ctx.pacing.sprays.take_flow(ctx.now),
+            _ => ctx.pacing.sprays.take(ctx.now).map_err(Hold::Until),
+        }
     }
 }
 
@@ -133,15 +164,24 @@ pub(super) struct SpraySender {
     sent: u16,
     /// Bounds the packets sent.
     packets: u16,
-    next_at: Instant,
+    /// When it takes the packets sent so far for all.
+    hold_until: Instant,
+    response_timeout: Duration,
     until: Option<Instant>,
     /// A port at which the other side received a probe, to be probed from the predicted ports.
     found: Option<SocketAddr>,
 }
 
 impl SpraySender {
-    pub(super) const fn new(now: Instant, via: Via, ip: IpAddr, packets: u16) -> Self {
-        Self { via, ip, sent: 0, packets, next_at: now, until: None, found: None }
+    pub(super) fn new(now: Instant, via: Via, ip: IpAddr, packets: u16, signal_delay: Duration) -> Self {
+        let hold_until = now + SLOWEST_GAP * u32::from(packets) + MAX_HOLD;
+        let response_timeout = response_timeout(signal_delay);
+        Self { via, ip, sent: 0, packets, hold_until, response_timeout, until: None, found: None }
+    }
+
+    /// Notes that other flows of ours, now so many more, advance our NAT's ports as well as probes would.
+    pub(super) fn on_other_flows(&mut self, count: u16) {
+        self.packets = self.packets.saturating_sub(count).max(self.sent);
     }
 
     /// Returns the number of ports tried.
@@ -164,28 +204,31 @@ impl SpraySender {
     }
 
     /// Sends what is due and the budget allows. Returns when to continue, or `None` once no response can arrive.
+    /// `can_check` is true if it may turn out that the router has room for more.
     pub(super) fn drive(
         &mut self,
         remote: &Remote,
         ctx: &mut Context<'_>,
         probes: &mut SentProbes,
         order: &mut PortOrder,
+        can_check: bool,
     ) -> Option<Instant> {
         while self.sent < self.packets {
-            if self.next_at > ctx.now {
-                return Some(self.next_at);
-            }
-            if let Err(later) = ctx.pacing.sprays.take(ctx.now) {
-                return Some(later);
+            match ctx.pacing.sprays.take_flow(ctx.now) {
+                Ok(()) => {}
+                Err(Hold::Until(later)) if ctx.now < self.hold_until => return Some(later),
+                Err(Hold::Unchecked(later)) if can_check && ctx.now < self.hold_until => return Some(later),
+                Err(_) => {
+                    debug!(tried = self.sent, reason = "no more room in the router", "spray stops");
+                    self.packets = self.sent;
+                    break;
+                }
             }
             let target = SocketAddr::new(self.ip, order.next());
             probes.send(remote, ctx, Path { via: self.via, remote: target });
             self.sent += 1;
-            // A timer that fired late does not slow down the whole spray.
-            let late = ctx.now.saturating_duration_since(self.next_at).min(GAP);
-            self.next_at = ctx.now + GAP - late;
         }
-        let until = *self.until.get_or_insert(ctx.now + RESPONSE_TIMEOUT);
+        let until = *self.until.get_or_insert(ctx.now + self.response_timeout);
         (until > ctx.now).then_some(until)
     }
 }
@@ -212,8 +255,11 @@ mod tests {
         testing::{remote, shared, start},
     };
 
+    /// The router has room for all that is sent here.
     fn setting() -> (Shared, SentProbes, Instant) {
-        (shared(), SentProbes::default(), start())
+        let (mut shared, begin) = (shared(), start());
+        shared.pacing.sprays.table.on_room(begin, 1000);
+        (shared, SentProbes::default(), begin)
     }
 
     #[test]
@@ -229,17 +275,19 @@ mod tests {
         let (mut shared, mut probes, begin) = setting();
         let mut order = PortOrder::new(&mut ChaCha20Rng::from_seed([9; 32]));
         let main = Via::Socket(SocketId::MAIN);
-        let mut sender = SpraySender::new(begin, main, [198, 51, 100, 1].into(), 400);
+        let mut sender = SpraySender::new(begin, main, [198, 51, 100, 1].into(), 416, Duration::ZERO);
         let (mut now, mut last_sent) = (begin, begin);
-        while let Some(next) = sender.drive(&remote(), &mut shared.context(now), &mut probes, &mut order) {
-            if sender.sent() < 400 {
+        while let Some(next) =
+            sender.drive(&remote(), &mut shared.context(now), &mut probes, &mut order, true)
+        {
+            if sender.sent() < 416 {
                 last_sent = next;
             }
             now = next;
         }
-        assert_eq!((sender.sent(), probes.count()), (400, 400));
-        assert_eq!((last_sent - begin).as_millis(), 399 * 5);
-        assert_eq!(now - last_sent, RESPONSE_TIMEOUT);
+        assert_eq!((sender.sent(), probes.count()), (416, 416));
+        assert_eq!((last_sent - begin).as_millis(), 400);
+        assert_eq!(now - last_sent, RESPONSE_TIMEOUT.0);
     }
 
     #[test]
@@ -247,24 +295,59 @@ mod tests {
         let target = ([198, 51, 100, 1], 5).into();
         let (_, _, now) = setting();
         let main = Via::Socket(SocketId::MAIN);
-        let mut sender = SpraySender::new(now, main, [198, 51, 100, 1].into(), 400);
+        let mut sender = SpraySender::new(now, main, [198, 51, 100, 1].into(), 400, Duration::ZERO);
         sender.on_found(target, false);
         assert_eq!(sender.take_found(), None);
         sender.on_found(target, true);
         assert_eq!((sender.take_found(), sender.take_found()), (Some(target), None));
     }
 
+    fn listener(begin: Instant) -> SprayListener {
+        let sockets = (1..=100).map(|number| PunchSocket { id: SocketId(number), port: number }).collect();
+        SprayListener::new(begin, sockets, ([198, 51, 100, 1], 5).into(), 1000)
+    }
+
+    fn listen(
+        listener: &mut SprayListener,
+        shared: &mut Shared,
+        probes: &mut SentProbes,
+        begin: Instant,
+    ) -> Instant {
+        let mut now = begin;
+        while let Some(next) = listener.drive(&remote(), &mut shared.context(now), probes, false) {
+            now = next;
+        }
+        now
+    }
+
     #[test]
     fn a_listener_opens_each_socket_twice() {
         let (mut shared, mut probes, begin) = setting();
-        let sockets = (1..=10).map(|number| PunchSocket { id: SocketId(number), port: number }).collect();
-        let mut listener = SprayListener::new(begin, sockets, ([198, 51, 100, 1], 5).into(), 1000);
-        let mut now = begin;
-        while let Some(next) = listener.drive(&remote(), &mut shared.context(now), &mut probes) {
-            now = next;
-        }
-        assert_eq!(probes.count(), 20);
-        assert_eq!((now - begin).as_millis(), 1000 * 5 + 3000);
+        let mut listener = listener(begin);
+        let end = listen(&mut listener, &mut shared, &mut probes, begin);
+        assert_eq!(probes.count(), 200);
+        assert_eq!(end - begin, SLOWEST_GAP * 1000 + RESPONSE_TIMEOUT.1 * 2);
         assert!(listener.owns(Path { via: Via::Socket(SocketId(3)), remote: listener.target() }));
+    }
+
+    #[test]
+    fn a_listener_opens_as_many_sockets_as_the_router_is_known_to_bear() {
+        let (mut shared, mut probes, begin) = (shared(), SentProbes::default(), start());
+        let mut listener = listener(begin);
+        listen(&mut listener, &mut shared, &mut probes, begin);
+        assert_eq!((listener.sockets.len(), probes.count()), (64, 128));
+    }
+
+    #[test]
+    fn no_more_sockets_are_opened_in_a_small_network_over_all_attempts() {
+        let (mut shared, mut probes, begin) = (shared(), SentProbes::default(), start());
+        shared.pacing.sprays.table.on_network(Some(150));
+        shared.pacing.sprays.table.on_room(begin, 1000);
+        let opened = [(); 2].map(|()| {
+            let mut listener = listener(begin);
+            listen(&mut listener, &mut shared, &mut probes, begin);
+            listener.sockets.len()
+        });
+        assert_eq!(opened, [100, 28]);
     }
 }

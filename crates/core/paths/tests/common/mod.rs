@@ -95,6 +95,8 @@ pub struct Home {
     pub sent_packets: usize,
     pub candidates: Vec<Candidate>,
     pub most_sockets: usize,
+    /// How many flows its sprays may create, once its machine has found its router full.
+    pub spray_limit: Option<u32>,
     sockets: BTreeMap<SocketId, u16>,
     next_port: u16,
     streams: BTreeMap<StreamId, u32>,
@@ -184,6 +186,7 @@ impl World {
             sent_packets: 0,
             candidates: Vec::new(),
             most_sockets: 0,
+            spray_limit: None,
             sockets: BTreeMap::from([(SocketId::MAIN, MAIN_PORT)]),
             next_port: FIRST_PORT + u16::from(number) * 500,
             streams: BTreeMap::new(),
@@ -448,6 +451,7 @@ impl World {
                 self.net.schedule(LATENCY, Item::Connect { home, stream, transport, address });
             }
             Event::CloseStream(stream) => self.hang_up(home, stream),
+            Event::RouterFull { spray_limit } => self.homes[home].spray_limit = Some(spray_limit),
             Event::Sampled { .. } | Event::Attempted { .. } => {}
         }
     }
@@ -669,6 +673,11 @@ impl World {
 }
 
 impl Home {
+    /// Returns the number of sockets that are open, the main one included.
+    pub fn open_socket_count(&self) -> usize {
+        self.sockets.len()
+    }
+
     fn open_sockets(&mut self, ids: Vec<SocketId>) -> Vec<(SocketId, Option<u16>)> {
         let mut opened = Vec::new();
         for id in ids {
