@@ -344,6 +344,12 @@ impl Netcheck {
         profile::reflexive(&self.servers, &self.local)
     }
 
+    /// Returns true if some server sees this computer from inside its own network.
+    #[must_use]
+    pub fn is_seen_from_inside(&self) -> bool {
+        profile::is_seen_from_inside(&self.servers, &self.local)
+    }
+
     fn is_own(&self, ip: IpAddr) -> bool {
         self.local.iter().any(|local| local.ip() == ip)
     }
@@ -384,8 +390,7 @@ impl Netcheck {
     }
 
     fn gaps(&self) -> impl Iterator<Item = &'static str> {
-        let inside = !self.discovery(Family::V4).has_begun()
-            && profile::is_seen_from_inside(&self.servers, &self.local);
+        let inside = !self.discovery(Family::V4).has_begun() && self.is_seen_from_inside();
         let tests = self.discovery(Family::V4).gaps().chain(self.idle_lifetime.gap());
         inside.then_some(SEEN_FROM_INSIDE).into_iter().chain(tests)
     }

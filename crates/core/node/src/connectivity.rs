@@ -163,6 +163,7 @@ impl Connectivity {
         }
         if self.relay_check_at <= now.instant {
             self.relay_check_at = now.instant + RELAY_CHECK;
+            self.update_reflexive(now.instant);
             self.rank_relays(now.instant);
         }
     }
@@ -180,7 +181,10 @@ impl Connectivity {
                     }
                     Event::PublicAddressChanged => self.on_public_address_changed(now.instant),
                     // A relayed address may be among those that were won or lost.
-                    Event::Candidates(_) => self.check_hosts(now.instant),
+                    Event::Candidates(_) => {
+                        self.check_hosts(now.instant);
+                        self.update_reflexive(now.instant);
+                    }
                     Event::RouterFull { spray_limit } => self.on_router_full(now, *spray_limit),
                     _ => {}
                 }
@@ -333,6 +337,32 @@ impl Connectivity {
     pub(crate) fn handle_wake(&mut self, now: Instant) {
         self.names.expedite_all(now);
         self.packet_path.paths_mut().network_changed(now);
+    }
+
+    /// Announces where servers see the main socket. Where they all see it from inside its own network, the router's address
+    /// is where their relay is, and its port most likely the socket's own.
+    fn update_reflexive(&mut self, now: Instant) {
+        let mut reflexive = self.netcheck.reflexive();
+        if reflexive.is_empty() {
+            reflexive.extend(self.inferred_address());
+        }
+        if reflexive != self.candidates.reflexive() {
+            debug!(?reflexive, "addresses to announce changed");
+            self.candidates.set_reflexive(reflexive);
+            self.gather(now);
+        }
+    }
+
+    fn inferred_address(&self) -> Option<SocketAddr> {
+        if !self.netcheck.is_seen_from_inside() {
+            return None;
+        }
+        let servers = self.netcheck.keepalive_servers().into_iter();
+        let addresses = self.packet_path.paths().relayed_addresses().chain(servers);
+        let own = self.candidates.host_addresses();
+        let outside = addresses.map(|address| address.ip()).find(|ip| is_public_v4(*ip));
+        let port = self.candidates.network().port_v4?;
+        outside.filter(|ip| own.iter().all(|own| own.ip() != *ip)).map(|ip| SocketAddr::new(ip, port))
     }
 
     /// Takes what the router's port mapping protocols say now.
@@ -488,8 +518,7 @@ impl Connectivity {
         match event {
             NetcheckEvent::Reflexive(addresses) => {
                 debug!(?addresses, "reflexive addresses changed");
-                self.candidates.set_reflexive(addresses);
-                self.gather(now.instant);
+                self.update_reflexive(now.instant);
             }
             NetcheckEvent::Profile(profile) => self.on_profile(now, profile),
             NetcheckEvent::UdpBlocked(blocked) => {
@@ -780,8 +809,8 @@ impl Connectivity {
     }
 
     /// Returns the addresses at which servers see the main socket.
-    pub(crate) fn reflexive(&self) -> &[SocketAddr] {
-        self.candidates.reflexive()
+    pub(crate) fn reflexive(&self) -> Vec<SocketAddr> {
+        self.netcheck.reflexive()
     }
 
     /// Describes the network check for people.
@@ -822,6 +851,18 @@ impl Connectivity {
     /// Returns the network check's counters of requests.
     pub(crate) const fn netcheck_counters(&self) -> &partyline_netcheck::Counters {
         self.netcheck.counters()
+    }
+}
+
+/// Returns true for an IPv4 address of the Internet.
+const fn is_public_v4(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            let shared = a == 100 && b & 0xc0 == 64;
+            !(shared || ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified())
+        }
+        IpAddr::V6(_) => false,
     }
 }
 

@@ -175,6 +175,11 @@ impl Paths {
         self.shared.relays.unanswered(now)
     }
 
+    /// Returns the relayed addresses that servers granted.
+    pub fn relayed_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.shared.relays.announced().filter_map(|allocation| allocation.relayed())
+    }
+
     /// Asks relay servers at once whether they still know us, because they may be elsewhere.
     pub fn verify_relays(&mut self, now: Instant) {
         let (relays, mut out) = self.shared.relays();

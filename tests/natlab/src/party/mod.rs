@@ -6,6 +6,7 @@
 mod comebacks;
 mod diagnosis;
 mod faults;
+mod home_server;
 mod ipv6;
 mod names;
 mod portal;

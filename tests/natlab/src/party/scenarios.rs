@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use partyline_model::{AttemptOutcome, Method, PathKind};
 
 use super::{
-    Member, Server, World, comebacks, diagnosis, faults, ipv6, names, portal, small_router,
+    Member, Server, World, comebacks, diagnosis, faults, home_server, ipv6, names, portal, small_router,
     traffic_check::exchange_traffic,
     watch,
     world::{CONNECT_TIMEOUT, connected, pairs},
@@ -113,6 +113,16 @@ pub const fn scenarios() -> &'static [Scenario] {
             name: "names-come-back",
             about: "names cannot be resolved for a while, as after sleep; everything is back soon after they are",
             run: names::names_come_back,
+        },
+        Scenario {
+            name: "server-at-home",
+            about: "the server is behind a member's own router, which turns packets around; all are direct",
+            run: home_server::with_hairpin,
+        },
+        Scenario {
+            name: "server-at-home-no-hairpin",
+            about: "the same with a router that does not",
+            run: home_server::without_hairpin,
         },
         Scenario {
             name: "captive-portal",
