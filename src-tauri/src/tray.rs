@@ -53,7 +53,10 @@ impl State {
 }
 
 fn is_relayed(member: &MemberView) -> bool {
-    member.path.as_ref().is_some_and(|path| matches!(path.kind, PathKind::Relay | PathKind::MemberRelay))
+    member
+        .path
+        .as_ref()
+        .is_some_and(|path| matches!(path.kind, PathKind::Relay | PathKind::MemberRelay | PathKind::Overlay))
 }
 
 /// What a click in the menu does.

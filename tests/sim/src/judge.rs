@@ -118,7 +118,7 @@ pub fn allows(route: Route, kind: PathKind) -> bool {
 /// Returns true if packets are relayed.
 #[must_use]
 pub const fn is_relayed(kind: PathKind) -> bool {
-    matches!(kind, PathKind::Relay | PathKind::MemberRelay)
+    matches!(kind, PathKind::Relay | PathKind::MemberRelay | PathKind::Overlay)
 }
 
 fn steady(rules: &Rules) -> bool {

@@ -424,7 +424,8 @@ pub(crate) fn local_network(network: &Network, host: HostId) -> LocalNetwork {
     let at_home = v4.filter(|_| network.hosts[host].place().is_some());
     let prefix = |ip| ipnet::IpNet::new(ip, 24).expect("a prefix").trunc();
     LocalNetwork {
-        addresses: [v4, v6].into_iter().flatten().collect(),
+        addresses: [v4, v6].into_iter().flatten().map(Into::into).collect(),
+        routes: Vec::new(),
         prefixes: at_home.map(prefix).into_iter().collect(),
         routers: Vec::new(),
         port_v4: v4.map(|_| TUNNEL_PORT),

@@ -9,7 +9,7 @@ export interface Sort {
   reverse: boolean;
 }
 
-const paths = ['lan', 'direct_v6', 'mapped', 'direct', 'member_relay', 'relay'];
+const paths = ['lan', 'direct_v6', 'mapped', 'direct', 'member_relay', 'relay', 'overlay'];
 const badges = ['open', 'full_cone', 'restricted', 'port_restricted', 'symmetric', 'udp_blocked'];
 const last = Number.POSITIVE_INFINITY;
 

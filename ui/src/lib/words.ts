@@ -20,6 +20,7 @@ export const pathTone: Record<PathKind, Tone> = {
   mapped: 'good',
   member_relay: 'plum',
   relay: 'fair',
+  overlay: 'fair',
 };
 
 export const gradeWord = (grade: Grade) => t(`grade.${grade}`);

@@ -35,12 +35,13 @@ pub const fn kind_words(kind: PathKind) -> &'static str {
         PathKind::Direct => "direct",
         PathKind::MemberRelay => "through a member",
         PathKind::Relay => "relay",
+        PathKind::Overlay => "another VPN",
     }
 }
 
 const fn tone(kind: PathKind) -> Tone {
     match kind {
-        PathKind::MemberRelay | PathKind::Relay => Tone::Fair,
+        PathKind::MemberRelay | PathKind::Relay | PathKind::Overlay => Tone::Fair,
         PathKind::Lan | PathKind::DirectV6 | PathKind::Mapped | PathKind::Direct => Tone::Good,
     }
 }
@@ -82,6 +83,7 @@ pub const fn reason(kind: PathKind) -> &'static str {
         }
         PathKind::MemberRelay => "no direct path answers, and this member reaches both",
         PathKind::Relay => "no direct path answers; it is looked for again from time to time",
+        PathKind::Overlay => "nothing else answers, no relay either",
     }
 }
 
@@ -118,6 +120,7 @@ pub fn attempt(attempt: &Attempt) -> (String, Tone) {
         Method::RelayUdp => "relay (UDP)",
         Method::RelayTcp => "relay (TCP)",
         Method::RelayTls => "relay (TLS)",
+        Method::Overlay => "another VPN",
     };
     let (outcome, tone) = match attempt.outcome {
         AttemptOutcome::Trying => ("trying", Tone::Fair),

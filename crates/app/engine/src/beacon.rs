@@ -86,6 +86,8 @@ mod tests {
             address: address.parse().expect("an address"),
             prefix: 24,
             point_to_point: false,
+            card: partyline_model::CardKind::Physical,
+            deprecated: false,
         };
         let addresses = [
             local(Some(2), "fe80::1"),

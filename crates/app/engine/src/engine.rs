@@ -8,8 +8,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use partyline_model::{AppError, ClientCommand, Command, EngineCommand, Now, Reply, Settings, Snapshot};
 use partyline_net::RecvBatch;
-use partyline_node::{LocalNetwork, Node, Output, PortMappingReport, RequestId, ServerInput, SocketId};
-use partyline_platform::{Clock, NetworkState, SleepDetector, remove_stale_devices};
+use partyline_node::{
+    HostAddress, LocalNetwork, Node, Output, PortMappingReport, RequestId, ServerInput, SocketId,
+};
+use partyline_platform::{Clock, LocalAddress, NetworkState, SleepDetector, remove_stale_devices};
 use rand::RngCore as _;
 use tokio::{
     sync::{mpsc, watch},
@@ -21,6 +23,7 @@ use crate::{
     beacon::Beacon,
     connections::{ConnectionEvent, Connections},
     controller::{Call, Controller},
+    departures::Departures,
     devices::{Batch, DeviceSource, Devices},
     doctor,
     egress::EngineEgress,
@@ -138,6 +141,7 @@ impl Engine {
                 sockets,
                 devices: Devices::new(environment.devices, &options.state_dir, device_events, batches),
                 connections: Connections::new(tls, connection_events),
+                departures: Departures::default(),
             },
             port_mapping: port_mapping.enabled(enabled),
             watcher: network_events::watch(environment.network, network_events),
@@ -217,6 +221,7 @@ impl Engine {
             Wakeup::Packets(batch) => self.send_packets(now, batch),
             Wakeup::Connection(event) => self.handle_connection(now, event),
             Wakeup::Device(event) => {
+                self.egress.departures.forget();
                 if let Some((party, input)) = self.egress.devices.handle(event) {
                     self.node.handle_device(now, party, input);
                 }
@@ -339,6 +344,7 @@ impl Engine {
 
     fn handle_network(&mut self, now: Now, NetworkChange { state, prefixes }: NetworkChange) {
         self.beacon.set_addresses(&state.addresses);
+        self.egress.departures.set_addresses(&state.addresses);
         self.network = state;
         self.follow_router(now);
         let local = self.local_network(&self.network, prefixes);
@@ -370,7 +376,8 @@ impl Engine {
     fn local_network(&self, state: &NetworkState, prefixes: Vec<ipnet::IpNet>) -> LocalNetwork {
         let main = &self.egress.sockets.main;
         LocalNetwork {
-            addresses: state.addresses.iter().map(|local| local.address).filter(is_reachable).collect(),
+            addresses: host_addresses(state),
+            routes: state.routes.clone(),
             prefixes,
             routers: state.gateways.iter().map(|gateway| gateway.address).collect(),
             port_v4: main.has_v4().then(|| main.port()),
@@ -400,7 +407,7 @@ impl Engine {
     }
 
     async fn perform(&mut self, now: Now, output: Output) {
-        let EngineEgress { sockets, devices, connections } = &mut self.egress;
+        let EngineEgress { sockets, devices, connections, .. } = &mut self.egress;
         match output {
             Output::OpenSockets { ids } => {
                 let opened = sockets.open(&ids);
@@ -455,11 +462,12 @@ impl Engine {
     }
 
     fn publish(&mut self, now: Now) {
+        self.egress.departures.expire(now.instant);
         self.node.sample_traffic(now);
         let snapshot = self.node.snapshot(now);
         if self.metrics.is_due(now.instant) {
             let (counters, states) = (self.node.counters(), self.port_mapping.states());
-            self.metrics.export(now.instant, &counters, &snapshot, &self.egress.sockets, &states);
+            self.metrics.export(now.instant, &counters, &snapshot, &self.egress, &states);
         }
         self.feed.publish(now.instant, snapshot);
     }
@@ -467,8 +475,19 @@ impl Engine {
     fn export_metrics(&mut self, now: Now) {
         let (snapshot, states) = (self.node.snapshot(now), self.port_mapping.states());
         let counters = self.node.counters();
-        self.metrics.export(now.instant, &counters, &snapshot, &self.egress.sockets, &states);
+        self.metrics.export(now.instant, &counters, &snapshot, &self.egress, &states);
     }
+}
+
+/// Returns the addresses at which others may reach this computer.
+fn host_addresses(state: &NetworkState) -> Vec<HostAddress> {
+    let reachable = state.addresses.iter().filter(|local| is_reachable(&local.address));
+    let host = |local: &LocalAddress| HostAddress {
+        address: local.address,
+        card: local.card,
+        deprecated: local.deprecated,
+    };
+    reachable.map(host).collect()
 }
 
 /// True for an answer that confirms a change, rather than reporting how things are.

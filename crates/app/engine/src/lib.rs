@@ -7,6 +7,7 @@ mod answers;
 mod beacon;
 mod connections;
 mod controller;
+mod departures;
 mod devices;
 mod doctor;
 mod egress;

@@ -16,7 +16,7 @@ use partyline_portmap::{Health, MethodState, Protocol};
 use partyline_telemetry::Metrics;
 use partyline_tunnel::{DropCounters, DropReason};
 
-use crate::sockets::Sockets;
+use crate::{egress::EngineEgress, sockets::Sockets};
 
 /// The longest time between two exports of what the parts count.
 const EXPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -254,14 +254,15 @@ impl EngineMetrics {
         now: Instant,
         node: &Counters,
         snapshot: &Snapshot,
-        sockets: &Sockets,
+        egress: &EngineEgress,
         port_mapping: &[MethodState],
     ) {
         self.exported_at = Some(now);
         export_node(node);
         self.peer_drops.export(&node.tunnel_peers);
         export_parties(snapshot);
-        export_sockets(sockets);
+        export_sockets(&egress.sockets);
+        set_counter(&UDP_DROPS, &["inside_party"], egress.departures.refused());
         set_gauge(&RENDEZVOUS_SERVERS, &[], self.connected.len());
         self.export_port_mapping(port_mapping);
         self.export_netcheck(snapshot);
@@ -398,13 +399,14 @@ fn export_sockets(sockets: &Sockets) {
 }
 
 /// Kinds of paths, with the label that stands for each.
-const PATH_KINDS: [(PathKind, &str); 6] = [
+const PATH_KINDS: [(PathKind, &str); 7] = [
     (PathKind::Lan, "lan"),
     (PathKind::DirectV6, "ipv6"),
     (PathKind::Mapped, "mapped"),
     (PathKind::Direct, "direct"),
     (PathKind::MemberRelay, "member_relay"),
     (PathKind::Relay, "relay"),
+    (PathKind::Overlay, "overlay"),
 ];
 
 const fn protocol_name(protocol: Protocol) -> &'static str {

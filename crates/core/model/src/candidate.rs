@@ -25,6 +25,8 @@ pub enum CandidateKind {
     Sprayed,
     /// An address at a TURN server.
     Relayed,
+    /// An address that another VPN or tunnel carries packets to: the last resort, since that VPN may ride on the party.
+    Overlay,
 }
 
 /// An address at which a member may be reached.

@@ -16,6 +16,7 @@
 //! ```
 
 mod candidate;
+mod card;
 mod control;
 mod error;
 mod id;
@@ -29,6 +30,7 @@ mod transport;
 mod view;
 
 pub use candidate::{Candidate, CandidateKind};
+pub use card::{CardKind, RouteTarget};
 pub use control::{
     ClientCommand, Command, DoctorFinding, EngineCommand, InviteLifetime, InvitePreview, PingSample, Reply,
     TestTarget, Verdict,

@@ -19,6 +19,8 @@ pub enum PathKind {
     MemberRelay,
     /// Forwarded by a TURN server.
     Relay,
+    /// Carried by another VPN or tunnel of both computers.
+    Overlay,
 }
 
 impl PathKind {
@@ -32,6 +34,7 @@ impl PathKind {
             Self::Direct => "direct",
             Self::MemberRelay => "member_relay",
             Self::Relay => "relay",
+            Self::Overlay => "overlay",
         }
     }
 }
@@ -61,6 +64,8 @@ pub enum Method {
     RelayTcp,
     /// A TURN server over TLS.
     RelayTls,
+    /// Addresses of another VPN or tunnel.
+    Overlay,
 }
 
 impl Method {
@@ -78,6 +83,7 @@ impl Method {
             Self::RelayUdp => "relay_udp",
             Self::RelayTcp => "relay_tcp",
             Self::RelayTls => "relay_tls",
+            Self::Overlay => "overlay",
         }
     }
 }
@@ -117,7 +123,9 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_serialized_form() {
-        for kind in [PathKind::Lan, PathKind::DirectV6, PathKind::MemberRelay, PathKind::Relay] {
+        for kind in
+            [PathKind::Lan, PathKind::DirectV6, PathKind::MemberRelay, PathKind::Relay, PathKind::Overlay]
+        {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
         for method in [Method::Lan, Method::Ipv6, Method::MemberRelay, Method::RelayTls] {

@@ -295,7 +295,12 @@ impl Connectivity {
         let change = self.candidates.set_network(network)?;
         let NetworkChange { addresses_changed, address_lost } = change;
         debug!(addresses_changed, address_lost, "local network changed");
-        if addresses_changed {
+        let routes = self.candidates.network().routes.clone();
+        self.packet_path.paths_mut().set_routes(now.instant, routes);
+        if !addresses_changed {
+            // An address may be of another card now, deprecated, or inside a network that is routed elsewhere.
+            self.gather(now.instant);
+        } else {
             self.forget_network(now.instant);
             self.netcheck.set_local_addresses(now.instant, self.candidates.host_addresses());
             self.apply_peer_mappings(now.instant);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use partyline_model::{AppError, Method, PartyId, RouterCheck, SocketId, StreamId};
+use partyline_model::{AppError, CardKind, Method, PartyId, RouteTarget, RouterCheck, SocketId, StreamId};
 use partyline_netcheck::PeerMapping;
 
 /// Identifies the connection to a rendezvous server. The node assigns an id when it first needs a server and keeps it
@@ -186,12 +186,32 @@ pub enum DeviceInput {
     Failed(AppError),
 }
 
+/// An address of one of the computer's interfaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// What stands behind the interface.
+    pub card: CardKind,
+    /// True for an address that new connections should not use (RFC 4862, section 5.5.4).
+    pub deprecated: bool,
+}
+
+/// An ordinary address on hardware.
+impl From<IpAddr> for HostAddress {
+    fn from(address: IpAddr) -> Self {
+        Self { address, card: CardKind::Physical, deprecated: false }
+    }
+}
+
 /// The computer's own network, as the operating system lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LocalNetwork {
     /// The addresses at which other computers may reach this one: no loopback, no link-local addresses, none of the
     /// parties' own devices.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Vec<HostAddress>,
+    /// What the networks beside the default route are reached by. The longest prefix counts.
+    pub routes: Vec<(IpNet, RouteTarget)>,
     /// The prefixes that are on link, by which collisions with a party's range are found.
     pub prefixes: Vec<IpNet>,
     /// The default routers.

@@ -108,8 +108,8 @@ pub use connectivity::{MemberRelayCounters, ProbeResponderCounters};
 pub use counters::Counters;
 pub use egress::{Deliver, Egress, Local, PACKET_ROOM, Transmit};
 pub use io::{
-    DeviceConfig, DeviceInput, LocalNetwork, Output, PortMappingReport, RequestId, ServerId, ServerInput,
-    StreamInput,
+    DeviceConfig, DeviceInput, HostAddress, LocalNetwork, Output, PortMappingReport, RequestId, ServerId,
+    ServerInput, StreamInput,
 };
 pub use node::{Config, Node};
 pub use partyline_netcheck::{Config as NetcheckConfig, PeerMapping};

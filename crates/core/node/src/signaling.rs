@@ -13,6 +13,7 @@ mod counters;
 mod event;
 mod leave;
 mod link;
+mod most_useful;
 mod party;
 mod range;
 mod recent_leaves;
@@ -50,6 +51,7 @@ use self::{
     channel_kind::ChannelKind,
     channels::Channels,
     leave::PendingLeaves,
+    most_useful::most_useful,
     range::choose_range,
     servers::{Servers, is_retried},
     tunnels::Tunnels,
@@ -338,8 +340,8 @@ impl Signaling {
     // What this computer's network does.
 
     /// Takes the candidates to announce.
-    pub(crate) fn set_candidates(&mut self, now: Instant, mut candidates: Vec<Candidate>) {
-        candidates.truncate(partyline_wire::announcement::MAX_CANDIDATES);
+    pub(crate) fn set_candidates(&mut self, now: Instant, candidates: Vec<Candidate>) {
+        let candidates = most_useful(&candidates);
         debug!(count = candidates.len(), "candidates changed");
         self.reach.candidates = candidates;
         self.announce_all(now);

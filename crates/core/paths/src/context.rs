@@ -11,7 +11,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use partyline_model::{Candidate, NatProfile};
+use partyline_model::{Candidate, CardKind, NatProfile, RouteTarget};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use tracing::{debug, trace};
@@ -35,6 +35,8 @@ pub(crate) struct Device {
     pub(crate) candidates: Vec<Candidate>,
     /// Networks that no path leads into, because the paths themselves carry them: those of the parties.
     pub(crate) excluded: Vec<IpNet>,
+    /// Networks that this computer reaches otherwise than by a default route, and by what.
+    pub(crate) routes: Vec<(IpNet, RouteTarget)>,
     /// The behavior of our own NAT.
     pub(crate) nat: NatProfile,
     /// IPv4 STUN servers that report at which address they see a socket.
@@ -44,9 +46,22 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Returns true for an address inside a network that the paths themselves carry.
+    /// Returns true for an address that packets could only reach through a party: it lies inside a network that the paths
+    /// themselves carry, or is routed into one.
     pub(crate) fn is_excluded(&self, address: IpAddr) -> bool {
         self.excluded.iter().any(|network| network.contains(&address))
+            || self.target(address) == Some(RouteTarget::Party)
+    }
+
+    /// Returns true for an address that packets reach through another VPN or tunnel.
+    pub(crate) fn is_behind_overlay(&self, address: IpAddr) -> bool {
+        self.target(address) == Some(RouteTarget::Card(CardKind::Overlay))
+    }
+
+    /// Returns what the longest prefix that matches leads to; of equal ones, the first counts.
+    fn target(&self, address: IpAddr) -> Option<RouteTarget> {
+        let matching = self.routes.iter().filter(|(network, _)| network.contains(&address));
+        matching.rev().max_by_key(|(network, _)| network.prefix_len()).map(|(_, target)| *target)
     }
 }
 
@@ -114,6 +129,7 @@ impl Shared {
                 config,
                 candidates: Vec::new(),
                 excluded: Vec::new(),
+                routes: Vec::new(),
                 nat: NatProfile::default(),
                 stun_servers: Vec::new(),
                 direct_peers: BTreeSet::new(),

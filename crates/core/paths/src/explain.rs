@@ -64,6 +64,7 @@ pub(crate) fn attempts(peer: &Peer, relays: &RelayPool, device: &Device, now: In
 
 fn of_pair(pair: &CandidatePair, now: Instant) -> Attempt {
     let outcome = match pair.state() {
+        PairState::Frozen if pair.is_overlay() => AttemptOutcome::Impossible,
         PairState::Valid => AttemptOutcome::Worked,
         PairState::Failed => AttemptOutcome::NoAnswer,
         PairState::InProgress(_) if pair.has_failed_before() => AttemptOutcome::NoAnswer,
@@ -72,6 +73,13 @@ fn of_pair(pair: &CandidatePair, now: Instant) -> Attempt {
     let settled = pair.settled_after().filter(|_| outcome != AttemptOutcome::Trying);
     let took = settled.unwrap_or_else(|| pair.age(now));
     let note = match pair.state() {
+        PairState::Frozen if pair.is_overlay() => "The last resort, while nothing else works.".into(),
+        _ if pair.has_yielded() => {
+            format!(
+                "Checked {}; it is much worse than the path in use, and left alone for a while.",
+                pair.path.remote
+            )
+        }
         PairState::Frozen => "The relay is preparing a channel.".into(),
         _ if matches!(pair.path.via, Via::Member(_)) => "Checked end to end.".into(),
         _ => format!("Checked {}.", pair.path.remote),

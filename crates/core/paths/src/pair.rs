@@ -57,11 +57,29 @@ pub(crate) const TRAFFIC_TIMEOUT: Duration = Duration::from_secs(2);
 const MAPPING_REFRESH_INTERVAL: Duration = Duration::from_secs(4);
 /// Checks that may await a response at one time; older ones count as lost.
 const MAX_OPEN_CHECKS: usize = 8;
+/// How long a pair that has yielded to one of a worse tier stays behind it; each further time doubles.
+pub(crate) const FIRST_YIELD: Duration = Duration::from_secs(60);
+/// Bounds that time.
+const MAX_YIELD: Duration = Duration::from_secs(1800);
+/// A pair that was good for this long yields for [`FIRST_YIELD`] again.
+const YIELD_FORGIVEN: Duration = Duration::from_secs(600);
+/// Loss above which a pair is compared with those of worse tiers.
+const POOR_LOSS: f32 = 0.10;
+/// Round trip above which it is.
+const POOR_RTT: Duration = Duration::from_millis(200);
+/// Loss from which a pair is far worse than one that loses less than [`CLEAN_LOSS`].
+const FAR_WORSE_LOSS: f32 = 0.25;
+const CLEAN_LOSS: f32 = 0.05;
+/// The round trip of a far worse pair is this many times that of the other, and longer by [`FAR_WORSE_RTT`].
+const FAR_WORSE_RTT_FACTOR: u32 = 4;
+const FAR_WORSE_RTT: Duration = Duration::from_millis(200);
+/// Pairs are compared across tiers only by measurements this recent.
+const COMPARED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The state of a pair; the names are those of RFC 8445, section 6.1.2.6, where they fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PairState {
-    /// The relay server has not bound a channel to the remote address yet.
+    /// The relay server has not bound a channel to the remote address yet, or the pair is kept as the last resort.
     Frozen,
     /// A series of checks is under way, of which this many were sent.
     InProgress(u32),
@@ -85,6 +103,8 @@ pub(crate) enum PairUse {
     Required,
     /// It is among the best alternatives of the same tier while there is traffic.
     Monitored,
+    /// The path in use is poor, and this one may be better by far although its tier is worse.
+    Compared,
     /// None of the others applies: checks go on until three round trips are measured, and a failed pair is not retried.
     Idle,
 }
@@ -95,7 +115,7 @@ impl PairUse {
         match self {
             Self::Required => Some(MAX_RETRY_UNREACHABLE),
             Self::Wanted | Self::Selected { .. } => Some(MAX_RETRY_PAUSE),
-            Self::Monitored | Self::Idle => None,
+            Self::Monitored | Self::Compared | Self::Idle => None,
         }
     }
 }
@@ -115,6 +135,15 @@ pub(crate) struct ExpiredCheck {
     pub(crate) id: TransactionId,
     /// Whether it counts as a lost sample of a valid pair.
     pub(crate) lost: bool,
+}
+
+/// That a pair was so much worse than one of a worse tier that it made way.
+#[derive(Debug, Clone, Copy)]
+struct Yielded {
+    until: Instant,
+    /// How often in a row.
+    times: u32,
+    over: bool,
 }
 
 /// One path to a peer with the state of its checks.
@@ -139,6 +168,8 @@ pub(crate) struct CandidatePair {
     settled_after: Option<Duration>,
     /// The last authenticated packet that arrived.
     last_received: Option<Instant>,
+    /// The last check that was answered.
+    last_response: Option<Instant>,
     /// The last packet that was sent and expects a response.
     last_sent: Option<Instant>,
     last_check: Option<Instant>,
@@ -152,6 +183,8 @@ pub(crate) struct CandidatePair {
     retry_jitter: f64,
     /// Checks in the first series.
     first_series: u32,
+    /// When the pair last yielded to one of a worse tier.
+    yielded: Option<Yielded>,
     /// A check is due at once.
     check_now: bool,
     /// The pacer's promise when the check that is due may be sent.
@@ -161,7 +194,8 @@ pub(crate) struct CandidatePair {
 
 impl CandidatePair {
     /// Creates a pair that is checked for about `timeout` before it fails for the first time. Pairs through an
-    /// allocation start frozen; see [`Self::on_channel_bound`].
+    /// allocation start frozen (see [`Self::on_channel_bound`]), and so do those of another VPN (see
+    /// [`Self::set_last_resort`]).
     pub(crate) fn new(
         path: Path,
         kind: CandidateKind,
@@ -169,8 +203,8 @@ impl CandidatePair {
         retry_jitter: f64,
         timeout: Duration,
     ) -> Self {
-        let state =
-            if matches!(path.via, Via::Relay(_)) { PairState::Frozen } else { PairState::InProgress(0) };
+        let waits = matches!(path.via, Via::Relay(_)) || kind == CandidateKind::Overlay;
+        let state = if waits { PairState::Frozen } else { PairState::InProgress(0) };
         Self {
             path,
             kind,
@@ -183,6 +217,7 @@ impl CandidatePair {
             first_check_at: None,
             settled_after: None,
             last_received: None,
+            last_response: None,
             last_sent: None,
             last_check: None,
             unanswered_since: None,
@@ -191,6 +226,7 @@ impl CandidatePair {
             failed_series: 0,
             retry_jitter,
             first_series: series_within(timeout),
+            yielded: None,
             check_now: false,
             turn_at: None,
             open_checks: Vec::new(),
@@ -255,6 +291,7 @@ impl CandidatePair {
         match (self.path_kind(), self.kind, self.transport) {
             (PathKind::MemberRelay, ..) => Method::MemberRelay,
             (PathKind::Relay, _, transport) => transport.unwrap_or(RelayTransport::Udp).method(),
+            (PathKind::Overlay, ..) => Method::Overlay,
             (PathKind::Lan, ..) => Method::Lan,
             (PathKind::DirectV6, ..) => Method::Ipv6,
             (PathKind::Mapped, ..) => Method::Mapped,
@@ -273,7 +310,19 @@ impl CandidatePair {
             (PathKind::MemberRelay, _) => 2,
             (PathKind::Relay, None | Some(RelayTransport::Udp)) => 3,
             (PathKind::Relay, _) => 4,
+            (PathKind::Overlay, _) => 6,
         }
+    }
+
+    /// Returns the pair's place in the choice of a path, lower is better: one that has yielded to a worse tier comes after
+    /// all that have not.
+    pub(crate) fn standing(&self) -> (bool, u8) {
+        (self.has_yielded(), self.tier())
+    }
+
+    /// Returns true if another VPN or tunnel carries the pair's packets.
+    pub(crate) fn is_overlay(&self) -> bool {
+        self.kind == CandidateKind::Overlay
     }
 
     /// Returns true if packets on this pair need nobody to forward them.
@@ -304,9 +353,42 @@ impl CandidatePair {
 
     /// Unfreezes the pair: its relay server has bound the channel.
     pub(crate) fn on_channel_bound(&mut self) {
-        if self.state == PairState::Frozen {
-            self.transition(PairState::InProgress(0), "channel bound");
+        self.restart_from_frozen("channel bound");
+    }
+
+    /// Checks a pair of another VPN, because nothing else works, or freezes it again, because something does.
+    pub(crate) fn set_last_resort(&mut self, needed: bool) {
+        match (needed, self.state) {
+            (true, _) => self.restart_from_frozen("nothing else works"),
+            (false, PairState::Frozen) => {}
+            (false, _) => self.freeze("another path works"),
         }
+    }
+
+    /// Takes another kind of the remote address: it turned out to be of another VPN, or not to be.
+    pub(crate) fn set_kind(&mut self, kind: CandidateKind) {
+        let was_overlay = self.is_overlay();
+        self.kind = kind;
+        if self.is_overlay() && !was_overlay {
+            self.freeze("behind another VPN");
+        } else if was_overlay && !self.is_overlay() && !matches!(self.path.via, Via::Relay(_)) {
+            self.restart_from_frozen("not behind another VPN");
+        }
+    }
+
+    fn restart_from_frozen(&mut self, reason: &'static str) {
+        if self.state == PairState::Frozen {
+            self.transition(PairState::InProgress(0), reason);
+        }
+    }
+
+    /// Forgets what was measured. Responses that are still under way count for nothing.
+    fn freeze(&mut self, reason: &'static str) {
+        self.transition(PairState::Frozen, reason);
+        self.clear_unanswered();
+        self.open_checks.iter_mut().for_each(|check| check.counts = false);
+        (self.last_received, self.check_now, self.failed_series) = (None, false, 0);
+        self.quality = PathQuality::default();
     }
 
     /// Sends a check as soon as the pace allows (RFC 8445, section 7.3.1.4); a failed pair starts over.
@@ -377,7 +459,11 @@ impl CandidatePair {
     pub(crate) fn on_response(&mut self, now: Instant, id: TransactionId) -> Option<Duration> {
         let at = self.open_checks.iter().position(|check| check.id == id)?;
         let rtt = now - self.open_checks.swap_remove(at).sent;
+        if self.state == PairState::Frozen {
+            return None;
+        }
         self.quality.on_response(rtt);
+        self.last_response = Some(now);
         self.on_received(now);
         if !self.is_valid() {
             self.settled_after = self.first_check_at.map(|at| now - at);
@@ -476,6 +562,68 @@ impl CandidatePair {
         self.is_valid() && self.unanswered_since.is_none() && !self.check_now
     }
 
+    /// Returns true if the pair is so lossy or slow that one of a worse tier may be better by far.
+    pub(crate) fn is_poor(&self) -> bool {
+        let slow = |rtt| rtt > POOR_RTT;
+        self.quality.loss().is_some_and(|loss| loss > POOR_LOSS) || self.quality.rtt().is_some_and(slow)
+    }
+
+    /// Returns true if the pair loses or delays packets far more than another one, as both were measured just now.
+    pub(crate) fn is_far_worse_than(&self, other: &Self, now: Instant) -> bool {
+        let recent = other.last_response.is_some_and(|at| now < at + COMPARED_WITHIN);
+        let enough = |quality: &PathQuality| quality.samples() >= MIN_SAMPLES;
+        if !recent || !enough(&self.quality) || !enough(&other.quality) {
+            return false;
+        }
+        let (Some(loss), Some(other_loss)) = (self.quality.loss(), other.quality.loss()) else {
+            return false;
+        };
+        let (Some(rtt), Some(other_rtt)) = (self.quality.best_recent_rtt(), other.quality.rtt()) else {
+            return false;
+        };
+        let clean = other_loss < CLEAN_LOSS;
+        let slow = rtt > (other_rtt * FAR_WORSE_RTT_FACTOR).max(other_rtt + FAR_WORSE_RTT);
+        clean && (loss > FAR_WORSE_LOSS || slow)
+    }
+
+    /// Returns true while the pair stays behind others because it was far worse than one of them.
+    pub(crate) fn has_yielded(&self) -> bool {
+        self.yielded.is_some_and(|yielded| !yielded.over)
+    }
+
+    /// Puts the pair behind all that have not yielded, for a while that grows each time.
+    pub(crate) fn yield_to(&mut self, better: Path, now: Instant) {
+        let lately = self.yielded.filter(|before| now < before.until + YIELD_FORGIVEN);
+        let times = lately.map_or(1, |before| before.times + 1);
+        let pause = (FIRST_YIELD * (1 << (times - 1).min(8))).min(MAX_YIELD).mul_f64(self.retry_jitter);
+        let quality = self.quality.view();
+        debug!(
+            path = %self.path, %better, loss = quality.loss, rtt_ms = quality.rtt_ms, times,
+            pause_s = pause.as_secs(), reason = "far worse", "path yields whatever its tier"
+        );
+        self.yielded = Some(Yielded { until: now + pause, times, over: false });
+    }
+
+    /// Lets the pair compete again once its time is over. What it was measured to be counts no more, unless it had to be
+    /// used nevertheless.
+    pub(crate) fn end_yield(&mut self, now: Instant, in_use: bool) {
+        let Some(yielded) = self.yielded.as_mut().filter(|yielded| !yielded.over && yielded.until <= now)
+        else {
+            return;
+        };
+        yielded.over = true;
+        debug!(path = %self.path, "path that had yielded is tried again");
+        if !in_use {
+            self.quality = PathQuality::default();
+            self.restart("had yielded");
+        }
+    }
+
+    /// Returns when the pair competes again, if it has yielded.
+    fn yield_ends_at(&self) -> Option<Instant> {
+        self.yielded.filter(|yielded| !yielded.over).map(|yielded| yielded.until)
+    }
+
     /// Returns true if no check has been sent since the given moment.
     pub(crate) fn is_unchecked_since(&self, since: Instant) -> bool {
         self.last_check.is_none_or(|at| at < since)
@@ -499,7 +647,7 @@ impl CandidatePair {
     /// Returns when the pair becomes suspect or fails, if nothing comes back.
     pub(crate) fn next_change(&self, now: Instant) -> Option<Instant> {
         let suspect = self.unanswered_since.map(|since| since + self.suspect_delay()).filter(|at| *at > now);
-        suspect.into_iter().chain(self.fails_at()).min()
+        [suspect, self.fails_at(), self.yield_ends_at()].into_iter().flatten().min()
     }
 
     fn fails_at(&self) -> Option<Instant> {
@@ -573,6 +721,7 @@ impl CandidatePair {
             PairUse::Monitored => Some(last + MONITOR_INTERVAL),
             // The controlling side does not use the better path: perhaps it has lost it without our knowing.
             PairUse::Wanted => Some(last + MEASURE_INTERVAL),
+            PairUse::Compared => Some(last + MEASURE_INTERVAL),
             PairUse::Required | PairUse::Idle => None,
         }
     }
@@ -595,6 +744,7 @@ pub(crate) fn path_kind(path: Path, kind: CandidateKind) -> PathKind {
     match (path.via, kind) {
         (Via::Member(_), _) => PathKind::MemberRelay,
         (Via::Relay(_), _) | (_, CandidateKind::Relayed) => PathKind::Relay,
+        (_, CandidateKind::Overlay) => PathKind::Overlay,
         (_, CandidateKind::Lan) => PathKind::Lan,
         (_, CandidateKind::Mapped) => PathKind::Mapped,
         _ if is_private(ip) => PathKind::Lan,

@@ -26,8 +26,9 @@ pub(crate) fn wanted_paths(
 ) -> WantedPaths {
     let mut wanted = WantedPaths::new();
     let permitted = remote.candidates.iter().filter(|candidate| !device.is_excluded(candidate.address.ip()));
-    let (relayed, direct): (Vec<Candidate>, Vec<Candidate>) =
-        permitted.partition(|candidate| candidate.kind == CandidateKind::Relayed);
+    let (relayed, direct): (Vec<Candidate>, Vec<Candidate>) = permitted
+        .map(|candidate| classified(device, *candidate))
+        .partition(|candidate| candidate.kind == CandidateKind::Relayed);
     if device.config.direct {
         let main = Via::Socket(SocketId::MAIN);
         let tried = |c: &&Candidate| {
@@ -45,6 +46,13 @@ pub(crate) fn wanted_paths(
         want_relayed(&mut wanted, device, relays, &relayed, &direct);
     }
     wanted
+}
+
+/// Returns a candidate as it is seen from here: whatever the peer calls it, our packets may reach it by another VPN.
+fn classified(device: &Device, candidate: Candidate) -> Candidate {
+    let direct = candidate.kind != CandidateKind::Relayed;
+    let overlay = direct && device.is_behind_overlay(candidate.address.ip());
+    Candidate { kind: if overlay { CandidateKind::Overlay } else { candidate.kind }, ..candidate }
 }
 
 fn want(wanted: &mut WantedPaths, via: Via, candidate: &Candidate) {
@@ -72,8 +80,11 @@ fn want_relayed(
     // A peer without a relay is reached from ours, and we reach its relay if we have none.
     if relayed.is_empty() {
         for (id, address) in &ours {
-            let outside =
-                |c: &&Candidate| c.address.is_ipv4() == address.is_ipv4() && !is_private(c.address.ip());
+            let outside = |c: &&Candidate| {
+                c.kind != CandidateKind::Overlay
+                    && c.address.is_ipv4() == address.is_ipv4()
+                    && !is_private(c.address.ip())
+            };
             direct.iter().filter(outside).for_each(|candidate| want(wanted, Via::Relay(*id), candidate));
         }
     }
@@ -116,6 +127,7 @@ pub(crate) fn is_permitted(device: &Device, path: Path, kind: CandidateKind) -> 
         (PathKind::Relay, _) => config.relay,
         (PathKind::MemberRelay, _) => methods.member_relay,
         _ if !config.direct => false,
+        (PathKind::Overlay, _) => true,
         (PathKind::Lan, _) => methods.lan,
         (PathKind::DirectV6, _) => methods.ipv6,
         (PathKind::Mapped, _) => methods.mapped,

@@ -81,7 +81,9 @@ impl CandidatePairs {
         selected: Option<Path>,
     ) {
         self.recognize_relayed(remote);
-        let served = self.list.iter().any(|pair| wanted.contains_key(&pair.path) && pair.is_valid());
+        self.recognize_overlays(ctx);
+        let serves = |pair: &CandidatePair| pair.is_valid() && !pair.is_overlay();
+        let served = self.list.iter().any(|pair| wanted.contains_key(&pair.path) && serves(pair));
         let announced: BTreeSet<SocketAddr> = remote.candidates.iter().map(|c| c.address).collect();
         self.remove_where(ctx, "no longer announced", |ctx, pair| {
             let (alive, retiring) = near_end(ctx, pair.path);
@@ -100,7 +102,7 @@ impl CandidatePairs {
         }
         for (path, kind) in wanted {
             match self.get_mut(path) {
-                Some(pair) => pair.kind = kind,
+                Some(pair) => pair.set_kind(kind),
                 None => self.add(ctx, path, kind),
             }
         }
@@ -113,6 +115,16 @@ impl CandidatePairs {
             if remote.ends_at_relay(pair.path) {
                 debug!(path = %pair.path, reason = "peer announced it as relayed", "candidate pair reclassified");
                 (pair.kind, pair.transport) = (CandidateKind::Relayed, Some(RelayTransport::Udp));
+            }
+        }
+    }
+
+    /// Reclassifies learned pairs that packets now reach by another VPN.
+    fn recognize_overlays(&mut self, ctx: &Context<'_>) {
+        for pair in self.list.iter_mut().filter(|pair| pair.is_learned()) {
+            if matches!(pair.path.via, Via::Socket(_)) && ctx.device.is_behind_overlay(pair.path.remote.ip())
+            {
+                pair.set_kind(CandidateKind::Overlay);
             }
         }
     }

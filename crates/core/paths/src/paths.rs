@@ -8,7 +8,9 @@ use std::{
 };
 
 use ipnet::IpNet;
-use partyline_model::{Candidate, CandidateKind, DeviceId, NatProfile, PartyId, SocketId, StreamId};
+use partyline_model::{
+    Candidate, CandidateKind, DeviceId, NatProfile, PartyId, RouteTarget, SocketId, StreamId,
+};
 use partyline_timing::Deadlines;
 use partyline_wire::{
     datagram::{self, Kind},
@@ -210,6 +212,19 @@ impl Paths {
         }
         debug!(?networks, "networks excluded from paths");
         self.shared.device.excluded = networks;
+        self.for_each_peer(now, Peer::apply_config);
+    }
+
+    /// Takes the networks that this computer reaches otherwise than by a default route. What is routed into a party is
+    /// excluded like its range; what another VPN carries is checked only while nothing else works.
+    ///
+    /// The candidates of this computer follow with the next [`Self::set_local`].
+    pub fn set_routes(&mut self, now: Instant, routes: Vec<(IpNet, RouteTarget)>) {
+        if routes == self.shared.device.routes {
+            return;
+        }
+        debug!(?routes, "routes set");
+        self.shared.device.routes = routes;
         self.for_each_peer(now, Peer::apply_config);
     }
 
@@ -619,6 +634,10 @@ fn dropped(source: SocketAddr, bytes: &[u8], reason: &'static str) -> Handled {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeSet, net::IpAddr};
+
+    use partyline_model::CardKind;
+
     use super::*;
     use crate::testing;
 
@@ -684,6 +703,48 @@ mod tests {
         );
         assert_eq!(paths.handle_datagram(now, MAIN, inside, &message), Handled::Consumed);
         assert_eq!(paths.counters().inside_party, 1);
+    }
+
+    /// Lets a peer that never answers be checked for a span, and returns where checks went.
+    fn checked(paths: &mut Paths, now: &mut Instant, span: Duration) -> BTreeSet<IpAddr> {
+        let end = *now + span;
+        let mut targets = BTreeSet::new();
+        while let Some(at) = paths.poll_timeout().filter(|at| *at < end) {
+            paths.handle_timeout(at);
+            targets.extend(std::iter::from_fn(|| paths.poll_transmit()).map(|sent| sent.destination.ip()));
+        }
+        *now = end;
+        targets
+    }
+
+    #[test]
+    fn what_is_routed_into_a_party_or_another_vpn_is_no_ordinary_address() {
+        let ((mut paths, mut now), card) = (paths(), |kind| RouteTarget::Card(kind));
+        let [party, vpn, inside, ordinary] =
+            [[203, 0, 113, 5], [10, 147, 17, 2], [10, 147, 18, 2], [198, 51, 100, 2]];
+        let routes = [
+            ("203.0.113.0/24", RouteTarget::Party),
+            ("10.147.0.0/16", card(CardKind::Overlay)),
+            ("10.147.18.0/24", card(CardKind::Physical)),
+        ];
+        let routes = routes.map(|(network, target)| (network.parse().unwrap(), target)).to_vec();
+        paths.set_routes(now, routes);
+        let candidates = [party, vpn, inside, ordinary].map(host).to_vec();
+        paths.set_peer(now, PeerId(1), PeerParams { candidates, ..params(7) });
+        let mut seen: BTreeSet<IpAddr> =
+            std::iter::from_fn(|| paths.poll_transmit()).map(|s| s.destination.ip()).collect();
+        seen.extend(checked(&mut paths, &mut now, Duration::from_millis(1900)));
+        assert_eq!(seen, BTreeSet::from([inside.into(), ordinary.into()]));
+        assert!(
+            checked(&mut paths, &mut now, Duration::from_secs(1)).contains(&vpn.into()),
+            "nothing answers"
+        );
+        paths.set_routes(now, Vec::new());
+        let seen = checked(&mut paths, &mut now, Duration::from_secs(1));
+        assert!(
+            seen.contains(&party.into()) && seen.contains(&vpn.into()),
+            "ordinary addresses now: {seen:?}"
+        );
     }
 
     #[test]

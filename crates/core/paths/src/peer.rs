@@ -204,7 +204,8 @@ impl Peer {
     /// Returns the pair of a path by which the peer's packets arrive, learning it if it is new.
     fn learn(&mut self, ctx: &mut Context<'_>, path: Path) -> Option<&mut CandidatePair> {
         let relayed = self.remote.ends_at_relay(path).then_some(CandidateKind::Relayed);
-        let kind = relayed.or_else(|| self.punch.candidate_kind(path));
+        let overlay = self.remote.is_on_overlay(ctx.device, path).then_some(CandidateKind::Overlay);
+        let kind = relayed.or(overlay).or_else(|| self.punch.candidate_kind(path));
         let opened_ports = self.punch.predicted_ports(path);
         let pair = self.pairs.learn(ctx, path, kind.unwrap_or(CandidateKind::PeerReflexive))?;
         pair.opened_ports.extend(opened_ports.into_iter().filter(|remote| *remote != path.remote));
@@ -257,7 +258,8 @@ impl Peer {
     /// Returns true if a relay server is the best there is, or nothing, although there was time for something better.
     pub(crate) fn wants_member_relay(&self, now: Instant, direct_timeout: Duration) -> bool {
         let kind = self.selected_pair().map(CandidatePair::path_kind);
-        matches!(kind, None | Some(PathKind::Relay)) && now >= self.known_since + direct_timeout
+        matches!(kind, None | Some(PathKind::Relay | PathKind::Overlay))
+            && now >= self.known_since + direct_timeout
     }
 
     /// Returns where the next packets go, and notes that they are sent.
@@ -280,7 +282,8 @@ impl Peer {
         let strained = self.traffic.is_strained(self.selection.pair(&self.pairs), ctx.now);
         ctx.pacing.sprays.set_strained(ctx.now, self.remote.id, strained);
         let state = PeerState { remote: &self.remote, pairs: &self.pairs, selected: self.selection.path() };
-        [next_check, self.punch.drive(&state, ctx)].into_iter().flatten().min()
+        let selection = self.selection.next_change();
+        [next_check, self.punch.drive(&state, ctx), selection].into_iter().flatten().min()
     }
 
     fn expire_checks(&mut self, ctx: &mut Context<'_>) {

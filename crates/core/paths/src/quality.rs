@@ -18,12 +18,14 @@ pub(crate) struct PathQuality {
     rtt: RttEstimator,
     loss: f32,
     samples: u32,
+    /// The last three round trips.
+    recent: [Option<Duration>; 3],
 }
 
 impl Default for PathQuality {
     fn default() -> Self {
         // A first sample is no sign of jitter: paths are compared, and shown, by what was measured.
-        Self { rtt: RttEstimator::for_display(), loss: 0.0, samples: 0 }
+        Self { rtt: RttEstimator::for_display(), loss: 0.0, samples: 0, recent: [None; 3] }
     }
 }
 
@@ -31,6 +33,8 @@ impl PathQuality {
     /// Takes the round trip time of an answered check.
     pub(crate) fn on_response(&mut self, rtt: Duration) {
         self.rtt.on_sample(rtt);
+        self.recent.rotate_right(1);
+        self.recent[0] = Some(rtt);
         self.samples = self.samples.saturating_add(1);
         self.loss -= self.loss * LOSS_WEIGHT;
     }
@@ -43,6 +47,11 @@ impl PathQuality {
     /// Returns the smoothed round trip time.
     pub(crate) const fn rtt(&self) -> Option<Duration> {
         self.rtt.srtt()
+    }
+
+    /// Returns the shortest of the last three round trips, which one slow packet does not change.
+    pub(crate) fn best_recent_rtt(&self) -> Option<Duration> {
+        self.recent.iter().flatten().min().copied()
     }
 
     /// Returns the share of checks lost, from 0 to 1; `None` if none was answered yet.

@@ -11,7 +11,7 @@ use tracing::{debug, trace};
 
 use crate::{
     api::{Event, MAX_REMOTE_CANDIDATES, PeerParams},
-    context::Context,
+    context::{Context, Device},
     path::{Path, PeerId, Via},
 };
 
@@ -125,6 +125,14 @@ impl Remote {
     pub(crate) fn ends_at_relay(&self, path: Path) -> bool {
         let relayed = |c: &Candidate| c.kind == CandidateKind::Relayed && c.address == path.remote;
         matches!(path.via, Via::Socket(_)) && self.candidates.iter().any(relayed)
+    }
+
+    /// Returns true if a path leads from one of our sockets through another VPN, as far as either side knows.
+    pub(crate) fn is_on_overlay(&self, device: &Device, path: Path) -> bool {
+        let ip = path.remote.ip();
+        let announced = |c: &Candidate| c.kind == CandidateKind::Overlay && c.address.ip() == ip;
+        matches!(path.via, Via::Socket(_))
+            && (device.is_behind_overlay(ip) || self.candidates.iter().any(announced))
     }
 
     /// Sends a check with this id along a path.

@@ -1,7 +1,7 @@
 //! Which path carries a peer's packets.
 //!
 //! Paths compete by tier first (see [`CandidatePair::tier`]), and within a tier by what they cost a player: round trip,
-//! jitter, loss. The selected path stays unless it fails, a path of a better tier becomes valid, or one of its own
+//! jitter, loss. A path that loses or delays packets far more than one of a worse tier yields to it for a while. The selected path stays unless it fails, a path of a better tier becomes valid, or one of its own
 //! tier is better by a clear margin and remains so for some samples; so paths do not flap. While there is traffic, the
 //! two best alternatives are measured now and then.
 //!
@@ -41,9 +41,16 @@ const MAX_HISTORY: usize = 32;
 /// that one's relay does.
 const MIN_VALID_RELAYED: usize = 2;
 
+/// How long nothing else works before the addresses of other VPNs are checked.
+const LAST_RESORT_DELAY: Duration = Duration::from_secs(2);
+
 /// The choice of one peer's path.
 #[derive(Debug, Default)]
 pub(crate) struct PathSelection {
+    /// Since when no path is valid but perhaps those of other VPNs. `None` while there are no such pairs.
+    without_path_since: Option<Instant>,
+    /// Whether pairs of other VPNs are checked.
+    last_resort_open: bool,
     selected: Option<Path>,
     /// Whether a check was answered on the selected path.
     validated: bool,
@@ -107,7 +114,10 @@ impl PathSelection {
         let old = self.selected;
         let old_cost = self.pair(pairs).and_then(|pair| pair.quality().cost()).or(self.cost);
         let old_kind = self.history.back().and_then(|(_, kind)| *kind);
+        self.gate_overlays(now, pairs);
+        pairs.iter_mut().for_each(|pair| pair.end_yield(now, old == Some(pair.path)));
         self.react_to_trouble(now, pairs);
+        self.yield_if_far_worse(now, pairs);
         self.watch_challenger(now, pairs);
         let best = self.best(now, pairs, old.is_some());
         let reason = best.map_or("no path works", |(_, reason)| reason);
@@ -139,6 +149,46 @@ impl PathSelection {
         self.history.push_back((now, kind));
         if self.history.len() > MAX_HISTORY {
             self.history.pop_front();
+        }
+    }
+
+    /// Lets pairs of other VPNs be checked only while nothing else works.
+    ///
+    /// Such a VPN may ride on the party. As long as any other path to the peer is valid, its pairs stay frozen; while
+    /// none is, what enters the party for the peer goes nowhere, so that a check through a VPN that rides on this very
+    /// path is lost. Whatever carries a check at that moment stands without this path.
+    fn gate_overlays(&mut self, now: Instant, pairs: &mut CandidatePairs) {
+        let other_works = pairs.iter().any(|pair| !pair.is_overlay() && pair.is_valid());
+        if other_works || !pairs.iter().any(CandidatePair::is_overlay) {
+            self.without_path_since = None;
+        } else {
+            self.without_path_since.get_or_insert(now);
+        }
+        self.last_resort_open = self.without_path_since.is_some_and(|since| now >= since + LAST_RESORT_DELAY);
+        let needed = self.last_resort_open;
+        let overlays = pairs.iter_mut().filter(|pair| pair.is_overlay());
+        overlays.for_each(|pair| pair.set_last_resort(needed));
+    }
+
+    /// Returns when pairs of other VPNs are to be checked, if that is still to come.
+    pub(crate) fn next_change(&self) -> Option<Instant> {
+        self.without_path_since.filter(|_| !self.last_resort_open).map(|since| since + LAST_RESORT_DELAY)
+    }
+
+    /// Puts the path in use behind others if a sound one loses or delays far less, whatever its tier.
+    fn yield_if_far_worse(&self, now: Instant, pairs: &mut CandidatePairs) {
+        let Some(current) = self.pair(pairs).filter(|pair| pair.is_valid() && !pair.has_yielded()) else {
+            return;
+        };
+        let better = |other: &&CandidatePair| {
+            let rival = other.path != current.path && other.tier() > current.tier() && !other.has_yielded();
+            rival && !other.is_overlay() && other.is_sound(now) && current.is_far_worse_than(other, now)
+        };
+        let (path, better) = (current.path, pairs.iter().filter(better).min_by_key(|pair| rank(pair)));
+        if let Some(better) = better.map(|pair| pair.path)
+            && let Some(pair) = pairs.get_mut(path)
+        {
+            pair.yield_to(better, now);
         }
     }
 
@@ -178,8 +228,9 @@ impl PathSelection {
         match (current, nominated, best_sound(pairs, now)) {
             (_, Some(nominated), _) => Some((nominated, "nominated by the controlling side")),
             (Some(current), None, Some(best)) if self.takes_over(best, current) => {
-                let better_tier = best.tier() < current.tier();
-                Some((best, if better_tier { "better tier" } else { "lower cost" }))
+                let better_tier = best.standing() < current.standing();
+                let reason = if better_tier { "better tier" } else { "lower cost" };
+                Some((best, if current.has_yielded() { "path in use far worse" } else { reason }))
             }
             (Some(current), None, Some(best)) if current.outdated && current.is_suspect(now) => {
                 Some((best, "peer has left the address in use"))
@@ -216,7 +267,7 @@ impl PathSelection {
         let held = self
             .challenger
             .is_some_and(|(path, since)| path == best.path && samples >= since + GAIN_HELD_SAMPLES);
-        is_better(best, current) && (best.tier() < current.tier() || held)
+        is_better(best, current) && (best.standing() < current.standing() || held)
     }
 
     /// Returns what a pair is used for.
@@ -228,14 +279,19 @@ impl PathSelection {
         now: Instant,
     ) -> PairUse {
         let Some(selected) = self.pair(pairs) else { return PairUse::Required };
-        let valid_relayed = || pairs.iter().filter(|other| !other.is_direct() && other.is_valid()).count();
+        let relayed = |other: &&CandidatePair| !other.is_direct() && !other.is_overlay();
+        let valid_relayed = || pairs.iter().filter(relayed).filter(|other| other.is_valid()).count();
         let relay_needed = !pair.is_direct() && !pair.is_valid() && valid_relayed() < MIN_VALID_RELAYED;
         if selected.path == pair.path {
             PairUse::Selected { controlling }
+        } else if pair.has_yielded() {
+            if selected.has_traffic(now) { PairUse::Monitored } else { PairUse::Idle }
         } else if (pair.is_direct() && !selected.is_direct()) || relay_needed {
             PairUse::Wanted
         } else if selected.has_traffic(now) && is_monitored(pair, selected, pairs) {
             PairUse::Monitored
+        } else if selected.has_traffic(now) && selected.is_poor() && is_rival(pair, selected, pairs) {
+            PairUse::Compared
         } else {
             PairUse::Idle
         }
@@ -282,7 +338,8 @@ fn best_sound(pairs: &CandidatePairs, now: Instant) -> Option<&CandidatePair> {
 /// Returns on which path to send as well while `except` has been silent since a moment. The peer is in the same
 /// trouble, so the path by which it has been received since then is the one that works.
 fn next_best(now: Instant, pairs: &CandidatePairs, except: Path, since: Instant) -> Option<Path> {
-    let others = pairs.iter().filter(|pair| pair.path != except && pair.is_sound(now));
+    // What rides on the party would multiply each packet.
+    let others = pairs.iter().filter(|pair| pair.path != except && pair.is_sound(now) && !pair.is_overlay());
     let not_received = |pair: &CandidatePair| pair.last_received().is_none_or(|at| at < since);
     let best = others
         .min_by_key(|pair| (not_received(pair), rank(pair)))
@@ -296,7 +353,7 @@ fn last_resort(now: Instant, pairs: &CandidatePairs, except: Option<Path>) -> Op
         pair.last_received().is_some_and(|at| now < at + RECEIVED_TIMEOUT)
             && pair.state() != PairState::Frozen
     };
-    let others = || pairs.iter().filter(|pair| Some(pair.path) != except);
+    let others = || pairs.iter().filter(|pair| Some(pair.path) != except && !pair.is_overlay());
     let valid = others().filter(|pair| pair.is_valid());
     others().filter(received).min_by_key(|pair| rank(pair)).or_else(|| valid.min_by_key(|pair| rank(pair)))
 }
@@ -310,14 +367,22 @@ fn is_monitored(pair: &CandidatePair, selected: &CandidatePair, pairs: &Candidat
     alternative(&pair) && pairs.iter().filter(alternative).filter(better).count() < MAX_MONITORED
 }
 
-fn rank(pair: &CandidatePair) -> (u8, Duration, Path) {
-    (pair.tier(), pair.quality().cost().unwrap_or(Duration::MAX), pair.path)
+/// Returns true if a pair is the best valid one of the tiers worse than the selected pair's.
+fn is_rival(pair: &CandidatePair, selected: &CandidatePair, pairs: &CandidatePairs) -> bool {
+    let rival = |other: &&CandidatePair| {
+        other.tier() > selected.tier() && other.is_valid() && !other.is_overlay() && !other.has_yielded()
+    };
+    pairs.iter().filter(rival).min_by_key(|other| rank(other)).is_some_and(|best| best.path == pair.path)
+}
+
+fn rank(pair: &CandidatePair) -> ((bool, u8), Duration, Path) {
+    (pair.standing(), pair.quality().cost().unwrap_or(Duration::MAX), pair.path)
 }
 
 /// Returns true if `other` is of a better tier, or measured to be cheaper by a clear margin.
 fn is_better(other: &CandidatePair, current: &CandidatePair) -> bool {
-    if other.tier() != current.tier() {
-        return other.tier() < current.tier();
+    if other.standing() != current.standing() {
+        return other.standing() < current.standing();
     }
     let measured =
         |pair: &CandidatePair| pair.quality().cost().filter(|_| pair.quality().samples() >= MIN_SAMPLES);
@@ -396,7 +461,107 @@ mod tests {
         }
     }
 
-    use CandidateKind::{Lan, Relayed, ServerReflexive};
+    use CandidateKind::{Lan, Overlay, Relayed, ServerReflexive};
+
+    impl Choice {
+        fn state(&self, port: u16) -> PairState {
+            self.pairs.get(path(port)).unwrap().state()
+        }
+
+        /// Measures a pair that loses some of its checks.
+        fn lose(&mut self, port: u16, checks: u32) {
+            for check in 0..checks {
+                let pair = self.pairs.get_mut(path(port)).unwrap();
+                pair.on_check_sent(self.now, TransactionId::new(u64::from(check), 7));
+                self.now += Duration::from_millis(2100);
+                pair.expire(self.now);
+                pair.on_received(self.now);
+            }
+        }
+
+        fn sample(&mut self, port: u16, rtt_ms: u64, samples: u64) {
+            measure(self.pairs.get_mut(path(port)).unwrap(), self.now, rtt_ms, samples);
+        }
+    }
+
+    #[test]
+    fn other_vpns_are_checked_only_while_nothing_else_works() {
+        let mut choice = Choice::new(&[(1, Relayed), (2, Overlay)]);
+        choice.validate(1, 40);
+        assert_eq!((choice.select(), choice.state(2)), (Some(1), PairState::Frozen));
+        choice.silence(1, Duration::from_secs(4));
+        assert_eq!((choice.select(), choice.state(2)), (None, PairState::Frozen), "not at once");
+        assert_eq!(choice.selection.next_change(), Some(choice.now + LAST_RESORT_DELAY));
+        choice.now += LAST_RESORT_DELAY;
+        assert_eq!((choice.select(), choice.state(2)), (None, PairState::InProgress(0)));
+        choice.validate(2, 10);
+        assert_eq!(choice.select(), Some(2));
+        choice.validate(1, 400);
+        assert_eq!((choice.select(), choice.state(2)), (Some(1), PairState::Frozen));
+        choice.silence(1, Duration::from_millis(2000));
+        choice.select();
+        let Choice { selection, pairs, shared, now } = &mut choice;
+        assert_eq!(selection.route(*now, pairs, &shared.relays).unwrap().secondary, None);
+    }
+
+    #[test]
+    fn a_response_that_comes_too_late_does_not_thaw_another_vpn() {
+        let mut choice = Choice::new(&[(1, Relayed), (2, Overlay)]);
+        choice.select();
+        choice.now += LAST_RESORT_DELAY;
+        choice.select();
+        let id = TransactionId::new(1, 1);
+        choice.pairs.get_mut(path(2)).unwrap().on_check_sent(choice.now, id);
+        choice.validate(1, 40);
+        assert_eq!(choice.select(), Some(1));
+        assert_eq!(choice.pairs.get_mut(path(2)).unwrap().on_response(choice.now, id), None);
+        assert_eq!((choice.select(), choice.state(2)), (Some(1), PairState::Frozen));
+    }
+
+    #[test]
+    fn a_path_that_loses_far_more_yields_to_a_worse_tier_for_a_while() {
+        let mut choice = Choice::new(&[(1, ServerReflexive), (2, Relayed)]);
+        choice.validate(1, 20);
+        choice.validate(2, 40);
+        assert_eq!(choice.select(), Some(1));
+        choice.lose(1, 5);
+        choice.sample(2, 40, 1);
+        assert_eq!(choice.select(), Some(1), "23 per cent");
+        choice.lose(1, 1);
+        assert_eq!(choice.select(), Some(2), "26 per cent");
+        choice.sample(1, 20, 40);
+        assert_eq!(choice.select(), Some(2), "back only after a while");
+        choice.now += crate::pair::FIRST_YIELD * 2;
+        assert_eq!((choice.select(), choice.state(1)), (Some(2), PairState::InProgress(0)));
+        choice.sample(1, 20, 1);
+        assert_eq!(choice.select(), Some(1));
+    }
+
+    #[test]
+    fn a_path_that_has_yielded_is_used_when_nothing_else_works() {
+        let mut choice = Choice::new(&[(1, ServerReflexive), (2, Relayed)]);
+        choice.validate(1, 20);
+        choice.validate(2, 40);
+        choice.select();
+        choice.lose(1, 8);
+        choice.sample(2, 40, 1);
+        assert_eq!(choice.select(), Some(2));
+        choice.silence(2, Duration::from_secs(4));
+        assert_eq!(choice.select(), Some(1));
+    }
+
+    #[test]
+    fn a_path_that_delays_far_more_yields_but_one_slow_packet_does_not_count() {
+        let mut choice = Choice::new(&[(1, Lan), (2, Relayed)]);
+        choice.validate(1, 20);
+        choice.validate(2, 40);
+        choice.sample(1, 4000, 1);
+        assert_eq!(choice.select(), Some(1));
+        choice.sample(1, 230, 3);
+        assert_eq!(choice.select(), Some(1), "not 200 ms more");
+        choice.sample(1, 400, 3);
+        assert_eq!(choice.select(), Some(2));
+    }
 
     #[test]
     fn only_a_clear_and_measured_gain_moves_within_a_tier() {

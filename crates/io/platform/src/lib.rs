@@ -4,21 +4,30 @@
 //! Each concern is one module with the same signatures on every system. Linux is complete. On macOS the device has no
 //! routes for broadcast; on Windows [`TunDevice::create`] returns [`TunError::Unsupported`].
 
+mod cards;
 mod clock;
+mod departure;
 mod directories;
 mod lock;
+#[cfg(target_os = "linux")]
+mod netlink;
 mod network;
 mod permission;
+mod routes;
 mod stale_devices;
 mod storage;
 mod tun;
 mod watch;
 
 pub use clock::{Clock, SleepDetector};
+pub use departure::{Departure, departure};
 pub use directories::Directories;
 pub use lock::{EngineLock, LockError};
-pub use network::{Gateway, LocalAddress, default_gateways, is_own_device, local_addresses, local_prefixes};
+pub use network::{
+    Gateway, LocalAddress, OwnDevices, default_gateways, is_own_device, local_addresses, local_prefixes,
+};
 pub use permission::check_device_permission;
+pub use routes::card_routes;
 pub use stale_devices::{DeviceRecord, remove_stale_devices};
 pub use storage::{StorageError, keep, read, remove, rename, replace, replace_and_keep};
 pub use tun::{TunConfig, TunDevice, TunError, TunReads, TunWrites};

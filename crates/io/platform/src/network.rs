@@ -1,13 +1,15 @@
 //! This computer's addresses, networks and default gateways.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr},
 };
 
 use ipnet::IpNet;
+use partyline_model::CardKind;
 
-use crate::DEVICE_PREFIX;
+use crate::{DEVICE_PREFIX, cards::Cards};
 
 /// An address of one of the computer's interfaces.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +24,10 @@ pub struct LocalAddress {
     pub prefix: u8,
     /// True for a point-to-point interface (tunnels, modems).
     pub point_to_point: bool,
+    /// What stands behind the interface.
+    pub card: CardKind,
+    /// True for an address that new connections should not use (RFC 4862, section 5.5.4).
+    pub deprecated: bool,
 }
 
 impl LocalAddress {
@@ -67,22 +73,65 @@ pub(crate) fn configured_addresses() -> io::Result<Vec<LocalAddress>> {
 fn addresses(wanted: impl Fn(&if_addrs::Interface) -> bool) -> io::Result<Vec<LocalAddress>> {
     let interfaces = if_addrs::get_if_addrs()?.into_iter();
     let foreign = interfaces.filter(|interface| !interface.is_loopback() && !is_own_device(&interface.name));
-    let mut addresses: Vec<_> = foreign.filter(wanted).map(local_address).collect();
+    let cards = Cards::read();
+    let mut addresses: Vec<_> = foreign.filter(wanted).map(|found| local_address(found, &cards)).collect();
     addresses.sort();
     Ok(addresses)
 }
 
-fn local_address(interface: if_addrs::Interface) -> LocalAddress {
+fn local_address(interface: if_addrs::Interface, cards: &Cards) -> LocalAddress {
     let prefix = match &interface.addr {
         if_addrs::IfAddr::V4(v4) => v4.prefixlen,
         if_addrs::IfAddr::V6(v6) => v6.prefixlen,
     };
     LocalAddress {
+        card: cards.kind(interface.index),
+        deprecated: cards.is_deprecated(interface.index, interface.ip()),
         address: interface.ip(),
         point_to_point: interface.is_p2p,
         index: interface.index,
         interface: interface.name,
         prefix,
+    }
+}
+
+/// The devices of parties on this computer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OwnDevices {
+    indexes: BTreeSet<u32>,
+    networks: BTreeSet<IpNet>,
+}
+
+impl OwnDevices {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// If the system call fails.
+    pub fn read() -> io::Result<Self> {
+        let mut devices = Self::default();
+        for interface in if_addrs::get_if_addrs()?.into_iter().filter(|found| is_own_device(&found.name)) {
+            devices.indexes.extend(interface.index);
+            devices.networks.extend(local_address(interface, &Cards::default()).network());
+        }
+        Ok(devices)
+    }
+
+    /// Returns true if there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.indexes.is_empty()
+    }
+
+    /// Returns true if one has this interface index.
+    #[must_use]
+    pub fn has_index(&self, index: u32) -> bool {
+        self.indexes.contains(&index)
+    }
+
+    /// Returns true if an address lies in the network of one.
+    #[must_use]
+    pub fn contain(&self, address: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(&address))
     }
 }
 

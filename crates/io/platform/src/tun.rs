@@ -133,7 +133,15 @@ mod tests {
 
     fn local(address: &str, prefix: u8) -> LocalAddress {
         let address = address.parse().unwrap();
-        LocalAddress { interface: "eth0".into(), index: Some(2), address, prefix, point_to_point: false }
+        LocalAddress {
+            interface: "eth0".into(),
+            index: Some(2),
+            address,
+            prefix,
+            point_to_point: false,
+            card: partyline_model::CardKind::Physical,
+            deprecated: false,
+        }
     }
 
     #[test]

@@ -14,9 +14,11 @@ mod system;
 
 use std::{io, time::Duration};
 
+use ipnet::IpNet;
+use partyline_model::{CardKind, RouteTarget};
 use tracing::{debug, trace};
 
-use crate::{Gateway, LocalAddress, default_gateways, local_addresses};
+use crate::{Gateway, LocalAddress, card_routes, default_gateways, local_addresses};
 
 /// The network counts as settled this long after the last notice.
 const SETTLE_TIME: Duration = Duration::from_millis(30);
@@ -30,6 +32,8 @@ pub struct NetworkState {
     pub addresses: Vec<LocalAddress>,
     /// The default gateways.
     pub gateways: Vec<Gateway>,
+    /// What the networks beside the default route are reached by; see [`card_routes`].
+    pub routes: Vec<(IpNet, RouteTarget)>,
 }
 
 impl NetworkState {
@@ -38,8 +42,19 @@ impl NetworkState {
     /// # Errors
     /// If addresses or routes cannot be read.
     pub async fn read() -> io::Result<Self> {
-        Ok(Self { addresses: local_addresses()?, gateways: default_gateways().await? })
+        let (mut addresses, gateways) = (local_addresses()?, default_gateways().await?);
+        let routes = card_routes(&addresses).await?;
+        addresses.iter_mut().for_each(|address| address.card = card_of(address, &gateways));
+        Ok(Self { addresses, gateways, routes })
     }
+}
+
+/// Returns what stands behind an address's interface: a bridge by which the internet is reached is as good as hardware,
+/// whatever the system says about its ports.
+fn card_of(address: &LocalAddress, gateways: &[Gateway]) -> CardKind {
+    let leads_out =
+        gateways.iter().any(|gateway| gateway.interface.is_some() && gateway.interface == address.index);
+    if address.card == CardKind::Internal && leads_out { CardKind::Physical } else { address.card }
 }
 
 /// Watches the network for changes.

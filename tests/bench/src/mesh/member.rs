@@ -134,8 +134,11 @@ impl Member {
             party: None,
             shown: Instant::now(),
         };
-        let local =
-            LocalNetwork { addresses: vec![IpAddr::V4(ip)], port_v4: Some(port), ..LocalNetwork::default() };
+        let local = LocalNetwork {
+            addresses: vec![IpAddr::V4(ip).into()],
+            port_v4: Some(port),
+            ..LocalNetwork::default()
+        };
         task.node.handle_network(now(), local);
         task.node.handle_command(now(), 1, command);
         tokio::spawn(task.run());

@@ -43,8 +43,10 @@ async fn start_behind(router: RouterSource, state: &Path, port: u16) -> Result<R
         address: [127, 0, 0, 1].into(),
         prefix: 8,
         point_to_point: false,
+        card: partyline_model::CardKind::Physical,
+        deprecated: false,
     };
-    let network = NetworkState { addresses: vec![loopback], gateways: Vec::new() };
+    let network = NetworkState { addresses: vec![loopback], gateways: Vec::new(), routes: Vec::new() };
     let network = NetworkSource::Fixed(network);
     let environment = Environment { devices: DeviceSource::Idle, network, router };
     Engine::start_in(options, environment).await

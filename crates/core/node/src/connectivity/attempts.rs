@@ -105,7 +105,7 @@ impl ConnectionAttempts {
             (Some(attempt), Some(kind)) => {
                 attempt.path = path;
                 attempt.span.record("method", label(kind));
-                if kind != PathKind::Relay {
+                if !matches!(kind, PathKind::Relay | PathKind::Overlay) {
                     self.end(id, "connected");
                 }
             }
@@ -151,6 +151,7 @@ const fn label(kind: PathKind) -> &'static str {
         PathKind::Direct => "direct",
         PathKind::MemberRelay => "member_relay",
         PathKind::Relay => "relay",
+        PathKind::Overlay => "overlay",
     }
 }
 

@@ -1,10 +1,13 @@
 //! This device's own candidates, gathered from the interfaces, the router and STUN servers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
-use partyline_model::{Candidate, CandidateKind};
+use partyline_model::{Candidate, CandidateKind, CardKind};
 
-use crate::io::LocalNetwork;
+use crate::io::{HostAddress, LocalNetwork};
 
 /// Where the main socket can be reached.
 #[derive(Debug, Default)]
@@ -31,9 +34,9 @@ impl LocalCandidates {
         if network == self.network {
             return None;
         }
-        let before = self.host_addresses();
+        let before: BTreeSet<_> = self.host_addresses().into_iter().collect();
         self.network = network;
-        let after = self.host_addresses();
+        let after: BTreeSet<_> = self.host_addresses().into_iter().collect();
         let address_lost = before.iter().any(|address| !after.contains(address));
         Some(NetworkChange { addresses_changed: after != before, address_lost })
     }
@@ -65,20 +68,35 @@ impl LocalCandidates {
         &self.reflexive
     }
 
-    /// Returns the addresses of the main socket on this computer's interfaces.
+    /// Returns the addresses of the main socket on this computer's interfaces, best first.
     pub(super) fn host_addresses(&self) -> Vec<SocketAddr> {
-        let LocalNetwork { addresses, port_v4, port_v6, .. } = &self.network;
-        let port = |address: &IpAddr| if address.is_ipv4() { *port_v4 } else { *port_v6 };
-        let addresses = addresses.iter();
-        addresses.filter_map(|address| Some(SocketAddr::new(*address, port(address)?))).collect()
+        self.hosts().map(|(_, address)| address).collect()
     }
 
-    /// Returns all candidates, each address once, under the best kind it is known by.
+    /// Returns the same with what stands behind each interface. Those on hardware come first, and within a kind those
+    /// that are not deprecated.
+    fn hosts(&self) -> impl Iterator<Item = (CardKind, SocketAddr)> {
+        let LocalNetwork { addresses, port_v4, port_v6, .. } = &self.network;
+        let mut hosts: Vec<&HostAddress> = addresses.iter().collect();
+        hosts.sort_by_key(|host| (host.card, host.deprecated));
+        hosts.into_iter().filter_map(move |HostAddress { address, card, .. }| {
+            let port = if address.is_ipv4() { *port_v4 } else { *port_v6 };
+            Some((*card, SocketAddr::new(*address, port?)))
+        })
+    }
+
+    /// Returns all candidates, each address once, under the best kind it is known by. The last are those that only
+    /// this computer, or another VPN, reaches.
     pub(super) fn gather(&self) -> Vec<Candidate> {
-        let kinds = [
-            (CandidateKind::Host, self.host_addresses()),
+        let on = |wanted: CardKind| {
+            self.hosts().filter(move |(card, _)| *card == wanted).map(|(_, address)| address)
+        };
+        let kinds: [(CandidateKind, Vec<SocketAddr>); 5] = [
+            (CandidateKind::Host, on(CardKind::Physical).collect()),
             (CandidateKind::Mapped, self.mapped.clone()),
             (CandidateKind::ServerReflexive, self.reflexive.clone()),
+            (CandidateKind::Host, on(CardKind::Internal).collect()),
+            (CandidateKind::Overlay, on(CardKind::Overlay).collect()),
         ];
         let mut candidates: Vec<Candidate> = Vec::new();
         for (kind, addresses) in kinds {
@@ -96,9 +114,13 @@ impl LocalCandidates {
 mod tests {
     use super::*;
 
+    fn host(address: &str) -> HostAddress {
+        address.parse::<IpAddr>().expect("an address").into()
+    }
+
     fn network(addresses: &[&str]) -> LocalNetwork {
         LocalNetwork {
-            addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
+            addresses: addresses.iter().map(|address| host(address)).collect(),
             port_v4: Some(1000),
             ..LocalNetwork::default()
         }
@@ -118,6 +140,40 @@ mod tests {
             (CandidateKind::ServerReflexive, 3000),
         ];
         assert_eq!(gathered, expected, "without a socket for IPv6 there is no such candidate");
+    }
+
+    #[test]
+    fn what_only_this_computer_or_another_vpn_reaches_comes_last() {
+        let on = |address, card| HostAddress { card, ..host(address) };
+        let mut local = LocalCandidates::default();
+        local.set_reflexive(vec![([11, 0, 0, 1], 7).into()]);
+        local.set_network(LocalNetwork {
+            addresses: vec![
+                on("10.147.17.1", CardKind::Overlay),
+                on("172.17.0.1", CardKind::Internal),
+                HostAddress { deprecated: true, ..host("192.168.1.9") },
+                host("192.168.1.10"),
+            ],
+            ..network(&[])
+        });
+        let gathered: Vec<_> =
+            local.gather().into_iter().map(|known| (known.kind, known.address.ip().to_string())).collect();
+        let expected = [
+            (CandidateKind::Host, "192.168.1.10"),
+            (CandidateKind::Host, "192.168.1.9"),
+            (CandidateKind::ServerReflexive, "11.0.0.1"),
+            (CandidateKind::Host, "172.17.0.1"),
+            (CandidateKind::Overlay, "10.147.17.1"),
+        ];
+        assert_eq!(gathered, expected.map(|(kind, address)| (kind, address.to_owned())));
+    }
+
+    #[test]
+    fn another_order_of_addresses_costs_nothing() {
+        let mut local = LocalCandidates::default();
+        local.set_network(network(&["11.0.0.1", "11.0.0.2"]));
+        let change = local.set_network(network(&["11.0.0.2", "11.0.0.1"]));
+        assert_eq!(change, Some(NetworkChange { addresses_changed: false, address_lost: false }));
     }
 
     #[test]

@@ -26,7 +26,11 @@ fn member_address() -> SocketAddr {
 }
 
 fn network(host: [u8; 4]) -> LocalNetwork {
-    LocalNetwork { addresses: vec![host.into()], port_v4: Some(41_641), ..LocalNetwork::default() }
+    LocalNetwork {
+        addresses: vec![std::net::IpAddr::from(host).into()],
+        port_v4: Some(41_641),
+        ..LocalNetwork::default()
+    }
 }
 
 struct Device {
@@ -271,7 +275,7 @@ fn another_network_is_measured_again_and_only_a_lost_address_costs_connections()
     let mut device = Device::with_reflexive_address();
     device.outputs();
     let two = LocalNetwork {
-        addresses: vec![[192, 168, 1, 7].into(), [10, 0, 0, 7].into()],
+        addresses: [[192, 168, 1, 7], [10, 0, 0, 7]].map(|host| std::net::IpAddr::from(host).into()).to_vec(),
         ..network([192, 168, 1, 7])
     };
     let change = device.connectivity.set_network(device.now, two);
