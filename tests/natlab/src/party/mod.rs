@@ -3,6 +3,7 @@
 //! Each scenario has a lab of its own. If one fails, the error chain says what was expected and what was found, and the
 //! last lines of every program's log follow.
 
+mod cards;
 mod comebacks;
 mod diagnosis;
 mod faults;

@@ -6,7 +6,8 @@ use anyhow::{Context, Result, ensure};
 use partyline_model::{AttemptOutcome, Method, PathKind};
 
 use super::{
-    Member, Server, World, comebacks, diagnosis, faults, home_server, ipv6, names, portal, small_router,
+    Member, Server, World, cards, comebacks, diagnosis, faults, home_server, ipv6, names, portal,
+    small_router,
     traffic_check::exchange_traffic,
     watch,
     world::{CONNECT_TIMEOUT, connected, pairs},
@@ -128,6 +129,41 @@ pub const fn scenarios() -> &'static [Scenario] {
             name: "captive-portal",
             about: "a network that wants a login is named with its login page, and the party connects afterwards",
             run: portal::captive_portal,
+        },
+        Scenario {
+            name: "vpn-over-party",
+            about: "a VPN that rides on the party never becomes its path",
+            run: cards::vpn_over_party,
+        },
+        Scenario {
+            name: "vpn-on-lan",
+            about: "a VPN over a LAN does not replace the LAN, and goes away without trouble",
+            run: cards::vpn_on_lan,
+        },
+        Scenario {
+            name: "vpn-as-last-resort",
+            about: "while nothing else works, another VPN carries the party",
+            run: cards::vpn_as_last_resort,
+        },
+        Scenario {
+            name: "deprecated-addresses",
+            about: "IPv6 paths go on when every address of the card is deprecated",
+            run: cards::deprecated_addresses,
+        },
+        Scenario {
+            name: "deprecated-on-lan",
+            about: "the same between two on one LAN",
+            run: cards::deprecated_on_lan,
+        },
+        Scenario {
+            name: "many-cards",
+            about: "thirty bridges do not crowd out the public address",
+            run: cards::many_cards,
+        },
+        Scenario {
+            name: "routed-into-party",
+            about: "an address that is routed into the party is no path",
+            run: cards::routed_into_party,
         },
         Scenario {
             name: "netcheck-watch",
@@ -402,7 +438,12 @@ fn leave(world: &World) -> Result<()> {
 }
 
 /// Connects a party with one member per home.
-fn homes(world: &World, server: &Server, names: &[&str], options: RouterOptions) -> Result<Vec<Member>> {
+pub(super) fn homes(
+    world: &World,
+    server: &Server,
+    names: &[&str],
+    options: RouterOptions,
+) -> Result<Vec<Member>> {
     let hosts = names.iter().map(|name| world.lab.home(name, options)).collect::<Result<_>>()?;
     world.party(Some(server), hosts)
 }
