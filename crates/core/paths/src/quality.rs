@@ -7,6 +7,8 @@ use partyline_timing::RttEstimator;
 
 /// The weight of one more response or loss in the moving average of the loss ratio.
 const LOSS_WEIGHT: f32 = 0.05;
+/// Losses in a row that count as more than one outage would.
+const MAX_RUN: u32 = 3;
 /// How much jitter adds to the cost, in multiples of itself.
 const JITTER_WEIGHT: u32 = 2;
 /// The cost of a path that loses every packet; partial loss costs its share.
@@ -18,6 +20,10 @@ pub(crate) struct PathQuality {
     rtt: RttEstimator,
     loss: f32,
     samples: u32,
+    /// The share of checks lost, of which an outage counts as no more than [`MAX_RUN`].
+    spread_loss: f32,
+    /// Checks lost one after the other.
+    run: u32,
     /// The last three round trips.
     recent: [Option<Duration>; 3],
 }
@@ -25,7 +31,7 @@ pub(crate) struct PathQuality {
 impl Default for PathQuality {
     fn default() -> Self {
         // A first sample is no sign of jitter: paths are compared, and shown, by what was measured.
-        Self { rtt: RttEstimator::for_display(), loss: 0.0, samples: 0, recent: [None; 3] }
+        Self { rtt: RttEstimator::for_display(), loss: 0.0, samples: 0, spread_loss: 0.0, run: 0, recent: [None; 3] }
     }
 }
 
@@ -37,16 +43,28 @@ impl PathQuality {
         self.recent[0] = Some(rtt);
         self.samples = self.samples.saturating_add(1);
         self.loss -= self.loss * LOSS_WEIGHT;
+        self.spread_loss -= self.spread_loss * LOSS_WEIGHT;
+        self.run = 0;
     }
 
     /// Notes that a check was lost.
     pub(crate) fn on_loss(&mut self) {
         self.loss += (1.0 - self.loss) * LOSS_WEIGHT;
+        self.run += 1;
+        if self.run <= MAX_RUN {
+            self.spread_loss += (1.0 - self.spread_loss) * LOSS_WEIGHT;
+        }
     }
 
     /// Returns the smoothed round trip time.
     pub(crate) const fn rtt(&self) -> Option<Duration> {
         self.rtt.srtt()
+    }
+
+    /// Returns the share of checks lost again and again: a single outage hardly counts, since a path that has failed is
+    /// left at once and may come back at once.
+    pub(crate) const fn spread_loss(&self) -> f32 {
+        self.spread_loss
     }
 
     /// Returns the shortest of the last three round trips, which one slow packet does not change.
