@@ -496,7 +496,9 @@ export type Method =
 /**  A TURN server over TCP. */
 "relay_tcp" | 
 /**  A TURN server over TLS. */
-"relay_tls";
+"relay_tls" | 
+/**  Addresses of another VPN or tunnel. */
+"overlay";
 
 /**  The ways of connecting, each of which can be switched off. */
 export type Methods = {
@@ -652,7 +654,9 @@ export type PathKind =
 /**  Forwarded by another member. */
 "member_relay" | 
 /**  Forwarded by a TURN server. */
-"relay";
+"relay" | 
+/**  Carried by another VPN or tunnel of both computers. */
+"overlay";
 
 /**  The path in use to a member. */
 export type PathView = {

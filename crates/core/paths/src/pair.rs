@@ -575,7 +575,7 @@ impl CandidatePair {
         if !recent || !enough(&self.quality) || !enough(&other.quality) {
             return false;
         }
-        let (Some(loss), Some(other_loss)) = (self.quality.loss(), other.quality.loss()) else {
+        let (loss, Some(other_loss)) = (self.quality.spread_loss(), other.quality.loss()) else {
             return false;
         };
         let (Some(rtt), Some(other_rtt)) = (self.quality.best_recent_rtt(), other.quality.rtt()) else {

@@ -31,7 +31,14 @@ pub(crate) struct PathQuality {
 impl Default for PathQuality {
     fn default() -> Self {
         // A first sample is no sign of jitter: paths are compared, and shown, by what was measured.
-        Self { rtt: RttEstimator::for_display(), loss: 0.0, samples: 0, spread_loss: 0.0, run: 0, recent: [None; 3] }
+        Self {
+            rtt: RttEstimator::for_display(),
+            loss: 0.0,
+            samples: 0,
+            spread_loss: 0.0,
+            run: 0,
+            recent: [None; 3],
+        }
     }
 }
 

@@ -177,7 +177,7 @@ impl PathSelection {
 
     /// Puts the path in use behind others if a sound one loses or delays far less, whatever its tier.
     fn yield_if_far_worse(&self, now: Instant, pairs: &mut CandidatePairs) {
-        let Some(current) = self.pair(pairs).filter(|pair| pair.is_valid() && !pair.has_yielded()) else {
+        let Some(current) = self.pair(pairs).filter(|pair| pair.is_sound(now) && !pair.has_yielded()) else {
             return;
         };
         let better = |other: &&CandidatePair| {
@@ -524,10 +524,15 @@ mod tests {
         choice.validate(1, 20);
         choice.validate(2, 40);
         assert_eq!(choice.select(), Some(1));
-        choice.lose(1, 5);
+        choice.lose(1, 12);
         choice.sample(2, 40, 1);
-        assert_eq!(choice.select(), Some(1), "23 per cent");
+        assert_eq!(choice.select(), Some(1), "an outage");
+        choice.sample(1, 20, 1);
+        choice.lose(1, 2);
+        choice.sample(2, 40, 1);
+        assert_eq!(choice.select(), Some(1), "22 per cent");
         choice.lose(1, 1);
+        choice.sample(2, 40, 1);
         assert_eq!(choice.select(), Some(2), "26 per cent");
         choice.sample(1, 20, 40);
         assert_eq!(choice.select(), Some(2), "back only after a while");
@@ -543,7 +548,10 @@ mod tests {
         choice.validate(1, 20);
         choice.validate(2, 40);
         choice.select();
-        choice.lose(1, 8);
+        for _ in 0..3 {
+            choice.lose(1, 3);
+            choice.sample(1, 20, 1);
+        }
         choice.sample(2, 40, 1);
         assert_eq!(choice.select(), Some(2));
         choice.silence(2, Duration::from_secs(4));
