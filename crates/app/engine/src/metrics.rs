@@ -598,7 +598,10 @@ mod tests {
             ("`reason` of a member's drops", labels(&mut { peer_reasons })),
             ("`reason` of message drops", labels(&mut node.signaling.server.dropped.each())),
             ("`reason` of network check drops", labels(&mut node.netcheck.dropped.each())),
-            ("`reason` of UDP drops", labels(&mut partyline_net::SendDrops::default().each())),
+            (
+                "`reason` of UDP drops",
+                labels(&mut partyline_net::SendDrops::default().each().chain([("inside_party", 0)])),
+            ),
             ("`outcome` of handshakes", labels(&mut node.handshakes.each())),
             (
                 "`outcome` of port mapping",
