@@ -6,17 +6,12 @@ use anyhow::{Context, Result, ensure};
 use partyline_model::{Allocation, Filtering, Mapping};
 use partyline_nat::Rules;
 
-use super::trouble::Trouble;
+use super::trouble::{NAMES, Trouble, WITNESS};
 use crate::{
     Line, Nat, RouterOptions, Site,
     party::{CONNECT_TIMEOUT, Member, Server, World, pairs},
     until,
 };
-
-/// The members, the owner first.
-pub(super) const NAMES: [&str; 4] = ["anna", "ben", "cora", "dan"];
-/// The member that is never restarted. It is behind a symmetric NAT, so that it opens many sockets for its paths.
-pub(super) const WITNESS: usize = 1;
 
 const DISTANCE: Line = Line { latency: Duration::from_millis(5), jitter: Duration::from_millis(2), loss: 0 };
 const HOME: RouterOptions = RouterOptions { line: Some(DISTANCE), ..RouterOptions::HOME };
@@ -41,6 +36,7 @@ impl<'lab> Life<'lab> {
             Rules::new(Mapping::EndpointIndependent, Filtering::EndpointIndependent, Allocation::Preserving);
         let homes = [
             HOME,
+            // The witness opens many sockets for its paths.
             RouterOptions { nat: Nat::Symmetric, ..HOME },
             RouterOptions { nat: Nat::Modelled(full_cone), ..HOME },
             RouterOptions { ipv6: true, ..HOME },
