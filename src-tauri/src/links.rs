@@ -65,6 +65,7 @@ mod tests {
             phase: PartyPhase::Up,
             role: Role::Member,
             range: None,
+            range_requested: false,
             interface: None,
             members: Vec::new(),
             invites: Vec::new(),

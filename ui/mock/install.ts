@@ -5,7 +5,7 @@ import type { AppError, ClientCommand, Preferences, Reply, Sample, Snapshot } fr
 import { scenarios, LINK, type Scenario } from './scenarios';
 import { app } from '../src/state/app.svelte';
 import { setLanguage } from '../src/i18n/index.svelte';
-import { id, many, member, party, quality, random } from './world';
+import { id, many, quiet, member, party, quality, random } from './world';
 
 const query = new URLSearchParams(location.search);
 const chance = random(7);
@@ -71,7 +71,22 @@ function request(command: ClientCommand): Reply {
       change((snapshot) => replace(snapshot, command.party, (entry) => ({ ...entry, phase: command.command === 'up' ? 'up' : 'down' })));
       return done;
     case 'set_range':
-      change((snapshot) => replace(snapshot, command.party, (entry) => ({ ...entry, range: command.range, problem: null })));
+      change((snapshot) => replace(snapshot, command.party, (entry) => ({
+        ...entry, range: command.range ?? '10.97.3.0/24', problem: null,
+        members: entry.members.map((other) => ({ ...other, notices: { ...quiet, ...other.notices, range_clash: null } })),
+      })));
+      return done;
+    case 'request_range':
+      change((snapshot) => replace(snapshot, command.party, (entry) => ({ ...entry, range_requested: true })));
+      return done;
+    case 'new_identity':
+      change((snapshot) => ({
+        ...snapshot, parties: [],
+        former_parties: snapshot.parties.map(({ id, name }) => ({ id, name, display_name: snapshot.settings.display_name ?? '' })),
+      }));
+      return done;
+    case 'forget_former':
+      change((snapshot) => ({ ...snapshot, former_parties: snapshot.former_parties?.filter((known) => known.id !== command.party) }));
       return done;
     case 'configure':
       change((snapshot) => ({ ...snapshot, settings: command.settings }));

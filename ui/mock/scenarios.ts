@@ -1,6 +1,6 @@
 // The states of the interface by name; `?scenario=` in the address chooses.
-import type { Backing, NetworkView, Snapshot } from '../src/bindings';
-import { errors, hardNames, many, member, network, party, settings, snapshot } from './world';
+import type { Backing, MemberNotices, NetworkView, Snapshot } from '../src/bindings';
+import { errors, hardNames, many, member, network, party, quiet, settings, snapshot } from './world';
 
 export interface Scenario {
   snapshot: Snapshot | null;
@@ -16,6 +16,8 @@ const others = () => [
   party(2, 'Age of Empires II', many(4).map((entry, index) => ({ ...entry, role: index === 1 ? 'owner' : 'member' }))),
   party(3, 'Work LAN', many(3), { phase: 'down' }),
 ];
+const noticed = (at: number, notices: Partial<MemberNotices>) =>
+  many(5).map((entry, index) => (index === at ? { ...entry, notices: { ...quiet, ...notices } } : entry));
 export const LINK = 'https://play.example.org/join#PLY14NB0El6XFXwsUFD8J2vGxsaboW7rZYnQRBP5d9erwRwd290TWD4V5tkyUQGc5qXvlBDd2Fj97aqsMoBGJJjsttG4I0iHJbkdqdSjdOv8lotdlpRYNaigOHJYDGtSybpLpt6R0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8a0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8aPRMdxP6MOv3C5yaqtHXgpAjSVA40vRyGhPREiOfwhCa0YXKh6z5Ynst54Fyd4W';
 
 const checking: NetworkView = {
@@ -74,6 +76,13 @@ export const scenarios: Record<string, () => Scenario> = {
   server_gone: () =>
     world(snapshot([party(1, 'Friday Night', many(5), { servers: [{ url: 'wss://play.example.org', connected: false, problem: errors.server }] })])),
   range_conflict: () => world(snapshot([party(1, 'Friday Night', many(5), { phase: 'connecting', problem: errors.range })])),
+  range_clash: () =>
+    world(snapshot([party(1, 'Friday Night', many(5).map((entry, index) => ({ ...entry, role: index === 1 ? 'owner' : 'member' })), { problem: errors.range })])),
+  range_asked: () => world(snapshot([party(1, 'Friday Night', noticed(2, { range_clash: '10.86.0.0/24' }))])),
+  storm: () => world(snapshot([party(1, 'Friday Night', noticed(2, { broadcasts_dropped: 12_345 }))])),
+  copied: () => world(snapshot([party(1, 'Friday Night', noticed(1, { copied: true }))])),
+  copy: () => world(snapshot([party(1, 'Friday Night', many(5), { phase: 'down', interface: null, problem: errors.copy })])),
+  former: () => world(snapshot([], { former_parties: [{ id: party(1, 'x', []).id, name: 'Friday Night', display_name: 'Mira' }] })),
   unconfirmed: () => world(snapshot([party(1, 'Friday Night', many(3).map((entry, index) => (index === 1 ? member(1, 'Jonas', { confirmed: false }) : entry)))])),
   checking: () => world(snapshot([friday()], { network: checking })),
   strict: () => world(snapshot([friday()], { network: strict })),

@@ -1,6 +1,6 @@
 // A made-up world for tests of the interface: snapshots as the engine sends them, for every state worth looking at.
 import type {
-  AppError, Attempt, Badge, Grade, MemberView, NetworkView, PartyView, PathKind, PathView, Quality, Role, Snapshot,
+  AppError, Attempt, Badge, Grade, MemberNotices, MemberView, NetworkView, PartyView, PathKind, PathView, Quality, Role, Snapshot,
 } from '../src/bindings';
 import type { Settings } from '../src/lib/settings';
 
@@ -67,6 +67,8 @@ function path(kind: PathKind, via: string | null): PathView {
   };
 }
 
+export const quiet: MemberNotices = { broadcasts_dropped: null, range_clash: null, copied: false };
+
 export function member(index: number, name: string, overrides: Partial<MemberView> = {}): MemberView {
   const me = index === 0;
   const kind = kinds[index % kinds.length] ?? 'direct';
@@ -84,6 +86,7 @@ export function member(index: number, name: string, overrides: Partial<MemberVie
       ? { received_bytes: 0, sent_bytes: 0, dropped: 0, receiving: 0, sending: 0 }
       : { received_bytes: 48_200_000 / (index + 1), sent_bytes: 12_900_000 / (index + 1), dropped: index === 2 ? 14 : 0, receiving: 34_500 / (index + 1), sending: 12_300 / (index + 1) },
     history: me ? [] : [{ at: now - 1900, kind: 'relay' }, { at: now - 1843, kind }],
+    notices: quiet,
     ...overrides,
   };
 }
@@ -92,7 +95,7 @@ export function party(number: number, name: string, members: MemberView[], overr
   const now = Math.floor(NOW() / 1000);
   const role: Role = members.find((entry) => entry.me)?.role ?? 'member';
   return {
-    id: id(number + 4096), name, phase: 'up', role, range: '10.86.0.0/24', interface: 'party0', members,
+    id: id(number + 4096), name, phase: 'up', role, range: '10.86.0.0/24', range_requested: false, interface: 'party0', members,
     invites: role === 'member' ? [] : [{ id: id(9001), expires: now + 81_000, role: 'member' }],
     servers: [{ url: 'wss://play.example.org', connected: true, problem: null }], problem: null, ...overrides,
   };
@@ -146,8 +149,12 @@ export const errors = {
   range: {
     code: 'range_conflict', message: 'The party’s addresses 10.86.0.0/24 are in use on your local network.', hint: 'Move the party to another range.',
   },
+  copy: {
+    code: 'duplicate_identity', message: 'Another computer is in Friday Night with the same keys.',
+    hint: 'This one is a copy and stands back: make it a member of its own, or switch the other one off and try again.',
+  },
 } satisfies Record<string, AppError>;
 
 export function snapshot(parties: PartyView[], overrides: Partial<Snapshot> = {}): Snapshot {
-  return { revision: 1, phase: 'ready', device: { id: id(17), version: '0.1.0' }, parties, network, settings, ...overrides };
+  return { revision: 1, phase: 'ready', device: { id: id(17), version: '0.1.0' }, parties, former_parties: [], network, settings, ...overrides };
 }

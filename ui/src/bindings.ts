@@ -212,8 +212,23 @@ role: Role } |
 { command: "set_range"; 
 /**  The party to move. */
 party: PartyId; 
-/**  A private IPv4 range, prefix 16 to 28. */
-range: string } | 
+/**
+ *  A private IPv4 range, prefix 16 to 28; `None` chooses one that clashes with no network of this computer and of
+ *  the members that asked for another range.
+ */
+range: string | null } | 
+/**
+ *  Asks the party's owner for another address range, because this one clashes with a network of this computer. The
+ *  request stands until the clash has gone. Answered by [`Reply::Done`].
+ */
+{ command: "request_range"; party: PartyId } | 
+/**
+ *  Gives this computer a new identity, with new keys. All parties are left to the computer that has the old ones, and
+ *  remembered in [`Snapshot::former_parties`], so that an invite brings each back. Answered by [`Reply::Done`].
+ */
+{ command: "new_identity" } | 
+/**  Forgets a party that this computer was in under an earlier identity. Answered by [`Reply::Done`]. */
+{ command: "forget_former"; party: PartyId } | 
 /**  Measures one round trip to a member through the tunnel. Answered by [`Reply::Pong`]. */
 { command: "ping"; party: PartyId; member: DeviceId } | 
 /**
@@ -353,6 +368,10 @@ export type ErrorCode =
 "storage" | 
 /**  The network device could not be created. */
 "device" | 
+/**  The TUN driver's device node is missing, wrong or not permitted. */
+"tun_node" | 
+/**  Another computer is in the party with the same keys: one of the two is a copy. */
+"duplicate_identity" | 
 /**  No answer came in time. */
 "timeout" | 
 /**  Partyline has a defect. */
@@ -366,6 +385,16 @@ export type Filtering =
 "address_dependent" | 
 /**  Addresses and ports that it has sent to (PD). */
 "address_and_port_dependent";
+
+/**  A party that this computer was in under an earlier identity. */
+export type FormerPartyView = {
+	/**  The party's identity. */
+	id: PartyId,
+	/**  The party's name. */
+	name: string,
+	/**  The name under which its members knew this computer's user. */
+	display_name: string,
+};
 
 /**  A score as one word. */
 export type Grade = 
@@ -445,6 +474,19 @@ export type Mapping =
 /**  Each destination address and port has one of its own (PD). */
 "address_and_port_dependent";
 
+/**  What somebody in the party should know of a member. */
+export type MemberNotices = {
+	/**
+	 *  The number of its broadcasts dropped since the start, if some were in the last minute: it sends more than the limit
+	 *  of 250 a second.
+	 */
+	broadcasts_dropped: number | null,
+	/**  The network of the member that the party's range clashes with, if it asks for another range. */
+	range_clash: string | null,
+	/**  True if a copy of its keys was met on another computer within the last hour, and stood back. */
+	copied: boolean,
+};
+
 /**  A member of a party. */
 export type MemberView = {
 	/**  The member's device. */
@@ -473,6 +515,8 @@ export type MemberView = {
 	traffic: TrafficView,
 	/**  The paths used so far, oldest first, at most 32. */
 	history: PathEvent[],
+	/**  What somebody should know of it. */
+	notices?: MemberNotices,
 };
 
 /**  A way of reaching a member that can succeed or fail independently of the others. */
@@ -621,6 +665,8 @@ export type PartyView = {
 	role: Role,
 	/**  The address range, once known. */
 	range: string | null,
+	/**  True while this computer asks the owner for another range. */
+	range_requested?: boolean,
 	/**  The network device's name while up. */
 	interface: string | null,
 	/**  The members: this computer first, the others by name. */
@@ -897,6 +943,8 @@ export type Snapshot = {
 	device: DeviceView,
 	/**  The parties in the order in which they were joined. */
 	parties: PartyView[],
+	/**  Parties that this computer was in before it got a new identity. An invite brings each back. */
+	former_parties?: FormerPartyView[],
 	/**  The network of this computer. */
 	network: NetworkView,
 	/**  The user's settings without passwords. */

@@ -31,6 +31,7 @@ pub fn member(number: u8, path: Option<PathKind>) -> MemberView {
         quality: Quality::default(),
         traffic: TrafficView::default(),
         history: Vec::new(),
+        notices: Default::default(),
     }
 }
 
@@ -42,6 +43,7 @@ pub fn party(phase: PartyPhase, members: Vec<MemberView>) -> PartyView {
         phase,
         role: Role::Owner,
         range: None,
+        range_requested: false,
         interface: None,
         members,
         invites: Vec::new(),
@@ -57,6 +59,7 @@ pub fn snapshot(parties: Vec<PartyView>) -> Snapshot {
         phase: Phase::Ready,
         device: DeviceView { id: DeviceId([1; 32]), version: "0".into() },
         parties,
+        former_parties: Vec::new(),
         network: NetworkView::default(),
         settings: Settings::default(),
     }

@@ -427,6 +427,7 @@ pub(crate) fn local_network(network: &Network, host: HostId) -> LocalNetwork {
         addresses: [v4, v6].into_iter().flatten().map(Into::into).collect(),
         routes: Vec::new(),
         prefixes: at_home.map(prefix).into_iter().collect(),
+        routed: Vec::new(),
         routers: Vec::new(),
         port_v4: v4.map(|_| TUNNEL_PORT),
         port_v6: v6.map(|_| TUNNEL_PORT),

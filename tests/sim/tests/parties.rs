@@ -178,7 +178,7 @@ fn changed_range_moves_every_member() {
     let mut world = world(8);
     let party = world.party(4);
     let range = "192.168.77.0/28".parse().expect("a range");
-    world.command(0, Command::SetRange { party, range }).expect("the owner may");
+    world.command(0, Command::SetRange { party, range: Some(range) }).expect("the owner may");
     world.until("all to move", SOON, |world| {
         world.members.iter().all(|member| member.devices[&party].v4.trunc() == range)
     });

@@ -18,6 +18,7 @@ export type Dialog =
   | { kind: 'kick'; party: string; member: string }
   | { kind: 'leave'; party: string }
   | { kind: 'range'; party: string }
+  | { kind: 'identity' }
   | { kind: 'text'; title: string; name: string; text: string }
   | { kind: 'import' }
   | { kind: 'shortcuts' };
@@ -130,7 +131,10 @@ class App {
 
   joinParty = (link: string) =>
     this.run('join', async () => {
-      const display_name = this.settings?.display_name ?? '';
+      // In a party of an earlier identity the name of then is known, and no name asks for it.
+      const { party: invited } = await this.preview(link);
+      const former = this.snapshot?.former_parties?.some((known) => known.id === invited);
+      const display_name = former ? '' : (this.settings?.display_name ?? '');
       const { party } = await ask({ command: 'join', link, display_name }, 'joined');
       this.forgetOffer(link);
       this.open(null);
@@ -163,7 +167,11 @@ class App {
   };
   kick = (party: string, member: string) => this.done('kick', { command: 'kick', party, member });
   leave = (party: string) => this.done('leave', { command: 'leave', party });
-  setRange = (party: string, range: string) => this.done('range', { command: 'set_range', party, range });
+  /** Moves a party to another range; without one, to a range that is free. */
+  setRange = (party: string, range: string | null) => this.done('range', { command: 'set_range', party, range });
+  requestRange = (party: string) => this.done('ask range', { command: 'request_range', party });
+  newIdentity = () => this.done('identity', { command: 'new_identity' });
+  forgetFormer = (party: string) => this.done('forget', { command: 'forget_former', party });
   connect = (party: string, on: boolean) => this.done(`switch ${party}`, { command: on ? 'up' : 'down', party });
   netcheck = () => this.done('netcheck', { command: 'netcheck', stun: [] });
   /** The round trip to a server or relay, tried now. */

@@ -58,8 +58,13 @@ pub enum Verb {
     Leave(WhichParty),
     /// Remove a member from a party so that it stays removed (the owner, or a co-owner).
     Kick(WhichMember),
-    /// Move a party to another address range (the owner).
+    /// Move a party to another address range (the owner), or ask the owner for one.
     Range(Range),
+    /// Give this computer a new identity, because another computer has the same keys.
+    Identity {
+        #[command(subcommand)]
+        change: IdentityChange,
+    },
     /// Switch a party on.
     Up(Up),
     /// Switch a party off without leaving it.
@@ -222,14 +227,33 @@ pub struct Revoke {
 
 #[derive(Debug, Args)]
 pub struct Range {
-    /// A private network, for example 10.80.7.0/24.
+    /// A private network, for example 10.80.7.0/24; by default one that is free here and where members asked for another.
     #[arg(value_name = "NETWORK", value_parser = network)]
-    pub range: Ipv4Net,
+    pub range: Option<Ipv4Net>,
+    /// Ask the owner for another range, because this one clashes with a network of this computer.
+    #[arg(long, conflicts_with = "range")]
+    pub ask: bool,
     /// Which party.
     #[arg(long)]
     pub party: Option<String>,
     #[command(flatten)]
     pub place: Place,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum IdentityChange {
+    /// Make new keys. The parties stay with the computer that has the old ones; an invite to each brings this one back.
+    New {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Forget a party of an earlier identity.
+    Forget {
+        /// Which party.
+        party: String,
+        #[command(flatten)]
+        place: Place,
+    },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -361,6 +385,10 @@ mod tests {
             "partyline invite --list --json",
             "partyline revoke 1f2e3d4c --party Friday",
             "partyline range 10.90.1.0/24",
+            "partyline range --party Friday",
+            "partyline range --ask",
+            "partyline identity new",
+            "partyline identity forget Friday",
             "partyline list --json",
             "partyline leave Friday",
             "partyline kick Bob --party Friday",
@@ -394,6 +422,8 @@ mod tests {
             "partyline invite --expires 2d",
             "partyline invite --list --qr",
             "partyline range 10.90.1.0",
+            "partyline range 10.90.1.0/24 --ask",
+            "partyline identity",
             "partyline ping Bob -c 0",
             "partyline ping Bob -i nan",
             "partyline create x --range 10.1.2.0",

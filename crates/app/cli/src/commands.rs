@@ -21,8 +21,8 @@ use qrcode::{QrCode, render::unicode};
 
 use crate::{
     arguments::{
-        Arguments, Create, Hosting, Invite, Join, Ping, Range, Revoke, Status, Up, Verb, WhichMember,
-        WhichParty,
+        Arguments, Create, Hosting, IdentityChange, Invite, Join, Ping, Range, Revoke, Status, Up, Verb,
+        WhichMember, WhichParty,
     },
     config, invites,
     live::View,
@@ -48,6 +48,10 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, AppE
         Verb::Leave(which) => on_party(which, output, "Left", |party| Command::Leave { party }).await,
         Verb::Down(which) => on_party(which, output, "Switched off", |party| Command::Down { party }).await,
         Verb::Range(range) => move_party(range, output).await,
+        Verb::Identity { change: IdentityChange::New { place } } => new_identity(&place, output).await,
+        Verb::Identity { change: IdentityChange::Forget { party, place } } => {
+            forget_former(&party, &place, output).await
+        }
         Verb::Up(up) => switch_on(up, output).await,
         Verb::Kick(which) => kick(which, output).await,
         Verb::Status(status) => show_status(status, output).await,
@@ -90,6 +94,14 @@ fn display_name(given: Option<String>, reached: &Reached) -> String {
     given.or_else(|| Some(set()).filter(|name| !name.is_empty())).unwrap_or_else(own_name)
 }
 
+/// Returns the name that this user had in the invite's party under an earlier identity.
+fn former_name(reached: &Reached, invite: &InviteLink) -> Option<String> {
+    let snapshots = reached.controller.snapshots();
+    let snapshot = snapshots.borrow();
+    let former = snapshot.former_parties.iter().find(|former| former.id == invite.party);
+    former.map(|former| former.display_name.clone())
+}
+
 async fn create_party(create: Create, output: &Output) -> Result<(), AppError> {
     let reached = reach::engine(&create.hosting, create.watch, output).await?;
     let display_name = display_name(create.display_name, &reached);
@@ -129,7 +141,8 @@ async fn join_party(join: Join, output: &Output) -> Result<(), AppError> {
     // What is no invite needs no service to be recognised.
     let invite = InviteLink::find(&invite_text(&join.text)?)?;
     let reached = reach::engine(&join.hosting, join.watch, output).await?;
-    let display_name = display_name(join.display_name, &reached);
+    let known_as = join.display_name.or_else(|| former_name(&reached, &invite));
+    let display_name = display_name(known_as, &reached);
     let reply = reached.controller.request(Command::Join { link: invite.app_link(), display_name }).await?;
     let Reply::Joined { party } = reply else { return Err(unexpected(&reply)) };
     output.answer(&reply, || output.say("Joined."));
@@ -220,8 +233,36 @@ async fn revoke_invite(revoke: Revoke, output: &Output) -> Result<(), AppError> 
 async fn move_party(to: Range, output: &Output) -> Result<(), AppError> {
     let controller = to.place.connect().await?;
     let party = party_id(&controller, to.party.as_deref()).await?;
+    if to.ask {
+        let reply = controller.request(Command::RequestRange { party }).await?;
+        return finished(
+            &reply,
+            output,
+            "Asked; the owner sees it when online, and moves the party with one command",
+        );
+    }
     let reply = controller.request(Command::SetRange { party, range: to.range }).await?;
-    finished(&reply, output, &format!("Moved to {}; members follow when they receive the change", to.range))
+    let moved =
+        reach::state(&controller).await?.parties.iter().find(|known| known.id == party).and_then(|p| p.range);
+    let where_to = moved.map_or_else(|| "another range".to_owned(), |range| range.to_string());
+    finished(&reply, output, &format!("Moved to {where_to}; members follow when they receive the change"))
+}
+
+async fn new_identity(place: &Place, output: &Output) -> Result<(), AppError> {
+    let controller = place.connect().await?;
+    let reply = controller.request(Command::NewIdentity).await?;
+    let snapshot = reach::state(&controller).await?;
+    finished(&reply, output, "This computer has a new identity")?;
+    if !output.json {
+        status::former_lines(output, &snapshot).iter().for_each(|line| output.say(line));
+    }
+    Ok(())
+}
+
+async fn forget_former(word: &str, place: &Place, output: &Output) -> Result<(), AppError> {
+    let controller = place.connect().await?;
+    let party = select::former(&*reach::state(&controller).await?, word)?.id;
+    finished(&controller.request(Command::ForgetFormer { party }).await?, output, "Forgotten")
 }
 
 /// Renders the link as a QR code, two modules to a character.

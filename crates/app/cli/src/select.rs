@@ -1,6 +1,6 @@
 //! Which party, which member: by name, address, or the first digits of an id.
 
-use partyline_model::{AppError, ErrorCode, InviteView, MemberView, PartyView, Snapshot};
+use partyline_model::{AppError, ErrorCode, FormerPartyView, InviteView, MemberView, PartyView, Snapshot};
 use partyline_wire::name::folded;
 
 use crate::text::clean;
@@ -27,6 +27,21 @@ pub fn party<'a>(snapshot: &'a Snapshot, word: Option<&str>) -> Result<&'a Party
             "`partyline list` shows those there are.",
         )),
         (several, _) => Err(ambiguous("party", several.iter().map(|party| (&party.name, party.id.short())))),
+    }
+}
+
+/// The party of an earlier identity that was meant.
+pub fn former<'a>(snapshot: &'a Snapshot, word: &str) -> Result<&'a FormerPartyView, AppError> {
+    let found =
+        matching(&snapshot.former_parties, word, |former| (former.name.as_str(), former.id.to_string()));
+    match found.as_slice() {
+        [former] => Ok(former),
+        [] => Err(AppError::new(
+            ErrorCode::UnknownParty,
+            format!("This computer was in no party \"{word}\" under an earlier identity."),
+            "`partyline status` shows those that it was in.",
+        )),
+        several => Err(ambiguous("party", several.iter().map(|party| (&party.name, party.id.short())))),
     }
 }
 

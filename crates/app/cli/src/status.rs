@@ -1,6 +1,9 @@
 //! Parties and members as tables.
 
-use partyline_model::{AppError, MemberView, PartyPhase, PartyView, Phase, Role, ServerView, Snapshot};
+use partyline_model::{
+    AppError, FormerPartyView, MemberNotices, MemberView, PartyPhase, PartyView, Phase, Role, ServerView,
+    Snapshot,
+};
 
 use crate::{
     member,
@@ -20,7 +23,7 @@ pub fn lines(output: &Output, snapshot: &Snapshot, only: Option<&PartyView>, why
         Phase::Ready => {}
     }
     let parties: Vec<_> = only.map_or_else(|| snapshot.parties.iter().collect(), |party| vec![party]);
-    if parties.is_empty() {
+    if parties.is_empty() && snapshot.former_parties.is_empty() {
         lines.push(
             "No parties. Make one with `partyline create <name>`, or join one with `partyline join <link>`."
                 .into(),
@@ -32,11 +35,24 @@ pub fn lines(output: &Output, snapshot: &Snapshot, only: Option<&PartyView>, why
         }
         lines.extend(party_lines(output, party, why));
     }
+    lines.extend(former_lines(output, snapshot));
     if let Some(badge) = snapshot.network.badge {
         lines.push(String::new());
         lines.push(output.paint(&format!("This computer's network: {}", member::network(badge)), Tone::Dim));
     }
     lines
+}
+
+/// What to do about the parties of an earlier identity.
+pub fn former_lines(output: &Output, snapshot: &Snapshot) -> Vec<String> {
+    let line = |former: &FormerPartyView| {
+        let name = output.paint(&clean(&former.name), Tone::Strong);
+        format!(
+            "{name}  ask a member for an invite, then `partyline join '…'`; you were {} there",
+            clean(&former.display_name)
+        )
+    };
+    snapshot.former_parties.iter().map(line).collect()
 }
 
 /// One line for each party.
@@ -75,6 +91,47 @@ fn party_lines(output: &Output, party: &PartyView, why: bool) -> Vec<String> {
         if why {
             lines.extend(why_lines(output, member));
         }
+    }
+    lines.extend(party.members.iter().flat_map(|member| notice_lines(output, party, member)));
+    lines
+}
+
+/// What somebody should know of a member, and what to do about it.
+fn notice_lines(output: &Output, party: &PartyView, member: &MemberView) -> Vec<String> {
+    let MemberNotices { broadcasts_dropped, range_clash, copied } = member.notices;
+    let name = clean(&member.name);
+    let mut lines = Vec::new();
+    if let Some(dropped) = broadcasts_dropped {
+        let (who, hint) = if member.me {
+            ("This computer".to_owned(), "A program here floods the party: close it.".to_owned())
+        } else {
+            (name.clone(), format!("A program there floods the party: ask {name} to close it."))
+        };
+        let line = format!("! {who} sends more broadcasts than the limit; {dropped} were dropped");
+        lines.extend([output.paint(&line, Tone::Fair), format!("  {hint}")]);
+    }
+    if let Some(network) = range_clash {
+        let line =
+            format!("! {name} asks for another address range: the party's clashes with {network} there");
+        let hint = match party.role {
+            Role::Owner => "`partyline range` moves the party to a free one.",
+            Role::CoOwner | Role::Member => "The owner can move the party with `partyline range`.",
+        };
+        lines.extend([output.paint(&line, Tone::Fair), format!("  {hint}")]);
+    }
+    if copied {
+        let (line, hint) = if member.me {
+            (
+                "! Another computer has a copy of this computer's keys, and stands back".to_owned(),
+                "There, `partyline identity new` makes it a member of its own.".to_owned(),
+            )
+        } else {
+            (
+                format!("! A copy of {name}'s computer wants to join with the same keys, and stands back"),
+                format!("If {name} asks for an invite for it, send one."),
+            )
+        };
+        lines.extend([output.paint(&line, Tone::Fair), format!("  {hint}")]);
     }
     lines
 }

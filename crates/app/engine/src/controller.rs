@@ -68,6 +68,7 @@ mod tests {
             phase: Phase::Ready,
             device: DeviceView { id: DeviceId([7; 32]), version: "0".into() },
             parties: Vec::new(),
+            former_parties: Vec::new(),
             network: NetworkView::default(),
             settings: partyline_model::Settings::default(),
         })

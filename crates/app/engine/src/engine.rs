@@ -28,7 +28,7 @@ use crate::{
     doctor,
     egress::EngineEgress,
     metrics::EngineMetrics,
-    network_events::{self, NetworkChange, NetworkSource, is_reachable, on_link_prefixes},
+    network_events::{self, NetworkSource, is_reachable},
     options::{EngineOptions, RunningEngine},
     port_mapping::{PortMapping, RouterSource},
     router_report, server_test,
@@ -226,7 +226,7 @@ impl Engine {
                     self.node.handle_device(now, party, input);
                 }
             }
-            Wakeup::Network(change) => self.handle_network(now, change),
+            Wakeup::Network(state) => self.handle_network(now, state),
             Wakeup::Router => {
                 let report = router_report::report(self.port_mapping.take_router());
                 self.node.handle_port_mapping(now, report);
@@ -282,7 +282,7 @@ impl Engine {
         tracing::info!(before = current, port, "moved to another UDP port");
         self.port_mapping.move_to(&self.egress.sockets.main);
         self.follow_router(now);
-        self.report_network(now).await;
+        self.report_network(now);
         Ok(())
     }
 
@@ -342,13 +342,12 @@ impl Engine {
         }
     }
 
-    fn handle_network(&mut self, now: Now, NetworkChange { state, prefixes }: NetworkChange) {
+    fn handle_network(&mut self, now: Now, state: NetworkState) {
         self.beacon.set_addresses(&state.addresses);
         self.egress.departures.set_addresses(&state.addresses);
         self.network = state;
         self.follow_router(now);
-        let local = self.local_network(&self.network, prefixes);
-        self.node.handle_network(now, local);
+        self.report_network(now);
     }
 
     /// Lets port mapping follow the computer to another router or port. Mappings of the former one are void at once.
@@ -365,20 +364,21 @@ impl Engine {
             tracing::error!(%error, retry_ms, "no UDP socket can be opened");
             tokio::time::sleep(MAX_INTERVAL).await;
         }
-        self.report_network(now).await;
+        self.report_network(now);
     }
 
-    async fn report_network(&mut self, now: Now) {
-        let local = self.local_network(&self.network, on_link_prefixes().await);
+    fn report_network(&mut self, now: Now) {
+        let local = self.local_network(&self.network);
         self.node.handle_network(now, local);
     }
 
-    fn local_network(&self, state: &NetworkState, prefixes: Vec<ipnet::IpNet>) -> LocalNetwork {
+    fn local_network(&self, state: &NetworkState) -> LocalNetwork {
         let main = &self.egress.sockets.main;
         LocalNetwork {
             addresses: host_addresses(state),
             routes: state.routes.clone(),
-            prefixes,
+            prefixes: state.networks.on_link.clone(),
+            routed: state.networks.routed.clone(),
             routers: state.gateways.iter().map(|gateway| gateway.address).collect(),
             port_v4: main.has_v4().then(|| main.port()),
             port_v6: main.port_v6(),

@@ -131,6 +131,8 @@ metrics! {
         "Other members of all parties, each device once per party.";
     PARTY_MEMBERS_ONLINE: Gauge "partyline_party_members_online" Count []
         "Other members that are online, each device once per party.";
+    PARTY_BROADCAST_STORMS: Gauge "partyline_party_broadcast_storms" Count []
+        "Members, this one included, some of whose broadcasts were dropped in the last minute because they sent too many.";
     PARTY_MESSAGES: Counter "partyline_party_messages_total" Count ["transport", "outcome"]
         "Sealed messages by channel (server, tunnel or beacon); outcome is sent, received or dropped.";
     PARTY_MESSAGE_DROPS: Counter "partyline_party_message_drops_total" Count ["transport", "reason"]
@@ -328,6 +330,9 @@ fn export_parties(snapshot: &Snapshot) {
         snapshot.parties.iter().flat_map(|party| &party.members).filter(|member| !member.me).collect();
     set_gauge(&PARTY_MEMBERS, &[], others.len());
     set_gauge(&PARTY_MEMBERS_ONLINE, &[], others.iter().filter(|member| member.online).count());
+    let members = snapshot.parties.iter().flat_map(|party| &party.members);
+    let storms = members.filter(|member| member.notices.broadcasts_dropped.is_some()).count();
+    set_gauge(&PARTY_BROADCAST_STORMS, &[], storms);
     let has_keys =
         |member: &&&MemberView| member.path.as_ref().is_some_and(|path| path.handshake_s.is_some());
     set_gauge(&TUNNEL_SESSIONS, &[], others.iter().filter(has_keys).count());

@@ -1,19 +1,9 @@
-//! Watches the computer's own network: its addresses, routers and on-link prefixes.
+//! Watches the computer's own network: its addresses, routers and networks.
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-use partyline_platform::{NetworkState, NetworkWatch, local_prefixes};
+use partyline_platform::{NetworkState, NetworkWatch};
 use tokio::{sync::mpsc, task::JoinHandle};
-
-/// The computer's network after a change.
-#[derive(Debug)]
-pub(crate) struct NetworkChange {
-    /// The computer's addresses and routers.
-    pub state: NetworkState,
-    /// The prefixes that are on link.
-    pub prefixes: Vec<IpNet>,
-}
 
 /// Where the engine learns of the network.
 #[derive(Debug, Clone)]
@@ -26,17 +16,17 @@ pub(crate) enum NetworkSource {
 }
 
 /// Reports the network at once and after each change, until the receiver is dropped or the task aborted.
-pub(crate) fn watch(source: NetworkSource, events: mpsc::Sender<NetworkChange>) -> JoinHandle<()> {
+pub(crate) fn watch(source: NetworkSource, events: mpsc::Sender<NetworkState>) -> JoinHandle<()> {
     match source {
         NetworkSource::System => tokio::spawn(watch_system(events)),
         #[cfg(test)]
         NetworkSource::Fixed(state) => tokio::spawn(async move {
-            let _ = events.send(NetworkChange { state, prefixes: Vec::new() }).await;
+            let _ = events.send(state).await;
         }),
     }
 }
 
-async fn watch_system(events: mpsc::Sender<NetworkChange>) {
+async fn watch_system(events: mpsc::Sender<NetworkState>) {
     let mut watch = match NetworkWatch::new().await {
         Ok(watch) => watch,
         Err(error) => return tracing::warn!(%error, "changes of the network cannot be watched"),
@@ -49,8 +39,7 @@ async fn watch_system(events: mpsc::Sender<NetworkChange>) {
             "the network changed"
         );
         tracing::debug!(?state, "the network's addresses and gateways");
-        let prefixes = on_link_prefixes().await;
-        if events.send(NetworkChange { state, prefixes }).await.is_err() {
+        if events.send(state).await.is_err() {
             return;
         }
         state = match watch.changed().await {
@@ -58,15 +47,6 @@ async fn watch_system(events: mpsc::Sender<NetworkChange>) {
             Err(error) => return tracing::warn!(%error, "changes of the network can no longer be watched"),
         };
     }
-}
-
-/// Returns the prefixes that are on link; none if the system does not list them, which only costs the warning about
-/// overlapping address ranges.
-pub(crate) async fn on_link_prefixes() -> Vec<IpNet> {
-    local_prefixes()
-        .await
-        .inspect_err(|error| tracing::debug!(%error, "on-link prefixes cannot be listed"))
-        .unwrap_or_default()
 }
 
 /// Returns false for link-local addresses: an IPv6 one needs a scope that only this computer knows, and members on the

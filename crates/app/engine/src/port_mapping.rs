@@ -326,7 +326,7 @@ mod tests {
                 local(3, "2001:db8::7"),
             ],
             gateways: vec![gateway(3, "192.168.1.1"), gateway(3, "fe80::1")],
-            routes: Vec::new(),
+            ..NetworkState::default()
         };
         let location = locate(&state, (41_641, Some(41_642))).unwrap();
         assert_eq!(location.local, Ipv4Addr::new(192, 168, 1, 7));
@@ -347,8 +347,7 @@ mod tests {
         mapping.changed().await;
         assert_eq!(mapping.take_router(), state);
         router.send_replace(RouterState::default());
-        let home =
-            NetworkState { addresses: vec![local(2, "10.0.0.7")], gateways: Vec::new(), routes: Vec::new() };
+        let home = NetworkState { addresses: vec![local(2, "10.0.0.7")], ..NetworkState::default() };
         assert!(mapping.follow(&home) && !mapping.follow(&home), "the network is another one once");
         let is_pending = tokio::select! {
             biased;
@@ -364,11 +363,7 @@ mod tests {
     #[test]
     fn without_a_router_the_first_address_is_mapped_and_without_a_port_nothing() {
         let tunnel = LocalAddress { point_to_point: true, ..local(1, "10.8.0.2") };
-        let state = NetworkState {
-            addresses: vec![tunnel, local(2, "10.0.0.7")],
-            gateways: Vec::new(),
-            routes: Vec::new(),
-        };
+        let state = NetworkState { addresses: vec![tunnel, local(2, "10.0.0.7")], ..NetworkState::default() };
         let location = locate(&state, (41_641, None)).unwrap();
         assert_eq!((location.local, location.gateway), (Ipv4Addr::new(10, 0, 0, 7), None));
         assert!(locate(&state, (0, None)).is_none());

@@ -2,13 +2,13 @@
 
 use std::{io, net::SocketAddr};
 
+use partyline_platform::NetworkState;
 use tokio::sync::mpsc;
 
 use crate::{
     connections::ConnectionEvent,
     controller::Call,
     devices::{Batch, DeviceEvent},
-    network_events::NetworkChange,
     sockets::Arrivals,
 };
 
@@ -17,7 +17,7 @@ pub(crate) struct Inbox {
     pub connections: mpsc::Receiver<ConnectionEvent>,
     pub devices: mpsc::Receiver<DeviceEvent>,
     pub packets: mpsc::Receiver<Batch>,
-    pub network: mpsc::Receiver<NetworkChange>,
+    pub network: mpsc::Receiver<NetworkState>,
     pub arrivals: mpsc::Receiver<Arrivals>,
 }
 
@@ -33,7 +33,7 @@ pub(crate) enum Wakeup {
     Packets(Batch),
     Connection(ConnectionEvent),
     Device(DeviceEvent),
-    Network(NetworkChange),
+    Network(NetworkState),
     /// The router does something else than before.
     Router,
     Beacon(io::Result<(Vec<u8>, SocketAddr)>),

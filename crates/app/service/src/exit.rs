@@ -35,6 +35,8 @@ pub const fn exit_code(code: ErrorCode) -> u8 {
         | ErrorCode::CaptivePortal
         | ErrorCode::Storage
         | ErrorCode::Device
+        | ErrorCode::TunNode
+        | ErrorCode::DuplicateIdentity
         | ErrorCode::Internal => 1,
     }
 }

@@ -17,6 +17,7 @@ fn snapshot() -> Snapshot {
         phase: Phase::Ready,
         device: DeviceView { id: DeviceId([1; 32]), version: "0".into() },
         parties: Vec::new(),
+        former_parties: Vec::new(),
         network: NetworkView::default(),
         settings: partyline_model::Settings::default(),
     }

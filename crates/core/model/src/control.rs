@@ -94,10 +94,21 @@ pub enum Command {
     SetRange {
         /// The party to move.
         party: PartyId,
-        /// A private IPv4 range, prefix 16 to 28.
-        #[cfg_attr(feature = "specta", specta(type = String))]
-        range: Ipv4Net,
+        /// A private IPv4 range, prefix 16 to 28; `None` chooses one that clashes with no network of this computer and of
+        /// the members that asked for another range.
+        #[cfg_attr(feature = "specta", specta(type = Option<String>))]
+        range: Option<Ipv4Net>,
     },
+    /// Asks the party's owner for another address range, because this one clashes with a network of this computer. The
+    /// request stands until the clash has gone. Answered by [`Reply::Done`].
+    #[expect(missing_docs, reason = "the name says it")]
+    RequestRange { party: PartyId },
+    /// Gives this computer a new identity, with new keys. All parties are left to the computer that has the old ones, and
+    /// remembered in [`Snapshot::former_parties`], so that an invite brings each back. Answered by [`Reply::Done`].
+    NewIdentity,
+    /// Forgets a party that this computer was in under an earlier identity. Answered by [`Reply::Done`].
+    #[expect(missing_docs, reason = "the name says it")]
+    ForgetFormer { party: PartyId },
     /// Measures one round trip to a member through the tunnel. Answered by [`Reply::Pong`].
     #[expect(missing_docs, reason = "the names say it")]
     Ping { party: PartyId, member: DeviceId },

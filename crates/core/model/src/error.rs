@@ -67,6 +67,10 @@ pub enum ErrorCode {
     Storage,
     /// The network device could not be created.
     Device,
+    /// The TUN driver's device node is missing, wrong or not permitted.
+    TunNode,
+    /// Another computer is in the party with the same keys: one of the two is a copy.
+    DuplicateIdentity,
     /// No answer came in time.
     Timeout,
     /// Partyline has a defect.

@@ -45,8 +45,8 @@ pub use settings::{Methods, RelaySetting, Settings};
 pub use time::{Now, Timestamp};
 pub use transport::{SocketId, StreamId};
 pub use view::{
-    DeviceView, InviteView, MemberView, NetworkView, PartyPhase, PartyView, PathEvent, PathView, Phase, Role,
-    ServerView, Snapshot, TrafficView,
+    DeviceView, FormerPartyView, InviteView, MemberNotices, MemberView, NetworkView, PartyPhase, PartyView,
+    PathEvent, PathView, Phase, Role, ServerView, Snapshot, TrafficView,
 };
 
 /// Makes specta write `number` for fields that are never NaN. For a float it would write `number | null`.

@@ -23,6 +23,9 @@ pub struct Snapshot {
     pub device: DeviceView,
     /// The parties in the order in which they were joined.
     pub parties: Vec<PartyView>,
+    /// Parties that this computer was in before it got a new identity. An invite brings each back.
+    #[serde(default)]
+    pub former_parties: Vec<FormerPartyView>,
     /// The network of this computer.
     pub network: NetworkView,
     /// The user's settings without passwords.
@@ -107,6 +110,9 @@ pub struct PartyView {
     /// The address range, once known.
     #[cfg_attr(feature = "specta", specta(type = Option<String>))]
     pub range: Option<Ipv4Net>,
+    /// True while this computer asks the owner for another range.
+    #[serde(default)]
+    pub range_requested: bool,
     /// The network device's name while up.
     pub interface: Option<String>,
     /// The members: this computer first, the others by name.
@@ -117,6 +123,18 @@ pub struct PartyView {
     pub servers: Vec<ServerView>,
     /// What keeps the party from working, and what to do about it.
     pub problem: Option<AppError>,
+}
+
+/// A party that this computer was in under an earlier identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+pub struct FormerPartyView {
+    /// The party's identity.
+    pub id: PartyId,
+    /// The party's name.
+    pub name: String,
+    /// The name under which its members knew this computer's user.
+    pub display_name: String,
 }
 
 /// A rendezvous server.
@@ -173,6 +191,23 @@ pub struct MemberView {
     pub traffic: TrafficView,
     /// The paths used so far, oldest first, at most 32.
     pub history: Vec<PathEvent>,
+    /// What somebody should know of it.
+    #[serde(default)]
+    pub notices: MemberNotices,
+}
+
+/// What somebody in the party should know of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+pub struct MemberNotices {
+    /// The number of its broadcasts dropped since the start, if some were in the last minute: it sends more than the limit
+    /// of 250 a second.
+    pub broadcasts_dropped: Option<u32>,
+    /// The network of the member that the party's range clashes with, if it asks for another range.
+    #[cfg_attr(feature = "specta", specta(type = Option<String>))]
+    pub range_clash: Option<Ipv4Net>,
+    /// True if a copy of its keys was met on another computer within the last hour, and stood back.
+    pub copied: bool,
 }
 
 /// The path in use to a member.

@@ -212,8 +212,10 @@ pub struct LocalNetwork {
     pub addresses: Vec<HostAddress>,
     /// What the networks beside the default route are reached by. The longest prefix counts.
     pub routes: Vec<(IpNet, RouteTarget)>,
-    /// The prefixes that are on link, by which collisions with a party's range are found.
+    /// The prefixes that are on link, by which clashes with a party's range are found.
     pub prefixes: Vec<IpNet>,
+    /// The destinations of routes, for the same purpose. Routes through the parties' own devices are not among them.
+    pub routed: Vec<IpNet>,
     /// The default routers.
     pub routers: Vec<IpAddr>,
     /// The port of the main socket over IPv4; `None` without IPv4.

@@ -79,14 +79,15 @@ impl Node {
                 memberships: Vec::new(),
                 settings: config.settings.clone(),
                 networks: KnownNetworks::default(),
+                former: Vec::new(),
             },
         };
-        let Restored { device, memberships, settings, networks } = restored;
+        let Restored { device, memberships, settings, networks, former } = restored;
         let (paths, netcheck) = (config.paths.clone(), config.netcheck);
         let connectivity = Connectivity::new(now.instant, seeds, paths, netcheck, &settings, networks);
         info!(device = %device.id().short(), parties = memberships.len(), "node started");
         let mut node = Self {
-            signaling: Signaling::new(now, rng, settings.mtu, memberships),
+            signaling: Signaling::new(now, rng, settings.mtu, memberships).with_former(former),
             connectivity,
             view: View::new(config.version.clone()),
             clock_questions: ClockQuestions::default(),
@@ -117,9 +118,10 @@ impl Node {
     /// Returns the state to write when [`Output::Save`] asks for it. It holds secrets.
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
-        let parties = self.signaling.parties().map(|party| (party.is_on(), party.membership()));
+        let parties = self.signaling.parties().map(|party| (party.is_wanted(), party.membership()));
         let settings = settings::changed(&self.config.settings, &self.settings);
-        SavedState::new(&self.device, parties, settings, self.connectivity.known_networks()).encode()
+        let networks = self.connectivity.known_networks();
+        SavedState::new(&self.device, parties, settings, networks, self.signaling.former_parties()).encode()
     }
 
     /// Takes back a party that was just created or joined, because the state could not be written before the
@@ -215,7 +217,7 @@ impl Node {
 
     /// Takes the computer's own addresses: at the start, and whenever they change.
     pub fn handle_network(&mut self, now: Now, local: LocalNetwork) {
-        let prefixes = local.prefixes.clone();
+        let (on_link, routed) = (local.prefixes.clone(), local.routed.clone());
         let Some(change) = self.connectivity.set_network(now, local) else { return };
         if change.addresses_changed {
             self.signaling.check_servers(now);
@@ -223,7 +225,7 @@ impl Node {
         if change.address_lost {
             self.signaling.address_lost(now);
         }
-        self.signaling.set_prefixes(now.instant, prefixes);
+        self.signaling.set_networks(now.instant, &on_link, &routed);
         self.view.bump_revision();
         self.drain_events(now);
     }
@@ -390,6 +392,12 @@ impl Node {
             Command::Revoke { party, invite } => done(signaling.revoke_invite(now, party, invite))?,
             Command::Kick { party, member } => done(signaling.remove_member(now, party, member))?,
             Command::SetRange { party, range } => done(signaling.set_range(now, party, range))?,
+            Command::RequestRange { party } => done(signaling.request_range(now.instant, party))?,
+            Command::NewIdentity => {
+                *device = signaling.new_identity(now);
+                Reply::Done
+            }
+            Command::ForgetFormer { party } => done(signaling.forget_former(party))?,
             Command::Leave { party } => done(signaling.leave(now, party))?,
             Command::Up { party } => done(signaling.set_on(now, party, true))?,
             Command::Down { party } => done(signaling.set_on(now, party, false))?,
@@ -399,7 +407,7 @@ impl Node {
                 return Ok(None);
             }
             Command::Netcheck { stun } => done(connectivity.check_network(now.instant, &stun))?,
-            Command::Doctor => Reply::Doctor(view.findings(signaling, connectivity)),
+            Command::Doctor => Reply::Doctor(view.findings(now.instant, signaling, connectivity)),
             Command::Stop => {
                 self.stop(now);
                 Reply::Done
@@ -426,7 +434,7 @@ impl Node {
         }
         self.settings = settings;
         self.connectivity.configure(now.instant, &self.settings);
-        self.signaling.set_mtu(self.settings.mtu);
+        self.signaling.set_mtu(now.instant, self.settings.mtu);
         self.outputs.push_back(Output::Save);
         Ok(())
     }

@@ -18,6 +18,7 @@ mod party;
 mod range;
 mod recent_leaves;
 mod resend;
+mod run;
 mod servers;
 mod tunnels;
 
@@ -29,30 +30,30 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 use partyline_model::{
-    AppError, Candidate, DeviceId, ErrorCode, InviteId, InviteLifetime, InvitePreview, NatProfile, Now,
-    PartyId, Role, Topic,
+    AppError, Candidate, DeviceId, ErrorCode, FormerPartyView, Handle, InviteId, InviteLifetime,
+    InvitePreview, NatProfile, Now, PartyId, Role, SessionNonce, Topic,
 };
 use partyline_party::{
     Departure, DeviceKey, Dismissal, Effect, Membership, NewParty, Outcome, Outgoing, PartyError,
-    Reachability, Received, Refusal,
+    Reachability, Received, Refusal, RunStanding,
 };
 use partyline_wire::{
     beacon as beacon_format,
     invite::Invite,
-    rendezvous::{ServerFrame, TopicMember},
+    rendezvous::{RefusalCode, ServerFrame, TopicMember},
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::RngCore as _;
-use tracing::{debug, info, trace};
+use tracing::{debug, info, trace, warn};
 
 use self::{
     beacon::Beacon,
-    channel::Context,
+    channel::{Channel as _, Context},
     channel_kind::ChannelKind,
     channels::Channels,
     leave::PendingLeaves,
     most_useful::most_useful,
-    range::choose_range,
+    range::{Networks, choose_range},
     servers::{Servers, is_retried},
     tunnels::Tunnels,
 };
@@ -81,10 +82,12 @@ pub(crate) struct Signaling {
     leaves: PendingLeaves,
     /// How this device can be reached, as it is announced.
     reach: Reachability,
-    /// Networks that this computer is in.
-    prefixes: Vec<IpNet>,
+    /// Networks that this computer is in or has routes to.
+    networks: Networks,
     mtu: u16,
     counters: SignalingCounters,
+    /// Parties that this computer was in under an earlier identity.
+    former: Vec<FormerPartyView>,
     rng: ChaCha20Rng,
     events: VecDeque<Event>,
 }
@@ -108,22 +111,23 @@ struct Parts<'a> {
     parties: &'a mut BTreeMap<PartyId, LocalParty>,
     leaves: &'a mut PendingLeaves,
     mtu: u16,
-    prefixes: &'a [IpNet],
+    networks: &'a Networks,
 }
 
 /// The channel by which a sealed message arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
-    Server,
-    Beacon,
+    /// With the handle under which the server lists the sender.
+    Server(Handle),
+    Beacon(SocketAddr),
     Member(DeviceId),
 }
 
 impl Source {
     const fn kind(self) -> ChannelKind {
         match self {
-            Self::Server => ChannelKind::Server,
-            Self::Beacon => ChannelKind::Beacon,
+            Self::Server(_) => ChannelKind::Server,
+            Self::Beacon(_) => ChannelKind::Beacon,
             Self::Member(_) => ChannelKind::Tunnel,
         }
     }
@@ -142,9 +146,10 @@ impl Signaling {
             },
             leaves: PendingLeaves::default(),
             reach: Reachability::default(),
-            prefixes: Vec::new(),
+            networks: Networks::default(),
             mtu,
             counters: SignalingCounters::default(),
+            former: Vec::new(),
             rng,
             events: VecDeque::new(),
         };
@@ -152,8 +157,15 @@ impl Signaling {
             memberships.iter().filter(|(_, on)| *on).map(|(membership, _)| membership.id()).collect();
         let parties = memberships.into_iter().map(|(membership, _)| LocalParty::new(now.instant, membership));
         signaling.parties = parties.map(|party| (party.id(), party)).collect();
+        signaling.parties.values_mut().for_each(|party| party.start_run(now.instant, false));
         on.into_iter().for_each(|party| signaling.switch_on(now, party));
         signaling
+    }
+
+    /// Remembers parties that this computer was in under an earlier identity.
+    pub(crate) fn with_former(mut self, former: Vec<FormerPartyView>) -> Self {
+        self.former = former;
+        self
     }
 
     /// Returns the next thing for another part of the node.
@@ -173,6 +185,9 @@ impl Signaling {
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         let Parts { channels, mut cx, .. } = self.parts(now);
         channels.servers.handle_timeout(&mut cx);
+        if channels.servers.poll_visits(now.instant) {
+            self.sync_topics(now);
+        }
         self.send_leaves(now);
         self.drive_parties(now);
         if self.leaves.expire(now.instant) {
@@ -214,13 +229,16 @@ impl Signaling {
             ServerFrame::Roster { topic, members, more } => {
                 members.into_iter().for_each(|member| self.on_present(now, topic, &member));
                 if !more {
+                    self.on_entered(now, topic);
                     self.send_leaves(now);
                 }
             }
             ServerFrame::Present { topic, handle, record } => {
                 self.on_present(now, topic, &TopicMember { handle, record });
             }
-            ServerFrame::Message { topic, message, .. } => drop(self.receive_on(now, &topic, &message)),
+            ServerFrame::Message { topic, from, message } => {
+                self.receive_on(now, &topic, from, &message);
+            }
             ServerFrame::TimeReply { echo, .. } => {
                 let url = self.channels.servers.url(id).unwrap_or_default();
                 let resending = self.channels.servers.is_resending(id);
@@ -237,26 +255,55 @@ impl Signaling {
                     party.announce_later(now.instant);
                 }
             }
+            // The place was taken by another run, or a visitor was not let in: this device looks again.
+            ServerFrame::Refused {
+                topic: Some(topic),
+                code: RefusalCode::Replaced | RefusalCode::TopicFull,
+                ..
+            } => {
+                if let Some(party) = self.party_on(&topic).and_then(|id| self.parties.get_mut(&id)) {
+                    party.run_mut().fresh = false;
+                }
+                self.sync_topics(now);
+            }
             ServerFrame::Refused { .. } | ServerFrame::Gone { .. } => {}
         }
     }
 
+    /// A server has sent the whole roster of a topic: this device was let in, under its own handle or as a visitor that
+    /// may now take its place.
+    fn on_entered(&mut self, now: Now, topic: Topic) {
+        if self.channels.servers.has_entered(&topic)
+            && let Some(party) = self.party_on(&topic).and_then(|id| self.parties.get_mut(&id))
+            && party.membership.topic() == topic
+        {
+            party.membership.establish_run(now.unix);
+        }
+        self.sync_topics(now);
+    }
+
     /// Takes a server's record of a member. A member that is back may have missed who left meanwhile.
     fn on_present(&mut self, now: Now, topic: Topic, member: &TopicMember) {
-        if let Some((party, device)) = self.receive_on(now, &topic, &member.record) {
+        if let Some((party, device)) = self.receive_on(now, &topic, member.handle, &member.record) {
             self.repeat_leaves(now, party, device);
         }
     }
 
     /// Takes a server's sealed message; returns the member it is from, if it is new.
-    fn receive_on(&mut self, now: Now, topic: &Topic, sealed: &[u8]) -> Option<(PartyId, DeviceId)> {
+    fn receive_on(
+        &mut self,
+        now: Now,
+        topic: &Topic,
+        from: Handle,
+        sealed: &[u8],
+    ) -> Option<(PartyId, DeviceId)> {
         let Some(party) = self.party_on(topic) else {
             let refusal = Refusal::UnknownTopic;
             self.counters.server.dropped.count(&refusal);
             debug!(channel = "server", reason = refusal.label(), "message dropped");
             return None;
         };
-        Some((party, self.receive(now, party, topic, Source::Server, sealed)?))
+        Some((party, self.receive(now, party, topic, Source::Server(from), sealed)?))
     }
 
     fn party_on(&self, topic: &Topic) -> Option<PartyId> {
@@ -276,7 +323,7 @@ impl Signaling {
             trace!(%source, reason = "of no party here", "beacon dropped");
             return;
         };
-        let Some(from) = self.receive(now, party, &topic, Source::Beacon, sealed) else { return };
+        let Some(from) = self.receive(now, party, &topic, Source::Beacon(source), sealed) else { return };
         let Parts { channels, mut cx, parties, .. } = self.parts(now);
         let Some(party) = parties.get_mut(&party) else { return };
         // The message may have been the member's leave.
@@ -317,6 +364,7 @@ impl Signaling {
         channels.tunnels.on_session_up(id, member);
         let Some(party) = parties.get_mut(&id) else { return };
         party.on_received(now.instant, member);
+        party.membership.establish_run(now.unix);
         channels.introduce(&mut cx, party, member);
         self.repeat_leaves(now, id, member);
     }
@@ -329,7 +377,8 @@ impl Signaling {
     /// Carries a signal between path machines to a member, over every channel.
     pub(crate) fn send_signal(&mut self, now: Now, id: PartyId, to: DeviceId, bytes: Vec<u8>) {
         let Parts { channels, mut cx, parties, .. } = self.parts(now);
-        let Some(party) = parties.get_mut(&id).filter(|party| party.is_on()) else { return };
+        let speaks = |party: &&mut LocalParty| party.is_on() && party.may_speak(now.instant);
+        let Some(party) = parties.get_mut(&id).filter(speaks) else { return };
         let outcome = party.membership.signal(now.unix, cx.rng, &to, bytes);
         match cx.take_message(outcome) {
             Some(message) => channels.send(&mut cx, party, &message, None),
@@ -358,11 +407,11 @@ impl Signaling {
         self.events.push_back(Event::Changed);
     }
 
-    /// Takes the networks this computer is in, and looks for them among the parties' ranges.
-    pub(crate) fn set_prefixes(&mut self, now: Instant, prefixes: Vec<IpNet>) {
-        debug!(?prefixes, "on-link prefixes");
-        self.prefixes = prefixes;
-        self.parties.values_mut().for_each(|party| party.check_range(&self.prefixes));
+    /// Takes the networks this computer is in and those it has routes to, and looks for them among the parties' ranges.
+    pub(crate) fn set_networks(&mut self, now: Instant, on_link: &[IpNet], routed: &[IpNet]) {
+        debug!(?on_link, ?routed, "networks of this computer");
+        self.networks = Networks::new(on_link, routed);
+        self.parties.values_mut().for_each(|party| party.check_range(now, &self.networks));
         self.channels.beacon.expedite_all(now);
     }
 
@@ -405,7 +454,7 @@ impl Signaling {
     ) -> Result<(PartyId, String), AppError> {
         let NewPartyRequest { name, display_name, servers, range } = request;
         let taken = self.parties.values().filter_map(|party| party.membership.range());
-        let range = range.unwrap_or_else(|| choose_range(&self.prefixes, taken, &mut self.rng));
+        let range = range.unwrap_or_else(|| choose_range(&self.networks, taken, &mut self.rng));
         let new = NewParty { name, display_name, servers, range };
         let mut membership =
             Membership::create(now.unix, &mut self.rng, device, new).map_err(|error| party_error(&error))?;
@@ -446,15 +495,22 @@ impl Signaling {
         if let Some(party) = known.filter(|party| !party.is_dismissed()) {
             return Err(already_member(party.membership.name()).into());
         }
+        let former = self.former.iter().find(|former| former.id == invite.party);
+        let known_as = former.map(|former| former.display_name.clone()).filter(|_| display_name.is_empty());
+        let display_name = known_as.unwrap_or(display_name);
         let membership = Membership::join(now.unix, &mut self.rng, device, &invite, display_name)
             .map_err(|error| JoinRefusal::new(error, invite))?;
+        let joined = membership.id();
+        self.former.retain(|former| former.id != joined);
         Ok(self.admit(now, membership))
     }
 
     fn admit(&mut self, now: Now, membership: Membership) -> PartyId {
         let id = membership.id();
         self.leaves.cancel(id);
-        self.parties.insert(id, LocalParty::new(now.instant, membership));
+        let mut party = LocalParty::new(now.instant, membership);
+        party.start_run(now.instant, true);
+        self.parties.insert(id, party);
         self.events.push_back(Event::Output(Output::Save));
         self.switch_on(now, id);
         id
@@ -505,9 +561,28 @@ impl Signaling {
         self.administer(now, party, |membership, rng| membership.remove_member(now.unix, rng, member))
     }
 
-    /// Moves the party to another address range.
-    pub(crate) fn set_range(&mut self, now: Now, party: PartyId, range: Ipv4Net) -> Result<(), AppError> {
+    /// Moves the party to another address range; `None` chooses one that clashes with no network of this computer and
+    /// of the members that asked for another range.
+    pub(crate) fn set_range(
+        &mut self,
+        now: Now,
+        party: PartyId,
+        range: Option<Ipv4Net>,
+    ) -> Result<(), AppError> {
+        let used = self.parties.values().filter_map(|party| party.membership.range());
+        let members = self.parties.get(&party).into_iter().flat_map(|party| party.membership.members());
+        let avoided = members.flat_map(|member| member.avoided_networks.iter().copied());
+        let taken: Vec<Ipv4Net> = used.chain(avoided).collect();
+        let range = range.unwrap_or_else(|| choose_range(&self.networks, taken.into_iter(), &mut self.rng));
         self.administer(now, party, |membership, rng| membership.set_range(now.unix, rng, range))
+    }
+
+    /// Asks the party's owner for another address range, because this one clashes with a network of this computer.
+    pub(crate) fn request_range(&mut self, now: Instant, party: PartyId) -> Result<(), AppError> {
+        let party = self.parties.get_mut(&party).ok_or_else(unknown_party)?;
+        party.request_range(now, &self.networks)?;
+        self.events.push_back(Event::Changed);
+        Ok(())
     }
 
     fn administer(
@@ -542,10 +617,48 @@ impl Signaling {
         Ok(())
     }
 
+    /// Leaves all parties to the computer that has the same keys, without a word to their members, and remembers them.
+    /// Returns the new identity.
+    pub(crate) fn new_identity(&mut self, now: Now) -> DeviceKey {
+        for id in self.parties.keys().copied().collect::<Vec<_>>() {
+            self.switch_off(now, id);
+            let Some(party) = self.parties.remove(&id) else { continue };
+            let (name, display_name) = (party.membership.name(), party.membership.display_name());
+            self.former.retain(|former| former.id != id);
+            let (name, display_name) = (name.to_owned(), display_name.to_owned());
+            self.former.push(FormerPartyView { id, name, display_name });
+        }
+        self.sync_servers(now);
+        self.events.push_back(Event::Output(Output::Save));
+        let device = DeviceKey::generate(&mut self.rng);
+        info!(device = %device.id().short(), former = self.former.len(), "new identity");
+        device
+    }
+
+    /// Returns the parties that this computer was in under an earlier identity.
+    pub(crate) fn former_parties(&self) -> &[FormerPartyView] {
+        &self.former
+    }
+
+    /// Forgets a party of an earlier identity.
+    pub(crate) fn forget_former(&mut self, party: PartyId) -> Result<(), AppError> {
+        let before = self.former.len();
+        self.former.retain(|former| former.id != party);
+        if self.former.len() == before {
+            return Err(unknown_party());
+        }
+        self.events.push_back(Event::Output(Output::Save));
+        Ok(())
+    }
+
     /// Switches a party on or off.
     pub(crate) fn set_on(&mut self, now: Now, id: PartyId, on: bool) -> Result<(), AppError> {
         let party = self.parties.get(&id).ok_or_else(unknown_party)?;
-        if party.is_on() != on {
+        if on && party.is_suspended() {
+            self.resume(now);
+        }
+        let party = self.parties.get(&id).ok_or_else(unknown_party)?;
+        if party.is_wanted() != on {
             if on {
                 self.switch_on(now, id)
             } else {
@@ -557,11 +670,11 @@ impl Signaling {
     }
 
     /// Applies another MTU of the network devices, in bytes.
-    pub(crate) fn set_mtu(&mut self, mtu: u16) {
+    pub(crate) fn set_mtu(&mut self, now: Instant, mtu: u16) {
         debug!(before = self.mtu, mtu, "MTU of the network devices");
         self.mtu = mtu;
-        let Self { parties, prefixes, events, .. } = self;
-        parties.values_mut().for_each(|party| party.sync_device(mtu, prefixes, events));
+        let Self { parties, networks, events, .. } = self;
+        parties.values_mut().for_each(|party| party.sync_device(now, mtu, networks, events));
     }
 
     /// Changes the name that this device announces in every party. An empty one keeps what each party knows.
@@ -645,9 +758,9 @@ impl Signaling {
 
     /// Borrows everything at once: the channels, what they need, and the parties they serve.
     fn parts(&mut self, now: Now) -> Parts<'_> {
-        let Self { parties, channels, leaves, reach, prefixes, mtu, counters, rng, events } = self;
+        let Self { parties, channels, leaves, reach, networks, mtu, counters, rng, events, .. } = self;
         let cx = Context { now, rng, reach, events, counters };
-        Parts { channels, cx, parties, leaves, mtu: *mtu, prefixes }
+        Parts { channels, cx, parties, leaves, mtu: *mtu, networks }
     }
 
     /// Takes a sealed message to its party; returns the member it is from, unless it is dropped.
@@ -666,8 +779,12 @@ impl Signaling {
             return None;
         };
         let Received { sender, broadcast, outcome } = open(&mut cx, party, topic, source, sealed)?;
+        if let [Effect::RunMet { run, standing }] = outcome.effects[..] {
+            self.on_run_met(now, id, source, (run, standing));
+            return None;
+        }
         let _span = peer_span(id, sender).entered();
-        if matches!(source, Source::Member(_) | Source::Beacon) {
+        if matches!(source, Source::Member(_) | Source::Beacon(_)) {
             party.on_received(now.instant, sender);
         }
         let left = |effect: &Effect| matches!(effect, Effect::MemberGone(_, Departure::Left));
@@ -677,8 +794,8 @@ impl Signaling {
         if broadcast && party.current_topic().is_some_and(|access| access.topic == *topic) {
             party.remember_announcement(sender, *topic, sealed);
             let through = match source {
-                Source::Server => None,
-                Source::Beacon => Some(sender),
+                Source::Server(_) => None,
+                Source::Beacon(_) => Some(sender),
                 Source::Member(member) => Some(member),
             };
             let announcement = Outgoing { topic: *topic, to: None, handle: None, message: sealed.to_vec() };
@@ -692,13 +809,16 @@ impl Signaling {
     fn apply(&mut self, now: Now, id: PartyId, outcome: Outcome) {
         let Outcome { effects, messages, persist, addresses_changed } = outcome;
         effects.into_iter().for_each(|effect| self.act(now, id, effect));
-        let Parts { channels, mut cx, parties, mtu, prefixes, .. } = self.parts(now);
+        let Parts { channels, mut cx, parties, mtu, networks, .. } = self.parts(now);
         if let Some(party) = parties.get_mut(&id) {
             if addresses_changed {
                 party.sync_addresses(cx.events);
             }
-            messages.iter().for_each(|message| channels.send(&mut cx, party, message, None));
-            party.sync_device(mtu, prefixes, cx.events);
+            // What this run is asked before it may speak, it is asked again once it has announced itself.
+            if party.may_speak(now.instant) {
+                messages.iter().for_each(|message| channels.send(&mut cx, party, message, None));
+            }
+            party.sync_device(now.instant, mtu, networks, cx.events);
             party.plan_review(now);
         }
         if persist {
@@ -729,6 +849,70 @@ impl Signaling {
             Effect::Signal { from, bytes } => {
                 events.push_back(Event::SignalReceived { party: id, from, bytes });
             }
+            // Handled where it is known how the message came.
+            Effect::RunMet { .. } => {}
+        }
+    }
+
+    /// Acts on a message of another run with this device's keys. The answer goes back the way the message came.
+    fn on_run_met(&mut self, now: Now, id: PartyId, source: Source, met: (SessionNonce, RunStanding)) {
+        let (run, standing) = met;
+        let Parts { channels, mut cx, parties, .. } = self.parts(now);
+        let Some(party) = parties.get_mut(&id) else { return };
+        if standing == RunStanding::GoesOn || party.run_mut().poll_answer(now.instant) {
+            let outcome = party.membership.answer_run(now.unix, cx.rng, run);
+            if let Some(mut answer) = cx.take_message(outcome) {
+                match source {
+                    Source::Server(from) => {
+                        answer.handle = Some(from);
+                        channels.servers.send(&mut cx, party, &answer, &|_, _, _| false);
+                    }
+                    Source::Beacon(from) => channels.beacon.say_to_runs(&mut cx, &answer, Some(from)),
+                    // A member has passed on what it was told; there is no way back.
+                    Source::Member(_) => {}
+                }
+            }
+        }
+        match standing {
+            RunStanding::Unknown => {}
+            RunStanding::GivesWay => {
+                if !party.run_mut().has_met_copy(now.instant) {
+                    warn!("another computer has a copy of this device's keys, and stands back");
+                }
+                party.run_mut().on_copy_met(now.instant);
+                if party.membership.set_copied(true) {
+                    party.announce_soon(now.instant);
+                }
+                cx.events.push_back(Event::Changed);
+            }
+            RunStanding::GoesOn => self.stand_back(now),
+        }
+    }
+
+    /// Another device goes on with this one's keys: everything that this one does in any party would disturb it.
+    fn stand_back(&mut self, now: Now) {
+        warn!("another computer has this device's keys and was there first; standing back");
+        let Self { parties, channels, events, .. } = self;
+        for party in parties.values_mut().filter(|party| !party.is_suspended()) {
+            channels.beacon.stop(party.id());
+            party.suspend(events);
+        }
+        self.sync_servers(now);
+        self.events.push_back(Event::Changed);
+    }
+
+    /// Tries again to take this device's place in its parties, after it stood back.
+    fn resume(&mut self, now: Now) {
+        let standing_back = self.parties.values().filter(|party| party.is_suspended());
+        for id in standing_back.map(LocalParty::id).collect::<Vec<_>>() {
+            let Self { parties, channels, rng, .. } = &mut *self;
+            let Some(party) = parties.get_mut(&id) else { continue };
+            party.membership.take_over(now.unix, rng);
+            channels.servers.unclaim(&party.membership.topic());
+            party.start_run(now.instant, false);
+            if party.is_wanted() {
+                self.switch_on(now, id);
+            }
         }
     }
 
@@ -749,11 +933,11 @@ impl Signaling {
 
     fn switch_on(&mut self, now: Now, id: PartyId) {
         let _span = party_span(id).entered();
-        let Parts { channels, cx, parties, mtu, prefixes, .. } = self.parts(now);
+        let Parts { channels, cx, parties, mtu, networks, .. } = self.parts(now);
         let Some(party) = parties.get_mut(&id) else { return };
         info!("party on");
         party.switch_on(now.instant);
-        party.sync_device(mtu, prefixes, cx.events);
+        party.sync_device(now.instant, mtu, networks, cx.events);
         channels.beacon.expedite(now.instant, id);
         self.sync_servers(now);
         self.events.push_back(Event::Changed);
@@ -824,6 +1008,7 @@ impl Signaling {
             }
             let Parts { channels, mut cx, parties, .. } = self.parts(now);
             let Some(party) = parties.get_mut(&id) else { continue };
+            drive_run(channels, &mut cx, party);
             if party.poll_announce(now.instant) {
                 debug!(revision = party.revision(), "announcing");
                 channels.announce(&mut cx, party);
@@ -839,6 +1024,27 @@ impl Signaling {
                 channels.beacon.announce_to(&mut cx, party, None);
             }
         }
+    }
+}
+
+/// Does what is due about other runs with this device's keys.
+fn drive_run(channels: &Channels, cx: &mut Context<'_>, party: &mut LocalParty) {
+    let now = cx.now;
+    if !party.is_on() {
+        return;
+    }
+    if party.run_mut().poll_question(now.instant) {
+        let outcome = party.membership.ask_runs(now.unix, cx.rng);
+        if let Some(question) = cx.take_message(outcome) {
+            channels.beacon.say_to_runs(cx, &question, None);
+        }
+    }
+    if party.run_mut().poll_established(now.instant) {
+        party.membership.establish_run(now.unix);
+    }
+    if party.run_mut().poll_copy_forgotten(now.instant) && party.membership.set_copied(false) {
+        party.announce_soon(now.instant);
+        cx.events.push_back(Event::Changed);
     }
 }
 

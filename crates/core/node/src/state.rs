@@ -3,7 +3,7 @@
 //! The first member of the JSON object is a checksum: SHA-256, in hexadecimal, of all bytes that follow its comma. It tells
 //! a file that a disk, a crash or an editor changed from one that was written whole.
 
-use partyline_model::{Now, Settings};
+use partyline_model::{FormerPartyView, Now, Settings};
 use partyline_party::{DeviceKey, Membership, MembershipState, Secret};
 use rand_chacha::ChaCha20Rng;
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,9 @@ pub(crate) struct SavedState {
     /// Networks measured before. They can be measured again, so unreadable ones are dropped.
     #[serde(default)]
     networks: serde_json::Value,
+    /// Parties that this computer was in under an earlier identity.
+    #[serde(default)]
+    former: Vec<FormerPartyView>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -57,6 +60,7 @@ pub(crate) struct Restored {
     pub memberships: Vec<(Membership, bool)>,
     pub settings: Settings,
     pub networks: KnownNetworks,
+    pub former: Vec<FormerPartyView>,
 }
 
 impl SavedState {
@@ -97,7 +101,7 @@ impl SavedState {
             debug!(%error, "known networks cannot be read and will be measured again");
             KnownNetworks::default()
         });
-        Ok(Restored { device, memberships, settings, networks })
+        Ok(Restored { device, memberships, settings, networks, former: self.former })
     }
 
     /// Collects what has to be kept.
@@ -106,6 +110,7 @@ impl SavedState {
         parties: impl Iterator<Item = (bool, &'a Membership)>,
         settings: ChangedSettings,
         networks: &KnownNetworks,
+        former: &[FormerPartyView],
     ) -> Self {
         let saved = |(on, membership): (bool, &Membership)| SavedParty { on, membership: membership.state() };
         Self {
@@ -115,6 +120,7 @@ impl SavedState {
             parties: parties.map(saved).collect(),
             settings,
             networks: serde_json::to_value(networks).unwrap_or_default(),
+            former: former.to_vec(),
         }
     }
 
@@ -169,7 +175,7 @@ mod tests {
     fn changed_and_cut_files_are_damaged() {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let (device, networks) = (DeviceKey::generate(&mut rng), KnownNetworks::default());
-        let state = SavedState::new(&device, std::iter::empty(), ChangedSettings::default(), &networks);
+        let state = SavedState::new(&device, std::iter::empty(), ChangedSettings::default(), &networks, &[]);
         let file = state.encode();
         assert!(serde_json::from_slice::<serde_json::Value>(&file).is_ok(), "still JSON");
         assert!(SavedState::decode(&file).is_ok());

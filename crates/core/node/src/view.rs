@@ -114,8 +114,13 @@ impl View {
     }
 
     /// Returns what a check-up finds.
-    pub(crate) fn findings(&self, signaling: &Signaling, connectivity: &Connectivity) -> Vec<DoctorFinding> {
-        let mut findings = findings::findings(signaling, connectivity);
+    pub(crate) fn findings(
+        &self,
+        now: Instant,
+        signaling: &Signaling,
+        connectivity: &Connectivity,
+    ) -> Vec<DoctorFinding> {
+        let mut findings = findings::findings(now, signaling, connectivity);
         findings.extend(self.connection_stats.finding());
         findings
     }

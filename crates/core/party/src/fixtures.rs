@@ -122,6 +122,13 @@ pub(crate) fn announcement(certificate: Certificate, host: Option<u16>) -> Annou
         confirmation: None,
         charter: None,
         secret: [0; 8],
-        presence: Some(Presence { session, host, name: None, reach: Reachability::default() }),
+        presence: Some(Presence {
+            session,
+            host,
+            name: None,
+            reach: Reachability::default(),
+            avoided_networks: Vec::new(),
+            copied: false,
+        }),
     }
 }

@@ -11,7 +11,8 @@ use partyline_wire::{
 
 use crate::{epoch::Epoch, error::Refusal, keys::is_signed_by, seal::open};
 
-/// Opens a message that was sealed on the topic of an epoch; `me` is this device.
+/// Opens a message that was sealed on the topic of an epoch; `me` is this device. The message may be of this device's own
+/// key: its own, or one of a copy.
 ///
 /// # Errors
 /// Returns why the message must be dropped.
@@ -23,11 +24,8 @@ pub(crate) fn open_message(epoch: &Epoch, me: &DeviceId, sealed: &[u8]) -> Resul
     let plaintext = open(epoch.seal_key(), &topic.0, sealed).ok_or(Refusal::Unreadable)?;
     let (message, signature) = decode_plaintext(&plaintext).map_err(|_| Refusal::Malformed)?;
     let Message { sender, recipient, .. } = message.value();
-    if sender == me {
-        return Err(Refusal::Own);
-    }
     if recipient.is_some_and(|recipient| recipient != *me) {
-        return Err(Refusal::NotForMe);
+        return Err(if sender == me { Refusal::Own } else { Refusal::NotForMe });
     }
     // The signature covers the topic, so that a message cannot be moved to another one.
     if !is_signed_by(&sender.0, &subject(topic, &message), &signature) {
@@ -69,7 +67,7 @@ mod tests {
         assert_eq!(open(id(2), &sealed(None)), Ok(id(1)));
         assert_eq!(open(id(2), &sealed(Some(id(2)))), Ok(id(1)));
         assert_eq!(open(id(2), &sealed(Some(id(3)))), Err(Refusal::NotForMe));
-        assert_eq!(open(id(1), &sealed(None)), Err(Refusal::Own));
+        assert_eq!(open(id(1), &sealed(None)), Ok(id(1)), "its own, or a copy's");
     }
 
     #[test]

@@ -31,6 +31,10 @@ pub struct Member<'a> {
     pub candidates: &'a [Candidate],
     /// What it measured of its NAT.
     pub nat: Option<&'a NatProfile>,
+    /// Networks that another range should avoid, while it asks for one; the one that clashes first.
+    pub avoided_networks: &'a [Ipv4Net],
+    /// True if a copy of its keys was met lately.
+    pub copied: bool,
     /// When its last announcement was received, by this device's clock.
     pub last_received: Timestamp,
 }
@@ -56,6 +60,8 @@ impl<'a> Member<'a> {
             session: record.presence().map(|presence| presence.session),
             candidates: reach.map_or(&[], |reach| &reach.candidates),
             nat: reach.map(|reach| &reach.nat),
+            avoided_networks: record.presence().map_or(&[], |presence| &presence.avoided_networks),
+            copied: record.presence().is_some_and(|presence| presence.copied),
             last_received: record.last_received(),
         }
     }

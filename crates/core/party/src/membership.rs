@@ -12,7 +12,9 @@ use partyline_model::{
     TunnelPublicKey,
 };
 use partyline_wire::{
-    announcement::{Announcement, MAX_BEACON_CANDIDATES, MAX_CANDIDATES, MAX_PUBLIC, Presence, Reachability},
+    announcement::{
+        Announcement, MAX_AVOIDED, MAX_BEACON_CANDIDATES, MAX_CANDIDATES, MAX_PUBLIC, Presence, Reachability,
+    },
     beacon::TopicTag,
     exact::Exact,
     invite::Invite,
@@ -20,7 +22,7 @@ use partyline_wire::{
         Certificate, Charter, Expiry, Grant, Issuer, MAX_CO_OWNERS, Terms, check_range, check_servers,
     },
     name::{check_display_name, check_party_name},
-    sealed::{Body, CharterUpdate, MAX_SIGNAL, Message, Rekey},
+    sealed::{Body, CharterUpdate, Claim, MAX_SIGNAL, Message, Rekey, RunMessage},
 };
 use rand_core::{CryptoRng, RngCore};
 use tracing::{debug, info, trace};
@@ -33,6 +35,7 @@ use crate::{
     charter::CharterState,
     claim::{Claims, OwnClaim},
     clock::{ClockMonitor, ClockSkew},
+    contest::{Contest, Verdict},
     epoch::{Epoch, tag_of},
     error::{JoinError, PartyError, Refusal},
     identity::Identity,
@@ -42,7 +45,7 @@ use crate::{
     keys::{DeviceKey, Secret},
     member::Member,
     outbound::{Outbound, kind},
-    outcome::{Departure, Effect, Outcome, Outgoing, Received},
+    outcome::{Departure, Effect, Outcome, Outgoing, Received, RunStanding},
     reconcile::{Comparison, Reply},
     rekey::{open_rekey, seal_rekey},
     roster::Roster,
@@ -89,7 +92,12 @@ pub struct Membership {
     claim: OwnClaim,
     standing: Standing,
     outbound: Outbound,
-    session: SessionNonce,
+    /// This run: its nonce, and its claim to the device's place.
+    contest: Contest,
+    /// Networks of this computer that another range should avoid, while one is asked for.
+    avoided_networks: Vec<Ipv4Net>,
+    /// True if a copy of this device's keys was met lately.
+    copied: bool,
     clock: ClockMonitor,
 }
 
@@ -189,7 +197,9 @@ impl Membership {
             roster: Roster::default(),
             standing: Standing::Unconfirmed { until: None },
             outbound,
-            session: SessionNonce([0; 16]),
+            contest: Contest::new(SessionNonce([0; 16])),
+            avoided_networks: Vec::new(),
+            copied: false,
             clock: ClockMonitor::default(),
         };
         membership.start_session(rng);
@@ -220,7 +230,9 @@ impl Membership {
             roster: state.roster,
             standing: Standing::Unconfirmed { until: None },
             outbound: Outbound::new(device.clone()),
-            session: SessionNonce([0; 16]),
+            contest: Contest::new(SessionNonce([0; 16])),
+            avoided_networks: Vec::new(),
+            copied: false,
             clock: ClockMonitor::default(),
         };
         membership.start_session(rng);
@@ -249,9 +261,17 @@ impl Membership {
         }
     }
 
+    /// Begins a run that takes the place of another with the same keys, which has used numbers that this one does not know.
+    pub fn take_over(&mut self, now: Timestamp, rng: &mut (impl CryptoRng + RngCore)) {
+        self.outbound.device().numbers().pass_other_run(now);
+        self.start_session(rng);
+    }
+
     /// Draws a new session nonce, which changes the probe keys with all members. A membership starts with one.
     pub fn start_session(&mut self, rng: &mut (impl CryptoRng + RngCore)) {
-        rng.fill_bytes(&mut self.session.0);
+        let mut run = SessionNonce([0; 16]);
+        rng.fill_bytes(&mut run.0);
+        self.contest = Contest::new(run);
         debug!(party = %self.id().short(), "session started, probe keys changed");
     }
 }
@@ -275,6 +295,9 @@ impl Membership {
         };
         let message: Exact<Message> = opened.map_err(|refusal| refuse(None, topic, refusal))?;
         let message = message.value();
+        if message.sender == self.me() {
+            return self.handle_own_key(message).map_err(|refusal| refuse(Some(message), topic, refusal));
+        }
         match self.handle_message(now, rng, topic, message) {
             Ok(outcome) => {
                 Ok(Received { sender: message.sender, broadcast: message.recipient.is_none(), outcome })
@@ -307,6 +330,7 @@ impl Membership {
                 out.push(Effect::Signal { from: sender, bytes: bytes.clone() });
             }
             Body::Leave { certificate } => self.handle_leave(&sender, certificate, &mut out)?,
+            Body::Run(_) => return Err(Refusal::NotForMe),
         }
         trace!(peer = %sender.short(), kind = kind(&message.body), sequence, "message accepted");
         self.roster.record_sequence(&sender, sequence);
@@ -321,6 +345,30 @@ impl Membership {
             self.judge_own(now, &mut out);
         }
         Ok(out)
+    }
+
+    /// Handles a message of this device's own key: its own, of an earlier run, or of a copy. The presence of another run is
+    /// as good as a question.
+    fn handle_own_key(&mut self, message: &Message) -> Result<Received, Refusal> {
+        let said = match &message.body {
+            Body::Run(said) => Some(*said),
+            Body::Announce(announcement) => announcement.presence.as_ref().map(|presence| RunMessage {
+                claim: Claim { run: presence.session, established: None },
+                answer_to: None,
+            }),
+            _ => None,
+        };
+        let said = said.ok_or(Refusal::Own)?;
+        let standing = match self.contest.judge(&said) {
+            Verdict::Nothing => return Err(Refusal::Own),
+            Verdict::Answer => RunStanding::Unknown,
+            Verdict::Held => RunStanding::GivesWay,
+            Verdict::Lost => RunStanding::GoesOn,
+        };
+        let run = said.claim.run;
+        debug!(?run, ?standing, ?message.sent_at, "another run with the keys of this device");
+        let outcome = Outcome { effects: vec![Effect::RunMet { run, standing }], ..Outcome::default() };
+        Ok(Received { sender: message.sender, broadcast: false, outcome })
     }
 
     fn handle_announcement(
@@ -683,6 +731,44 @@ impl Membership {
         out
     }
 
+    /// Asks other runs with this device's keys to show themselves. The outcome has one message, which only they can use.
+    pub fn ask_runs(&mut self, now: Timestamp, rng: &mut (impl CryptoRng + RngCore)) -> Outcome {
+        self.say_to_runs(now, rng, None)
+    }
+
+    /// Answers another run with this device's keys, so that the two agree on which of them goes on.
+    pub fn answer_run(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        run: SessionNonce,
+    ) -> Outcome {
+        self.say_to_runs(now, rng, Some(run))
+    }
+
+    fn say_to_runs(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        answer_to: Option<SessionNonce>,
+    ) -> Outcome {
+        let (mut out, topic, me) = (Outcome::default(), self.topic(), self.me());
+        let body = Body::Run(RunMessage { claim: self.contest.claim(), answer_to });
+        self.send(now, rng, &topic, Some(me), body, &mut out);
+        out
+    }
+
+    /// Notes that this run has its place in the party: a server lists it, or a member is connected with it.
+    pub fn establish_run(&mut self, now: Timestamp) {
+        self.contest.establish(now);
+    }
+
+    /// Returns true if this run has given way to another one with the same keys.
+    #[must_use]
+    pub const fn has_given_way(&self) -> bool {
+        self.contest.is_lost()
+    }
+
     /// Leaves the party with a message on every topic. The caller drops the stored state after sending them.
     pub fn leave(&mut self, now: Timestamp, rng: &mut (impl CryptoRng + RngCore)) -> Outcome {
         info!(party = %self.id().short(), "leaving the party");
@@ -706,7 +792,11 @@ impl Membership {
         reach.candidates.truncate(max_candidates);
         reach.nat.public.truncate(MAX_PUBLIC);
         let name = self.identity.announced_name().cloned();
-        Presence { session: self.session, host: self.claim.host, name, reach }
+        let (session, host, copied) = (self.session(), self.claim.host, self.copied);
+        let mut avoided_networks = self.avoided_networks.clone();
+        // A beacon has to fit into one datagram; the network that clashes is said nevertheless.
+        avoided_networks.truncate(if max_candidates < MAX_CANDIDATES { 1 } else { MAX_AVOIDED });
+        Presence { session, host, name, reach, avoided_networks, copied }
     }
 
     /// Shows who this device is, and which charter and secret it has.
@@ -769,6 +859,21 @@ impl Membership {
             out.push(Effect::Announce);
         }
         Ok(out)
+    }
+
+    /// Sets the networks that another range of the party should avoid; while there are any, this device's announcements
+    /// ask the owner for one. Returns true if they have changed and are to be announced.
+    pub fn set_avoided_networks(&mut self, networks: Vec<Ipv4Net>) -> bool {
+        let changed = self.avoided_networks != networks;
+        self.avoided_networks = networks;
+        changed
+    }
+
+    /// Sets whether a copy of this device's keys was met lately. Returns true if that has changed and is to be announced.
+    pub const fn set_copied(&mut self, copied: bool) -> bool {
+        let changed = self.copied != copied;
+        self.copied = copied;
+        changed
     }
 
     /// Makes an invite. A co-owner can only invite members.
@@ -1045,7 +1150,7 @@ impl Membership {
     /// Returns the nonce of this run.
     #[must_use]
     pub const fn session(&self) -> SessionNonce {
-        self.session
+        self.contest.claim().run
     }
 
     /// Returns this device's address in the party's range, once it claims one.
@@ -1124,7 +1229,7 @@ impl Membership {
     #[must_use]
     pub fn probe_key(&self, peer: &DeviceId) -> Option<[u8; 32]> {
         let record = self.roster.member(peer)?;
-        let (mine, theirs) = (&self.session, &record.presence()?.session);
+        let (mine, theirs) = (&self.session(), &record.presence()?.session);
         let (low, high) = if self.me() < *peer { (mine, theirs) } else { (theirs, mine) };
         let pair = self.identity.pair_secret(peer, record.tunnel_key())?;
         Some(*pair.probe_key(self.identity.party(), low, high).expose())

@@ -67,6 +67,7 @@ pub(crate) const fn kind(body: &Body) -> &'static str {
         Body::Rekey(_) => "rekey",
         Body::Signal(_) => "signal",
         Body::Leave { .. } => "leave",
+        Body::Run(_) => "run",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use partyline_model::{DeviceId, Handle, Topic};
+use partyline_model::{DeviceId, Handle, SessionNonce, Topic};
 
 use crate::rules::Dismissal;
 
@@ -80,6 +80,24 @@ pub enum Effect {
         /// The signal, which only the path machine can decode.
         bytes: Vec<u8>,
     },
+    /// Another run with this device's keys said something: answer it ([`crate::Membership::answer_run`]), the way it came.
+    RunMet {
+        /// The other run.
+        run: SessionNonce,
+        /// Which of the two goes on.
+        standing: RunStanding,
+    },
+}
+
+/// What is known of another run with the same keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunStanding {
+    /// It may have ended long ago.
+    Unknown,
+    /// It is alive, and gives way to this one.
+    GivesWay,
+    /// It is alive, and this one has given way: it must say and do nothing more in the party.
+    GoesOn,
 }
 
 /// Why a device is no longer a member.

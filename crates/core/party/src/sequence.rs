@@ -10,6 +10,8 @@ use partyline_model::Timestamp;
 /// How many numbers are reserved at a time. Half a block is left when the next one is asked for, so that it is on disk
 /// long before it is needed even when the whole party is told something at once.
 const BLOCK: u64 = 65_536;
+/// How many blocks a run skips that takes the place of another with the same keys.
+const PASSED_BLOCKS: u64 = 16;
 
 /// Numbers the messages of one device. Clones draw from the same sequence, so that a membership that follows another
 /// in the same party goes on where that one ended.
@@ -41,6 +43,13 @@ impl SequenceNumbers {
     /// Returns the next number.
     pub(crate) fn next(&self) -> u64 {
         self.0.last.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// Passes what another run with the same keys may have used since the two were one. Each of its starts began at the
+    /// end of a block, so that it may be some blocks ahead of the clock.
+    pub(crate) fn pass_other_run(&self, now: Timestamp) {
+        self.0.last.fetch_max(now.0, Ordering::Relaxed);
+        self.0.last.fetch_add(PASSED_BLOCKS * BLOCK, Ordering::Relaxed);
     }
 
     /// Returns true if another block has to be stored.
@@ -91,6 +100,21 @@ mod tests {
         assert!(numbers.is_reservation_due());
         let end = numbers.reserve();
         assert!(!numbers.is_reservation_due() && end > NOW.0 + BLOCK);
+    }
+
+    #[test]
+    fn run_that_takes_the_place_of_another_is_ahead_of_it_whatever_it_restarted() {
+        let copied = SequenceNumbers::new(NOW, 0);
+        let mut stored = copied.reserve();
+        let other = (0..10).map(|_| {
+            let restarted = SequenceNumbers::new(NOW, stored);
+            stored = restarted.reserve();
+            restarted.next()
+        });
+        let last = other.max().expect("some");
+        copied.pass_other_run(NOW);
+        assert!(copied.next() > last);
+        assert!(copied.is_reservation_due());
     }
 
     #[test]

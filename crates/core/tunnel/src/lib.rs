@@ -90,6 +90,7 @@ mod peers;
 mod pending;
 mod routing;
 mod session;
+mod storm;
 mod tunnel;
 
 #[cfg(test)]
@@ -102,7 +103,8 @@ pub use control::{CONTROL_PORT, ControlTooLong, MAX_CONTROL_MESSAGE_LEN};
 pub use drops::{DropCounters, DropReason};
 pub use event::{Event, Received};
 pub use handshakes::HandshakeCounters;
-pub use limits::{MAX_DATAGRAM_LEN, MIN_SCRATCH_LEN, WIREGUARD_OVERHEAD};
+pub use limits::{BROADCASTS_PER_SECOND, MAX_DATAGRAM_LEN, MIN_SCRATCH_LEN, WIREGUARD_OVERHEAD};
 pub use outbox::{Burst, Outbox, RELAY_HEADROOM};
 pub use peer::SessionStats;
+pub use storm::Storm;
 pub use tunnel::Tunnel;

@@ -13,7 +13,10 @@ pub const MIN_SCRATCH_LEN: usize = 148;
 
 /// Broadcasts per second and at once that one source may send. Discovery needs a handful; some old games play by
 /// broadcast, at most once per frame.
-pub(crate) const BROADCAST_RATE: Rate = Rate::per_second(250, 500);
+pub(crate) const BROADCAST_RATE: Rate = Rate::per_second(BROADCASTS_PER_SECOND, 500);
+
+/// Broadcasts per second that one source may send in the long run.
+pub const BROADCASTS_PER_SECOND: u64 = 250;
 
 /// Handshake initiations per second and at once that are worth an X25519 operation to find out who sent them. Above it the
 /// sender has to prove its address first.

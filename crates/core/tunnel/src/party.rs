@@ -12,6 +12,7 @@ use crate::{
     ip::{IGMP, IpHeader},
     limits::BROADCAST_RATE,
     routing::{RoutingTable, Scope},
+    storm::Storm,
 };
 
 /// What the cookie check says about a handshake initiation under load (WireGuard whitepaper, section 5.3).
@@ -32,6 +33,8 @@ pub(crate) struct Party {
     pub routes: RoutingTable,
     /// Limits our own broadcasts.
     broadcasts: TokenBucket,
+    /// What was dropped of them.
+    pub storm: Storm,
     /// Checks the first MAC only; shared with the sessions.
     pub mac_check: Arc<RateLimiter>,
     /// Checks the second MAC too, which proves the sender's address.
@@ -46,6 +49,7 @@ impl Party {
             config,
             routes: RoutingTable::default(),
             broadcasts: TokenBucket::new(BROADCAST_RATE),
+            storm: Storm::default(),
             mac_check: Arc::new(RateLimiter::new(&public, u64::MAX)),
             cookie_check: RateLimiter::new(&public, 0),
             secret,
@@ -60,7 +64,10 @@ impl Party {
         match Scope::of(header.destination, &self.config) {
             Scope::Routers => Err(DropReason::RouterMulticast),
             Scope::Broadcast if header.protocol == IGMP => Err(DropReason::RouterMulticast),
-            Scope::Broadcast if !self.broadcasts.take(now, 1) => Err(DropReason::BroadcastRateLimited),
+            Scope::Broadcast if !self.broadcasts.take(now, 1) => {
+                self.storm.on_drop(now);
+                Err(DropReason::BroadcastRateLimited)
+            }
             scope => Ok(scope),
         }
     }
@@ -118,6 +125,7 @@ mod tests {
         let passed = (0..600).filter(|_| check(&mut party, now, &broadcast).is_ok()).count();
         assert_eq!(passed, 500);
         assert_eq!(check(&mut party, now, &broadcast), Err(DropReason::BroadcastRateLimited));
+        assert_eq!(party.storm, Storm { dropped: 101, last: Some(now) });
         assert_eq!(check(&mut party, now, &udp(v4(0), v4(1), 7, 4)), Ok(Scope::Unicast));
         assert_eq!(check(&mut party, now + Duration::from_millis(4), &broadcast), Ok(Scope::Broadcast));
     }

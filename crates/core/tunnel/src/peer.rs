@@ -25,6 +25,7 @@ use crate::{
     pending::PendingQueue,
     routing::Scope,
     session::{Decapsulated, Session},
+    storm::Storm,
 };
 
 /// The smallest path MTU that is believed: every IPv4 host accepts packets of 576 bytes (RFC 791).
@@ -47,6 +48,8 @@ pub struct SessionStats {
     pub sent_bytes: u64,
     /// Packets from and to this member that were dropped.
     pub drops: DropCounters,
+    /// The member's broadcasts above the limit.
+    pub storm: Storm,
 }
 
 pub(crate) struct Peer {
@@ -388,7 +391,10 @@ impl Peer {
         match Scope::of(header.destination, ours) {
             Scope::Unicast => Err(DropReason::ForeignDestination),
             Scope::Routers => Err(DropReason::RouterMulticast),
-            Scope::Broadcast if !self.broadcasts.take(now, 1) => Err(DropReason::BroadcastRateLimited),
+            Scope::Broadcast if !self.broadcasts.take(now, 1) => {
+                self.stats.storm.on_drop(now);
+                Err(DropReason::BroadcastRateLimited)
+            }
             Scope::Broadcast => Ok(header),
         }
     }

@@ -28,6 +28,7 @@ use crate::{
     peers::PeerTable,
     routing::Scope,
     session::Session,
+    storm::Storm,
 };
 
 /// Events kept for a caller that does not poll; the oldest make room.
@@ -207,6 +208,12 @@ impl Tunnel {
         let mut drops: BTreeMap<DeviceId, DropCounters> = BTreeMap::new();
         self.peers.iter().for_each(|peer| drops.entry(peer.id()).or_default().add(peer.drops()));
         drops
+    }
+
+    /// Returns what was dropped of this device's own broadcasts in a party because there were too many.
+    #[must_use]
+    pub fn own_storm(&self, party: PartyId) -> Storm {
+        self.parties.get(&party).map(|party| party.storm).unwrap_or_default()
     }
 
     /// Returns all handshakes by outcome. Visits every member.

@@ -4,6 +4,7 @@
 //! it only identifies the member and the charter and secret that it knows, so that members that are behind can ask
 //! for them.
 
+use ipnet::Ipv4Net;
 use partyline_model::{Candidate, NatProfile, SessionNonce};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,9 @@ pub const MAX_CANDIDATES: usize = 24;
 pub const MAX_BEACON_CANDIDATES: usize = 12;
 /// The maximum number of public addresses in a NAT profile.
 pub const MAX_PUBLIC: usize = 8;
+
+/// The maximum number of networks that another range of the party should avoid.
+pub const MAX_AVOIDED: usize = 8;
 
 /// A member's identity, its knowledge of the party, and how it can be reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +50,11 @@ pub struct Presence {
     pub name: Option<String>,
     /// The member's addresses and NAT behavior.
     pub reach: Reachability,
+    /// Networks of the member that another range of the party should avoid, at most [`MAX_AVOIDED`], while it asks for
+    /// one. The first is the one that clashes.
+    pub avoided_networks: Vec<Ipv4Net>,
+    /// True if a copy of the member's keys was met on another computer lately.
+    pub copied: bool,
 }
 
 /// A member's addresses and NAT behavior.
@@ -59,9 +68,10 @@ pub struct Reachability {
 
 impl Announcement {
     pub(crate) fn check(&self) -> Result<(), Malformed> {
-        let Some(Presence { reach, name, .. }) = &self.presence else { return Ok(()) };
+        let Some(Presence { reach, name, avoided_networks, .. }) = &self.presence else { return Ok(()) };
         name.as_deref().map_or(Ok(()), check_display_name)?;
         at_most(&reach.candidates, MAX_CANDIDATES, "candidates")?;
+        at_most(avoided_networks, MAX_AVOIDED, "avoided networks")?;
         at_most(&reach.nat.public, MAX_PUBLIC, "public addresses")
     }
 }

@@ -3,7 +3,7 @@
 //! `partyline-party` seals messages (XChaCha20-Poly1305 under a key of the topic) and signs them. The signature
 //! covers the topic too, so that a message cannot be moved to another one.
 
-use partyline_model::{DeviceId, Timestamp, Topic};
+use partyline_model::{DeviceId, SessionNonce, Timestamp, Topic};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -50,6 +50,26 @@ pub enum Body {
         /// The digest of the sender's certificate: a leave ends one membership, and none that follows it.
         certificate: [u8; 32],
     },
+    /// For other runs with the same device key, of which there should be none.
+    Run(RunMessage),
+}
+
+/// What one run of a device says to another run with the same key, be it a copy of the device or its earlier self.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunMessage {
+    /// The run that says it.
+    pub claim: Claim,
+    /// The run that is answered; `None` asks whether there is another one.
+    pub answer_to: Option<SessionNonce>,
+}
+
+/// A run's claim to the device's place in the party.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The run.
+    pub run: SessionNonce,
+    /// When it was established in the party, by its own clock; `None` if it is not yet.
+    pub established: Option<Timestamp>,
 }
 
 /// A charter, and the recipient's confirmation if the owner's device sends it.

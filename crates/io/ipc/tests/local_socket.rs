@@ -26,6 +26,7 @@ fn snapshot(revision: u32) -> Arc<Snapshot> {
         phase: Phase::Ready,
         device: DeviceView { id: DeviceId([1; 32]), version: "0".into() },
         parties: Vec::new(),
+        former_parties: Vec::new(),
         network: NetworkView::default(),
         settings: partyline_model::Settings::default(),
     })
@@ -38,6 +39,7 @@ fn big_snapshot(revision: u32, bytes: usize) -> Arc<Snapshot> {
         phase: PartyPhase::Up,
         role: Role::Owner,
         range: None,
+        range_requested: false,
         interface: None,
         members: Vec::new(),
         invites: Vec::new(),
@@ -375,6 +377,7 @@ fn members_with_histories(count: u32) -> Vec<partyline_model::MemberView> {
         quality: partyline_model::Quality::default(),
         traffic: partyline_model::TrafficView::default(),
         history: (0..64).map(|at| event(1_700_000_000 + at)).collect(),
+        notices: Default::default(),
     };
     (0..count).map(member).collect()
 }

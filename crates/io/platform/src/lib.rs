@@ -24,7 +24,7 @@ pub use departure::{Departure, departure};
 pub use directories::Directories;
 pub use lock::{EngineLock, LockError};
 pub use network::{
-    Gateway, LocalAddress, OwnDevices, default_gateways, is_own_device, local_addresses, local_prefixes,
+    Gateway, LocalAddress, LocalNetworks, OwnDevices, default_gateways, is_own_device, local_addresses,
 };
 pub use permission::check_device_permission;
 pub use routes::card_routes;

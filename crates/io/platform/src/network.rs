@@ -65,7 +65,6 @@ pub fn local_addresses() -> io::Result<Vec<LocalAddress>> {
 ///
 /// # Errors
 /// If the system call fails.
-#[cfg_attr(not(any(target_os = "linux", target_os = "macos")), allow(dead_code))]
 pub(crate) fn configured_addresses() -> io::Result<Vec<LocalAddress>> {
     addresses(|_| true)
 }
@@ -135,26 +134,40 @@ impl OwnDevices {
     }
 }
 
-/// Returns every network that this computer reaches other than by its default route: a party must not use these ranges.
-///
-/// # Errors
-/// If addresses or routes cannot be read.
-pub async fn local_prefixes() -> io::Result<Vec<IpNet>> {
-    let mut prefixes: Vec<_> = local_addresses()?.iter().filter_map(LocalAddress::network).collect();
-    for route in route_manager::AsyncRouteManager::new()?.list().await? {
-        let own = route.if_name().is_some_and(|name| is_own_device(name));
-        let network = IpNet::new(route.destination(), route.prefix()).ok();
-        prefixes.extend(network.filter(|network| !own && is_specific(network)));
-    }
-    prefixes.sort();
-    prefixes.dedup();
-    Ok(prefixes)
+/// The networks that this computer reaches other than by its default route and the parties' devices.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LocalNetworks {
+    /// The networks of its own interfaces, those included that are down and may come back at any moment.
+    pub on_link: Vec<IpNet>,
+    /// The destinations of routes, in any table.
+    pub routed: Vec<IpNet>,
 }
 
-/// Returns false for a default route (also one split in halves), multicast, loopback and broadcast.
-fn is_specific(network: &IpNet) -> bool {
+impl LocalNetworks {
+    /// Reads the current networks.
+    ///
+    /// # Errors
+    /// If addresses or routes cannot be read.
+    pub async fn read() -> io::Result<Self> {
+        let on_link = configured_addresses()?.iter().filter_map(LocalAddress::network).collect();
+        let routes = route_manager::AsyncRouteManager::new()?.list().await?;
+        let foreign = routes.iter().filter(|route| !route.if_name().is_some_and(|name| is_own_device(name)));
+        let networks = foreign.filter_map(|route| IpNet::new(route.destination(), route.prefix()).ok());
+        let routed = networks.filter(is_unicast).map(|network| network.trunc()).collect();
+        Ok(Self { on_link: sorted(on_link), routed: sorted(routed) })
+    }
+}
+
+fn sorted(mut networks: Vec<IpNet>) -> Vec<IpNet> {
+    networks.sort();
+    networks.dedup();
+    networks
+}
+
+/// Returns false for a default route, multicast, loopback and broadcast.
+fn is_unicast(network: &IpNet) -> bool {
     let address = network.addr();
-    network.prefix_len() > 1
+    network.prefix_len() > 0
         && !address.is_multicast()
         && !address.is_loopback()
         && address != IpAddr::V4(Ipv4Addr::BROADCAST)
@@ -187,21 +200,18 @@ mod tests {
 
     #[test]
     fn default_routes_and_multicast_groups_are_no_local_networks() {
-        for text in
-            ["0.0.0.0/0", "128.0.0.0/1", "224.0.0.0/4", "255.255.255.255/32", "ff00::/8", "127.0.0.0/8"]
-        {
-            assert!(!is_specific(&text.parse().unwrap()), "{text}");
+        for text in ["0.0.0.0/0", "::/0", "224.0.0.0/4", "255.255.255.255/32", "ff00::/8", "127.0.0.0/8"] {
+            assert!(!is_unicast(&text.parse().unwrap()), "{text}");
         }
-        assert!(is_specific(&"10.0.0.0/8".parse().unwrap()));
+        assert!(is_unicast(&"10.0.0.0/8".parse().unwrap()));
     }
 
     #[tokio::test]
-    async fn local_prefixes_contain_the_networks_of_local_addresses() {
+    async fn networks_of_local_addresses_are_on_link() {
+        let networks = LocalNetworks::read().await.unwrap();
         let addresses = local_addresses().unwrap();
-        let prefixes = local_prefixes().await.unwrap();
-        assert!(
-            addresses.iter().filter_map(LocalAddress::network).all(|network| prefixes.contains(&network))
-        );
+        let mut found = addresses.iter().filter_map(LocalAddress::network);
+        assert!(found.all(|network| networks.on_link.contains(&network)));
         default_gateways().await.unwrap();
     }
 }

@@ -53,9 +53,29 @@ pub enum TunError {
     /// The process lacks the permission.
     #[error("this process may not create network devices")]
     Permission,
+    /// The process lacks the capability, as root in a container or as an ordinary user.
+    #[error(
+        "this process lacks the capability CAP_NET_ADMIN, without which no network device can be created"
+    )]
+    NoCapability {
+        /// True for a process of root, whose capabilities were taken away.
+        root: bool,
+    },
     /// The kernel's TUN driver is missing.
-    #[error("the system has no /dev/net/tun")]
+    #[error("the system has no TUN driver, so that /dev/net/tun is missing or leads nowhere")]
     NoTunDriver,
+    /// The driver is there, but not its device node.
+    #[error("the device node /dev/net/tun is missing, although the system has its driver")]
+    NoNode,
+    /// Something else is in the place of the driver's device node.
+    #[error("/dev/net/tun is {found}, not the TUN driver's device (the character device 10:200)")]
+    WrongNode {
+        /// What it is.
+        found: String,
+    },
+    /// The node is right, but may not be opened.
+    #[error("this process may not open /dev/net/tun")]
+    NodeRefused,
     /// Another device has the name.
     #[error("a network device named {name} already exists")]
     NameTaken {
@@ -86,8 +106,27 @@ impl TunError {
             Self::Permission => {
                 "Start the Partyline service, or run this as root or with CAP_NET_ADMIN (as administrator elsewhere)."
             }
+            Self::NoCapability { root: false } => {
+                "Start the Partyline service with `sudo systemctl start partyline`, or run this with sudo."
+            }
+            Self::NoCapability { root: true } => {
+                "Start the container with `--cap-add NET_ADMIN --device /dev/net/tun`; in a systemd unit, add \
+                 `CAP_NET_ADMIN` to CapabilityBoundingSet."
+            }
             Self::NoTunDriver => {
-                "Load the driver with `modprobe tun`; in a container, pass --device /dev/net/tun."
+                "Load the driver with `sudo modprobe tun`, in a container on the computer that runs it; then start the \
+                 container with `--device /dev/net/tun`."
+            }
+            Self::NoNode => {
+                "Make it with `sudo mkdir -p /dev/net && sudo mknod -m 666 /dev/net/tun c 10 200`; start a container \
+                 with `--device /dev/net/tun`."
+            }
+            Self::WrongNode { .. } => {
+                "Put it aside and make the right one: `sudo mv /dev/net/tun /dev/net/tun.wrong && sudo mknod -m 666 \
+                 /dev/net/tun c 10 200`; start a container with `--device /dev/net/tun`."
+            }
+            Self::NodeRefused => {
+                "Run `sudo chmod 666 /dev/net/tun`; start a container with `--device /dev/net/tun --cap-add NET_ADMIN`."
             }
             Self::NameTaken { .. } => "Remove that device, or choose another name.",
             Self::AddressClash { .. } => {
@@ -102,7 +141,10 @@ impl TunError {
 impl From<TunError> for AppError {
     fn from(error: TunError) -> Self {
         let code = match error {
-            TunError::Permission => ErrorCode::PermissionDenied,
+            TunError::Permission | TunError::NoCapability { .. } => ErrorCode::PermissionDenied,
+            TunError::NoTunDriver | TunError::NoNode | TunError::WrongNode { .. } | TunError::NodeRefused => {
+                ErrorCode::TunNode
+            }
             TunError::AddressClash { .. } => ErrorCode::RangeConflict,
             _ => ErrorCode::Device,
         };

@@ -1,4 +1,4 @@
-//! Detects changes of the network: other addresses, or another default gateway.
+//! Detects changes of the network: other addresses, another default gateway, or a network that is reached otherwise.
 //!
 //! The system's notices (netlink on Linux, the routing socket on macOS, IP Helper on Windows) only say that *something*
 //! happened, often many times in a row. So after a notice and a short time without further ones the state is read again,
@@ -18,14 +18,14 @@ use ipnet::IpNet;
 use partyline_model::{CardKind, RouteTarget};
 use tracing::{debug, trace};
 
-use crate::{Gateway, LocalAddress, card_routes, default_gateways, local_addresses};
+use crate::{Gateway, LocalAddress, LocalNetworks, card_routes, default_gateways, local_addresses};
 
 /// The network counts as settled this long after the last notice.
 const SETTLE_TIME: Duration = Duration::from_millis(30);
 /// Bounds the time to wait for it to settle.
 const MAX_SETTLE_TIME: Duration = Duration::from_millis(150);
 
-/// This computer's addresses and default gateways.
+/// This computer's addresses, default gateways and networks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NetworkState {
     /// The addresses on interfaces that are up.
@@ -34,6 +34,8 @@ pub struct NetworkState {
     pub gateways: Vec<Gateway>,
     /// What the networks beside the default route are reached by; see [`card_routes`].
     pub routes: Vec<(IpNet, RouteTarget)>,
+    /// The networks that it reaches.
+    pub networks: LocalNetworks,
 }
 
 impl NetworkState {
@@ -45,7 +47,7 @@ impl NetworkState {
         let (mut addresses, gateways) = (local_addresses()?, default_gateways().await?);
         let routes = card_routes(&addresses).await?;
         addresses.iter_mut().for_each(|address| address.card = card_of(address, &gateways));
-        Ok(Self { addresses, gateways, routes })
+        Ok(Self { addresses, gateways, routes, networks: LocalNetworks::read().await? })
     }
 }
 
@@ -99,7 +101,7 @@ impl NetworkWatch {
             }
             let now = NetworkState::read().await?;
             if now == self.reported {
-                trace!(reason = "same addresses and gateways", "notices of the network ignored");
+                trace!(reason = "same addresses, gateways and networks", "notices of the network ignored");
             } else {
                 let (addresses, gateways) = (now.addresses.len(), now.gateways.len());
                 debug!(addresses, gateways, "network changed");

@@ -5,6 +5,7 @@
 
 mod cards;
 mod comebacks;
+mod copies;
 mod diagnosis;
 mod faults;
 mod home_server;
@@ -13,6 +14,7 @@ mod names;
 mod portal;
 mod remote;
 mod report;
+mod routes;
 mod scenarios;
 mod server;
 mod small_router;

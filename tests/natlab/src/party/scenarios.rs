@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use partyline_model::{AttemptOutcome, Method, PathKind};
 
 use super::{
-    Member, Server, World, cards, comebacks, diagnosis, faults, home_server, ipv6, names, portal,
-    small_router,
+    Member, Server, World, cards, comebacks, copies, diagnosis, faults, home_server, ipv6, names, portal,
+    routes, small_router,
     traffic_check::exchange_traffic,
     watch,
     world::{CONNECT_TIMEOUT, connected, pairs},
@@ -194,6 +194,26 @@ pub const fn scenarios() -> &'static [Scenario] {
             name: "small-table",
             about: "a spray at a router with 256 places leaves room to other programs",
             run: small_router::small_table,
+        },
+        Scenario {
+            name: "copied-state",
+            about: "a copy of a member's state stands back, and becomes a member of its own by an invite",
+            run: copies::copied_state,
+        },
+        Scenario {
+            name: "copied-state-lan",
+            about: "the same on a LAN without a server",
+            run: copies::copied_state_on_a_lan,
+        },
+        Scenario {
+            name: "vpn-routes",
+            about: "the split routes of several VPN products are no clash with the party",
+            run: routes::vpn_routes,
+        },
+        Scenario {
+            name: "clash-appears",
+            about: "a network with the party's range appears, the owner moves the party by one command",
+            run: routes::clash_appears,
         },
     ]
 }

@@ -46,7 +46,7 @@ async fn start_behind(router: RouterSource, state: &Path, port: u16) -> Result<R
         card: partyline_model::CardKind::Physical,
         deprecated: false,
     };
-    let network = NetworkState { addresses: vec![loopback], gateways: Vec::new(), routes: Vec::new() };
+    let network = NetworkState { addresses: vec![loopback], ..NetworkState::default() };
     let network = NetworkSource::Fixed(network);
     let environment = Environment { devices: DeviceSource::Idle, network, router };
     Engine::start_in(options, environment).await

@@ -74,11 +74,16 @@ impl Beacon {
         party: &mut LocalParty,
         neighbor: Option<SocketAddr>,
     ) {
-        let Some(access) = party.current_topic() else { return };
+        let Some(access) = party.current_topic().filter(|_| party.may_speak(cx.now.instant)) else { return };
         let outcome = party.membership.beacon(cx.now.unix, cx.rng, &access.topic, cx.reach);
         if let Some(message) = cx.take_message(outcome) {
             self.transmit(cx, &message, neighbor);
         }
+    }
+
+    /// Asks on the local network whether another run has this device's keys, or answers one.
+    pub(super) fn say_to_runs(&self, cx: &mut Context<'_>, message: &Outgoing, to: Option<SocketAddr>) {
+        self.transmit(cx, message, to);
     }
 
     fn transmit(&self, cx: &mut Context<'_>, message: &Outgoing, to: Option<SocketAddr>) {

@@ -262,7 +262,7 @@ mod tests {
         let frames = poll(&mut leaves, &mut link, false);
         let [ClientFrame::Enter { topic, .. }] = frames.as_slice() else { panic!("{frames:?}") };
         assert!(poll(&mut leaves, &mut link, false).is_empty(), "not let in yet");
-        link.on_roster(topic, [Handle([9; 16])].into_iter(), false);
+        link.on_roster(now, topic, [Handle([9; 16])].into_iter(), false);
         let frames = poll(&mut leaves, &mut link, false);
         let asked = echo(&frames).expect("a question");
         assert_eq!(frames.len(), 2, "one message for the handle that is listed");

@@ -31,12 +31,27 @@ const MAX_GRANT_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
 /// Handles of one topic that are kept, more than any party has members; what a server lists beyond is ignored.
 const MAX_PRESENT: usize = 512;
 
+/// How long another run with the same keys, which the server still lists, may take to show that it is alive. Where a
+/// computer lost its power, the server lists its former run for up to a minute.
+const RUN_ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// A visit to a topic under a handle that nobody else has, to find out whether another run has this device's own.
+#[derive(Debug)]
+struct Visit {
+    own: Handle,
+    own_is_listed: bool,
+    /// When the other run has failed to answer; set once it is known to be listed.
+    until: Option<Instant>,
+}
+
 /// A topic entered, or being entered, on the server.
 #[derive(Debug, Default)]
 pub(super) struct TopicEntry {
     /// Revision of the own record that was last announced here; 0 if it has to be announced again.
     announced: u64,
     entered: bool,
+    /// `None` where the topic is entered under the own handle.
+    visit: Option<Visit>,
     /// Handles of the other members that the server lists.
     present: BTreeSet<Handle>,
 }
@@ -44,7 +59,12 @@ pub(super) struct TopicEntry {
 impl TopicEntry {
     /// Returns true once the whole roster came, which is how the server shows that it let this device in.
     pub(super) const fn is_entered(&self) -> bool {
-        self.entered
+        self.entered && self.visit.is_none()
+    }
+
+    /// Returns true while the topic is entered under another handle than the own one.
+    pub(super) const fn is_visit(&self) -> bool {
+        self.visit.is_some()
     }
 
     /// Returns true if the own record of this revision was announced here.
@@ -84,6 +104,8 @@ pub(super) struct ServerLink {
     pub url: String,
     /// Topics entered, or being entered, over the present connection.
     topics: BTreeMap<Topic, TopicEntry>,
+    /// Topics on which this run has, or may take, the own handle: no other run with the same keys is there.
+    claimed: BTreeSet<Topic>,
     /// Why the server is of no use, for people.
     problem: Option<AppError>,
     state: State,
@@ -100,6 +122,7 @@ impl ServerLink {
         Self {
             url,
             topics: BTreeMap::new(),
+            claimed: BTreeSet::new(),
             problem: None,
             state: State::Waiting { until: now },
             retry: RETRY,
@@ -139,11 +162,13 @@ impl ServerLink {
 
     /// Returns the moment to call [`Self::poll_open`] and [`Self::poll_silent`].
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        match self.state {
+        let link = match self.state {
             State::Waiting { until } => Some(until),
             State::Open { answer_by, .. } => answer_by,
             State::Opening => None,
-        }
+        };
+        let visits = self.topics.values().filter_map(|entry| entry.visit.as_ref()?.until);
+        visits.chain(link).min()
     }
 
     /// Returns true once when the moment to open the connection has come, and marks the link as opening.
@@ -265,6 +290,59 @@ impl ServerLink {
         Some(ClientFrame::Enter { topic, handle, proof, record })
     }
 
+    /// Starts to visit a topic under another handle, with a question to other runs with the same keys. Returns the frame
+    /// that asks to be let in, like [`Self::enter`].
+    pub(super) fn visit(
+        &mut self,
+        membership: &Membership,
+        access: &TopicAccess,
+        (question, guest): (Vec<u8>, Handle),
+    ) -> Option<ClientFrame> {
+        let visit = Visit { own: access.handle, own_is_listed: false, until: None };
+        let frame = self.enter(membership, &TopicAccess { handle: guest, ..*access }, (question, 0))?;
+        self.topics.insert(access.topic, TopicEntry { visit: Some(visit), ..TopicEntry::default() });
+        Some(frame)
+    }
+
+    /// Returns true if no other run with the same keys has the own handle on a topic.
+    pub(super) fn has_claimed(&self, topic: &Topic) -> bool {
+        self.claimed.contains(topic)
+    }
+
+    /// Lets the own handle be taken on a topic without looking for another run.
+    pub(super) fn claim(&mut self, topic: Topic) {
+        self.claimed.insert(topic);
+        if self.topics.get(&topic).is_some_and(TopicEntry::is_visit) {
+            self.topics.remove(&topic);
+        }
+    }
+
+    /// Notes that another run took the own handle on a topic. It is looked for before the topic is entered again.
+    pub(super) fn on_replaced(&mut self, topic: &Topic) {
+        debug!(server = %self.url, topic = %topic.short(), "another run took this device's place");
+        self.claimed.remove(topic);
+        self.topics.remove(topic);
+    }
+
+    /// Forgets which topics are this run's, since another run begins.
+    pub(super) fn unclaim(&mut self, topic: &Topic) {
+        self.claimed.remove(topic);
+    }
+
+    /// Ends visits on which nobody has answered; returns true if there were any, whose topics can be entered now.
+    pub(super) fn poll_visits(&mut self, now: Instant) -> bool {
+        let silent = |entry: &TopicEntry| {
+            entry.visit.as_ref().is_some_and(|visit| visit.until.is_some_and(|until| until <= now))
+        };
+        let over: Vec<Topic> =
+            self.topics.iter().filter(|(_, entry)| silent(entry)).map(|(topic, _)| *topic).collect();
+        for topic in &over {
+            debug!(server = %self.url, topic = %topic.short(), reason = "no other run answers", "place taken");
+            self.claim(*topic);
+        }
+        !over.is_empty()
+    }
+
     /// Notes that the own record of this revision is announced on a topic. Returns false if the topic has to be entered
     /// first.
     pub(super) fn announce(&mut self, topic: &Topic, revision: u64) -> bool {
@@ -287,13 +365,29 @@ impl ServerLink {
     /// on its first topic over this connection; `None` if the topic was not asked for.
     pub(super) fn on_roster(
         &mut self,
+        now: Instant,
         topic: &Topic,
         handles: impl Iterator<Item = Handle>,
         more: bool,
     ) -> Option<bool> {
         let first = self.topics.values().all(|entry| !entry.entered);
         let entry = self.topics.get_mut(topic)?;
-        handles.for_each(|handle| entry.insert(handle));
+        for handle in handles {
+            entry.insert(handle);
+            if let Some(visit) = entry.visit.as_mut().filter(|visit| visit.own == handle) {
+                visit.own_is_listed = true;
+            }
+        }
+        if let Some(visit) = entry.visit.as_mut().filter(|_| !more) {
+            entry.entered = true;
+            if visit.own_is_listed {
+                debug!(server = %self.url, topic = %topic.short(), "another run has this device's place, or had it");
+                visit.until = Some(now + RUN_ANSWER_TIMEOUT);
+            } else {
+                self.claim(*topic);
+            }
+            return Some(false);
+        }
         entry.entered |= !more;
         if !more {
             debug!(server = %self.url, topic = %topic.short(), count = entry.present.len(), "topic entered");
@@ -319,7 +413,7 @@ impl ServerLink {
     pub(super) fn on_announcement_refused(&mut self, topic: &Topic, outside: bool) {
         let Some(entry) = self.topics.get_mut(topic) else { return };
         entry.announced = 0;
-        if outside || !entry.entered {
+        if outside || !entry.entered || entry.is_visit() {
             self.topics.remove(topic);
         }
     }
@@ -333,7 +427,7 @@ impl ServerLink {
     /// Returns a topic on which to ask for relay credentials, if there is no fresh grant and a topic was entered.
     pub(super) fn grant_due(&self, now: Instant) -> Option<Topic> {
         let stale = self.renew_grant_at.is_none_or(|at| at <= now);
-        let mut entered = self.topics.iter().filter(|(_, entry)| entry.entered);
+        let mut entered = self.topics.iter().filter(|(_, entry)| entry.is_entered());
         entered.next().filter(|_| stale).map(|(topic, _)| *topic)
     }
 }
@@ -396,7 +490,7 @@ mod tests {
 
     #[test]
     fn topic_is_entered_with_the_last_part_of_its_roster_and_lists_so_many() {
-        let (_, mut link) = opened();
+        let (now, mut link) = opened();
         let topic = Topic([1; 32]);
         let handles = |range: std::ops::Range<u16>| {
             range.map(|n| {
@@ -405,11 +499,11 @@ mod tests {
                 handle
             })
         };
-        assert_eq!(link.on_roster(&topic, handles(0..1), false), None, "not asked for");
+        assert_eq!(link.on_roster(now, &topic, handles(0..1), false), None, "not asked for");
         link.topics.insert(topic, TopicEntry::default());
-        assert_eq!(link.on_roster(&topic, handles(0..500), true), Some(false));
+        assert_eq!(link.on_roster(now, &topic, handles(0..500), true), Some(false));
         assert!(!link.topic(&topic).unwrap().is_entered());
-        assert_eq!(link.on_roster(&topic, handles(500..600), false), Some(true));
+        assert_eq!(link.on_roster(now, &topic, handles(500..600), false), Some(true));
         assert_eq!(link.topic(&topic).unwrap().present().count(), MAX_PRESENT);
         link.on_gone(&topic, &handles(0..1).next().unwrap());
         assert_eq!(link.topic(&topic).unwrap().present().count(), MAX_PRESENT - 1);
@@ -417,6 +511,31 @@ mod tests {
         assert!(link.topic(&topic).unwrap().has_announced(0), "to be announced again");
         link.on_announcement_refused(&topic, true);
         assert!(link.topic(&topic).is_none(), "to be entered again");
+    }
+
+    #[test]
+    fn own_place_is_taken_at_once_where_it_is_free_and_else_when_nobody_answers() {
+        let (now, mut link) = opened();
+        let (topic, own, other) = (Topic([1; 32]), Handle([2; 16]), Handle([3; 16]));
+        let visit = || TopicEntry {
+            visit: Some(Visit { own, own_is_listed: false, until: None }),
+            ..TopicEntry::default()
+        };
+        link.topics.insert(topic, visit());
+        assert_eq!(link.on_roster(now, &topic, [other].into_iter(), true), Some(false));
+        assert!(!link.has_claimed(&topic), "the roster goes on");
+        assert_eq!(link.on_roster(now, &topic, std::iter::empty(), false), Some(false));
+        assert!(link.has_claimed(&topic) && link.topic(&topic).is_none(), "free");
+
+        link.on_replaced(&topic);
+        link.topics.insert(topic, visit());
+        link.on_roster(now, &topic, [own].into_iter(), false);
+        assert!(!link.has_claimed(&topic) && !link.topic(&topic).unwrap().is_entered());
+        assert_eq!(link.poll_timeout(), Some(now + RUN_ANSWER_TIMEOUT));
+        assert!(!link.poll_visits(now + RUN_ANSWER_TIMEOUT / 2));
+        assert!(link.poll_visits(now + RUN_ANSWER_TIMEOUT) && link.has_claimed(&topic));
+        link.on_closed(now, None, &mut ChaCha20Rng::seed_from_u64(1));
+        assert!(link.has_claimed(&topic), "another connection of the same run");
     }
 
     #[test]
@@ -436,11 +555,11 @@ mod tests {
         link.topics.insert(topic, TopicEntry::default());
         assert_eq!(link.grant_due(instant), None);
         assert_eq!(
-            link.on_roster(&topic, std::iter::empty(), true),
+            link.on_roster(instant, &topic, std::iter::empty(), true),
             Some(false),
             "the roster is not complete"
         );
-        assert_eq!(link.on_roster(&topic, std::iter::empty(), false), Some(true));
+        assert_eq!(link.on_roster(instant, &topic, std::iter::empty(), false), Some(true));
         assert_eq!(link.grant_due(instant), Some(topic));
         link.on_relay_grant(now, Timestamp(200_000));
         assert_eq!(link.grant_due(instant + 99 * SECOND), None);

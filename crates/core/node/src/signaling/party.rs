@@ -8,21 +8,23 @@ use std::{
 };
 
 use hmac::{Hmac, Mac as _};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{Ipv4Net, Ipv6Net};
 use partyline_model::{
-    AppError, Candidate, CandidateKind, DeviceId, ErrorCode, Handle, Now, PartyId, PartyPhase, SessionNonce,
-    Topic, TunnelPublicKey,
+    AppError, Candidate, CandidateKind, DeviceId, ErrorCode, Handle, Now, PartyId, PartyPhase, Role,
+    SessionNonce, Topic, TunnelPublicKey,
 };
 use partyline_party::{Dismissal, Membership, Standing, TopicAccess};
 use partyline_paths::PeerParams;
 use partyline_tunnel::PeerConfig;
-use partyline_wire::probe::Tag;
+use partyline_wire::{announcement::MAX_AVOIDED, probe::Tag};
 use sha2::Sha256;
-use tracing::{debug, trace, warn};
+use tracing::{debug, info, trace, warn};
 
 use super::{
     event::{Event, PeerInfo},
+    range::Networks,
     recent_leaves::RecentLeaves,
+    run::Run,
 };
 use crate::io::{DeviceConfig, DeviceInput, Output};
 
@@ -51,7 +53,10 @@ pub(crate) struct LocalParty {
     /// Why the network device could not be made.
     interface_error: Option<AppError>,
     /// A network of this computer that overlaps the party's range.
-    range_conflict: Option<IpNet>,
+    range_clash: Option<Ipv4Net>,
+    /// True if the owner is asked for another range, as long as this one clashes.
+    range_requested: bool,
+    run: Run,
     contacts: BTreeMap<DeviceId, Contact>,
     /// Counts changes of the own announcement.
     revision: u64,
@@ -88,7 +93,9 @@ impl LocalParty {
             device: None,
             interface: None,
             interface_error: None,
-            range_conflict: None,
+            range_clash: None,
+            range_requested: false,
+            run: Run::default(),
             contacts: BTreeMap::new(),
             revision: 1,
             announce_at: None,
@@ -107,13 +114,43 @@ impl LocalParty {
     }
 
     /// Returns true if the user wants the party on.
-    pub(crate) const fn is_on(&self) -> bool {
+    pub(crate) const fn is_wanted(&self) -> bool {
         self.on
+    }
+
+    /// Returns true if the party is on: the user wants it, and this device has not given way to another one with its keys.
+    pub(crate) const fn is_on(&self) -> bool {
+        self.on && !self.run.suspended
+    }
+
+    /// Returns true if this device stands back, because another one has its keys.
+    pub(crate) const fn is_suspended(&self) -> bool {
+        self.run.suspended
+    }
+
+    /// Returns what is to be known of other runs with this device's keys.
+    pub(super) const fn run_mut(&mut self) -> &mut Run {
+        &mut self.run
+    }
+
+    /// Returns true if this run may say something in the party: it has looked for another one with its keys.
+    pub(super) fn may_speak(&self, now: Instant) -> bool {
+        self.run.may_speak(now)
+    }
+
+    /// Returns true while people should know that a copy of this device was met.
+    pub(crate) fn has_met_copy(&self, now: Instant) -> bool {
+        self.run.has_met_copy(now)
+    }
+
+    /// Returns true for a membership that began with this run, so that no other run can have it.
+    pub(super) const fn is_fresh(&self) -> bool {
+        self.run.fresh
     }
 
     /// Returns how far the party is.
     pub(crate) const fn phase(&self) -> PartyPhase {
-        match (self.on, &self.interface) {
+        match (self.is_on(), &self.interface) {
             (false, _) => PartyPhase::Down,
             (true, Some(_)) => PartyPhase::Up,
             (true, None) => PartyPhase::Connecting,
@@ -132,8 +169,12 @@ impl LocalParty {
             Standing::Dismissed(dismissal) => Some(dismissal_error(dismissal, self.membership.name())),
             Standing::Confirmed | Standing::Unconfirmed { .. } => None,
         };
-        let conflict = || Some(range_conflict(self.membership.range()?, self.range_conflict.as_ref()?));
-        dismissal.or_else(|| self.interface_error.clone()).or_else(conflict)
+        let conflict = || {
+            let (range, role) = (self.membership.range()?, self.membership.role());
+            Some(range_conflict(range, self.range_clash?, role, self.range_requested))
+        };
+        let copy = || self.run.suspended.then(|| duplicate_identity(self.membership.name()));
+        dismissal.or_else(copy).or_else(|| self.interface_error.clone()).or_else(conflict)
     }
 
     /// Returns true if this device was removed from the party, so that it may join again.
@@ -162,6 +203,17 @@ impl LocalParty {
         self.announce_soon(now);
     }
 
+    /// Looks for another run with this device's keys before this one says anything in the party.
+    pub(super) fn start_run(&mut self, now: Instant, fresh: bool) {
+        self.run = Run::start(now, fresh);
+    }
+
+    /// Stands back, because another run goes on with the same keys.
+    pub(super) fn suspend(&mut self, events: &mut VecDeque<Event>) {
+        self.take_down(events);
+        self.run.suspended = true;
+    }
+
     /// Switches the party off.
     pub(super) const fn switch_off(&mut self) {
         self.on = false;
@@ -171,7 +223,8 @@ impl LocalParty {
     pub(super) fn take_down(&mut self, events: &mut VecDeque<Event>) {
         self.interface = None;
         self.interface_error = None;
-        self.range_conflict = None;
+        self.range_clash = None;
+        self.range_requested = false;
         let members: Vec<DeviceId> = std::mem::take(&mut self.contacts).into_keys().collect();
         let party = self.id();
         for device in members {
@@ -186,7 +239,7 @@ impl LocalParty {
 
     /// Plans an announcement, because what is announced has changed.
     pub(super) fn announce_soon(&mut self, now: Instant) {
-        if self.on {
+        if self.is_on() {
             trace!(delay_ms = ANNOUNCE_DELAY.as_millis(), "announcement planned");
             self.announce_at.get_or_insert(now + ANNOUNCE_DELAY);
         }
@@ -201,7 +254,7 @@ impl LocalParty {
 
     /// Returns true once when the moment to announce has come.
     pub(super) fn poll_announce(&mut self, now: Instant) -> bool {
-        let due = self.on && self.announce_at.is_some_and(|at| at <= now);
+        let due = self.is_on() && self.may_speak(now) && self.announce_at.is_some_and(|at| at <= now);
         if due {
             self.announce_at = None;
             self.revision += 1;
@@ -222,7 +275,8 @@ impl LocalParty {
 
     /// Returns the next moment at which time alone changes something.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.announce_at.filter(|_| self.on).into_iter().chain(self.review_at).min()
+        let announce = self.announce_at.filter(|_| self.is_on()).map(|at| self.run.not_before(at));
+        announce.into_iter().chain(self.review_at).chain(self.run.poll_timeout(self.is_on())).min()
     }
 
     /// Notes that a message from a member arrived other than by way of a server.
@@ -269,7 +323,13 @@ impl LocalParty {
     }
 
     /// Makes network device and tunnel match the party's range and this device's address in it.
-    pub(super) fn sync_device(&mut self, mtu: u16, prefixes: &[IpNet], events: &mut VecDeque<Event>) {
+    pub(super) fn sync_device(
+        &mut self,
+        now: Instant,
+        mtu: u16,
+        networks: &Networks,
+        events: &mut VecDeque<Event>,
+    ) {
         let Some(device) = self.wanted_device(mtu) else { return };
         if self.device.as_ref() == Some(&device) {
             return;
@@ -282,11 +342,11 @@ impl LocalParty {
         events.push_back(Event::Output(Output::DeviceUp { party, device }));
         let members: Vec<DeviceId> = self.membership.devices().collect();
         members.into_iter().for_each(|device| self.sync_member(device, events));
-        self.check_range(prefixes);
+        self.check_range(now, networks);
     }
 
     fn wanted_device(&self, mtu: u16) -> Option<DeviceConfig> {
-        if !self.on || self.is_dismissed() {
+        if !self.is_on() || self.is_dismissed() {
             return None;
         }
         let (address, range) = (self.membership.address_v4()?, self.membership.range()?);
@@ -311,25 +371,71 @@ impl LocalParty {
         }
     }
 
-    /// Notes whether the party's range is also a network that this computer is in.
-    pub(super) fn check_range(&mut self, prefixes: &[IpNet]) {
-        let Some(range) = self.membership.range().filter(|_| self.on) else { return };
-        let conflict = prefixes.iter().find(|prefix| overlaps(prefix, range)).copied();
-        if conflict != self.range_conflict {
-            match &conflict {
-                Some(prefix) => {
-                    warn!(%range, %prefix, "the party's range overlaps a network of this computer")
+    /// Notes whether the party's range clashes with a network of this computer. A request for another range ends with
+    /// the clash.
+    pub(super) fn check_range(&mut self, now: Instant, networks: &Networks) {
+        let Some(range) = self.membership.range().filter(|_| self.is_on()) else { return };
+        let clash = networks.clash(range);
+        if clash != self.range_clash {
+            match clash {
+                Some(network) => {
+                    warn!(%range, %network, "the party's range clashes with a network of this computer")
                 }
-                None => debug!(%range, "the party's range overlaps no network of this computer any more"),
+                None => debug!(%range, "the party's range clashes with no network of this computer any more"),
             }
-            self.range_conflict = conflict;
+            self.range_clash = clash;
+        }
+        self.range_requested &= clash.is_some();
+        self.announce_avoided(now, networks);
+    }
+
+    /// Asks the owner for another range.
+    ///
+    /// # Errors
+    /// If this is the owner's device, which can change it, or the range clashes with nothing here.
+    pub(super) fn request_range(&mut self, now: Instant, networks: &Networks) -> Result<(), AppError> {
+        if self.membership.role() == Role::Owner {
+            return Err(AppError::new(
+                ErrorCode::InvalidInput,
+                "You are the owner of this party.",
+                "Move it to another range with `partyline range`.",
+            ));
+        }
+        if self.problem().is_none_or(|problem| problem.code != ErrorCode::RangeConflict) {
+            return Err(AppError::new(
+                ErrorCode::InvalidInput,
+                "The party's addresses clash with no network of this computer.",
+                "There is nothing to ask for.",
+            ));
+        }
+        info!(clash = ?self.range_clash, "asking the owner for another range");
+        self.range_requested = true;
+        self.announce_avoided(now, networks);
+        Ok(())
+    }
+
+    /// Returns true while the owner is asked for another range.
+    pub(crate) const fn is_range_requested(&self) -> bool {
+        self.range_requested
+    }
+
+    /// Announces the networks that another range should avoid, the one that clashes first, while one is asked for.
+    fn announce_avoided(&mut self, now: Instant, networks: &Networks) {
+        let mut avoided: Vec<Ipv4Net> = Vec::new();
+        for network in self.range_clash.into_iter().chain(networks.private()) {
+            if self.range_requested && avoided.len() < MAX_AVOIDED && !avoided.contains(&network) {
+                avoided.push(network);
+            }
+        }
+        if self.membership.set_avoided_networks(avoided) {
+            self.announce_soon(now);
         }
     }
 
     /// Hands on what is known about how to reach a member now. Without a network device there is no party in the tunnel
     /// yet, and all members follow once there is.
     pub(super) fn sync_member(&mut self, device: DeviceId, events: &mut VecDeque<Event>) {
-        if !self.on || self.device.is_none() {
+        if !self.is_on() || self.device.is_none() {
             return;
         }
         let probe_key = self.cache_keys(device);
@@ -431,10 +537,6 @@ const fn same_family(one: IpAddr, other: IpAddr) -> bool {
     one.is_ipv4() == other.is_ipv4()
 }
 
-fn overlaps(prefix: &IpNet, range: Ipv4Net) -> bool {
-    matches!(prefix, IpNet::V4(prefix) if prefix.contains(&range) || range.contains(prefix))
-}
-
 fn dismissal_error(dismissal: Dismissal, party: &str) -> AppError {
     let (code, hint) = match dismissal {
         Dismissal::Removed => (ErrorCode::Removed, "Ask the owner for a new invite if this was a mistake."),
@@ -447,19 +549,34 @@ fn dismissal_error(dismissal: Dismissal, party: &str) -> AppError {
     AppError::new(code, format!("This computer is no longer in {party}: {dismissal}."), hint)
 }
 
-fn range_conflict(range: Ipv4Net, prefix: &IpNet) -> AppError {
+fn duplicate_identity(party: &str) -> AppError {
     AppError::new(
-        ErrorCode::RangeConflict,
+        ErrorCode::DuplicateIdentity,
         format!(
-            "The party uses the addresses {range}, and so does a network this computer is in ({prefix})."
+            "Another computer is in {party} with the same keys; this one is a copy of it, and stands back."
         ),
-        "Ask the party's owner to move it to another range with `partyline range`, or leave that network.",
+        "Make this one a member of its own with `partyline identity new`, and join with an invite; or stop the other \
+         one, and try again with `partyline up`.",
     )
+}
+
+fn range_conflict(range: Ipv4Net, network: Ipv4Net, role: Role, requested: bool) -> AppError {
+    let hint = match (role, requested) {
+        (Role::Owner, _) => "Move the party to a free range with `partyline range`, or leave that network.",
+        (_, false) => "Ask the owner for another range with `partyline range --ask`, or leave that network.",
+        (_, true) => {
+            "The owner is asked for another range, and sees that when online; or leave that network."
+        }
+    };
+    let message = format!(
+        "The party uses the addresses {range}, and so does another network of this computer ({network})."
+    );
+    AppError::new(ErrorCode::RangeConflict, message, hint)
 }
 
 #[cfg(test)]
 mod tests {
-    use partyline_model::{InviteLifetime, Role, Timestamp};
+    use partyline_model::{InviteLifetime, Timestamp};
     use partyline_party::{DeviceKey, NewParty, Reachability};
     use rand_chacha::ChaCha8Rng;
     use rand_core::SeedableRng as _;
@@ -527,7 +644,7 @@ mod tests {
         pair.local.sync_member(pair.friend.me(), &mut events);
         assert!(events.is_empty(), "no device yet");
         pair.local.switch_on(pair.now);
-        pair.local.sync_device(1400, &[], &mut events);
+        pair.local.sync_device(pair.now, 1400, &Networks::default(), &mut events);
         let restarts = |events: &mut VecDeque<Event>| -> Vec<bool> {
             let infos = events.drain(..).filter_map(|event| match event {
                 Event::PeerChanged(info) => Some(info.restarted),
@@ -548,7 +665,7 @@ mod tests {
         let mut events = VecDeque::new();
         pair.hear_friend();
         pair.local.switch_on(pair.now);
-        pair.local.sync_device(1400, &[], &mut events);
+        pair.local.sync_device(pair.now, 1400, &Networks::default(), &mut events);
         pair.local.handle_device(DeviceInput::Up("party0".to_owned()));
         assert_eq!(pair.local.phase(), PartyPhase::Up);
         events.clear();
@@ -565,9 +682,10 @@ mod tests {
     fn range_that_this_computer_is_in_is_a_problem_until_the_network_is_left() {
         let mut pair = Pair::new();
         pair.local.switch_on(pair.now);
-        pair.local.check_range(&["10.77.0.0/16".parse().expect("a prefix")]);
+        let networks = |text: &str| Networks::new(&[text.parse().expect("a network")], &[]);
+        pair.local.check_range(pair.now, &networks("10.77.0.0/16"));
         assert_eq!(pair.local.problem().map(|problem| problem.code), Some(ErrorCode::RangeConflict));
-        pair.local.check_range(&["192.168.1.0/24".parse().expect("a prefix")]);
+        pair.local.check_range(pair.now, &networks("192.168.1.0/24"));
         assert_eq!(pair.local.problem(), None);
     }
 

@@ -9,9 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::{AppError, DeviceId, ErrorCode, Topic};
-use partyline_party::Outgoing;
+use partyline_model::{AppError, DeviceId, ErrorCode, Handle, Topic};
+use partyline_party::{Outgoing, TopicAccess};
 use partyline_wire::rendezvous::{ClientFrame, RefusalCode, ServerFrame, VERSION};
+use rand_core::RngCore as _;
 use tracing::{debug, trace};
 
 use super::{
@@ -19,7 +20,7 @@ use super::{
     channel_kind::ChannelKind,
     event::Event,
     leave::PendingLeaves,
-    link::ServerLink,
+    link::{ServerLink, TopicEntry},
     party::LocalParty,
     resend::{QueuedFrame, ResendCounters, ResendQueue},
 };
@@ -254,7 +255,7 @@ impl Servers {
             ServerFrame::Roster { topic, members, more } => {
                 let handles = members.iter().map(|member| member.handle);
                 // Asked again on every connection: a restarted server may know nothing of what it granted before.
-                if link.on_roster(topic, handles, *more)? {
+                if link.on_roster(cx.now.instant, topic, handles, *more)? {
                     debug!(server = %link.url, reason = "connected", "asking for relay credentials");
                     send_frame(cx, id, &ClientFrame::Relays { topic: *topic });
                 }
@@ -289,8 +290,17 @@ impl Servers {
             // Taken up again with the next announcement, or by reconnecting.
             RefusalCode::RateLimited | RefusalCode::MailboxFull | RefusalCode::NoRelay => {}
             RefusalCode::Replaced => {
-                let hint = "Another Partyline runs with this device's keys; stop it.";
-                link.set_problem(refused(&link.url, detail, hint));
+                if let Some(topic) = topic {
+                    link.on_replaced(topic);
+                }
+            }
+            // A visitor needs a place, too. In a full topic this device's own is looked for the direct way.
+            RefusalCode::TopicFull
+                if topic.is_some_and(|topic| link.topic(topic).is_some_and(TopicEntry::is_visit)) =>
+            {
+                if let Some(topic) = topic {
+                    link.claim(*topic);
+                }
             }
             _ => {
                 let hint = "Try again later, or use another server.";
@@ -300,6 +310,21 @@ impl Servers {
         if let Some(topic) = topic.filter(|_| is_retried(code)) {
             link.on_announcement_refused(topic, code == RefusalCode::NotEntered);
         }
+    }
+
+    /// Ends the visits on which no other run has answered; returns true if there were any.
+    pub(super) fn poll_visits(&mut self, now: Instant) -> bool {
+        self.links.values_mut().fold(false, |over, link| link.poll_visits(now) | over)
+    }
+
+    /// Returns true if a server has let this device into a topic under its own handle.
+    pub(super) fn has_entered(&self, topic: &Topic) -> bool {
+        self.links.values().any(|link| link.topic(topic).is_some_and(TopicEntry::is_entered))
+    }
+
+    /// Forgets that the places on a topic are this run's, since another run begins.
+    pub(super) fn unclaim(&mut self, topic: &Topic) {
+        self.links.values_mut().for_each(|link| link.unclaim(topic));
     }
 
     /// Leaves the topics that nobody visits any more.
@@ -392,9 +417,19 @@ impl Channel for Servers {
 /// Announces this device on the party's topics on one server.
 fn announce_on(cx: &mut Context<'_>, (id, link): (ServerId, &mut ServerLink), party: &mut LocalParty) {
     let revision = party.revision();
+    let current = party.membership.topic();
+    if party.is_fresh() {
+        link.claim(current);
+    }
     for access in party.membership.topics() {
         let topic = access.topic;
-        if link.topic(&topic).is_some_and(|entry| entry.has_announced(revision)) {
+        if !link.has_claimed(&current) {
+            visit_on(cx, (id, link), party, &access);
+            continue;
+        }
+        if !party.may_speak(cx.now.instant)
+            || link.topic(&topic).is_some_and(|entry| entry.has_announced(revision))
+        {
             continue;
         }
         let outcome = party.membership.announcement(cx.now.unix, cx.rng, &topic, cx.reach);
@@ -407,6 +442,26 @@ fn announce_on(cx: &mut Context<'_>, (id, link): (ServerId, &mut ServerLink), pa
         };
         trace!(channel = "server", server = %link.url, revision, "announcing");
         cx.sent(ChannelKind::Server, 1);
+        send_frame(cx, id, &frame);
+    }
+}
+
+/// Looks for another run with the same keys on the current topic, before this one takes its place there.
+fn visit_on(
+    cx: &mut Context<'_>,
+    (id, link): (ServerId, &mut ServerLink),
+    party: &mut LocalParty,
+    access: &TopicAccess,
+) {
+    if !access.current || link.topic(&access.topic).is_some() {
+        return;
+    }
+    let outcome = party.membership.ask_runs(cx.now.unix, cx.rng);
+    let Some(question) = cx.take_message(outcome) else { return };
+    let mut guest = Handle([0; 16]);
+    cx.rng.fill_bytes(&mut guest.0);
+    if let Some(frame) = link.visit(&party.membership, access, (question.message, guest)) {
+        trace!(channel = "server", server = %link.url, "looking for another run with the same keys");
         send_frame(cx, id, &frame);
     }
 }

@@ -45,12 +45,19 @@ impl Server {
         match frame {
             ClientFrame::Enter { topic, handle, record, .. } => {
                 let present = self.topics.entry(topic).or_default();
-                present.remove(&handle);
+                let older =
+                    present.remove(&handle).map(|(device, _)| device).filter(|device| *device != from);
+                // Whoever enters under another handle leaves the one before.
+                present.retain(|_, (device, _)| *device != from);
                 let members = present
                     .iter()
                     .map(|(handle, (_, record))| TopicMember { handle: *handle, record: record.clone() });
                 let roster = ServerFrame::Roster { topic, members: members.collect(), more: false };
                 let mut frames = vec![(from, roster)];
+                let (code, detail) = (RefusalCode::Replaced, "replaced".to_owned());
+                frames.extend(older.map(|older| {
+                    (older, ServerFrame::Refused { topic: Some(topic), id: None, code, detail })
+                }));
                 frames.extend(Self::present(present, topic, handle, &record));
                 present.insert(handle, (from, record));
                 frames
@@ -69,9 +76,12 @@ impl Server {
             }
             ClientFrame::Send { topic, to, message, .. } => {
                 self.messages += 1;
-                let to =
-                    self.topics.get(&topic).and_then(|present| present.get(&to)).map(|(device, _)| *device);
-                let message = ServerFrame::Message { topic, from: Handle([0; 16]), message };
+                let present = self.topics.entry(topic).or_default();
+                let sender =
+                    present.iter().find(|(_, (device, _))| *device == from).map(|(handle, _)| *handle);
+                let to = present.get(&to).map(|(device, _)| *device);
+                let message =
+                    ServerFrame::Message { topic, from: sender.unwrap_or(Handle([0; 16])), message };
                 to.map(|to| (to, message)).into_iter().collect()
             }
             ClientFrame::Leave { topic } => {
@@ -238,7 +248,8 @@ impl World {
             Event::Output(Output::ServerOpen { id, .. }) if self.server.up => {
                 self.signaling(device).handle_server(now, *id, ServerInput::Opened);
                 let welcome = ServerFrame::Welcome { version: VERSION, challenge: [7; 32], time: now.unix };
-                self.tell(device, welcome);
+                let welcome = ServerInput::Frame(welcome.encode().expect("a frame"));
+                self.signaling(device).handle_server(now, *id, welcome);
             }
             Event::Output(Output::ServerOpen { id, .. } | Output::ServerClose { id }) => {
                 self.server.disconnect(device);
@@ -422,11 +433,11 @@ fn network_of_this_computer_that_overlaps_the_party_is_a_problem_beside_a_device
     let error = AppError::new(ErrorCode::Device, "No device.", "Try again.");
     world.signaling(ANA).handle_device(party, DeviceInput::Failed(error));
     let now = world.now.instant;
-    world.signaling(ANA).set_prefixes(now, vec!["10.77.0.0/16".parse().expect("a prefix")]);
+    world.signaling(ANA).set_networks(now, &["10.77.0.0/16".parse().expect("a network")], &[]);
     assert_eq!(world.problem(ANA, party), Some(ErrorCode::Device), "the graver one is shown");
     world.signaling(ANA).handle_device(party, DeviceInput::Up("party0".to_owned()));
     assert_eq!(world.problem(ANA, party), Some(ErrorCode::RangeConflict));
-    world.signaling(ANA).set_prefixes(now, Vec::new());
+    world.signaling(ANA).set_networks(now, &[], &[]);
     assert_eq!(world.problem(ANA, party), None);
 }
 
@@ -542,4 +553,137 @@ fn node_that_stops_takes_its_devices_and_connections_with_it() {
     assert!(events.iter().any(removed));
     assert!(events.iter().any(|event| matches!(event, Event::Output(Output::ServerClose { .. }))));
     assert!(world.devices[ANA].signaling.party(party).expect("a party").is_on(), "for the next start");
+}
+
+/// Adds a device that is a copy of another one, restarted as of now.
+fn copy_of(world: &mut World, device: usize, party: PartyId) -> usize {
+    let key = world.devices[device].key.clone();
+    let state = world.devices[device].signaling.party(party).expect("a party").membership().state();
+    let mut rng = ChaCha20Rng::from_seed([100 + world.devices.len() as u8; 32]);
+    // A key of its own: the two do not share the count of messages.
+    let key = DeviceKey::restore(world.now.unix, &key.seed(), 0);
+    let restored = Membership::restore(world.now.unix, &mut rng, &key, state).expect("a membership");
+    let signaling = Signaling::new(world.now, rng, 1400, vec![(restored, true)]);
+    world.devices.push(Device { key, signaling, events: Vec::new() });
+    world.devices.len() - 1
+}
+
+fn copies_met(world: &World, device: usize, party: PartyId) -> bool {
+    world.devices[device].signaling.party(party).expect("a party").has_met_copy(world.now.instant)
+}
+
+#[test]
+fn copy_finds_the_first_at_the_server_and_stands_back_without_disturbing_it() {
+    let (mut world, party) = World::with_party(3, &[URL], &[]);
+    let session = world.devices[ANA].peer(world.id(BEN)).and_then(|info| info.paths.clone());
+    let copy = copy_of(&mut world, BEN, party);
+    world.advance(10 * SECOND);
+    assert_eq!(world.problem(copy, party), Some(ErrorCode::DuplicateIdentity));
+    assert!(!world.devices[copy].signaling.party(party).expect("a party").is_on());
+    assert_eq!(world.problem(BEN, party), None);
+    assert!(copies_met(&world, BEN, party) && !copies_met(&world, copy, party));
+    let member =
+        world.devices[ANA].signaling.party(party).expect("a party").membership().member(&world.id(BEN));
+    assert!(member.expect("a member").copied, "the others learn of it");
+    let now = world.devices[ANA].peer(world.id(BEN)).and_then(|info| info.paths.clone());
+    assert_eq!(now.map(|paths| paths.probe_key), session.map(|paths| paths.probe_key), "the same run");
+}
+
+#[test]
+fn copy_finds_the_first_on_the_local_network_without_a_server() {
+    let (mut world, party) = World::with_party(2, &[], &[(ANA, BEN), (ANA, 2), (BEN, 2)]);
+    let copy = copy_of(&mut world, BEN, party);
+    world.advance(10 * SECOND);
+    assert_eq!(world.problem(copy, party), Some(ErrorCode::DuplicateIdentity));
+    assert!(world.problem(BEN, party).is_none() && copies_met(&world, BEN, party));
+    let restarts = |event: &Event| matches!(event, Event::PeerChanged(info) if info.restarted);
+    assert_eq!(world.devices[ANA].count(restarts), 0, "nobody took it for a restart");
+}
+
+#[test]
+fn exactly_one_of_two_copies_that_start_at_once_goes_on() {
+    for servers in [&[URL][..], &[]] {
+        let (mut world, party) = World::with_party(2, servers, &[(ANA, BEN), (ANA, 2), (ANA, 3), (2, 3)]);
+        world.server.disconnect(BEN);
+        let copies = [copy_of(&mut world, BEN, party), copy_of(&mut world, BEN, party)];
+        // The first has gone.
+        world.lan.remove(&(ANA, BEN));
+        let now = world.now;
+        world.signaling(BEN).stop(now);
+        world.devices[BEN] = Device::new(now, 90);
+        world.advance(20 * SECOND);
+        let back = copies.map(|copy| world.problem(copy, party).is_some());
+        assert_ne!(back[0], back[1], "{servers:?}");
+    }
+}
+
+#[test]
+fn restart_is_no_copy_even_while_the_server_lists_the_former_run() {
+    let (mut world, party) = World::with_party(2, &[URL], &[(ANA, BEN), (ANA, 2)]);
+    let again = copy_of(&mut world, BEN, party);
+    // Its power was cut: the server does not know yet, and nobody answers there.
+    world.devices[BEN] = Device::new(world.now, 90);
+    world.advance(5 * SECOND);
+    assert_eq!(world.problem(again, party), None);
+    assert!(world.devices[again].signaling.party(party).expect("a party").is_on());
+    let restarts = |event: &Event| matches!(event, Event::PeerChanged(info) if info.restarted);
+    assert_eq!(world.devices[ANA].count(restarts), 1);
+    assert!(!copies_met(&world, again, party));
+}
+
+#[test]
+fn copy_that_stood_back_takes_the_place_once_the_first_is_gone_and_it_is_told_to() {
+    let (mut world, party) = World::with_party(2, &[URL], &[]);
+    let copy = copy_of(&mut world, BEN, party);
+    world.advance(5 * SECOND);
+    assert_eq!(world.problem(copy, party), Some(ErrorCode::DuplicateIdentity));
+    let now = world.now;
+    world.signaling(copy).set_on(now, party, true).expect("a party");
+    world.advance(5 * SECOND);
+    assert_eq!(world.problem(copy, party), Some(ErrorCode::DuplicateIdentity), "the first is still there");
+    world.devices[BEN] = Device::new(now, 90);
+    world.server.disconnect(BEN);
+    let now = world.now;
+    world.signaling(copy).set_on(now, party, true).expect("a party");
+    world.advance(5 * SECOND);
+    assert_eq!(world.problem(copy, party), None);
+}
+
+#[test]
+fn original_that_returns_later_is_the_second() {
+    let (mut world, party) = World::with_party(2, &[URL], &[]);
+    let now = world.now;
+    world.signaling(BEN).set_on(now, party, false).expect("a party");
+    world.advance(5 * SECOND);
+    let copy = copy_of(&mut world, BEN, party);
+    world.advance(5 * SECOND);
+    assert_eq!(world.problem(copy, party), None);
+    let original = copy_of(&mut world, BEN, party);
+    world.advance(5 * SECOND);
+    assert_eq!(world.problem(original, party), Some(ErrorCode::DuplicateIdentity));
+    assert_eq!(world.problem(copy, party), None);
+}
+
+#[test]
+fn new_identity_leaves_the_parties_to_the_other_computer_and_remembers_them() {
+    let (mut world, party) = World::with_party(2, &[URL], &[]);
+    let copy = copy_of(&mut world, BEN, party);
+    world.advance(5 * SECOND);
+    let now = world.now;
+    let key = world.signaling(copy).new_identity(now);
+    assert_ne!(key.id(), world.id(BEN));
+    world.devices[copy].key = key;
+    world.advance(5 * SECOND);
+    let known =
+        world.devices[ANA].signaling.party(party).expect("a party").membership().member(&world.id(BEN));
+    assert!(known.is_some(), "the first is still a member");
+    let former = world.devices[copy].signaling.former_parties();
+    assert!(former.len() == 1 && former[0].id == party && former[0].name == "Friday");
+    let lifetime = InviteLifetime::Day;
+    let link = world.signaling(ANA).create_invite(now, party, lifetime, Role::Member).expect("an invite");
+    let Device { key, signaling, .. } = &mut world.devices[copy];
+    signaling.join(now, key, &link, String::new()).expect("a membership under the former name");
+    world.advance(5 * SECOND);
+    assert!(world.devices[copy].signaling.former_parties().is_empty());
+    assert!(world.knows(ANA, copy) && world.knows(copy, BEN) && world.knows(BEN, copy));
 }

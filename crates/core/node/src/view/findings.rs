@@ -1,9 +1,11 @@
 //! What a check-up (`partyline doctor`) finds, as far as the node knows.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Instant};
 
+use ipnet::Ipv4Net;
 use partyline_model::{DoctorFinding, PartyPhase, Verdict};
 use partyline_party::WrongClock;
+use partyline_tunnel::{BROADCASTS_PER_SECOND, Storm};
 
 use crate::{
     connectivity::Connectivity,
@@ -12,11 +14,18 @@ use crate::{
 };
 
 /// Describes the network, every party that is on, and what was dropped.
-pub(super) fn findings(signaling: &Signaling, connectivity: &Connectivity) -> Vec<DoctorFinding> {
+pub(super) fn findings(
+    now: Instant,
+    signaling: &Signaling,
+    connectivity: &Connectivity,
+) -> Vec<DoctorFinding> {
     let mut findings = vec![udp_finding(connectivity)];
-    for party in signaling.parties().filter(|party| party.is_on()) {
+    for party in signaling.parties().filter(|party| party.is_on() || party.is_suspended()) {
         findings.push(party_finding(signaling, party));
         findings.extend(clock_finding(party));
+        findings.extend(storm_findings(now, connectivity, party));
+        findings.extend(range_findings(party));
+        findings.extend(copy_finding(now, party));
         let servers = party.membership().servers().iter();
         findings.extend(servers.map(|url| server_finding(signaling, url)));
     }
@@ -60,6 +69,54 @@ fn party_finding(signaling: &Signaling, party: &LocalParty) -> DoctorFinding {
         return finding(what, Verdict::Good, format!("Up, with {connected} connected."));
     }
     finding(what, Verdict::Fair, "Waiting for another member to send the party's address range.")
+}
+
+/// Names the sources of this party that sent more broadcasts than the limit, at any time since the start.
+fn storm_findings(now: Instant, connectivity: &Connectivity, party: &LocalParty) -> Vec<DoctorFinding> {
+    let own = (None, connectivity.tunnel().own_storm(party.id()));
+    let storm =
+        |device| connectivity.session(party.id(), device).map(|session| session.storm).unwrap_or_default();
+    let others = party.membership().members().map(|member| (Some(member.name), storm(member.device)));
+    std::iter::once(own).chain(others).filter_map(|(name, storm)| storm_finding(now, name, storm)).collect()
+}
+
+fn storm_finding(now: Instant, name: Option<&str>, storm: Storm) -> Option<DoctorFinding> {
+    let ago = now.saturating_duration_since(storm.last?).as_secs();
+    let (who, where_) = name.map_or_else(
+        || ("This computer".to_owned(), "here".to_owned()),
+        |name| (name.to_owned(), format!("on {name}'s computer")),
+    );
+    let note = format!(
+        "{who} sent more than {BROADCASTS_PER_SECOND} broadcasts a second; {} of them were dropped, the last {ago} s \
+         ago. Games need a few to find each other, and everything else is delivered. A program {where_} floods the \
+         party, or a bridge leads a network into it: close it.",
+        storm.dropped
+    );
+    Some(finding("Broadcasts", Verdict::Fair, note))
+}
+
+fn copy_finding(now: Instant, party: &LocalParty) -> Option<DoctorFinding> {
+    party.has_met_copy(now).then(|| {
+        let note = "Another computer has a copy of this computer's keys (a cloned disk, a restored backup), and stands back. \
+                    There, `partyline identity new` makes it a member of its own.";
+        finding("Identity", Verdict::Fair, note)
+    })
+}
+
+/// Names the members that ask for another address range.
+fn range_findings(party: &LocalParty) -> Vec<DoctorFinding> {
+    let asking = party
+        .membership()
+        .members()
+        .filter_map(|member| Some((member.name, *member.avoided_networks.first()?)));
+    let describe = |(name, network): (&str, Ipv4Net)| {
+        let note = format!(
+            "{name} cannot use the party's addresses, because another network there has them ({network}), and asks the \
+             owner for other ones: `partyline range` moves the party."
+        );
+        finding("Addresses", Verdict::Fair, note)
+    };
+    asking.map(describe).collect()
 }
 
 fn clock_finding(party: &LocalParty) -> Option<DoctorFinding> {
@@ -120,4 +177,22 @@ fn probe_finding(connectivity: &Connectivity) -> Option<DoctorFinding> {
         let note = format!("Helped with {}, refused {refused}.", counters.answered);
         finding("Friends' network checks", Verdict::Good, note)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
+    fn storm_is_reported_with_the_name_of_its_source() {
+        let now = Instant::now();
+        assert_eq!(storm_finding(now, Some("Ben"), Storm::default()), None);
+        let storm = Storm { dropped: 1234, last: Some(now) };
+        let note = storm_finding(now + Duration::from_secs(7), Some("Ben"), storm).expect("a finding").note;
+        assert!(note.starts_with("Ben sent") && note.contains("1234") && note.contains("7 s ago"), "{note}");
+        assert!(storm_finding(now, None, storm).expect("a finding").note.starts_with("This computer sent"));
+    }
 }

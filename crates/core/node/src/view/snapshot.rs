@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use ipnet::Ipv4Net;
 use partyline_model::{
-    Candidate, CandidateKind, DeviceView, InviteId, InviteView, MemberView, NetworkView, Now, PartyPhase,
-    PartyView, PathEvent, PathView, Phase, Quality, Role, ServerView, Settings, Snapshot, Timestamp,
-    TrafficView,
+    Candidate, CandidateKind, DeviceView, InviteId, InviteView, MemberNotices, MemberView, NetworkView, Now,
+    PartyPhase, PartyView, PathEvent, PathView, Phase, Quality, Role, ServerView, Settings, Snapshot,
+    Timestamp, TrafficView,
 };
 use partyline_party::{Member, Standing};
 use partyline_paths::PeerView;
-use partyline_tunnel::SessionStats;
+use partyline_tunnel::{SessionStats, Storm};
 use partyline_wire::name::folded;
 
 use super::measurement::{Measurement, Measurements};
@@ -17,6 +18,9 @@ use crate::{
     connectivity::Connectivity,
     signaling::{LocalParty, Signaling},
 };
+
+/// How long after its last drop a broadcast storm is shown.
+const STORM_SHOWN_FOR: Duration = Duration::from_secs(60);
 
 /// What a snapshot is drawn from.
 pub(super) struct Sources<'a> {
@@ -42,6 +46,7 @@ impl Sources<'_> {
             phase,
             device,
             parties: parties.into_iter().map(|party| self.party_view(party)).collect(),
+            former_parties: self.signaling.former_parties().to_vec(),
             network: self.network_view(),
             settings: settings.without_passwords(),
         }
@@ -69,6 +74,7 @@ impl Sources<'_> {
             phase: party.phase(),
             role: membership.role(),
             range: membership.range(),
+            range_requested: party.is_range_requested(),
             interface: party.interface().map(str::to_owned),
             members,
             invites: invites.map(|(id, expires, role)| invite_view(id, expires, role)).collect(),
@@ -98,7 +104,18 @@ impl Sources<'_> {
             quality: Quality::default(),
             traffic: TrafficView::default(),
             history: Vec::new(),
+            notices: MemberNotices {
+                broadcasts_dropped: self.ongoing(self.connectivity.tunnel().own_storm(party.id())),
+                copied: party.has_met_copy(self.now.instant),
+                ..MemberNotices::default()
+            },
         }
+    }
+
+    /// Returns how many broadcasts a storm has cost, if it still goes on.
+    fn ongoing(&self, storm: Storm) -> Option<u32> {
+        let age = self.now.instant.saturating_duration_since(storm.last?);
+        (age < STORM_SHOWN_FOR).then(|| u32::try_from(storm.dropped).unwrap_or(u32::MAX))
     }
 
     fn member_view(&self, party: &LocalParty, member: &Member<'_>) -> MemberView {
@@ -122,6 +139,11 @@ impl Sources<'_> {
             history: path.as_ref().map(|path| history(self.now, path)).unwrap_or_default(),
             path: path.and_then(|path| self.path_view(party, path, session.as_ref())),
             traffic: session.map(|session| traffic(&session, measured)).unwrap_or_default(),
+            notices: MemberNotices {
+                broadcasts_dropped: session.and_then(|session| self.ongoing(session.storm)),
+                range_clash: range_clash(party, member),
+                copied: member.copied,
+            },
         }
     }
 
@@ -157,6 +179,13 @@ fn has_public_address(member: &Member<'_>) -> bool {
         candidate.kind == CandidateKind::Host && candidate.address.ip() == *address
     };
     v4.any(|address| member.candidates.iter().any(|known| is_host(known, address)))
+}
+
+/// Returns the member's network that the party's range clashes with, if the member asks for another range. Until it
+/// announces itself again after a change of the range, it still names the former one.
+fn range_clash(party: &LocalParty, member: &Member<'_>) -> Option<Ipv4Net> {
+    let (network, range) = (member.avoided_networks.first()?, party.membership().range()?);
+    (network.contains(&range) || range.contains(network)).then_some(*network)
 }
 
 fn invite_view(id: InviteId, expires: Option<Timestamp>, role: Role) -> InviteView {

@@ -66,6 +66,7 @@ fn snapshot(revision: u32) -> Snapshot {
         phase: Phase::Ready,
         device: DeviceView { id: DeviceId([3; 32]), version: "0.1.0".into() },
         parties: Vec::new(),
+        former_parties: Vec::new(),
         network: NetworkView::default(),
         settings: partyline_model::Settings::default(),
     }

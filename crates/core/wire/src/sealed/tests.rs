@@ -65,6 +65,8 @@ fn announcement(addresses: Vec<std::net::SocketAddr>) -> Announcement {
             host: Some(7),
             name: Some("Anya".into()),
             reach,
+            avoided_networks: vec!["10.80.7.0/24".parse().unwrap(); crate::announcement::MAX_AVOIDED],
+            copied: true,
         }),
     }
 }
@@ -91,6 +93,9 @@ fn bodies_beyond_a_limit_are_rejected() {
     assert!(refused(Body::Signal(vec![0; MAX_SIGNAL + 1])));
     let many = vec![([10, 0, 0, 1], 1).into(); MAX_CANDIDATES + 1];
     assert!(refused(Body::Announce(Box::new(announcement(many)))));
+    let mut choosy = announcement(Vec::new());
+    choosy.presence.as_mut().unwrap().avoided_networks.push("10.80.8.0/24".parse().unwrap());
+    assert!(refused(Body::Announce(Box::new(choosy))));
     let mut named = announcement(Vec::new());
     named.certificate = certificate("a\u{202e}b");
     assert!(refused(Body::Announce(Box::new(named))));
@@ -121,6 +126,9 @@ proptest! {
         round_trip(message(recipient, sequence, Body::Rekey(Box::new(rekey))))?;
         round_trip(message(recipient, sequence, Body::Signal(signal)))?;
         round_trip(message(recipient, sequence, Body::Leave { certificate: [7; 32] }))?;
+        let claim = Claim { run: SessionNonce([3; 16]), established: Some(Timestamp(sequence)) };
+        let answer_to = recipient.map(|_| SessionNonce([4; 16]));
+        round_trip(message(recipient, sequence, Body::Run(RunMessage { claim, answer_to })))?;
     }
 
     #[test]
