@@ -467,7 +467,13 @@ impl Engine {
         let snapshot = self.node.snapshot(now);
         if self.metrics.is_due(now.instant) {
             let (counters, states) = (self.node.counters(), self.port_mapping.states());
-            self.metrics.export(now.instant, &counters, &snapshot, &self.egress, &states);
+            self.metrics.export(
+                now.instant,
+                &counters,
+                &snapshot,
+                (&self.egress.sockets, &self.egress.departures),
+                &states,
+            );
         }
         self.feed.publish(now.instant, snapshot);
     }
@@ -475,7 +481,13 @@ impl Engine {
     fn export_metrics(&mut self, now: Now) {
         let (snapshot, states) = (self.node.snapshot(now), self.port_mapping.states());
         let counters = self.node.counters();
-        self.metrics.export(now.instant, &counters, &snapshot, &self.egress, &states);
+        self.metrics.export(
+            now.instant,
+            &counters,
+            &snapshot,
+            (&self.egress.sockets, &self.egress.departures),
+            &states,
+        );
     }
 }
 

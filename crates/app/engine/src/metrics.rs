@@ -16,7 +16,7 @@ use partyline_portmap::{Health, MethodState, Protocol};
 use partyline_telemetry::Metrics;
 use partyline_tunnel::{DropCounters, DropReason};
 
-use crate::{egress::EngineEgress, sockets::Sockets};
+use crate::{departures::Departures, sockets::Sockets};
 
 /// The longest time between two exports of what the parts count.
 const EXPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -256,15 +256,15 @@ impl EngineMetrics {
         now: Instant,
         node: &Counters,
         snapshot: &Snapshot,
-        egress: &EngineEgress,
+        (sockets, departures): (&Sockets, &Departures),
         port_mapping: &[MethodState],
     ) {
         self.exported_at = Some(now);
         export_node(node);
         self.peer_drops.export(&node.tunnel_peers);
         export_parties(snapshot);
-        export_sockets(&egress.sockets);
-        set_counter(&UDP_DROPS, &["inside_party"], egress.departures.refused());
+        export_sockets(sockets);
+        set_counter(&UDP_DROPS, &["inside_party"], departures.refused());
         set_gauge(&RENDEZVOUS_SERVERS, &[], self.connected.len());
         self.export_port_mapping(port_mapping);
         self.export_netcheck(snapshot);

@@ -33,7 +33,8 @@ impl Cards {
     pub(crate) fn read() -> Self {
         let unknown =
             |error: &io::Error| debug!(%error, "the system does not describe its network interfaces");
-        system::read().inspect_err(unknown).unwrap_or_default()
+        let (kinds, deprecated) = system::read().inspect_err(unknown).unwrap_or_default();
+        Self { kinds, deprecated }
     }
 
     /// Returns what stands behind an interface.

@@ -16,7 +16,8 @@ pub struct Departure {
 /// # Errors
 /// If no route leads there, or the system does not answer.
 pub fn departure(destination: IpAddr) -> io::Result<Departure> {
-    system::departure(destination)
+    let (interface, source) = system::departure(destination)?;
+    Ok(Departure { interface, source })
 }
 
 /// The rules of policy routing count here, as they do for packets.
@@ -29,10 +30,9 @@ mod system {
         route::{RouteAddress, RouteAttribute, RouteMessage},
     };
 
-    use super::Departure;
     use crate::netlink;
 
-    pub(super) fn departure(destination: IpAddr) -> io::Result<Departure> {
+    pub(super) fn departure(destination: IpAddr) -> io::Result<(Option<u32>, Option<IpAddr>)> {
         let mut request = RouteMessage::default();
         let (family, bits, address) = match destination {
             IpAddr::V4(v4) => (AddressFamily::Inet, 32, RouteAddress::Inet(v4)),
@@ -44,16 +44,16 @@ mod system {
         let Some(RouteNetlinkMessage::NewRoute(route)) = answer else {
             return Err(io::ErrorKind::InvalidData.into());
         };
-        let mut departure = Departure { interface: None, source: None };
+        let (mut interface, mut source) = (None, None);
         for attribute in route.attributes {
             match attribute {
-                RouteAttribute::Oif(index) => departure.interface = Some(index),
-                RouteAttribute::PrefSource(RouteAddress::Inet(v4)) => departure.source = Some(v4.into()),
-                RouteAttribute::PrefSource(RouteAddress::Inet6(v6)) => departure.source = Some(v6.into()),
+                RouteAttribute::Oif(index) => interface = Some(index),
+                RouteAttribute::PrefSource(RouteAddress::Inet(v4)) => source = Some(v4.into()),
+                RouteAttribute::PrefSource(RouteAddress::Inet6(v6)) => source = Some(v6.into()),
                 _ => {}
             }
         }
-        Ok(departure)
+        Ok((interface, source))
     }
 }
 
@@ -65,9 +65,7 @@ mod system {
         net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     };
 
-    use super::Departure;
-
-    pub(super) fn departure(destination: IpAddr) -> io::Result<Departure> {
+    pub(super) fn departure(destination: IpAddr) -> io::Result<(Option<u32>, Option<IpAddr>)> {
         let any: IpAddr = match destination {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -75,7 +73,7 @@ mod system {
         let socket = UdpSocket::bind((any, 0))?;
         // Connecting a UDP socket sends nothing. The port does not matter.
         socket.connect((destination, 9))?;
-        Ok(Departure { interface: None, source: Some(socket.local_addr()?.ip()) })
+        Ok((None, Some(socket.local_addr()?.ip())))
     }
 }
 

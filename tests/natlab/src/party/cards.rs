@@ -7,8 +7,7 @@ use partyline_model::PathKind;
 
 use super::{
     Member, World,
-    scenarios::homes,
-    world::{CONNECT_TIMEOUT, connected},
+    world::{CONNECT_TIMEOUT, connected, homes},
 };
 use crate::{RouterOptions, until};
 

@@ -10,7 +10,7 @@ use super::{
     routes, small_router,
     traffic_check::exchange_traffic,
     watch,
-    world::{CONNECT_TIMEOUT, connected, pairs},
+    world::{CONNECT_TIMEOUT, connected, homes, pairs},
 };
 use crate::{
     RouterOptions,
@@ -455,17 +455,6 @@ fn leave(world: &World) -> Result<()> {
     let left = members[2].status()?.parties.len();
     ensure!(left == 0, "cora is still in {left} parties");
     exchange_traffic(&members[0], &members[1])
-}
-
-/// Connects a party with one member per home.
-pub(super) fn homes(
-    world: &World,
-    server: &Server,
-    names: &[&str],
-    options: RouterOptions,
-) -> Result<Vec<Member>> {
-    let hosts = names.iter().map(|name| world.lab.home(name, options)).collect::<Result<_>>()?;
-    world.party(Some(server), hosts)
 }
 
 /// Connects a party of eight members: five in homes with three kinds of router, and three on one LAN.

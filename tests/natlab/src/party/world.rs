@@ -19,7 +19,7 @@ use partyline_model::{MemberView, PartyPhase, PartyView, PathKind, Snapshot};
 use serde_json::{Map, Value};
 
 use super::{Remote, Server};
-use crate::{Host, Lab, Line, Process, checked, until, wait::that};
+use crate::{Host, Lab, Line, Process, RouterOptions, checked, until, wait::that};
 
 /// Time limit for starting a service, creating a party and joining one.
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -418,6 +418,17 @@ fn find_link(json: &Value) -> Option<String> {
         },
         _ => None,
     }
+}
+
+/// Connects a party with one member per home.
+pub(super) fn homes(
+    world: &World,
+    server: &Server,
+    names: &[&str],
+    options: RouterOptions,
+) -> Result<Vec<Member>> {
+    let hosts = names.iter().map(|name| world.lab.home(name, options)).collect::<Result<_>>()?;
+    world.party(Some(server), hosts)
 }
 
 /// Waits until all members are up and have answered a ping from every other member.

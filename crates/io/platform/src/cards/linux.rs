@@ -13,7 +13,6 @@ use netlink_packet_route::{
 };
 use partyline_model::CardKind;
 
-use super::Cards;
 use crate::netlink;
 
 /// Bridges, VLANs and bonds may stand on each other; no real chain is longer.
@@ -34,7 +33,10 @@ struct Link {
     upper: Option<u32>,
 }
 
-pub(super) fn read() -> io::Result<Cards> {
+/// What stands behind each interface, by index, and which addresses are deprecated.
+type Interfaces = (BTreeMap<u32, CardKind>, BTreeSet<(u32, IpAddr)>);
+
+pub(super) fn read() -> io::Result<Interfaces> {
     let mut links = Vec::new();
     netlink::dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
         if let RouteNetlinkMessage::NewLink(link) = message {
@@ -47,7 +49,7 @@ pub(super) fn read() -> io::Result<Cards> {
             deprecated.extend(parse_deprecated(&address));
         }
     })?;
-    Ok(Cards { kinds: classify(&links), deprecated })
+    Ok((classify(&links), deprecated))
 }
 
 fn parse_link(message: LinkMessage) -> Link {

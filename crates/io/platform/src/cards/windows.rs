@@ -2,12 +2,14 @@
 
 #![allow(unsafe_code, reason = "IP Helper has no safe interface")]
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+};
 
 use partyline_model::CardKind;
 use windows_sys::Win32::NetworkManagement::IpHelper::{GetIfEntry2, MIB_IF_ROW2};
-
-use super::Cards;
 
 /// Interface types of the IANA registry: adapters without hardware (Wintun), and tunnels.
 const PROPRIETARY_VIRTUAL: u32 = 53;
@@ -19,11 +21,14 @@ const OVERLAYS: [&str; 9] =
 const INTERNAL: [&str; 4] =
     ["hyper-v virtual ethernet", "virtualbox host-only", "vmware virtual ethernet", "loopback"];
 
-pub(super) fn read() -> io::Result<Cards> {
+/// What stands behind each interface, by index. Which addresses are deprecated is not read here.
+type Interfaces = (BTreeMap<u32, CardKind>, BTreeSet<(u32, IpAddr)>);
+
+pub(super) fn read() -> io::Result<Interfaces> {
     let indexes = if_addrs::get_if_addrs()?.into_iter().filter_map(|interface| interface.index);
     let kinds: BTreeMap<u32, CardKind> =
         indexes.filter_map(|index| Some((index, kind_of(&row(index)?)))).collect();
-    Ok(Cards { kinds, ..Cards::default() })
+    Ok((kinds, BTreeSet::new()))
 }
 
 /// Returns what the system knows of an interface.
