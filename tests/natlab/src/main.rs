@@ -33,6 +33,12 @@ enum Job {
         #[arg(long)]
         json: bool,
     },
+    /// Runs the scenarios of everyday troubles, the kinds of public reports about virtual LANs.
+    Everyday {
+        /// Prints one JSON object at the end.
+        #[arg(long)]
+        json: bool,
+    },
     /// Tests port mapping on real and fake routers, in all scenarios or the given ones.
     Portmap {
         /// Parts of scenario names.
@@ -84,6 +90,7 @@ fn work(job: Job) -> Result<ExitCode> {
             party::run(|scenario| names.iter().any(|name| scenario.name.contains(name.as_str())), json)
         }
         Job::Party { json } => party::run(|_| true, json),
+        Job::Everyday { json } => party::run_everyday(json),
         Job::Portmap { names, json } => portmap::run(&names, json),
         Job::PortmapClient(arguments) => portmap::run_client(&arguments).map(|()| ExitCode::SUCCESS),
         Job::Classify(options) => classify::run(&options),

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use partyline_model::{AttemptOutcome, Method, PathKind};
 
 use super::{
-    Member, Server, World, cards, comebacks, copies, diagnosis, faults, home_server, ipv6, names, portal,
-    routes, small_router,
+    Member, Server, World, cards, comebacks, copies, diagnosis, faults, home_server, ipv6, links, names,
+    portal, routes, small_router,
     traffic_check::exchange_traffic,
     watch,
     world::{CONNECT_TIMEOUT, connected, homes, pairs},
@@ -214,6 +214,11 @@ pub const fn scenarios() -> &'static [Scenario] {
             name: "clash-appears",
             about: "a network with the party's range appears, the owner moves the party by one command",
             run: routes::clash_appears,
+        },
+        Scenario {
+            name: "pasted-links",
+            about: "an invite joins however it was pasted, and a broken one is refused with the reason",
+            run: links::pasted,
         },
     ]
 }

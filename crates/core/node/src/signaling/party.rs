@@ -539,7 +539,11 @@ const fn same_family(one: IpAddr, other: IpAddr) -> bool {
 
 fn dismissal_error(dismissal: Dismissal, party: &str) -> AppError {
     let (code, hint) = match dismissal {
-        Dismissal::Removed => (ErrorCode::Removed, "Ask the owner for a new invite if this was a mistake."),
+        Dismissal::Removed => (
+            ErrorCode::Removed,
+            "This computer stays out with the identity it has. If that was a mistake, take a new identity \
+             (`partyline identity new`) and ask the owner for an invite.",
+        ),
         Dismissal::InviteRevoked => (ErrorCode::InviteRevoked, "Ask the owner for a new invite."),
         Dismissal::InviteExpired => {
             (ErrorCode::InviteExpired, "Ask for a new invite, or wait until the owner's computer is online.")
