@@ -44,7 +44,7 @@ function why(kind: PathKind): Attempt[] {
 
 const kinds: PathKind[] = ['direct', 'lan', 'relay', 'direct_v6', 'mapped', 'member_relay', 'direct'];
 const badges: Badge[] = ['port_restricted', 'full_cone', 'symmetric', 'open', 'restricted', 'udp_blocked'];
-const base: Record<PathKind, number> = { lan: 1, direct_v6: 17, mapped: 24, direct: 31, member_relay: 58, relay: 74 };
+const base: Record<PathKind, number> = { lan: 1, direct_v6: 17, mapped: 24, direct: 31, member_relay: 58, relay: 74, overlay: 40 };
 
 export function quality(rtt: number, loss: number, at: number, kind: PathKind): Quality {
   const score = Math.max(5, Math.min(100, Math.round(104 - rtt * 0.55 - loss * 900)));
