@@ -148,7 +148,8 @@ async fn join_party(join: Join, output: &Output) -> Result<(), AppError> {
     output.answer(&reply, || output.say("Joined."));
     if !join.no_wait && !join.watch {
         let limit = Duration::from_secs(join.timeout.into());
-        let followed = progress::follow(output, reached.controller.snapshots(), party, limit).await;
+        let since = reach::state(&reached.controller).await?.revision;
+        let followed = progress::follow(output, reached.controller.snapshots(), (party, since), limit).await;
         if let Err(error) = report(followed, output) {
             // A process that hosts the party keeps trying.
             if reached.host.is_none() {

@@ -72,14 +72,19 @@ pub enum Outcome {
     StillConnecting,
 }
 
-/// Shows each step until the party is ready, or the time is over.
+/// Shows each step until the party is ready, or the time is over. Snapshots of revisions before `since` do not count:
+/// they may still show a former membership in the same party.
 pub async fn follow(
     output: &Output,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
-    party: PartyId,
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    (party, since): (PartyId, u32),
     limit: Duration,
 ) -> Result<Outcome, AppError> {
-    let outcome = timeout(limit, steps(output, snapshots, party)).await;
+    let followed = async {
+        let current = snapshots.wait_for(|snapshot| snapshot.revision >= since).await.is_ok();
+        if current { steps(output, snapshots, party).await } else { Ok(Outcome::StillConnecting) }
+    };
+    let outcome = timeout(limit, followed).await;
     if output.terminal {
         output.end_progress();
     }
