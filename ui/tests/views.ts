@@ -46,7 +46,7 @@ export const views: Record<string, { scenario: string; go: Step }> = {
   storm: { scenario: 'storm', go: steps(openParty) },
   copied: { scenario: 'copied', go: steps(openParty) },
   copy: { scenario: 'copy', go: steps(openParty) },
-  'copy-identity': { scenario: 'copy', go: steps(openParty, click('New identity'), async (page) => page.getByRole('dialog').waitFor()) },
+  'copy-identity': { scenario: 'copy', go: steps(openParty, click('New identity'), async (page) => page.getByRole('alertdialog').waitFor()) },
   former: { scenario: 'former', go: steps() },
   unconfirmed: { scenario: 'unconfirmed', go: steps(openParty, focusRow(1)) },
   menu: { scenario: 'party8', go: steps(openParty, click('More for this party')) },
