@@ -156,10 +156,7 @@ fn a_server_that_falls_silent_is_left_and_found_again() {
     world.until_mesh(SOON);
 }
 
-// Since runs ask for copies before they speak, one member does not list another whose invite lapsed by the jump, until one
-// of the two restarts.
 #[test]
-#[ignore = "known fault: a lapsed member is not listed again by everybody"]
 fn a_clock_that_jumps_ends_no_party_for_good() {
     let (mut world, _) = pair();
     let party = world.view(0).id;

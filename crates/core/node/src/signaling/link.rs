@@ -201,8 +201,8 @@ impl ServerLink {
         }
     }
 
-    /// Notes that the network under the connection is gone, or the server at another address. Returns true if there is a connection to close; it is
-    /// opened again as soon as its end is reported.
+    /// Notes that the network under the connection is gone, or the server at another address. Returns true if there is a
+    /// connection to close; it is opened again as soon as its end is reported.
     pub(super) fn abandon(&mut self) -> bool {
         self.reopen_now = matches!(self.state, State::Open { .. } | State::Opening);
         if self.reopen_now {
@@ -302,6 +302,11 @@ impl ServerLink {
         let frame = self.enter(membership, &TopicAccess { handle: guest, ..*access }, (question, 0))?;
         self.topics.insert(access.topic, TopicEntry { visit: Some(visit), ..TopicEntry::default() });
         Some(frame)
+    }
+
+    /// Returns the own handle on a topic that is only visited, to find out whether another run has it.
+    pub(super) fn sought_handle(&self, topic: &Topic) -> Option<Handle> {
+        self.topics.get(topic)?.visit.as_ref().map(|visit| visit.own)
     }
 
     /// Returns true if no other run with the same keys has the own handle on a topic.

@@ -239,10 +239,10 @@ impl Servers {
         &mut self,
         cx: &mut Context<'_>,
         id: ServerId,
-        frame: ServerFrame,
+        mut frame: ServerFrame,
     ) -> Option<ServerFrame> {
         let link = self.links.get_mut(&id)?;
-        match &frame {
+        match &mut frame {
             ServerFrame::Welcome { version, challenge, .. } => {
                 if *version != VERSION {
                     debug!(server = %link.url, version, reason = "other protocol version", "server link closing");
@@ -253,14 +253,24 @@ impl Servers {
                 link.on_welcome(*challenge);
             }
             ServerFrame::Roster { topic, members, more } => {
+                let sought = link.sought_handle(topic);
                 let handles = members.iter().map(|member| member.handle);
                 // Asked again on every connection: a restarted server may know nothing of what it granted before.
                 if link.on_roster(cx.now.instant, topic, handles, *more)? {
                     debug!(server = %link.url, reason = "connected", "asking for relay credentials");
                     send_frame(cx, id, &ClientFrame::Relays { topic: *topic });
                 }
+                // A visitor cannot answer others. They are all listed again when it takes its place.
+                if let Some(sought) = sought {
+                    members.retain(|member| member.handle == sought);
+                }
             }
-            ServerFrame::Present { topic, handle, .. } => link.on_present(topic, *handle)?,
+            ServerFrame::Present { topic, handle, .. } => {
+                link.on_present(topic, *handle)?;
+                if link.sought_handle(topic).is_some_and(|sought| sought != *handle) {
+                    return None;
+                }
+            }
             ServerFrame::Gone { topic, handle } => {
                 link.on_gone(topic, handle);
                 return None;
