@@ -246,7 +246,8 @@ impl Engine {
                 server_test::spawn(target, self.node.settings(), self.egress.connections.tls(), answer);
             }
             ClientCommand::Engine(EngineCommand::Metrics) => {
-                self.export_metrics(now);
+                let snapshot = self.node.snapshot(now);
+                self.export_metrics(now, &snapshot);
                 answers::send(answer, Ok(Reply::Metrics { text: self.metrics.render() }));
             }
             ClientCommand::Node(Command::Configure { settings }) => {
@@ -466,28 +467,15 @@ impl Engine {
         self.node.sample_traffic(now);
         let snapshot = self.node.snapshot(now);
         if self.metrics.is_due(now.instant) {
-            let (counters, states) = (self.node.counters(), self.port_mapping.states());
-            self.metrics.export(
-                now.instant,
-                &counters,
-                &snapshot,
-                (&self.egress.sockets, &self.egress.departures),
-                &states,
-            );
+            self.export_metrics(now, &snapshot);
         }
         self.feed.publish(now.instant, snapshot);
     }
 
-    fn export_metrics(&mut self, now: Now) {
-        let (snapshot, states) = (self.node.snapshot(now), self.port_mapping.states());
-        let counters = self.node.counters();
-        self.metrics.export(
-            now.instant,
-            &counters,
-            &snapshot,
-            (&self.egress.sockets, &self.egress.departures),
-            &states,
-        );
+    fn export_metrics(&mut self, now: Now, snapshot: &Snapshot) {
+        let (counters, states) = (self.node.counters(), self.port_mapping.states());
+        let udp = (&self.egress.sockets, &self.egress.departures);
+        self.metrics.export(now.instant, &counters, snapshot, udp, &states);
     }
 }
 

@@ -15,6 +15,7 @@
 //! assert_eq!(NatProfile::default().badge(false), None, "nothing is guessed");
 //! ```
 
+mod address;
 mod candidate;
 mod card;
 mod control;
@@ -29,6 +30,7 @@ mod time;
 mod transport;
 mod view;
 
+pub use address::{is_public, is_shared};
 pub use candidate::{Candidate, CandidateKind};
 pub use card::{CardKind, RouteTarget};
 pub use control::{

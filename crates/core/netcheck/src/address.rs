@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+pub(crate) use partyline_model::{is_public, is_shared};
+
 /// An address family. Each is measured on its own, side by side with the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
@@ -15,24 +17,6 @@ impl Family {
     pub(crate) const fn of(address: SocketAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
-}
-
-/// Returns true for an address of the Internet, false for one of a private, shared, link-local or loopback range.
-pub(crate) fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => {
-            let local = v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified();
-            !local && !is_shared(ip)
-        }
-        IpAddr::V6(v6) => {
-            !(v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local())
-        }
-    }
-}
-
-/// Returns true for 100.64.0.0/10 (RFC 6598), the space between a carrier's NAT and its customers' routers.
-pub(crate) fn is_shared(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V4(v4) if v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64)
 }
 
 /// Returns true if a server sees this computer from inside its own network: at a private address that is this computer's
@@ -65,24 +49,6 @@ fn share_prefix(one: IpAddr, other: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn private_and_shared_addresses_are_not_public() {
-        for (ip, public) in [
-            ([11, 0, 0, 1], true),
-            ([100, 63, 255, 255], true),
-            ([100, 64, 0, 0], false),
-            ([100, 127, 255, 255], false),
-            ([100, 128, 0, 0], true),
-            ([10, 1, 2, 3], false),
-            ([169, 254, 0, 1], false),
-            ([127, 0, 0, 1], false),
-        ] {
-            assert_eq!(is_public(ip.into()), public, "{ip:?}");
-        }
-        assert!(is_public("2001:db8::1".parse().expect("an address")));
-        assert!(!is_public("fd00::1".parse().expect("an address")));
-    }
 
     #[test]
     fn server_in_this_network_is_told_from_one_behind_a_private_network() {

@@ -25,6 +25,7 @@ use std::{
 
 use partyline_model::{
     AppError, Badge, DeviceId, NatProfile, NetworkReport, Now, PartyId, Settings, SocketId, StreamId,
+    is_public,
 };
 use partyline_netcheck::{
     Event as NetcheckEvent, FilteringProbeRequest, Netcheck, PeerMapping, PortPair, ProbeRound, StunServer,
@@ -365,7 +366,7 @@ impl Connectivity {
         let servers = self.netcheck.keepalive_servers().into_iter();
         let addresses = self.packet_path.paths().relayed_addresses().chain(servers);
         let own = self.candidates.host_addresses();
-        let outside = addresses.map(|address| address.ip()).find(|ip| is_public_v4(*ip));
+        let outside = addresses.map(|address| address.ip()).find(|ip| ip.is_ipv4() && is_public(*ip));
         let port = self.candidates.network().port_v4?;
         outside.filter(|ip| own.iter().all(|own| own.ip() != *ip)).map(|ip| SocketAddr::new(ip, port))
     }
@@ -856,18 +857,6 @@ impl Connectivity {
     /// Returns the network check's counters of requests.
     pub(crate) const fn netcheck_counters(&self) -> &partyline_netcheck::Counters {
         self.netcheck.counters()
-    }
-}
-
-/// Returns true for an IPv4 address of the Internet.
-const fn is_public_v4(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            let shared = a == 100 && b & 0xc0 == 64;
-            !(shared || ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified())
-        }
-        IpAddr::V6(_) => false,
     }
 }
 

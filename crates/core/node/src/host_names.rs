@@ -12,6 +12,7 @@ use std::{
 };
 
 use tracing::debug;
+use url::Url;
 
 /// How often a name is looked up while its server works.
 pub(crate) const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
@@ -31,14 +32,9 @@ pub(crate) type Host = (String, u16);
 
 /// Returns the host of a rendezvous server's URL, if it is a name: a literal address does not move.
 pub(crate) fn server_host(url: &str) -> Option<Host> {
-    let (scheme, rest) = url.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next().filter(|authority| !authority.starts_with('['))?;
-    let default = if matches!(scheme, "wss" | "https") { 443 } else { 80 };
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().ok()?),
-        None => (authority, default),
-    };
-    (!host.is_empty() && host.parse::<IpAddr>().is_err()).then(|| (host.to_owned(), port))
+    let url = Url::parse(url).ok()?;
+    let name = url.domain()?.to_owned();
+    Some((name, url.port_or_known_default()?))
 }
 
 /// What a lookup means for the use of a name.

@@ -514,6 +514,9 @@ impl Node {
                 self.on_control(now, party, from, message);
             }
             ConnectivityEvent::Sampled { member: (party, device), rtt, kind } => {
+                if rtt.is_none() {
+                    signaling.doubt_servers(now);
+                }
                 // The member may have been removed after the check.
                 if signaling.is_member(party, &device) {
                     trace!(peer = %device.short(), ?rtt, ?kind, "path sampled");

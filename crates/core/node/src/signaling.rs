@@ -422,6 +422,12 @@ impl Signaling {
         channels.servers.check(&mut cx);
     }
 
+    /// Asks the servers whether they are still there, since packets to a member were lost.
+    pub(crate) fn doubt_servers(&mut self, now: Now) {
+        let Parts { channels, mut cx, .. } = self.parts(now);
+        channels.servers.doubt(&mut cx);
+    }
+
     /// The address that connections were made from is gone: closes them all.
     pub(crate) fn address_lost(&mut self, now: Now) {
         let Parts { channels, mut cx, .. } = self.parts(now);

@@ -60,7 +60,7 @@ impl Contest {
             return Verdict::Nothing;
         }
         if *answer_to != Some(self.claim.run) {
-            // Whoever asks may have started long ago; it is answered, and answers if it is alive.
+            // The other run may have started long ago. It is answered, and answers if it is alive.
             return Verdict::Answer;
         }
         if outranks(*claim, self.claim) {

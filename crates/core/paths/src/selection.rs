@@ -1,9 +1,10 @@
 //! Which path carries a peer's packets.
 //!
 //! Paths compete by tier first (see [`CandidatePair::tier`]), and within a tier by what they cost a player: round trip,
-//! jitter, loss. A path that loses or delays packets far more than one of a worse tier yields to it for a while. The selected path stays unless it fails, a path of a better tier becomes valid, or one of its own
+//! jitter, loss. The selected path stays unless it fails, a path of a better tier becomes valid, or one of its own
 //! tier is better by a clear margin and remains so for some samples; so paths do not flap. While there is traffic, the
-//! two best alternatives are measured now and then.
+//! two best alternatives are measured now and then. A path that loses or delays packets far more than one of a worse
+//! tier yields to it for a while.
 //!
 //! The controlling side nominates (RFC 8445, section 8.1): it marks its checks on the path it uses with USE-CANDIDATE,
 //! and the other side follows as soon as it finds that path valid itself. So both use the same path, and one of them

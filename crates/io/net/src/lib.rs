@@ -1,8 +1,8 @@
 //! UDP sockets, WebSocket and TLS streams, Happy Eyeballs.
 //!
 //! [`UdpEndpoint`] sends and receives many datagrams by one system call; [`connect_tcp`], [`connect_tls`] and
-//! [`connect_ws`] connect to servers by name, on IPv6-only networks by [`Nat64Prefix`] too, with errors that a person can act on ([`ConnectError`]);
-//! [`BeaconSockets`] multicasts on the local networks.
+//! [`connect_ws`] connect to servers by name, on IPv6-only networks by [`Nat64Prefix`] too, with errors that a person can
+//! act on ([`ConnectError`]); [`BeaconSockets`] multicasts on the local networks.
 
 mod beacon;
 mod error;

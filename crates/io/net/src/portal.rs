@@ -14,6 +14,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
+use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::{CertificateProblem, ConnectError, lookup};
 
@@ -65,7 +66,7 @@ impl Head {
     /// a host of another name.
     pub(crate) fn is_portal(&self, host: &str) -> bool {
         let redirects = (300..400).contains(&self.status);
-        let elsewhere = |to: &str| host_of(to).is_some_and(|to| !is_same_site(to, host));
+        let elsewhere = |to: &str| host_of(to).is_some_and(|to| !is_same_site(&to, host));
         self.status == AUTHENTICATION_REQUIRED
             || (redirects && self.location.as_deref().is_some_and(elsewhere))
     }
@@ -79,15 +80,9 @@ impl Head {
 }
 
 /// Returns the host of an absolute URL.
-fn host_of(url: &str) -> Option<&str> {
-    let (scheme, rest) = url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))?;
-    debug_assert!(!scheme.is_empty());
-    let authority = rest.split(['/', '?', '#']).next()?;
-    let host = authority.rsplit_once(':').map_or(authority, |(host, port)| {
-        if port.bytes().all(|byte| byte.is_ascii_digit()) { host } else { authority }
-    });
-    let host = host.trim_matches(['[', ']']);
-    (!host.is_empty()).then_some(host)
+fn host_of(url: &str) -> Option<String> {
+    let uri = url.parse::<Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")))?;
+    uri.host().map(|host| host.trim_matches(['[', ']']).to_owned())
 }
 
 /// Returns true if one name is the other, or lies below it: `www.party.example` and `party.example`.

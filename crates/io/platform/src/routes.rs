@@ -6,7 +6,7 @@
 use std::{io, net::IpAddr};
 
 use ipnet::IpNet;
-use partyline_model::{CardKind, RouteTarget};
+use partyline_model::{CardKind, RouteTarget, is_public};
 use tracing::debug;
 
 use crate::{LocalAddress, OwnDevices, is_own_device};
@@ -94,15 +94,11 @@ fn carries_internet(entry: &Entry, entries: &[Entry]) -> bool {
     share >= DEFAULT_SHARE
 }
 
-/// Returns false for private and shared networks (RFC 1918, RFC 6598, RFC 4193) and link-local ones.
+/// Returns false for private and shared networks and link-local ones. The first half of everything begins with the
+/// unspecified address.
 fn is_internet(network: &IpNet) -> bool {
-    match network.addr() {
-        IpAddr::V4(v4) => {
-            let shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;
-            !v4.is_private() && !v4.is_link_local() && !shared
-        }
-        IpAddr::V6(v6) => !v6.is_unique_local() && !v6.is_unicast_link_local(),
-    }
+    let first = network.addr();
+    is_public(first) || first.is_unspecified()
 }
 
 fn is_unicast(address: IpAddr) -> bool {

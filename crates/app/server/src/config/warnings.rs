@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use partyline_model::is_public;
+
 use super::{Config, Relay};
 
 impl Config {
@@ -42,21 +44,6 @@ fn is_local_name(host: &str) -> bool {
     let host = host.trim_end_matches('.');
     !host.contains('.')
         || [".local", ".localhost", ".lan", ".home.arpa", ".internal"].iter().any(|end| host.ends_with(end))
-}
-
-/// Returns true unless the address is private, shared by a carrier's customers (RFC 6598), or of this link or computer
-/// alone.
-fn is_public(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            let shared = a == 100 && b & 0xc0 == 64;
-            !(shared || ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified())
-        }
-        IpAddr::V6(ip) => {
-            !(ip.is_loopback() || ip.is_unspecified() || ip.is_unique_local() || ip.is_unicast_link_local())
-        }
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use tracing::debug;
 
 use super::{
     channel::Context,
-    link::{ServerLink, TopicEntry},
+    link::{RESPONSE_TIMEOUT, ServerLink, TopicEntry},
 };
 
 /// How long to wait for servers that have not confirmed a leave.
@@ -180,7 +180,7 @@ impl Progress {
             let echo = u64::from(*last_number);
             *self = Self::Asked { echo, again_at: now + ANSWER_TIMEOUT };
             frames.push(ClientFrame::Time { echo });
-            link.require_liveness(now);
+            link.require_liveness(now, RESPONSE_TIMEOUT);
             debug!(%party, server = %link.url, unanswered, "waiting for confirmation of the leave");
         }
         frames

@@ -22,9 +22,7 @@ const RETRY: Backoff =
 /// A connection that was up this long counts as stable: once it fails, the backoff starts over.
 const STABLE_AFTER: Duration = Duration::from_secs(20);
 /// How long a server may take to send its challenge, and to answer once its liveness is in question.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(8);
-/// How long it may take where its name has moved, so that most likely nobody is there any more.
-const MOVED_TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(8);
 /// Bounds of a relay grant's lifetime as it is trusted, since the server's clock and ours may differ.
 const MIN_GRANT_LIFETIME: Duration = Duration::from_secs(60);
 const MAX_GRANT_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
@@ -211,19 +209,12 @@ impl ServerLink {
         self.reopen_now
     }
 
-    /// Requires the server to send anything within [`RESPONSE_TIMEOUT`]. Returns true if the connection is open, so
-    /// that a question can be sent.
-    pub(super) fn require_liveness(&mut self, now: Instant) -> bool {
+    /// Requires the server to send anything within this time. Returns true if the connection is open, so that a question
+    /// can be sent.
+    pub(super) fn require_liveness(&mut self, now: Instant, within: Duration) -> bool {
         let State::Open { answer_by, .. } = &mut self.state else { return false };
-        answer_by.get_or_insert(now + RESPONSE_TIMEOUT);
-        true
-    }
-
-    /// Requires the same within [`MOVED_TIMEOUT`], because the server's name has other addresses now.
-    pub(super) fn require_liveness_after_move(&mut self, now: Instant) -> bool {
-        let State::Open { answer_by, .. } = &mut self.state else { return false };
-        let soon = now + MOVED_TIMEOUT;
-        *answer_by = Some(answer_by.map_or(soon, |by| by.min(soon)));
+        let by = now + within;
+        *answer_by = Some(answer_by.map_or(by, |earlier| earlier.min(by)));
         true
     }
 
@@ -469,7 +460,7 @@ mod tests {
         link.on_received();
         link.on_welcome([1; 32]);
         assert!(link.is_ready() && link.poll_timeout().is_none());
-        assert!(link.require_liveness(now));
+        assert!(link.require_liveness(now, RESPONSE_TIMEOUT));
         link.on_received();
         assert!(!link.poll_silent(now + 2 * RESPONSE_TIMEOUT));
     }

@@ -20,7 +20,7 @@ use super::{
     channel_kind::ChannelKind,
     event::Event,
     leave::PendingLeaves,
-    link::{ServerLink, TopicEntry},
+    link::{RESPONSE_TIMEOUT, ServerLink, TopicEntry},
     party::LocalParty,
     resend::{QueuedFrame, ResendCounters, ResendQueue},
 };
@@ -29,6 +29,12 @@ use crate::{
     io::{Output, ServerId, ServerInput},
 };
 
+/// How long a server may take to answer where its name has moved, so that most likely nobody is there any more.
+const MOVED_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long it may take after packets to members were lost.
+const DOUBT_TIMEOUT: Duration = Duration::from_secs(4);
+/// The shortest time between two questions for that reason.
+const DOUBT_INTERVAL: Duration = Duration::from_secs(5);
 /// How often relay grants are looked at, to be renewed or asked for again.
 const GRANT_CHECK: Duration = Duration::from_secs(20);
 
@@ -37,6 +43,8 @@ const GRANT_CHECK: Duration = Duration::from_secs(20);
 pub(super) struct Servers {
     links: BTreeMap<ServerId, ServerLink>,
     names: HostNames,
+    /// When the links were last asked because packets to a member were lost.
+    doubted_at: Option<Instant>,
     resends: ResendQueue,
     /// The number in the last id that was assigned.
     last_id: u32,
@@ -52,6 +60,7 @@ impl Servers {
         Self {
             links: BTreeMap::new(),
             names: HostNames::default(),
+            doubted_at: None,
             resends: ResendQueue::default(),
             last_id: 0,
             last_number: 0,
@@ -95,9 +104,7 @@ impl Servers {
             if link.is_opening() && link.abandon() {
                 cx.output(Output::ServerClose { id: *id });
             }
-            if link.require_liveness_after_move(cx.now.instant) {
-                send_frame(cx, *id, &ClientFrame::Time { echo: 0 });
-            }
+            question(cx, (*id, link), MOVED_TIMEOUT);
         }
         self.open_links(cx);
     }
@@ -166,10 +173,18 @@ impl Servers {
         self.names.expedite_all(cx.now.instant);
         for (id, link) in &mut self.links {
             link.retry_now(cx.now.instant);
-            if link.require_liveness(cx.now.instant) {
-                send_frame(cx, *id, &ClientFrame::Time { echo: 0 });
-            }
+            question(cx, (*id, link), RESPONSE_TIMEOUT);
         }
+    }
+
+    /// Asks open links whether they still work, because packets to a member were lost. A router that lost its table leaves
+    /// connections that look open: what the server sends waits for its retransmission timer, up to half a minute.
+    pub(super) fn doubt(&mut self, cx: &mut Context<'_>) {
+        if self.doubted_at.is_some_and(|at| cx.now.instant < at + DOUBT_INTERVAL) {
+            return;
+        }
+        self.doubted_at = Some(cx.now.instant);
+        self.links.iter_mut().for_each(|(id, link)| question(cx, (*id, link), DOUBT_TIMEOUT));
     }
 
     /// Closes every connection, because the address that they were made from is gone.
@@ -421,6 +436,13 @@ impl Channel for Servers {
                 announce_on(cx, (*id, link), party);
             }
         }
+    }
+}
+
+/// Asks a server for a sign of life, if it is connected.
+fn question(cx: &mut Context<'_>, (id, link): (ServerId, &mut ServerLink), within: Duration) {
+    if link.require_liveness(cx.now.instant, within) {
+        send_frame(cx, id, &ClientFrame::Time { echo: 0 });
     }
 }
 

@@ -47,7 +47,7 @@ impl Server {
                 let present = self.topics.entry(topic).or_default();
                 let older =
                     present.remove(&handle).map(|(device, _)| device).filter(|device| *device != from);
-                // Whoever enters under another handle leaves the one before.
+                // Entering under another handle leaves the one before.
                 present.retain(|_, (device, _)| *device != from);
                 let members = present
                     .iter()
@@ -553,6 +553,26 @@ fn node_that_stops_takes_its_devices_and_connections_with_it() {
     assert!(events.iter().any(removed));
     assert!(events.iter().any(|event| matches!(event, Event::Output(Output::ServerClose { .. }))));
     assert!(world.devices[ANA].signaling.party(party).expect("a party").is_on(), "for the next start");
+}
+
+#[test]
+fn lost_packets_let_a_device_look_whether_its_server_is_still_there() {
+    let (mut world, _) = World::with_party(1, &[URL], &[]);
+    world.advance(SECOND);
+    let closed = |event: &Event| matches!(event, Event::Output(Output::ServerClose { .. }));
+    let (asked, now) = (world.server.questions, world.now);
+    for _ in 0..3 {
+        world.signaling(ANA).doubt_servers(now);
+    }
+    world.advance(SECOND);
+    assert_eq!(world.server.questions, asked + 1, "a lossy line costs no stream of questions");
+    assert_eq!(world.devices[ANA].count(closed), 0, "it answers");
+    world.server.silent = true;
+    world.advance(6 * SECOND);
+    let now = world.now;
+    world.signaling(ANA).doubt_servers(now);
+    world.advance(5 * SECOND);
+    assert_eq!(world.devices[ANA].count(closed), 1);
 }
 
 /// Adds a device that is a copy of another one, restarted as of now.
