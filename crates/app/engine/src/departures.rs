@@ -137,6 +137,36 @@ mod tests {
         assert_eq!(departures.refused(), 0);
     }
 
+    fn on(index: u32, address: &str, deprecated: bool) -> LocalAddress {
+        let card = partyline_model::CardKind::Physical;
+        let address = address.parse().unwrap();
+        LocalAddress {
+            interface: String::new(),
+            index: Some(index),
+            address,
+            prefix: 64,
+            point_to_point: false,
+            card,
+            deprecated,
+        }
+    }
+
+    #[test]
+    fn nothing_enters_a_party_and_nothing_leaves_from_its_address() {
+        let own: OwnDevices = [on(7, "fd00::7", false)].into_iter().collect();
+        let card = [on(2, "2001:db8::1", true), on(2, "fe80::1", false), on(3, "2001:db8:3::1", false)];
+        let decided = |interface: Option<u32>, source: &str| {
+            let source = source.parse().ok();
+            decide(partyline_platform::Departure { interface, source }, &own, &card)
+        };
+        assert_eq!(decided(Some(2), "2001:db8::1"), Departure::Free);
+        assert_eq!(decided(Some(7), "fd00::7"), Departure::Refused);
+        assert_eq!(decided(Some(7), "2001:db8::1"), Departure::Refused, "whatever the source");
+        assert_eq!(decided(Some(2), "fd00::7"), Departure::From("2001:db8::1".parse().unwrap()));
+        assert_eq!(decided(Some(4), "fd00::7"), Departure::Refused, "the card has no address");
+        assert_eq!(decided(None, "fd00::7"), Departure::Refused, "the source is all that is known");
+    }
+
     #[test]
     fn answers_are_forgotten_after_a_while_and_bounded() {
         let mut departures = Departures { own: Some(OwnDevices::default()), ..Departures::default() };

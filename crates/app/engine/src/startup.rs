@@ -41,7 +41,7 @@ pub(crate) fn node(now: Now, options: &EngineOptions, store: &mut Store) -> Resu
             }
             restored => return restored.map_err(|error| unusable(&error, store)),
         },
-        // The file may be whole, and the mend is the right to read it.
+        // The file may be whole: what is missing is the right to read it.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error.into()),
         Err(error) => (error.to_string(), error.into()),
     };

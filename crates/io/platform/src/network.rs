@@ -107,12 +107,9 @@ impl OwnDevices {
     /// # Errors
     /// If the system call fails.
     pub fn read() -> io::Result<Self> {
-        let mut devices = Self::default();
-        for interface in if_addrs::get_if_addrs()?.into_iter().filter(|found| is_own_device(&found.name)) {
-            devices.indexes.extend(interface.index);
-            devices.networks.extend(local_address(interface, &Cards::default()).network());
-        }
-        Ok(devices)
+        let interfaces = if_addrs::get_if_addrs()?.into_iter();
+        let own = interfaces.filter(|interface| is_own_device(&interface.name));
+        Ok(own.map(|interface| local_address(interface, &Cards::default())).collect())
     }
 
     /// Returns true if there is none.
@@ -131,6 +128,18 @@ impl OwnDevices {
     #[must_use]
     pub fn contain(&self, address: IpAddr) -> bool {
         self.networks.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// The devices that have these addresses.
+impl FromIterator<LocalAddress> for OwnDevices {
+    fn from_iter<I: IntoIterator<Item = LocalAddress>>(addresses: I) -> Self {
+        let mut devices = Self::default();
+        for address in addresses {
+            devices.indexes.extend(address.index);
+            devices.networks.extend(address.network());
+        }
+        devices
     }
 }
 

@@ -32,7 +32,7 @@ use crate::{
 /// How long a server may take to answer where its name has moved, so that most likely nobody is there any more.
 const MOVED_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long it may take after packets to members were lost.
-const DOUBT_TIMEOUT: Duration = Duration::from_secs(4);
+const DOUBT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The shortest time between two questions for that reason.
 const DOUBT_INTERVAL: Duration = Duration::from_secs(5);
 /// How often relay grants are looked at, to be renewed or asked for again.
