@@ -1,4 +1,5 @@
-//! A home, its router and the internet in three network namespaces, which the test creates and removes. Needs root.
+//! Networks of namespaces, which the test creates and removes: a home, its router and the internet, or a computer
+//! that needs no router. Needs root.
 
 use std::{
     fs::File,
@@ -184,13 +185,40 @@ impl Street {
         };
         let Self { home, router, outside } = &street;
         connect((home, "eth0", "192.168.77.2/24"), (router, "lan0", "192.168.77.1/24"))?;
-        connect((router, "wan0", "11.0.0.1/16"), (outside, "eth0", "11.0.1.1/16"))?;
-        outside.ip(&["address", "add", "11.0.1.2/16", "dev", "eth0"])?;
+        connect_outside((router, "wan0"), outside)?;
         home.ip(&["route", "add", "default", "via", "192.168.77.1"])?;
         router.run("sysctl", &["-qw", "net.ipv4.ip_forward=1"])?;
         router.run("nft", &[RULES]).context("load the router's rules (package nftables)")?;
         Ok(street)
     }
+}
+
+/// A computer with a public address of its own (11.0.0.1), and hosts outside (11.0.1.1 and 11.0.1.2).
+#[derive(Debug)]
+pub struct PublicHost {
+    /// The computer, without a router before it.
+    pub host: Netns,
+    /// The hosts outside.
+    pub outside: Netns,
+}
+
+impl PublicHost {
+    /// Creates and connects the namespaces.
+    ///
+    /// # Errors
+    /// Returns an error without root or iproute2.
+    pub fn build() -> Result<Self> {
+        sweep()?;
+        let network = Self { host: Netns::new("host")?, outside: Netns::new("outside")? };
+        connect_outside((&network.host, "eth0"), &network.outside)?;
+        Ok(network)
+    }
+}
+
+/// Gives a namespace the address 11.0.0.1 on a link to the hosts outside.
+fn connect_outside((namespace, link): (&Netns, &str), outside: &Netns) -> Result<()> {
+    connect((namespace, link, "11.0.0.1/16"), (outside, "eth0", "11.0.1.1/16"))?;
+    outside.ip(&["address", "add", "11.0.1.2/16", "dev", "eth0"])
 }
 
 fn connect(a: (&Netns, &str, &str), b: (&Netns, &str, &str)) -> Result<()> {

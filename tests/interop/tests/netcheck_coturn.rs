@@ -1,4 +1,4 @@
-//! NAT behavior discovery (RFC 5780) with a real coturn, on loopback without a NAT and through the kernel's NAT.
+//! NAT behavior discovery (RFC 5780) with a real coturn, without a NAT and through the kernel's NAT.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, bail};
 use partyline_model::{Allocation, Badge, Filtering, Mapping, SocketId};
 use partyline_netcheck::{Config, CredentialMechanism, Netcheck, StunCredentials, StunServer};
-use partyline_tests_interop::netns::{Netns, Running, Street};
+use partyline_tests_interop::netns::{Netns, PublicHost, Running, Street};
 
 const RESULT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -55,43 +55,39 @@ fn survey_as(bind: SocketAddr, server: StunServer) -> Result<Netcheck> {
     Ok(netcheck)
 }
 
-/// Returns two adjacent unused ports.
-fn free_ports() -> Result<[u16; 2]> {
-    for _ in 0..100 {
-        let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
-        if port < u16::MAX && UdpSocket::bind(("127.0.0.2", port + 1)).is_ok() {
-            return Ok([port, port + 1]);
-        }
-    }
-    bail!("no free ports")
+/// The two addresses outside at which coturn listens.
+const OUTSIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(11, 0, 1, 1), Ipv4Addr::new(11, 0, 1, 2)];
+const PORT: u16 = 3478;
+const OTHER_PORT: u16 = 3479;
+
+/// Starts coturn outside, and waits until it answers.
+fn start_coturn(outside: &Netns, who: &[&str]) -> Result<Running> {
+    let arguments = coturn_arguments(OUTSIDE, PORT, OTHER_PORT, who);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let coturn = outside.start("coturn", "turnserver", &arguments)?;
+    outside.wait_for_udp(OTHER_PORT)?;
+    Ok(coturn)
 }
 
 #[test]
 fn host_without_nat_is_classified_as_open() -> Result<()> {
-    let ips = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
-    let [port, alternate] = free_ports()?;
-    let arguments = coturn_arguments(ips, port, alternate, OPEN);
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let _coturn = Running::start("coturn", "turnserver", &arguments, None)?;
-    let netcheck = survey((Ipv4Addr::LOCALHOST, 0).into(), (ips[0], port).into())?;
+    let network = PublicHost::build()?;
+    let _coturn = start_coturn(&network.outside, OPEN)?;
+    let netcheck = network.host.enter(|| survey("11.0.0.1:0".parse()?, (OUTSIDE[0], PORT).into()))?;
     let (profile, report) = (netcheck.profile(), netcheck.report());
     assert_eq!(profile.mapping, Some(Mapping::EndpointIndependent), "{report:?}");
     assert_eq!(profile.filtering, Some(Filtering::EndpointIndependent), "{report:?}");
     assert_eq!(netcheck.badge(), Some(Badge::Open));
-    assert_eq!(report.servers[0].other_address, Some((ips[1], alternate).into()));
+    assert_eq!(report.servers[0].other_address, Some((OUTSIDE[1], OTHER_PORT).into()));
     assert_eq!(netcheck.counters().dropped, partyline_netcheck::DropCounters::default());
     Ok(())
 }
 
 #[test]
 fn server_that_requires_credentials_gets_them() -> Result<()> {
-    let ips = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
-    let [port, alternate] = free_ports()?;
-    let arguments = coturn_arguments(ips, port, alternate, CLOSED);
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let _coturn = Running::start("coturn", "turnserver", &arguments, None)?;
-    let bind = (Ipv4Addr::LOCALHOST, 0).into();
-    let server = StunServer::new("coturn", (ips[0], port).into());
+    let network = PublicHost::build()?;
+    let _coturn = start_coturn(&network.outside, CLOSED)?;
+    let server = StunServer::new("coturn", (OUTSIDE[0], PORT).into());
     let login = |password: &str| {
         Some(StunCredentials {
             username: "anna".into(),
@@ -99,27 +95,41 @@ fn server_that_requires_credentials_gets_them() -> Result<()> {
             mechanism: CredentialMechanism::LongTerm,
         })
     };
-    let known = survey_as(bind, StunServer { credentials: login("secret"), ..server.clone() })?;
+    let ask = |credentials| {
+        let server = StunServer { credentials, ..server.clone() };
+        network.host.enter(|| survey_as("11.0.0.1:0".parse()?, server))
+    };
+    let known = ask(login("secret"))?;
     let (profile, report) = (known.profile(), known.report());
     assert_eq!(profile.mapping, Some(Mapping::EndpointIndependent), "{report:?}");
     assert_eq!(profile.filtering, Some(Filtering::EndpointIndependent), "{report:?}");
-    for stranger in [StunServer { credentials: login("guess"), ..server.clone() }, server] {
-        let refused = survey_as(bind, stranger)?;
+    for stranger in [login("guess"), None] {
+        let refused = ask(stranger)?;
         let report = refused.report();
         assert!(report.servers[0].timed_out && refused.counters().dropped.unusable > 0, "{report:?}");
     }
     Ok(())
 }
 
-fn through_the_router(street: &Street) -> Result<Netcheck> {
-    let ips = [Ipv4Addr::new(11, 0, 1, 1), Ipv4Addr::new(11, 0, 1, 2)];
-    let arguments = coturn_arguments(ips, 3478, 3479, OPEN);
+/// A server in the computer's own network cannot show what the router does, and the report says so.
+#[test]
+fn server_in_the_own_network_classifies_nothing() -> Result<()> {
+    let namespace = Netns::new("alone")?;
+    let ips = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
+    let arguments = coturn_arguments(ips, PORT, OTHER_PORT, OPEN);
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let _coturn = street.outside.start("coturn", "turnserver", &arguments)?;
-    street.outside.wait_for_udp(3479)?;
-    let home =
-        |namespace: &Netns| namespace.enter(|| survey("192.168.77.2:41641".parse()?, (ips[0], 3478).into()));
-    home(&street.home)
+    let _coturn = namespace.start("coturn", "turnserver", &arguments)?;
+    namespace.wait_for_udp(OTHER_PORT)?;
+    let netcheck = namespace.enter(|| survey((Ipv4Addr::LOCALHOST, 0).into(), (ips[0], PORT).into()))?;
+    let report = netcheck.report();
+    assert_eq!((netcheck.badge(), netcheck.profile().mapping), (None, None), "{report:?}");
+    assert!(report.gaps.iter().any(|gap| gap.contains("own network")), "{report:?}");
+    Ok(())
+}
+
+fn through_the_router(street: &Street) -> Result<Netcheck> {
+    let _coturn = start_coturn(&street.outside, OPEN)?;
+    street.home.enter(|| survey("192.168.77.2:41641".parse()?, (OUTSIDE[0], PORT).into()))
 }
 
 #[test]
