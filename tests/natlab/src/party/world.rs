@@ -405,7 +405,7 @@ impl Member {
     /// # Errors
     /// Returns an error if no reply arrives.
     pub fn ping(&self, address: Ipv4Addr) -> Result<()> {
-        self.host.run("ping", &["-n", "-c", "1", "-W", "2", &address.to_string()]).map(drop)
+        self.host.run("ping", &["-n", "-c", "1", "-w", "2", "-i", "0.2", &address.to_string()]).map(drop)
     }
 }
 

@@ -1,6 +1,9 @@
 //! A party of four behind different NATs, and what is done to it.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use partyline_model::{Allocation, Filtering, Mapping};
@@ -109,9 +112,12 @@ impl<'lab> Life<'lab> {
         self.members[who].join(&invite)
     }
 
-    /// Waits until everybody lists everybody else, and has an answer from there.
-    pub(super) fn everybody_answers(&self, trouble: Trouble) -> Result<()> {
+    /// Waits until everybody lists everybody else, and has an answer from there. Returns who was waited for longest, and
+    /// by whom.
+    pub(super) fn everybody_answers(&self, trouble: Trouble) -> Result<String> {
+        let mut longest = (Duration::ZERO, String::new());
         for (from, to) in pairs(&self.members) {
+            let since = Instant::now();
             let what = format!("{} to answer {} after: {trouble}", to.name(), from.name());
             until(&what, CONNECT_TIMEOUT, || {
                 let seen = from.sees(to.name())?;
@@ -120,8 +126,9 @@ impl<'lab> Life<'lab> {
                 ensure!(address == own, "listed at {address}, which is at {own}");
                 from.ping(address).with_context(|| format!("path {:?}", seen.path.map(|path| path.kind)))
             })?;
+            longest = longest.max((since.elapsed(), format!("{} by {}", to.name(), from.name())));
         }
-        Ok(())
+        Ok(longest.1)
     }
 }
 

@@ -34,6 +34,9 @@ pub struct Options {
     /// Seed of the order of the troubles, and of their moments.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Only troubles with this in their names, such as "router".
+    #[arg(long)]
+    only: Option<String>,
     /// Prints one JSON object at the end.
     #[arg(long)]
     json: bool,
@@ -74,12 +77,12 @@ fn play(
     while Instant::now() < end {
         // The moment of the trouble is the thing that is varied.
         std::thread::sleep(MAX_PAUSE.mul_f64(f64::from(dice.next_u32()) / f64::from(u32::MAX)));
-        let trouble = Trouble::draw(&mut dice);
+        let trouble = Trouble::draw_named(&mut dice, options.only.as_deref().unwrap_or_default())?;
         life.suffer(trouble)?;
         let since = Instant::now();
-        life.everybody_answers(trouble)?;
+        let last = life.everybody_answers(trouble)?;
         let back = since.elapsed();
-        eprintln!("{:32} {:5.1} s{}", trouble.to_string(), back.as_secs_f64(), late(back));
+        eprintln!("{:32} {:5.1} s  {last}{}", trouble.to_string(), back.as_secs_f64(), late(back));
         survived.push(Survived { trouble, back });
         usage.sample(life.witness())?;
     }

@@ -2,12 +2,15 @@
 
 use std::fmt;
 
+use anyhow::{Context, Result};
 use rand_core::RngCore;
 
 /// The members, the owner first.
 pub(super) const NAMES: [&str; 4] = ["anna", "ben", "cora", "dan"];
 /// The member that is never restarted.
 pub(super) const WITNESS: usize = 1;
+/// After so many draws, every trouble has come up.
+const MAX_DRAWS: usize = 1000;
 
 /// A trouble, with the place of the member that it strikes in the list of members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,19 @@ impl Trouble {
     }
 }
 
+impl Trouble {
+    /// Draws a trouble with `part` in its name.
+    ///
+    /// # Errors
+    /// Returns an error if there is none.
+    pub(super) fn draw_named(dice: &mut impl RngCore, part: &str) -> Result<Self> {
+        (0..MAX_DRAWS)
+            .map(|_| Self::draw(dice))
+            .find(|trouble| trouble.to_string().contains(part))
+            .with_context(|| format!("no trouble is called {part}"))
+    }
+}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -88,6 +104,8 @@ mod tests {
         assert_eq!(kinds.len(), 9);
         assert!(!drawn.contains(&Trouble::Restart(WITNESS)) && !drawn.contains(&Trouble::Kill(WITNESS)));
         assert!(!drawn.contains(&Trouble::Kick(0)) && !drawn.contains(&Trouble::Kick(WITNESS)));
+        assert!(Trouble::draw_named(&mut dice, "dan's router").is_ok());
+        assert!(Trouble::draw_named(&mut dice, "flood").is_err());
         assert!(!drawn.contains(&Trouble::Rejoin(0)) && drawn.contains(&Trouble::Rejoin(WITNESS)));
     }
 }
