@@ -154,6 +154,7 @@ mod relays;
 mod remote;
 mod router_table;
 mod selection;
+mod silence;
 mod sockets;
 mod strategy;
 #[cfg(test)]

@@ -197,6 +197,8 @@ fn direct_paths_outlive_ten_idle_minutes() {
         go_online(&mut world);
         world.exchange_until(Duration::from_secs(30), World::is_direct);
         world.exchange_until(Duration::from_secs(2), |_| false);
+        // Until both sides use the pair that one of them has nominated.
+        world.run(Duration::from_secs(30));
         let changes = |world: &World| world.homes.iter().map(|home| home.changes.len()).sum::<usize>();
         let before = changes(&world);
         // Five times the mapping timeout. The network check keeps alive only the mappings that servers have seen.

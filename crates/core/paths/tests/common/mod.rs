@@ -638,7 +638,7 @@ impl World {
     }
 
     /// Returns true if a check on the path in use was answered.
-    fn is_validated(&self, from: usize, to: usize) -> bool {
+    pub fn is_validated(&self, from: usize, to: usize) -> bool {
         let view = self.homes[from].paths.view(self.now(), PeerId(to as u32));
         view.is_some_and(|view| view.quality.rtt_ms.is_some())
     }
