@@ -886,9 +886,9 @@ impl Signaling {
                     warn!("another computer has a copy of this device's keys, and stands back");
                 }
                 party.run_mut().on_copy_met(now.instant);
-                if party.membership.set_copied(true) {
-                    party.announce_soon(now.instant);
-                }
+                party.membership.set_copied(true);
+                // The others may have taken the copy for this device, which they hear of in every announcement.
+                party.announce_soon(now.instant);
                 cx.events.push_back(Event::Changed);
             }
             RunStanding::GoesOn => self.stand_back(now),

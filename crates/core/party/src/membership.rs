@@ -362,7 +362,11 @@ impl Membership {
         let standing = match self.contest.judge(&said) {
             Verdict::Nothing => return Err(Refusal::Own),
             Verdict::Answer => RunStanding::Unknown,
-            Verdict::Held => RunStanding::GivesWay,
+            Verdict::Held => {
+                // What the other run has said in this device's name must not make the others deaf to this one.
+                self.outbound.device().numbers().pass(message.sequence);
+                RunStanding::GivesWay
+            }
             Verdict::Lost => RunStanding::GoesOn,
         };
         let run = said.claim.run;

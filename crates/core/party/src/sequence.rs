@@ -52,6 +52,11 @@ impl SequenceNumbers {
         self.0.last.fetch_add(PASSED_BLOCKS * BLOCK, Ordering::Relaxed);
     }
 
+    /// Passes a number that another run with the same keys has used.
+    pub(crate) fn pass(&self, number: u64) {
+        self.0.last.fetch_max(number, Ordering::Relaxed);
+    }
+
     /// Returns true if another block has to be stored.
     pub(crate) fn is_reservation_due(&self) -> bool {
         let last = self.0.last.load(Ordering::Relaxed);
@@ -115,6 +120,16 @@ mod tests {
         copied.pass_other_run(NOW);
         assert!(copied.next() > last);
         assert!(copied.is_reservation_due());
+    }
+
+    #[test]
+    fn number_of_another_run_is_passed_and_the_block_after_it_is_stored() {
+        let numbers = SequenceNumbers::new(NOW, 0);
+        let end = numbers.reserve();
+        numbers.pass(NOW.0);
+        assert_eq!(numbers.next(), NOW.0 + 1, "it is behind");
+        numbers.pass(end);
+        assert!(numbers.next() == end + 1 && numbers.is_reservation_due());
     }
 
     #[test]

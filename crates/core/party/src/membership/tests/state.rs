@@ -77,6 +77,30 @@ fn member_restored_from_an_old_copy_goes_on_with_the_clock() {
     restart(&mut world, 1, copy, reserved);
 }
 
+/// A copy that was taken for the member while that slept has used greater numbers.
+#[test]
+fn member_that_a_copy_gives_way_to_is_heard_again() {
+    let mut world = World::of(2);
+    world.friends[1].establish_run(world.now);
+    let (state, reserved) = (world.friends[1].state(), world.friends[1].outbound.device().reserve());
+    let device = DeviceKey::restore(world.now, &world.friends[1].outbound.device().seed(), reserved);
+    let copy = Membership::restore(world.now, &mut world.rng, &device, state).unwrap();
+    let taken = copy.session();
+    let mut original = std::mem::replace(&mut world.friends[1], copy);
+    world.announce_all();
+    let shown = |world: &World| world.friends[0].member(&world.id(1)).unwrap().session;
+    assert_eq!(shown(&world), Some(taken), "the copy is taken for it");
+
+    let answer = only(world.friends[1].answer_run(world.now, &mut world.rng, original.session()));
+    let met = original.receive(world.now, &mut world.rng, &answer.topic, &answer.message).unwrap();
+    let gives_way = Effect::RunMet { run: taken, standing: RunStanding::GivesWay };
+    assert_eq!(met.outcome.effects, [gives_way]);
+    let session = original.session();
+    world.friends[1] = original;
+    world.announce_all();
+    assert_eq!(shown(&world), Some(session));
+}
+
 #[test]
 fn restarts_in_quick_succession_and_with_a_wrong_clock_do_not_silence_a_member() {
     let mut world = World::of(2);
