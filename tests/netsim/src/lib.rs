@@ -29,6 +29,7 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a simulation that cannot go on must fail")]
 
+mod card;
 mod credentials;
 mod dice;
 mod line;
@@ -41,6 +42,7 @@ pub mod stun;
 mod stun_server;
 mod turn_server;
 
+pub use card::{Card, Overlay, OverlayId};
 pub use credentials::LongTermCredentials;
 pub use dice::Dice;
 pub use line::{Line, Transmitter};

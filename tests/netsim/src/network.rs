@@ -9,6 +9,7 @@ use std::{
 use partyline_nat::{Hairpinned, Nat};
 
 use crate::{
+    card::{Card, Overlay},
     dice::Dice,
     line::{Line, Transmitter},
     router::{Place, Router, RouterId},
@@ -31,6 +32,8 @@ pub struct Host {
     pub lan: u32,
     /// True if it receives nothing.
     pub asleep: bool,
+    /// Its cards beside the real one. They stay when it moves.
+    pub cards: Vec<Card>,
     place: Place,
     addresses: Vec<IpAddr>,
     uplink: Transmitter,
@@ -48,6 +51,19 @@ impl Host {
     #[must_use]
     pub fn addresses(&self) -> &[IpAddr] {
         &self.addresses
+    }
+
+    /// Returns the address from which it sends to a destination: that of the card that leads there, or the first of the
+    /// real card.
+    #[must_use]
+    pub fn source_to(&self, destination: IpAddr) -> Option<IpAddr> {
+        let of_card = self.card_to(destination).map(|card| card.network.addr());
+        let real = || self.addresses.iter().find(|ip| ip.is_ipv6() == destination.is_ipv6()).copied();
+        of_card.or_else(real)
+    }
+
+    fn card_to(&self, destination: IpAddr) -> Option<&Card> {
+        self.cards.iter().find(|card| card.network.contains(&destination))
     }
 }
 
@@ -115,6 +131,8 @@ pub struct Network {
     pub hosts: Vec<Host>,
     /// The routers by number.
     pub routers: Vec<Router>,
+    /// Other VPNs by number.
+    pub overlays: Vec<Overlay>,
     /// The fate of datagrams in the middle of the Internet.
     pub interference: Interference,
     /// Routers by their external address.
@@ -132,6 +150,7 @@ impl Default for Network {
         Self {
             hosts: Vec::new(),
             routers: Vec::new(),
+            overlays: Vec::new(),
             interference: Box::new(|_, _| Some(Duration::ZERO)),
             externals: BTreeMap::new(),
             by_address: BTreeMap::new(),
@@ -167,6 +186,7 @@ impl Network {
             wireless: None,
             lan: u32::MAX,
             asleep: false,
+            cards: Vec::new(),
             place: None,
             addresses: Vec::new(),
             uplink: Transmitter::default(),
@@ -198,6 +218,20 @@ impl Network {
         others.filter(move |other| self.hosts[*other].lan == self.hosts[host].lan)
     }
 
+    /// Returns the other hosts that a multicast on another VPN reaches from a host, with its own address there.
+    pub fn overlay_neighbors(&self, host: HostId) -> impl Iterator<Item = (HostId, IpAddr)> {
+        let cards =
+            self.hosts[host].cards.iter().filter_map(|card| Some((card.overlay?, card.network.addr())));
+        let carries = |overlay: usize| self.overlays[overlay].up && self.overlays[overlay].multicast;
+        let is_on = move |other: usize, overlay: usize| {
+            other != host && self.hosts[other].cards.iter().any(|card| card.overlay == Some(overlay))
+        };
+        let others = move |(overlay, own)| {
+            (0..self.hosts.len()).filter(move |other| is_on(*other, overlay)).map(move |other| (other, own))
+        };
+        cards.filter(move |(overlay, _)| carries(*overlay)).flat_map(others)
+    }
+
     /// Returns the IPv4 address at which the public Internet sees a host.
     #[must_use]
     pub fn public_address(&self, host: HostId) -> Option<IpAddr> {
@@ -227,6 +261,11 @@ impl Network {
 
     /// Sends a datagram. Returns it at the next point of its way, with the delay until it is there.
     pub fn send(&mut self, now: Instant, dice: &mut Dice, datagram: Datagram) -> Vec<(Duration, InFlight)> {
+        if let Some(card) =
+            datagram.sender.and_then(|host| self.hosts[host].card_to(datagram.destination.ip()))
+        {
+            return self.send_by_card(dice, *card, datagram);
+        }
         match datagram.sender.and_then(|host| self.hosts[host].wireless) {
             Some(wireless) => {
                 let delay = wireless.carry(dice);
@@ -237,6 +276,22 @@ impl Network {
             }
             None => self.leave(now, dice, datagram),
         }
+    }
+
+    /// Sends a datagram into the network of a card that is not the real one.
+    fn send_by_card(&self, dice: &mut Dice, card: Card, datagram: Datagram) -> Vec<(Duration, InFlight)> {
+        let to = datagram.destination.ip();
+        if to == card.network.addr() {
+            let itself =
+                datagram.sender.map(|host| (LAN_LATENCY, InFlight { datagram, next: Hop::Host(host) }));
+            return itself.into_iter().collect();
+        }
+        let overlay = card.overlay.map(|overlay| self.overlays[overlay]).filter(|overlay| overlay.up);
+        let is_there = |there: &Card| there.overlay == card.overlay && there.network.addr() == to;
+        let receiver = self.hosts.iter().position(|host| host.cards.iter().any(is_there));
+        let Some((overlay, host)) = overlay.zip(receiver) else { return Vec::new() };
+        let delay = overlay.line.carry(dice).into_iter();
+        delay.map(|delay| (delay, InFlight { datagram: datagram.clone(), next: Hop::Host(host) })).collect()
     }
 
     /// Takes a datagram that has reached the next point of its way further.

@@ -7,8 +7,8 @@ use partyline_model::{Allocation, Filtering, Mapping};
 use partyline_nat::{Nat, Rules};
 use partyline_relay::{PeerPolicy, Secret, Settings};
 use partyline_tests_netsim::{
-    Delivery, Direction, Event, HostId, Line, LongTermCredentials, Output, Place, RouterId, Segment,
-    Simulation, StunServer, TurnServer, stun,
+    Card, Delivery, Direction, Event, HostId, Line, LongTermCredentials, Output, Overlay, Place, RouterId,
+    Segment, Simulation, StunServer, TurnServer, stun,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -248,4 +248,29 @@ fn turn_server_relays_between_a_client_and_a_peer() {
     net.advance_to(net.now().instant + Duration::from_secs(601));
     server.handle_timeout(net.now());
     assert_eq!((server.allocations(), server.open_sockets()), (0, 0), "the allocation has expired");
+}
+
+#[test]
+fn virtual_cards_lead_to_the_members_of_their_vpn_or_nowhere() {
+    let mut net = Simulation::new(9);
+    let homes = ["12.0.0.1", "12.0.0.2"].map(|external| router(&mut net, None, external, restricted()));
+    let [one, other] = homes.map(|home| host(&mut net, Some(home), "192.168.1.2"));
+    net.network.overlays = vec![Overlay { line: Line::GOOD, up: true, multicast: false }];
+    let card = |text: &str, overlay| Card { network: text.parse().unwrap(), overlay };
+    for (host, own) in [(one, "10.147.0.1/24"), (other, "10.147.0.2/24")] {
+        net.network.hosts[host].cards = vec![card("172.17.0.1/16", None), card(own, Some(0))];
+    }
+    let source = |net: &Simulation<()>, to: &str| net.network.hosts[one].source_to(to.parse().unwrap());
+    assert_eq!(source(&net, "10.147.0.2"), Some([10, 147, 0, 1].into()));
+    assert_eq!(source(&net, "11.0.0.1"), Some([192, 168, 1, 2].into()));
+    let there = address("10.147.0.2:7");
+    assert_eq!(send(&mut net, one, "10.147.0.1:5", there), Some((other, address("10.147.0.1:5"), there)));
+    let itself = address("172.17.0.1:7");
+    assert_eq!(send(&mut net, one, "172.17.0.1:5", itself).map(|(host, ..)| host), Some(one));
+    assert_eq!(send(&mut net, one, "172.17.0.1:5", address("172.17.0.2:7")), None, "nobody is there");
+    assert_eq!(net.network.overlay_neighbors(one).count(), 0);
+    net.network.overlays[0].multicast = true;
+    assert_eq!(net.network.overlay_neighbors(one).collect::<Vec<_>>(), [(other, [10, 147, 0, 1].into())]);
+    net.network.overlays[0].up = false;
+    assert_eq!(send(&mut net, one, "10.147.0.1:5", there), None, "it carries nothing");
 }

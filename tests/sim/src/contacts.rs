@@ -15,7 +15,7 @@ struct Seen {
 }
 
 /// The views looked at so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Contacts {
     devices: BTreeMap<DeviceId, usize>,
     /// The revision of each member's view that was looked at last.
@@ -27,14 +27,10 @@ pub(crate) struct Contacts {
 }
 
 impl Contacts {
-    pub fn new(members: usize) -> Self {
-        Self {
-            devices: BTreeMap::new(),
-            revisions: vec![0; members],
-            joined: vec![None; members],
-            seen: BTreeMap::new(),
-            times: BTreeMap::new(),
-        }
+    /// Adds a computer, of which nothing is known yet.
+    pub fn add(&mut self) {
+        self.revisions.push(0);
+        self.joined.push(None);
     }
 
     /// Takes note that a member's program was started.

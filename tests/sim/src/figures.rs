@@ -74,12 +74,16 @@ pub struct Figures {
     pub checked: Reached,
     /// Pairs whose ports have to be predicted or tried.
     pub hard: Reached,
+    /// Pairs that another VPN connects as well, as far as they can have a direct path.
+    pub beside_vpn: Reached,
     /// The time until packets could flow.
     pub first_packet_ms: Spread,
     /// The longest time without a packet after trouble.
     pub outage_ms: BTreeMap<&'static str, Spread>,
     /// The same where nothing else went wrong.
     pub outage_alone_ms: BTreeMap<&'static str, Spread>,
+    /// The time from the start of a copied state until one of the two computers stood back.
+    pub copies_ms: Spread,
     /// The time from the last event until the party had come to rest.
     pub rest_ms: Spread,
     /// Messages per pair over the whole run, including those to servers.
@@ -103,12 +107,14 @@ impl Figures {
             direct: share(&pairs, |pair| pair.is_direct()),
             possible: share(&pairs, |pair| obstacle(pair).is_none()),
             impossible: obstacles(&pairs),
-            lan: Reached::of(&pairs, Route::Lan),
-            checked: Reached::of(&pairs, Route::Direct),
-            hard: Reached::of(&pairs, Route::Hard),
+            lan: Reached::of(&pairs, |pair| pair.route == Route::Lan),
+            checked: Reached::of(&pairs, |pair| pair.route == Route::Direct),
+            hard: Reached::of(&pairs, |pair| pair.route == Route::Hard),
+            beside_vpn: Reached::of(&pairs, |pair| pair.has_vpn && obstacle(pair).is_none()),
             first_packet_ms: Spread::of_times(pairs.iter().filter_map(|pair| pair.times.first)),
             outage_ms: outages(&outcomes, false),
             outage_alone_ms: outages(&outcomes, true),
+            copies_ms: Spread::of_times(outcomes.iter().flat_map(|outcome| outcome.copies.iter().copied())),
             rest_ms: Spread::of_times(outcomes.iter().map(|outcome| outcome.rest)),
             messages_per_pair: Spread::of(whole.filter_map(per_pair)),
         }
@@ -122,8 +128,8 @@ impl Figures {
 }
 
 impl Reached {
-    fn of(pairs: &[&Pair], route: Route) -> Self {
-        let pairs: Vec<&&Pair> = pairs.iter().filter(|pair| pair.route == route).collect();
+    fn of(pairs: &[&Pair], counts: impl Fn(&Pair) -> bool) -> Self {
+        let pairs: Vec<&&Pair> = pairs.iter().filter(|pair| counts(pair)).collect();
         Self {
             pairs: pairs.len(),
             direct: pairs.iter().filter(|pair| pair.is_direct()).count(),

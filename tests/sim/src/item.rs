@@ -3,24 +3,27 @@
 use std::net::{IpAddr, SocketAddr};
 
 use partyline_node::{ServerId, StreamId};
-use partyline_rendezvous::ConnectionId;
+
+use crate::rendezvous::Connection;
 
 /// An event of the future. The first field names the member that it concerns, by its number.
 pub(crate) enum Item {
     /// A beacon reaches a member on the same LAN.
     Beacon { to: usize, from: SocketAddr, bytes: Vec<u8> },
-    /// A member's connection reaches the rendezvous server.
-    Connect(usize, ServerId),
+    /// A member's attempt to connect, by its number, reaches the rendezvous server.
+    Connect(usize, ServerId, u32),
+    /// A member learns that this attempt has failed.
+    Unreachable(usize, ServerId, u32),
     /// A frame reaches the rendezvous server.
-    ToServer(usize, ConnectionId, Vec<u8>),
+    ToServer(usize, Connection, Vec<u8>),
     /// The rendezvous server learns that a member has closed its connection.
-    HangUp(ConnectionId),
+    HangUp(Connection),
     /// A frame reaches a member.
-    ToMember(usize, ServerId, ConnectionId, Vec<u8>),
-    /// A member learns that its connection is closed, or could not be opened.
-    Closed(usize, ServerId, Option<ConnectionId>),
-    /// A member's stream reaches the relay.
-    OpenStream(usize, StreamId),
+    ToMember(usize, ServerId, Connection, Vec<u8>),
+    /// A member learns that its connection is closed, or was given up before it was open.
+    Closed(usize, ServerId, Option<Connection>),
+    /// A member's stream reaches the relay at this address, or where that was.
+    OpenStream(usize, StreamId, IpAddr),
     /// A member learns that a server accepts TCP connections.
     Reached(usize, IpAddr),
     /// A member's router has mapped its ports.

@@ -44,6 +44,8 @@ pub enum Wrong {
     Path(usize, usize, Route, Option<PathKind>),
     /// The first still lists the second, which has left.
     Ghost(usize, usize),
+    /// So many computers go on as this member, whose state was copied.
+    Copies(usize, usize),
     /// A panic.
     Panic(String),
 }
@@ -66,6 +68,7 @@ impl fmt::Display for Wrong {
             Self::Twice(a, b) => write!(f, "a packet from {a} reached {b} twice"),
             Self::Path(a, b, route, kind) => write!(f, "{a} has {b} by {kind:?}, though it is {route:?}"),
             Self::Ghost(a, b) => write!(f, "{a} still lists {b}, which has left"),
+            Self::Copies(a, count) => write!(f, "{count} computers go on as {a}, whose state was copied"),
             Self::Panic(what) => write!(f, "panic: {what}"),
         }
     }
@@ -105,13 +108,14 @@ pub fn route(scenario: &Scenario, one: usize, other: usize) -> Route {
     }
 }
 
-/// Returns true if a pair may end with a path of this kind.
+/// Returns true if a pair may end with a path of this kind. Another VPN is never one: where nothing is direct, there is the
+/// relay.
 #[must_use]
 pub fn allows(route: Route, kind: PathKind) -> bool {
     match route {
         Route::Lan => kind == PathKind::Lan,
         Route::Direct | Route::Hard => !is_relayed(kind),
-        Route::Relay(_) => is_relayed(kind),
+        Route::Relay(_) => matches!(kind, PathKind::Relay | PathKind::MemberRelay),
     }
 }
 

@@ -9,7 +9,9 @@
 //! what the members' networks allow.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a world that cannot go on must fail")]
 
+pub mod cards;
 mod contacts;
+mod copies;
 pub mod crowd;
 pub mod figures;
 mod item;

@@ -8,17 +8,17 @@ use std::{
 
 use partyline_model::{AppError, MemberView, Now, PartyId, PartyView, Reply, Settings, Snapshot, Timestamp};
 use partyline_node::{
-    Config, Deliver, DeviceConfig, DeviceInput, Egress, Local, LocalNetwork, NetcheckConfig, Node, Output,
-    PACKET_ROOM, PathsConfig, RequestId, ServerId, SocketId, StreamId, StreamInput, Transmit,
+    Config, Deliver, DeviceConfig, DeviceInput, Egress, HostAddress, Local, LocalNetwork, NetcheckConfig,
+    Node, Output, PACKET_ROOM, PathsConfig, RequestId, ServerId, SocketId, StreamId, StreamInput, Transmit,
 };
-use partyline_rendezvous::ConnectionId;
 use partyline_tests_netsim::{Delivery, Direction, HostId, Network};
 use partyline_wire::rendezvous::ClientFrame;
 
 use crate::{
+    cards,
     item::Item,
     packet, relay,
-    rendezvous::SERVER,
+    rendezvous::{Connection, SERVER},
     wires::{LATENCY, RELAY, Wires},
 };
 
@@ -64,11 +64,16 @@ pub struct Member {
     pub online: Option<Instant>,
     /// Probe sockets for each network check.
     pub probe_sockets: u8,
+    /// IPv6 addresses that its system still lists, though new connections should not use them.
+    pub deprecated: Vec<IpAddr>,
     /// True if the disk is behind the node.
     pub(crate) unsaved: bool,
     /// Connections over a network that it has left: their packets are lost.
-    pub(crate) stale: BTreeSet<ConnectionId>,
-    pub(crate) connections: BTreeMap<ServerId, ConnectionId>,
+    pub(crate) stale: BTreeSet<Connection>,
+    pub(crate) connections: BTreeMap<ServerId, Connection>,
+    /// Attempts to connect that go on, by their numbers.
+    pub(crate) opening: BTreeMap<ServerId, u32>,
+    attempts: u32,
     /// The ports of sockets other than the tunnel's.
     ports: BTreeMap<SocketId, u16>,
     next_port: u16,
@@ -93,9 +98,12 @@ impl Member {
             frames: 0,
             online: None,
             probe_sockets: 0,
+            deprecated: Vec::new(),
             unsaved: false,
             stale: BTreeSet::new(),
             connections: BTreeMap::new(),
+            opening: BTreeMap::new(),
+            attempts: 0,
             ports: BTreeMap::new(),
             next_port: FIRST_OTHER_PORT,
             streams: BTreeMap::new(),
@@ -130,7 +138,7 @@ impl Member {
         let mut node = Node::new(now, seed, config, self.disk.as_deref()).expect("state that can be read");
         // As the engine does, so that the sequence numbers of this run are reserved.
         self.disk = Some(node.save());
-        node.handle_network(now, local_network(&wires.net.network, self.host));
+        node.handle_network(now, self.local_network(&wires.net.network));
         self.node = Some(node);
         self.online = None;
         self.drive(wires);
@@ -138,15 +146,23 @@ impl Member {
 
     /// Kills its program: its sockets and devices are gone, its disk stays.
     pub(crate) fn kill(&mut self, wires: &mut Wires) {
-        (self.node, self.unsaved) = (None, false);
-        self.devices.clear();
-        self.ports.clear();
         for connection in std::mem::take(&mut self.connections).into_values() {
             wires.schedule(LATENCY, Item::HangUp(connection));
         }
         for stream in std::mem::take(&mut self.streams).into_values() {
             wires.close_stream(LATENCY, stream, self.host, Direction::ToServer);
         }
+        self.cut_power();
+    }
+
+    /// Ends its program without a word: its disk stays, and nobody learns that its connections are gone.
+    pub(crate) fn cut_power(&mut self) {
+        (self.node, self.unsaved) = (None, false);
+        self.devices.clear();
+        self.ports.clear();
+        self.connections.clear();
+        self.opening.clear();
+        self.streams.clear();
     }
 
     /// Returns the time by its own clocks.
@@ -253,15 +269,23 @@ impl Member {
                 node.handle_device(now, party, DeviceInput::Up("party0".to_owned()));
             }
             Output::DeviceDown { party } => drop(self.devices.remove(&party)),
-            Output::ServerOpen { id, .. } => wires.schedule(LATENCY, Item::Connect(who, id)),
+            Output::ServerOpen { id, .. } => {
+                self.attempts += 1;
+                self.opening.insert(id, self.attempts);
+                wires.schedule(LATENCY, Item::Connect(who, id, self.attempts));
+            }
             Output::ServerSend { id, frame } => self.send_to_server(id, frame, wires),
             Output::ServerClose { id } => {
                 if let Some(connection) = self.connections.get(&id).copied() {
                     wires.schedule(LATENCY, Item::HangUp(connection));
                     wires.schedule(LATENCY, Item::Closed(who, id, Some(connection)));
+                } else if self.opening.remove(&id).is_some() {
+                    wires.schedule(LATENCY, Item::Closed(who, id, None));
                 }
             }
-            Output::StreamOpen { id, .. } => wires.schedule(LATENCY, Item::OpenStream(who, id)),
+            Output::StreamOpen { id, address, .. } => {
+                wires.schedule(LATENCY, Item::OpenStream(who, id, address.ip()));
+            }
             Output::StreamClose { id } => {
                 if let Some(stream) = self.streams.remove(&id) {
                     wires.close_stream(LATENCY, stream, self.host, Direction::ToServer);
@@ -271,9 +295,7 @@ impl Member {
                 node.handle_server_time(request, Some(wires.net.now().unix));
             }
             Output::Resolve { host, port } => {
-                let families: &[bool] = if wires.relay_v6 { &[false, true] } else { &[false] };
-                let own = families.iter().map(|v6| SocketAddr::new(relay::addresses(*v6)[0], port));
-                let addresses = if host == relay::HOST { own.collect() } else { Vec::new() };
+                let addresses = wires.resolve(&host, port);
                 node.handle_resolved(now, host, port, addresses);
             }
             Output::Beacon { to, bytes } => self.send_beacon(to, &bytes, wires),
@@ -282,7 +304,7 @@ impl Member {
                 self.save();
                 self.answers.insert(request, *result);
             }
-            Output::Reach { address } if relay::owns(address.ip()) => {
+            Output::Reach { address } if relay::owns(address.ip(), wires.moves) => {
                 wires.schedule(LATENCY * 2, Item::Reached(who, address.ip()));
             }
             Output::Reach { .. } | Output::KeepaliveServers { .. } | Output::PathAttempted { .. } => {}
@@ -312,7 +334,7 @@ impl Member {
 
     fn send(&mut self, socket: SocketId, destination: SocketAddr, bytes: Vec<u8>, wires: &mut Wires) {
         self.datagrams += 1;
-        let ip = address(&wires.net.network, self.host, destination.is_ipv6());
+        let ip = wires.net.network.hosts[self.host].source_to(destination.ip());
         let port = match socket {
             SocketId::MAIN => Some(TUNNEL_PORT),
             other => self.ports.get(&other).copied().filter(|_| destination.is_ipv4()),
@@ -356,16 +378,19 @@ impl Member {
 
     /// Sends a beacon to the members on its LAN, or to one of them.
     fn send_beacon(&self, to: Option<SocketAddr>, bytes: &[u8], wires: &mut Wires) {
-        let Some(ip) = address(&wires.net.network, self.host, false) else { return };
-        let source = SocketAddr::new(ip, BEACON_PORT);
         let network = &wires.net.network;
-        let is_meant = |host: &HostId| {
-            to.is_none_or(|to| address(network, *host, false).is_some_and(|ip| ip == to.ip()))
+        let own = address(network, self.host, false).into_iter();
+        let on_lan = own.flat_map(|own| network.neighbors(self.host).map(move |host| (host, own)));
+        let is_meant = |(host, _): &(HostId, IpAddr)| {
+            to.is_none_or(|to| {
+                network.hosts[*host].addresses().contains(&to.ip()) || has_card(network, *host, to)
+            })
         };
-        let receivers: Vec<HostId> = network.neighbors(self.host).filter(is_meant).collect();
-        for host in receivers {
+        let reached = on_lan.chain(network.overlay_neighbors(self.host)).filter(is_meant);
+        for (host, from) in reached.collect::<Vec<_>>() {
             let delay = wires.beacon_jitter.mul_f64(wires.net.dice.unit());
-            let item = Item::Beacon { to: member_on(host), from: source, bytes: bytes.to_vec() };
+            let from = SocketAddr::new(from, BEACON_PORT);
+            let item = Item::Beacon { to: member_on(host), from, bytes: bytes.to_vec() };
             wires.schedule(delay, item);
         }
     }
@@ -377,6 +402,26 @@ impl Member {
             // The first state is written at once: no other member may learn of a device that could be lost.
             let delay = if self.disk.is_some() { SAVE_INTERVAL } else { Duration::ZERO };
             wires.schedule(delay, Item::Save(self.number));
+        }
+    }
+
+    /// Returns what its system lists.
+    pub(crate) fn local_network(&self, network: &Network) -> LocalNetwork {
+        let host = &network.hosts[self.host];
+        let (v4, v6) = (address(network, self.host, false), address(network, self.host, true));
+        let at_home = v4.filter(|_| host.place().is_some());
+        let home = at_home.map(|ip| ipnet::IpNet::new(ip, 24).expect("a prefix").trunc());
+        let usable = [v4, v6].into_iter().flatten().map(HostAddress::from);
+        let deprecated = self.deprecated.iter().map(|ip| HostAddress { deprecated: true, ..(*ip).into() });
+        let further = deprecated.chain(host.cards.iter().map(cards::listed));
+        LocalNetwork {
+            addresses: usable.chain(further).collect(),
+            routes: cards::routes(&host.cards, home),
+            prefixes: home.into_iter().chain(host.cards.iter().map(|card| card.network.trunc())).collect(),
+            routed: Vec::new(),
+            routers: Vec::new(),
+            port_v4: v4.map(|_| TUNNEL_PORT),
+            port_v6: v6.map(|_| TUNNEL_PORT),
         }
     }
 
@@ -418,20 +463,8 @@ pub(crate) fn address(network: &Network, host: HostId, v6: bool) -> Option<IpAdd
     network.hosts[host].addresses().iter().copied().find(|ip| ip.is_ipv6() == v6)
 }
 
-/// Returns what a host's system lists.
-pub(crate) fn local_network(network: &Network, host: HostId) -> LocalNetwork {
-    let (v4, v6) = (address(network, host, false), address(network, host, true));
-    let at_home = v4.filter(|_| network.hosts[host].place().is_some());
-    let prefix = |ip| ipnet::IpNet::new(ip, 24).expect("a prefix").trunc();
-    LocalNetwork {
-        addresses: [v4, v6].into_iter().flatten().map(Into::into).collect(),
-        routes: Vec::new(),
-        prefixes: at_home.map(prefix).into_iter().collect(),
-        routed: Vec::new(),
-        routers: Vec::new(),
-        port_v4: v4.map(|_| TUNNEL_PORT),
-        port_v6: v6.map(|_| TUNNEL_PORT),
-    }
+fn has_card(network: &Network, host: HostId, at: SocketAddr) -> bool {
+    network.hosts[host].cards.iter().any(|card| card.network.addr() == at.ip())
 }
 
 /// What leaves a node in one call.

@@ -25,6 +25,8 @@ pub struct Pair {
     pub route: Route,
     /// The path that it has.
     pub kind: Option<PathKind>,
+    /// True if another VPN connects the two as well.
+    pub has_vpn: bool,
     /// How long it took to connect.
     pub times: PairTimes,
 }
@@ -54,6 +56,8 @@ pub struct Outcome {
     pub trace: u64,
     /// The number of members.
     pub members: usize,
+    /// How long it took for each copy of a member's state until exactly one computer went on.
+    pub copies: Vec<Duration>,
     /// The outages after trouble, one for each direction.
     pub outages: Vec<Outage>,
 }

@@ -47,7 +47,8 @@ impl Conclusion<'_> {
             messages,
             lasted,
             trace: self.stage.world.wires.trace.hash(),
-            members: self.stage.homes.len(),
+            members: self.stage.scenario.members.len(),
+            copies: self.stage.copies.settled(),
             outages: self.stage.outages,
             wrong: self.wrong,
         }
@@ -74,7 +75,8 @@ impl Conclusion<'_> {
     fn ordered_pairs(&self) -> Vec<(usize, usize)> {
         let present = self.stage.present();
         let pairs = present.iter().flat_map(|one| present.iter().map(move |other| (*one, *other)));
-        pairs.filter(|(one, other)| one != other).collect()
+        let member = |computer: &usize| self.stage.copies.member(*computer);
+        pairs.filter(|(one, other)| member(one) != member(other)).collect()
     }
 
     /// Returns what is wrong as the members' views show it.
@@ -83,6 +85,8 @@ impl Conclusion<'_> {
         let mut faults: Vec<Wrong> = pairs.filter_map(|(who, other)| self.fault(who, other)).collect();
         let ghosts = self.stage.unexcused_ghosts().into_iter();
         faults.extend(ghosts.map(|(who, other)| Wrong::Ghost(who, other)));
+        let copies = self.stage.unsettled_copies().into_iter();
+        faults.extend(copies.map(|(who, count)| Wrong::Copies(who, count)));
         faults
     }
 
@@ -97,6 +101,7 @@ impl Conclusion<'_> {
         let pair = |(one, other): (usize, usize)| Pair {
             route: route(self.stage.scenario, self.stage.homes[one], self.stage.homes[other]),
             kind: self.stage.view(one, other),
+            has_vpn: self.stage.scenario.share_vpn(one, other),
             times: self.stage.contacts.times(one, other),
         };
         unordered.map(pair).collect()

@@ -39,12 +39,14 @@ pub fn print(name: &str, figures: &Figures) {
     reached("direct on one LAN, ms", &figures.lan, None);
     reached("direct by checks, ms", &figures.checked, CHECKED);
     reached("direct, hard pairs, ms", &figures.hard, HARD);
+    reached("direct beside another VPN, ms", &figures.beside_vpn, None);
     for (trouble, spread) in &figures.outage_ms {
         line(&format!("outage, {trouble}, ms"), spread, bar_of(trouble));
         if let Some(alone) = figures.outage_alone_ms.get(trouble) {
             line(&format!("outage, {trouble} and nothing else, ms"), alone, bar_of(trouble));
         }
     }
+    line("copy stood back, ms", &figures.copies_ms, None);
     line("rest, ms", &figures.rest_ms, None);
     line("messages per pair", &figures.messages_per_pair, None);
 }

@@ -8,6 +8,8 @@ use partyline_nat::Rules;
 use partyline_tests_netsim::{Dice, Line};
 use serde::{Deserialize, Serialize};
 
+use crate::cards::{OtherVpn, VirtualCard};
+
 /// A party.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scenario {
@@ -17,6 +19,9 @@ pub struct Scenario {
     pub carriers: Vec<Gateway>,
     /// The homes that computers can be in.
     pub homes: Vec<Home>,
+    /// Other VPNs that members have.
+    #[serde(default)]
+    pub vpns: Vec<OtherVpn>,
     /// The members. The first creates the party.
     pub members: Vec<Person>,
     /// The events in order of time.
@@ -62,7 +67,7 @@ pub struct Home {
 }
 
 /// A member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Person {
     /// The home in which their computer is at first.
     pub home: usize,
@@ -70,6 +75,9 @@ pub struct Person {
     pub joins_ms: u32,
     /// How far their clock is ahead, in seconds.
     pub skew_s: i32,
+    /// The cards of their computer beside the real one.
+    #[serde(default)]
+    pub cards: Vec<VirtualCard>,
 }
 
 /// An event.
@@ -92,11 +100,18 @@ pub enum Happening {
     Roam { who: usize, to: usize },
     /// A program is killed and started again later.
     Restart { who: usize, after_ms: u32 },
+    /// A computer loses its power and gets it back later: nothing is saved, and nobody is told.
+    PowerCut { who: usize, after_ms: u32 },
     /// A member leaves for good.
     Leave { who: usize },
+    /// The first member removes another one for good, so that the party changes its secret.
+    Kick { who: usize },
     /// Rendezvous server and relay are down for a while and lose their state.
     ServerRestart { after_ms: u32 },
-    /// The same for the relay alone.
+    /// Rendezvous server and relay move to another address, where they start after a while without their state. Until then
+    /// their names lead to where they were; there, connections are cut, or nothing answers any more.
+    ServerMoves { after_ms: u32, silent: bool },
+    /// The same as a restart for the relay alone.
     RelayRestart { after_ms: u32 },
     /// A home's router loses its mappings.
     RouterRestart { home: usize },
@@ -104,6 +119,10 @@ pub enum Happening {
     Cut { who: usize, other: usize, for_ms: u32 },
     /// A member's clock is set.
     Clock { who: usize, skew_s: i32 },
+    /// A member's state is copied to another computer, in the home `to`, and started there.
+    Copy { who: usize, to: usize },
+    /// A home gets another IPv6 prefix. Addresses with the former one are deprecated, and work for a while yet.
+    Renumber { home: usize, works_ms: u32 },
 }
 
 impl Happening {
@@ -114,10 +133,17 @@ impl Happening {
             Self::Sleep { who, .. }
             | Self::Roam { who, .. }
             | Self::Restart { who, .. }
+            | Self::PowerCut { who, .. }
             | Self::Leave { who }
+            | Self::Kick { who }
+            | Self::Copy { who, .. }
             | Self::Cut { who, .. }
             | Self::Clock { who, .. } => Some(*who),
-            Self::ServerRestart { .. } | Self::RelayRestart { .. } | Self::RouterRestart { .. } => None,
+            Self::ServerRestart { .. }
+            | Self::ServerMoves { .. }
+            | Self::RelayRestart { .. }
+            | Self::RouterRestart { .. }
+            | Self::Renumber { .. } => None,
         }
     }
 
@@ -127,9 +153,17 @@ impl Happening {
         match self {
             Self::Sleep { for_ms, .. } | Self::Cut { for_ms, .. } => *for_ms,
             Self::Restart { after_ms, .. }
+            | Self::PowerCut { after_ms, .. }
             | Self::ServerRestart { after_ms }
+            | Self::ServerMoves { after_ms, .. }
             | Self::RelayRestart { after_ms } => *after_ms,
-            Self::Roam { .. } | Self::Leave { .. } | Self::RouterRestart { .. } | Self::Clock { .. } => 0,
+            Self::Renumber { works_ms, .. } => *works_ms,
+            Self::Roam { .. }
+            | Self::Leave { .. }
+            | Self::Kick { .. }
+            | Self::Copy { .. }
+            | Self::RouterRestart { .. }
+            | Self::Clock { .. } => 0,
         }
     }
 
@@ -141,10 +175,17 @@ impl Happening {
             Self::Sleep { who, .. }
             | Self::Roam { who, .. }
             | Self::Restart { who, .. }
+            | Self::PowerCut { who, .. }
             | Self::Leave { who }
+            | Self::Kick { who }
+            | Self::Copy { who, .. }
             | Self::Clock { who, .. } => vec![who],
             Self::Cut { who, other, .. } => vec![who, other],
-            Self::ServerRestart { .. } | Self::RelayRestart { .. } | Self::RouterRestart { .. } => Vec::new(),
+            Self::ServerRestart { .. }
+            | Self::ServerMoves { .. }
+            | Self::RelayRestart { .. }
+            | Self::RouterRestart { .. }
+            | Self::Renumber { .. } => Vec::new(),
         };
         for who in people {
             match gone.cmp(who) {
@@ -188,6 +229,9 @@ impl Home {
 /// The time after which a party has usually come to rest.
 const REST_MS: u32 = 5_000;
 
+/// What distinguishes the dice for virtual cards from those for everything else.
+const CARDS_SEED: u64 = 0x6361_7264;
+
 const EI: Mapping = Mapping::EndpointIndependent;
 const PD: Filtering = Filtering::AddressAndPortDependent;
 
@@ -197,8 +241,14 @@ impl Scenario {
     pub fn random(seed: u64, members: &RangeInclusive<usize>, helped: bool) -> Self {
         let mut dice = Dice::new(seed);
         let carriers = (0..2).map(|_| Gateway::random_carrier(&mut dice)).collect();
-        let mut scenario =
-            Self { seed, carriers, homes: Vec::new(), members: Vec::new(), events: Vec::new() };
+        let mut scenario = Self {
+            seed,
+            carriers,
+            homes: Vec::new(),
+            vpns: Vec::new(),
+            members: Vec::new(),
+            events: Vec::new(),
+        };
         let (least, most) = members.clone().into_inner();
         // Most parties are small.
         let size = least + ((most - least + 1) as f64 * dice.unit().powi(8)) as usize;
@@ -208,14 +258,18 @@ impl Scenario {
                 if shared { dice.below(scenario.homes.len()) } else { scenario.move_in(&mut dice, helped) };
             let joins_ms = if who == 0 { 0 } else { 1_000 + dice.below(12_000) as u32 };
             let skew_s = if percent(&mut dice, 10) { dice.below(240) as i32 - 120 } else { 0 };
-            scenario.members.push(Person { home, joins_ms, skew_s });
+            scenario.members.push(Person { home, joins_ms, skew_s, cards: Vec::new() });
         }
+        scenario.plug_in_cards();
         let events = if percent(&mut dice, 60) { 1 + dice.below(3) } else { 0 };
         let mut at_ms = 14_000;
         for _ in 0..events {
             at_ms += dice.below(8_000) as u32;
             let what = scenario.happening(&mut dice, helped);
             scenario.events.push(Event { at_ms, what });
+        }
+        if percent(&mut dice, 20) {
+            scenario.cut_power(&mut dice);
         }
         scenario
     }
@@ -234,27 +288,87 @@ impl Scenario {
             && later.iter().all(|other| other.at_ms > end(this))
     }
 
+    /// Returns true if two members are connected by another VPN.
+    #[must_use]
+    pub fn share_vpn(&self, one: usize, other: usize) -> bool {
+        let has = |who: usize, vpn: usize| {
+            self.members.get(who).is_some_and(|person| person.cards.contains(&VirtualCard::Vpn(vpn)))
+        };
+        let up = (0..self.vpns.len()).filter(|vpn| self.vpns[*vpn].up);
+        up.into_iter().any(|vpn| has(one, vpn) && has(other, vpn))
+    }
+
+    /// Gives some of the computers virtual cards. The rest of the party is the same as without them.
+    fn plug_in_cards(&mut self) {
+        let mut dice = Dice::new(self.seed ^ CARDS_SEED);
+        if percent(&mut dice, 50) {
+            self.vpns = (0..1 + dice.below(2)).map(|_| OtherVpn::random(&mut dice)).collect();
+        }
+        for person in &mut self.members {
+            if percent(&mut dice, 70) {
+                person.cards = VirtualCard::random(&mut dice, self.vpns.len());
+            }
+        }
+    }
+
     fn move_in(&mut self, dice: &mut Dice, helped: bool) -> usize {
         self.homes.push(Home::random(dice, helped));
         self.homes.len() - 1
+    }
+
+    /// Returns where a copy of a member's state is started: mostly elsewhere, sometimes beside the first.
+    fn second_place(&mut self, dice: &mut Dice, helped: bool, who: usize) -> usize {
+        if percent(dice, 30) { self.members[who].home } else { self.move_in(dice, helped) }
     }
 
     fn happening(&mut self, dice: &mut Dice, helped: bool) -> Happening {
         let who = dice.below(self.members.len());
         let span = 500 + dice.below(15_000) as u32;
         match dice.below(100) {
-            0..20 => Happening::Sleep { who, for_ms: span },
-            20..45 => Happening::Roam { who, to: self.move_in(dice, helped) },
-            45..60 => Happening::Restart { who, after_ms: span },
-            60..70 if who > 0 => Happening::Leave { who },
-            60..75 => Happening::ServerRestart { after_ms: span },
-            75..83 => Happening::RelayRestart { after_ms: span },
-            83..93 => {
+            0..4 => Happening::Copy { who, to: self.second_place(dice, helped, who) },
+            4..20 => Happening::Sleep { who, for_ms: span },
+            20..42 => Happening::Roam { who, to: self.move_in(dice, helped) },
+            42..46 => Happening::ServerMoves { after_ms: span, silent: percent(dice, 50) },
+            46..57 => Happening::Restart { who, after_ms: span },
+            57..64 if who > 0 => Happening::Leave { who },
+            64..67 if who > 0 => Happening::Kick { who },
+            57..72 => Happening::ServerRestart { after_ms: span },
+            72..79 => Happening::RelayRestart { after_ms: span },
+            79..88 => {
                 let other = (who + 1 + dice.below(self.members.len() - 1)) % self.members.len();
                 Happening::Cut { who, other, for_ms: span }
             }
-            93..97 => Happening::RouterRestart { home: self.members[who].home },
+            88..92 => Happening::RouterRestart { home: self.members[who].home },
+            92..97 => self.renumber(dice, who),
             _ => Happening::Clock { who, skew_s: dice.below(7_200) as i32 - 3_600 },
+        }
+    }
+
+    /// Cuts the power once or twice: at any moment, or just after something that a member must not forget.
+    fn cut_power(&mut self, dice: &mut Dice) {
+        for _ in 0..1 + dice.below(2) {
+            let who = dice.below(self.members.len());
+            let join = &self.members[dice.below(self.members.len())];
+            let event = self.events.get(dice.below(self.events.len().max(1)));
+            let at_ms = match (dice.below(3), event) {
+                (0, Some(event)) => event.at_ms + dice.below(500) as u32,
+                (0 | 1, _) => join.joins_ms + dice.below(1_500) as u32,
+                _ => 200 + dice.below(30_000) as u32,
+            };
+            let after_ms = 200 + dice.below(5_000) as u32;
+            self.events.push(Event { at_ms, what: Happening::PowerCut { who, after_ms } });
+        }
+        self.events.sort_by_key(|event| event.at_ms);
+    }
+
+    /// Gives a home with IPv6 another prefix; where there is none, a member's router restarts.
+    fn renumber(&self, dice: &mut Dice, who: usize) -> Happening {
+        let lived_in = self.members.iter().map(|person| person.home);
+        let homes: Vec<usize> = lived_in.filter(|home| self.homes[*home].v6.is_some()).collect();
+        let works_ms = if percent(dice, 50) { 0 } else { dice.below(20_000) as u32 };
+        match homes.get(dice.below(homes.len().max(1))) {
+            Some(home) => Happening::Renumber { home: *home, works_ms },
+            None => Happening::RouterRestart { home: self.members[who].home },
         }
     }
 }

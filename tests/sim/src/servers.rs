@@ -1,27 +1,36 @@
 //! The rendezvous server and the relay, while they run.
 
-use std::net::SocketAddr;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use partyline_model::Now;
 use partyline_node::ServerId;
-use partyline_rendezvous::{ConnectionId, Limits};
+use partyline_rendezvous::Limits;
 use partyline_tests_netsim::{Delivery, Direction, HostId, Line, TurnServer};
 
 use crate::{
     item::Item,
     relay,
-    rendezvous::{Message, Server},
+    rendezvous::{Connection, Message, Server},
     wires::{LATENCY, RELAY, Wires},
 };
 
 /// The first port of streams to the relay, as it sees them.
 const FIRST_STREAM_PORT: u32 = 30_000;
+/// How long a program waits for an answer to its attempt to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Both servers; each may be down.
 #[derive(Default)]
 pub(crate) struct Servers {
     rendezvous: Option<Server>,
     relay: Option<TurnServer>,
+    /// How often the rendezvous server was started.
+    runs: u32,
+    /// True if attempts to connect to where a server was are not even refused.
+    silent: bool,
 }
 
 impl Servers {
@@ -36,19 +45,31 @@ impl Servers {
     /// Starts the rendezvous server, which grants the relay if `grants` says so.
     pub fn start_rendezvous(&mut self, limits: Limits, grants: bool, wires: &mut Wires) {
         let (offer, seed) = (grants.then(relay::offer), wires.net.dice.seed());
-        self.rendezvous = Some(Server::new(wires.now(), limits, offer, seed));
+        self.runs += 1;
+        self.rendezvous = Some(Server::new(wires.now(), self.runs, limits, offer, seed));
     }
 
     pub fn start_relay(&mut self, wires: &mut Wires) {
         let families: &[bool] = if wires.relay_v6 { &[false, true] } else { &[false] };
-        let addresses: Vec<_> = families.iter().flat_map(|v6| relay::addresses(*v6)).collect();
+        let addresses: Vec<_> = families.iter().flat_map(|v6| relay::addresses(*v6, wires.moves)).collect();
         wires.net.network.move_host(RELAY, None, addresses);
-        self.relay = Some(relay::start(wires.net.dice.seed()));
+        self.relay = Some(relay::start(wires.moves, wires.net.dice.seed()));
     }
 
     /// Stops the rendezvous server, which forgets everything.
     pub fn stop_rendezvous(&mut self) {
-        self.rendezvous = None;
+        (self.rendezvous, self.silent) = (None, false);
+    }
+
+    /// Takes both servers off the network: they forget everything, and from where they were nothing comes any more.
+    pub fn unplug(&mut self, wires: &mut Wires) {
+        (self.rendezvous, self.relay, self.silent) = (None, None, true);
+        wires.net.streams.remove_all_to(RELAY);
+    }
+
+    /// Returns how long an attempt to connect to where a server was takes to fail.
+    pub fn failure_delay(&self) -> Duration {
+        if self.silent { CONNECT_TIMEOUT } else { LATENCY }
     }
 
     /// Stops the relay, which forgets everything. The clients learn that their streams are closed.
@@ -69,25 +90,19 @@ impl Servers {
     }
 
     /// Accepts a member's connection to the rendezvous server, if that runs and has room.
-    pub fn connect(
-        &mut self,
-        who: usize,
-        host: HostId,
-        link: ServerId,
-        wires: &Wires,
-    ) -> Option<ConnectionId> {
+    pub fn connect(&mut self, who: usize, host: HostId, link: ServerId, wires: &Wires) -> Option<Connection> {
         let ip = wires.net.network.public_address(host)?;
         self.rendezvous.as_mut()?.connect(wires.now(), who, link, ip)
     }
 
-    pub fn hang_up(&mut self, connection: ConnectionId, wires: &mut Wires) {
+    pub fn hang_up(&mut self, connection: Connection, wires: &mut Wires) {
         if let Some(server) = &mut self.rendezvous {
             server.disconnect(wires.now(), connection);
         }
         self.serve(wires);
     }
 
-    pub fn on_frame(&mut self, connection: ConnectionId, bytes: &[u8], wires: &mut Wires) {
+    pub fn on_frame(&mut self, connection: Connection, bytes: &[u8], wires: &mut Wires) {
         if let Some(server) = &mut self.rendezvous {
             server.handle_frame(wires.now(), connection, bytes);
         }
@@ -113,10 +128,11 @@ impl Servers {
         }
     }
 
-    /// Accepts a member's stream to the relay. Returns its number.
-    pub fn open_stream(&mut self, client: HostId, wires: &mut Wires) -> u32 {
+    /// Accepts a member's stream to the relay, if that is at this address. Returns its number.
+    pub fn open_stream(&mut self, client: HostId, at: IpAddr, wires: &mut Wires) -> u32 {
         let stream = wires.net.streams.open(wires.instant(), client, RELAY);
-        if let Some(relay) = &mut self.relay {
+        let is_there = relay::owns(at, wires.moves);
+        if let Some(relay) = self.relay.as_mut().filter(|_| is_there) {
             let port = FIRST_STREAM_PORT + stream % FIRST_STREAM_PORT;
             let ip = wires.net.network.public_address(client).expect("a host with an address");
             relay.connect(stream, SocketAddr::new(ip, port as u16));
@@ -124,7 +140,8 @@ impl Servers {
             wires.net.write(stream, Direction::ToClient, Vec::new());
         } else {
             wires.net.streams.remove(stream);
-            let delay = wires.net.network.hosts[client].line.latency + Line::GOOD.latency;
+            let refused = wires.net.network.hosts[client].line.latency + Line::GOOD.latency;
+            let delay = if self.silent { CONNECT_TIMEOUT } else { refused };
             wires.close_stream(delay, stream, client, Direction::ToClient);
         }
         stream

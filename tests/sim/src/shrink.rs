@@ -61,7 +61,25 @@ fn smaller(scenario: &Scenario) -> Vec<Scenario> {
         exact.members[who].skew_s = 0;
         all.extend(Some(exact).filter(|less| less != scenario));
     }
+    all.extend(with_fewer_cards(scenario));
     all
+}
+
+/// Returns scenarios that each lack a virtual card, or the faults of another VPN.
+fn with_fewer_cards(scenario: &Scenario) -> Vec<Scenario> {
+    let cards = scenario.members.iter().enumerate();
+    let cards = cards.flat_map(|(who, person)| (0..person.cards.len()).map(move |card| (who, card)));
+    let pulled = cards.map(|(who, card)| {
+        let mut less = scenario.clone();
+        less.members[who].cards.remove(card);
+        less
+    });
+    let calmed = (0..scenario.vpns.len()).map(|vpn| {
+        let mut calm = scenario.clone();
+        (calm.vpns[vpn].jitter_ms, calm.vpns[vpn].loss, calm.vpns[vpn].multicast) = (0, 0, false);
+        calm
+    });
+    pulled.chain(calmed.filter(|less| less != scenario)).collect()
 }
 
 fn without_member(scenario: &Scenario, gone: usize) -> Scenario {

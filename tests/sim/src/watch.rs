@@ -22,8 +22,16 @@ pub enum Trouble {
     Woke,
     /// The program was started again.
     Restarted,
+    /// The computer got its power back.
+    PowerCut,
     /// The router lost all its mappings.
     RouterRestarted,
+    /// The servers were started at another address, for a pair that the relay connected.
+    ServerMoved,
+    /// A copy of its state was started on another computer.
+    Copied,
+    /// The home got another IPv6 prefix.
+    Renumbered,
 }
 
 /// The longest time without a packet from one member to another.
@@ -51,7 +59,17 @@ pub(crate) struct Watch {
 
 impl Trouble {
     /// All kinds, for reports.
-    pub const ALL: [Self; 5] = [Self::Cut, Self::Roamed, Self::Woke, Self::Restarted, Self::RouterRestarted];
+    pub const ALL: [Self; 9] = [
+        Self::Cut,
+        Self::Roamed,
+        Self::Woke,
+        Self::Restarted,
+        Self::PowerCut,
+        Self::RouterRestarted,
+        Self::ServerMoved,
+        Self::Copied,
+        Self::Renumbered,
+    ];
 
     /// Returns its name.
     #[must_use]
@@ -61,7 +79,11 @@ impl Trouble {
             Self::Roamed => "another network",
             Self::Woke => "woke",
             Self::Restarted => "program restarted",
+            Self::PowerCut => "power cut",
             Self::RouterRestarted => "router restarted",
+            Self::ServerMoved => "server moved, relayed pair",
+            Self::Copied => "copied state",
+            Self::Renumbered => "another IPv6 prefix",
         }
     }
 
@@ -71,6 +93,8 @@ impl Trouble {
             Happening::Cut { .. } => Some(Self::Cut),
             Happening::Roam { .. } => Some(Self::Roamed),
             Happening::RouterRestart { .. } => Some(Self::RouterRestarted),
+            Happening::Copy { .. } => Some(Self::Copied),
+            Happening::Renumber { .. } => Some(Self::Renumbered),
             _ => None,
         }
     }

@@ -8,7 +8,7 @@ use std::{
 use partyline_model::{Now, Topic};
 use partyline_tests_netsim::{Direction, HostId, Line, Output, Segment, Simulation};
 
-use crate::{item::Item, relay, trace::Trace};
+use crate::{item::Item, relay, rendezvous, trace::Trace};
 
 /// The one-way delay between a member with a good line and a server.
 pub(crate) const LATENCY: Duration = Duration::from_millis(20);
@@ -27,12 +27,14 @@ pub struct Wires {
     pub beacon_jitter: Duration,
     /// True if the relay has IPv6 addresses too.
     pub relay_v6: bool,
+    /// How often the servers have moved to other addresses, to which their names lead now.
+    pub(crate) moves: u8,
 }
 
 impl Wires {
     pub(crate) fn new(seed: u64) -> Self {
         let mut net = Simulation::new(seed);
-        let relay = net.network.add_host(None, relay::addresses(false), Line::GOOD);
+        let relay = net.network.add_host(None, relay::addresses(false, 0), Line::GOOD);
         assert_eq!(relay, RELAY);
         Self {
             trace: Trace::new(net.now().instant),
@@ -40,6 +42,7 @@ impl Wires {
             topics: Vec::new(),
             beacon_jitter: Duration::from_millis(1),
             relay_v6: false,
+            moves: 0,
         }
     }
 
@@ -53,6 +56,14 @@ impl Wires {
 
     pub(crate) fn schedule(&mut self, after: Duration, item: Item) {
         self.net.schedule(after, item);
+    }
+
+    /// Returns the addresses of the servers' names, without those that lead nowhere.
+    pub(crate) fn resolve(&self, host: &str, port: u16) -> Vec<SocketAddr> {
+        let families: &[bool] = if self.relay_v6 { &[false, true] } else { &[false] };
+        let known = [relay::HOST, rendezvous::HOST].contains(&host);
+        let addresses = families.iter().filter(|_| known).map(|v6| relay::addresses(*v6, self.moves)[0]);
+        addresses.map(|ip| SocketAddr::new(ip, port)).collect()
     }
 
     /// Returns true if a host's computer sleeps.

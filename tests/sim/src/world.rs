@@ -12,13 +12,14 @@ use partyline_model::{
     Snapshot, Timestamp,
 };
 use partyline_node::{LocalNetwork, Node, PortMappingReport, ServerId, ServerInput};
-use partyline_rendezvous::{ConnectionId, Limits};
+use partyline_rendezvous::Limits;
 use partyline_tests_netsim::{Datagram, Direction, Event, HostId, Line, Network, Place, Segment};
 
 use crate::{
     item::Item,
     member::{self, Member, TUNNEL_PORT, member_on},
     packet,
+    rendezvous::Connection,
     servers::Servers,
     wires::{LATENCY, RELAY, Wires},
 };
@@ -105,7 +106,26 @@ impl World {
     /// Puts a member's computer into a place at which it has these addresses.
     pub fn place(&mut self, who: usize, place: Place, addresses: impl Into<Vec<IpAddr>>) {
         let host = self.members[who].host;
+        self.members[who].deprecated.clear();
         self.network().move_host(host, place, addresses);
+    }
+
+    /// Gives a member's computer other addresses on the same network. Its system still lists the deprecated ones, of which
+    /// some may work.
+    pub fn renumber(&mut self, who: usize, addresses: impl Into<Vec<IpAddr>>, deprecated: Vec<IpAddr>) {
+        let host = self.members[who].host;
+        let place = self.network().hosts[host].place();
+        self.network().move_host(host, place, addresses);
+        self.members[who].deprecated = deprecated;
+        self.look_at_network(who);
+    }
+
+    /// Makes a member's program look at its computer's network, unless that sleeps; then it does when it wakes.
+    fn look_at_network(&mut self, who: usize) {
+        if !self.is_asleep(who) {
+            let network = self.local_network(who);
+            self.with(who, |node, now| node.handle_network(now, network));
+        }
     }
 
     /// Returns the IPv4 address of a member's computer.
@@ -129,7 +149,7 @@ impl World {
     /// Returns what a member's system lists.
     #[must_use]
     pub fn local_network(&self, who: usize) -> LocalNetwork {
-        member::local_network(&self.wires.net.network, self.members[who].host)
+        self.members[who].local_network(&self.wires.net.network)
     }
 
     /// Starts a member's program with what is on its disk.
@@ -142,6 +162,12 @@ impl World {
     /// Kills a member's program: its sockets and devices are gone, its disk stays.
     pub fn kill(&mut self, who: usize) {
         self.members[who].kill(&mut self.wires);
+        self.update_timer(who);
+    }
+
+    /// Cuts the power of a member's computer: like [`Self::kill`], but the servers do not learn of it.
+    pub fn cut_power(&mut self, who: usize) {
+        self.members[who].cut_power();
         self.update_timer(who);
     }
 
@@ -179,6 +205,20 @@ impl World {
         }
     }
 
+    /// Takes both servers off the network without a notice: their state is lost, and connections hang.
+    pub fn unplug_server(&mut self) {
+        self.servers.unplug(&mut self.wires);
+    }
+
+    /// Starts both servers at another address, to which their names lead from now on.
+    pub fn start_server_elsewhere(&mut self) {
+        if self.has_server() {
+            self.kill_server();
+        }
+        self.wires.moves += 1;
+        self.start_server();
+    }
+
     /// Kills the relay alone.
     pub fn kill_relay(&mut self) {
         self.servers.stop_relay(&mut self.wires);
@@ -213,6 +253,7 @@ impl World {
             self.update_timer(who);
         } else {
             self.with(who, Node::handle_wake);
+            self.look_at_network(who);
         }
     }
 
@@ -329,7 +370,8 @@ impl World {
             Item::Beacon { to, from, bytes } => {
                 self.with(to, |node, now| node.handle_beacon(now, from, &bytes));
             }
-            Item::Connect(who, link) => self.connect(who, link),
+            Item::OpenStream(who, ..) if self.members[who].node.is_none() => {}
+            Item::Connect(who, link, attempt) => self.connect(who, link, attempt),
             Item::ToServer(..) | Item::ToMember(..) if self.frozen => {}
             Item::ToServer(who, connection, bytes) => {
                 if !self.members[who].stale.contains(&connection) {
@@ -337,7 +379,9 @@ impl World {
                 }
             }
             Item::HangUp(connection) => self.servers.hang_up(connection, &mut self.wires),
-            Item::ToMember(who, ..) | Item::Closed(who, ..) if self.is_asleep(who) => {
+            Item::ToMember(who, ..) | Item::Closed(who, ..) | Item::Unreachable(who, ..)
+                if self.is_asleep(who) =>
+            {
                 self.wires.schedule(TCP_RETRY, item);
             }
             Item::ToMember(who, link, connection, bytes) => {
@@ -348,8 +392,9 @@ impl World {
                 }
             }
             Item::Closed(who, link, connection) => self.closed(who, link, connection),
-            Item::OpenStream(who, id) => {
-                let stream = self.servers.open_stream(self.members[who].host, &mut self.wires);
+            Item::Unreachable(who, link, attempt) => self.unreachable(who, link, attempt),
+            Item::OpenStream(who, id, at) => {
+                let stream = self.servers.open_stream(self.members[who].host, at, &mut self.wires);
                 self.members[who].on_stream_numbered(id, stream);
             }
             Item::Reached(who, ip) if self.has_relay() => {
@@ -361,25 +406,39 @@ impl World {
         }
     }
 
-    fn connect(&mut self, who: usize, link: ServerId) {
+    fn connect(&mut self, who: usize, link: ServerId, attempt: u32) {
+        if self.members[who].opening.get(&link) != Some(&attempt) {
+            return;
+        }
         let connection = self.servers.connect(who, self.members[who].host, link, &self.wires);
         let Some(connection) = connection else {
-            return self.wires.schedule(LATENCY, Item::Closed(who, link, None));
+            let item = Item::Unreachable(who, link, attempt);
+            return self.wires.schedule(self.servers.failure_delay(), item);
         };
         let member = &mut self.members[who];
+        member.opening.remove(&link);
         member.connections.insert(link, connection);
         member.online.get_or_insert(self.wires.instant());
         self.with(who, |node, now| node.handle_server(now, link, ServerInput::Opened));
         self.servers.serve(&mut self.wires);
     }
 
-    fn closed(&mut self, who: usize, link: ServerId, connection: Option<ConnectionId>) {
+    fn unreachable(&mut self, who: usize, link: ServerId, attempt: u32) {
+        let opening = &mut self.members[who].opening;
+        if opening.get(&link) == Some(&attempt) {
+            opening.remove(&link);
+            let input = ServerInput::Closed(Some(unreachable_server()));
+            self.with(who, |node, now| node.handle_server(now, link, input));
+        }
+    }
+
+    fn closed(&mut self, who: usize, link: ServerId, connection: Option<Connection>) {
         let member = &mut self.members[who];
         let known = member.connections.get(&link).copied();
-        if known.is_none() || known == connection {
+        let is_opening = member.opening.contains_key(&link);
+        if !is_opening && (known.is_none() || known == connection) {
             member.connections.remove(&link);
-            let input = ServerInput::Closed(connection.is_none().then(unreachable_server));
-            self.with(who, |node, now| node.handle_server(now, link, input));
+            self.with(who, |node, now| node.handle_server(now, link, ServerInput::Closed(None)));
         }
     }
 

@@ -62,6 +62,8 @@ fn wrong_paths_are_told_from_right_ones() {
         (Route::Direct, PathKind::DirectV6, PathKind::MemberRelay),
         (Route::Hard, PathKind::Direct, PathKind::Relay),
         (Route::Relay(Obstacle::NoUdp), PathKind::Relay, PathKind::Direct),
+        (Route::Relay(Obstacle::NoUdp), PathKind::MemberRelay, PathKind::Overlay),
+        (Route::Lan, PathKind::Lan, PathKind::Overlay),
     ] {
         assert!(allows(route, right) && !allows(route, wrong), "{route:?}");
     }
