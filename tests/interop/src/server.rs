@@ -140,7 +140,8 @@ fn build() -> Result<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "-p", "partyline-server", "--bin", "partyline-server"]);
+    // With the whole workspace, since a package alone has other features and its dependencies would be built again.
+    build.args(["build", "--quiet", "--workspace", "--bin", "partyline-server"]);
     // With Cargo's variables for this package, ring's build script would run again and everything would be rebuilt.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
