@@ -34,9 +34,9 @@ pub struct Options {
     /// Seed of the order of the troubles, and of their moments.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Only troubles with this in their names, such as "router".
+    /// Only troubles with one of these in their names, such as "router".
     #[arg(long)]
-    only: Option<String>,
+    only: Vec<String>,
     /// Prints one JSON object at the end.
     #[arg(long)]
     json: bool,
@@ -77,7 +77,7 @@ fn play(
     while Instant::now() < end {
         // The moment of the trouble is the thing that is varied.
         std::thread::sleep(MAX_PAUSE.mul_f64(f64::from(dice.next_u32()) / f64::from(u32::MAX)));
-        let trouble = Trouble::draw_named(&mut dice, options.only.as_deref().unwrap_or_default())?;
+        let trouble = Trouble::draw_named(&mut dice, &options.only)?;
         life.suffer(trouble)?;
         let since = Instant::now();
         let last = life.everybody_answers(trouble)?;

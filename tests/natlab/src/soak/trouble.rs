@@ -59,15 +59,16 @@ impl Trouble {
 }
 
 impl Trouble {
-    /// Draws a trouble with `part` in its name.
+    /// Draws a trouble with one of `parts` in its name, if there are any.
     ///
     /// # Errors
     /// Returns an error if there is none.
-    pub(super) fn draw_named(dice: &mut impl RngCore, part: &str) -> Result<Self> {
+    pub(super) fn draw_named(dice: &mut impl RngCore, parts: &[String]) -> Result<Self> {
+        let named = |name: &str| parts.is_empty() || parts.iter().any(|part| name.contains(part));
         (0..MAX_DRAWS)
             .map(|_| Self::draw(dice))
-            .find(|trouble| trouble.to_string().contains(part))
-            .with_context(|| format!("no trouble is called {part}"))
+            .find(|trouble| named(&trouble.to_string()))
+            .with_context(|| format!("no trouble is called {}", parts.join(" or ")))
     }
 }
 
@@ -104,8 +105,8 @@ mod tests {
         assert_eq!(kinds.len(), 9);
         assert!(!drawn.contains(&Trouble::Restart(WITNESS)) && !drawn.contains(&Trouble::Kill(WITNESS)));
         assert!(!drawn.contains(&Trouble::Kick(0)) && !drawn.contains(&Trouble::Kick(WITNESS)));
-        assert!(Trouble::draw_named(&mut dice, "dan's router").is_ok());
-        assert!(Trouble::draw_named(&mut dice, "flood").is_err());
+        assert!(Trouble::draw_named(&mut dice, &["dan's router".into(), "flood".into()]).is_ok());
+        assert!(Trouble::draw_named(&mut dice, &["flood".into()]).is_err());
         assert!(!drawn.contains(&Trouble::Rejoin(0)) && drawn.contains(&Trouble::Rejoin(WITNESS)));
     }
 }
