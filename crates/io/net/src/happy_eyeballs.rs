@@ -7,6 +7,7 @@
 use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpStream, lookup_host},
     time::{Instant, sleep_until, timeout},
@@ -22,6 +23,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the resolver may take.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection may be idle before it is probed (RFC 9293 section 3.8.4).
+const KEEPALIVE_TIME: Duration = Duration::from_secs(15);
+
+/// How long after a probe without an answer the next one follows.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Probes without an answer after which the connection is given up.
+const KEEPALIVE_RETRIES: u32 = 3;
 
 /// Connects to a host by name or address.
 ///
@@ -45,7 +55,18 @@ pub(crate) async fn connect_any(
     })?;
     tracing::debug!(host, port, address = ?stream.peer_addr().ok(), "connected");
     stream.set_nodelay(true).map_err(|cause| ConnectError::from_io(host, port, cause))?;
+    if let Err(cause) = SockRef::from(&stream).set_tcp_keepalive(&keepalive()) {
+        tracing::debug!(host, port, reason = %cause, "a connection is not kept alive");
+    }
     Ok(stream)
+}
+
+/// A router that has lost its table drops what arrives for a connection until something leaves by it.
+const fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(KEEPALIVE_TIME)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_RETRIES)
 }
 
 /// Looks up a host by name or address. IPv4 addresses come with those at which a NAT64 reaches them, where this computer
