@@ -55,7 +55,7 @@ use self::{
     most_useful::most_useful,
     range::{Networks, choose_range},
     servers::{Servers, is_retried},
-    tunnels::Tunnels,
+    tunnels::{News, Tunnels},
 };
 pub use self::{
     counters::{ChannelCounters, SignalingCounters},
@@ -514,6 +514,8 @@ impl Signaling {
     fn admit(&mut self, now: Now, membership: Membership) -> PartyId {
         let id = membership.id();
         self.leaves.cancel(id);
+        // A leave that was still on its way has kept the topic entered.
+        self.channels.servers.forget_topic(&membership.topic());
         let mut party = LocalParty::new(now.instant, membership);
         party.start_run(now.instant, true);
         self.parties.insert(id, party);
@@ -795,7 +797,7 @@ impl Signaling {
         }
         let left = |effect: &Effect| matches!(effect, Effect::MemberGone(_, Departure::Left));
         if outcome.effects.iter().any(left) {
-            party.recent_leaves.remember(now.instant, *topic, sealed);
+            party.recent_leaves.remember(now.instant, sender, *topic, sealed);
         }
         if broadcast && party.current_topic().is_some_and(|access| access.topic == *topic) {
             party.remember_announcement(sender, *topic, sealed);
@@ -805,7 +807,8 @@ impl Signaling {
                 Source::Member(member) => Some(member),
             };
             let announcement = Outgoing { topic: *topic, to: None, handle: None, message: sealed.to_vec() };
-            channels.gossip(&mut cx, party, (&announcement, sender), through);
+            let news = if party.is_new_run(&sender) { News::Run } else { News::Reachability };
+            channels.gossip(&mut cx, party, (&announcement, sender, news), through);
         }
         self.apply(now, id, outcome);
         Some(sender)
@@ -914,7 +917,7 @@ impl Signaling {
             let Self { parties, channels, rng, .. } = &mut *self;
             let Some(party) = parties.get_mut(&id) else { continue };
             party.membership.take_over(now.unix, rng);
-            channels.servers.unclaim(&party.membership.topic());
+            channels.servers.forget_topic(&party.membership.topic());
             party.start_run(now.instant, false);
             if party.is_wanted() {
                 self.switch_on(now, id);
@@ -991,7 +994,7 @@ impl Signaling {
     fn repeat_leaves(&mut self, now: Now, id: PartyId, to: DeviceId) {
         let Parts { channels, mut cx, parties, .. } = self.parts(now);
         let Some(party) = parties.get_mut(&id) else { return };
-        let leaves: Vec<(Topic, Vec<u8>)> = party.recent_leaves.fresh(now.instant).collect();
+        let leaves: Vec<(Topic, Vec<u8>)> = party.recent_leaves.fresh(now.instant, to).collect();
         let members = party.membership.devices().count().max(1);
         if leaves.is_empty() || cx.rng.next_u32() as usize % members >= LEAVE_REPEATERS {
             return;

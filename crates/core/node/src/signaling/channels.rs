@@ -9,7 +9,7 @@ use super::{
     channel_kind::ChannelKind,
     party::LocalParty,
     servers::Servers,
-    tunnels::Tunnels,
+    tunnels::{News, Tunnels},
 };
 
 /// All channels.
@@ -46,12 +46,12 @@ impl Channels {
         self.servers.announce(cx, party, &|_, _, _| false);
     }
 
-    /// Passes a member's announcement on through the tunnels to members that no server tells.
+    /// Passes a member's announcement on through the tunnels to members that no server tells, or seems to tell.
     pub(super) fn gossip(
         &self,
         cx: &mut Context<'_>,
         party: &LocalParty,
-        announcement: (&Outgoing, DeviceId),
+        announcement: (&Outgoing, DeviceId, News),
         through: Option<DeviceId>,
     ) {
         self.tunnels.gossip(cx, party, announcement, through, &self.server_covers());

@@ -320,9 +320,11 @@ impl ServerLink {
         self.topics.remove(topic);
     }
 
-    /// Forgets which topics are this run's, since another run begins.
-    pub(super) fn unclaim(&mut self, topic: &Topic) {
+    /// Forgets that a topic was entered, and whose place it is, since another run begins: it has to enter anew, so that the
+    /// server lists everybody to it.
+    pub(super) fn forget_topic(&mut self, topic: &Topic) {
         self.claimed.remove(topic);
+        self.topics.remove(topic);
     }
 
     /// Ends visits on which nobody has answered; returns true if there were any, whose topics can be entered now.

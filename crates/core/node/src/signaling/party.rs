@@ -302,6 +302,13 @@ impl LocalParty {
         self.contacts.get(device)?.neighbor
     }
 
+    /// Returns true if a member has announced a session that its contact does not have yet: it has joined, or was started
+    /// again.
+    pub(super) fn is_new_run(&self, device: &DeviceId) -> bool {
+        let announced = self.membership.member(device).and_then(|member| member.session);
+        announced.is_some() && self.contacts.get(device).and_then(|contact| contact.session) != announced
+    }
+
     /// Caches a member's newest announcement, to be passed on.
     pub(super) fn remember_announcement(&mut self, from: DeviceId, topic: Topic, sealed: &[u8]) {
         self.contacts.entry(from).or_default().last_announcement = Some((topic, sealed.to_vec()));

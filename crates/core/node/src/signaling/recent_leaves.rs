@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use partyline_model::Topic;
+use partyline_model::{DeviceId, Topic};
 
 /// For how long a leave is repeated to members that come back.
 const REPEAT_FOR: Duration = Duration::from_secs(60);
@@ -11,22 +11,30 @@ const MAX_REMEMBERED: usize = 16;
 
 /// Leave messages that arrived from others in one party, newest last.
 #[derive(Debug, Default)]
-pub(super) struct RecentLeaves(Vec<(Instant, Topic, Vec<u8>)>);
+pub(super) struct RecentLeaves(Vec<RecentLeave>);
+
+#[derive(Debug)]
+struct RecentLeave {
+    at: Instant,
+    from: DeviceId,
+    topic: Topic,
+    sealed: Vec<u8>,
+}
 
 impl RecentLeaves {
-    /// Remembers a leave message as it was sealed.
-    pub(super) fn remember(&mut self, now: Instant, topic: Topic, sealed: &[u8]) {
-        self.0.retain(|(at, ..)| now < *at + REPEAT_FOR);
+    /// Remembers a member's leave message as it was sealed.
+    pub(super) fn remember(&mut self, now: Instant, from: DeviceId, topic: Topic, sealed: &[u8]) {
+        self.0.retain(|leave| now < leave.at + REPEAT_FOR);
         if self.0.len() == MAX_REMEMBERED {
             self.0.remove(0);
         }
-        self.0.push((now, topic, sealed.to_vec()));
+        self.0.push(RecentLeave { at: now, from, topic, sealed: sealed.to_vec() });
     }
 
-    /// Returns those that are still to be repeated.
-    pub(super) fn fresh(&self, now: Instant) -> impl Iterator<Item = (Topic, Vec<u8>)> {
-        let fresh = self.0.iter().filter(move |(at, ..)| now < *at + REPEAT_FOR);
-        fresh.map(|(_, topic, sealed)| (*topic, sealed.clone()))
+    /// Returns those that are still to be repeated to a member, which knows its own.
+    pub(super) fn fresh(&self, now: Instant, to: DeviceId) -> impl Iterator<Item = (Topic, Vec<u8>)> {
+        let fresh = self.0.iter().filter(move |leave| leave.from != to && now < leave.at + REPEAT_FOR);
+        fresh.map(|leave| (leave.topic, leave.sealed.clone()))
     }
 }
 
@@ -38,9 +46,11 @@ mod tests {
     #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
     fn leaves_of_others_are_repeated_for_a_minute_and_only_so_many() {
         let (now, mut leaves) = (Instant::now(), RecentLeaves::default());
-        (0..20).for_each(|number| leaves.remember(now, Topic([1; 32]), &[number]));
-        let fresh: Vec<u8> = leaves.fresh(now).map(|(_, sealed)| sealed[0]).collect();
+        let [leaver, other] = [1, 2].map(|id| DeviceId([id; 32]));
+        (0..20).for_each(|number| leaves.remember(now, leaver, Topic([1; 32]), &[number]));
+        let fresh: Vec<u8> = leaves.fresh(now, other).map(|(_, sealed)| sealed[0]).collect();
         assert_eq!(fresh, (4..20).collect::<Vec<u8>>());
-        assert_eq!(leaves.fresh(now + REPEAT_FOR).count(), 0);
+        assert_eq!(leaves.fresh(now, leaver).count(), 0);
+        assert_eq!(leaves.fresh(now + REPEAT_FOR, other).count(), 0);
     }
 }

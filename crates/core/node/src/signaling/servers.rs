@@ -347,9 +347,9 @@ impl Servers {
         self.links.values().any(|link| link.topic(topic).is_some_and(TopicEntry::is_entered))
     }
 
-    /// Forgets that the places on a topic are this run's, since another run begins.
-    pub(super) fn unclaim(&mut self, topic: &Topic) {
-        self.links.values_mut().for_each(|link| link.unclaim(topic));
+    /// Forgets that a topic was entered, since another run begins, which has to enter anew.
+    pub(super) fn forget_topic(&mut self, topic: &Topic) {
+        self.links.values_mut().for_each(|link| link.forget_topic(topic));
     }
 
     /// Leaves the topics that nobody visits any more.

@@ -32,8 +32,10 @@ struct Server {
     topics: BTreeMap<Topic, BTreeMap<Handle, (usize, Vec<u8>)>>,
     /// How many of the next messages are refused because they came too fast.
     refusals: usize,
-    /// False while questions are not answered.
+    /// True while questions are not answered.
     silent: bool,
+    /// Devices that nothing reaches any more, without their knowing.
+    deaf: BTreeSet<usize>,
     /// Messages that were accepted, and questions.
     messages: usize,
     questions: usize,
@@ -273,6 +275,9 @@ impl World {
 
     /// Delivers a server's frame.
     fn tell(&mut self, device: usize, frame: ServerFrame) {
+        if self.server.deaf.contains(&device) {
+            return;
+        }
         let (now, bytes) = (self.now, frame.encode().expect("a frame"));
         let id = self.server_id(device);
         self.signaling(device).handle_server(now, id, ServerInput::Frame(bytes));
@@ -360,6 +365,22 @@ fn signal_reaches_the_member_that_it_is_for() {
     assert_eq!((world.devices[BEN].count(is_signal), world.devices[CARL].count(is_signal)), (1, 0));
     world.signaling(ANA).send_signal(now, party, DeviceId([9; 32]), b"punch".to_vec());
     assert!(world.signaling(ANA).poll_event().is_none(), "nothing is sent to an unknown member");
+}
+
+/// The connection to the server is still that of the membership before.
+#[test]
+fn member_that_comes_back_before_its_leave_is_confirmed_is_told_who_is_there() {
+    let mut world = World::new(2);
+    world.server.up = true;
+    let (party, link) = world.create(&[URL]);
+    world.join(BEN, &link);
+    world.advance(5 * SECOND);
+    let now = world.now;
+    world.signaling(BEN).leave(now, party).expect("a party");
+    world.devices[BEN].events.clear();
+    world.join(BEN, &link);
+    world.advance(5 * SECOND);
+    assert!(world.knows(BEN, ANA) && world.knows(ANA, BEN));
 }
 
 #[test]
@@ -586,6 +607,29 @@ fn copy_of(world: &mut World, device: usize, party: PartyId) -> usize {
     let signaling = Signaling::new(world.now, rng, 1400, vec![(restored, true)]);
     world.devices.push(Device { key, signaling, events: Vec::new() });
     world.devices.len() - 1
+}
+
+/// Its router has lost the connection to the server, which takes it for present.
+#[test]
+fn a_member_that_no_server_reaches_any_more_hears_of_a_restart_from_its_friends() {
+    let (mut world, party) = World::with_party(3, &[URL], &[]);
+    for (one, other) in [(ANA, BEN), (ANA, CARL), (BEN, CARL)] {
+        world.connect(party, one, other);
+    }
+    let carl = world.id(CARL);
+    let known = |world: &World| {
+        let paths = world.devices[ANA].peer(carl).and_then(|info| info.paths.clone());
+        paths.expect("enough to check paths").probe_key
+    };
+    let before = known(&world);
+    world.server.deaf.insert(ANA);
+    let restarted = copy_of(&mut world, CARL, party);
+    world.server.disconnect(CARL);
+    world.devices.swap_remove(CARL);
+    assert_eq!((restarted, world.id(CARL)), (3, carl));
+    world.signaling(BEN).on_session_down(party, carl);
+    world.advance(10 * SECOND);
+    assert_ne!(known(&world), before);
 }
 
 fn copies_met(world: &World, device: usize, party: PartyId) -> bool {

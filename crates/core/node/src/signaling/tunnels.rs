@@ -22,6 +22,19 @@ use crate::control::ControlMessage;
 /// To how many members an announcement is passed on that is new to this device. Everybody doing so reaches everybody,
 /// and the cost grows with the number of members and not with its square.
 const GOSSIP_FANOUT: usize = 8;
+/// To how many of those that an earlier channel seems to tell the news of a new run is passed on nevertheless. A server
+/// does not notice for minutes that a router has lost the connection to a member, and without that news the member could
+/// not open a check of the new run.
+const SECOND_OPINIONS: usize = 2;
+
+/// What an announcement tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// That a member has joined, or was started again.
+    Run,
+    /// How a member that is known already can be reached.
+    Reachability,
+}
 
 /// The members with whom a WireGuard session is up, as connectivity reports them ([`Self::on_session_up`],
 /// [`Self::on_session_down`]).
@@ -54,29 +67,28 @@ impl Tunnels {
         self.connected.get(&party).is_some_and(|members| members.contains(member))
     }
 
-    /// Passes a member's announcement on to some of those that no earlier channel tells.
+    /// Passes a member's announcement on to some of those that no earlier channel tells, and that of a new run to a few of
+    /// the others.
     pub(super) fn gossip(
         &self,
         cx: &mut Context<'_>,
         party: &LocalParty,
-        (announcement, from): (&Outgoing, DeviceId),
+        (announcement, from, news): (&Outgoing, DeviceId, News),
         through: Option<DeviceId>,
         covered: Covered<'_>,
     ) {
-        let mut others: Vec<DeviceId> = self
-            .connected(party.id())
-            .filter(|member| *member != from && Some(*member) != through)
-            .filter(|member| !covered(party, &announcement.topic, &[from, *member]))
-            .collect();
-        let mut count = 0;
-        while count < GOSSIP_FANOUT && !others.is_empty() {
-            let index = cx.rng.next_u32() as usize % others.len();
-            self.transmit(cx, party.id(), others.swap_remove(index), announcement);
-            count += 1;
+        let connected =
+            self.connected(party.id()).filter(|member| *member != from && Some(*member) != through);
+        let (told, others): (Vec<DeviceId>, Vec<DeviceId>) =
+            connected.partition(|member| covered(party, &announcement.topic, &[from, *member]));
+        let mut chosen = choose(cx, others, GOSSIP_FANOUT);
+        if news == News::Run {
+            chosen.extend(choose(cx, told, SECOND_OPINIONS));
         }
-        if count > 0 {
-            debug!(peer = %from.short(), count, "announcement passed on");
+        if !chosen.is_empty() {
+            debug!(peer = %from.short(), ?news, count = chosen.len(), "announcement passed on");
         }
+        chosen.into_iter().for_each(|member| self.transmit(cx, party.id(), member, announcement));
     }
 
     /// Tells a member whose tunnel came up what this device knows: itself, and the newest announcement of everybody
@@ -121,6 +133,16 @@ impl Tunnels {
         let message = ControlMessage::Sealed { topic, sealed };
         cx.events.push_back(Event::Control { party, to, message });
     }
+}
+
+/// Chooses at most `count` members at random.
+fn choose(cx: &mut Context<'_>, mut members: Vec<DeviceId>, count: usize) -> Vec<DeviceId> {
+    let mut chosen = Vec::new();
+    while chosen.len() < count && !members.is_empty() {
+        let index = cx.rng.next_u32() as usize % members.len();
+        chosen.push(members.swap_remove(index));
+    }
+    chosen
 }
 
 impl Channel for Tunnels {
