@@ -75,11 +75,15 @@ export const scenarios: Record<string, () => Scenario> = {
   guest: () => world(snapshot([party(1, 'Friday Night', many(8).map((entry, index) => ({ ...entry, role: index === 1 ? 'owner' : 'member' })))])),
   server_gone: () =>
     world(snapshot([party(1, 'Friday Night', many(5), { servers: [{ url: 'wss://play.example.org', connected: false, problem: errors.server }] })])),
+  server_at_home: () =>
+    world(snapshot([party(1, 'Friday Night', many(5), { servers: [{ url: 'wss://play.example.org', connected: false, problem: errors.hairpin }] })])),
   range_conflict: () => world(snapshot([party(1, 'Friday Night', many(5), { phase: 'connecting', problem: errors.range })])),
   range_clash: () =>
     world(snapshot([party(1, 'Friday Night', many(5).map((entry, index) => ({ ...entry, role: index === 1 ? 'owner' : 'member' })), { problem: errors.range })])),
   range_asked: () => world(snapshot([party(1, 'Friday Night', noticed(2, { range_clash: '10.86.0.0/24' }))])),
   storm: () => world(snapshot([party(1, 'Friday Night', noticed(2, { broadcasts_dropped: 12_345 }))])),
+  shared_router: () => world(snapshot([party(1, 'Friday Night', noticed(2, { no_hairpin: 'router' }))])),
+  shared_carrier: () => world(snapshot([party(1, 'Friday Night', noticed(2, { no_hairpin: 'carrier' }))])),
   copied: () => world(snapshot([party(1, 'Friday Night', noticed(1, { copied: true }))])),
   copy: () => world(snapshot([party(1, 'Friday Night', many(5), { phase: 'down', interface: null, problem: errors.copy })])),
   former: () => world(snapshot([], { former_parties: [{ id: party(1, 'x', []).id, name: 'Friday Night', display_name: 'Mira' }] })),

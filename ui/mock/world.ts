@@ -67,7 +67,7 @@ function path(kind: PathKind, via: string | null): PathView {
   };
 }
 
-export const quiet: MemberNotices = { broadcasts_dropped: null, range_clash: null, copied: false };
+export const quiet: MemberNotices = { broadcasts_dropped: null, range_clash: null, copied: false, no_hairpin: null };
 
 export function member(index: number, name: string, overrides: Partial<MemberView> = {}): MemberView {
   const me = index === 0;
@@ -145,6 +145,11 @@ export const errors = {
   },
   server: {
     code: 'server_unreachable', message: 'play.example.org cannot be reached.', hint: 'Check your internet connection; it is tried again by itself.',
+  },
+  hairpin: {
+    code: 'server_no_hairpin',
+    message: 'The address of the server wss://play.example.org is this network’s own public one, and the router here does not route connections to it back inside (no hairpinning, RFC 4787, section 6).',
+    hint: 'If the server is in this network, give its name the server’s LAN address, in the router’s DNS (split DNS) or in this computer’s hosts file, or switch on NAT loopback in the router.',
   },
   range: {
     code: 'range_conflict', message: 'The party’s addresses 10.86.0.0/24 are in use on your local network.', hint: 'Move the party to another range.',

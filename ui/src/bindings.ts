@@ -356,6 +356,11 @@ export type ErrorCode =
 "server_certificate" | 
 /**  The network lets nothing through before the user logs in (captive portal). */
 "captive_portal" | 
+/**
+ *  The rendezvous server is at this network's own public address, and the router does not route packets to that
+ *  address back inside (no hairpinning, RFC 4787, section 6).
+ */
+"server_no_hairpin" | 
 /**  This computer's clock is wrong. */
 "own_clock" | 
 /**  The clock of the computer that made the invite is wrong. */
@@ -485,6 +490,8 @@ export type MemberNotices = {
 	range_clash: string | null,
 	/**  True if a copy of its keys was met on another computer within the last hour, and stood back. */
 	copied: boolean,
+	/**  The NAT that this computer and the member share, if no direct path was found because it does not hairpin. */
+	no_hairpin?: SharedNat | null,
 };
 
 /**  A member of a party. */
@@ -932,6 +939,13 @@ export type Settings = {
 	/**  The MTU of the parties' network devices in bytes, 1280 to 1420. */
 	mtu?: number,
 };
+
+/**  A NAT that two members share and that does not route packets between them back inside (RFC 4787, section 6). */
+export type SharedNat = 
+/**  A router of theirs, unless it is a carrier's NAT that nothing has shown yet. */
+"router" | 
+/**  A carrier-grade NAT (RFC 6598). */
+"carrier";
 
 /**  The engine's whole state. */
 export type Snapshot = {

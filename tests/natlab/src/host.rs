@@ -41,6 +41,12 @@ impl Link {
         self.namespace.ip(&format!("link set {} down", self.port))
     }
 
+    /// Keeps the computer apart from others that are isolated on the same LAN, or lets it reach them again.
+    pub fn isolate(&self, isolated: bool) -> Result<()> {
+        let state = if isolated { "on" } else { "off" };
+        self.namespace.ip(&format!("link set {} type bridge_slave isolated {state}", self.port))
+    }
+
     /// Brings the cable up again.
     pub fn restore(&self) -> Result<()> {
         self.namespace.up(&self.port)?;
@@ -130,6 +136,15 @@ impl Host {
     /// Returns an error if the interface is gone.
     pub fn cut(&self) -> Result<()> {
         self.link.cut()
+    }
+
+    /// Lets the LAN keep the computer apart from others for which it does the same, as the client isolation of an access
+    /// point does, or ends that.
+    ///
+    /// # Errors
+    /// Returns an error if the computer is on no LAN.
+    pub fn isolate(&self, isolated: bool) -> Result<()> {
+        self.link.isolate(isolated)
     }
 
     /// Connects the computer's network cable again.

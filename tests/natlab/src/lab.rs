@@ -59,6 +59,8 @@ pub struct Site<'lab> {
     ipv6: bool,
     lan: [u8; 3],
     outside: Option<Ipv4Addr>,
+    /// The cable to the LAN that the site's router is on, if any.
+    uplink: Option<Link>,
     hosts: AtomicU8,
 }
 
@@ -300,6 +302,7 @@ impl Lab {
             ipv6: options.ipv6,
             lan,
             outside: None,
+            uplink: None,
             hosts,
         })
     }
@@ -333,9 +336,17 @@ impl Site<'_> {
     /// Returns an error if it cannot be created.
     pub fn site(&self, name: &str, options: RouterOptions) -> Result<Site<'_>> {
         let namespace = self.lab.router(name, options)?;
-        let (outside, _) = self.plug_in(&namespace, "wan0")?;
+        let (outside, uplink) = self.plug_in(&namespace, "wan0")?;
         let site = self.lab.lan_behind(name, namespace, options, outside)?;
-        Ok(Site { customer: self.customer, ipv6: false, ..site })
+        Ok(Site { customer: self.customer, ipv6: false, uplink: Some(uplink), ..site })
+    }
+
+    /// Lets the LAN that this site's router is on keep it apart from others that are isolated there, or ends that.
+    ///
+    /// # Errors
+    /// Returns an error if the router is on no LAN.
+    pub fn isolate(&self, isolated: bool) -> Result<()> {
+        self.uplink.as_ref().context("the router is on no LAN")?.isolate(isolated)
     }
 
     /// Adds a host on this LAN.

@@ -2,7 +2,7 @@
 
 use partyline_model::{
     AppError, FormerPartyView, MemberNotices, MemberView, PartyPhase, PartyView, Phase, Role, ServerView,
-    Snapshot,
+    SharedNat, Snapshot,
 };
 
 use crate::{
@@ -98,7 +98,7 @@ fn party_lines(output: &Output, party: &PartyView, why: bool) -> Vec<String> {
 
 /// What somebody should know of a member, and what to do about it.
 fn notice_lines(output: &Output, party: &PartyView, member: &MemberView) -> Vec<String> {
-    let MemberNotices { broadcasts_dropped, range_clash, copied } = member.notices;
+    let MemberNotices { broadcasts_dropped, range_clash, copied, no_hairpin } = member.notices;
     let name = clean(&member.name);
     let mut lines = Vec::new();
     if let Some(dropped) = broadcasts_dropped {
@@ -133,7 +133,27 @@ fn notice_lines(output: &Output, party: &PartyView, member: &MemberView) -> Vec<
         };
         lines.extend([output.paint(&line, Tone::Fair), format!("  {hint}")]);
     }
+    lines.extend(no_hairpin.into_iter().flat_map(|shared| hairpin_lines(output, &name, shared)));
     lines
+}
+
+/// Why a member behind the same NAT is not reached directly, and what to do about it.
+fn hairpin_lines(output: &Output, name: &str, shared: SharedNat) -> [String; 2] {
+    let (what, hint) = match shared {
+        SharedNat::Router => (
+            "you share one public address, and the router there does not route packets back inside (no hairpinning)",
+            "In one place, join the same network, not a guest Wi-Fi, and switch off client isolation in the router; in \
+             different places it is your provider's, and IPv6 on both sides helps. A relay is used meanwhile, if there \
+             is one.",
+        ),
+        SharedNat::Carrier => (
+            "you are behind one carrier's NAT, which does not route packets back inside (no hairpinning)",
+            "IPv6 on both sides, or a public address from the provider, makes it direct. A relay is used meanwhile, if \
+             there is one.",
+        ),
+    };
+    let line = format!("! {name} is not reached directly: {what}");
+    [output.paint(&line, Tone::Fair), format!("  {hint}")]
 }
 
 fn heading(output: &Output, party: &PartyView) -> String {

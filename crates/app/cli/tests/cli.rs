@@ -13,7 +13,7 @@ use partyline_model::{
     AppError, Attempt, AttemptOutcome, Badge, ClientCommand, Command, DeviceId, DeviceView, DoctorFinding,
     EngineCommand, ErrorCode, InviteId, InviteLifetime, InviteView, MemberView, Method, NetworkView, PartyId,
     PartyPhase, PartyView, PathKind, PathView, Phase, PingSample, Quality, Reply, Role, ServerView, Settings,
-    Snapshot, TrafficView, Verdict,
+    SharedNat, Snapshot, TrafficView, Verdict,
 };
 use partyline_wire::{
     exact::Signature,
@@ -309,6 +309,19 @@ async fn create_warns_if_friends_elsewhere_cannot_join() {
             "{}",
             out(&made)
         );
+    }
+}
+
+#[tokio::test]
+async fn status_says_what_a_shared_router_or_carrier_keeps_from_being_direct() {
+    for (shared, said) in
+        [(SharedNat::Router, "client isolation"), (SharedNat::Carrier, "IPv6 on both sides")]
+    {
+        let mut view = party(7, "Friday");
+        view.members[1].notices.no_hairpin = Some(shared);
+        let status = Service::start(vec![view]).run(&["status"]).await;
+        assert!(out(&status).contains("雪だるま is not reached directly") && out(&status).contains(said));
+        assert!(!out(&status).contains("Bob is not reached"), "{}", out(&status));
     }
 }
 

@@ -294,6 +294,9 @@ fn lost(why: &str) -> AppError {
 /// Explains why a server could not be connected to. The errors of `partyline-net` end in what to do, after a
 /// semicolon, where there is something to do.
 pub(crate) fn connect_error(url: &str, error: &ConnectError) -> AppError {
+    if matches!(error, ConnectError::OwnRouter { .. }) {
+        return partyline_node::server_without_hairpin(url);
+    }
     let code = match error {
         ConnectError::Certificate { .. } | ConnectError::Tls { .. } | ConnectError::Roots { .. } => {
             ErrorCode::ServerCertificate

@@ -33,6 +33,7 @@ pub const fn exit_code(code: ErrorCode) -> u8 {
         | ErrorCode::ServerUnreachable
         | ErrorCode::ServerCertificate
         | ErrorCode::CaptivePortal
+        | ErrorCode::ServerNoHairpin
         | ErrorCode::Storage
         | ErrorCode::Device
         | ErrorCode::TunNode

@@ -55,6 +55,9 @@ pub enum ErrorCode {
     ServerCertificate,
     /// The network lets nothing through before the user logs in (captive portal).
     CaptivePortal,
+    /// The rendezvous server is at this network's own public address, and the router does not route packets to that
+    /// address back inside (no hairpinning, RFC 4787, section 6).
+    ServerNoHairpin,
     /// This computer's clock is wrong.
     OwnClock,
     /// The clock of the computer that made the invite is wrong.

@@ -39,7 +39,7 @@ pub use control::{
 };
 pub use error::{AppError, ErrorCode};
 pub use id::{DeviceId, Handle, IdError, InviteId, PartyId, SessionNonce, Topic, TunnelPublicKey};
-pub use nat::{Allocation, Badge, Filtering, Mapping, NatProfile};
+pub use nat::{Allocation, Badge, Filtering, Mapping, NatProfile, SharedNat};
 pub use network::{CheckStep, CheckTopic, Confidence, NetworkReport, RouterCheck, ServerCheck, StepState};
 pub use path::{Attempt, AttemptOutcome, Method, PathKind};
 pub use quality::{Grade, Quality, Sample, Trend, score};

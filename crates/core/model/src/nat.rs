@@ -77,6 +77,17 @@ pub struct NatProfile {
     pub firewall_v6: Option<Filtering>,
 }
 
+/// A NAT that two members share and that does not route packets between them back inside (RFC 4787, section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+#[serde(rename_all = "snake_case")]
+pub enum SharedNat {
+    /// A router of theirs, unless it is a carrier's NAT that nothing has shown yet.
+    Router,
+    /// A carrier-grade NAT (RFC 6598).
+    Carrier,
+}
+
 /// The shape in which serde serializes a [`Duration`].
 #[cfg(feature = "specta")]
 #[derive(specta::Type)]

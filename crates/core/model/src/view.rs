@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AppError, Attempt, Badge, DeviceId, InviteId, NatProfile, NetworkReport, PartyId, PathKind, Quality,
-    Settings,
+    Settings, SharedNat,
 };
 
 /// The engine's whole state.
@@ -208,6 +208,9 @@ pub struct MemberNotices {
     pub range_clash: Option<Ipv4Net>,
     /// True if a copy of its keys was met on another computer within the last hour, and stood back.
     pub copied: bool,
+    /// The NAT that this computer and the member share, if no direct path was found because it does not hairpin.
+    #[serde(default)]
+    pub no_hairpin: Option<SharedNat>,
 }
 
 /// The path in use to a member.

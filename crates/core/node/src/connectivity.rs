@@ -814,6 +814,17 @@ impl Connectivity {
         network.port_v4.or(network.port_v6)
     }
 
+    /// Returns the router's own address, as far as an opened port or its word about a flow shows it.
+    pub(crate) fn router_address(&self) -> Option<IpAddr> {
+        let mut promised = self.peer_mappings.iter().map(|mapping| mapping.external.ip());
+        self.candidates.router_address().or_else(|| promised.find(IpAddr::is_ipv4))
+    }
+
+    /// Returns the addresses of the main socket on this computer's interfaces.
+    pub(crate) fn host_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.candidates.host_addresses().into_iter()
+    }
+
     /// Returns the addresses at which servers see the main socket.
     pub(crate) fn reflexive(&self) -> Vec<SocketAddr> {
         self.netcheck.reflexive()

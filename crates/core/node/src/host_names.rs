@@ -37,6 +37,16 @@ pub(crate) fn server_host(url: &str) -> Option<Host> {
     Some((name, url.port_or_known_default()?))
 }
 
+/// Returns the host of a rendezvous server's URL, if it is a literal address.
+pub(crate) fn literal_address(url: &str) -> Option<IpAddr> {
+    match Url::parse(url).ok()?.host()? {
+        url::Host::Ipv4(ip) => Some(ip.into()),
+        url::Host::Ipv6(ip) => Some(ip.into()),
+        // Only the special schemes have their addresses recognized, of which ws and wss are two.
+        url::Host::Domain(_) => None,
+    }
+}
+
 /// What a lookup means for the use of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -323,6 +333,9 @@ mod tests {
         for literal in ["ws://192.0.2.1:4480", "wss://[2001:db8::1]", "party.example", "wss://"] {
             assert_eq!(server_host(literal), None, "{literal}");
         }
+        assert_eq!(literal_address("ws://192.0.2.1:4480"), Some([192, 0, 2, 1].into()));
+        assert_eq!(literal_address("wss://[2001:db8::1]"), "2001:db8::1".parse().ok());
+        assert_eq!(literal_address("wss://party.example"), None);
     }
 
     #[test]

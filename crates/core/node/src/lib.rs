@@ -119,6 +119,7 @@ pub use partyline_paths::{
     RelayTransport, SocketId, StreamId,
 };
 pub use partyline_tunnel::DropCounters as TunnelDropCounters;
+pub use problem::server_without_hairpin;
 pub use signaling::{ChannelCounters, ResendCounters, SignalingCounters};
 pub use state::StateError;
 pub use turn_url::TurnUrl;

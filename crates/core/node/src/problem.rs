@@ -106,6 +106,20 @@ pub(crate) fn unknown_member() -> AppError {
     )
 }
 
+/// Explains why a server at this network's own public address does not answer.
+#[must_use]
+pub fn server_without_hairpin(url: &str) -> AppError {
+    AppError::new(
+        ErrorCode::ServerNoHairpin,
+        format!(
+            "The address of the server {url} is this network's own public one, and the router here does not route \
+             connections to it back inside (no hairpinning, RFC 4787, section 6)."
+        ),
+        "If the server is in this network, give its name the server's LAN address, in the router's DNS (split DNS) or in \
+         this computer's hosts file, or switch on NAT loopback in the router.",
+    )
+}
+
 pub(crate) fn timed_out() -> AppError {
     AppError::new(
         ErrorCode::Timeout,

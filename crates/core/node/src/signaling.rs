@@ -24,7 +24,7 @@ mod tunnels;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::Instant,
 };
 
@@ -737,6 +737,11 @@ impl Signaling {
     /// Returns whether a server is connected, and what is wrong with it.
     pub(crate) fn server_status(&self, url: &str) -> (bool, Option<AppError>) {
         self.channels.servers.status(url)
+    }
+
+    /// Returns the addresses of a server, as far as they are known.
+    pub(crate) fn server_addresses(&self, url: &str) -> Vec<IpAddr> {
+        self.channels.servers.addresses(url)
     }
 
     /// Returns true if a server lists the member, or a message from it arrived lately by another way.

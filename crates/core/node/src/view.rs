@@ -6,6 +6,7 @@
 mod connection_stats;
 mod findings;
 mod measurement;
+mod own_address;
 mod pings;
 mod snapshot;
 

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, ops::Range, time::Duration};
 
 use partyline_model::{
-    Attempt, Candidate, Method, Methods, NatProfile, PathKind, Quality, SocketId, StreamId,
+    Attempt, Candidate, Method, Methods, NatProfile, PathKind, Quality, SharedNat, SocketId, StreamId,
 };
 use partyline_wire::probe::Tag;
 
@@ -224,4 +224,7 @@ pub struct PeerView {
     /// The kinds of the paths used so far (`None`: no path) and how long ago each was selected, oldest first and the
     /// present one last; at most 32.
     pub history: Vec<(Duration, Option<PathKind>)>,
+    /// The NAT that both members are behind, if no direct path was found because it does not hairpin (RFC 4787,
+    /// section 6).
+    pub no_hairpin: Option<SharedNat>,
 }

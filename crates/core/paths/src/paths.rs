@@ -574,6 +574,7 @@ impl Paths {
             quality: pair.map(|pair| pair.quality().view()).unwrap_or_default(),
             attempts: explain::attempts(peer, &self.shared.relays, &self.shared.device, now),
             history: peer.selection().history().map(ago).collect(),
+            no_hairpin: peer.separating_nat(&self.shared.device),
         })
     }
 

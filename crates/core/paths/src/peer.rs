@@ -5,13 +5,13 @@
 
 use std::time::{Duration, Instant};
 
-use partyline_model::{CandidateKind, PathKind, SocketId};
+use partyline_model::{CandidateKind, PathKind, SharedNat, SocketId};
 use partyline_wire::{probe::TransactionId, punch::Signal};
 use tracing::{debug, trace};
 
 use crate::{
     api::{Event, PeerParams},
-    context::Context,
+    context::{Context, Device},
     member_relays::MemberRelayOffers,
     pair::CandidatePair,
     pairing::{is_permitted, wanted_paths},
@@ -21,6 +21,7 @@ use crate::{
     relays::RelayPool,
     remote::{Refusal, Remote},
     selection::{PathSelection, Selector},
+    strategy::{self, Side},
     traffic::TrafficMonitor,
 };
 
@@ -272,6 +273,18 @@ impl Peer {
         let kind = self.selected_pair().map(CandidatePair::path_kind);
         matches!(kind, None | Some(PathKind::Relay | PathKind::Overlay))
             && now >= self.known_since + direct_timeout
+    }
+
+    /// Returns the NAT that both members are behind and that keeps them apart because it does not hairpin. `None` while
+    /// a direct path is still looked for.
+    pub(crate) fn separating_nat(&self, device: &Device) -> Option<SharedNat> {
+        let open = |pair: &CandidatePair| pair.is_direct() && (pair.is_valid() || !pair.has_failed_before());
+        if !device.config.direct || self.pairs.iter().any(open) {
+            return None;
+        }
+        let local = Side::of(&device.nat, &device.candidates);
+        let remote = Side::of(&self.remote.nat, &self.remote.candidates);
+        strategy::shared_nat_without_hairpin(&local, &remote)
     }
 
     /// Returns where the next packets go, and notes that they are sent.

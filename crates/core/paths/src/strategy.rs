@@ -12,7 +12,9 @@
 
 use std::net::IpAddr;
 
-use partyline_model::{Allocation, Candidate, CandidateKind, Filtering, Mapping, NatProfile};
+use partyline_model::{
+    Allocation, Candidate, CandidateKind, Filtering, Mapping, NatProfile, SharedNat, is_shared,
+};
 use partyline_wire::punch::NatPolicies;
 
 /// What is known about the NAT of one side.
@@ -27,6 +29,8 @@ pub(crate) struct Side {
     pub(crate) public: Option<IpAddr>,
     /// Whether its router supports hairpinning (RFC 4787, section 6).
     pub(crate) hairpin: Option<bool>,
+    /// Whether its network shows that a carrier's NAT is above it.
+    pub(crate) carrier: bool,
 }
 
 /// One of the two sides.
@@ -74,7 +78,7 @@ impl Infeasible {
                 "Not possible: the routers change ports unpredictably, and accept packets only from ports they sent to."
             }
             Self::NoHairpin => {
-                "Not possible: both are behind one public address, and its router does not route packets back inside."
+                "Not possible: both are behind one public address, and its router does not route packets back inside (no hairpinning)."
             }
         }
     }
@@ -97,6 +101,7 @@ impl Side {
             blocked: profile.udp_blocked == Some(true),
             public,
             hairpin: profile.hairpin,
+            carrier: profile.carrier_nat == Some(true) || candidates.iter().any(is_below_carrier),
         }
     }
 
@@ -192,6 +197,21 @@ pub(crate) fn reflexive_ip(candidates: &[Candidate]) -> Option<IpAddr> {
     candidates.iter().find(reflexive).map(|c| c.address.ip())
 }
 
+/// Returns true for an address in the space between a carrier's NAT and its customers.
+fn is_below_carrier(candidate: &Candidate) -> bool {
+    matches!(candidate.kind, CandidateKind::Host | CandidateKind::Mapped) && is_shared(candidate.address.ip())
+}
+
+/// Returns the NAT that both sides are behind, if it is known not to hairpin. One side's measurement holds for both.
+pub(crate) fn shared_nat_without_hairpin(me: &Side, peer: &Side) -> Option<SharedNat> {
+    let together = me.public.is_some() && me.public == peer.public;
+    let measured = [me.hairpin, peer.hairpin];
+    if !together || !measured.contains(&Some(false)) || measured.contains(&Some(true)) {
+        return None;
+    }
+    Some(if me.carrier || peer.carrier { SharedNat::Carrier } else { SharedNat::Router })
+}
+
 /// Returns true if a port that a router opened is at the public address, as far as that is known. Behind a
 /// carrier-grade NAT it is not, and nobody elsewhere can reach it.
 pub(crate) fn is_outermost(mapped: &Candidate, public: Option<IpAddr>) -> bool {
@@ -206,8 +226,7 @@ pub(crate) fn choose(me: &Side, peer: &Side) -> Strategy {
     if peer.blocked {
         return Strategy::Relay(Infeasible::BlockedThere);
     }
-    let together = me.public.is_some() && me.public == peer.public;
-    if together && me.hairpin == Some(false) && peer.hairpin == Some(false) {
+    if shared_nat_without_hairpin(me, peer).is_some() {
         return Strategy::Relay(Infeasible::NoHairpin);
     }
     if checks_suffice(me.traits(false), peer.traits(false)) {
@@ -360,6 +379,34 @@ mod tests {
         assert_eq!(choose(&shared, &shared), Strategy::Relay(Infeasible::NoHairpin));
         let hairpinning = Side { hairpin: Some(true), ..shared };
         assert_eq!(choose(&hairpinning, &hairpinning), Strategy::Checks);
+    }
+
+    #[test]
+    fn nat_without_hairpin_is_named_only_where_it_was_measured_and_is_shared() {
+        let public = Some(IpAddr::from([198, 51, 100, 1]));
+        let side = |hairpin| Side { public, hairpin, ..Side::default() };
+        let (no, yes, unknown) = (side(Some(false)), side(Some(true)), side(None));
+        for (me, peer) in [(no, no), (no, unknown), (unknown, no)] {
+            assert_eq!(shared_nat_without_hairpin(&me, &peer), Some(SharedNat::Router));
+        }
+        let elsewhere = Side { public: Some([198, 51, 100, 2].into()), ..no };
+        for (me, peer) in [(unknown, unknown), (no, yes), (yes, no), (no, elsewhere)] {
+            assert_eq!(shared_nat_without_hairpin(&me, &peer), None, "{me:?} {peer:?}");
+        }
+        assert_eq!(
+            shared_nat_without_hairpin(&Side { public: None, ..no }, &Side { public: None, ..no }),
+            None
+        );
+    }
+
+    #[test]
+    fn carrier_shows_by_its_profile_or_by_an_address_of_its_customers() {
+        let (measured, unknown) =
+            (NatProfile { carrier_nat: Some(true), ..NatProfile::default() }, NatProfile::default());
+        let host = |ip: [u8; 4]| [Candidate { kind: CandidateKind::Host, address: (ip, 2000).into() }];
+        assert!(Side::of(&measured, &host([192, 168, 1, 2])).carrier);
+        assert!(Side::of(&unknown, &host([100, 64, 3, 2])).carrier);
+        assert!(!Side::of(&unknown, &host([192, 168, 1, 2])).carrier);
     }
 
     #[test]

@@ -74,6 +74,14 @@ pub enum ConnectError {
         /// The login page, if the network named it.
         login: Option<String>,
     },
+    /// The server's address is that of this network's own router, which does not route connections to it back inside.
+    #[error(
+        "{host} is at this network's own public address, and the router does not route connections to it back inside; give the name the server's LAN address here"
+    )]
+    OwnRouter {
+        /// The server.
+        host: String,
+    },
     /// The server answered with something other than HTTP.
     #[error("{host} does not speak WebSocket: {cause}")]
     Protocol {

@@ -8,6 +8,7 @@ mod beacon;
 mod error;
 mod happy_eyeballs;
 mod nat64;
+mod own_router;
 mod portal;
 mod tls;
 mod udp;

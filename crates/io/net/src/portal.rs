@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::http::Uri;
 use crate::{CertificateProblem, ConnectError, lookup};
 
 /// An address that belongs to nobody (TEST-NET-1, RFC 5737).
-const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 80);
+pub(crate) const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 80);
 const HTTP: u16 = 80;
 /// How long an answer to one question may take. A portal is near, and a connection waits to be tried again.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);

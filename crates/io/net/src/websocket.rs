@@ -16,7 +16,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    ConnectError, Stream, TlsClient, connect_tcp, connect_tls,
+    ConnectError, Stream, TlsClient, connect_tcp, connect_tls, own_router,
     portal::{self, Head, Probes},
 };
 
@@ -73,7 +73,10 @@ pub async fn connect_ws(url: &str, client: &TlsClient) -> Result<WebSocket, Conn
     let (host, port) = (target.host.clone(), target.port);
     match open(target, client).await {
         Ok(socket) => Ok(socket),
-        Err(error) => Err(Box::pin(portal::explain(error, (&host, port), Probes::INTERNET)).await),
+        Err(error) => {
+            let error = Box::pin(portal::explain(error, (&host, port), Probes::INTERNET)).await;
+            Err(Box::pin(own_router::explain(error, &host, port)).await)
+        }
     }
 }
 

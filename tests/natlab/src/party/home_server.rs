@@ -3,10 +3,13 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use anyhow::{Context, Result, ensure};
-use partyline_model::{Badge, PathKind};
+use partyline_model::{Badge, ErrorCode, PathKind};
 
-use super::{Server, World, connected, world::Environment};
-use crate::{RouterOptions, Site};
+use super::{
+    Server, World, connected,
+    world::{CONNECT_TIMEOUT, Environment},
+};
+use crate::{RouterOptions, Site, until, wait::that};
 
 const NAME: &str = "home.party.test";
 /// A fixed port outside those that the router forwards to the relay.
@@ -22,16 +25,44 @@ pub(super) fn without_hairpin(world: &World) -> Result<()> {
     play(world, false)
 }
 
-fn play(world: &World, hairpin: bool) -> Result<()> {
+/// It does not, and the member at home uses the server's public address until she is told why that is not answered.
+pub(super) fn unreached(world: &World) -> Result<()> {
     let home = world.lab.site("home", RouterOptions::HOME)?;
+    let (server, inside) = start_server(world, &home, false)?;
+    let anna = world.member_with(home.host("anna")?, ENVIRONMENT)?;
+    anna.create(Some(&server))?;
+    let problem = until("anna to be told where the server is", CONNECT_TIMEOUT, || {
+        let problem = anna.party()?.servers.first().and_then(|server| server.problem.clone());
+        let problem = problem.context("no problem")?;
+        that(problem.code == ErrorCode::ServerNoHairpin, || problem.message.clone())?;
+        Ok(problem)
+    })?;
+    ensure!(problem.message.contains(NAME) && problem.hint.contains("split DNS"), "{problem:?}");
+    let doctor = anna.partyline(&["doctor"]).unwrap_or_else(|error| format!("{error:#}"));
+    ensure!(doctor.contains("own public one"), "doctor does not say it: {doctor}");
+    anna.host.namespace().know_names(&BTreeMap::from([(NAME.to_owned(), vec![inside])]))?;
+    until("anna to be connected by the address on the LAN", CONNECT_TIMEOUT, || {
+        let servers = anna.party()?.servers;
+        that(servers.iter().all(|server| server.connected), || format!("{servers:?}"))
+    })
+}
+
+/// Starts a server in a home whose router forwards its ports. Returns it and its address on the LAN.
+fn start_server(world: &World, home: &Site<'_>, hairpin: bool) -> Result<(Server, IpAddr)> {
     let public: IpAddr = home.public_v4().context("no internet")?.into();
     let host = home.host("server")?;
     let inside: IpAddr = host.v4().into();
-    forward(&home, inside, hairpin)?;
+    forward(home, inside, hairpin)?;
     world.lab.name(NAME, &[public])?;
     let relay = ["--relay-listen", &inside.to_string(), "--relay-external", &public.to_string()];
     let relay = relay.map(str::to_owned).to_vec();
     let server = Server::start_as(NAME.to_owned(), host, world.program("partyline-server"), relay)?;
+    Ok((server, inside))
+}
+
+fn play(world: &World, hairpin: bool) -> Result<()> {
+    let home = world.lab.site("home", RouterOptions::HOME)?;
+    let (server, inside) = start_server(world, &home, hairpin)?;
     let anna = home.host("anna")?;
     if !hairpin {
         anna.namespace().know_names(&BTreeMap::from([(NAME.to_owned(), vec![inside])]))?;

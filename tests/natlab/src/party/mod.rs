@@ -9,6 +9,7 @@ mod copies;
 mod diagnosis;
 mod everyday;
 mod faults;
+mod hairpin;
 mod home_server;
 mod ipv6;
 mod links;

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use partyline_model::{AttemptOutcome, Method, PathKind};
 
 use super::{
-    Member, Server, World, cards, comebacks, copies, diagnosis, faults, home_server, ipv6, links, names,
-    portal, routes, small_router,
+    Member, Server, World, cards, comebacks, copies, diagnosis, faults, hairpin, home_server, ipv6, links,
+    names, portal, routes, small_router,
     traffic_check::exchange_traffic,
     watch,
     world::{CONNECT_TIMEOUT, connected, homes, pairs},
@@ -124,6 +124,21 @@ pub const fn scenarios() -> &'static [Scenario] {
             name: "server-at-home-no-hairpin",
             about: "the same with a router that does not",
             run: home_server::without_hairpin,
+        },
+        Scenario {
+            name: "server-at-home-unreached",
+            about: "there, a member at home that uses the public address is told why it is not answered",
+            run: home_server::unreached,
+        },
+        Scenario {
+            name: "client-isolation",
+            about: "two whose Wi-Fi keeps them apart and whose router does not hairpin are told so",
+            run: hairpin::client_isolation,
+        },
+        Scenario {
+            name: "shared-carrier",
+            about: "the same with two behind one carrier's NAT",
+            run: hairpin::shared_carrier,
         },
         Scenario {
             name: "captive-portal",

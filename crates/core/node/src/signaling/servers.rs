@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -25,7 +25,7 @@ use super::{
     resend::{QueuedFrame, ResendCounters, ResendQueue},
 };
 use crate::{
-    host_names::{Found, Host, HostNames, server_host},
+    host_names::{Found, Host, HostNames, literal_address, server_host},
     io::{Output, ServerId, ServerInput},
 };
 
@@ -388,6 +388,13 @@ impl Servers {
     pub(super) fn status(&self, url: &str) -> (bool, Option<AppError>) {
         let link = self.links.values().find(|link| link.url == url);
         (link.is_some_and(ServerLink::is_ready), link.and_then(|link| link.problem().cloned()))
+    }
+
+    /// Returns the addresses of a server: a literal one, or those that its name was resolved to.
+    pub(super) fn addresses(&self, url: &str) -> Vec<IpAddr> {
+        let named = server_host(url).map(|host| self.names.addresses(&host));
+        let resolved = named.into_iter().flatten().map(SocketAddr::ip);
+        resolved.chain(literal_address(url)).collect()
     }
 
     /// Returns the counters of messages that servers refused.

@@ -3,10 +3,11 @@
 use std::{net::SocketAddr, time::Instant};
 
 use ipnet::Ipv4Net;
-use partyline_model::{DoctorFinding, PartyPhase, Verdict};
+use partyline_model::{AppError, DoctorFinding, PartyPhase, SharedNat, Verdict};
 use partyline_party::WrongClock;
 use partyline_tunnel::{BROADCASTS_PER_SECOND, Storm};
 
+use super::own_address::server_status;
 use crate::{
     connectivity::Connectivity,
     problem::in_words,
@@ -26,8 +27,9 @@ pub(super) fn findings(
         findings.extend(storm_findings(now, connectivity, party));
         findings.extend(range_findings(party));
         findings.extend(copy_finding(now, party));
+        findings.extend(hairpin_findings(now, signaling, connectivity, party));
         let servers = party.membership().servers().iter();
-        findings.extend(servers.map(|url| server_finding(signaling, url)));
+        findings.extend(servers.map(|url| server_finding(url, server_status(signaling, connectivity, url))));
     }
     findings.extend(dropped_finding(signaling.counters()));
     findings.extend(probe_finding(connectivity));
@@ -146,9 +148,39 @@ fn clock_finding(party: &LocalParty) -> Option<DoctorFinding> {
     Some(finding("Clock", Verdict::Bad, note))
 }
 
-fn server_finding(signaling: &Signaling, url: &str) -> DoctorFinding {
+/// Names the members that a NAT shared with them keeps apart from this computer.
+fn hairpin_findings(
+    now: Instant,
+    signaling: &Signaling,
+    connectivity: &Connectivity,
+    party: &LocalParty,
+) -> Vec<DoctorFinding> {
+    let apart = |device| connectivity.path(now, party.id(), device).and_then(|path| path.no_hairpin);
+    let online =
+        party.membership().members().filter(|member| signaling.is_online(now, party.id(), &member.device));
+    online.filter_map(|member| Some(hairpin_finding(member.name, apart(member.device)?))).collect()
+}
+
+fn hairpin_finding(name: &str, shared: SharedNat) -> DoctorFinding {
+    let note = match shared {
+        SharedNat::Router => format!(
+            "{name} and this computer reach the internet through one public address, and the router there does not route \
+             packets back inside (no hairpinning, RFC 4787, section 6). In one place, join the same network, not a guest \
+             Wi-Fi, and switch off client isolation in the router; in different places it is your provider's, and IPv6 on \
+             both sides helps. A relay is used meanwhile, if there is one."
+        ),
+        SharedNat::Carrier => format!(
+            "{name} and this computer are behind one carrier's NAT, which does not route packets back inside (no \
+             hairpinning, RFC 4787, section 6). IPv6 on both sides, or a public address from the provider, makes the \
+             connection direct. A relay is used meanwhile, if there is one."
+        ),
+    };
+    finding("Shared router", Verdict::Fair, note)
+}
+
+fn server_finding(url: &str, status: (bool, Option<AppError>)) -> DoctorFinding {
     let what = format!("Server {url}");
-    match signaling.server_status(url) {
+    match status {
         (true, _) => finding(what, Verdict::Good, "Connected."),
         (false, Some(problem)) => {
             finding(what, Verdict::Bad, format!("{} {}", problem.message, problem.hint))
@@ -184,6 +216,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn members_behind_the_same_nat_are_named_with_a_remedy() {
+        let router = hairpin_finding("Ben", SharedNat::Router).note;
+        assert!(router.starts_with("Ben and") && router.contains("client isolation"), "{router}");
+        let carrier = hairpin_finding("Ben", SharedNat::Carrier).note;
+        assert!(carrier.contains("carrier's NAT") && carrier.contains("IPv6"), "{carrier}");
+    }
 
     #[test]
     #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]

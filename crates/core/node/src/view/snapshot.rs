@@ -13,7 +13,10 @@ use partyline_paths::PeerView;
 use partyline_tunnel::{SessionStats, Storm};
 use partyline_wire::name::folded;
 
-use super::measurement::{Measurement, Measurements};
+use super::{
+    measurement::{Measurement, Measurements},
+    own_address::server_status,
+};
 use crate::{
     connectivity::Connectivity,
     signaling::{LocalParty, Signaling},
@@ -84,7 +87,7 @@ impl Sources<'_> {
     }
 
     fn server_view(&self, url: &str) -> ServerView {
-        let (connected, problem) = self.signaling.server_status(url);
+        let (connected, problem) = server_status(self.signaling, self.connectivity, url);
         ServerView { url: url.to_owned(), connected, problem }
     }
 
@@ -125,13 +128,15 @@ impl Sources<'_> {
         let path = self.connectivity.path(now, id, device);
         let connected = path.as_ref().is_some_and(|path| path.kind.is_some())
             && session.is_some_and(|session| session.ready);
+        let online = connected || self.signaling.is_online(now, id, &device);
+        let no_hairpin = path.as_ref().and_then(|path| path.no_hairpin).filter(|_| online);
         MemberView {
             id: device,
             name: member.name.to_owned(),
             role: member.role,
             me: false,
             confirmed: member.confirmed,
-            online: connected || self.signaling.is_online(now, id, &device),
+            online,
             address: member.address_v4,
             address_v6: Some(member.address_v6()),
             badge: member.nat.and_then(|nat| nat.badge(has_public_address(member))),
@@ -143,6 +148,7 @@ impl Sources<'_> {
                 broadcasts_dropped: session.and_then(|session| self.ongoing(session.storm)),
                 range_clash: range_clash(party, member),
                 copied: member.copied,
+                no_hairpin,
             },
         }
     }
