@@ -87,7 +87,7 @@ pub const FOR_APP_TESTS: [Package; 9] = [
 pub const FOR_UNIT_TESTS: [Package; 1] = [IP];
 
 /// Packages for the labs, interoperability tests and fuzzing.
-pub const FOR_TESTS: [Package; 11] = [
+pub const FOR_TESTS: [Package; 12] = [
     COMPILER,
     package("g++", "c++", "compiles the fuzzer"),
     IP,
@@ -97,6 +97,7 @@ pub const FOR_TESTS: [Package; 11] = [
     COTURN,
     package("stun-client", "stun", "asks our STUN server"),
     package("miniupnpd-nftables", "miniupnpd", "router that opens ports on request"),
+    package("tayga", "tayga", "NAT64 of networks without IPv4"),
     package("wireguard-go", "wireguard-go", "tunnel to talk to ours"),
     package("wireguard-tools", "wg", "configures it"),
 ];

@@ -21,6 +21,7 @@ use crate::{
     host::Link,
     namespace::Namespace,
     nat,
+    nat64::Nat64,
     sweep::PREFIX,
     trace::Trace,
     wait::{that, until},
@@ -46,6 +47,7 @@ pub struct Lab {
     carried: Mutex<Vec<Carried>>,
     traces: Mutex<Vec<(String, Trace)>>,
     names: Mutex<BTreeMap<String, Vec<IpAddr>>>,
+    translators: Mutex<Vec<Nat64>>,
 }
 
 /// A LAN, with or without a router.
@@ -61,6 +63,8 @@ pub struct Site<'lab> {
     outside: Option<Ipv4Addr>,
     /// The cable to the LAN that the site's router is on, if any.
     uplink: Option<Link>,
+    /// The name server that hosts ask, if the router has one.
+    dns64: Option<Ipv6Addr>,
     hosts: AtomicU8,
 }
 
@@ -82,6 +86,7 @@ impl Lab {
             carried: Mutex::default(),
             traces: Mutex::default(),
             names: Mutex::default(),
+            translators: Mutex::default(),
             inet,
             customers: AtomicU8::new(0),
             lans: AtomicU8::new(0),
@@ -124,7 +129,14 @@ impl Lab {
                 format!("addr add {}/64 dev lan0\naddr add fe80::1/64 dev lan0", lan_v6(customer, 1));
             site.namespace.ip(&prefix)?;
         }
-        Ok(Site { customer: Some(customer), ..site })
+        if options.nat64 {
+            self.translators.lock().unwrap_or_else(PoisonError::into_inner).push(Nat64::start(
+                &site.namespace,
+                lan_v6(customer, 1),
+                &self.directory.join(name),
+            )?);
+        }
+        Ok(Site { customer: Some(customer), dns64: options.nat64.then(|| lan_v6(customer, 1)), ..site })
     }
 
     /// Adds a host with a public address and without a router, at the end of a `line`.
@@ -303,6 +315,7 @@ impl Lab {
             lan,
             outside: None,
             uplink: None,
+            dns64: None,
             hosts,
         })
     }
@@ -315,6 +328,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         self.carried.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.translators.lock().unwrap_or_else(PoisonError::into_inner).clear();
         for namespace in self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             if let Err(error) = namespace.remove() {
                 eprintln!("natlab: {} stays behind: {error:#}", namespace.name());
@@ -356,12 +370,22 @@ impl Site<'_> {
     pub fn host(&self, name: &str) -> Result<Host> {
         let namespace = self.lab.namespace(name)?;
         let (v4, link) = self.plug_in(&namespace, "eth0")?;
-        let number = v4.octets()[3];
+        let v6 = self.configure_v6(&namespace, "eth0", v4.octets()[3])?;
+        Ok(Host::new(name, namespace, link, v4, v6, self.customer, &self.lab.directory))
+    }
+
+    /// Gives a computer on this LAN its IPv6 address and name server, if there are any. Returns the address.
+    fn configure_v6(&self, namespace: &Namespace, interface: &str, number: u8) -> Result<Option<Ipv6Addr>> {
         let v6 = self.customer.filter(|_| self.ipv6).map(|customer| lan_v6(customer, number));
         if let Some(v6) = v6 {
-            namespace.ip(&format!("addr add {v6}/64 dev eth0\nroute add default via fe80::1 dev eth0"))?;
+            namespace.ip(&format!(
+                "addr add {v6}/64 dev {interface}\nroute add default via fe80::1 dev {interface}"
+            ))?;
         }
-        Ok(Host::new(name, namespace, link, v4, v6, self.customer, &self.lab.directory))
+        if let Some(server) = self.dns64 {
+            namespace.ask_names_at(server.into())?;
+        }
+        Ok(v6)
     }
 
     /// Connects a namespace to this LAN.
@@ -393,7 +417,8 @@ impl Site<'_> {
     pub fn adopt(&self, host: &Host) -> Result<()> {
         host.cut()?;
         host.namespace().ip("addr flush dev eth0")?;
-        self.plug_in(host.namespace(), "wlan0").map(drop)
+        let (v4, _) = self.plug_in(host.namespace(), "wlan0")?;
+        self.configure_v6(host.namespace(), "wlan0", v4.octets()[3]).map(drop)
     }
 
     /// Takes the router's line to the internet down. The kernel's NAT loses its mappings with the address.

@@ -17,6 +17,7 @@ mod lab;
 pub mod matrix;
 mod namespace;
 mod nat;
+mod nat64;
 mod parallel;
 pub mod party;
 pub mod portmap;

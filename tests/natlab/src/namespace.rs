@@ -60,6 +60,12 @@ impl Namespace {
         }
     }
 
+    /// Lets programs in the namespace ask this name server for what is not in the hosts file.
+    pub fn ask_names_at(&self, server: IpAddr) -> Result<()> {
+        fs::create_dir_all(self.configuration())?;
+        Ok(fs::write(self.configuration().join("resolv.conf"), format!("nameserver {server}\n"))?)
+    }
+
     /// Sets the namespace's hosts file. Programs that were started when there was none do not read it.
     pub fn know_names(&self, names: &BTreeMap<String, Vec<IpAddr>>) -> Result<()> {
         if names.is_empty() {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use partyline_nat::Rules;
 
-use crate::Line;
+use crate::{Line, nat64::DEVICE};
 
 /// The NAT that a router applies to IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct RouterOptions {
     pub ipv4: bool,
     /// True if hosts on the LAN have global IPv6 addresses behind a stateful firewall.
     pub ipv6: bool,
+    /// True if the router has a NAT64 and a DNS64, so that hosts without IPv4 reach IPv4 addresses (RFC 6146, RFC 6147).
+    pub nat64: bool,
     /// True if the router forwards nothing but TCP to port 443.
     pub only_https: bool,
     /// Third octet of the LAN's subnet, 192.168.`subnet`.0/24. `None` picks one that no other LAN of the lab uses.
@@ -43,6 +45,7 @@ impl RouterOptions {
         nat: Nat::PortRestricted,
         ipv4: true,
         ipv6: false,
+        nat64: false,
         only_https: false,
         subnet: None,
         carrier: false,
@@ -54,6 +57,8 @@ impl RouterOptions {
     pub const DUAL_STACK: Self = Self { ipv6: true, ..Self::HOME };
     /// A home with IPv6 only.
     pub const IPV6_ONLY: Self = Self { ipv4: false, ..Self::DUAL_STACK };
+    /// A home with IPv6 only, whose provider or router translates to IPv4.
+    pub const NAT64: Self = Self { nat64: true, ..Self::IPV6_ONLY };
     /// An office that allows nothing but outgoing HTTPS.
     pub const OFFICE: Self = Self { only_https: true, ..Self::HOME };
 
@@ -64,6 +69,14 @@ impl RouterOptions {
     pub(crate) fn rules(self) -> String {
         let outward = if self.only_https { "tcp dport 443" } else { "" };
         let masquerade = r#"meta nfproto ipv4 oifname "wan0" masquerade"#;
+        let translator = if self.nat64 {
+            format!(
+                r#"iifname "lan0" oifname "{DEVICE}" accept
+                    iifname "{DEVICE}" oifname "wan0" accept"#
+            )
+        } else {
+            String::new()
+        };
         let (translate, untracked, modelled) = match self.nat {
             Nat::PortRestricted => (masquerade.to_owned(), "", String::new()),
             Nat::Symmetric => (format!("{masquerade} fully-random"), "", String::new()),
@@ -83,6 +96,7 @@ impl RouterOptions {
                     type filter hook forward priority filter; policy drop;
                     ct state established,related accept
                     iifname "lan0" oifname "wan0" {outward} accept
+                    {translator}
                     {modelled}
                 }}
                 chain prerouting {{

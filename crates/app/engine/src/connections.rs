@@ -11,14 +11,14 @@ use std::{
 };
 
 use partyline_model::{AppError, ErrorCode, Timestamp};
-use partyline_net::{ConnectError, TlsClient, WebSocket};
+use partyline_net::{ConnectError, Nat64Prefix, TlsClient, WebSocket};
 use partyline_node::{RequestId, ServerId, ServerInput, StreamId, StreamInput};
 use partyline_wire::rendezvous::ServerFrame;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::mpsc::{self, error::TrySendError},
-    task::JoinSet,
-    time::timeout,
+    task::{JoinHandle, JoinSet},
+    time::{sleep, timeout},
 };
 
 use crate::metrics::{self, RELAY_LOOKUPS, RELAY_STREAM_DROPS, RELAY_STREAMS, RENDEZVOUS_FRAMES};
@@ -38,6 +38,8 @@ pub(crate) enum ConnectionEvent {
     ServerTime(RequestId, Option<Timestamp>),
     /// A TCP connection to this address succeeded.
     Reached(IpAddr),
+    /// The prefix of the network's NAT64; `None` where it has IPv4, or no NAT64.
+    Nat64(Option<Nat64Prefix>),
 }
 
 /// Frames or messages that may wait for one connection.
@@ -50,6 +52,10 @@ const TIME_TIMEOUT: Duration = Duration::from_secs(8);
 const MAX_ASKED: usize = 3;
 /// How long a server may take to accept a frame.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a network without IPv4 is asked for the prefix of its NAT64: it may change with the DNS server's settings.
+const NAT64_INTERVAL: Duration = Duration::from_secs(60);
+/// How often it is while it names none: the name server may not have been reached yet.
+const NAT64_RETRY: Duration = Duration::from_secs(2);
 /// Bytes read from a stream at once.
 const STREAM_READ: usize = 16 * 1024;
 
@@ -59,11 +65,18 @@ pub(crate) struct Connections {
     events: mpsc::Sender<ConnectionEvent>,
     servers: HashMap<ServerId, mpsc::Sender<Vec<u8>>>,
     streams: HashMap<StreamId, mpsc::Sender<Vec<u8>>>,
+    nat64: Option<JoinHandle<()>>,
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        self.nat64.iter().for_each(JoinHandle::abort);
+    }
 }
 
 impl Connections {
     pub(crate) fn new(tls: TlsClient, events: mpsc::Sender<ConnectionEvent>) -> Self {
-        Self { tls, events, servers: HashMap::new(), streams: HashMap::new() }
+        Self { tls, events, servers: HashMap::new(), streams: HashMap::new(), nat64: None }
     }
 
     pub(crate) fn tls(&self) -> TlsClient {
@@ -153,7 +166,8 @@ impl Connections {
         for port in [address.port(), HTTPS] {
             let events = self.events.clone();
             tokio::spawn(async move {
-                let connect = tokio::net::TcpStream::connect(SocketAddr::new(address.ip(), port));
+                let host = address.ip().to_string();
+                let connect = partyline_net::connect_tcp(&host, port);
                 let reached = matches!(timeout(REACH_TIMEOUT, connect).await, Ok(Ok(_)));
                 tracing::debug!(%address, port, reached, "tried a silent server over TCP");
                 if reached {
@@ -185,14 +199,41 @@ impl Connections {
         });
     }
 
+    /// Looks for the NAT64 of the present network, and reports its prefix now and whenever it changes, as long as the
+    /// network has no IPv4. Ends the search in the network before.
+    pub(crate) fn find_nat64(&mut self) {
+        let search = tokio::spawn(report_nat64(self.events.clone()));
+        if let Some(before) = self.nat64.replace(search) {
+            before.abort();
+        }
+    }
+
     pub(crate) fn resolve(&self, host: String, port: u16) {
         let events = self.events.clone();
         tokio::spawn(async move {
             // Logged there; a failure counts as a host without addresses.
-            let addresses = partyline_net::lookup(&host, port).await.unwrap_or_default();
+            let addresses = partyline_net::lookup_for_datagrams(&host, port).await.unwrap_or_default();
             metrics::increment(&RELAY_LOOKUPS, &[if addresses.is_empty() { "failed" } else { "found" }]);
             let _ = events.send(ConnectionEvent::Resolved { host, port, addresses }).await;
         });
+    }
+}
+
+async fn report_nat64(events: mpsc::Sender<ConnectionEvent>) {
+    let mut reported = None;
+    loop {
+        let lacks_ipv4 = partyline_net::lacks_ipv4();
+        let prefix = if lacks_ipv4 { partyline_net::find_nat64().await } else { None };
+        if reported != Some(prefix) {
+            reported = Some(prefix);
+            if events.send(ConnectionEvent::Nat64(prefix)).await.is_err() {
+                return;
+            }
+        }
+        if !lacks_ipv4 {
+            return;
+        }
+        sleep(if prefix.is_some() { NAT64_INTERVAL } else { NAT64_RETRY }).await;
     }
 }
 

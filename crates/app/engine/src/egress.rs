@@ -22,6 +22,7 @@ impl Egress for EngineEgress {
     fn transmit(&mut self, Transmit { local, destination, segment, bytes }: Transmit<'_>) {
         match local {
             Local::Socket(socket) => {
+                let destination = self.sockets.outward(destination);
                 let from = match self.departures.of(destination.ip()) {
                     Departure::Free => None,
                     Departure::From(source) => Some(source),

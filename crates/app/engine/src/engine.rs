@@ -313,6 +313,7 @@ impl Engine {
         if !self.egress.devices.has_room() {
             self.egress.devices.flush().await;
         }
+        let source = self.egress.sockets.inward(source);
         self.node.handle_datagram(now, socket, source, bytes, &mut self.scratch, &mut self.egress);
     }
 
@@ -338,6 +339,7 @@ impl Engine {
             ConnectionEvent::Resolved { host, port, addresses } => {
                 self.node.handle_resolved(now, host, port, addresses);
             }
+            ConnectionEvent::Nat64(prefix) => self.egress.sockets.set_nat64(prefix),
             ConnectionEvent::Reached(address) => self.node.handle_reached(now, address),
             ConnectionEvent::ServerTime(request, time) => self.node.handle_server_time(request, time),
         }
@@ -346,6 +348,7 @@ impl Engine {
     fn handle_network(&mut self, now: Now, state: NetworkState) {
         self.beacon.set_addresses(&state.addresses);
         self.egress.departures.set_addresses(&state.addresses);
+        self.egress.connections.find_nat64();
         self.network = state;
         self.follow_router(now);
         self.report_network(now);

@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use partyline_net::{BindError, Outgoing, RecvBatch, UdpCounters, UdpEndpoint};
+use partyline_net::{BindError, Nat64Prefix, Outgoing, RecvBatch, UdpCounters, UdpEndpoint};
 use partyline_node::SocketId;
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -36,6 +36,8 @@ pub(crate) struct Sockets {
     retired: UdpCounters,
     batch: Arc<Mutex<RecvBatch>>,
     arrivals: mpsc::Sender<Arrivals>,
+    /// The NAT64 by which IPv4 addresses are reached, where there is no other way.
+    nat64: Option<Nat64Prefix>,
 }
 
 struct OpenSocket {
@@ -63,6 +65,7 @@ impl Sockets {
                 retired: UdpCounters::default(),
                 batch,
                 arrivals,
+                nat64: None,
             },
             inbox,
         )
@@ -78,7 +81,7 @@ impl Sockets {
 
     fn open_one(&mut self, id: SocketId) -> Option<u16> {
         self.retire(id);
-        let endpoint = bind(id)
+        let endpoint = bind(id, self.nat64.is_some())
             .inspect_err(|error| tracing::warn!(socket = id.0, %error, "a UDP socket could not be opened"))
             .ok()?;
         let port = endpoint.port();
@@ -123,6 +126,24 @@ impl Sockets {
         self.others.len() + 1
     }
 
+    /// Takes the prefix of the network's NAT64, or that it has none or needs none.
+    pub(crate) fn set_nat64(&mut self, prefix: Option<Nat64Prefix>) {
+        if self.nat64 != prefix {
+            tracing::info!(?prefix, was = ?self.nat64, "the NAT64 that reaches IPv4 addresses changed");
+            self.nat64 = prefix;
+        }
+    }
+
+    /// Returns where datagrams for an address have to be sent.
+    pub(crate) fn outward(&self, to: SocketAddr) -> SocketAddr {
+        self.nat64.map_or(to, |prefix| prefix.outward(to))
+    }
+
+    /// Returns the address that a datagram's source is known by.
+    pub(crate) fn inward(&self, from: SocketAddr) -> SocketAddr {
+        self.nat64.map_or(from, |prefix| prefix.inward(from))
+    }
+
     /// Sends without waiting. A datagram that cannot be sent is dropped, as a full network would; the endpoint counts it.
     pub(crate) fn send(&self, id: SocketId, outgoing: &Outgoing<'_>) {
         let endpoint = match id {
@@ -144,9 +165,10 @@ impl Sockets {
     }
 }
 
-/// Probe sockets measure the NATs of both address families; punching and second ports are about IPv4.
-fn bind(id: SocketId) -> Result<UdpEndpoint, BindError> {
-    if id.is_probe() { UdpEndpoint::bind(0) } else { UdpEndpoint::open_v4() }
+/// Probe sockets measure the NATs of both address families; punching and second ports are about IPv4, which a NAT64
+/// reaches over IPv6.
+fn bind(id: SocketId, nat64: bool) -> Result<UdpEndpoint, BindError> {
+    if id.is_probe() || nat64 { UdpEndpoint::bind(0) } else { UdpEndpoint::open_v4() }
 }
 
 async fn read(
@@ -200,6 +222,20 @@ mod tests {
         sockets.close(ids[255]);
         sockets.open(&ids[255..]);
         assert!(!sockets.is_current(&arrived), "arrived on an earlier socket of this id");
+    }
+
+    #[tokio::test]
+    async fn addresses_are_translated_only_while_there_is_a_nat64() {
+        let (mut sockets, _inbox) = sockets();
+        let (plain, made_up) =
+            ("198.51.100.7:5000".parse().unwrap(), "[64:ff9b::c633:6407]:5000".parse().unwrap());
+        assert_eq!((sockets.outward(plain), sockets.inward(made_up)), (plain, made_up));
+        let prefix = Nat64Prefix::of_well_known("64:ff9b::c000:aa".parse().unwrap());
+        sockets.set_nat64(prefix);
+        assert_eq!((sockets.outward(plain), sockets.inward(made_up)), (made_up, plain));
+        assert_eq!(sockets.outward(loopback(1)), loopback(1));
+        sockets.set_nat64(None);
+        assert_eq!(sockets.outward(plain), plain);
     }
 
     #[tokio::test]

@@ -75,13 +75,32 @@ const fn keepalive() -> TcpKeepalive {
 /// # Errors
 /// The name has no address, or the resolver does not answer in time.
 pub async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+    lookup_then(host, port, nat64::add_synthesized).await
+}
+
+/// Looks up a host for datagrams, which a caller sends through the NAT64 by [`Nat64Prefix::outward`]: an address that a
+/// DNS64 made up is given as the IPv4 address that it carries.
+///
+/// # Errors
+/// As for [`lookup`].
+///
+/// [`Nat64Prefix::outward`]: crate::Nat64Prefix::outward
+pub async fn lookup_for_datagrams(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+    lookup_then(host, port, nat64::without_synthesized).await
+}
+
+async fn lookup_then<F: Future<Output = Vec<SocketAddr>>>(
+    host: &str,
+    port: u16,
+    translate: impl FnOnce(Vec<SocketAddr>) -> F,
+) -> Result<Vec<SocketAddr>, ConnectError> {
     let error = |cause: String| {
         tracing::debug!(host, reason = cause, "the host could not be looked up");
         ConnectError::Name { host: host.to_owned(), cause }
     };
     let lookup = async {
         let found: Vec<_> = lookup_host((host, port)).await?.collect();
-        io::Result::Ok(nat64::add_synthesized(found).await)
+        io::Result::Ok(translate(found).await)
     };
     let found = timeout(LOOKUP_TIMEOUT, lookup).await;
     let found = found.map_err(|_| error("the resolver did not answer".to_owned()))?;

@@ -16,8 +16,8 @@ mod websocket;
 
 pub use beacon::{BeaconInterface, BeaconSockets};
 pub use error::{CertificateProblem, ConnectError};
-pub use happy_eyeballs::{connect_tcp, lookup};
-pub use nat64::Nat64Prefix;
+pub use happy_eyeballs::{connect_tcp, lookup, lookup_for_datagrams};
+pub use nat64::{Nat64Prefix, find_nat64, lacks_ipv4};
 pub use tls::{Roots, Stream, TlsClient, connect_tls, connect_tls_at};
 pub use udp::{BindError, Datagram, Outgoing, RecvBatch, SendDrop, SendDrops, UdpCounters, UdpEndpoint};
 pub use websocket::{WebSocket, WebSocketError, connect_ws};

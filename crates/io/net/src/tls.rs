@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::{ConnectError, connect_tcp, happy_eyeballs::connect_any};
+use crate::{ConnectError, connect_tcp, happy_eyeballs::connect_any, nat64};
 
 /// How long the handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -108,7 +108,8 @@ pub async fn connect_tls_at(
     host: &str,
     client: &TlsClient,
 ) -> Result<Box<dyn Stream>, ConnectError> {
-    let stream = connect_any(host, address.port(), vec![address]).await?;
+    let addresses = nat64::add_synthesized(vec![address]).await;
+    let stream = connect_any(host, address.port(), addresses).await?;
     handshake(host, address.port(), stream, client).await
 }
 

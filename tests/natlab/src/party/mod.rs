@@ -14,6 +14,7 @@ mod home_server;
 mod ipv6;
 mod links;
 mod names;
+mod nat64;
 mod portal;
 mod remote;
 mod report;

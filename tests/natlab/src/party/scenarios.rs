@@ -7,7 +7,7 @@ use partyline_model::{AttemptOutcome, Method, PathKind};
 
 use super::{
     Member, Server, World, cards, comebacks, copies, diagnosis, faults, hairpin, home_server, ipv6, links,
-    names, portal, routes, small_router,
+    names, nat64, portal, routes, small_router,
     traffic_check::exchange_traffic,
     watch,
     world::{CONNECT_TIMEOUT, connected, homes, pairs},
@@ -104,6 +104,21 @@ pub const fn scenarios() -> &'static [Scenario] {
             name: "ipv6-and-ipv4",
             about: "a member without IPv4 reaches one without IPv6 by the relay",
             run: ipv6::apart,
+        },
+        Scenario {
+            name: "nat64",
+            about: "behind a NAT64, a server at an IPv4 literal is joined and a member with IPv4 alone reached directly",
+            run: nat64::direct,
+        },
+        Scenario {
+            name: "nat64-relay",
+            about: "behind a NAT64, the relay is reached at its IPv4 address",
+            run: nat64::relayed,
+        },
+        Scenario {
+            name: "nat64-appears",
+            about: "a member moves from a network with IPv4 to one with a NAT64 and stays direct",
+            run: nat64::appears,
         },
         Scenario {
             name: "server-moves",
@@ -536,7 +551,7 @@ fn server_is(member: &Member, connected: bool) -> Result<()> {
 }
 
 /// Waits until the path's attempts include a successful one by `method`.
-fn came_by(from: &Member, to: &Member, method: Method) -> Result<()> {
+pub(super) fn came_by(from: &Member, to: &Member, method: Method) -> Result<()> {
     until(&format!("{} to reach {} by {method:?}", from.name(), to.name()), CONNECT_TIMEOUT, || {
         let why = from.sees(to.name())?.path.map(|path| path.why).unwrap_or_default();
         let worked = |attempt: &partyline_model::Attempt| {
