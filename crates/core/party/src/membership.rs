@@ -350,6 +350,8 @@ impl Membership {
     /// Handles a message of this device's own key: its own, of an earlier run, or of a copy. The presence of another run is
     /// as good as a question.
     fn handle_own_key(&mut self, message: &Message) -> Result<Received, Refusal> {
+        // What another run has said in this device's name must not make the others deaf to this one.
+        self.outbound.device().numbers().pass(message.sequence);
         let said = match &message.body {
             Body::Run(said) => Some(*said),
             Body::Announce(announcement) => announcement.presence.as_ref().map(|presence| RunMessage {
@@ -362,11 +364,7 @@ impl Membership {
         let standing = match self.contest.judge(&said) {
             Verdict::Nothing => return Err(Refusal::Own),
             Verdict::Answer => RunStanding::Unknown,
-            Verdict::Held => {
-                // What the other run has said in this device's name must not make the others deaf to this one.
-                self.outbound.device().numbers().pass(message.sequence);
-                RunStanding::GivesWay
-            }
+            Verdict::Held => RunStanding::GivesWay,
             Verdict::Lost => RunStanding::GoesOn,
         };
         let run = said.claim.run;

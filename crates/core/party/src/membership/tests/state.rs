@@ -77,6 +77,22 @@ fn member_restored_from_an_old_copy_goes_on_with_the_clock() {
     restart(&mut world, 1, copy, reserved);
 }
 
+/// A power cut may take a run's reservation with it; what a server still keeps of that run shows how far it was.
+#[test]
+fn run_passes_what_an_earlier_one_said_that_was_not_saved() {
+    let mut world = World::of(2);
+    let (state, reserved) = (world.friends[1].state(), world.friends[1].outbound.device().reserve());
+    world.friends[1].outbound.device().numbers().pass(reserved + 100);
+    let (topic, kept) = world.announcement(1);
+    world.deliver_to(0, topic, &kept).unwrap();
+    let device = DeviceKey::restore(world.now, &world.friends[1].outbound.device().seed(), reserved);
+    world.friends[1] = Membership::restore(world.now, &mut world.rng, &device, state).unwrap();
+    world.friends[1].receive(world.now, &mut world.rng, &topic, &kept).unwrap();
+    world.announce_all();
+    let shown = world.friends[0].member(&world.id(1)).unwrap().session;
+    assert_eq!(shown, Some(world.friends[1].session()));
+}
+
 /// A copy that was taken for the member while that slept has used greater numbers.
 #[test]
 fn member_that_a_copy_gives_way_to_is_heard_again() {
