@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, ensure};
 use partyline_model::{Mapping, Method, PathKind};
 
-use super::{
-    Member, Server, World, scenarios::came_by, traffic_check::exchange_traffic, world::CONNECT_TIMEOUT,
-};
+use super::{Member, Server, World, traffic_check::exchange_traffic, world::CONNECT_TIMEOUT};
 use crate::{RouterOptions, Site, nat64, until, wait::that};
 
 /// The host name of a server.
@@ -56,7 +54,7 @@ pub(super) fn relayed(world: &World) -> Result<()> {
     let (_site, members) = pair(world, &server, true)?;
     let [anna, ben] = &members[..] else { unreachable!("two were asked for") };
     anna.wait_for_path(ben, PathKind::Relay)?;
-    came_by(anna, ben, Method::RelayUdp)?;
+    anna.wait_for_method(ben, Method::RelayUdp)?;
     let asked = anna.status()?.network.report.servers;
     ensure!(asked.iter().all(|server| server.address.is_ipv4()), "a made-up address is asked: {asked:?}");
     exchange_traffic(anna, ben)

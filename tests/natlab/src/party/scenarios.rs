@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use anyhow::{Context, Result, ensure};
-use partyline_model::{AttemptOutcome, Method, PathKind};
+use partyline_model::{Method, PathKind};
 
 use super::{
     Member, Server, World, cards, comebacks, copies, diagnosis, faults, hairpin, home_server, ipv6, links,
@@ -385,7 +385,7 @@ fn relay_udp(world: &World) -> Result<()> {
     let server = world.server()?;
     let members = blocked(world, &server)?;
     members[0].wait_for_path(&members[1], PathKind::Relay)?;
-    came_by(&members[0], &members[1], Method::RelayUdp)?;
+    members[0].wait_for_method(&members[1], Method::RelayUdp)?;
     exchange_traffic(&members[0], &members[1])
 }
 
@@ -395,7 +395,7 @@ fn relay_tls(world: &World) -> Result<()> {
     let ben = world.lab.home("ben", RouterOptions::HOME)?;
     let members = world.party(Some(&server), vec![clerk, ben])?;
     members[0].wait_for_path(&members[1], PathKind::Relay)?;
-    came_by(&members[0], &members[1], Method::RelayTls)?;
+    members[0].wait_for_method(&members[1], Method::RelayTls)?;
     exchange_traffic(&members[0], &members[1])
 }
 
@@ -547,17 +547,6 @@ fn server_is(member: &Member, connected: bool) -> Result<()> {
         that(!servers.is_empty() && servers.iter().all(|server| server.connected == connected), || {
             format!("{servers:?}")
         })
-    })
-}
-
-/// Waits until the path's attempts include a successful one by `method`.
-pub(super) fn came_by(from: &Member, to: &Member, method: Method) -> Result<()> {
-    until(&format!("{} to reach {} by {method:?}", from.name(), to.name()), CONNECT_TIMEOUT, || {
-        let why = from.sees(to.name())?.path.map(|path| path.why).unwrap_or_default();
-        let worked = |attempt: &partyline_model::Attempt| {
-            attempt.method == method && attempt.outcome == AttemptOutcome::Worked
-        };
-        that(why.iter().any(worked), || format!("{why:?}"))
     })
 }
 

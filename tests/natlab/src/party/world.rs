@@ -15,7 +15,9 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use partyline_ipc::Endpoint;
-use partyline_model::{MemberView, PartyPhase, PartyView, PathKind, Snapshot};
+use partyline_model::{
+    Attempt, AttemptOutcome, MemberView, Method, PartyPhase, PartyView, PathKind, Snapshot,
+};
 use serde_json::{Map, Value};
 
 use super::{Remote, Server};
@@ -400,7 +402,21 @@ impl Member {
         })
     }
 
-    /// Sends one ICMP echo request through the tunnel.
+    /// Waits until a path to `other` was found by that method.
+    ///
+    /// # Errors
+    /// Returns an error if none was within 45 seconds.
+    pub fn wait_for_method(&self, other: &Self, method: Method) -> Result<()> {
+        let what = format!("{} to reach {} by {method:?}", self.name(), other.name());
+        until(&what, CONNECT_TIMEOUT, || {
+            let tried = self.sees(other.name())?.path.map(|path| path.why).unwrap_or_default();
+            let worked =
+                |attempt: &Attempt| attempt.method == method && attempt.outcome == AttemptOutcome::Worked;
+            that(tried.iter().any(worked), || format!("{tried:?}"))
+        })
+    }
+
+    /// Sends one ICMP echo request through the tunnel, and repeats it for two seconds.
     ///
     /// # Errors
     /// Returns an error if no reply arrives.
