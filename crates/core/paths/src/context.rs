@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     net::SocketAddr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
@@ -28,6 +28,11 @@ use crate::{
 /// Bounds the aliases remembered over all peers.
 const MAX_ALIASES: usize = 1024;
 
+/// How often the path to a peer is kept alive where there are few.
+const MIN_IDLE_KEEPALIVE: Duration = Duration::from_secs(4);
+/// Where there are many, how much each adds to the interval: two keepalives per second go out in all.
+const KEEPALIVE_SHARE: Duration = Duration::from_millis(500);
+
 /// What is known about this computer. Peers only read it.
 pub(crate) struct Device {
     pub(crate) config: Config,
@@ -43,9 +48,18 @@ pub(crate) struct Device {
     pub(crate) stun_servers: Vec<SocketAddr>,
     /// Peers with a direct path: those that may relay for others.
     pub(crate) direct_peers: BTreeSet<PeerId>,
+    /// The number of peers.
+    pub(crate) peer_count: u32,
 }
 
 impl Device {
+    /// Returns how long a path in use may be silent: as long as NAT mappings last, or less where there are few peers. A
+    /// router that has lost its table lets in what a peer sends only after something went out to that very peer.
+    pub(crate) fn keepalive(&self) -> Duration {
+        let affordable = (KEEPALIVE_SHARE * self.peer_count).max(MIN_IDLE_KEEPALIVE);
+        affordable.min(self.config.keepalive)
+    }
+
     /// Returns true for an address that packets could only reach through a party: it lies inside a network that the paths
     /// themselves carry, or is routed into one.
     pub(crate) fn is_excluded(&self, address: IpAddr) -> bool {
@@ -133,6 +147,7 @@ impl Shared {
                 nat: NatProfile::default(),
                 stun_servers: Vec::new(),
                 direct_peers: BTreeSet::new(),
+                peer_count: 0,
             },
         }
     }

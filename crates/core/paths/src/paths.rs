@@ -249,6 +249,7 @@ impl Paths {
                 self.by_tags.insert((params.local_tag, params.remote_tag), id);
                 let peer = self.names.span(id).in_scope(|| Peer::new(now, id, params));
                 self.peers.insert(id, peer);
+                self.count_peers();
             }
         }
         self.with_peer(now, id, Peer::sync_pairs);
@@ -266,12 +267,17 @@ impl Paths {
         self.names.remove(id);
     }
 
+    fn count_peers(&mut self) {
+        self.shared.device.peer_count = u32::try_from(self.peers.len()).unwrap_or(u32::MAX);
+    }
+
     fn discard(&mut self, now: Instant, id: PeerId, reason: &'static str) {
         if let Some(peer) = self.peers.remove(&id) {
             let _span = self.names.span(id).entered();
             self.by_tags.remove(&peer.remote().session.tags());
             self.timers.set(Timer::Peer(id), None);
             self.shared.device.direct_peers.remove(&id);
+            self.count_peers();
             peer.close(&mut self.shared.context(now), reason);
         }
     }

@@ -326,13 +326,15 @@ impl Peer {
         }
     }
 
-    /// Asks relay servers whether they still know us where a relayed path is suspect: the server may have restarted.
+    /// Asks relay servers whether they still know us where a relayed path is suspect, since the server may have restarted, and
+    /// where the path in use is, which may have to be replaced and whose router may have lost every mapping.
     fn verify_relays(&self, ctx: &mut Context<'_>) {
-        for pair in self.pairs.iter().filter(|pair| pair.is_suspect(ctx.now)) {
+        let in_trouble = self.selected_pair().is_some_and(|pair| pair.is_suspect(ctx.now));
+        for pair in self.pairs.iter().filter(|pair| in_trouble || pair.is_suspect(ctx.now)) {
             if let Via::Relay(id) = pair.path.via
                 && let Some(allocation) = ctx.relays.get_mut(id)
             {
-                trace!(path = %pair.path, relay = %allocation.server.name, "suspect path; asking its relay server");
+                trace!(path = %pair.path, relay = %allocation.server.name, "path in trouble; asking its relay server");
                 allocation.verify(ctx.now, ctx.transmits);
             }
         }
@@ -355,7 +357,7 @@ impl Peer {
     fn next_check(&self, ctx: &Context<'_>, path: Path) -> Option<Instant> {
         let pair = self.pairs.get(path)?;
         let used_as = self.selection.use_of(pair, &self.pairs, self.remote.controlling, ctx.now);
-        pair.next_check(ctx.now, used_as, ctx.device.config.keepalive)
+        pair.next_check(ctx.now, used_as, ctx.device.keepalive())
     }
 
     /// Returns when the pacers give a pair its turn; `None` means now.

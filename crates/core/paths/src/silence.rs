@@ -1,9 +1,8 @@
 //! Notices that nothing arrives through the router any more.
 //!
-//! A router that has lost its table drops whatever comes from outside until something goes out again, and an idle
-//! computer sends nothing until a keepalive is due. So after some seconds of silence one peer is asked for a sign of
-//! life, whatever the number of peers: its response, like anything else that arrives, shows that the router lets packets
-//! in. If none comes, every path is checked and every relay server asked, as after a change of network.
+//! A computer with few peers hears from one of them every few seconds, and a longer silence means that its router or line
+//! has failed. So one peer is asked for a sign of life: its response, like anything else that arrives, shows that the
+//! router lets packets in. If none comes, every path is checked and every relay server asked, as after a change of network.
 
 use std::time::{Duration, Instant};
 

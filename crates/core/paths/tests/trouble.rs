@@ -96,14 +96,19 @@ fn direct_paths_survive_a_router_that_lost_its_filter_state() {
     }
 }
 
-/// Nothing reaches an idle member after that until it sends something itself.
+/// Nothing reaches an idle member after that until it sends something to the very peer. Another peer is an open host, which
+/// answers whatever happens.
 #[test]
 fn an_idle_member_notices_that_its_router_has_lost_its_filter_state() {
     for (nat, seconds) in
         [Nat::Cone, Nat::Symmetric].into_iter().flat_map(|nat| (20..40).map(move |s| (nat, s)))
     {
         let mut world = pair(Nat::Cone, nat, Config::default());
-        world.run_to(SOON, "a path", |w| w.is_validated(0, 1) && w.is_validated(1, 0));
+        let third = world.home(Nat::Open, Config::default());
+        world.gather(third);
+        world.introduce(1, third);
+        let connected = |w: &World| [0, third].iter().all(|other| w.is_validated(1, *other));
+        world.run_to(SOON, "a path", |w| connected(w) && w.is_validated(0, 1));
         world.run(seconds * SECOND);
         world.lose_filter_state(1);
         // What the other side sends does not wake it.
@@ -115,7 +120,7 @@ fn an_idle_member_notices_that_its_router_has_lost_its_filter_state() {
             }
             world.sent[first..].to_vec()
         };
-        sent(&mut world, 5 * SECOND);
+        sent(&mut world, 6 * SECOND);
         let sent = sent(&mut world, SECOND);
         world.run(SECOND);
         assert_eq!((sent.len(), world.missing(&sent)), (10, vec![]), "{nat:?} after {seconds} s");
