@@ -28,6 +28,8 @@ pub(super) struct Life<'lab> {
     sites: Vec<Site<'lab>>,
     server: Server,
     members: Vec<Member>,
+    /// The link by which members come back. A new one each time would exceed what a party may have open.
+    invite: String,
     range: usize,
 }
 
@@ -48,7 +50,8 @@ impl<'lab> Life<'lab> {
             NAMES.iter().zip(homes).map(|(name, home)| world.lab.site(name, home)).collect::<Result<_>>()?;
         let hosts = sites.iter().zip(NAMES).map(|(site, name)| site.host(name)).collect::<Result<_>>()?;
         let members = world.party(Some(&server), hosts)?;
-        Ok(Self { sites, server, members, range: 0 })
+        let invite = members[0].invite()?;
+        Ok(Self { sites, server, members, invite, range: 0 })
     }
 
     /// Returns the process of the service that runs from the beginning to the end.
@@ -108,8 +111,7 @@ impl<'lab> Life<'lab> {
     }
 
     fn join_again(&self, who: usize) -> Result<()> {
-        let invite = self.members[0].invite()?;
-        self.members[who].join(&invite)
+        self.members[who].join(&self.invite)
     }
 
     /// Waits until everybody lists everybody else, and has an answer from there. Returns who was waited for longest, and

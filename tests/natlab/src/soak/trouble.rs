@@ -15,7 +15,7 @@ const MAX_DRAWS: usize = 1000;
 /// A trouble, with the place of the member that it strikes in the list of members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// Leaves and joins again by a new invite.
+    /// Leaves and joins again.
     Rejoin(usize),
     /// Is kicked, and a new device joins in its place.
     Kick(usize),
