@@ -74,6 +74,9 @@ drop_reasons! {
     BroadcastRateLimited => broadcast_rate_limited,
     /// Multicast for routers (IGMP, MLD reports, router solicitations). A tunnel has no router.
     RouterMulticast => router_multicast,
+    /// A member's message that would change the routes or addresses of this computer: a router advertisement, a redirect,
+    /// or what a DHCP server sends.
+    NetworkConfiguration => network_configuration,
     /// A local program used the UDP port of the control channel.
     ReservedPort => reserved_port,
     /// A fragment of a control message that is malformed, or contradicts other fragments of its message.

@@ -13,6 +13,10 @@ pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
 pub(crate) const ICMP_V6: u8 = 58;
 
+const FRAGMENT: u8 = 44;
+/// Hop-by-Hop Options, Routing, Fragment, Destination Options. A host drops what is behind others that it does not know.
+const EXTENSION_HEADERS: [u8; 4] = [0, 43, FRAGMENT, 60];
+
 /// The first header of a packet, checked against the packet's length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IpHeader {
@@ -63,6 +67,22 @@ impl IpHeader {
             len,
             later_fragment: false,
         })
+    }
+
+    /// Returns protocol and bytes of what follows the IP header and, in IPv6, its extension headers (RFC 8200, section 4).
+    /// `None` if that is not in this packet: it is a later fragment, or the chain of headers does not fit.
+    pub(crate) fn upper_layer<'p>(&self, packet: &'p [u8]) -> Option<(u8, &'p [u8])> {
+        let (mut protocol, mut rest) = (self.protocol, packet.get(self.payload..self.len)?);
+        while self.source.is_ipv6() && EXTENSION_HEADERS.contains(&protocol) {
+            let [next, units, high, low, ..] = *rest else { return None };
+            let is_fragment = protocol == FRAGMENT;
+            if is_fragment && u16::from_be_bytes([high, low]) & 0xfff8 != 0 {
+                return None;
+            }
+            let len = if is_fragment { 8 } else { 8 * (usize::from(units) + 1) };
+            (protocol, rest) = (next, rest.get(len..)?);
+        }
+        (!self.later_fragment).then_some((protocol, rest))
     }
 
     /// Returns the destination port if the packet has a TCP or UDP header.

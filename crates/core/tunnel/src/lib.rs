@@ -16,7 +16,8 @@
 //! **Cryptokey routing.** A packet goes to the member that owns its destination address, and is accepted only from the
 //! member that owns its source address. Broadcast (255.255.255.255 and the subnet's) and link-local multicast (224/4,
 //! ff02::/16) go to every member of that party once, within a rate limit, and are never forwarded further; hence no
-//! loops and no duplicates.
+//! loops and no duplicates. Messages that would configure the receiver's network (router advertisements, redirects,
+//! DHCP) are dropped.
 //!
 //! **MTU.** The MSS that TCP announces is clamped in both directions (RFC 9293, section 3.7.1). A packet that still
 //! exceeds the path MTU is fragmented where IPv4 allows it, or answered with ICMP (RFC 1191) or ICMPv6 (RFC 8201) Packet
@@ -82,6 +83,7 @@ mod handshakes;
 mod ip;
 mod limits;
 mod mss;
+mod network_configuration;
 mod outbox;
 mod packet_too_big;
 mod party;

@@ -20,6 +20,7 @@ use crate::{
     ip::IpHeader,
     limits::{BROADCAST_RATE, MIN_SCRATCH_LEN, WIREGUARD_OVERHEAD},
     mss,
+    network_configuration::configures_network,
     outbox::{Outbox, Recipient},
     packet_too_big,
     pending::PendingQueue,
@@ -384,6 +385,10 @@ impl Peer {
         if !self.config.owns(header.source) {
             trace!(party = %self.party.short(), peer = %self.id.short(), source = %header.source, "peer sent from a foreign address");
             return Err(DropReason::SpoofedSource);
+        }
+        if configures_network(packet, &header) {
+            debug!(party = %self.party.short(), peer = %self.id.short(), protocol = header.protocol, "peer sent what would configure this computer's network");
+            return Err(DropReason::NetworkConfiguration);
         }
         if ours.owns(header.destination) {
             return Ok(header);

@@ -11,6 +11,7 @@ mod everyday;
 mod faults;
 mod hairpin;
 mod home_server;
+mod hostile_member;
 mod ipv6;
 mod links;
 mod names;

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use partyline_model::{Method, PathKind};
 
 use super::{
-    Member, Server, World, cards, comebacks, copies, diagnosis, faults, hairpin, home_server, ipv6, links,
-    names, nat64, portal, routes, small_router,
+    Member, Server, World, cards, comebacks, copies, diagnosis, faults, hairpin, home_server, hostile_member,
+    ipv6, links, names, nat64, portal, routes, small_router,
     traffic_check::exchange_traffic,
     watch,
     world::{CONNECT_TIMEOUT, connected, homes, pairs},
@@ -82,6 +82,11 @@ pub const fn scenarios() -> &'static [Scenario] {
             run: member_crash,
         },
         Scenario { name: "cable", about: "a pulled cable costs time, not connections", run: cable },
+        Scenario {
+            name: "router-advertisement",
+            about: "a member that says it is a router changes nobody's routes",
+            run: hostile_member::router_advertisement,
+        },
         Scenario { name: "kick", about: "a kicked member is out, the others play on", run: kick },
         Scenario {
             name: "full-disk",

@@ -59,6 +59,21 @@ fn member_cannot_reach_other_networks_through_the_tunnel() {
 }
 
 #[test]
+fn member_cannot_change_the_routes_of_another() {
+    let mut lan = Lan::connected(2);
+    let mut advertisement = udp(v6(0), "ff02::1".parse::<std::net::Ipv6Addr>().unwrap(), 7, 16);
+    (advertisement[6], advertisement[40]) = (58, 134);
+    let mut redirect = udp(v4(0), v4(1), 7, 16);
+    (redirect[9], redirect[20]) = (1, 5);
+    for packet in [advertisement, redirect, udp(v4(0), Ipv4Addr::BROADCAST, 68, 16)] {
+        lan.send(0, &packet);
+    }
+    lan.run();
+    assert!(lan.devices[1].received.is_empty());
+    assert_eq!(lan.session(1, 0).drops.get(DropReason::NetworkConfiguration), 3);
+}
+
+#[test]
 fn packets_with_foreign_addresses_are_not_sent() {
     let mut lan = Lan::connected(2);
     lan.send(0, &udp([192, 168, 1, 5], v4(1), 7, 10));

@@ -120,6 +120,19 @@ impl TunDevice {
     }
 }
 
+/// Settings of the device, made before it comes up. The kernel generates no link-local address, since members accept only
+/// the one derived from the virtual address. Nobody in the party configures this computer: no router advertisements and
+/// redirects. (The tunnel drops them as well; IPv4 redirects are accepted if either this or the setting for all devices
+/// says so.)
+const SETTINGS: [(&str, &str); 6] = [
+    ("ipv6/conf/{}/addr_gen_mode", "1"),
+    ("ipv6/conf/{}/accept_ra", "0"),
+    ("ipv6/conf/{}/autoconf", "0"),
+    ("ipv6/conf/{}/accept_redirects", "0"),
+    ("ipv4/conf/{}/accept_redirects", "0"),
+    ("ipv4/conf/{}/send_redirects", "0"),
+];
+
 /// Held while a free name is searched and taken, so that two parties switched on at once do not choose the same.
 static NAMING: Mutex<()> = Mutex::new(());
 
@@ -158,10 +171,10 @@ fn open_error(error: io::Error, name: &str) -> TunError {
 }
 
 fn configure(device: &AsyncDevice, name: &str, config: &TunConfig) -> io::Result<()> {
-    // The kernel must not generate a link-local address: members accept only the one derived from the virtual address.
-    let mode = format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode");
-    if let Err(error) = fs::write(&mode, "1") {
-        debug!(device = name, reason = %error, "the kernel will generate a link-local address");
+    for (setting, value) in SETTINGS {
+        if let Err(error) = fs::write(format!("/proc/sys/net/{setting}").replace("{}", name), value) {
+            debug!(device = name, setting, reason = %error, "a setting of the device stays as it is");
+        }
     }
     device.enabled(true)?;
     let v6 = config.v6.addr();
