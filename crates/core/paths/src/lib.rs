@@ -154,7 +154,6 @@ mod relays;
 mod remote;
 mod router_table;
 mod selection;
-mod silence;
 mod sockets;
 mod strategy;
 #[cfg(test)]

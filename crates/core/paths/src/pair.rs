@@ -330,12 +330,6 @@ impl CandidatePair {
         self.tier() < 2
     }
 
-    /// Returns true if packets on this pair pass our router on their own: not to a neighbor, nor inside a tunnel.
-    pub(crate) fn passes_router(&self) -> bool {
-        use PathKind::{Direct, DirectV6, Mapped, Relay};
-        matches!(self.path_kind(), Direct | DirectV6 | Mapped | Relay)
-    }
-
     /// Returns true if the remote address was learned from the peer's packets rather than announced.
     pub(crate) const fn is_learned(&self) -> bool {
         use CandidateKind::{PeerReflexive, Predicted, Sprayed};
@@ -498,7 +492,7 @@ impl CandidatePair {
     }
 
     /// Returns how long a response may take before the pair is suspect.
-    pub(crate) fn suspect_delay(&self) -> Duration {
+    fn suspect_delay(&self) -> Duration {
         self.quality.rtt().map_or(MIN_SUSPECT_DELAY, |rtt| (rtt * 4).max(MIN_SUSPECT_DELAY))
     }
 

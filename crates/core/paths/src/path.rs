@@ -67,20 +67,6 @@ impl MemberRelay {
     }
 }
 
-/// The version of the Internet Protocol that packets leave by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum IpVersion {
-    V4,
-    V6,
-}
-
-impl IpVersion {
-    /// Returns the version of an address in canonical form.
-    pub(crate) const fn of(address: SocketAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-}
-
 /// The near end of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Via {

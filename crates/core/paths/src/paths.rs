@@ -26,12 +26,11 @@ use crate::{
     counters::Counters,
     explain,
     pair::CandidatePair,
-    path::{Hop, IpVersion, Local, MemberRelay, Path, PeerId, Route, Via},
+    path::{Hop, Local, MemberRelay, Path, PeerId, Route, Via},
     peer::Peer,
     peer_names::PeerNames,
     relays::{AttemptState, RelayChange},
     remote::Refusal,
-    silence::{MAX_SILENCE, SilenceWatch, Step},
     turn::ServerMessage,
 };
 
@@ -43,7 +42,6 @@ const MIN_KEEPALIVE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Relays,
-    Silence(IpVersion),
     Peer(PeerId),
 }
 
@@ -58,7 +56,6 @@ pub struct Paths {
     by_tags: BTreeMap<(Tag, Tag), PeerId>,
     shared: Shared,
     timers: Deadlines<Timer>,
-    silence: BTreeMap<IpVersion, SilenceWatch>,
     announced: Vec<Candidate>,
     counters: Counters,
 }
@@ -73,7 +70,6 @@ impl Paths {
             by_tags: BTreeMap::new(),
             shared: Shared::new(seed, config),
             timers: Deadlines::new(),
-            silence: BTreeMap::new(),
             announced: Vec::new(),
             counters: Counters::default(),
         }
@@ -518,7 +514,6 @@ impl Paths {
                 Timer::Peer(id) => {
                     self.with_peer(now, id, |_, _| ());
                 }
-                Timer::Silence(version) => self.watch_silence(now, version),
                 Timer::Relays => {
                     let (relays, mut out) = self.shared.relays();
                     relays.handle_timeout(now, &mut out);
@@ -526,39 +521,6 @@ impl Paths {
                 }
             }
         }
-    }
-
-    /// Asks a peer for a sign of life once nothing has arrived through the router for some seconds, and checks every path
-    /// if it gives none.
-    fn watch_silence(&mut self, now: Instant, version: IpVersion) {
-        let relays = &self.shared.relays;
-        let through_router = |(id, peer): (&PeerId, &Peer)| {
-            let pair =
-                peer.pair_through_router().filter(|pair| relays.ip_version(pair.path) == Some(version))?;
-            Some((*id, pair.last_received(), pair.is_sound(now).then(|| pair.suspect_delay())))
-        };
-        let pairs: Vec<_> = self.peers.iter().filter_map(through_router).collect();
-        let received = pairs.iter().filter_map(|(_, received, _)| *received).max();
-        let watch = self.silence.entry(version).or_default();
-        let next = match watch.step(now, received) {
-            Step::Wait(until) => Some(until),
-            Step::Ask => {
-                let sound = pairs.iter().filter_map(|(id, at, patience)| Some((*at, *id, (*patience)?)));
-                let asked = sound.max().map(|(_, id, patience)| (id, now + patience));
-                if let Some((id, until)) = asked {
-                    watch.on_asked(now, until);
-                    self.with_peer(now, id, |peer, _| peer.check_selected("nothing has arrived for a while"));
-                }
-                asked.map(|(_, until)| until)
-            }
-            Step::Alarm => {
-                debug!(?version, "nothing arrives through the router; checking every path");
-                self.verify_relays(now);
-                self.for_each_peer(now, |peer, _| peer.check_selected("nothing arrives"));
-                Some(now + MAX_SILENCE)
-            }
-        };
-        self.timers.set(Timer::Silence(version), next);
     }
 
     /// Returns what the user may see of a peer's paths.
@@ -613,14 +575,8 @@ impl Paths {
         if changed {
             debug!(direct = peer.is_direct(), "peer may relay for others while it is direct");
         }
-        let version = peer.pair_through_router().and_then(|pair| self.shared.relays.ip_version(pair.path));
         self.timers.set(Timer::Peer(id), next);
         self.timers.set(Timer::Relays, self.shared.relays.deadline());
-        if let Some(silence) = version.map(Timer::Silence)
-            && self.timers.get(&silence).is_none()
-        {
-            self.timers.set(silence, Some(now + MAX_SILENCE));
-        }
         if let Some(spray_limit) = self.shared.pacing.sprays.table.take_news() {
             self.shared.events.push_back(Event::RouterFull { spray_limit });
             // The sprays towards other peers end, too.

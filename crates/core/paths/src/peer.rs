@@ -74,18 +74,6 @@ impl Peer {
         self.selection.pair(&self.pairs)
     }
 
-    /// Returns the pair in use if it passes our router.
-    pub(crate) fn pair_through_router(&self) -> Option<&CandidatePair> {
-        self.selected_pair().filter(|pair| pair.passes_router())
-    }
-
-    /// Checks the path in use at once, though nothing may be due.
-    pub(crate) fn check_selected(&mut self, reason: &'static str) {
-        if let Some(pair) = self.selection.path().and_then(|path| self.pairs.get_mut(path)) {
-            pair.trigger_check(reason);
-        }
-    }
-
     /// Returns true if the path in use is direct and valid.
     pub(crate) fn is_direct(&self) -> bool {
         self.selection.is_direct(&self.pairs)

@@ -320,7 +320,7 @@ impl ServerLink {
         self.topics.remove(topic);
     }
 
-    /// Forgets that a topic was entered, and whose place it is, since another run begins: it has to enter anew, so that the
+    /// Forgets that a topic was entered, and whose place it is, since another run begins: it has to enter again, so that the
     /// server lists everybody to it.
     pub(super) fn forget_topic(&mut self, topic: &Topic) {
         self.claimed.remove(topic);

@@ -347,7 +347,7 @@ impl Servers {
         self.links.values().any(|link| link.topic(topic).is_some_and(TopicEntry::is_entered))
     }
 
-    /// Forgets that a topic was entered, since another run begins, which has to enter anew.
+    /// Forgets that a topic was entered, since another run begins, which has to enter again.
     pub(super) fn forget_topic(&mut self, topic: &Topic) {
         self.links.values_mut().for_each(|link| link.forget_topic(topic));
     }

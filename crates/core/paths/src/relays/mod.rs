@@ -28,7 +28,7 @@ use tracing::debug;
 
 use crate::{
     api::{Event, RelayServer, RelayTransport, Transmit},
-    path::{AllocationId, Hop, IpVersion, Local, Path, Via},
+    path::{AllocationId, Hop, Local},
     turn::{Allocation, AllocationChange, AllocationEnd, ServerMessage},
 };
 
@@ -142,16 +142,6 @@ impl RelayPool {
     /// Asks every server that granted an allocation whether it still stands.
     pub(crate) fn verify(&mut self, now: Instant, out: &mut RelayOutput<'_>) {
         self.allocations.values_mut().for_each(|allocation| allocation.verify(now, out.transmits));
-    }
-
-    /// Returns the version of the Internet Protocol by which packets on a path leave this computer, unless another member
-    /// forwards them.
-    pub(crate) fn ip_version(&self, path: Path) -> Option<IpVersion> {
-        match path.via {
-            Via::Socket(_) => Some(IpVersion::of(path.remote)),
-            Via::Relay(id) => self.get(id).map(|allocation| IpVersion::of(allocation.server.address)),
-            Via::Member(_) => None,
-        }
     }
 
     pub(crate) fn get(&self, id: AllocationId) -> Option<&Allocation> {
