@@ -28,7 +28,8 @@ pub(super) struct Life<'lab> {
     sites: Vec<Site<'lab>>,
     server: Server,
     members: Vec<Member>,
-    /// The link by which members come back. A new one each time would exceed what a party may have open.
+    /// The link by which members come back, another one after each kick. One for each return would exceed what a party may
+    /// have open.
     invite: String,
     range: usize,
 }
@@ -72,8 +73,9 @@ impl<'lab> Life<'lab> {
                     ensure!(self.members[who].party()?.problem.is_some(), "still in the party");
                     Ok(())
                 })?;
-                // A removed device stays out, so its place is taken by a new one.
+                // A removed device stays out, so its place is taken by a new one; and so does the link by which it came.
                 self.members[who].start_afresh()?;
+                self.invite = self.members[0].invite()?;
                 self.join_again(who)
             }
             Trouble::Range => {
