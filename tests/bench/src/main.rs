@@ -15,6 +15,8 @@ struct Arguments {
 enum Benchmark {
     /// Runs the benchmarks `members` and `relay` with their defaults.
     Server,
+    /// Measures what a flood of handshake messages costs a member.
+    Handshakes(partyline_tests_bench::handshakes::Options),
     /// Measures the memory of the rendezvous server per idle member.
     Members(partyline_tests_bench::members::Options),
     /// Measures the cost of a large party for each member, with real nodes on loopback sockets.
@@ -41,6 +43,7 @@ fn main() -> Result<()> {
             let members = partyline_tests_bench::members::run(&defaults())?;
             json!({ "server": [relay, members] })
         }
+        Benchmark::Handshakes(options) => partyline_tests_bench::handshakes::run(&options)?,
         Benchmark::Members(options) => partyline_tests_bench::members::run(&options)?,
         Benchmark::Mesh(options) => partyline_tests_bench::mesh::run(&options)?,
         Benchmark::Relay(options) => partyline_tests_bench::relay::run(&options)?,

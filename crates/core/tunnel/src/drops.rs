@@ -89,6 +89,8 @@ drop_reasons! {
     UnknownPeer => unknown_peer,
     /// Too many handshake initiations: the sender has to prove its address with a cookie first.
     HandshakeRateLimited => handshake_rate_limited,
+    /// Too many handshake messages from one source, although it has proven its address.
+    HandshakeSourceLimited => handshake_source_limited,
     /// The datagram was received before, or is too old for the replay window to tell.
     Replayed => replayed,
     /// The authentication tag or the MAC is wrong.

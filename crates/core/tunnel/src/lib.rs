@@ -13,6 +13,10 @@
 //! **Demultiplexing.** Receiver indices are unique over all parties, so they select the session. A handshake initiation
 //! has no index; its first MAC, keyed with the recipient's public key, selects the party.
 //!
+//! **Floods.** Finding out who sent a handshake message costs an X25519 operation. Above a rate, of all or of its source, a
+//! message needs a cookie, which proves its source (WireGuard whitepaper, section 5.3); with it, a source has a token
+//! bucket of its own. Established sessions pay nothing for any of this: data selects its session by its index.
+//!
 //! **Cryptokey routing.** A packet goes to the member that owns its destination address, and is accepted only from the
 //! member that owns its source address. Broadcast (255.255.255.255 and the subnet's) and link-local multicast (224/4,
 //! ff02::/16) go to every member of that party once, within a rate limit, and are never forwarded further; hence no
@@ -79,6 +83,7 @@ mod control;
 mod drops;
 mod event;
 mod fragment;
+mod handshake_limiter;
 mod handshakes;
 mod ip;
 mod limits;
@@ -92,6 +97,8 @@ mod peers;
 mod pending;
 mod routing;
 mod session;
+mod source;
+mod source_buckets;
 mod storm;
 mod tunnel;
 
@@ -108,5 +115,6 @@ pub use handshakes::HandshakeCounters;
 pub use limits::{BROADCASTS_PER_SECOND, MAX_DATAGRAM_LEN, MIN_SCRATCH_LEN, WIREGUARD_OVERHEAD};
 pub use outbox::{Burst, Outbox, RELAY_HEADROOM};
 pub use peer::SessionStats;
+pub use source::Source;
 pub use storm::Storm;
 pub use tunnel::Tunnel;

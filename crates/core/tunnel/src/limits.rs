@@ -21,3 +21,11 @@ pub const BROADCASTS_PER_SECOND: u64 = 250;
 /// Handshake initiations per second and at once that are worth an X25519 operation to find out who sent them. Above it the
 /// sender has to prove its address first.
 pub(crate) const INITIATION_RATE: Rate = Rate::per_second(100, 200);
+
+/// The same of handshake responses. Only whoever saw one of our initiations can send one that costs as much, and a member
+/// that comes back gets one from each of the others.
+pub(crate) const RESPONSE_RATE: Rate = Rate::per_second(250, 500);
+
+/// Handshake messages per second and at once that are worth an X25519 operation to one source, be its address proven or
+/// not. Many members behind one router that come back at the same time are one source.
+pub(crate) const SOURCE_HANDSHAKE_RATE: Rate = Rate::per_second(20, 100);

@@ -15,14 +15,14 @@ use crate::{
     storm::Storm,
 };
 
-/// What the cookie check says about a handshake initiation under load (WireGuard whitepaper, section 5.3).
+/// What the cookie check says about a handshake message under load (WireGuard whitepaper, section 5.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CookieCheck {
     /// The second MAC proves the sender's address.
     Passed,
     /// The sender has to prove its address first; the cookie reply has this length.
     Challenge(usize),
-    /// The initiation is invalid.
+    /// The message is invalid.
     Failed,
 }
 
@@ -72,15 +72,15 @@ impl Party {
         }
     }
 
-    /// Returns true if a handshake initiation is meant for this party.
-    pub(crate) fn is_addressed_by(&self, initiation: &[u8]) -> bool {
-        self.mac_check.verify_packet(None, initiation, &mut []).is_ok()
+    /// Returns true if a handshake message is meant for this party.
+    pub(crate) fn is_addressed_by(&self, message: &[u8]) -> bool {
+        self.mac_check.verify_packet(None, message, &mut []).is_ok()
     }
 
-    /// Checks whether the sender of a handshake initiation has proven its address; if not, writes the cookie reply with
+    /// Checks whether the sender of a handshake message has proven its address; if not, writes the cookie reply with
     /// which it can.
-    pub(crate) fn check_cookie(&self, source: IpAddr, initiation: &[u8], reply: &mut [u8]) -> CookieCheck {
-        match self.cookie_check.verify_packet(Some(source), initiation, reply) {
+    pub(crate) fn check_cookie(&self, source: IpAddr, message: &[u8], reply: &mut [u8]) -> CookieCheck {
+        match self.cookie_check.verify_packet(Some(source), message, reply) {
             Ok(_) => CookieCheck::Passed,
             Err(TunnResult::WriteToNetwork(cookie)) => CookieCheck::Challenge(cookie.len()),
             Err(_) => CookieCheck::Failed,

@@ -2,13 +2,11 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::IpAddr,
     time::Instant,
 };
 
 use boringtun::noise::{Packet, Tunn};
 use partyline_model::{DeviceId, PartyId};
-use partyline_timing::TokenBucket;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 use tracing::{debug, trace};
@@ -19,15 +17,17 @@ use crate::{
     control::{ControlTooLong, is_control},
     drops::{DropCounters, DropReason},
     event::{Event, Received},
+    handshake_limiter::{HandshakeLimiter, Verdict},
     handshakes::HandshakeCounters,
     ip::IpHeader,
-    limits::{INITIATION_RATE, MAX_DATAGRAM_LEN, MIN_SCRATCH_LEN, WIREGUARD_OVERHEAD},
+    limits::{INITIATION_RATE, MAX_DATAGRAM_LEN, MIN_SCRATCH_LEN, RESPONSE_RATE, WIREGUARD_OVERHEAD},
     outbox::Outbox,
-    party::{CookieCheck, Party},
+    party::Party,
     peer::{Peer, SessionStats},
     peers::PeerTable,
     routing::Scope,
     session::Session,
+    source::Source,
     storm::Storm,
 };
 
@@ -42,8 +42,8 @@ pub struct Tunnel {
     parties: BTreeMap<PartyId, Party>,
     peers: PeerTable,
     rng: ChaCha12Rng,
-    /// Limits handshake initiations of all parties together.
-    initiations: TokenBucket,
+    initiations: HandshakeLimiter,
+    responses: HandshakeLimiter,
     /// Drops that belong to no member.
     drops: DropCounters,
     rate_limited: u64,
@@ -60,7 +60,8 @@ impl Tunnel {
             parties: BTreeMap::new(),
             peers: PeerTable::default(),
             rng: ChaCha12Rng::from_seed(seed),
-            initiations: TokenBucket::new(INITIATION_RATE),
+            initiations: HandshakeLimiter::new(INITIATION_RATE),
+            responses: HandshakeLimiter::new(RESPONSE_RATE),
             drops: DropCounters::default(),
             rate_limited: 0,
             events: VecDeque::new(),
@@ -286,17 +287,18 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Handles a WireGuard datagram for any of the parties. `source` is the address that it came from, which matters only for
-    /// the proof of address under load. What it contains is written to `scratch`, which must be as long as the datagram
+    /// Handles a WireGuard datagram for any of the parties. `source` is where it came from, which matters only for
+    /// handshakes: for the limits per source and the proof of address under load. What it contains is written to `scratch`, which must be as long as the datagram
     /// and at least [`MIN_SCRATCH_LEN`]. Packets that waited for a session are written to `outbox`.
     pub fn handle_datagram<'a>(
         &mut self,
         now: Instant,
-        source: IpAddr,
+        source: impl Into<Source>,
         datagram: &[u8],
         scratch: &'a mut [u8],
         outbox: &mut Outbox,
     ) -> Received<'a> {
+        let source = source.into();
         // boringtun panics if there is less room than the datagram has, before it knows who sent it.
         if datagram.len() > MAX_DATAGRAM_LEN || scratch.len() < datagram.len().max(MIN_SCRATCH_LEN) {
             return self.drop_datagram(source, DropReason::TooLong);
@@ -315,10 +317,16 @@ impl Tunnel {
         let Some((slot, peer)) = self.peers.by_receiver_index(receiver) else {
             return self.drop_datagram(source, DropReason::UnknownReceiverIndex);
         };
-        if !matches!(message, Packet::PacketData(_)) {
-            let received = peer.handle_handshake(now, source, datagram, scratch, outbox);
-            self.after(slot);
-            return received;
+        match message {
+            Packet::PacketData(_) => {}
+            Packet::HandshakeResponse(_) => {
+                return self.handle_response(now, source, slot, datagram, scratch, outbox);
+            }
+            _ => {
+                let received = peer.handle_handshake(now, source.address(), datagram, scratch, outbox);
+                self.after(slot);
+                return received;
+            }
         }
         let Some(party) = self.parties.get(&peer.party()) else {
             return self.drop_datagram(source, DropReason::UnknownParty);
@@ -335,7 +343,7 @@ impl Tunnel {
     fn handle_initiation<'a>(
         &mut self,
         now: Instant,
-        source: IpAddr,
+        source: Source,
         (datagram, message): (&[u8], &Packet),
         scratch: &'a mut [u8],
         outbox: &mut Outbox,
@@ -343,38 +351,66 @@ impl Tunnel {
         let Some(party) = self.parties.values().find(|party| party.is_addressed_by(datagram)) else {
             return self.drop_datagram(source, DropReason::UnknownPeer);
         };
-        if !self.initiations.take(now, 1) {
-            match party.check_cookie(source, datagram, scratch) {
-                CookieCheck::Passed => {}
-                CookieCheck::Challenge(len) => return self.challenge(source, &mut scratch[..len]),
-                CookieCheck::Failed => return self.drop_datagram(source, DropReason::HandshakeRateLimited),
-            }
+        match self.initiations.check(now, source, party, datagram, scratch) {
+            Verdict::Admitted => {}
+            Verdict::Challenge(len) => return self.challenge(source, &mut scratch[..len]),
+            Verdict::Dropped(reason) => return self.drop_datagram(source, reason),
         }
         let slot = match party.initiator(message) {
             Ok(slot) => slot,
             Err(reason) => {
-                debug!(%source, reason = reason.label(), "handshake of an unknown peer rejected");
+                debug!(source = %source.address(), reason = reason.label(), "handshake of an unknown peer rejected");
                 return self.drop_datagram(source, reason);
             }
         };
         let Some(peer) = self.peers.get_mut(slot) else {
             return self.drop_datagram(source, DropReason::UnknownPeer);
         };
-        let received = peer.handle_handshake(now, source, datagram, scratch, outbox);
+        let received = peer.handle_handshake(now, source.address(), datagram, scratch, outbox);
         self.after(slot);
         received
     }
 
-    fn challenge<'a>(&mut self, source: IpAddr, reply: &'a mut [u8]) -> Received<'a> {
+    /// The receiver index of a handshake response selects the member. It can be copied from an initiation that was
+    /// overheard, so that responses are limited as well.
+    fn handle_response<'a>(
+        &mut self,
+        now: Instant,
+        source: Source,
+        slot: usize,
+        datagram: &[u8],
+        scratch: &'a mut [u8],
+        outbox: &mut Outbox,
+    ) -> Received<'a> {
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return self.drop_datagram(source, DropReason::UnknownReceiverIndex);
+        };
+        let Some(party) = self.parties.get(&peer.party()) else {
+            return self.drop_datagram(source, DropReason::UnknownParty);
+        };
+        // What has a wrong MAC costs nothing further, and must not use up the limits.
+        if party.is_addressed_by(datagram) {
+            match self.responses.check(now, source, party, datagram, scratch) {
+                Verdict::Admitted => {}
+                Verdict::Challenge(len) => return self.challenge(source, &mut scratch[..len]),
+                Verdict::Dropped(reason) => return self.drop_datagram(source, reason),
+            }
+        }
+        let received = peer.handle_handshake(now, source.address(), datagram, scratch, outbox);
+        self.after(slot);
+        received
+    }
+
+    fn challenge<'a>(&mut self, source: Source, reply: &'a mut [u8]) -> Received<'a> {
         self.rate_limited += 1;
         self.drops.count(DropReason::HandshakeRateLimited);
-        debug!(%source, reason = "too many initiations", "handshake rate limited, cookie sent");
+        trace!(source = %source.address(), reason = "too many handshake messages", "cookie sent");
         Received::HandshakeReply { peer: None, datagram: reply }
     }
 
-    fn drop_datagram(&mut self, source: IpAddr, reason: DropReason) -> Received<'static> {
+    fn drop_datagram(&mut self, source: Source, reason: DropReason) -> Received<'static> {
         self.drops.count(reason);
-        trace!(%source, reason = reason.label(), "datagram dropped");
+        trace!(source = %source.address(), reason = reason.label(), "datagram dropped");
         Received::Dropped(reason)
     }
 

@@ -19,7 +19,7 @@ use partyline_paths::{
 };
 use partyline_tunnel::{
     Burst, Event as TunnelEvent, Outbox, PartyConfig, PathConfig, RELAY_HEADROOM, Received, SessionStats,
-    Tunnel,
+    Source, Tunnel,
 };
 use partyline_wire::datagram::{CHANNEL_HEADER, FramingError};
 use tracing::{debug, trace};
@@ -345,7 +345,8 @@ impl PacketPath {
         scratch: &mut [u8],
         egress: &mut impl Egress,
     ) {
-        match self.tunnel.handle_datagram(now.instant, source.ip(), message, scratch, &mut self.outbox) {
+        let from = source_of(path, source);
+        match self.tunnel.handle_datagram(now.instant, from, message, scratch, &mut self.outbox) {
             Received::Packet { party, peer, packet } => {
                 self.on_authenticated(now.instant, party, peer, path);
                 egress.deliver(Deliver { party, packet });
@@ -662,6 +663,17 @@ impl PacketPath {
     /// Returns the number of control messages that could not be read.
     pub(super) const fn malformed(&self) -> u64 {
         self.malformed
+    }
+}
+
+/// Returns whose limit a tunnel message counts against that came by a path, in a datagram from an address.
+fn source_of(path: Path, datagram: SocketAddr) -> Source {
+    match path.via {
+        Via::Socket(_) => Source::direct(datagram.ip()),
+        Via::Relay(_) => Source::allocation(path.remote),
+        Via::Member(MemberRelay { through, to }) => {
+            Source::member_relay(datagram.ip(), through.0.into(), to.0.into())
+        }
     }
 }
 

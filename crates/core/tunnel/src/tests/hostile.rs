@@ -1,6 +1,9 @@
 //! Hostile members, strangers and local programs.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use proptest::prelude::*;
 use x25519_dalek::StaticSecret;
@@ -16,8 +19,17 @@ fn dropped(lan: &Lan, device: usize, reason: DropReason) -> u64 {
 }
 
 fn receive(device: &mut Device, lan_now: std::time::Instant, datagram: &[u8]) -> Received<'static> {
+    receive_from(device, lan_now, SOURCE, datagram)
+}
+
+fn receive_from(
+    device: &mut Device,
+    lan_now: std::time::Instant,
+    source: IpAddr,
+    datagram: &[u8],
+) -> Received<'static> {
     let scratch = vec![0; datagram.len().max(MIN_SCRATCH_LEN)].leak();
-    device.tunnel.handle_datagram(lan_now, SOURCE, datagram, scratch, &mut device.outbox)
+    device.tunnel.handle_datagram(lan_now, source, datagram, scratch, &mut device.outbox)
 }
 
 #[test]
@@ -100,17 +112,28 @@ fn replayed_initiation_is_dropped() {
     assert_eq!(receive(&mut lan.devices[1], lan.now, &initiation), Received::Dropped(DropReason::Replayed));
 }
 
+/// A tunnel whose key no member knows, but which knows the key of the second member.
+fn stranger(lan: &Lan) -> Tunnel {
+    let (now, target) = (lan.now, &secrets(lan.devices.len())[1]);
+    let mut stranger = Tunnel::new(now, [9; 32]);
+    stranger.set_party(PARTY, StaticSecret::from([99; 32]), party_config(5));
+    stranger.set_peer(now, PARTY, device_id(1), peer_config(1, target));
+    stranger.set_path(now, PARTY, device_id(1), Some(DIRECT));
+    stranger
+}
+
+/// Makes a tunnel initiate a handshake with the second member, and returns the initiation.
+fn initiation_of(tunnel: &mut Tunnel, now: std::time::Instant) -> Vec<u8> {
+    let mut outbox = Outbox::new();
+    tunnel.rekey(now, PARTY, device_id(1));
+    tunnel.handle_timeout(now, &mut outbox);
+    outbox.bursts().next().unwrap().bytes.to_vec()
+}
+
 #[test]
 fn initiation_of_a_stranger_is_rejected() {
     let mut lan = Lan::without_paths(2);
-    let mut stranger = Tunnel::new(lan.now, [9; 32]);
-    stranger.set_party(PARTY, StaticSecret::from([99; 32]), party_config(5));
-    stranger.set_peer(lan.now, PARTY, device_id(1), peer_config(1, &secrets(2)[1]));
-    stranger.set_path(lan.now, PARTY, device_id(1), Some(DIRECT));
-    stranger.rekey(lan.now, PARTY, device_id(1));
-    let mut outbox = Outbox::new();
-    stranger.handle_timeout(lan.now, &mut outbox);
-    let initiation = outbox.bursts().next().unwrap().bytes.to_vec();
+    let initiation = initiation_of(&mut stranger(&lan), lan.now);
     assert_eq!(
         receive(&mut lan.devices[1], lan.now, &initiation),
         Received::Dropped(DropReason::UnknownPeer)
@@ -119,6 +142,131 @@ fn initiation_of_a_stranger_is_rejected() {
         receive(&mut lan.devices[0], lan.now, &initiation),
         Received::Dropped(DropReason::UnknownPeer)
     );
+}
+
+/// Messages a second in the floods below.
+const FLOOD: u64 = 50_000;
+
+const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 66));
+
+/// Sends a message to the second member `FLOOD` times within a second, from the address that `source` returns.
+fn flood(lan: &mut Lan, message: &[u8], source: impl Fn(u64) -> IpAddr) {
+    let mut scratch = [0; MIN_SCRATCH_LEN];
+    for number in 0..FLOOD {
+        lan.now += Duration::from_secs(1) / FLOOD as u32;
+        let Device { tunnel, outbox, .. } = &mut lan.devices[1];
+        tunnel.handle_datagram(lan.now, source(number), message, &mut scratch, outbox);
+    }
+}
+
+/// Two members with a session, and a third one without, whose preferred initiation the second one expects.
+fn flooded_party() -> Lan {
+    let mut lan = Lan::without_paths(3);
+    let ids = [device_id(0), device_id(1), device_id(2)];
+    lan.devices[1].tunnel.set_path(lan.now, PARTY, ids[2], Some(DIRECT));
+    lan.devices[2].tunnel.set_path(lan.now, PARTY, ids[1], Some(DIRECT));
+    lan.run();
+    assert!(lan.session(1, 2).ready);
+    lan
+}
+
+/// The member without a session initiates a handshake, at most `attempts` times. The one with a session sends a packet.
+fn assert_members_are_served(lan: &mut Lan, attempts: usize) {
+    lan.source = IpAddr::from([198, 51, 100, 7]);
+    lan.devices[0].tunnel.set_path(lan.now, PARTY, device_id(1), Some(DIRECT));
+    lan.run();
+    for _ in 1..attempts {
+        lan.devices[0].tunnel.rekey(lan.now, PARTY, device_id(1));
+        lan.run();
+    }
+    assert!(lan.session(1, 0).ready, "{:?}", lan.devices[1].tunnel.drops());
+    lan.send(2, &udp(v4(2), v4(1), 7, 10));
+    lan.run();
+    assert!(lan.devices[1].received.iter().any(|(from, _)| *from == device_id(2)));
+}
+
+#[test]
+fn handshake_flood_from_one_source_starves_no_other() {
+    let mut lan = flooded_party();
+    let initiation = initiation_of(&mut stranger(&lan), lan.now);
+    flood(&mut lan, &initiation, |_| ATTACKER);
+    let processed = dropped(&lan, 1, DropReason::UnknownPeer);
+    assert!(processed <= 120, "{processed} of {FLOOD} were worth an X25519 operation");
+    assert_members_are_served(&mut lan, 1);
+}
+
+#[test]
+fn handshake_flood_that_passes_the_cookie_starves_no_other() {
+    let mut lan = flooded_party();
+    let mut stranger = stranger(&lan);
+    let initiation = initiation_of(&mut stranger, lan.now);
+    flood(&mut lan, &initiation, |_| ATTACKER);
+    let Received::HandshakeReply { datagram: cookie, .. } =
+        receive_from(&mut lan.devices[1], lan.now, ATTACKER, &initiation)
+    else {
+        panic!("no cookie")
+    };
+    stranger.handle_datagram(lan.now, SOURCE, cookie, &mut [0; MIN_SCRATCH_LEN], &mut Outbox::new());
+    let proven = initiation_of(&mut stranger, lan.now);
+    let before = lan.devices[1].tunnel.drops();
+    flood(&mut lan, &proven, |_| ATTACKER);
+    let since = |reason| dropped(&lan, 1, reason) - before.get(reason);
+    let processed = since(DropReason::UnknownPeer);
+    assert!((100..=140).contains(&processed), "{processed} of {FLOOD} were worth an X25519 operation");
+    assert_eq!(since(DropReason::HandshakeSourceLimited), FLOOD - processed);
+    assert_members_are_served(&mut lan, 1);
+}
+
+#[test]
+fn handshake_flood_from_forged_addresses_costs_a_member_one_repetition() {
+    let mut lan = flooded_party();
+    let initiation = initiation_of(&mut stranger(&lan), lan.now);
+    flood(&mut lan, &initiation, |number| IpAddr::from((0x0b00_0000 + number as u32).to_be_bytes()));
+    let processed = dropped(&lan, 1, DropReason::UnknownPeer);
+    assert!(processed <= 300, "{processed} of {FLOOD} were worth an X25519 operation");
+    assert_members_are_served(&mut lan, 2);
+}
+
+#[test]
+fn handshake_flood_from_one_ipv6_prefix_is_one_source() {
+    let mut lan = flooded_party();
+    let initiation = initiation_of(&mut stranger(&lan), lan.now);
+    let prefix = 0x2001_0db8_0000_0001_u128 << 64;
+    flood(&mut lan, &initiation, |number| std::net::Ipv6Addr::from(prefix + u128::from(number)).into());
+    assert!(dropped(&lan, 1, DropReason::UnknownPeer) <= 120);
+    assert_members_are_served(&mut lan, 1);
+}
+
+#[test]
+fn flood_of_forged_responses_does_not_keep_the_genuine_one_out() {
+    let mut lan = Lan::without_paths(2);
+    // A second tunnel with the key and the indices of the first member, and with another key for the second member,
+    // makes responses that are addressed to the first member's session.
+    let forger = StaticSecret::from([99; 32]);
+    let secrets = [secrets(2)[0].clone(), forger];
+    let mut twins = [0, 1].map(|member| Device::new(lan.now, member, &secrets));
+    twins[0].tunnel.set_path(lan.now, PARTY, device_id(1), Some(DIRECT));
+    let initiation = initiation_of(&mut twins[0].tunnel, lan.now);
+    let Received::HandshakeReply { datagram: forged, .. } = receive(&mut twins[1], lan.now, &initiation)
+    else {
+        panic!("no response")
+    };
+    lan.up = false;
+    lan.devices[0].tunnel.set_path(lan.now, PARTY, device_id(1), Some(DIRECT));
+    lan.run();
+    let (_, _, genuine) = lan.wire.pop().unwrap();
+    let mut scratch = [0; MIN_SCRATCH_LEN];
+    for _ in 0..FLOOD {
+        let Device { tunnel, outbox, .. } = &mut lan.devices[0];
+        tunnel.handle_datagram(lan.now, ATTACKER, forged, &mut scratch, outbox);
+    }
+    assert_eq!(dropped(&lan, 0, DropReason::Unauthenticated), 100, "the rest cost no X25519 operation");
+    let Received::HandshakeReply { datagram: response, .. } = receive(&mut lan.devices[1], lan.now, &genuine)
+    else {
+        panic!("no response")
+    };
+    receive(&mut lan.devices[0], lan.now, response);
+    assert!(lan.session(0, 1).ready);
 }
 
 #[test]
@@ -133,7 +281,7 @@ fn initiations_above_the_rate_need_a_cookie_and_members_obtain_it() {
     assert!(
         matches!(&answers[299], Received::HandshakeReply { peer: None, datagram } if datagram.len() == 64)
     );
-    assert_eq!(dropped(&lan, 1, DropReason::HandshakeRateLimited), 100);
+    assert_eq!(dropped(&lan, 1, DropReason::HandshakeRateLimited), 200);
     // The member that is made to prove itself repeats its initiation with the cookie, and gets through.
     lan.up = true;
     lan.devices[0].tunnel.rekey(lan.now, PARTY, device_id(1));
@@ -246,9 +394,9 @@ fn cookie_is_bound_to_the_source_address() {
     lan.set_paths(Some(DIRECT));
     lan.run();
     let (_, _, initiation) = lan.wire[0].clone();
-    (0..250).for_each(|_| {
-        receive(&mut lan.devices[1], lan.now, &initiation);
-    });
+    for host in 0..=250 {
+        receive_from(&mut lan.devices[1], lan.now, IpAddr::from([203, 0, 113, host]), &initiation);
+    }
     let mut packet = [0; MIN_SCRATCH_LEN];
     let other = IpAddr::from([198, 51, 100, 9]);
     let Device { tunnel, outbox, .. } = &mut lan.devices[1];
