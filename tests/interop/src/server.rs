@@ -116,7 +116,7 @@ fn configuration(directory: &Path, port: u16, alternate: u16) -> String {
         "listen = [\"127.0.0.1:0\"]\n\
          [tls]\ncertificate = \"{directory}/certificate.pem\"\nkey = \"{directory}/key.pem\"\n\
          [relay]\nsecret = \"{SECRET}\"\nlisten = {ADDRESSES:?}\nport = {port}\nalternate_port = {alternate}\n\
-         allow_private_peers = true\n"
+         allow_private_peers = true\nforeign_payloads = true\n"
     )
 }
 

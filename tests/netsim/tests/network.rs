@@ -222,6 +222,7 @@ fn turn_server_relays_between_a_client_and_a_peer() {
     let settings = Settings {
         users: [("ann".to_owned(), Secret::new("secret"))].into(),
         peers: PeerPolicy { allow_private: true, denied: Vec::new() },
+        foreign_payloads: true,
         ..Settings::default()
     };
     let (realm, listener) = (settings.realm.clone(), address("11.0.255.1:3478"));

@@ -72,6 +72,7 @@ impl Server {
 
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&shared.hub).sweep());
+        shared.relay.iter().for_each(|relay| drop(tasks.spawn(relay.clone().watch_interfaces())));
         let listeners = public.into_iter().map(|listener| (listener, kind));
         for (listener, kind) in listeners.chain(turn.into_iter().map(|turn| (turn, ListenerKind::Turn))) {
             tasks.spawn(serve(Arc::clone(&shared), listener, kind));

@@ -90,10 +90,14 @@ counted_reasons! {
     NoChannel => no_channel,
     /// The allocation has no relayed address of the peer's family.
     AddressFamilyMismatch => address_family_mismatch,
-    /// The destination is one of the server's own listeners, another program on its address, or port 0.
+    /// The destination is one of the server's own listeners, another program on one of its addresses, or port 0.
     ForbiddenPeer => forbidden_peer,
+    /// The payload does not have the form of what members send to each other.
+    ForeignPayload => foreign_payload,
     /// The allocation has used up its bandwidth.
     AllocationBandwidth => allocation_bandwidth,
+    /// The client's network has used up its bandwidth.
+    NetworkBandwidth => network_bandwidth,
     /// The server has used up its bandwidth.
     ServerBandwidth => server_bandwidth,
     /// A request above the rate for clients without an allocation.

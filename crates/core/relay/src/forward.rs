@@ -4,9 +4,14 @@
 //! other allocation's client, provided that it has a permission for the sender, as if it had come over the network. That
 //! is how two members of a party meet that both need a relay.
 
-use std::{net::SocketAddr, ops::Range, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+    time::Instant,
+};
 
 use partyline_timing::{Rate, TokenBucket};
+use partyline_wire::datagram;
 use rand_chacha::{ChaCha8Rng, rand_core::RngCore};
 use tracing::{debug, trace};
 
@@ -18,11 +23,13 @@ use crate::{
     event::Forward,
     frame::{self, Packet},
     listeners::Listeners,
+    own_addresses::OwnAddresses,
     saturation::Saturation,
-    settings::Quotas,
+    settings::Settings,
+    source::{SourceLimiter, source_network},
 };
 
-/// Relays packets within the bandwidth limits.
+/// Relays packets of members within the bandwidth limits.
 #[derive(Debug)]
 pub(crate) struct Forwarder {
     /// Limits the whole server, in bytes of payload.
@@ -30,7 +37,12 @@ pub(crate) struct Forwarder {
     saturation: Saturation,
     /// Limits each allocation, in bytes of payload.
     allocation_rate: Option<Rate>,
-    /// True if peers on the server's own address may be other programs.
+    /// Limits the clients of each network together, in bytes of payload.
+    networks: Option<SourceLimiter>,
+    /// True if payloads need not have the form of what members send.
+    foreign_payloads: bool,
+    own: OwnAddresses,
+    /// True if peers on the server's own addresses may be other programs.
     allow_own_address: bool,
     rng: ChaCha8Rng,
     packets: DirectionCounters,
@@ -38,14 +50,19 @@ pub(crate) struct Forwarder {
 }
 
 impl Forwarder {
-    pub(crate) fn new(quotas: &Quotas, allow_own_address: bool, rng: ChaCha8Rng) -> Self {
+    pub(crate) fn new(settings: &Settings, own: OwnAddresses, mut rng: ChaCha8Rng) -> Self {
         // One second's worth may pass at once.
         let rate = |bytes_per_second: u64| Rate::per_second(bytes_per_second, bytes_per_second);
+        let quotas = &settings.quotas;
+        let networks = quotas.bandwidth_per_network.map(rate);
         Self {
             bandwidth: quotas.bandwidth.map(rate).map(TokenBucket::new),
             saturation: Saturation::default(),
             allocation_rate: quotas.bandwidth_per_allocation.map(rate),
-            allow_own_address,
+            networks: networks.map(|rate| SourceLimiter::new(rate, rng.next_u64())),
+            foreign_payloads: settings.foreign_payloads,
+            own,
+            allow_own_address: settings.peers.allow_private,
             rng,
             packets: DirectionCounters::default(),
             bytes: DirectionCounters::default(),
@@ -55,6 +72,17 @@ impl Forwarder {
     /// Returns the packets and the payload bytes relayed.
     pub(crate) const fn relayed(&self) -> (DirectionCounters, DirectionCounters) {
         (self.packets, self.bytes)
+    }
+
+    /// Takes the addresses of the computer's network interfaces in place of those before.
+    pub(crate) fn set_interface_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        let count = self.own.set_interfaces(addresses);
+        debug!(count, "addresses of the server's own interfaces set");
+    }
+
+    /// Returns true if an address leads to the server's own computer, and programs there may not be peers.
+    pub(crate) fn refuses_own(&self, address: IpAddr) -> bool {
+        !self.allow_own_address && self.own.contains(address)
     }
 
     /// Relays ChannelData from a client (RFC 8656, section 12.6).
@@ -97,6 +125,7 @@ impl Forwarder {
     ) -> Result<Forward, DropReason> {
         let (at, payload) = (socket.allocation(), packet.range());
         check_permission(allocations.get(at), peer, now)?;
+        self.check_payload(packet, &payload)?;
         self.take_bandwidth(now, allocations, at, payload.len() as u64)?;
         self.forward_to_client(now, allocations, at, peer, packet, payload)
     }
@@ -114,6 +143,7 @@ impl Forwarder {
         let relayed = relayed.ok_or(DropReason::AddressFamilyMismatch)?;
         let before = packet.range().start;
         let payload = before + payload.start..before + payload.end;
+        self.check_payload(packet, &payload)?;
         let length = payload.len() as u64;
         let forward = if let Some(neighbor) = allocations.relayed.socket_at(peer) {
             let neighbor = neighbor.allocation();
@@ -121,7 +151,7 @@ impl Forwarder {
             self.take_bandwidth(now, allocations, at, length)?;
             self.forward_to_client(now, allocations, neighbor, relayed, packet, payload)?
         } else {
-            self.check_destination(allocations, listeners, peer)?;
+            self.check_destination(listeners, peer)?;
             self.take_bandwidth(now, allocations, at, length)?;
             Forward::ToPeer { socket: RelaySocket::new(at, peer.is_ipv6()), peer, range: payload }
         };
@@ -131,15 +161,20 @@ impl Forwarder {
         Ok(forward)
     }
 
+    /// Credentials are for every member of every party, whoever that is. Relaying only what members send each other keeps
+    /// the server from being a proxy to the rest of the Internet.
+    fn check_payload(&self, packet: &Packet<'_>, payload: &Range<usize>) -> Result<(), DropReason> {
+        if self.foreign_payloads || datagram::is_between_members(packet.payload(payload)) {
+            return Ok(());
+        }
+        Err(DropReason::ForeignPayload)
+    }
+
     /// Packets must not leave for the server's own listeners, where a relay could be made to talk to itself, nor for other
-    /// programs on its address unless private peers are allowed.
-    fn check_destination(
-        &self,
-        allocations: &Allocations,
-        listeners: &Listeners,
-        peer: SocketAddr,
-    ) -> Result<(), DropReason> {
-        let own = allocations.relayed.is_relay_ip(peer.ip()) && !self.allow_own_address;
+    /// programs on its computer unless private peers are allowed. The addresses are compared with each packet, since an
+    /// interface may have got one after the permission was installed.
+    fn check_destination(&self, listeners: &Listeners, peer: SocketAddr) -> Result<(), DropReason> {
+        let own = self.refuses_own(peer.ip());
         if peer.port() == 0 || own || listeners.contains(peer) {
             trace!(%peer, own, reason = "an address of this server", "destination refused");
             return Err(DropReason::ForbiddenPeer);
@@ -147,7 +182,7 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Takes a packet out of the bandwidth of the allocation and of the server.
+    /// Takes a packet out of the bandwidth of the allocation, of its client's network and of the server.
     fn take_bandwidth(
         &mut self,
         now: Instant,
@@ -159,6 +194,13 @@ impl Forwarder {
             let allocation = allocations.get_mut(at).ok_or(DropReason::NoAllocation)?;
             if !allocation.take_bandwidth(now, rate, length) {
                 return Err(DropReason::AllocationBandwidth);
+            }
+        }
+        if let Some(networks) = &mut self.networks {
+            let client = allocations.get(at).ok_or(DropReason::NoAllocation)?.client.address.ip();
+            if !networks.take(now, client, length) {
+                trace!(network = %source_network(client), reason = "bandwidth of its network", "packet not relayed");
+                return Err(DropReason::NetworkBandwidth);
             }
         }
         if self.bandwidth.as_mut().is_none_or(|bandwidth| bandwidth.take(now, length)) {

@@ -49,6 +49,11 @@ impl<'a> Packet<'a> {
         self.range.clone()
     }
 
+    /// Returns the bytes in a range of the buffer; none if it is not in there.
+    pub(crate) fn payload(&self, range: &Range<usize>) -> &[u8] {
+        self.buffer.get(range.clone()).unwrap_or_default()
+    }
+
     /// Writes a ChannelData header before the payload, and padding after it if it leaves on a stream (RFC 8656,
     /// section 12.5).
     pub(crate) fn frame_channel(

@@ -50,6 +50,7 @@ mod frame;
 mod integrity;
 mod listeners;
 mod nonce;
+mod own_addresses;
 mod peer_policy;
 mod permission;
 mod quota;

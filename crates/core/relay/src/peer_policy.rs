@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 /// The peers that packets may be relayed to. Relayed addresses of this very server are always allowed, its listening
-/// addresses never.
+/// addresses never, and other programs on the computer's own addresses only where private peers are.
 #[derive(Debug, Clone, Default)]
 pub struct PeerPolicy {
-    /// Allows loopback, private and link-local peers. Only for tests and closed networks.
+    /// Allows loopback, private and link-local peers, and programs on the server's own computer. Only for tests and closed
+    /// networks.
     pub allow_private: bool,
     /// Further address ranges to refuse.
     pub denied: Vec<IpNet>,
@@ -34,7 +35,7 @@ impl PeerPolicy {
 }
 
 /// Returns the IPv4 address that packets for an IPv6 address reach: mapped, compatible, NAT64 or 6to4.
-fn effective(address: IpAddr) -> IpAddr {
+pub(crate) fn effective(address: IpAddr) -> IpAddr {
     let IpAddr::V6(ip) = address else { return address };
     let octets = ip.octets();
     let v4 =

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     time::{Duration, Instant},
 };
@@ -34,6 +34,7 @@ use crate::{
     forward::Forwarder,
     frame::{self, Class, Packet},
     listeners::Listeners,
+    own_addresses::OwnAddresses,
     rejection::Rejection,
     relayed_addresses::RelayedAddresses,
     request::{NotARequest, Request},
@@ -89,8 +90,8 @@ impl Relay {
         Self {
             credentials: Credentials::new(&settings, nonce_key, rng.next_u64()),
             allocations: Allocations::new(relayed, &hasher),
-            forwarder: Forwarder::new(&settings.quotas, settings.peers.allow_private, forwarder_rng),
-            sources: SourceLimiter::new(settings.quotas.unauthenticated_per_second, rng.next_u64()),
+            forwarder: Forwarder::new(&settings, OwnAddresses::new(&listeners, relay), forwarder_rng),
+            sources: SourceLimiter::of_answers(settings.quotas.unauthenticated_per_second, rng.next_u64()),
             settings,
             listeners: Listeners::new(listeners),
             counters: Counters::default(),
@@ -98,6 +99,12 @@ impl Relay {
             rng,
             hasher,
         }
+    }
+
+    /// Takes the addresses of the computer's network interfaces in place of those before. Programs there are no peers,
+    /// unless private peers are allowed.
+    pub fn set_interface_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.forwarder.set_interface_addresses(addresses);
     }
 
     /// Handles a datagram or stream frame from a client.
@@ -499,11 +506,19 @@ impl Relay {
         if self.allocations.get(at).and_then(|allocation| allocation.relayed_for(peer.ip())).is_none() {
             return Err(Refusal::PeerAddressFamilyMismatch.because("no relayed address of the peer's family"));
         }
-        if self.allocations.relayed.is_relay_ip(peer.ip()) || self.settings.peers.permits(peer.ip()) {
+        // Another allocation of this server; which port is open is checked with each packet.
+        if self.allocations.relayed.is_relay_ip(peer.ip()) {
             return Ok(());
         }
-        debug!(%peer, reason = "denied by the operator", "peer refused");
-        Err(Refusal::Forbidden.because("peer address denied by the operator"))
+        if self.forwarder.refuses_own(peer.ip()) {
+            debug!(%peer, reason = "an address of this server", "peer refused");
+            return Err(Refusal::Forbidden.because("peer address of the server itself"));
+        }
+        if !self.settings.peers.permits(peer.ip()) {
+            debug!(%peer, reason = "denied by the operator", "peer refused");
+            return Err(Refusal::Forbidden.because("peer address denied by the operator"));
+        }
+        Ok(())
     }
 
     /// Returns the lifetime that a request gets (RFC 8656, section 7.2).
@@ -515,7 +530,7 @@ impl Relay {
 
     /// Takes one answer out of the rate limit of a client's address.
     fn take_answer(&mut self, now: Instant, client: Client) -> Result<(), DropReason> {
-        if self.sources.take(now, client.address.ip()) {
+        if self.sources.take(now, client.address.ip(), 1) {
             return Ok(());
         }
         trace!(source = %source_network(client.address.ip()), reason = "rate of its source", "client not answered");

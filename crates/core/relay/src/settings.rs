@@ -51,6 +51,9 @@ pub struct Settings {
     pub quotas: Quotas,
     /// The peers that packets may be relayed to.
     pub peers: PeerPolicy,
+    /// Relays whatever clients and peers send. By default only datagrams pass that have the form of what members send to
+    /// each other ([`partyline_wire::datagram::is_between_members`]), so that the server is no proxy for other programs.
+    pub foreign_payloads: bool,
 }
 
 impl Default for Settings {
@@ -64,6 +67,7 @@ impl Default for Settings {
             nonce_lifetime: Duration::from_secs(3600),
             quotas: Quotas::default(),
             peers: PeerPolicy::default(),
+            foreign_payloads: false,
         }
     }
 }
@@ -81,6 +85,8 @@ pub struct Quotas {
     pub peers_per_allocation: usize,
     /// Payload rate of one allocation, both directions together.
     pub bandwidth_per_allocation: Option<u64>,
+    /// Payload rate of all clients in one network (an IPv4 address, an IPv6 /64), both directions together.
+    pub bandwidth_per_network: Option<u64>,
     /// Payload rate of the whole server.
     pub bandwidth: Option<u64>,
     /// Answers per second to clients without an allocation, per client address (IPv6: per /64).
@@ -95,7 +101,8 @@ impl Default for Quotas {
             allocations_per_address: 256,
             peers_per_allocation: 128,
             bandwidth_per_allocation: Some(4_000_000),
-            bandwidth: None,
+            bandwidth_per_network: Some(16_000_000),
+            bandwidth: Some(100_000_000),
             unauthenticated_per_second: 50,
         }
     }

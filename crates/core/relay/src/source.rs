@@ -29,19 +29,25 @@ pub(crate) struct SourceLimiter {
 }
 
 impl SourceLimiter {
-    pub(crate) fn new(per_second: u32, seed: u64) -> Self {
-        let per_second = u64::from(per_second);
+    pub(crate) fn new(rate: Rate, seed: u64) -> Self {
         Self {
             levels: vec![Level::default(); BUCKETS].into_boxed_slice(),
             hasher: FixedState::with_seed(seed),
-            rate: Rate::per_second(per_second, per_second * BURST_S),
+            rate,
         }
     }
 
-    /// Returns true if the source may have another answer now.
-    pub(crate) fn take(&mut self, now: Instant, source: IpAddr) -> bool {
+    /// Returns a limiter of answers.
+    pub(crate) fn of_answers(per_second: u32, seed: u64) -> Self {
+        let per_second = u64::from(per_second);
+        Self::new(Rate::per_second(per_second, per_second * BURST_S), seed)
+    }
+
+    /// Takes tokens from the source's bucket: one for an answer, one for each byte. Returns false, and takes none, if there
+    /// are not that many.
+    pub(crate) fn take(&mut self, now: Instant, source: IpAddr, tokens: u64) -> bool {
         let at = self.hasher.hash_one(source_network(source)) as usize % BUCKETS;
-        self.levels[at].take(now, &self.rate, 1)
+        self.levels[at].take(now, &self.rate, tokens)
     }
 }
 
@@ -55,11 +61,11 @@ mod tests {
     fn one_source_does_not_use_up_the_limit_of_another() {
         #[allow(clippy::disallowed_methods, reason = "the origin of virtual time")]
         let now = Instant::now();
-        let mut limiter = SourceLimiter::new(10, 1);
+        let mut limiter = SourceLimiter::of_answers(10, 1);
         let (loud, quiet) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        assert_eq!((0..100).filter(|_| limiter.take(now, loud)).count(), 20);
-        assert!(limiter.take(now, quiet));
-        assert!(limiter.take(now + Duration::from_secs(1), loud));
+        assert_eq!((0..100).filter(|_| limiter.take(now, loud, 1)).count(), 20);
+        assert!(limiter.take(now, quiet, 1));
+        assert!(limiter.take(now + Duration::from_secs(1), loud, 1));
     }
 
     #[test]

@@ -3,12 +3,14 @@
 
 mod common;
 
+use std::net::IpAddr;
+
 use common::*;
 use partyline_relay::{Client, ClientTransport, Forward, PeerPolicy, Settings};
 use proptest::prelude::*;
 use stun_rs::{
-    MessageClass, MessageDecoder, StunMessageBuilder,
-    attributes::turn::{Data, XorPeerAddress},
+    AddressFamily, MessageClass, MessageDecoder, StunMessageBuilder,
+    attributes::turn::{Data, RequestedAddressFamily, XorPeerAddress},
     methods,
 };
 
@@ -124,6 +126,95 @@ fn bandwidth_is_limited_per_allocation_and_per_server() {
             |client| (0..30).filter(|_| lab.packet(client, &packet).0 != Forward::Consumed).count();
         assert_eq!((pass(alice.client), pass(bob.client)), (10, if total { 0 } else { 10 }));
     }
+}
+
+/// A stranger has credentials for a party of its own. Neither may it reach others than members, nor may others reach it.
+#[test]
+fn relay_credentials_make_no_open_proxy() {
+    let mut lab = Lab::new(Settings { foreign_payloads: false, ..settings() });
+    let alice = alice(&mut lab);
+    let relayed = alice.relayed(&mut lab);
+    alice.call(&mut lab, channel(0x4000, PEER));
+    let wireguard = |kind: u8, len: usize| {
+        let mut bytes = vec![0; len];
+        bytes[0] = kind;
+        bytes
+    };
+    let dns = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07example\x00\x00\xff\x00\x01".to_vec();
+    let quic = [&[0xC3, 0, 0, 0, 1][..], &[7; 1195]].concat();
+    let turn = encode(&allocate().build());
+    let foreign =
+        [dns, quic, turn, channel_data(0x4000, b"x"), wireguard(1, 147), wireguard(4, 31), Vec::new()];
+    for payload in &foreign {
+        assert_eq!(lab.packet(alice.client, &channel_data(0x4000, payload)).0, Forward::Consumed);
+        assert_eq!(lab.packet(alice.client, &send(PEER, payload)).0, Forward::Consumed);
+        assert_eq!(lab.peer_sends(relayed, address(PEER), payload).0, Forward::Consumed);
+    }
+    let counters = lab.server.core.counters();
+    assert_eq!(counters.dropped.foreign_payload, 3 * foreign.len() as u64);
+    assert_eq!((counters.packets.from_clients, counters.packets.to_clients), (0, 0));
+
+    let check = encode(&request(methods::BINDING).build());
+    let own =
+        [wireguard(1, 148), wireguard(2, 92), wireguard(3, 64), wireguard(4, 32), wireguard(4, 1452), check];
+    for payload in &own {
+        assert_ne!(lab.packet(alice.client, &channel_data(0x4000, payload)).0, Forward::Consumed);
+        assert_ne!(lab.packet(alice.client, &send(PEER, payload)).0, Forward::Consumed);
+        assert_ne!(lab.peer_sends(relayed, address(PEER), payload).0, Forward::Consumed);
+    }
+}
+
+/// What only the server's own computer may reach, such as an admin page, trusts the addresses of that computer.
+#[test]
+fn relay_is_no_way_into_its_own_computer() {
+    let own = ["203.0.113.50", "2001:db8:5::1"].map(|text| text.parse::<IpAddr>().unwrap());
+    let mut lab = Lab::new(settings());
+    let alice = alice(&mut lab);
+    alice.relayed(&mut lab);
+    assert_eq!(code(&alice.call(&mut lab, permission("203.0.113.50:22"))), 0, "not known to be its own");
+    lab.server.core.set_interface_addresses(own);
+    assert_eq!(lab.packet(alice.client, &send("203.0.113.50:22", b"x")).0, Forward::Consumed);
+    assert_eq!(lab.server.core.counters().dropped.forbidden_peer, 1);
+    // The second address that it listens on, at any port, and the interfaces' addresses.
+    for peer in ["203.0.113.50:22", "203.0.113.50:3478", "198.51.100.2:22", "198.51.100.2:3478"] {
+        assert_eq!(code(&alice.call(&mut lab, permission(peer))), 403, "{peer}");
+        assert_eq!(code(&alice.call(&mut lab, channel(0x4000, peer))), 403, "{peer}");
+    }
+    let bob = bob(&mut lab);
+    let v6 = RequestedAddressFamily::new(AddressFamily::IPv6);
+    assert_eq!(code(&bob.call(&mut lab, allocate().with_attribute(v6))), 0);
+    for peer in ["[2001:db8:5::1]:22", "[64:ff9b::203.0.113.50]:22", "[2002:cb00:7132::1]:22"] {
+        assert_eq!(code(&bob.call(&mut lab, permission(peer))), 403, "{peer}");
+    }
+    lab.server.core.set_interface_addresses([]);
+    assert_eq!(
+        code(&alice.call(&mut lab, permission("203.0.113.50:22"))),
+        0,
+        "an interface lost the address"
+    );
+}
+
+#[test]
+fn one_network_cannot_use_up_the_bandwidth_of_others() {
+    let mut limited = settings();
+    limited.quotas.bandwidth_per_network = Some(10_000);
+    limited.quotas.bandwidth_per_allocation = None;
+    let mut lab = Lab::new(limited);
+    let mut pass = |at: &str| {
+        let caller = Caller::new(&mut lab, udp(at), "alice", "a");
+        let relayed = caller.relayed(&mut lab);
+        caller.call(&mut lab, channel(0x4000, PEER));
+        let packet = channel_data(0x4000, &[0; 1000]);
+        let sent = (0..30).filter(|_| lab.packet(caller.client, &packet).0 != Forward::Consumed).count();
+        let received = lab.peer_sends(relayed, address(PEER), &[0; 1000]).0 != Forward::Consumed;
+        (sent, received)
+    };
+    assert_eq!(pass("192.0.2.1:1"), (10, false));
+    assert_eq!(pass("192.0.2.1:2"), (0, false), "another allocation of the same address");
+    assert_eq!(pass("[2001:db8:1::1]:1"), (10, false));
+    assert_eq!(pass("[2001:db8:1::2]:1"), (0, false), "another address of the same /64");
+    assert_eq!(pass("[2001:db8:2::1]:1"), (10, false));
+    assert_eq!(lab.server.core.counters().dropped.network_bandwidth, 20 + 30 + 20 + 30 + 20 + 5);
 }
 
 #[test]

@@ -10,6 +10,8 @@
 
 use std::ops::Range;
 
+use crate::probe;
+
 /// The magic cookie of RFC 8489, section 5.
 pub const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 /// The length of a STUN header in bytes.
@@ -47,6 +49,39 @@ pub fn classify(bytes: &[u8]) -> Kind {
         }
         _ => Kind::Unknown,
     }
+}
+
+/// The length of a WireGuard handshake initiation in bytes.
+const HANDSHAKE_INITIATION: usize = 148;
+/// The length of a WireGuard handshake response in bytes.
+const HANDSHAKE_RESPONSE: usize = 92;
+/// The length of a WireGuard cookie reply in bytes.
+const COOKIE_REPLY: usize = 64;
+/// The length of the shortest WireGuard transport data message, a keepalive, in bytes.
+const KEEPALIVE: usize = 32;
+/// The STUN message types of connectivity checks (RFC 8445, section 7): Binding request, success and error response.
+const BINDING_TYPES: [[u8; 2]; 3] = [[0x00, 0x01], [0x01, 0x01], [0x01, 0x11]];
+
+/// Returns true if a datagram has the form of those that members send to each other: a WireGuard message of the length
+/// that its type has, or a STUN Binding message no longer than a connectivity check. Nothing is verified beyond the form.
+#[must_use]
+pub fn is_between_members(bytes: &[u8]) -> bool {
+    match classify(bytes) {
+        Kind::WireGuard => match bytes.first() {
+            Some(1) => bytes.len() == HANDSHAKE_INITIATION,
+            Some(2) => bytes.len() == HANDSHAKE_RESPONSE,
+            Some(3) => bytes.len() == COOKIE_REPLY,
+            _ => bytes.len() >= KEEPALIVE,
+        },
+        Kind::Stun => is_binding(bytes),
+        Kind::ChannelData | Kind::Unknown => false,
+    }
+}
+
+fn is_binding(bytes: &[u8]) -> bool {
+    let &[t0, t1, l0, l1, ..] = bytes else { return false };
+    let len = STUN_HEADER + usize::from(u16::from_be_bytes([l0, l1]));
+    BINDING_TYPES.contains(&[t0, t1]) && len == bytes.len() && len <= probe::MAX_LEN
 }
 
 /// Returns the header of a ChannelData message. Lengths above 65,535 do not occur in UDP and are clamped.
@@ -150,6 +185,29 @@ mod tests {
         assert_eq!(classify(&channel_header(0x4001, 0)), Kind::ChannelData);
         for unknown in [&[][..], &[1, 0, 0], &[5, 0, 0, 0], &[0; 20], &[0x80; 40], &stun(0)[..19]] {
             assert_eq!(classify(unknown), Kind::Unknown, "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn only_wireguard_messages_and_bindings_of_the_right_length_are_between_members() {
+        let wireguard = |kind: u8, len: usize| {
+            let mut bytes = vec![0; len];
+            bytes[0] = kind;
+            is_between_members(&bytes)
+        };
+        for (kind, len) in [(1, 148), (2, 92), (3, 64), (4, 32), (4, 33), (4, 1452)] {
+            assert!(wireguard(kind, len), "type {kind} of {len} bytes");
+        }
+        for (kind, len) in [(0, 148), (1, 147), (1, 149), (2, 148), (3, 92), (4, 31), (5, 64)] {
+            assert!(!wireguard(kind, len), "type {kind} of {len} bytes");
+        }
+        assert!(is_between_members(&stun(0)) && is_between_members(&stun(236)));
+        let mut allocate = stun(0);
+        allocate[1] = 3;
+        let mut followed = stun(0);
+        followed.push(0);
+        for foreign in [allocate, followed, stun(240), b"GET / HTTP/1.1".to_vec(), Vec::new()] {
+            assert!(!is_between_members(&foreign), "{foreign:?}");
         }
     }
 

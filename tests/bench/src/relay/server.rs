@@ -36,7 +36,8 @@ fn configuration(port: u16) -> String {
         "listen = [\"127.0.0.1:0\"]\n\
          [relay]\nsecret = \"{SECRET}\"\nrealm = \"{REALM}\"\nlisten = [\"127.0.0.1\"]\nport = {port}\n\
          alternate_port = 0\nports = [10000, 65535]\nallow_private_peers = true\nallocations = 60000\n\
-         allocations_per_user = 60000\nallocations_per_address = 60000\nbandwidth_per_allocation = 4000000000\n"
+         allocations_per_user = 60000\nallocations_per_address = 60000\nbandwidth_per_allocation = 0\nbandwidth_per_network = 0\n\
+         bandwidth = 0\nforeign_payloads = true\n"
     )
 }
 

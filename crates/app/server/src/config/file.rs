@@ -48,11 +48,13 @@ pub(super) struct RelaySection {
     pub(super) ports: Option<[u16; 2]>,
     pub(super) allow_private_peers: Option<bool>,
     pub(super) denied_peers: Option<Vec<IpNet>>,
+    pub(super) foreign_payloads: Option<bool>,
     pub(super) streams: Option<usize>,
     pub(super) allocations: Option<usize>,
     pub(super) allocations_per_user: Option<usize>,
     pub(super) allocations_per_address: Option<usize>,
     pub(super) bandwidth_per_allocation: Option<u64>,
+    pub(super) bandwidth_per_network: Option<u64>,
     pub(super) bandwidth: Option<u64>,
     pub(super) others: Vec<OtherRelay>,
 }

@@ -154,10 +154,15 @@ fn resolve_relay(section: RelaySection, dev: bool) -> Result<Relay, StartError> 
             allocations_per_address: section
                 .allocations_per_address
                 .unwrap_or(defaults.allocations_per_address),
-            bandwidth_per_allocation: section.bandwidth_per_allocation.or(defaults.bandwidth_per_allocation),
-            bandwidth: section.bandwidth.or(defaults.bandwidth),
+            bandwidth_per_allocation: bandwidth(
+                section.bandwidth_per_allocation,
+                defaults.bandwidth_per_allocation,
+            ),
+            bandwidth_per_network: bandwidth(section.bandwidth_per_network, defaults.bandwidth_per_network),
+            bandwidth: bandwidth(section.bandwidth, defaults.bandwidth),
             ..defaults
         },
+        foreign_payloads: section.foreign_payloads.unwrap_or(false),
         ..Settings::default()
     };
     let config = RelayConfig {
@@ -172,6 +177,11 @@ fn resolve_relay(section: RelaySection, dev: bool) -> Result<Relay, StartError> 
     let realm = config.settings.realm.clone();
     let offer = RelayOffer { servers: others, secret: secret.into_bytes(), realm, lifetime };
     Ok(Relay { config, offer, region, tcp: section.tcp.unwrap_or(true) })
+}
+
+/// A bandwidth of 0 is no limit.
+fn bandwidth(given: Option<u64>, default: Option<u64>) -> Option<u64> {
+    given.or(default).filter(|bytes_per_second| *bytes_per_second > 0)
 }
 
 fn relay_secret(section: &RelaySection, dev: bool) -> Result<String, StartError> {
@@ -342,6 +352,20 @@ mod tests {
         assert_eq!(relay.listen[1].external, None);
         assert_eq!(relay.relay[0].public, "203.0.113.1".parse::<IpAddr>().unwrap());
         assert_eq!(relay.relay[1].public, "fd00::1".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn bandwidths_have_defaults_and_zero_is_no_limit() {
+        let quotas = |text: &str| load(text).unwrap().relay.unwrap().config.settings.quotas;
+        let default = quotas("");
+        assert!(default.bandwidth.is_some() && default.bandwidth_per_network.is_some());
+        let unlimited =
+            quotas("[relay]\nbandwidth = 0\nbandwidth_per_network = 0\nbandwidth_per_allocation = 0");
+        assert_eq!(
+            (unlimited.bandwidth, unlimited.bandwidth_per_network, unlimited.bandwidth_per_allocation),
+            (None, None, None)
+        );
+        assert_eq!(quotas("[relay]\nbandwidth_per_network = 5").bandwidth_per_network, Some(5));
     }
 
     #[test]

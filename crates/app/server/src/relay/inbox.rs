@@ -1,7 +1,7 @@
 //! The way from the tasks of TCP and TLS clients into the relay's thread.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,6 +23,8 @@ pub enum Inbound {
     Frame { stream: u32, peer: SocketAddr, bytes: Bytes },
     /// A client's connection has ended.
     Disconnected { stream: u32, peer: SocketAddr },
+    /// The computer's network interfaces have these addresses now.
+    InterfaceAddresses(Vec<IpAddr>),
     /// The relay is to shut down; notifies the sender when it has.
     Stop(oneshot::Sender<()>),
 }

@@ -10,7 +10,7 @@ mod stream;
 mod thread;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -26,9 +26,10 @@ use rand::RngCore;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{Semaphore, mpsc, oneshot},
+    time::{MissedTickBehavior, interval},
 };
 
-use crate::platform::raise_file_limit;
+use crate::platform::{interface_addresses, raise_file_limit};
 
 use self::{
     inbox::{Inbound, Inbox, Wakeup},
@@ -41,6 +42,8 @@ pub use partyline_relay::{Counters, time_limited_credentials};
 const INBOX_CAPACITY: usize = 4096;
 /// How much longer than the maximum lifetime of an allocation a silent client is kept.
 const IDLE_GRACE: Duration = Duration::from_secs(60);
+/// How often the addresses of the network interfaces are read again.
+const INTERFACES_INTERVAL: Duration = Duration::from_secs(10);
 /// Maximum number of addresses to listen on; with two ports each, listeners are numbered by a byte.
 const MAX_LISTEN_ADDRESSES: usize = 64;
 
@@ -72,6 +75,8 @@ struct Running {
     inbox: Inbox,
     counters: Arc<Mutex<Counters>>,
     addresses: Vec<SocketAddr>,
+    /// The addresses of the network interfaces at the start.
+    interfaces: Vec<IpAddr>,
     quotas: Quotas,
     next_stream: AtomicU32,
     streams: Semaphore,
@@ -83,7 +88,7 @@ struct Running {
 /// Binds the sockets and starts the relay's thread.
 ///
 /// # Errors
-/// An address cannot be bound, or the configuration is contradictory.
+/// An address cannot be bound, the computer's own addresses cannot be read, or the configuration is contradictory.
 pub fn start(config: RelayConfig) -> Result<RelayHandle> {
     ensure!(!config.listen.is_empty(), "the relay needs an address to listen on");
     ensure!(
@@ -101,7 +106,10 @@ pub fn start(config: RelayConfig) -> Result<RelayHandle> {
     let idle_timeout = config.settings.max_lifetime + IDLE_GRACE;
     let mut seed = [0; 32];
     rand::rngs::OsRng.fill_bytes(&mut seed);
-    let relay = Relay::new(config.settings, listeners, &config.relay, seed);
+    let mut relay = Relay::new(config.settings, listeners, &config.relay, seed);
+    // Without them, members could reach what only this computer may.
+    let interfaces = interface_addresses().context("read the addresses of this computer")?;
+    relay.set_interface_addresses(interfaces.iter().copied());
 
     let poll = Poll::new().context("create the relay's poll")?;
     let waker = Waker::new(poll.registry(), WAKEUP).context("create the relay's waker")?;
@@ -120,6 +128,7 @@ pub fn start(config: RelayConfig) -> Result<RelayHandle> {
         inbox,
         counters,
         addresses,
+        interfaces,
         quotas,
         next_stream: AtomicU32::new(0),
         streams: Semaphore::new(max_streams),
@@ -148,6 +157,31 @@ impl RelayHandle {
         let number = self.0.next_stream.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(client = %peer, %local, transport, stream = number, "relay client connected");
         stream::serve(stream, number, peer, self.0.inbox.clone(), already_read, self.0.idle_timeout).await;
+    }
+
+    /// Reads the addresses of the network interfaces at intervals, so that the relay refuses those that are new as peers,
+    /// until the future is dropped or the relay has shut down.
+    pub(crate) async fn watch_interfaces(self) {
+        let mut known = self.0.interfaces.clone();
+        let mut ticks = interval(INTERFACES_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            let found = match interface_addresses() {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::warn!(reason = %error, "cannot read this computer's addresses; those read before stay refused");
+                    continue;
+                }
+            };
+            if found != known {
+                tracing::debug!(count = found.len(), "addresses of this computer changed");
+                known.clone_from(&found);
+                if !self.0.inbox.send(Inbound::InterfaceAddresses(found)).await {
+                    return;
+                }
+            }
+        }
     }
 
     /// Returns the UDP addresses of the listeners.
@@ -184,6 +218,7 @@ impl RelayHandle {
             ("peers_per_allocation", Some(quotas.peers_per_allocation as u64)),
             ("streams", Some(self.0.max_streams as u64)),
             ("bandwidth_per_allocation", quotas.bandwidth_per_allocation),
+            ("bandwidth_per_network", quotas.bandwidth_per_network),
             ("bandwidth", quotas.bandwidth),
         ]
         .into_iter()

@@ -142,6 +142,7 @@ impl RelayThread {
                     self.relay.handle_disconnect(Client { transport, address: peer });
                     self.streams.remove(&stream);
                 }
+                Ok(Inbound::InterfaceAddresses(addresses)) => self.relay.set_interface_addresses(addresses),
                 Ok(Inbound::Stop(stopped)) => return Some(stopped),
                 Err(_) => return None,
             }

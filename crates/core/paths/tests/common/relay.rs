@@ -62,6 +62,8 @@ fn server(ip: IpAddr, full: bool, seed: [u8; 32]) -> TurnServer {
         users: [("user".to_owned(), Secret::new("secret"))].into(),
         peers: PeerPolicy { allow_private: true, denied: Vec::new() },
         quotas: Quotas { allocations: if full { 0 } else { defaults.allocations }, ..defaults },
+        // The tests' packets carry numbers rather than WireGuard messages.
+        foreign_payloads: true,
         ..Settings::default()
     };
     TurnServer::new(settings, vec![SocketAddr::new(ip, PORT)], &[ip], seed)
