@@ -101,7 +101,10 @@ fn set_up(app: &AppHandle, arguments: Arguments) -> tauri::Result<()> {
         preferences: Mutex::new(preferences),
         tray: OnceLock::new(),
     };
-    shell.pending_link.keep(arguments.links.iter().map(String::as_str));
+    let links = || arguments.links.iter().map(String::as_str);
+    shell.pending_link.keep(links());
+    // Not before a second copy has handed them over, which reads the command line again.
+    partyline_platform::hide_arguments(links());
     app.manage(shell);
     // First: the user waits for it, and its page starts in a process of its own meanwhile.
     window::create(app, theme, hidden)?;

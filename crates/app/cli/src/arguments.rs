@@ -11,7 +11,8 @@ use partyline_service::{Place, ServiceCommand, Settings};
 const AFTER_HELP: &str = "\
 Examples:
   partyline create \"Friday night\"        make a party and print its invite link
-  partyline join 'partyline://join/…'    join a friend's party
+  partyline join                         join a friend's party with an invite that you paste
+  wl-paste | partyline join -            join with the invite in the clipboard
   partyline invite --expires 7d --qr     another invite, also as a QR code
   partyline status --why                 who is in, how connected, and why so
   partyline ping Ann -c 10               round trips through the tunnel
@@ -37,6 +38,22 @@ pub struct Arguments {
     /// Log more to standard error; twice for the reasons.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
+}
+
+impl Arguments {
+    /// Returns the arguments that other users of this computer must not see: invites, and passwords of relays.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        let words: &[String] = match &self.verb {
+            Verb::Join(join) => &join.text,
+            Verb::Config(Config { change: Some(ConfigChange::Set { key, values }), .. })
+                if key == "relays" =>
+            {
+                values
+            }
+            _ => &[],
+        };
+        words.iter().map(String::as_str)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -145,8 +162,11 @@ pub struct Create {
 
 #[derive(Debug, Args)]
 pub struct Join {
-    /// The invite link, or any text with the invite in it; `-` reads it from standard input.
-    #[arg(required = true, value_name = "INVITE")]
+    /// The invite link, or any text with the invite in it; without, or with `-`, it is read from standard input.
+    ///
+    /// An invite is a secret. As an argument it stays in the history of your shell, and other users of this computer can
+    /// see it in the list of processes for a moment, or with sudo for as long as the command runs.
+    #[arg(value_name = "INVITE")]
     pub text: Vec<String>,
     /// The name friends will see; by default the one in your settings, or your user name.
     #[arg(long = "name", value_name = "NAME")]
@@ -380,6 +400,7 @@ mod tests {
             "partyline join partyline://join/abc --watch",
             "partyline join Come and play: partyline://join/abc tonight --name Ann",
             "partyline join -",
+            "partyline join",
             "partyline invite",
             "partyline invite Friday --expires never --qr",
             "partyline invite --list --json",

@@ -1,7 +1,7 @@
 //! What each command does.
 
 use std::{
-    io::{self, Read as _},
+    io::{self, IsTerminal as _, Read as _},
     path::Path,
     process::ExitCode,
     time::{Duration, SystemTime},
@@ -120,10 +120,14 @@ async fn create_party(create: Create, output: &Output) -> Result<(), AppError> {
     stay(reached, &create.hosting, create.watch.then_some(*party), &shown, output).await
 }
 
-/// Returns what was given as words, or what standard input has if that is `-`.
-fn invite_text(words: &[String]) -> Result<String, AppError> {
-    if words != ["-"] {
+/// Returns what was given as words, or what standard input has if that is nothing or `-`.
+fn invite_text(words: &[String], output: &Output) -> Result<String, AppError> {
+    if !words.is_empty() && words != ["-"] {
         return Ok(words.join(" "));
+    }
+    if io::stdin().is_terminal() {
+        // To the end, and not to the end of the invite: lines after it would be commands for the shell.
+        output.prompt("Paste the invite, then press Enter and Ctrl-D.");
     }
     // One byte more than is searched, so that a longer text is refused rather than cut.
     let mut text = Vec::new();
@@ -139,7 +143,7 @@ fn invite_text(words: &[String]) -> Result<String, AppError> {
 
 async fn join_party(join: Join, output: &Output) -> Result<(), AppError> {
     // What is no invite needs no service to be recognised.
-    let invite = InviteLink::find(&invite_text(&join.text)?)?;
+    let invite = InviteLink::find(&invite_text(&join.text, output)?)?;
     let reached = reach::engine(&join.hosting, join.watch, output).await?;
     let known_as = join.display_name.or_else(|| former_name(&reached, &invite));
     let display_name = display_name(known_as, &reached);

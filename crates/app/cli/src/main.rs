@@ -33,6 +33,7 @@ use crate::{
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    partyline_platform::hide_arguments(arguments.secrets());
     let _log = match &arguments.verb {
         Verb::Service { command } => command.log(arguments.verbose),
         _ => Logging::verbosity(arguments.verbose).start().ok(),

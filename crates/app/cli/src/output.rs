@@ -75,6 +75,11 @@ impl Output {
         }
     }
 
+    /// Asks for input on standard error, so that standard output holds the answer alone.
+    pub fn prompt(&self, line: &str) {
+        complain(line);
+    }
+
     /// Reports an error: what happened, and what to do.
     pub fn error(&self, error: &AppError) {
         #[derive(Serialize)]

@@ -19,7 +19,7 @@ pub fn party<'a>(snapshot: &'a Snapshot, word: Option<&str>) -> Result<&'a Party
         ([], None) => Err(AppError::new(
             ErrorCode::UnknownParty,
             "This computer is in no party.",
-            "Make one with `partyline create <name>`, or join one with `partyline join <link>`.",
+            "Make one with `partyline create <name>`, or join one with `partyline join`.",
         )),
         ([], Some(word)) => Err(AppError::new(
             ErrorCode::UnknownParty,

@@ -25,8 +25,7 @@ pub fn lines(output: &Output, snapshot: &Snapshot, only: Option<&PartyView>, why
     let parties: Vec<_> = only.map_or_else(|| snapshot.parties.iter().collect(), |party| vec![party]);
     if parties.is_empty() && snapshot.former_parties.is_empty() {
         lines.push(
-            "No parties. Make one with `partyline create <name>`, or join one with `partyline join <link>`."
-                .into(),
+            "No parties. Make one with `partyline create <name>`, or join one with `partyline join`.".into(),
         );
     }
     for (index, party) in parties.into_iter().enumerate() {
@@ -48,7 +47,7 @@ pub fn former_lines(output: &Output, snapshot: &Snapshot) -> Vec<String> {
     let line = |former: &FormerPartyView| {
         let name = output.paint(&clean(&former.name), Tone::Strong);
         format!(
-            "{name}  ask a member for an invite, then `partyline join '…'`; you were {} there",
+            "{name}  ask a member for an invite, then `partyline join`; you were {} there",
             clean(&former.display_name)
         )
     };

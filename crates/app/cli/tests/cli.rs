@@ -263,6 +263,21 @@ async fn invite_is_read_from_a_sentence_and_from_standard_input() {
 }
 
 #[tokio::test]
+#[cfg(target_os = "linux")]
+async fn invite_in_an_argument_is_not_shown_to_other_users() {
+    let service = Service::start(vec![party(7, "Friday")]);
+    let invite = link("Friday");
+    let mut child = program(service.directory.path(), &["join", "Come:", &invite, "--watch"]);
+    let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while lines.next_line().await.unwrap().unwrap() != "Joined." {}
+    let shown = std::fs::read_to_string(format!("/proc/{}/cmdline", child.id().unwrap())).unwrap();
+    let words: Vec<_> = shown.split('\0').filter(|word| !word.is_empty()).skip(1).collect();
+    assert_eq!(words, ["join", "-", "-", "--watch"]);
+    assert_eq!(service.asked().len(), 1, "it was used all the same");
+}
+
+#[tokio::test]
 async fn every_command_ends_quietly_on_a_closed_pipe() {
     let service = Service::start(vec![party(7, "Friday")]);
     let invite = link("old");

@@ -1,9 +1,10 @@
 //! What differs by operating system: network devices, addresses and routes, a clock that counts sleep, directories,
-//! durable files, permissions.
+//! durable files, permissions, the command line.
 //!
 //! Each concern is one module with the same signatures on every system. Linux is complete. On macOS the device has no
 //! routes for broadcast; on Windows [`TunDevice::create`] returns [`TunError::Unsupported`].
 
+mod arguments;
 mod cards;
 mod clock;
 mod departure;
@@ -19,6 +20,7 @@ mod storage;
 mod tun;
 mod watch;
 
+pub use arguments::hide_arguments;
 pub use clock::{Clock, SleepDetector};
 pub use departure::{Departure, departure};
 pub use directories::Directories;
