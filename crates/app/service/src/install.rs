@@ -5,6 +5,10 @@ mod consent;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 #[cfg(target_os = "linux")]
+mod program;
+#[cfg(target_os = "linux")]
+mod replaceable;
+#[cfg(target_os = "linux")]
 mod systemd;
 
 #[cfg(target_os = "linux")]

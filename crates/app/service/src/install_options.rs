@@ -19,6 +19,9 @@ pub struct InstallOptions {
     /// UDP port all parties share, for a port forwarding by hand; else the system chooses.
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
+    /// If another user could replace this program, copy it to /usr/local/sbin/partyline-service first and run that.
+    #[arg(long)]
+    pub copy: bool,
     /// Certificates (PEM) to trust besides the system's, for private servers.
     #[arg(long, value_name = "FILE")]
     pub extra_ca: Option<PathBuf>,

@@ -9,7 +9,10 @@ use std::{
 use partyline_model::{AppError, ErrorCode};
 use tokio::process::Command;
 
-use super::systemd::{BOOTED, UNIT, program};
+use super::{
+    program::Program,
+    systemd::{BOOTED, UNIT},
+};
 
 /// Where units of packages and of administrators lie.
 const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
@@ -48,10 +51,11 @@ async fn start_unit() -> Result<(), AppError> {
 }
 
 async fn install() -> Result<(), AppError> {
-    let mut words = program()?;
-    // What runs the service also installs it: `… service run` and `… service install`.
+    let mut words = Program::find()?.words();
+    // What runs the service also installs it: `… service run` and `… service install`. From then on root runs it, so that
+    // a program in the user's own directory is copied first.
     words.pop();
-    words.push("install".to_owned());
+    words.extend(["install".to_owned(), "--copy".to_owned()]);
     let output = Command::new("pkexec").arg("--disable-internal-agent").args(&words).output().await;
     let output = output.map_err(|error| cannot_ask(&error))?;
     tracing::debug!(status = ?output.status.code(), "pkexec was asked to install the service");

@@ -10,6 +10,7 @@ use std::{
 
 use partyline_model::{AppError, ErrorCode};
 
+use super::program::{COPY, Program, remove_copy};
 use crate::InstallOptions;
 
 pub(super) const UNIT: &str = "partyline.service";
@@ -42,7 +43,8 @@ pub fn install(options: &InstallOptions) -> Result<(), AppError> {
         ));
     }
     options.extra_ca = options.extra_ca.as_deref().map(found).transpose()?;
-    Systemd::default().install(&program()?, &options)?;
+    let program = Program::find()?.protected(options.copy, Path::new(COPY))?;
+    Systemd::default().install(&program.words(), &options)?;
     println!("The service runs and starts with the computer. Next: partyline create <name>");
     Ok(())
 }
@@ -55,13 +57,19 @@ pub fn uninstall() -> Result<(), AppError> {
 
 struct Systemd {
     units: PathBuf,
+    /// The program's copy, which only its unit runs.
+    copy: PathBuf,
     /// A program and its first arguments.
     systemctl: (String, Vec<String>),
 }
 
 impl Default for Systemd {
     fn default() -> Self {
-        Self { units: "/etc/systemd/system".into(), systemctl: ("systemctl".into(), Vec::new()) }
+        Self {
+            units: "/etc/systemd/system".into(),
+            copy: COPY.into(),
+            systemctl: ("systemctl".into(), Vec::new()),
+        }
     }
 }
 
@@ -84,7 +92,11 @@ impl Systemd {
                 "If it came with a package, remove the package; `sudo systemctl disable --now partyline` only stops it.",
             ));
         }
+        let unit = fs::read_to_string(&path).unwrap_or_default();
         self.control(&["disable", "--now", UNIT])?;
+        if unit.contains(&format!("ExecStart={}", quoted(&self.copy.to_string_lossy()))) {
+            remove_copy(&self.copy)?;
+        }
         fs::remove_file(&path).map_err(|error| cannot_write(&path, &error))?;
         self.control(&["daemon-reload"])
     }
@@ -103,24 +115,6 @@ impl Systemd {
             "See `journalctl -u partyline`.",
         ))
     }
-}
-
-/// What systemd is to run: `partyline-service` beside this program, else this program itself.
-pub(super) fn program() -> Result<Vec<String>, AppError> {
-    let this = std::env::current_exe().map_err(|error| {
-        AppError::new(
-            ErrorCode::Internal,
-            format!("Cannot tell where this program is: {error}."),
-            "Install Partyline where root can read it.",
-        )
-    })?;
-    let service = this.with_file_name("partyline-service");
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    Ok(if service.exists() {
-        vec![text(&service), "run".into()]
-    } else {
-        vec![text(&this), "service".into(), "run".into()]
-    })
 }
 
 /// The whole path, since the service starts in another directory.
@@ -184,6 +178,7 @@ mod tests {
         fs::write(&systemctl, script).unwrap();
         Systemd {
             units: directory.to_owned(),
+            copy: directory.join("copy"),
             systemctl: ("sh".into(), vec![systemctl.display().to_string()]),
         }
     }
@@ -195,6 +190,7 @@ mod tests {
             servers: vec!["wss://play.example".into()],
             port: Some(51820),
             extra_ca: Some("/etc/ssl/party.pem".into()),
+            copy: false,
         }
     }
 
@@ -217,10 +213,30 @@ mod tests {
     }
 
     #[test]
+    fn uninstalling_removes_the_copy_that_the_unit_ran_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let systemd = systemd(directory.path(), 0);
+        let (copy, own) = (directory.path().join("copy"), directory.path().join("own"));
+        for (program, is_left) in [(&own, true), (&copy, false)] {
+            [&copy, &own].iter().for_each(|path| fs::write(path, "").unwrap());
+            systemd.install(&[program.display().to_string(), "run".into()], &options()).unwrap();
+            systemd.uninstall().unwrap();
+            assert_eq!((copy.exists(), own.exists()), (is_left, true));
+        }
+    }
+
+    #[test]
     fn what_systemd_says_reaches_the_user() {
         let directory = tempfile::tempdir().unwrap();
         let error = systemd(directory.path(), 1).install(&["p".into()], &options()).unwrap_err();
         assert!(error.message.contains("broken"), "{error:?}");
+    }
+
+    #[test]
+    fn service_gets_no_right_to_raw_sockets() {
+        let unit = unit(&["p".into()], &options());
+        assert!(unit.contains("\nCapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE\n"), "{unit}");
+        assert!(unit.contains("\nRestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK\n"), "{unit}");
     }
 
     #[test]
