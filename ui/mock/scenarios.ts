@@ -18,7 +18,7 @@ const others = () => [
 ];
 const noticed = (at: number, notices: Partial<MemberNotices>) =>
   many(5).map((entry, index) => (index === at ? { ...entry, notices: { ...quiet, ...notices } } : entry));
-export const LINK = 'https://play.example.org/join#PLY14NB0El6XFXwsUFD8J2vGxsaboW7rZYnQRBP5d9erwRwd290TWD4V5tkyUQGc5qXvlBDd2Fj97aqsMoBGJJjsttG4I0iHJbkdqdSjdOv8lotdlpRYNaigOHJYDGtSybpLpt6R0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8a0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8aPRMdxP6MOv3C5yaqtHXgpAjSVA40vRyGhPREiOfwhCa0YXKh6z5Ynst54Fyd4W';
+export const LINK = 'https://play.example.org/join#PLY14Vp0El6XFXwsUFD8J2vGxsaboW7rZYnQRBP5d9erwRwd290TWD4V5tkyUQGc5qXvlBDd2Fj97aqsMoBGJJjsttG4I0iHJbkdqdSjdOv8lotdlpRYNaigOHJYDGtSybpLpt6R0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8a0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8aPRMdxOzwDConGFUQYqtVXEnxIMehn5SKUMKqKmOgMC00nWrs4FBA920NZMlNKdBn4blhbK';
 
 const checking: NetworkView = {
   ...network,

@@ -18,7 +18,7 @@ use partyline_model::{
 use partyline_wire::{
     exact::Signature,
     invite::Invite,
-    membership::{Expiry, Issuer},
+    membership::{Expiry, Issuer, Stamp},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -34,7 +34,8 @@ fn link(party: &str) -> String {
         name: party.into(),
         inviter: "Zoë".into(),
         members: 3,
-        secret: [2; 32],
+        lobby: [2; 32],
+        floor: Stamp { version: 1, amendment: 0, digest: [0; 8] },
         servers: vec!["wss://play.example".into()],
         seed: [3; 32],
         not_after: Expiry::from_wire(0),

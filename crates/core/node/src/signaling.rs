@@ -282,8 +282,12 @@ impl Signaling {
         self.sync_topics(now);
     }
 
-    /// Takes a server's record of a member. A member that is back may have missed who left meanwhile.
+    /// Takes a server's record of a member. A member that is back may have missed who left meanwhile; one that waits in a
+    /// lobby for joiners says nothing.
     fn on_present(&mut self, now: Now, topic: Topic, member: &TopicMember) {
+        if member.record.is_empty() {
+            return;
+        }
         if let Some((party, device)) = self.receive_on(now, &topic, member.handle, &member.record) {
             self.repeat_leaves(now, party, device);
         }
@@ -797,14 +801,16 @@ impl Signaling {
             return None;
         }
         let _span = peer_span(id, sender).entered();
-        if matches!(source, Source::Member(_) | Source::Beacon(_)) {
+        // What proves itself is taken from anybody on the topic; kept and passed on is what members say of themselves.
+        let is_member = party.membership.member(&sender).is_some();
+        if is_member && matches!(source, Source::Member(_) | Source::Beacon(_)) {
             party.on_received(now.instant, sender);
         }
         let left = |effect: &Effect| matches!(effect, Effect::MemberGone(_, Departure::Left));
         if outcome.effects.iter().any(left) {
             party.recent_leaves.remember(now.instant, sender, *topic, sealed);
         }
-        if broadcast && party.current_topic().is_some_and(|access| access.topic == *topic) {
+        if is_member && broadcast && party.current_topic().is_some_and(|access| access.topic == *topic) {
             party.remember_announcement(sender, *topic, sealed);
             let through = match source {
                 Source::Server(_) => None,

@@ -16,13 +16,16 @@ use crate::{chain::is_charter_sound, error::Refusal, rules::Rules};
 pub(crate) struct CharterState {
     invited_name: String,
     invited_servers: Vec<String>,
+    /// Charters with a lesser stamp are refused, whoever sends them.
+    floor: Option<Stamp>,
     in_force: Option<Charter>,
 }
 
 impl CharterState {
-    /// Starts with the name and servers of an invite, in use until a charter is known.
-    pub(crate) const fn invited(name: String, servers: Vec<String>) -> Self {
-        Self { invited_name: name, invited_servers: servers, in_force: None }
+    /// Starts with the name and servers of an invite, in use until a charter is known, and with the stamp of the charter
+    /// at that time: an older one, under which somebody removed since is a member, is not taken.
+    pub(crate) const fn invited(name: String, servers: Vec<String>, floor: Stamp) -> Self {
+        Self { invited_name: name, invited_servers: servers, floor: Some(floor), in_force: None }
     }
 
     pub(crate) const fn in_force(&self) -> Option<&Charter> {
@@ -61,7 +64,8 @@ impl CharterState {
         if !is_charter_sound(party, charter) {
             return Err(Refusal::BadCharter);
         }
-        if Some(charter.stamp()) > self.stamp() { Ok(()) } else { Err(Refusal::OldCharter) }
+        let stamp = Some(charter.stamp());
+        if stamp > self.stamp() && stamp >= self.floor { Ok(()) } else { Err(Refusal::OldCharter) }
     }
 
     /// Puts a checked charter in force. Returns false if it is not newer than the one before.
@@ -95,14 +99,25 @@ mod tests {
     use super::*;
     use crate::fixtures::{Fixture, device, id};
 
+    const NO_FLOOR: Stamp = Stamp { version: 0, amendment: 0, digest: [0; 8] };
+
     #[test]
     fn invite_names_the_party_until_the_charter_does() {
         let fixture = Fixture::default();
-        let mut state = CharterState::invited("Invited".into(), vec!["wss://invited".into()]);
+        let mut state = CharterState::invited("Invited".into(), vec!["wss://invited".into()], NO_FLOOR);
         assert_eq!((state.name(), state.servers().len(), state.range()), ("Invited", 1, None));
         assert!(state.adopt(fixture.charter(1, |_| {})));
         assert_eq!((state.name(), state.servers().len()), ("Friday games", 0));
         assert!(state.range().is_some());
+    }
+
+    #[test]
+    fn joiner_refuses_a_charter_from_before_its_invite() {
+        let fixture = Fixture::default();
+        let floor = Stamp { digest: [0; 8], ..fixture.charter(3, |_| {}).stamp() };
+        let state = CharterState::invited("Invited".into(), Vec::new(), floor);
+        let check = |version| state.check(&fixture.party(), &fixture.charter(version, |_| {}));
+        assert_eq!([2, 3, 4].map(check), [Err(Refusal::OldCharter), Ok(()), Ok(())]);
     }
 
     #[test]

@@ -34,6 +34,7 @@ macro_rules! refusal_counters {
 refusal_counters! {
     unknown_topic: Refusal::UnknownTopic,
     unreadable: Refusal::Unreadable,
+    out_of_place: Refusal::OutOfPlace,
     malformed: Refusal::Malformed,
     own: Refusal::Own,
     not_for_me: Refusal::NotForMe,
@@ -84,9 +85,10 @@ mod tests {
     use super::*;
     use crate::rules::Dismissal;
 
-    const REFUSALS: [Refusal; 17] = [
+    const REFUSALS: [Refusal; 18] = [
         Refusal::UnknownTopic,
         Refusal::Unreadable,
+        Refusal::OutOfPlace,
         Refusal::Malformed,
         Refusal::Own,
         Refusal::NotForMe,
@@ -112,7 +114,7 @@ mod tests {
         }
         let expected: Vec<_> = REFUSALS.iter().map(Refusal::label).zip(1..).collect();
         assert_eq!(counters.each().collect::<Vec<_>>(), expected);
-        assert_eq!(counters.total(), (1..=17u64).sum::<u64>());
+        assert_eq!(counters.total(), (1..=18u64).sum::<u64>());
         assert_eq!(REFUSALS.iter().map(Refusal::label).collect::<BTreeSet<_>>().len(), REFUSALS.len());
     }
 

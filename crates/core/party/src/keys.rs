@@ -175,11 +175,6 @@ impl PairSecret {
             .then(|| Self(Secret::derive(party, shared.as_bytes(), &[b"partyline pair", &low.0, &high.0])))
     }
 
-    /// Returns the key that seals the party secret on its way from one to the other.
-    pub(crate) fn rekey_key(&self, party: &PartyId) -> Secret {
-        Secret::derive(party, &self.0.0, &[b"partyline rekey"])
-    }
-
     /// Returns the key of connectivity checks between two runs; `low` is the session of the device with the lower id.
     pub(crate) fn probe_key(&self, party: &PartyId, low: &SessionNonce, high: &SessionNonce) -> Secret {
         Secret::derive(party, &self.0.0, &[b"partyline probe", &low.0, &high.0])
@@ -202,19 +197,19 @@ mod tests {
     #[test]
     fn both_sides_derive_the_same_pair_keys() {
         let (a, b) = (pair(0, 1, 1), pair(1, 0, 0));
-        assert!(a.rekey_key(&PARTY) == b.rekey_key(&PARTY));
         let (low, high) = (SessionNonce([1; 16]), SessionNonce([2; 16]));
         assert!(a.probe_key(&PARTY, &low, &high) == b.probe_key(&PARTY, &low, &high));
         assert!(a.probe_key(&PARTY, &low, &high) != a.probe_key(&PARTY, &high, &low));
-        assert!(a.rekey_key(&PARTY) != pair(0, 2, 2).rekey_key(&PARTY));
+        assert!(a.probe_key(&PARTY, &low, &high) != pair(0, 2, 2).probe_key(&PARTY, &low, &high));
     }
 
     #[test]
     fn device_that_shows_the_tunnel_key_of_another_shares_nothing() {
         // Device 2 claims device 1's tunnel key: device 0 then agrees on something neither of them can derive.
-        let tricked = pair(0, 2, 1).rekey_key(&PARTY);
-        assert!(tricked != pair(1, 0, 0).rekey_key(&PARTY));
-        assert!(tricked != pair(2, 0, 0).rekey_key(&PARTY));
+        let nonces = [SessionNonce([1; 16]), SessionNonce([2; 16])];
+        let key = |pair: PairSecret| pair.probe_key(&PARTY, &nonces[0], &nonces[1]);
+        let tricked = key(pair(0, 2, 1));
+        assert!(tricked != key(pair(1, 0, 0)) && tricked != key(pair(2, 0, 0)));
     }
 
     #[test]

@@ -26,7 +26,7 @@
 //! let (invite, _persist) = owner.create_invite(now, &mut rng, InviteLifetime::Day, Role::Member)?;
 //! let mut member = Membership::join(now, &mut rng, &ben, &invite, "Ben".to_owned())?;
 //!
-//! // The new member announces itself on the party's topic; the owner's device answers with the charter.
+//! // The joiner knocks in the lobby; the owner's device lets it in with the charter and the party secret.
 //! let topic = member.topic();
 //! let hello = member.announcement(now, &mut rng, &topic, &Reachability::default());
 //! let received = owner.receive(now, &mut rng, &topic, &hello.messages[0].message)?;
@@ -55,6 +55,7 @@ mod inbound;
 mod invites;
 mod joining;
 mod keys;
+mod lobby;
 mod member;
 mod membership;
 mod outbound;
@@ -62,9 +63,11 @@ mod outcome;
 mod reconcile;
 mod rekey;
 mod replay;
+mod room;
 mod roster;
 mod rules;
 mod seal;
+mod sealed_box;
 mod secrets;
 mod sequence;
 mod state;
@@ -74,7 +77,7 @@ pub use counters::RefusalCounters;
 pub use error::{JoinError, PartyError, Refusal};
 pub use keys::{DeviceKey, Secret};
 pub use member::Member;
-pub use membership::{Membership, NewParty, TopicAccess};
+pub use membership::{Membership, NewParty, TopicAccess, TopicPurpose};
 pub use outcome::{Departure, Effect, Outcome, Outgoing, Received, RunStanding};
 pub use partyline_wire::announcement::Reachability;
 pub use roster::MAX_MEMBERS;

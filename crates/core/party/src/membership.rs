@@ -19,10 +19,10 @@ use partyline_wire::{
     exact::Exact,
     invite::Invite,
     membership::{
-        Certificate, Charter, Expiry, Grant, Issuer, MAX_CO_OWNERS, Terms, check_range, check_servers,
+        Certificate, Charter, Expiry, Grant, Issuer, MAX_CO_OWNERS, Stamp, Terms, check_range, check_servers,
     },
     name::{check_display_name, check_party_name},
-    sealed::{Body, CharterUpdate, Claim, MAX_SIGNAL, Message, Rekey, RunMessage},
+    sealed::{Body, CharterUpdate, Claim, MAX_SIGNAL, Message, RunMessage, SealedBox},
 };
 use rand_core::{CryptoRng, RngCore};
 use tracing::{debug, info, trace};
@@ -47,10 +47,10 @@ use crate::{
     outbound::{Outbound, kind},
     outcome::{Departure, Effect, Outcome, Outgoing, Received, RunStanding},
     reconcile::{Comparison, Reply},
-    rekey::{open_rekey, seal_rekey},
+    rekey::{open_rekey, open_verdict, seal_rekey, seal_verdict},
     roster::Roster,
     rules::{Dismissal, Standing, lapses_at},
-    secrets::PartySecrets,
+    secrets::{PartySecrets, Place},
     state::MembershipState,
 };
 
@@ -74,8 +74,27 @@ pub struct TopicAccess {
     pub topic: Topic,
     /// This device's handle there.
     pub handle: Handle,
-    /// True for the topic in use, false for one that is entered to inform members that were offline during a rekey.
-    pub current: bool,
+    /// What this device does there.
+    pub purpose: TopicPurpose,
+}
+
+/// What a device does on a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopicPurpose {
+    /// Meets the other members, or waits to be let in.
+    Current,
+    /// Informs members that were offline during a rekey.
+    Former,
+    /// Lets joiners in, and says nothing until one knocks.
+    Lobby,
+}
+
+impl TopicAccess {
+    /// Returns true for the topic in use.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.purpose == TopicPurpose::Current
+    }
 }
 
 /// One party on one device.
@@ -134,7 +153,9 @@ impl Membership {
         let invite = SigningKey::from_bytes(Secret::generate(rng).expose());
         let id = InviteId(invite.verifying_key().to_bytes());
         let grant = chain::grant(&key, &party, Issuer::Authority, id, Expiry::NEVER, Role::Owner);
-        let secrets = PartySecrets::new(&party, Secret::generate(rng));
+        let secret = Secret::generate(rng);
+        let commitment = *Epoch::new(&party, secret.clone()).commitment();
+        let secrets = PartySecrets::new(&party, secret);
         let name = new.display_name;
         let mut identity = Identity::new(now, rng, party, device, name, (grant, &invite));
         identity.confirm(chain::confirm(&key, identity.certificate()));
@@ -151,7 +172,7 @@ impl Membership {
                 co_owners: Vec::new(),
                 revoked_devices: Vec::new(),
                 revoked_invites: Vec::new(),
-                commitment: *secrets.current().commitment(),
+                commitment,
             },
         ));
         info!(party = %party.short(), "party created");
@@ -159,8 +180,8 @@ impl Membership {
         Ok(Self::start(now, rng, (identity, charter, admin, secrets), Outbound::new(device.clone())))
     }
 
-    /// Joins the party of an invite. Whether its issuer is still a co-owner, and whether it was revoked, is known when the
-    /// charter arrives ([`Effect::Dismissed`]).
+    /// Joins the party of an invite: knocks in its lobby until a member hands the party secret over. Whether the issuer is
+    /// still a co-owner, and whether the invite was revoked, is known when the charter arrives ([`Effect::Dismissed`]).
     ///
     /// # Errors
     /// If the invite is forged or has ended, or the name breaks the rules for names.
@@ -173,9 +194,9 @@ impl Membership {
     ) -> Result<Self, JoinError> {
         check_display_name(&display_name)?;
         let (grant, key): (Grant, SigningKey) = accept_invite(now, invite)?;
-        let secrets = PartySecrets::new(&invite.party, Secret::new(invite.secret));
+        let secrets = PartySecrets::waiting(&invite.party, invite.lobby);
         let identity = Identity::new(now, rng, invite.party, device, display_name, (grant, &key));
-        let charter = CharterState::invited(invite.name.clone(), invite.servers.clone());
+        let charter = CharterState::invited(invite.name.clone(), invite.servers.clone(), invite.floor);
         info!(party = %invite.party.short(), "party joined");
         let parts = (identity, charter, Admin::default(), secrets);
         Ok(Self::start(now, rng, parts, Outbound::new(device.clone())))
@@ -289,8 +310,8 @@ impl Membership {
         topic: &Topic,
         sealed: &[u8],
     ) -> Result<Received, Refusal> {
-        let opened = match self.secrets.on_topic(topic) {
-            Some(epoch) => open_message(epoch, self.identity.device(), sealed),
+        let opened = match self.secrets.place(topic) {
+            Some(place) => open_message(place.room(), self.identity.device(), sealed),
             None => Err(Refusal::UnknownTopic),
         };
         let message: Exact<Message> = opened.map_err(|refusal| refuse(None, topic, refusal))?;
@@ -314,6 +335,7 @@ impl Membership {
         message: &Message,
     ) -> Result<Outcome, Refusal> {
         let Message { sender, sequence, .. } = *message;
+        self.check_place(topic, &message.body)?;
         if !self.roster.is_fresh(&sender, sequence) {
             return Err(Refusal::Replayed);
         }
@@ -325,6 +347,13 @@ impl Membership {
             // Charter and rekey prove themselves, so that any device that knows the topic may deliver them.
             Body::Charter(update) => self.apply_charter_update(update, &mut out)?,
             Body::Rekey(rekey) => self.handle_rekey(now, &sender, rekey, &mut out)?,
+            Body::Verdict(verdict) => {
+                let update = open_verdict(&self.identity, &sender, verdict)?;
+                self.apply_charter_update(&update, &mut out)?;
+            }
+            Body::Knock(knock) => {
+                self.handle_knock(now, rng, topic, (sender, sequence), knock, &mut out)?;
+            }
             Body::Signal(bytes) => {
                 self.expect_member(now, &sender)?;
                 out.push(Effect::Signal { from: sender, bytes: bytes.clone() });
@@ -345,6 +374,18 @@ impl Membership {
             self.judge_own(now, &mut out);
         }
         Ok(out)
+    }
+
+    /// Refuses what is not said on a topic: in the lobby joiners knock, and members answer them.
+    fn check_place(&self, topic: &Topic, body: &Body) -> Result<(), Refusal> {
+        let said = match (self.secrets.place(topic), body) {
+            (Some(Place::Party(_)), Body::Knock(_) | Body::Verdict(_)) => false,
+            (Some(Place::Party(_)), _) => true,
+            (Some(Place::Lobby(_)), body) => matches!(body, Body::Knock(_) | Body::Leave { .. }),
+            (Some(Place::Waiting(_)), body) => matches!(body, Body::Rekey(_) | Body::Verdict(_)),
+            (None, _) => return Err(Refusal::UnknownTopic),
+        };
+        if said { Ok(()) } else { Err(Refusal::OutOfPlace) }
     }
 
     /// Handles a message of this device's own key: its own, of an earlier run, or of a copy. The presence of another run is
@@ -394,6 +435,39 @@ impl Membership {
         self.confirm_if_owner(now, rng, &sender, out);
         self.answer(now, rng, topic, &sender, announcement, out);
         Ok(())
+    }
+
+    /// Lets a joiner in whose certificate counts, and shows any other why it does not. Nothing is kept of the latter, of
+    /// which a link makes as many as its holder likes.
+    fn handle_knock(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        (sender, sequence): (DeviceId, u64),
+        knock: &SealedBox,
+        out: &mut Outcome,
+    ) -> Result<(), Refusal> {
+        let Some(Place::Lobby(epoch)) = self.secrets.place(topic) else { return Err(Refusal::OutOfPlace) };
+        let announcement = epoch.lobby().open_knock(self.identity.party(), &sender, knock)?;
+        self.check_announcement(&sender, &announcement, out)?;
+        let certificate = &announcement.certificate;
+        let confirmed = announcement.confirmation.is_some()
+            || self
+                .roster
+                .record(&sender)
+                .is_some_and(|record| record.certificate() == certificate && record.is_confirmed());
+        if let Err(dismissal) = self.charter.rules().judge(certificate, confirmed, now) {
+            debug!(peer = %sender.short(), reason = %dismissal, "joiner not let in");
+            if dismissal != Dismissal::InviteExpired {
+                let body = self.verdict_body_for(&certificate.claims().tunnel, &sender, rng);
+                if let Some(body) = body {
+                    self.send(now, rng, topic, Some(sender), body, out);
+                }
+            }
+            return Ok(());
+        }
+        self.handle_announcement(now, rng, topic, (sender, sequence), &announcement, out)
     }
 
     /// Checks everything that makes an announcement worth keeping, before anything is kept.
@@ -489,11 +563,14 @@ impl Membership {
         out: &mut Outcome,
     ) {
         let Some(comparison) = self.compare(now, to, announcement) else { return };
+        let in_lobby = matches!(self.secrets.place(topic), Some(Place::Lobby(_)));
         let (body, reason) = match comparison.reply() {
             Reply::Nothing => return,
-            Reply::Charter(reason) => (self.charter_body_for(to), reason),
             Reply::Rekey(reason) => (self.rekey_body_for(to, rng), reason),
-            Reply::Announcement(reason) => (Some(self.announcement_body(None)), reason),
+            // What is said in the lobby is sealed for the joiner alone.
+            Reply::Charter(_) | Reply::Announcement(_) if in_lobby => return,
+            Reply::Charter(reason) => (self.charter_body_for(to), reason),
+            Reply::Announcement(reason) => (Some(self.bare_announcement()), reason),
         };
         if let Some(body) = body {
             debug!(peer = %to.short(), answer = kind(&body), reason, "announcement answered");
@@ -518,15 +595,18 @@ impl Membership {
     fn apply_charter_update(&mut self, update: &CharterUpdate, out: &mut Outcome) -> Result<(), Refusal> {
         self.charter.check(self.identity.party(), &update.charter)?;
         self.identity.check_confirmation(update.confirmation.as_ref())?;
-        if let Some(confirmation) = update.confirmation {
+        if let Some(confirmation) = update.confirmation
+            && self.identity.confirmation() != Some(&confirmation)
+        {
             debug!(party = %self.id().short(), "own certificate confirmed by the owner");
             self.identity.confirm(confirmation);
+            out.persist = true;
         }
         if self.charter.adopt(update.charter.clone()) {
+            out.persist = true;
             out.addresses_changed = true;
             out.extend([Effect::CharterChanged, Effect::Announce]);
         }
-        out.persist = true;
         Ok(())
     }
 
@@ -534,12 +614,12 @@ impl Membership {
         &mut self,
         now: Timestamp,
         sender: &DeviceId,
-        rekey: &Rekey,
+        rekey: &SealedBox,
         out: &mut Outcome,
     ) -> Result<(), Refusal> {
         let (epoch, update) = open_rekey(&self.identity, sender, rekey)?;
         self.apply_charter_update(&update, out)?;
-        if epoch.commitment() != self.secrets.current().commitment() {
+        if self.secrets.current().map(Epoch::commitment) != Some(epoch.commitment()) {
             debug!(peer = %sender.short(), reason = "received from a member", "rekey");
             self.rotate(now, epoch, out);
             out.extend([Effect::Rekeyed, Effect::Announce]);
@@ -676,8 +756,9 @@ impl Membership {
 
 /// What this device sends.
 impl Membership {
-    /// Announces this device on a topic: how it can be reached on the current one, only who it is on old ones. The outcome
-    /// has one message to everybody, or none on an unknown topic.
+    /// Announces this device on a topic: how it can be reached on the current one, only who it is on old ones. A joiner
+    /// knocks. The outcome has one message to everybody, or none on an unknown topic and on one where nothing is said
+    /// ([`TopicPurpose::Lobby`]).
     pub fn announcement(
         &mut self,
         now: Timestamp,
@@ -709,8 +790,18 @@ impl Membership {
     ) -> Outcome {
         let mut out = Outcome::default();
         let presence = self.may_show_presence_on(topic).then(|| self.presence(reach, max_candidates));
-        let body = self.announcement_body(presence);
-        self.send(now, rng, topic, None, body, &mut out);
+        let announcement = self.announcement_with(presence);
+        let body = match self.secrets.place(topic) {
+            Some(Place::Party(_)) => Some(Body::Announce(Box::new(announcement))),
+            Some(Place::Waiting(lobby)) => lobby
+                .knock(rng, self.identity.party(), self.identity.device(), &announcement)
+                .map(Body::Knock),
+            // Members say nothing in the lobby until somebody knocks.
+            Some(Place::Lobby(_)) | None => None,
+        };
+        if let Some(body) = body {
+            self.send(now, rng, topic, None, body, &mut out);
+        }
         out
     }
 
@@ -774,7 +865,9 @@ impl Membership {
     /// Leaves the party with a message on every topic. The caller drops the stored state after sending them.
     pub fn leave(&mut self, now: Timestamp, rng: &mut (impl CryptoRng + RngCore)) -> Outcome {
         info!(party = %self.id().short(), "leaving the party");
-        let topics: Vec<Topic> = self.secrets.all().map(|epoch| *epoch.topic()).collect();
+        let said = |place: &Place<'_>| !matches!(place, Place::Lobby(_));
+        let topics: Vec<Topic> =
+            self.secrets.places().filter(said).map(|place| *place.room().topic()).collect();
         let mut out = Outcome::default();
         let certificate = self.identity.certificate().digest();
         topics
@@ -784,9 +877,15 @@ impl Membership {
     }
 
     /// Presence is shown on the current topic only, and not there once the charter has moved on to a secret that removed
-    /// members do not know.
+    /// members do not know. Joiners show it to the members.
     fn may_show_presence_on(&self, topic: &Topic) -> bool {
-        *topic == self.topic() && (self.charter.in_force().is_none() || self.has_secret_in_force())
+        let shown = match self.secrets.current_place() {
+            Place::Waiting(_) => true,
+            Place::Party(_) | Place::Lobby(_) => {
+                self.charter.in_force().is_none() || self.has_secret_in_force()
+            }
+        };
+        shown && *topic == self.topic()
     }
 
     fn presence(&self, reach: &Reachability, max_candidates: usize) -> Presence {
@@ -802,14 +901,18 @@ impl Membership {
     }
 
     /// Shows who this device is, and which charter and secret it has.
-    fn announcement_body(&self, presence: Option<Presence>) -> Body {
-        Body::Announce(Box::new(Announcement {
+    fn announcement_with(&self, presence: Option<Presence>) -> Announcement {
+        Announcement {
             certificate: self.identity.certificate().clone(),
             confirmation: self.identity.confirmation().copied(),
             charter: self.charter.stamp(),
-            secret: self.secrets.current().tag(),
+            secret: self.secrets.current().map_or([0; 8], Epoch::tag),
             presence,
-        }))
+        }
+    }
+
+    fn bare_announcement(&self) -> Body {
+        Body::Announce(Box::new(self.announcement_with(None)))
     }
 
     /// Returns the charter for one device, with its confirmation if this device has it.
@@ -825,7 +928,19 @@ impl Membership {
     fn rekey_body_for(&self, device: &DeviceId, rng: &mut (impl CryptoRng + RngCore)) -> Option<Body> {
         let tunnel = self.roster.record(device)?.tunnel_key();
         let update = self.charter_update_for(device)?;
-        seal_rekey(&self.identity, rng, (device, tunnel), self.secrets.current().secret(), update)
+        let (secret, me) = (self.secrets.current()?.secret(), self.identity.device());
+        seal_rekey((self.identity.party(), me), rng, (device, tunnel), secret, update)
+    }
+
+    fn verdict_body_for(
+        &self,
+        tunnel: &TunnelPublicKey,
+        device: &DeviceId,
+        rng: &mut (impl CryptoRng + RngCore),
+    ) -> Option<Body> {
+        // A confirmation of an earlier certificate would not fit the present one.
+        let update = CharterUpdate { charter: self.charter.in_force()?.clone(), confirmation: None };
+        seal_verdict((self.identity.party(), self.identity.device()), rng, (device, tunnel), &update)
     }
 
     /// Seals a message on a topic, for one member or for everybody.
@@ -838,11 +953,11 @@ impl Membership {
         body: Body,
         out: &mut Outcome,
     ) {
-        let Some(epoch) = self.secrets.on_topic(topic) else {
+        let Some(room) = self.secrets.place(topic).map(Place::room) else {
             return debug!(topic = %topic.short(), kind = kind(&body), reason = "unknown topic", "message not sent");
         };
-        let handle = to.map(|to| epoch.handle_of(&to));
-        let message = self.outbound.seal(now, rng, epoch, to, body);
+        let handle = to.map(|to| room.handle_of(&to));
+        let message = self.outbound.seal(now, rng, room, to, body);
         out.persist |= self.outbound.is_reservation_due();
         out.messages.extend(message.map(|message| Outgoing { topic: *topic, to, handle, message }));
     }
@@ -890,22 +1005,23 @@ impl Membership {
         role: Role,
     ) -> Result<(Invite, Outcome), PartyError> {
         let (issuer, signer) = self.admin.issuer(self.outbound.device(), self.role(), role)?;
-        if !self.has_secret_in_force() {
+        let epoch = self.secrets.current().filter(|_| self.has_secret_in_force());
+        let (Some(epoch), Some(stamp)) = (epoch, self.charter.stamp()) else {
             return Err(PartyError::NotCaughtUp);
-        }
+        };
         self.invites.ensure_room(now)?;
         let seed = Secret::generate(rng);
         let id = InviteId(SigningKey::from_bytes(seed.expose()).verifying_key().to_bytes());
         let not_after = lifetime.duration().map_or(Expiry::NEVER, |span| Expiry::at(now.plus(span)));
         let grant = chain::grant(&signer, self.identity.party(), issuer, id, not_after, role);
-        let epoch = self.secrets.current();
         self.invites.add(IssuedInvite { id, not_after, role, commitment: *epoch.commitment() });
         let invite = Invite {
             party: self.id(),
             name: self.name().to_owned(),
             inviter: self.display_name().to_owned(),
             members: u8::try_from(1 + self.devices().count()).unwrap_or(u8::MAX),
-            secret: *epoch.secret().expose(),
+            lobby: *epoch.public_lobby().key(),
+            floor: Stamp { digest: [0; 8], ..stamp },
             servers: self.servers().to_vec(),
             seed: *seed.expose(),
             not_after,
@@ -916,7 +1032,7 @@ impl Membership {
         Ok((invite, Outcome { persist: true, ..Outcome::default() }))
     }
 
-    /// Revokes an invite, and replaces the party secret that its link contains. Members that joined by it stay if the
+    /// Revokes an invite, and replaces the party secret, which somebody whom nobody here knows may have got by it. Members that joined by it stay if the
     /// owner's device has confirmed them.
     ///
     /// # Errors
@@ -1042,7 +1158,8 @@ impl Membership {
         change: impl FnOnce(&mut Terms),
     ) -> Result<Outcome, PartyError> {
         let renewed = (!self.has_secret_in_force()).then(|| self.new_epoch(rng));
-        let commitment = *renewed.as_ref().unwrap_or(self.secrets.current()).commitment();
+        let epoch = renewed.as_ref().or(self.secrets.current()).ok_or(PartyError::NotCaughtUp)?;
+        let commitment = *epoch.commitment();
         let charter = self.admin.next_charter(self.charter.rules(), commitment, change)?;
         Ok(self.enact(now, rng, charter, renewed))
     }
@@ -1170,7 +1287,13 @@ impl Membership {
     /// Returns the current topic.
     #[must_use]
     pub const fn topic(&self) -> Topic {
-        *self.secrets.current().topic()
+        *self.secrets.current_place().room().topic()
+    }
+
+    /// Returns true for a joiner that nobody has let in yet.
+    #[must_use]
+    pub const fn is_waiting(&self) -> bool {
+        self.secrets.current().is_none()
     }
 
     /// Returns the topics on which to meet other members, the current one first; none once this device was removed.
@@ -1179,30 +1302,34 @@ impl Membership {
         if matches!(self.standing, Standing::Dismissed(Dismissal::Removed | Dismissal::InviteRevoked)) {
             return Vec::new();
         }
-        let access = |(index, epoch): (usize, &Epoch)| TopicAccess {
-            topic: *epoch.topic(),
-            handle: epoch.handle_of(self.identity.device()),
-            current: index == 0,
+        let access = |(index, place): (usize, Place<'_>)| TopicAccess {
+            topic: *place.room().topic(),
+            handle: place.room().handle_of(self.identity.device()),
+            purpose: match place {
+                _ if index == 0 => TopicPurpose::Current,
+                Place::Party(_) | Place::Waiting(_) => TopicPurpose::Former,
+                Place::Lobby(_) => TopicPurpose::Lobby,
+            },
         };
-        self.secrets.all().enumerate().map(access).collect()
+        self.secrets.places().enumerate().map(access).collect()
     }
 
     /// Signs a server's challenge with the topic's key, which proves the right to enter. `None` on unknown topics.
     #[must_use]
     pub fn prove_topic_access(&self, topic: &Topic, message: &[u8]) -> Option<[u8; 64]> {
-        self.secrets.on_topic(topic).map(|epoch| epoch.prove(message).0)
+        self.secrets.place(topic).map(|place| place.room().prove(message).0)
     }
 
     /// Returns a device's handle on a topic; `None` on unknown topics.
     #[must_use]
     pub fn handle_of(&self, topic: &Topic, device: &DeviceId) -> Option<Handle> {
-        self.secrets.on_topic(topic).map(|epoch| epoch.handle_of(device))
+        self.secrets.place(topic).map(|place| place.room().handle_of(device))
     }
 
     /// Returns the topic that a LAN beacon's tag belongs to, if this device knows it.
     #[must_use]
     pub fn topic_by_tag(&self, tag: TopicTag) -> Option<Topic> {
-        self.secrets.all().map(Epoch::topic).find(|topic| TopicTag::from(*topic) == tag).copied()
+        self.secrets.places().map(|place| *place.room().topic()).find(|topic| TopicTag::from(topic) == tag)
     }
 
     /// Returns the other members in order of their ids.
@@ -1250,7 +1377,9 @@ impl Membership {
 
     /// Returns true if this device has the party secret that the charter commits to.
     fn has_secret_in_force(&self) -> bool {
-        self.charter.rules().commitment() == Some(self.secrets.current().commitment())
+        self.secrets
+            .current()
+            .is_some_and(|epoch| self.charter.rules().commitment() == Some(epoch.commitment()))
     }
 
     const fn claims(&self) -> Claims<'_> {

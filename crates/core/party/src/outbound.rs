@@ -10,8 +10,8 @@ use tracing::{debug, trace};
 use zeroize::Zeroizing;
 
 use crate::{
-    epoch::Epoch,
     keys::{DeviceKey, sign},
+    room::Room,
     seal::seal,
 };
 
@@ -34,21 +34,21 @@ impl Outbound {
         self.device.numbers().is_reservation_due()
     }
 
-    /// Signs and seals a message on the topic of an epoch; `None` if it would be longer than any receiver accepts.
+    /// Signs and seals a message in a room; `None` if it would be longer than any receiver accepts.
     pub(crate) fn seal(
         &self,
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
-        epoch: &Epoch,
+        room: &Room,
         recipient: Option<DeviceId>,
         body: Body,
     ) -> Option<Vec<u8>> {
-        let (kind, sequence, topic) = (kind(&body), self.device.numbers().next(), epoch.topic());
+        let (kind, sequence, topic) = (kind(&body), self.device.numbers().next(), room.topic());
         let message =
             Exact::new(Message { sender: self.device.id(), recipient, sequence, sent_at: now, body });
         let signature = sign(self.device.signing(), &subject(topic, &message));
         let plaintext = Zeroizing::new(encode_plaintext(&message, &signature));
-        let sealed = seal(epoch.seal_key(), &topic.0, &plaintext, rng);
+        let sealed = seal(room.seal_key(), &topic.0, &plaintext, rng);
         let peer = || recipient.map(|recipient| recipient.short());
         if sealed.len() > MAX_SEALED {
             debug!(peer = peer(), kind, bytes = sealed.len(), reason = "too long", "message not sent");
@@ -68,6 +68,8 @@ pub(crate) const fn kind(body: &Body) -> &'static str {
         Body::Signal(_) => "signal",
         Body::Leave { .. } => "leave",
         Body::Run(_) => "run",
+        Body::Knock(_) => "knock",
+        Body::Verdict(_) => "verdict",
     }
 }
 
@@ -78,16 +80,13 @@ mod tests {
     use rand_core::SeedableRng as _;
 
     use super::*;
-    use crate::{
-        fixtures::{NOW, device},
-        keys::Secret,
-    };
+    use crate::fixtures::{NOW, device};
 
     #[test]
     fn message_that_exceeds_every_limit_is_not_sent() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let epoch = Epoch::new(&PartyId([1; 32]), Secret::new([1; 32]));
+        let room = Room::new(&PartyId([1; 32]), &[1; 32]);
         let body = Body::Signal(vec![0; MAX_SEALED]);
-        assert_eq!(Outbound::new(device(1)).seal(NOW, &mut rng, &epoch, None, body), None);
+        assert_eq!(Outbound::new(device(1)).seal(NOW, &mut rng, &room, None, body), None);
     }
 }

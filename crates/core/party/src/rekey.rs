@@ -1,37 +1,36 @@
-//! Carries a new party secret to one member.
+//! Carries a new party secret to one member, or to a joiner that was let in.
 //!
-//! The secret is sealed under what the two members share, so that a removed member, which still knows the old topic,
-//! cannot read it. It proves itself by the commitment in the charter that comes with it; the sender need not be trusted.
+//! The secret is sealed for the tunnel key in the receiver's certificate, so that nobody else on the topic can read it, a
+//! removed member included. It proves itself by the commitment in the charter that comes with it; the sender need not be
+//! trusted.
 
-use partyline_model::{DeviceId, TunnelPublicKey};
-use partyline_wire::sealed::{Body, CharterUpdate, Rekey, RekeyContent};
+use partyline_model::{DeviceId, PartyId, TunnelPublicKey};
+use partyline_wire::sealed::{Body, CharterUpdate, RekeyContent, SealedBox};
 use rand_core::{CryptoRng, RngCore};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
-    chain::is_certificate_sound,
     epoch::Epoch,
     error::Refusal,
     identity::Identity,
     keys::Secret,
     rules::Rules,
-    seal::{open, seal},
+    sealed_box::{Purpose, open_box, seal_for},
 };
 
-/// Seals a party secret and the charter that commits to it for one member; `None` if the member's tunnel key is weak.
+/// Seals a party secret and the charter that commits to it for one device; `None` if the device's tunnel key is weak.
 pub(crate) fn seal_rekey(
-    identity: &Identity,
+    (party, sender): (&PartyId, &DeviceId),
     rng: &mut (impl CryptoRng + RngCore),
-    (recipient, tunnel): (&DeviceId, &TunnelPublicKey),
+    (receiver, tunnel): (&DeviceId, &TunnelPublicKey),
     secret: &Secret,
     update: CharterUpdate,
 ) -> Option<Body> {
-    let key = identity.pair_secret(recipient, tunnel)?.rekey_key(identity.party());
     let mut content = RekeyContent { secret: *secret.expose(), update };
     let plaintext = Zeroizing::new(content.encode());
     content.secret.zeroize();
-    let sealed = seal(&key, &context(identity.device(), recipient), &plaintext, rng);
-    Some(Body::Rekey(Box::new(Rekey { certificate: identity.certificate().clone(), sealed })))
+    let context = context(sender, receiver);
+    seal_for((party, Purpose::Rekey), rng, &tunnel.0, &context, &plaintext).map(Body::Rekey)
 }
 
 /// Opens a rekey and checks the secret against the charter it came with. The charter itself is not checked here.
@@ -41,16 +40,12 @@ pub(crate) fn seal_rekey(
 pub(crate) fn open_rekey(
     identity: &Identity,
     sender: &DeviceId,
-    rekey: &Rekey,
+    rekey: &SealedBox,
 ) -> Result<(Epoch, CharterUpdate), Refusal> {
-    let (party, claims) = (identity.party(), rekey.certificate.claims());
-    if claims.device != *sender || !is_certificate_sound(party, &rekey.certificate) {
-        return Err(Refusal::BadCertificate);
-    }
-    let pair = identity.pair_secret(sender, &claims.tunnel).ok_or(Refusal::BadCertificate)?;
-    let plaintext = open(&pair.rekey_key(party), &context(sender, identity.device()), &rekey.sealed);
-    let plaintext = Zeroizing::new(plaintext.ok_or(Refusal::Unreadable)?);
-    let mut content = RekeyContent::decode(&plaintext).map_err(|_| Refusal::Malformed)?;
+    let (party, context) = (identity.party(), context(sender, identity.device()));
+    let plaintext = open_box((party, Purpose::Rekey), identity.tunnel_secret(), &context, rekey);
+    let mut content =
+        RekeyContent::decode(&plaintext.ok_or(Refusal::Unreadable)?).map_err(|_| Refusal::Malformed)?;
     let epoch = Epoch::new(party, Secret::new(content.secret));
     content.secret.zeroize();
     if Rules(Some(&content.update.charter)).commitment() != Some(epoch.commitment()) {
@@ -59,9 +54,34 @@ pub(crate) fn open_rekey(
     Ok((epoch, content.update))
 }
 
-/// Binds a sealed secret to its sender and its recipient.
-fn context(sender: &DeviceId, recipient: &DeviceId) -> Vec<u8> {
-    [sender.0, recipient.0].concat()
+/// Seals the charter that shows why a device is not let in, for that device; `None` if its tunnel key is weak.
+pub(crate) fn seal_verdict(
+    (party, sender): (&PartyId, &DeviceId),
+    rng: &mut (impl CryptoRng + RngCore),
+    (receiver, tunnel): (&DeviceId, &TunnelPublicKey),
+    update: &CharterUpdate,
+) -> Option<Body> {
+    let context = context(sender, receiver);
+    seal_for((party, Purpose::Verdict), rng, &tunnel.0, &context, &update.encode()).map(Body::Verdict)
+}
+
+/// Opens the charter that shows why this device is not let in. The charter itself is not checked here.
+///
+/// # Errors
+/// Returns why it must be dropped.
+pub(crate) fn open_verdict(
+    identity: &Identity,
+    sender: &DeviceId,
+    verdict: &SealedBox,
+) -> Result<CharterUpdate, Refusal> {
+    let (party, context) = (identity.party(), context(sender, identity.device()));
+    let plaintext = open_box((party, Purpose::Verdict), identity.tunnel_secret(), &context, verdict);
+    CharterUpdate::decode(&plaintext.ok_or(Refusal::Unreadable)?).map_err(|_| Refusal::Malformed)
+}
+
+/// Binds a box to its sender and its receiver.
+fn context(sender: &DeviceId, receiver: &DeviceId) -> Vec<u8> {
+    [sender.0, receiver.0].concat()
 }
 
 #[cfg(test)]
@@ -89,20 +109,20 @@ mod tests {
     }
 
     /// A rekey from member 1 to member 2, under a charter that commits to `committed`.
-    fn rekey(secret: &Secret, committed: &Secret) -> Rekey {
+    fn rekey(secret: &Secret, committed: &Secret) -> SealedBox {
         let fixture = Fixture::default();
         let commitment = *Epoch::new(&fixture.party(), committed.clone()).commitment();
         let charter = fixture.charter(2, |terms| terms.commitment = commitment);
         let mut rng = ChaCha8Rng::seed_from_u64(9);
         let (to, tunnel) = (id(2), identity(2).tunnel_public());
         let update = CharterUpdate { charter, confirmation: None };
-        match seal_rekey(&identity(1), &mut rng, (&to, &tunnel), secret, update) {
-            Some(Body::Rekey(rekey)) => *rekey,
+        match seal_rekey((&fixture.party(), &id(1)), &mut rng, (&to, &tunnel), secret, update) {
+            Some(Body::Rekey(rekey)) => rekey,
             other => panic!("{other:?}"),
         }
     }
 
-    fn open_as(n: u8, sender: u8, rekey: &Rekey) -> Result<Secret, Refusal> {
+    fn open_as(n: u8, sender: u8, rekey: &SealedBox) -> Result<Secret, Refusal> {
         open_rekey(&identity(n), &id(sender), rekey).map(|(epoch, _)| epoch.secret().clone())
     }
 
@@ -112,11 +132,7 @@ mod tests {
         let rekey = rekey(&secret, &secret);
         assert_eq!(open_as(2, 1, &rekey), Ok(secret));
         assert_eq!(open_as(3, 1, &rekey), Err(Refusal::Unreadable));
-        assert_eq!(
-            open_as(2, 3, &rekey),
-            Err(Refusal::BadCertificate),
-            "the certificate is another device's"
-        );
+        assert_eq!(open_as(2, 3, &rekey), Err(Refusal::Unreadable), "it was not said by that device");
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! The party secret in use and those it replaced.
+//! The party secret in use and those it replaced; for a joiner, the lobby in which it waits for one.
 //!
-//! Members that were offline during a rekey still listen on the old topic, and links made before it still lead there.
-//! Old secrets are therefore kept for a while: the newest few for a month, and one that an open invite contains until
-//! that invite ends. What is said on an old topic proves nothing but that the sender once knew its secret.
+//! Members that were offline during a rekey still listen on the old topic, and links made before it still lead to the
+//! lobby of that time. Old secrets are therefore kept for a while: the newest few for a month, and one to whose lobby an
+//! open invite leads until that invite ends. What is said on an old topic proves nothing but that the sender once knew its
+//! secret.
 
 use std::time::Duration;
 
@@ -10,20 +11,28 @@ use partyline_model::{PartyId, Timestamp, Topic};
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use crate::{epoch::Epoch, keys::Secret};
+use crate::{epoch::Epoch, keys::Secret, lobby::Lobby, room::Room};
 
-/// Number of replaced secrets that are kept for [`RETENTION`], whether or not an open invite contains them.
+/// Number of replaced secrets that are kept for [`RETENTION`], whether or not an open invite leads to their lobby.
 const MAX_RECENT: usize = 8;
 /// Time for which a replaced secret is kept.
 const RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// Number of replaced secrets that are kept at all, those of open invites included.
 const MAX_REPLACED: usize = 15;
 
-/// The current epoch and at most [`MAX_REPLACED`] replaced ones, newest first.
+/// Where this device meets others: the current epoch and at most [`MAX_REPLACED`] replaced ones, newest first, or the
+/// lobby alone.
 #[derive(Clone)]
 pub(crate) struct PartySecrets {
-    current: Epoch,
+    access: Access,
     replaced: Vec<Replaced>,
+}
+
+#[derive(Clone)]
+enum Access {
+    /// Nobody has let this device in yet.
+    Lobby(Lobby),
+    Party(Epoch),
 }
 
 #[derive(Clone)]
@@ -32,51 +41,113 @@ struct Replaced {
     until: Timestamp,
 }
 
+/// A topic that this device knows, by what is said there.
+#[derive(Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// Where members meet, or met before a rekey.
+    Party(&'a Epoch),
+    /// Where members wait for joiners; this device is a member.
+    Lobby(&'a Epoch),
+    /// The same place, where this device is a joiner.
+    Waiting(&'a Lobby),
+}
+
+impl<'a> Place<'a> {
+    pub(crate) const fn room(self) -> &'a Room {
+        match self {
+            Self::Party(epoch) => epoch.room(),
+            Self::Lobby(epoch) => epoch.public_lobby().room(),
+            Self::Waiting(lobby) => lobby.room(),
+        }
+    }
+}
+
 /// [`PartySecrets`] as they are stored: without what can be derived.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct StoredSecrets {
-    current: Secret,
+    current: StoredAccess,
     replaced: Vec<(Secret, Timestamp)>,
 }
 
+#[derive(Clone, Serialize, Deserialize)]
+enum StoredAccess {
+    Lobby(Secret),
+    Party(Secret),
+}
+
 impl PartySecrets {
+    /// A member that has the party secret.
     pub(crate) fn new(party: &PartyId, secret: Secret) -> Self {
-        Self { current: Epoch::new(party, secret), replaced: Vec::new() }
+        Self { access: Access::Party(Epoch::new(party, secret)), replaced: Vec::new() }
+    }
+
+    /// A joiner, which knows the lobby of its invite.
+    pub(crate) fn waiting(party: &PartyId, lobby: [u8; 32]) -> Self {
+        Self { access: Access::Lobby(Lobby::new(party, lobby)), replaced: Vec::new() }
     }
 
     pub(crate) fn restore(party: &PartyId, stored: StoredSecrets) -> Self {
         let replaced = stored.replaced.into_iter();
         let replaced = replaced.map(|(secret, until)| Replaced { epoch: Epoch::new(party, secret), until });
-        Self { replaced: replaced.collect(), ..Self::new(party, stored.current) }
+        let restored = match stored.current {
+            StoredAccess::Lobby(key) => Self::waiting(party, *key.expose()),
+            StoredAccess::Party(secret) => Self::new(party, secret),
+        };
+        Self { replaced: replaced.collect(), ..restored }
     }
 
     pub(crate) fn to_stored(&self) -> StoredSecrets {
         let replaced = self.replaced.iter().map(|old| (old.epoch.secret().clone(), old.until));
-        StoredSecrets { current: self.current.secret().clone(), replaced: replaced.collect() }
+        let current = match &self.access {
+            Access::Lobby(lobby) => StoredAccess::Lobby(Secret::new(*lobby.key())),
+            Access::Party(epoch) => StoredAccess::Party(epoch.secret().clone()),
+        };
+        StoredSecrets { current, replaced: replaced.collect() }
     }
 
-    pub(crate) const fn current(&self) -> &Epoch {
-        &self.current
+    /// Returns the current epoch; `None` for a joiner.
+    pub(crate) const fn current(&self) -> Option<&Epoch> {
+        match &self.access {
+            Access::Lobby(_) => None,
+            Access::Party(epoch) => Some(epoch),
+        }
+    }
+
+    /// Returns where this device meets others now: the current topic, or the lobby for a joiner.
+    pub(crate) const fn current_place(&self) -> Place<'_> {
+        match &self.access {
+            Access::Lobby(lobby) => Place::Waiting(lobby),
+            Access::Party(epoch) => Place::Party(epoch),
+        }
     }
 
     /// Returns all epochs, the current one first.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Epoch> {
-        std::iter::once(&self.current).chain(self.replaced.iter().map(|old| &old.epoch))
+    pub(crate) fn epochs(&self) -> impl Iterator<Item = &Epoch> {
+        self.current().into_iter().chain(self.replaced.iter().map(|old| &old.epoch))
     }
 
-    pub(crate) fn on_topic(&self, topic: &Topic) -> Option<&Epoch> {
-        self.all().find(|epoch| epoch.topic() == topic)
+    /// Returns all topics, the current one first.
+    pub(crate) fn places(&self) -> impl Iterator<Item = Place<'_>> {
+        let waiting = matches!(self.access, Access::Lobby(_)).then(|| self.current_place());
+        waiting.into_iter().chain(self.epochs().map(Place::Party)).chain(self.epochs().map(Place::Lobby))
     }
 
-    /// Makes another epoch the current one and keeps the one before for members that were offline.
+    pub(crate) fn place(&self, topic: &Topic) -> Option<Place<'_>> {
+        self.places().find(|place| place.room().topic() == topic)
+    }
+
+    /// Makes another epoch the current one and keeps the one before for members that were offline. A lobby is left for
+    /// good.
     pub(crate) fn rotate(&mut self, now: Timestamp, epoch: Epoch) {
-        debug!(topic = %epoch.topic().short(), replaced = %self.current.topic().short(), "party secret replaced");
-        let epoch = std::mem::replace(&mut self.current, epoch);
-        self.replaced.insert(0, Replaced { epoch, until: now.plus(RETENTION) });
+        let before = self.current_place().room().topic().short();
+        debug!(topic = %epoch.topic().short(), replaced = %before, "party secret replaced");
+        if let Access::Party(epoch) = std::mem::replace(&mut self.access, Access::Party(epoch)) {
+            self.replaced.insert(0, Replaced { epoch, until: now.plus(RETENTION) });
+        }
     }
 
     /// Drops the secrets whose time is over and returns their number. `invited_until` returns the end of the last open
-    /// invite that contains the secret with the given commitment.
+    /// invite to the lobby of the secret with the given commitment.
     pub(crate) fn expire(
         &mut self,
         now: Timestamp,
@@ -143,10 +214,25 @@ mod tests {
     #[test]
     fn replaced_secrets_stay_newest_first_and_open_their_topics() {
         let secrets = rotated(3);
-        let topics: Vec<Topic> = secrets.all().map(|epoch| *epoch.topic()).collect();
+        let topics: Vec<Topic> = secrets.epochs().map(|epoch| *epoch.topic()).collect();
         assert_eq!(topics, [3, 2, 1, 0].map(|n| *epoch(n).topic()));
-        assert_eq!(secrets.on_topic(&topics[2]).unwrap().commitment(), epoch(1).commitment());
-        assert!(secrets.on_topic(&Topic([9; 32])).is_none());
+        let old = secrets.place(&topics[2]);
+        assert!(matches!(old, Some(Place::Party(old)) if old.commitment() == epoch(1).commitment()));
+        let lobby = secrets.place(epoch(1).public_lobby().room().topic());
+        assert!(matches!(lobby, Some(Place::Lobby(old)) if old.commitment() == epoch(1).commitment()));
+        assert!(secrets.place(&Topic([9; 32])).is_none());
+    }
+
+    #[test]
+    fn joiner_knows_the_lobby_alone_and_leaves_it_for_good() {
+        let lobby = *epoch(1).public_lobby().key();
+        let mut secrets = PartySecrets::waiting(&PARTY, lobby);
+        let restored = PartySecrets::restore(&PARTY, secrets.to_stored());
+        assert!(restored.current().is_none() && secrets.places().count() == 1);
+        assert!(secrets.place(epoch(1).topic()).is_none());
+        secrets.rotate(NOW, epoch(2));
+        assert_eq!(secrets.current_place().room().topic(), epoch(2).topic());
+        assert!(secrets.place(epoch(1).public_lobby().room().topic()).is_none());
     }
 
     #[test]
@@ -158,18 +244,18 @@ mod tests {
         assert_eq!(secrets.expire(end, |_| None), 0);
         assert_eq!(secrets.expire(Timestamp(end.0 + 1), |_| None), MAX_RECENT);
         assert_eq!(secrets.next_expiry(|_| None), None);
-        assert_eq!(secrets.all().count(), 1);
+        assert_eq!(secrets.epochs().count(), 1);
     }
 
     #[test]
-    fn an_open_invite_keeps_the_secret_it_contains_and_wakes_nobody_before_it_ends() {
+    fn an_open_invite_keeps_the_secret_of_its_lobby_and_wakes_nobody_before_it_ends() {
         let mut secrets = rotated(10);
         let invite_end = NOW.plus(RETENTION * 2);
         let invited =
             |end| move |commitment: &[u8; 32]| (*commitment == *epoch(0).commitment()).then_some(end);
         let late = NOW.plus(RETENTION + Duration::from_secs(1));
         secrets.expire(late, invited(invite_end));
-        assert!(secrets.on_topic(epoch(0).topic()).is_some());
+        assert!(secrets.place(epoch(0).topic()).is_some());
         assert_eq!(secrets.next_expiry(invited(invite_end)), Some(invite_end), "not a moment that is past");
         assert_eq!(secrets.next_expiry(invited(Timestamp(u64::MAX))), None, "the invite never ends");
         assert_eq!(secrets.expire(Timestamp(invite_end.0 + 1), invited(invite_end)), 1);
@@ -179,14 +265,14 @@ mod tests {
     fn no_number_of_open_invites_keeps_more_than_the_limit() {
         let mut secrets = rotated(40);
         secrets.expire(NOW, |_| Some(Timestamp(u64::MAX)));
-        assert_eq!(secrets.all().count(), 1 + MAX_REPLACED);
+        assert_eq!(secrets.epochs().count(), 1 + MAX_REPLACED);
     }
 
     #[test]
     fn stored_secrets_restore_to_the_same_epochs() {
         let secrets = rotated(3);
         let restored = PartySecrets::restore(&PARTY, secrets.to_stored());
-        assert!(secrets.all().map(Epoch::topic).eq(restored.all().map(Epoch::topic)));
+        assert!(secrets.epochs().map(Epoch::topic).eq(restored.epochs().map(Epoch::topic)));
         assert_eq!(secrets.next_expiry(|_| None), restored.next_expiry(|_| None));
     }
 }

@@ -44,7 +44,7 @@ impl Default for Limits {
             address_rate: Rate::per_second(100, 1_000),
             addresses: 200_000,
             topics: 100_000,
-            topics_per_connection: 16,
+            topics_per_connection: 64,
             members_per_topic: 254,
             topic_rate: Rate::per_second(200, 2_000),
             held_bytes: 512 << 20,

@@ -9,9 +9,10 @@ use partyline_model::{Candidate, NatProfile, SessionNonce};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    exact::{Malformed, at_most},
+    exact::{Malformed, at_most, decode, encode},
     membership::{Certificate, Confirmation, Stamp},
     name::check_display_name,
+    sealed::MAX_SEALED,
 };
 
 /// The maximum number of candidates in an announcement.
@@ -67,6 +68,22 @@ pub struct Reachability {
 }
 
 impl Announcement {
+    /// Encodes the announcement.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Decodes an announcement.
+    ///
+    /// # Errors
+    /// The bytes are not in the expected form, or exceed a limit.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let announcement: Self = decode(bytes, MAX_SEALED)?;
+        announcement.check()?;
+        Ok(announcement)
+    }
+
     pub(crate) fn check(&self) -> Result<(), Malformed> {
         let Some(Presence { reach, name, avoided_networks, .. }) = &self.presence else { return Ok(()) };
         name.as_deref().map_or(Ok(()), check_display_name)?;

@@ -1,8 +1,8 @@
 //! Invite links.
 //!
-//! A link carries everything that a joiner needs: the party, the party secret, the rendezvous servers, and the seed
-//! of a key that the authority or a co-owner allowed to make members. Everybody who has the link can join. It has two
-//! forms:
+//! A link carries what a joiner needs to knock: the party, the key of its lobby, the rendezvous servers, and the seed
+//! of a key that the authority or a co-owner allowed to make members. It does not carry the party secret, which a member
+//! hands over. Everybody who has the link can join while the invite is open. It has two forms:
 //!
 //! - `partyline://join/<code>` opens the app;
 //! - `https://<server>/join#<code>` opens a page that opens the app. No server sees what follows the `#`.
@@ -11,7 +11,8 @@
 //! any text. In it are, numbers big endian:
 //!
 //! ```text
-//! PartyId 32 | party secret 32 | invite key seed 32 | grant signature 64 | not_after 4 (seconds, 0 never)
+//! PartyId 32 | lobby key 32 | invite key seed 32 | grant signature 64 | not_after 4 (seconds, 0 never)
+//! charter floor: version 4, amendment 2
 //! role 1 (1 co-owner, 2 member; +128: issued by a co-owner, whose DeviceId 32 follows)
 //! length 1, party name | length 1, inviter's name | members 1 | servers, each: length 1, URL without a leading `wss://`
 //! ```
@@ -30,7 +31,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::{
     exact::Signature,
-    membership::{Expiry, Issuer, check_servers},
+    membership::{Expiry, Issuer, Stamp, check_servers},
     name::{check_display_name, check_party_name},
 };
 
@@ -60,8 +61,10 @@ pub struct Invite {
     pub inviter: String,
     /// The number of members when the invite was created. Not signed.
     pub members: u8,
-    /// The party secret when the invite was created.
-    pub secret: [u8; 32],
+    /// The public key of the lobby in which the members wait for joiners.
+    pub lobby: [u8; 32],
+    /// The least stamp of a charter that the joiner takes; its digest is zero.
+    pub floor: Stamp,
     /// The party's rendezvous servers.
     pub servers: Vec<String>,
     /// The seed of the invite key.
@@ -149,7 +152,9 @@ impl Invite {
             Role::Owner | Role::Member => 2,
         };
         let not_after = self.not_after.to_wire().to_be_bytes();
-        let mut out = [&self.party.0[..], &self.secret, &self.seed, &self.signature.0, &not_after].concat();
+        let mut out = [&self.party.0[..], &self.lobby, &self.seed, &self.signature.0, &not_after].concat();
+        out.extend(u32::try_from(self.floor.version).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend(u16::try_from(self.floor.amendment).unwrap_or(u16::MAX).to_be_bytes());
         out.push(role | issuer_flag);
         out.extend(issuer);
         push_text(&mut out, &self.name);
@@ -163,8 +168,9 @@ impl Invite {
 
     fn decode(body: &[u8]) -> Option<Self> {
         let mut reader = Reader(body);
-        let (party, secret, seed) = (PartyId(reader.array()?), reader.array()?, reader.array()?);
+        let (party, lobby, seed) = (PartyId(reader.array()?), reader.array()?, reader.array()?);
         let (signature, not_after) = (Signature(reader.array()?), u32::from_be_bytes(reader.array()?));
+        let floor = reader.floor()?;
         let (role, issuer) = reader.role_and_issuer()?;
         let (name, inviter, members) = (reader.text()?, reader.text()?, reader.byte()?);
         let mut servers = Vec::new();
@@ -178,7 +184,8 @@ impl Invite {
             name,
             inviter,
             members,
-            secret,
+            lobby,
+            floor,
             servers,
             seed,
             not_after,
@@ -220,6 +227,12 @@ impl Reader<'_> {
     fn server(&mut self) -> Option<String> {
         let text = self.text()?;
         Some(if text.contains("://") { text } else { format!("{DEFAULT_SCHEME}{text}") })
+    }
+
+    fn floor(&mut self) -> Option<Stamp> {
+        let version = u32::from_be_bytes(self.array()?).into();
+        let amendment = u16::from_be_bytes(self.array()?).into();
+        Some(Stamp { version, amendment, digest: [0; 8] })
     }
 
     fn role_and_issuer(&mut self) -> Option<(Role, Issuer)> {

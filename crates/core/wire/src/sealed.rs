@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     announcement::Announcement,
     exact::{Document, Exact, Malformed, Signature, decode, encode},
-    membership::{Certificate, Charter, Confirmation},
+    membership::{Charter, Confirmation},
 };
 
 /// The maximum length of a sealed message in bytes.
@@ -41,8 +41,8 @@ pub enum Body {
     Announce(Box<Announcement>),
     /// The charter, and the recipient's confirmation.
     Charter(Box<CharterUpdate>),
-    /// The party secret for one member.
-    Rekey(Box<Rekey>),
+    /// The party secret for one member: an encoded [`RekeyContent`].
+    Rekey(SealedBox),
     /// A signal between the path machines of two members, see [`crate::punch`].
     Signal(Vec<u8>),
     /// The sender leaves the party.
@@ -52,6 +52,20 @@ pub enum Body {
     },
     /// For other runs with the same device key, of which there should be none.
     Run(RunMessage),
+    /// A joiner's announcement in the lobby, for members alone: an encoded [`Announcement`].
+    Knock(SealedBox),
+    /// What a joiner gets instead of the party secret, since its certificate does not count: an encoded
+    /// [`CharterUpdate`].
+    Verdict(SealedBox),
+}
+
+/// Bytes that only the holder of one X25519 key can read, from a sender that does not have to be known for that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedBox {
+    /// The public half of a key that was drawn for these bytes alone.
+    pub ephemeral: [u8; 32],
+    /// The bytes, sealed under what that key and the receiver's agree on.
+    pub sealed: Vec<u8>,
 }
 
 /// What one run of a device says to another run with the same key, be it a copy of the device or its earlier self.
@@ -81,15 +95,6 @@ pub struct CharterUpdate {
     pub confirmation: Option<Confirmation>,
 }
 
-/// The party secret for one member.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rekey {
-    /// The sender's certificate, whose tunnel key the recipient needs and may not know yet.
-    pub certificate: Certificate,
-    /// An encoded [`RekeyContent`], sealed under the secret that the two members share.
-    pub sealed: Vec<u8>,
-}
-
 /// The sealed contents of a rekey.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RekeyContent {
@@ -107,6 +112,22 @@ impl RekeyContent {
     }
 
     /// Decodes the contents.
+    ///
+    /// # Errors
+    /// The bytes are not in the expected form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        decode(bytes, MAX_SEALED)
+    }
+}
+
+impl CharterUpdate {
+    /// Encodes the charter and the confirmation.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Decodes a charter and a confirmation.
     ///
     /// # Errors
     /// The bytes are not in the expected form.

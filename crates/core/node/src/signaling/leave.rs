@@ -12,7 +12,7 @@ use std::{
 };
 
 use partyline_model::{Handle, PartyId, Topic};
-use partyline_party::{Membership, Outgoing, Reachability};
+use partyline_party::{Membership, Outgoing, Reachability, TopicAccess};
 use partyline_wire::rendezvous::ClientFrame;
 use tracing::debug;
 
@@ -101,7 +101,7 @@ impl PendingLeaves {
         for leave in self.0.values_mut() {
             let Some(progress) = leave.owed.get_mut(&link.url) else { continue };
             let membership = &mut leave.membership;
-            let Some(access) = membership.topics().into_iter().find(|access| access.current) else {
+            let Some(access) = membership.topics().into_iter().find(TopicAccess::is_current) else {
                 continue;
             };
             let entered = link.topic(&access.topic).map(TopicEntry::is_entered);

@@ -184,7 +184,7 @@ impl LocalParty {
 
     /// Returns the topic that members meet on at present; `None` once this device was removed.
     pub(super) fn current_topic(&self) -> Option<TopicAccess> {
-        self.membership.topics().into_iter().find(|access| access.current)
+        self.membership.topics().into_iter().find(TopicAccess::is_current)
     }
 
     /// Returns true if the party visits the topic, as its current one or to tell those who missed a change.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use partyline_model::{AppError, DeviceId, ErrorCode, Handle, Topic};
-use partyline_party::{Outgoing, TopicAccess};
+use partyline_party::{Outgoing, TopicAccess, TopicPurpose};
 use partyline_wire::rendezvous::{ClientFrame, RefusalCode, ServerFrame, VERSION};
 use rand_core::RngCore as _;
 use tracing::{debug, trace};
@@ -35,6 +35,8 @@ const MOVED_TIMEOUT: Duration = Duration::from_secs(3);
 const DOUBT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The shortest time between two questions for that reason.
 const DOUBT_INTERVAL: Duration = Duration::from_secs(5);
+/// The revision of what is listed in a lobby, which does not change.
+const LOBBY_REVISION: u64 = u64::MAX;
 /// How often relay grants are looked at, to be renewed or asked for again.
 const GRANT_CHECK: Duration = Duration::from_secs(20);
 
@@ -455,7 +457,6 @@ fn question(cx: &mut Context<'_>, (id, link): (ServerId, &mut ServerLink), withi
 
 /// Announces this device on the party's topics on one server.
 fn announce_on(cx: &mut Context<'_>, (id, link): (ServerId, &mut ServerLink), party: &mut LocalParty) {
-    let revision = party.revision();
     let current = party.membership.topic();
     if party.is_fresh() {
         link.claim(current);
@@ -466,13 +467,16 @@ fn announce_on(cx: &mut Context<'_>, (id, link): (ServerId, &mut ServerLink), pa
             visit_on(cx, (id, link), party, &access);
             continue;
         }
+        let revision = match access.purpose {
+            TopicPurpose::Lobby => LOBBY_REVISION,
+            TopicPurpose::Current | TopicPurpose::Former => party.revision(),
+        };
         if !party.may_speak(cx.now.instant)
             || link.topic(&topic).is_some_and(|entry| entry.has_announced(revision))
         {
             continue;
         }
-        let outcome = party.membership.announcement(cx.now.unix, cx.rng, &topic, cx.reach);
-        let Some(record) = cx.take_message(outcome).map(|message| message.message) else { continue };
+        let Some(record) = record_on(cx, party, &access) else { continue };
         let frame = if link.announce(&topic, revision) {
             ClientFrame::Announce { topic, record }
         } else {
@@ -485,6 +489,15 @@ fn announce_on(cx: &mut Context<'_>, (id, link): (ServerId, &mut ServerLink), pa
     }
 }
 
+/// Returns what this device has listed on a topic: its announcement, and nothing in a lobby where it waits for joiners.
+fn record_on(cx: &mut Context<'_>, party: &mut LocalParty, access: &TopicAccess) -> Option<Vec<u8>> {
+    if access.purpose == TopicPurpose::Lobby {
+        return Some(Vec::new());
+    }
+    let outcome = party.membership.announcement(cx.now.unix, cx.rng, &access.topic, cx.reach);
+    cx.take_message(outcome).map(|message| message.message)
+}
+
 /// Looks for another run with the same keys on the current topic, before this one takes its place there.
 fn visit_on(
     cx: &mut Context<'_>,
@@ -492,7 +505,7 @@ fn visit_on(
     party: &mut LocalParty,
     access: &TopicAccess,
 ) {
-    if !access.current || link.topic(&access.topic).is_some() {
+    if !access.is_current() || link.topic(&access.topic).is_some() {
         return;
     }
     let outcome = party.membership.ask_runs(cx.now.unix, cx.rng);

@@ -9,7 +9,8 @@ fn invite(name: &str, servers: &[&str]) -> Invite {
         name: name.into(),
         inviter: "Anna".into(),
         members: 3,
-        secret: [2; 32],
+        lobby: [2; 32],
+        floor: Stamp { version: 7, amendment: 1, digest: [0; 8] },
         servers: servers.iter().map(|&server| server.into()).collect(),
         seed: [3; 32],
         not_after: Expiry::from_wire(1_800_000_000),
@@ -150,9 +151,9 @@ fn texts_as_people_send_them_are_read() {
 }
 
 #[test]
-fn typical_link_has_301_characters_and_web_link_314() {
-    assert_eq!(typical().app_link().len(), 301);
-    assert_eq!(typical().web_link().unwrap().len(), 314);
+fn typical_link_has_309_characters_and_web_link_322() {
+    assert_eq!(typical().app_link().len(), 309);
+    assert_eq!(typical().web_link().unwrap().len(), 322);
 }
 
 #[test]
@@ -261,13 +262,14 @@ fn debug_output_has_no_secrets() {
 
 prop_compose! {
     fn any_invite()(
-        party: [u8; 32], secret: [u8; 32], seed: [u8; 32], not_after: u32, co_owned: bool, issuer: Option<[u8; 32]>,
+        party: [u8; 32], lobby: [u8; 32], floor: (u32, u16), seed: [u8; 32], not_after: u32, co_owned: bool, issuer: Option<[u8; 32]>,
         half: [u8; 32], name in "[a-zA-Z0-9é田]{1,40}",
         inviter in "[a-zA-Z0-9é田]{1,32}", members: u8,
         servers in prop::collection::vec("wss?://[a-z0-9.]{1,60}(:[0-9]{2,5})?(/[a-z]{0,8})?", 0..=4),
     ) -> Invite {
         Invite {
-            party: PartyId(party), name, inviter, members, secret, servers, seed,
+            party: PartyId(party), name, inviter, members, lobby, servers, seed,
+            floor: Stamp { version: floor.0.into(), amendment: floor.1.into(), digest: [0; 8] },
             not_after: Expiry::from_wire(not_after),
             role: if co_owned { Role::CoOwner } else { Role::Member },
             issuer: issuer.map_or(Issuer::Authority, |id| Issuer::CoOwner(DeviceId(id))),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     announcement::{MAX_CANDIDATES, Presence, Reachability},
-    membership::{Claims, Expiry, Grant, Issuer, tests::largest_charter},
+    membership::{Certificate, Claims, Expiry, Grant, Issuer, tests::largest_charter},
 };
 
 fn certificate(name: &str) -> Certificate {
@@ -77,8 +77,8 @@ fn largest_rekey_fits_in_a_message() {
         CharterUpdate { charter: largest_charter(), confirmation: Some(Confirmation(Signature([1; 64]))) };
     let content = RekeyContent { secret: [1; 32], update };
     let sealed = [content.encode(), vec![0; SEAL_OVERHEAD]].concat();
-    let rekey = Rekey { certificate: certificate(&"\u{1f600}".repeat(32)), sealed };
-    let message = Exact::new(message(Some([1; 32]), u64::MAX, Body::Rekey(Box::new(rekey))));
+    let rekey = SealedBox { ephemeral: [1; 32], sealed };
+    let message = Exact::new(message(Some([1; 32]), u64::MAX, Body::Rekey(rekey)));
     let plaintext = encode_plaintext(&message, &Signature([8; 64]));
     assert!(plaintext.len() + SEAL_OVERHEAD <= MAX_SEALED, "{}", plaintext.len());
     assert_eq!(decode_plaintext(&plaintext).unwrap().0, message);
@@ -120,10 +120,10 @@ proptest! {
         let bare = |address: std::net::SocketAddr| (address.ip(), address.port()).into();
         let announcement = announcement(addresses.into_iter().map(bare).collect());
         let update = CharterUpdate { charter: largest_charter(), confirmation: None };
-        let rekey = Rekey { certificate: certificate("Zoë"), sealed: signal.clone() };
+        let rekey = SealedBox { ephemeral: [2; 32], sealed: signal.clone() };
         round_trip(message(recipient, sequence, Body::Announce(Box::new(announcement))))?;
         round_trip(message(recipient, sequence, Body::Charter(Box::new(update))))?;
-        round_trip(message(recipient, sequence, Body::Rekey(Box::new(rekey))))?;
+        round_trip(message(recipient, sequence, Body::Rekey(rekey)))?;
         round_trip(message(recipient, sequence, Body::Signal(signal)))?;
         round_trip(message(recipient, sequence, Body::Leave { certificate: [7; 32] }))?;
         let claim = Claim { run: SessionNonce([3; 16]), established: Some(Timestamp(sequence)) };

@@ -1,15 +1,17 @@
 use partyline_wire::{
+    announcement::Announcement,
     beacon,
     exact::Exact,
     membership::{Charter, Confirmation},
-    sealed::{Body, CharterUpdate, Message, RekeyContent, encode_plaintext, subject},
+    sealed::{Body, CharterUpdate, Message, encode_plaintext, subject},
 };
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     epoch::Epoch,
-    keys::sign,
+    keys::{Secret, sign},
+    rekey::seal_rekey,
     seal::{open, seal},
 };
 
@@ -31,11 +33,20 @@ fn forge_on(
     only(outcome).message
 }
 
-fn announce_body(world: &World, index: usize) -> partyline_wire::announcement::Announcement {
-    match world.friends[index].announcement_body(None) {
-        Body::Announce(announcement) => *announcement,
-        _ => unreachable!(),
-    }
+/// A knock by a joiner that its own code would never send.
+fn forge_knock(world: &mut World, from: usize, announcement: &Announcement) -> (Topic, Vec<u8>) {
+    let (party, joiner) = (world.friends[0].id(), world.id(from));
+    let lobby = current(world, 0).public_lobby().clone();
+    let knock = lobby.knock(&mut world.rng, &party, &joiner, announcement).unwrap();
+    forge(world, from, None, Body::Knock(knock))
+}
+
+fn current(world: &World, index: usize) -> Epoch {
+    world.friends[index].secrets.current().unwrap().clone()
+}
+
+fn announce_body(world: &World, index: usize) -> Announcement {
+    world.friends[index].announcement_with(None)
 }
 
 #[test]
@@ -106,7 +117,7 @@ fn member_cannot_speak_for_another() {
     let certificate = world.friends[2].identity.certificate().digest();
     let leave = message(world.id(2), Body::Leave { certificate });
     let signature = sign(world.friends[1].outbound.device().signing(), &subject(&topic, &leave));
-    let key = world.friends[1].secrets.current().seal_key().clone();
+    let key = current(&world, 1).room().seal_key().clone();
     let sealed = seal(&key, &topic.0, &encode_plaintext(&leave, &signature), &mut world.rng);
     assert_eq!(world.deliver_to(0, topic, &sealed), Err(Refusal::BadSignature));
 
@@ -121,15 +132,15 @@ fn member_cannot_speak_for_another() {
 fn message_cannot_be_moved_to_another_topic() {
     let mut world = World::of(3);
     let (old_topic, sealed) = world.announcement(1);
-    let old = world.friends[0].secrets.current().clone();
+    let old = current(&world, 0);
     let removed = world.id(2);
     let outcome = world.friends[0].remove_member(world.now, &mut world.rng, removed).unwrap();
     world.apply(0, outcome);
     world.run_until_quiet();
     // A member that knows both keys opens it on the old topic and seals it for the new one.
-    let plaintext = open(old.seal_key(), &old_topic.0, &sealed).unwrap();
-    let new = world.friends[0].secrets.current().clone();
-    let moved = seal(new.seal_key(), &new.topic().0, &plaintext, &mut world.rng);
+    let plaintext = open(old.room().seal_key(), &old_topic.0, &sealed).unwrap();
+    let new = current(&world, 0);
+    let moved = seal(new.room().seal_key(), &new.topic().0, &plaintext, &mut world.rng);
     assert_eq!(world.deliver_to(0, *new.topic(), &moved), Err(Refusal::BadSignature));
 }
 
@@ -143,7 +154,7 @@ fn tunnel_key_belongs_to_the_member_that_announced_it_first() {
     claims.tunnel = world.friends[1].tunnel_public();
     let mut announcement = announce_body(&world, thief);
     announcement.certificate = crate::chain::certify(claims, &key, world.friends[thief].outbound.device());
-    let (topic, sealed) = forge(&mut world, thief, None, Body::Announce(Box::new(announcement)));
+    let (topic, sealed) = forge_knock(&mut world, thief, &announcement);
     assert_eq!(world.deliver_to(0, topic, &sealed), Err(Refusal::TunnelKeyTaken));
     assert_eq!(world.deliver_to(1, topic, &sealed), Err(Refusal::TunnelKeyTaken));
 }
@@ -211,12 +222,9 @@ fn secret_that_the_charter_does_not_commit_to_is_refused() {
     let mut world = World::of(3);
     let (from, to) = (world.id(2), world.id(1));
     let update = CharterUpdate { confirmation: None, ..world.friends[2].charter_update_for(&to).unwrap() };
-    let content = RekeyContent { secret: [66; 32], update }.encode();
-    let party = world.friends[2].id();
-    let pair = world.friends[2].identity.pair_secret(&to, &world.friends[1].tunnel_public()).unwrap();
-    let sealed = seal(&pair.rekey_key(&party), &[from.0, to.0].concat(), &content, &mut world.rng);
-    let certificate = world.friends[2].identity.certificate().clone();
-    let rekey = Body::Rekey(Box::new(partyline_wire::sealed::Rekey { certificate, sealed }));
+    let (party, tunnel) = (world.friends[2].id(), world.friends[1].tunnel_public());
+    let secret = Secret::new([66; 32]);
+    let rekey = seal_rekey((&party, &from), &mut world.rng, (&to, &tunnel), &secret, update).unwrap();
     let (topic, sealed) = forge(&mut world, 2, Some(to), rekey);
     let before = world.friends[1].topics();
     assert_eq!(world.deliver_to(1, topic, &sealed), Err(Refusal::WrongSecret));
@@ -239,7 +247,7 @@ fn rekey_opens_for_its_receiver_only() {
 fn device_with_the_secret_alone_is_no_member() {
     let mut world = World::of(2);
     let stranger = DeviceKey::generate(&mut world.rng);
-    let epoch: Epoch = world.friends[0].secrets.current().clone();
+    let epoch = current(&world, 0);
     let message = Exact::new(Message {
         sender: stranger.id(),
         recipient: None,
@@ -248,8 +256,8 @@ fn device_with_the_secret_alone_is_no_member() {
         body: Body::Signal(vec![1]),
     });
     let signature = sign(stranger.signing(), &subject(epoch.topic(), &message));
-    let sealed =
-        seal(epoch.seal_key(), &epoch.topic().0, &encode_plaintext(&message, &signature), &mut world.rng);
+    let plaintext = encode_plaintext(&message, &signature);
+    let sealed = seal(epoch.room().seal_key(), &epoch.topic().0, &plaintext, &mut world.rng);
     assert_eq!(world.deliver_to(0, *epoch.topic(), &sealed), Err(Refusal::UnknownSender));
 }
 
@@ -285,10 +293,10 @@ proptest! {
     #[test]
     fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let mut world = World::of(2);
-        let epoch = world.friends[0].secrets.current().clone();
+        let epoch = current(&world, 0);
         prop_assert!(world.deliver_to(0, *epoch.topic(), &bytes).is_err());
         // Even when sealed by a device that knows the key.
-        let sealed = seal(epoch.seal_key(), &epoch.topic().0, &bytes, &mut world.rng);
+        let sealed = seal(epoch.room().seal_key(), &epoch.topic().0, &bytes, &mut world.rng);
         prop_assert!(world.deliver_to(0, *epoch.topic(), &sealed).is_err());
         let World { friends, rng, now, .. } = &mut world;
         prop_assert!(friends[0].receive(*now, rng, &Topic([0; 32]), &bytes).is_err());
@@ -297,12 +305,12 @@ proptest! {
     #[test]
     fn signed_garbage_never_panics(place: prop::sample::Index, byte: u8) {
         let mut world = World::of(2);
-        let epoch = world.friends[0].secrets.current().clone();
+        let epoch = current(&world, 0);
         let (topic, sealed) = world.announcement(1);
-        let mut plaintext = open(epoch.seal_key(), &topic.0, &sealed).unwrap();
+        let mut plaintext = open(epoch.room().seal_key(), &topic.0, &sealed).unwrap();
         let at = 64 + place.index(plaintext.len() - 64);
         plaintext[at] = byte;
-        let changed = seal(epoch.seal_key(), &topic.0, &plaintext, &mut world.rng);
+        let changed = seal(epoch.room().seal_key(), &topic.0, &plaintext, &mut world.rng);
         let _ = world.deliver_to(0, topic, &changed);
         prop_assert!(world.knows(0, 1));
     }
@@ -323,7 +331,7 @@ fn confirmed_owner_of_a_tunnel_key_displaces_an_unconfirmed_device() {
     let key = ed25519_dalek::SigningKey::from_bytes(&invite.seed);
     let mut stolen = announce_body(&world, thief);
     stolen.certificate = crate::chain::certify(claims, &key, world.friends[thief].outbound.device());
-    let (topic, sealed) = forge(&mut world, thief, None, Body::Announce(Box::new(stolen)));
+    let (topic, sealed) = forge_knock(&mut world, thief, &stolen);
     assert_eq!(world.deliver_to(1, topic, &sealed), Ok(()));
     assert!(world.knows(1, thief));
 

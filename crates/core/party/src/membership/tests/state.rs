@@ -185,7 +185,7 @@ fn secrets_cannot_be_printed() {
         friend.outbound.device().seed()
     );
     assert!(text.contains("Secret(..)"));
-    let secret = friend.secrets.current().secret().expose();
+    let secret = friend.secrets.current().unwrap().secret().expose();
     assert!(
         !text.contains(&format!("{secret:?}"))
             && !text.contains(&format!("{:02x}{:02x}", secret[0], secret[1]))
