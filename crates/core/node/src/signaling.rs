@@ -797,7 +797,7 @@ impl Signaling {
         };
         let Received { sender, broadcast, outcome } = open(&mut cx, party, topic, source, sealed)?;
         if let [Effect::RunMet { run, standing }] = outcome.effects[..] {
-            self.on_run_met(now, id, source, (run, standing));
+            self.on_run_met(now, id, (source, *topic), (run, standing));
             return None;
         }
         let _span = peer_span(id, sender).entered();
@@ -875,12 +875,17 @@ impl Signaling {
     }
 
     /// Acts on a message of another run with this device's keys. The answer goes back the way the message came.
-    fn on_run_met(&mut self, now: Now, id: PartyId, source: Source, met: (SessionNonce, RunStanding)) {
-        let (run, standing) = met;
+    fn on_run_met(
+        &mut self,
+        now: Now,
+        id: PartyId,
+        (source, topic): (Source, Topic),
+        (run, standing): (SessionNonce, RunStanding),
+    ) {
         let Parts { channels, mut cx, parties, .. } = self.parts(now);
         let Some(party) = parties.get_mut(&id) else { return };
         if standing == RunStanding::GoesOn || party.run_mut().poll_answer(now.instant) {
-            let outcome = party.membership.answer_run(now.unix, cx.rng, run);
+            let outcome = party.membership.answer_run(now.unix, cx.rng, topic, run);
             if let Some(mut answer) = cx.take_message(outcome) {
                 match source {
                     Source::Server(from) => {

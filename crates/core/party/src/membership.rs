@@ -826,26 +826,30 @@ impl Membership {
 
     /// Asks other runs with this device's keys to show themselves. The outcome has one message, which only they can use.
     pub fn ask_runs(&mut self, now: Timestamp, rng: &mut (impl CryptoRng + RngCore)) -> Outcome {
-        self.say_to_runs(now, rng, None)
+        let topic = self.topic();
+        self.say_to_runs(now, rng, topic, None)
     }
 
-    /// Answers another run with this device's keys, so that the two agree on which of them goes on.
+    /// Answers another run with this device's keys on the topic where it spoke, so that the two agree on which of them goes
+    /// on. A copy that was made of a joiner speaks in the lobby.
     pub fn answer_run(
         &mut self,
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
+        topic: Topic,
         run: SessionNonce,
     ) -> Outcome {
-        self.say_to_runs(now, rng, Some(run))
+        self.say_to_runs(now, rng, topic, Some(run))
     }
 
     fn say_to_runs(
         &mut self,
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
+        topic: Topic,
         answer_to: Option<SessionNonce>,
     ) -> Outcome {
-        let (mut out, topic, me) = (Outcome::default(), self.topic(), self.me());
+        let (mut out, me) = (Outcome::default(), self.me());
         let body = Body::Run(RunMessage { claim: self.contest.claim(), answer_to });
         self.send(now, rng, &topic, Some(me), body, &mut out);
         out

@@ -31,8 +31,8 @@ pub(crate) struct PartySecrets {
 #[derive(Clone)]
 enum Access {
     /// Nobody has let this device in yet.
-    Lobby(Lobby),
-    Party(Epoch),
+    Lobby(Box<Lobby>),
+    Party(Box<Epoch>),
 }
 
 #[derive(Clone)]
@@ -78,12 +78,12 @@ enum StoredAccess {
 impl PartySecrets {
     /// A member that has the party secret.
     pub(crate) fn new(party: &PartyId, secret: Secret) -> Self {
-        Self { access: Access::Party(Epoch::new(party, secret)), replaced: Vec::new() }
+        Self { access: Access::Party(Box::new(Epoch::new(party, secret))), replaced: Vec::new() }
     }
 
     /// A joiner, which knows the lobby of its invite.
     pub(crate) fn waiting(party: &PartyId, lobby: [u8; 32]) -> Self {
-        Self { access: Access::Lobby(Lobby::new(party, lobby)), replaced: Vec::new() }
+        Self { access: Access::Lobby(Box::new(Lobby::new(party, lobby))), replaced: Vec::new() }
     }
 
     pub(crate) fn restore(party: &PartyId, stored: StoredSecrets) -> Self {
@@ -141,8 +141,8 @@ impl PartySecrets {
     pub(crate) fn rotate(&mut self, now: Timestamp, epoch: Epoch) {
         let before = self.current_place().room().topic().short();
         debug!(topic = %epoch.topic().short(), replaced = %before, "party secret replaced");
-        if let Access::Party(epoch) = std::mem::replace(&mut self.access, Access::Party(epoch)) {
-            self.replaced.insert(0, Replaced { epoch, until: now.plus(RETENTION) });
+        if let Access::Party(epoch) = std::mem::replace(&mut self.access, Access::Party(Box::new(epoch))) {
+            self.replaced.insert(0, Replaced { epoch: *epoch, until: now.plus(RETENTION) });
         }
     }
 

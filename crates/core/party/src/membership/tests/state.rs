@@ -93,6 +93,27 @@ fn run_passes_what_an_earlier_one_said_that_was_not_saved() {
     assert_eq!(shown, Some(world.friends[1].session()));
 }
 
+#[test]
+fn copy_that_was_made_of_a_joiner_meets_the_member_in_the_lobby() {
+    let mut world = World::of(2);
+    let invite = world.invite(0, InviteLifetime::Hour, Role::Member);
+    let joiner = world.join(&invite);
+    let (device, state) = (world.friends[joiner].outbound.device().clone(), world.friends[joiner].state());
+    world.announce_all();
+    let World { friends, rng, now, .. } = &mut world;
+    friends[joiner].establish_run(*now);
+    let mut copy = Membership::restore(*now, rng, &device, state).unwrap();
+    assert!(copy.is_waiting() && !friends[joiner].is_waiting());
+
+    let question = only(copy.ask_runs(*now, rng));
+    let met = friends[joiner].receive(*now, rng, &question.topic, &question.message).unwrap();
+    assert!(matches!(met.outcome.effects[..], [Effect::RunMet { .. }]));
+    let answer = only(friends[joiner].answer_run(*now, rng, question.topic, copy.session()));
+    let met = copy.receive(*now, rng, &answer.topic, &answer.message).unwrap();
+    let goes_on = Effect::RunMet { run: friends[joiner].session(), standing: RunStanding::GoesOn };
+    assert_eq!(met.outcome.effects, [goes_on]);
+}
+
 /// A copy that was taken for the member while that slept has used greater numbers.
 #[test]
 fn member_that_a_copy_gives_way_to_is_heard_again() {
@@ -107,7 +128,8 @@ fn member_that_a_copy_gives_way_to_is_heard_again() {
     let shown = |world: &World| world.friends[0].member(&world.id(1)).unwrap().session;
     assert_eq!(shown(&world), Some(taken), "the copy is taken for it");
 
-    let answer = only(world.friends[1].answer_run(world.now, &mut world.rng, original.session()));
+    let topic = world.friends[1].topic();
+    let answer = only(world.friends[1].answer_run(world.now, &mut world.rng, topic, original.session()));
     let met = original.receive(world.now, &mut world.rng, &answer.topic, &answer.message).unwrap();
     let gives_way = Effect::RunMet { run: taken, standing: RunStanding::GivesWay };
     assert_eq!(met.outcome.effects, [gives_way]);
