@@ -63,7 +63,7 @@ async fn receive(socket: &mut WebSocket) -> Result<ServerFrame> {
 /// Sends a message from Anna to Ben through the server.
 async fn exchange(server: &Server) -> Result<[WebSocket; 2]> {
     let (mut anna, mut ben) = (enter(server, ANNA).await?, enter(server, BEN).await?);
-    let frame = ClientFrame::Send { topic: topic(), to: BEN, id: 1, message: b"hello".to_vec() };
+    let frame = ClientFrame::Send { topic: topic(), to: BEN, id: 1, kept: false, message: b"hello".to_vec() };
     anna.send(frame.encode()?).await?;
     while !matches!(receive(&mut ben).await?, ServerFrame::Message { .. }) {}
     Ok([anna, ben])

@@ -80,8 +80,6 @@ pub(crate) struct Stage<'a> {
     left: Vec<bool>,
     /// Those of them that were removed, which the party itself remembers.
     kicked: Vec<bool>,
-    /// Those without power, whom the server takes for connected.
-    powerless: BTreeSet<usize>,
     /// Pairs of which the first cannot know that the second has left, since the leave message was forgotten: by the
     /// server that kept it, or by the member's own program, which was killed before it was saved.
     excused: BTreeSet<(usize, usize)>,
@@ -117,7 +115,6 @@ impl<'a> Stage<'a> {
             present: Vec::new(),
             left: Vec::new(),
             kicked: Vec::new(),
-            powerless: BTreeSet::new(),
             excused: BTreeSet::new(),
             prefixes: vec![Prefixes::default(); scenario.homes.len()],
             leases: Vec::new(),
@@ -193,7 +190,6 @@ impl<'a> Stage<'a> {
     }
 
     fn power_on(&mut self, who: usize) {
-        self.powerless.remove(&who);
         self.world.start(who);
         let node = self.world.members[who].node.as_ref().expect("it runs");
         self.contacts.on_start(who, node.device());
@@ -274,7 +270,6 @@ impl<'a> Stage<'a> {
             Happening::PowerCut { who, .. } => {
                 self.excuse_unsaved(who);
                 self.world.cut_power(who);
-                self.powerless.insert(who);
             }
             Happening::Kick { who } if self.is_copied(who) => {}
             Happening::Kick { who } => self.kick(who),
@@ -449,10 +444,6 @@ impl<'a> Stage<'a> {
     }
 
     fn leave(&mut self, who: usize) {
-        // Members that the server took for connected learn of it from others, if there are any.
-        if self.present().into_iter().all(|other| other == who || !self.runs(other)) {
-            self.excused.extend(self.powerless.iter().map(|other| (*other, who)));
-        }
         let party = self.party;
         self.world.with(who, |node, now| node.handle_command(now, 1_000_001, Command::Leave { party }));
         (self.present[who], self.left[who]) = (false, true);

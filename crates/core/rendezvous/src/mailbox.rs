@@ -11,13 +11,15 @@ use partyline_model::{Handle, Topic};
 const OVERHEAD: usize = 128;
 
 /// A message that waits.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Mail {
     /// Its place in the order in which all mail expires.
     pub(crate) number: u64,
     pub(crate) from: Handle,
     /// The sender's number for it.
     pub(crate) id: u32,
+    /// True if it is delivered at every entry until it expires.
+    pub(crate) kept: bool,
     pub(crate) message: Vec<u8>,
 }
 
@@ -60,8 +62,11 @@ impl Mailbox {
         self.0.pop_front_if(|mail| mail.number == number)
     }
 
-    pub(crate) fn into_mail(self) -> impl Iterator<Item = Mail> {
-        self.0.into_iter()
+    /// Returns everything that waits, and removes what is not to be delivered again.
+    pub(crate) fn take(&mut self) -> Vec<Mail> {
+        let all: Vec<Mail> = self.0.drain(..).collect();
+        self.0.extend(all.iter().filter(|mail| mail.kept).cloned());
+        all
     }
 }
 
@@ -132,7 +137,13 @@ mod tests {
     fn only_the_oldest_message_expires() {
         let mut mailbox = Mailbox::default();
         for number in [4, 9] {
-            mailbox.push(Mail { number, from: Handle([1; 16]), id: 1, message: vec![number as u8] });
+            mailbox.push(Mail {
+                number,
+                from: Handle([1; 16]),
+                id: 1,
+                kept: false,
+                message: vec![number as u8],
+            });
         }
         assert!(mailbox.expire(9).is_none());
         assert_eq!(mailbox.expire(4).map(|mail| mail.message), Some(vec![4]));

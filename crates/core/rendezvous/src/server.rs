@@ -162,8 +162,8 @@ impl Rendezvous {
                 self.enter(now, id, Entry { topic, handle, proof, record })
             }
             ClientFrame::Announce { topic, record } => self.announce(now, id, topic, record),
-            ClientFrame::Send { topic, to, id: number, message } => {
-                self.send_message(now, id, topic, to, number, message)
+            ClientFrame::Send { topic, to, id: number, kept, message } => {
+                self.send_message(now, id, (topic, to), number, (kept, message))
             }
             ClientFrame::Leave { topic } => self.leave(id, topic, "left"),
             ClientFrame::Time { echo } => {
@@ -351,10 +351,9 @@ impl Rendezvous {
         &mut self,
         now: Now,
         id: ConnectionId,
-        topic: Topic,
-        to: Handle,
+        (topic, to): (Topic, Handle),
         number: u32,
-        message: Vec<u8>,
+        (kept, message): (bool, Vec<u8>),
     ) -> Result<(), Refusal> {
         let from = self.connections.handle_on(id, &topic).ok_or(RefusalCode::NotEntered)?;
         // Both members compute the same id, so that one trace follows an attempt to connect across all three.
@@ -370,10 +369,21 @@ impl Rendezvous {
             self.counters.messages_forwarded += 1;
             let bytes = message.len();
             trace!(from = %from.short(), to = %to.short(), id = number, bytes, "message forwarded");
-            self.outbox.send(recipient, &ServerFrame::Message { topic, from, message });
+            let frame = ServerFrame::Message { topic, from, message };
+            self.outbox.send(recipient, &frame);
+            let ServerFrame::Message { message, .. } = frame else { return Ok(()) };
+            if kept {
+                // It has been forwarded: that there is no room to keep it is no reason to send it again.
+                let _ = self.store_message(
+                    now.instant,
+                    topic,
+                    to,
+                    Mail { number: 0, from, id: number, kept, message },
+                );
+            }
             return Ok(());
         }
-        self.store_message(now.instant, topic, to, Mail { number: 0, from, id: number, message })
+        self.store_message(now.instant, topic, to, Mail { number: 0, from, id: number, kept, message })
     }
 
     fn store_message(&mut self, now: Instant, topic: Topic, to: Handle, mail: Mail) -> Result<(), Refusal> {
@@ -391,7 +401,7 @@ impl Rendezvous {
         let lifetime = self.limits.mail_lifetime;
         let number = self.mail_expiry.add(now + lifetime, topic, to);
         let after_ms = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
-        debug!(to = %to.short(), id = mail.id, after_ms, "message stored for an absent member");
+        debug!(to = %to.short(), id = mail.id, kept = mail.kept, after_ms, "message stored");
         state.store_mail(to, Mail { number, ..mail });
         Ok(())
     }
@@ -404,8 +414,10 @@ impl Rendezvous {
             debug!(topic = %topic.short(), handle = %handle.short(), count, "stored messages delivered");
         }
         for mail in waiting {
-            self.memory.release(mail.cost());
-            self.mail_expiry.remove(mail.number);
+            if !mail.kept {
+                self.memory.release(mail.cost());
+                self.mail_expiry.remove(mail.number);
+            }
             self.counters.messages_delivered += 1;
             self.outbox.send(id, &ServerFrame::Message { topic, from: mail.from, message: mail.message });
         }
@@ -418,7 +430,7 @@ impl Rendezvous {
             if let Some(mail) = state.and_then(|state| state.expire_mail(&waiting.handle, number)) {
                 self.counters.messages_expired += 1;
                 self.memory.release(mail.cost());
-                let (to, reason) = (waiting.handle, "recipient stayed absent");
+                let (to, reason) = (waiting.handle, "its time is over");
                 debug!(topic = %topic.short(), to = %to.short(), id = mail.id, reason, "message dropped");
             }
             self.remove_if_idle(&topic);

@@ -126,11 +126,15 @@ impl TopicState {
         self.mailboxes.entry(to).or_default().push(mail);
     }
 
-    /// Removes and returns everything that waits for a member, oldest first.
+    /// Returns everything that waits for a member, oldest first, and removes what is not kept.
     pub(crate) fn take_mail(&mut self, handle: &Handle) -> Vec<Mail> {
-        let mail: Vec<Mail> =
-            self.mailboxes.remove(handle).into_iter().flat_map(Mailbox::into_mail).collect();
-        self.mail_bytes -= mail.iter().map(Mail::cost).sum::<usize>();
+        let Some(mailbox) = self.mailboxes.get_mut(handle) else { return Vec::new() };
+        let mail = mailbox.take();
+        if mailbox.is_empty() {
+            self.mailboxes.remove(handle);
+        }
+        let removed = mail.iter().filter(|mail| !mail.kept);
+        self.mail_bytes -= removed.map(Mail::cost).sum::<usize>();
         mail
     }
 
@@ -154,7 +158,7 @@ mod tests {
     const B: Handle = Handle([2; 16]);
 
     fn mail(number: u64, len: usize) -> Mail {
-        Mail { number, from: A, id: 1, message: vec![0; len] }
+        Mail { number, from: A, id: 1, kept: false, message: vec![0; len] }
     }
 
     #[test]

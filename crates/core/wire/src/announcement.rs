@@ -12,7 +12,7 @@ use crate::{
     exact::{Malformed, at_most, decode, encode},
     membership::{Certificate, Confirmation, Stamp},
     name::check_display_name,
-    sealed::MAX_SEALED,
+    rendezvous::MAX_MESSAGE,
 };
 
 /// The maximum number of candidates in an announcement.
@@ -79,7 +79,7 @@ impl Announcement {
     /// # Errors
     /// The bytes are not in the expected form, or exceed a limit.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let announcement: Self = decode(bytes, MAX_SEALED)?;
+        let announcement: Self = decode(bytes, MAX_MESSAGE)?;
         announcement.check()?;
         Ok(announcement)
     }

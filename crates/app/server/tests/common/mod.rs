@@ -152,7 +152,7 @@ impl Member {
 }
 
 pub fn send(to: u8, id: u32, message: &[u8]) -> ClientFrame {
-    ClientFrame::Send { topic: topic(1), to: handle(to), id, message: message.to_vec() }
+    ClientFrame::Send { topic: topic(1), to: handle(to), id, kept: false, message: message.to_vec() }
 }
 
 pub fn refusal(frame: &ServerFrame) -> Option<RefusalCode> {

@@ -199,7 +199,7 @@ fn leave_frames(
     let all: BTreeSet<Handle> = members.chain(entry.present()).collect();
     let frame = |to| {
         *last_number = last_number.wrapping_add(1);
-        ClientFrame::Send { topic, to, id: *last_number, message: leave.message.clone() }
+        ClientFrame::Send { topic, to, id: *last_number, kept: true, message: leave.message.clone() }
     };
     all.into_iter().map(frame).collect()
 }

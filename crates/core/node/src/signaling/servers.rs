@@ -428,7 +428,7 @@ impl Channel for Servers {
             for to in one.chain(all) {
                 self.last_number = self.last_number.wrapping_add(1);
                 let (topic, message, number) = (message.topic, message.message.clone(), self.last_number);
-                let frame = ClientFrame::Send { topic, to, id: number, message };
+                let frame = ClientFrame::Send { topic, to, id: number, kept: false, message };
                 trace!(channel = "server", server = %link.url, number, "sending");
                 cx.sent(ChannelKind::Server, 1);
                 send_frame(cx, *id, &frame);

@@ -107,7 +107,13 @@ impl History {
             Step::Send { party, to, .. } => {
                 world.send(
                     id,
-                    &ClientFrame::Send { topic: topic(party), to: handle(to), id: 1, message: record },
+                    &ClientFrame::Send {
+                        topic: topic(party),
+                        to: handle(to),
+                        id: 1,
+                        kept: false,
+                        message: record,
+                    },
                 );
             }
             Step::Leave { party, .. } => {

@@ -62,7 +62,10 @@ fn mail_is_limited_per_handle_per_topic_and_in_all() {
     let id = world.member(1, handle(1));
     let mut send = |to: u8, number: u32, bytes: usize| {
         let message = vec![0; bytes];
-        world.send(id, &ClientFrame::Send { topic: topic(1), to: handle(to), id: number, message });
+        world.send(
+            id,
+            &ClientFrame::Send { topic: topic(1), to: handle(to), id: number, kept: false, message },
+        );
         world.received(id).pop()
     };
     assert_eq!(send(2, 1, 10), None);
@@ -77,7 +80,10 @@ fn mail_is_limited_per_handle_per_topic_and_in_all() {
 
     let mut world = World::new(Limits { held_bytes: 2_000, ..Limits::default() });
     let id = world.member(1, handle(1));
-    world.send(id, &ClientFrame::Send { topic: topic(1), to: handle(2), id: 1, message: vec![0; 2_000] });
+    world.send(
+        id,
+        &ClientFrame::Send { topic: topic(1), to: handle(2), id: 1, kept: false, message: vec![0; 2_000] },
+    );
     assert_eq!(refusal(&world.received(id)), Some(RefusalCode::ServerFull));
     let record = vec![0; 2_000];
     world.send(id, &ClientFrame::Announce { topic: topic(1), record });
@@ -153,7 +159,8 @@ fn limits_and_refusals_are_counted_by_name() {
     let mut world = World::new(limits);
     let id = world.member(1, handle(1));
     world.enter(id, 2, handle(1), b"");
-    world.send(id, &ClientFrame::Send { topic: topic(1), to: handle(2), id: 1, message: vec![] });
+    world
+        .send(id, &ClientFrame::Send { topic: topic(1), to: handle(2), id: 1, kept: false, message: vec![] });
     world.send(id, &ClientFrame::Leave { topic: topic(3) });
     let stats = world.server.stats();
     let counted = |each: &mut dyn Iterator<Item = (&'static str, u64)>| {

@@ -35,7 +35,10 @@ fn members_of_other_topics_stay_invisible() {
     let mut world = World::new(Limits::default());
     let first = world.member(1, handle(1));
     let second = world.member(2, handle(2));
-    world.send(second, &ClientFrame::Send { topic: topic(1), to: handle(1), id: 1, message: vec![1] });
+    world.send(
+        second,
+        &ClientFrame::Send { topic: topic(1), to: handle(1), id: 1, kept: false, message: vec![1] },
+    );
     assert_eq!(refusal(&world.received(second)), Some(RefusalCode::NotEntered));
     assert_eq!(world.received(first), []);
 }
@@ -121,7 +124,13 @@ fn messages_are_forwarded_to_present_and_stored_for_absent_members() {
     let first = world.member(1, handle(1));
     let second = world.member(1, handle(2));
     world.received(first);
-    let message = |to, id, text: &[u8]| ClientFrame::Send { topic: topic(1), to, id, message: text.to_vec() };
+    let message = |to, id, text: &[u8]| ClientFrame::Send {
+        topic: topic(1),
+        to,
+        id,
+        kept: false,
+        message: text.to_vec(),
+    };
     let delivered =
         |from, text: &[u8]| ServerFrame::Message { topic: topic(1), from, message: text.to_vec() };
     world.send(first, &message(handle(2), 1, b"now"));
@@ -138,10 +147,33 @@ fn messages_are_forwarded_to_present_and_stored_for_absent_members() {
 }
 
 #[test]
+fn kept_message_reaches_a_member_again_at_every_entry_until_it_expires() {
+    let mut world = World::new(Limits::default());
+    let (first, second) = (world.member(1, handle(1)), world.member(1, handle(2)));
+    world.received(second);
+    let leave =
+        ClientFrame::Send { topic: topic(1), to: handle(2), id: 1, kept: true, message: b"leave".to_vec() };
+    world.send(first, &leave);
+    let delivered = ServerFrame::Message { topic: topic(1), from: handle(1), message: b"leave".to_vec() };
+    assert_eq!(world.received(second), std::slice::from_ref(&delivered), "it may be there");
+    for _ in 0..2 {
+        let again = world.connect();
+        let received = world.enter(again, 1, handle(2), b"");
+        assert_eq!(received.last(), Some(&delivered), "it was not, or it was somebody else");
+    }
+    assert_eq!(world.server.stats().mail, 1);
+    world.advance(Limits::default().mail_lifetime);
+    assert_eq!((world.server.stats().mail, world.server.stats().held_bytes > 0), (0, true));
+}
+
+#[test]
 fn stored_message_expires_and_its_topic_is_removed() {
     let mut world = World::new(Limits::default());
     let id = world.member(1, handle(1));
-    world.send(id, &ClientFrame::Send { topic: topic(1), to: handle(2), id: 1, message: vec![1; 100] });
+    world.send(
+        id,
+        &ClientFrame::Send { topic: topic(1), to: handle(2), id: 1, kept: false, message: vec![1; 100] },
+    );
     world.server.handle_disconnect(world.now, id);
     assert_eq!(world.server.stats().topics, 1);
     world.advance(Limits::default().mail_lifetime - Duration::from_millis(1));

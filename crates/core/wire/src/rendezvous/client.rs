@@ -38,6 +38,9 @@ pub enum ClientFrame {
         /// The sender's number for the message. A refusal names it, and a repeated message waits only once in a
         /// mailbox.
         id: u32,
+        /// True to keep the message for a present recipient, too, and to deliver it at every entry until it expires: the
+        /// recipient's connection may be dead without anybody knowing, or taken by another run.
+        kept: bool,
         /// A sealed message of at most [`MAX_MESSAGE`] bytes.
         #[serde(with = "bytes")]
         message: Vec<u8>,

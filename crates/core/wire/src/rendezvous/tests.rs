@@ -34,12 +34,8 @@ fn client_frame() -> impl Strategy<Value = ClientFrame> {
             ClientFrame::Enter { topic, handle, proof, record }
         }),
         (topic(), record()).prop_map(|(topic, record)| ClientFrame::Announce { topic, record }),
-        (topic(), handle(), any::<u32>(), message()).prop_map(|(topic, to, id, message)| ClientFrame::Send {
-            topic,
-            to,
-            id,
-            message
-        }),
+        (topic(), handle(), any::<u32>(), any::<bool>(), message())
+            .prop_map(|(topic, to, id, kept, message)| ClientFrame::Send { topic, to, id, kept, message }),
         topic().prop_map(|topic| ClientFrame::Leave { topic }),
         any::<u64>().prop_map(|echo| ClientFrame::Time { echo }),
         topic().prop_map(|topic| ClientFrame::Relays { topic }),
