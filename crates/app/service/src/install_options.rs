@@ -13,6 +13,9 @@ pub struct InstallOptions {
     /// Group id whose users may drive the service.
     #[arg(long = "allow-group", value_name = "GID")]
     pub allowed_groups: Vec<u32>,
+    /// User id that may see parties and metrics of the service, and change nothing.
+    #[arg(long = "allow-observer", value_name = "UID")]
+    pub allowed_observers: Vec<u32>,
     /// Rendezvous server for new parties (`wss://host`); can be given several times.
     #[arg(long = "default-server", value_name = "URL")]
     pub servers: Vec<String>,

@@ -62,6 +62,9 @@ pub struct Settings {
     /// Group id whose users may drive the service.
     #[arg(long = "allow-group", value_name = "GID")]
     pub allowed_groups: Vec<u32>,
+    /// User id that may see parties and metrics of the service, and change nothing.
+    #[arg(long = "allow-observer", value_name = "UID")]
+    pub allowed_observers: Vec<u32>,
 }
 
 impl Settings {
@@ -99,7 +102,8 @@ impl Settings {
     pub fn access(&self) -> Access {
         let seated = Access::default().allow_active_session();
         let users = self.allowed_users.iter().copied().fold(seated, Access::allow_user);
-        self.allowed_groups.iter().copied().fold(users, Access::allow_group)
+        let groups = self.allowed_groups.iter().copied().fold(users, Access::allow_group);
+        self.allowed_observers.iter().copied().fold(groups, Access::allow_observer)
     }
 }
 

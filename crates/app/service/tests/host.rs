@@ -62,6 +62,7 @@ fn settings(directory: &Path) -> Settings {
         otlp_endpoint: None,
         allowed_users: Vec::new(),
         allowed_groups: Vec::new(),
+        allowed_observers: Vec::new(),
     }
 }
 

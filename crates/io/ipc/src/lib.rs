@@ -11,6 +11,7 @@ mod access;
 mod client;
 mod credentials;
 mod endpoint;
+mod right;
 mod server;
 mod session;
 mod stream;
@@ -21,6 +22,7 @@ use tokio::sync::oneshot;
 pub use access::Access;
 pub use client::{Connection, connect, reconnect};
 pub use endpoint::Endpoint;
+pub use right::Right;
 pub use server::{MAX_CLIENTS, Server};
 pub use session::MAX_PENDING_REQUESTS;
 

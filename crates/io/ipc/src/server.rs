@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::{Instrument as _, debug, debug_span, warn};
 
-use crate::{Access, Call, Endpoint, session, stream::StreamError};
+use crate::{Access, Call, Endpoint, access::Client, session, stream::StreamError};
 
 /// The most clients served at once.
 pub const MAX_CLIENTS: usize = 64;
@@ -33,7 +33,7 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
-    access: Access,
+    access: Arc<Access>,
 }
 
 impl Server {
@@ -45,7 +45,7 @@ impl Server {
     pub fn bind(endpoint: &Endpoint, access: Access) -> Result<Self, AppError> {
         let listener = endpoint.listen().map_err(|error| not_listening(endpoint, &error))?;
         debug!(%endpoint, "listening for clients");
-        Ok(Self { listener, access: access.allow_owner(endpoint) })
+        Ok(Self { listener, access: Arc::new(access.allow_owner(endpoint)) })
     }
 
     /// Serves clients until the engine ends, which is when the snapshots' sender is dropped. The socket is removed
@@ -61,9 +61,9 @@ impl Server {
                 Some(_) = sessions.join_next() => {}
                 Some(_) = refusals.join_next() => {}
                 accepted = self.listener.accept() => match accepted.map(|stream| self.admit(stream, sessions.len())) {
-                    Ok(Ok(stream)) => {
+                    Ok(Ok((stream, client))) => {
                         clients += 1;
-                        let session = serve_one(stream, calls.clone(), snapshots.clone());
+                        let session = serve_one(stream, client, calls.clone(), snapshots.clone());
                         sessions.spawn(session.instrument(debug_span!("ipc_client", id = clients)));
                     }
                     Ok(Err((stream, why))) if refusals.len() < MAX_CONCURRENT_REFUSALS => {
@@ -81,10 +81,11 @@ impl Server {
         });
     }
 
-    fn admit(&self, stream: Stream, clients: usize) -> Result<Stream, (Stream, AppError)> {
-        let admission = if clients < MAX_CLIENTS { self.access.check(&stream) } else { Err(full()) };
+    fn admit(&self, stream: Stream, clients: usize) -> Result<(Stream, Client), (Stream, AppError)> {
+        let admission =
+            if clients < MAX_CLIENTS { Client::identify(&self.access, &stream) } else { Err(full()) };
         match admission {
-            Ok(()) => Ok(stream),
+            Ok(client) => Ok((stream, client)),
             Err(why) => {
                 counter!("partyline_ipc_refused_total").increment(1);
                 warn!(reason = %why.message, count = clients, "client refused");
@@ -100,10 +101,15 @@ async fn refuse_one(stream: Stream, why: AppError) {
     }
 }
 
-async fn serve_one(stream: Stream, calls: mpsc::Sender<Call>, snapshots: watch::Receiver<Arc<Snapshot>>) {
+async fn serve_one(
+    stream: Stream,
+    client: Client,
+    calls: mpsc::Sender<Call>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+) {
     counter!("partyline_ipc_clients_total").increment(1);
     debug!("client connected");
-    match session::serve(&stream, calls, snapshots).await {
+    match session::serve(&stream, client, calls, snapshots).await {
         Ok(()) | Err(StreamError::Closed) => debug!(reason = "closed", "client disconnected"),
         Err(error) => {
             counter!("partyline_ipc_broken_total").increment(1);

@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use interprocess::local_socket::tokio::Stream;
+use metrics::counter;
 use partyline_model::{AppError, ClientCommand, ErrorCode, Reply, Snapshot};
 use partyline_wire::ipc::{ClientFrame, FrameError, Hello, ServerFrame, VERSION};
 use tokio::{
@@ -13,10 +14,11 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
-use tracing::{debug, trace};
+use tracing::{debug, trace, warn};
 
 use crate::{
-    Call, SOFTWARE,
+    Call, Right, SOFTWARE,
+    access::Client,
     stream::{FrameReader, StreamError, write},
 };
 
@@ -25,6 +27,9 @@ pub const MAX_PENDING_REQUESTS: usize = 32;
 
 /// The least time between two snapshots.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The time until it is looked again whether a client may see snapshots that has lost the right to.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Bounds the time until a client has sent its hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,12 +40,13 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// If the connection breaks, or the client sends something else than the protocol allows.
 pub async fn serve(
     stream: &Stream,
+    client: Client,
     calls: mpsc::Sender<Call>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
 ) -> Result<(), StreamError> {
     let mut frames = FrameReader::new(stream);
     let result = match exchange_hellos(stream, &mut frames).await {
-        Ok(true) => Session::new(stream, calls, snapshots).run(frames).await,
+        Ok(true) => Session::new(stream, client, calls, snapshots).run(frames).await,
         Ok(false) => Ok(()),
         Err(error) => Err(error),
     };
@@ -86,6 +92,7 @@ async fn exchange_hellos(
 
 struct Session<'a> {
     stream: &'a Stream,
+    client: Client,
     calls: mpsc::Sender<Call>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     subscribed: bool,
@@ -93,8 +100,13 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(stream: &'a Stream, calls: mpsc::Sender<Call>, snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
-        Self { stream, calls, snapshots, subscribed: false, pending: JoinSet::new() }
+    fn new(
+        stream: &'a Stream,
+        client: Client,
+        calls: mpsc::Sender<Call>,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+    ) -> Self {
+        Self { stream, client, calls, snapshots, subscribed: false, pending: JoinSet::new() }
     }
 
     async fn run(mut self, mut frames: FrameReader<'_, ClientFrame>) -> Result<(), StreamError> {
@@ -111,10 +123,7 @@ impl<'a> Session<'a> {
                     if changed.is_err() {
                         return self.send_remaining().await;
                     }
-                    if self.subscribed {
-                        self.send_snapshot().await?;
-                    }
-                    next_snapshot = Instant::now() + SNAPSHOT_INTERVAL;
+                    next_snapshot = Instant::now() + self.send_snapshot().await?;
                 }
             }
         }
@@ -130,15 +139,28 @@ impl<'a> Session<'a> {
             }
             ClientFrame::Request { id, command } => {
                 trace!(id, pending = self.pending.len(), "request received");
-                self.pending.spawn(answer(self.calls.clone(), id, command));
+                match self.client.check(Right::needed_for(&command)) {
+                    Ok(()) => self.pending.spawn(answer(self.calls.clone(), id, command)),
+                    Err(why) => self.pending.spawn(refuse_request(id, why)),
+                };
             }
         }
         Ok(())
     }
 
-    async fn send_snapshot(&mut self) -> Result<(), StreamError> {
+    /// Sends the state to a client that wants it and may see it. Returns the time until the next one.
+    async fn send_snapshot(&mut self) -> Result<Duration, StreamError> {
+        if !self.subscribed {
+            return Ok(SNAPSHOT_INTERVAL);
+        }
+        // The app of a user who is away from the computer stays connected, and goes on when the user is back.
+        if self.client.check(Right::Observe).is_err() {
+            self.snapshots.mark_changed();
+            return Ok(RECHECK_INTERVAL);
+        }
         let snapshot = self.snapshots.borrow_and_update().clone();
-        self.send(ServerFrame::Snapshot(snapshot)).await
+        self.send(ServerFrame::Snapshot(snapshot)).await?;
+        Ok(SNAPSHOT_INTERVAL)
     }
 
     async fn send(&self, frame: ServerFrame) -> Result<(), StreamError> {
@@ -169,6 +191,13 @@ async fn changed(
 ) -> Result<(), watch::error::RecvError> {
     sleep_until(earliest).await;
     snapshots.changed().await
+}
+
+/// Answers a command that the client has no right to.
+async fn refuse_request(id: u32, why: AppError) -> ServerFrame {
+    counter!("partyline_ipc_commands_refused_total").increment(1);
+    warn!(id, reason = %why.message, "command refused");
+    ServerFrame::Response { id, result: Err(why) }
 }
 
 /// Passes a command to the engine and returns its response.
@@ -218,4 +247,101 @@ fn not_understood(error: &FrameError) -> AppError {
         format!("The Partyline service did not understand its client: {error}."),
         "Install the same version of both.",
     )
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{fs, path::Path};
+
+    use interprocess::local_socket::traits::tokio::Listener as _;
+    use partyline_model::{Command, DeviceId, DeviceView, NetworkView, PartyId, Phase};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{Access, Connection, Endpoint, connect};
+
+    const USER: u32 = 1000;
+
+    fn snapshot(revision: u32) -> Arc<Snapshot> {
+        Arc::new(Snapshot {
+            revision,
+            phase: Phase::Ready,
+            device: DeviceView { id: DeviceId([1; 32]), version: "0".into() },
+            parties: Vec::new(),
+            former_parties: Vec::new(),
+            network: NetworkView::default(),
+            settings: partyline_model::Settings::default(),
+        })
+    }
+
+    /// A session of a user, with an engine that carries out everything.
+    struct Served {
+        connection: Connection,
+        state: watch::Sender<Arc<Snapshot>>,
+        carried_out: mpsc::UnboundedReceiver<ClientCommand>,
+        _directory: TempDir,
+    }
+
+    impl Served {
+        async fn with(access: Access) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let endpoint = Endpoint::in_dir(directory.path());
+            let listener = endpoint.listen().unwrap();
+            let (calls, mut inbox) = mpsc::channel::<Call>(8);
+            let (state, snapshots) = watch::channel(snapshot(1));
+            let client = Client::of_user(&Arc::new(access), USER);
+            tokio::spawn(
+                async move { serve(&listener.accept().await.unwrap(), client, calls, snapshots).await },
+            );
+            let (log, carried_out) = mpsc::unbounded_channel();
+            tokio::spawn(async move {
+                while let Some((command, answer)) = inbox.recv().await {
+                    log.send(command).unwrap();
+                    answer.send(Ok(Reply::Done)).unwrap();
+                }
+            });
+            Self { connection: connect(&endpoint).await.unwrap(), state, carried_out, _directory: directory }
+        }
+
+        async fn ask(&self, command: Command) -> Result<Reply, ErrorCode> {
+            let (answer, answered) = oneshot::channel();
+            self.connection.calls.send((command.into(), answer)).await.unwrap();
+            answered.await.unwrap().map_err(|error| error.code)
+        }
+    }
+
+    fn leave() -> Command {
+        Command::Leave { party: PartyId([1; 32]) }
+    }
+
+    fn set_active_user(seats: &Path, uid: u32) {
+        fs::write(seats.join("seat0"), format!("ACTIVE_UID={uid}\n")).unwrap();
+    }
+
+    #[tokio::test]
+    async fn observer_reads_the_state_and_changes_no_party() {
+        let mut served = Served::with(Access::default().allow_observer(USER)).await;
+        assert_eq!(served.ask(leave()).await, Err(ErrorCode::PermissionDenied));
+        assert_eq!(served.ask(Command::Stop).await, Err(ErrorCode::PermissionDenied));
+        assert_eq!(served.ask(Command::Doctor).await, Ok(Reply::Done));
+        assert_eq!(served.carried_out.recv().await, Some(Command::Doctor.into()));
+        assert!(served.carried_out.try_recv().is_err(), "the engine never saw the others");
+    }
+
+    #[tokio::test]
+    async fn user_who_left_the_computer_cannot_use_a_connection_from_before() {
+        let seats = tempfile::tempdir().unwrap();
+        set_active_user(seats.path(), USER);
+        let mut served = Served::with(Access::default().with_seats(seats.path())).await;
+        assert_eq!(served.ask(leave()).await, Ok(Reply::Done));
+        set_active_user(seats.path(), USER + 1);
+        served.state.send_replace(snapshot(2));
+        assert_eq!(served.ask(leave()).await, Err(ErrorCode::PermissionDenied));
+        assert_eq!(served.ask(Command::Snapshot).await, Err(ErrorCode::PermissionDenied));
+        assert_eq!(served.connection.snapshots.borrow().revision, 1);
+        set_active_user(seats.path(), USER);
+        assert_eq!(served.ask(leave()).await, Ok(Reply::Done));
+        let shown = served.connection.snapshots.wait_for(|snapshot| snapshot.revision == 2).await;
+        assert!(shown.is_ok());
+    }
 }

@@ -132,6 +132,7 @@ fn unit(program: &[String], options: &InstallOptions) -> String {
     let mut words = program.to_vec();
     words.extend(options.allowed_users.iter().map(|uid| format!("--allow-user={uid}")));
     words.extend(options.allowed_groups.iter().map(|gid| format!("--allow-group={gid}")));
+    words.extend(options.allowed_observers.iter().map(|uid| format!("--allow-observer={uid}")));
     words.extend(options.port.map(|port| format!("--port={port}")));
     words.extend(options.extra_ca.iter().map(|path| format!("--extra-ca={}", path.display())));
     words.extend(options.servers.iter().map(|url| format!("--default-server={url}")));
@@ -187,6 +188,7 @@ mod tests {
         InstallOptions {
             allowed_users: vec![1000],
             allowed_groups: vec![100],
+            allowed_observers: vec![1001],
             servers: vec!["wss://play.example".into()],
             port: Some(51820),
             extra_ca: Some("/etc/ssl/party.pem".into()),
@@ -200,7 +202,7 @@ mod tests {
         let systemd = systemd(directory.path(), 0);
         systemd.install(&["/opt/50% off/partyline-service".into(), "run".into()], &options()).unwrap();
         let unit = fs::read_to_string(directory.path().join(UNIT)).unwrap();
-        let start = r#"ExecStart="/opt/50%% off/partyline-service" "run" "--allow-user=1000" "--allow-group=100" "--port=51820" "--extra-ca=/etc/ssl/party.pem" "--default-server=wss://play.example""#;
+        let start = r#"ExecStart="/opt/50%% off/partyline-service" "run" "--allow-user=1000" "--allow-group=100" "--allow-observer=1001" "--port=51820" "--extra-ca=/etc/ssl/party.pem" "--default-server=wss://play.example""#;
         assert!(unit.contains(start), "{unit}");
         assert_eq!(unit.matches("ExecStart=").count(), 1, "{unit}");
         systemd.uninstall().unwrap();
