@@ -110,7 +110,7 @@ export function many(count: number, list: readonly string[] = names): MemberView
 
 export const settings: Settings = {
   display_name: 'Mira', servers: ['wss://play.example.org'], relays: [], nat_detection: true, port_mapping: true, direct: true, relay: true,
-  methods: { lan: true, ipv6: true, mapped: true, punch: true, predict: true, spray: true, member_relay: true }, serve_friends: true,
+  methods: { lan: true, ipv6: true, mapped: true, punch: true, predict: true, spray: true, member_relay: true }, serve_friends: true, lan_beacon: true,
   port: 0, direct_timeout_s: 5, mtu: 1400,
 };
 

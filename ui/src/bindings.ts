@@ -929,6 +929,8 @@ export type Settings = {
 	methods?: Methods,
 	/**  True if this computer forwards packets between friends that cannot reach each other directly. */
 	serve_friends?: boolean,
+	/**  True if this computer announces itself on local networks, sealed for its parties. */
+	lan_beacon?: boolean,
 	/**  The UDP port that all parties share; 0 lets the system choose one. */
 	port?: number,
 	/**

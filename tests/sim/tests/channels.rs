@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use partyline_model::{Command, PathKind};
+use partyline_model::{Command, PathKind, Settings};
 use partyline_tests_sim::World;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -16,6 +16,25 @@ fn a_lan_needs_no_server() {
     (1..4).for_each(|who| world.join(who, &link));
     world.until_mesh(SOON);
     world.assert_all_reach();
+}
+
+#[test]
+fn member_that_switched_the_beacon_off_is_silent_on_its_lan() {
+    let mut world = World::new(1);
+    (0..2).for_each(|_| _ = world.member_on(1));
+    let (_, link) = world.create(0, None);
+    set_beacon(&mut world, 1, false);
+    world.join(1, &link);
+    world.run(SOON);
+    assert_eq!(world.view(0).members.len(), 1, "nothing was heard of the other one");
+    set_beacon(&mut world, 1, true);
+    world.until_mesh(SOON);
+    world.assert_all_reach();
+}
+
+fn set_beacon(world: &mut World, who: usize, lan_beacon: bool) {
+    let settings = Box::new(Settings { lan_beacon, ..world.snapshot(who).settings });
+    world.command(who, Command::Configure { settings }).expect("settings within limits");
 }
 
 #[test]

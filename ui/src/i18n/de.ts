@@ -436,6 +436,8 @@ export const de = {
   'settings.relay.help': 'Zu Beginn, und wo keine direkte Verbindung gefunden wird. Sie können nicht lesen, was sie weiterleiten.',
   'settings.serve': 'Freunden beim Verbinden helfen',
   'settings.serve.help': 'Leitet Pakete zwischen zwei Mitgliedern weiter, die einander nicht erreichen, für beide verschlüsselt.',
+  'settings.beacon': 'Im lokalen Netz melden',
+  'settings.beacon.help': 'Findet Freunde im selben Netz ohne Server. Andere dort sehen, dass Partyline läuft, aber nicht, welche Partys.',
   'settings.router': 'Router',
   'settings.mapping': 'Den Router um einen Port bitten',
   'settings.mapping.help': 'Per UPnP, NAT-PMP oder PCP. Wird zurückgegeben, wenn Partyline endet.',

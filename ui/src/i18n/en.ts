@@ -434,6 +434,8 @@ export const en = {
   'settings.relay.help': 'Used at first, and wherever no direct connection is found. They cannot read what they forward.',
   'settings.serve': 'Help friends connect',
   'settings.serve.help': 'Forwards packets between two members who cannot reach each other, encrypted for both.',
+  'settings.beacon': 'Announce on local networks',
+  'settings.beacon.help': 'Finds friends on the same network without a server. Others there see that Partyline runs, but not which parties.',
   'settings.router': 'Router',
   'settings.mapping': 'Ask the router for a port',
   'settings.mapping.help': 'By UPnP, NAT-PMP or PCP. Given back when Partyline ends.',

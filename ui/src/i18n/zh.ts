@@ -436,6 +436,8 @@ export const zh = {
   'settings.relay.help': '在开始时以及无法直连时使用。它们无法读取自己转发的内容。',
   'settings.serve': '帮助好友连接',
   'settings.serve.help': '在两位无法互相到达的成员之间转发数据包，内容对双方加密。',
+  'settings.beacon': '在本地网络中广播',
+  'settings.beacon.help': '无需服务器即可找到同一网络中的好友。网络中的其他人只能看到 Partyline 正在运行，看不到您在哪些派对中。',
   'settings.router': '路由器',
   'settings.mapping': '向路由器请求端口',
   'settings.mapping.help': '通过 UPnP、NAT-PMP 或 PCP。Partyline 结束时归还。',

@@ -8,27 +8,46 @@ use std::{
 use partyline_net::{BeaconInterface, BeaconSockets};
 use partyline_platform::LocalAddress;
 
-/// The beacon's sockets, as long as the system offers them. Without them everything else works.
-pub(crate) struct Beacon(Option<BeaconSockets>);
+/// The beacon's sockets, as long as it is switched on and the system offers them. Without them everything else works.
+pub(crate) struct Beacon {
+    sockets: Option<BeaconSockets>,
+    on: bool,
+    /// Where to send and listen.
+    interfaces: Vec<BeaconInterface>,
+}
 
 impl Beacon {
-    pub(crate) fn open() -> Self {
-        let opened = BeaconSockets::open();
-        Self(opened.inspect_err(|error| tracing::warn!(%error, "the LAN beacon is not available")).ok())
+    pub(crate) fn new(on: bool) -> Self {
+        Self { sockets: on.then(open).flatten(), on, interfaces: Vec::new() }
+    }
+
+    /// Opens or closes the sockets. Without the beacon this computer does not listen for those of others either.
+    pub(crate) fn set_on(&mut self, on: bool) {
+        if self.on == on {
+            return;
+        }
+        tracing::debug!(on, "the LAN beacon is switched");
+        self.on = on;
+        self.sockets = on.then(open).flatten();
+        self.apply_interfaces();
     }
 
     /// Sends and listens on the interfaces of these addresses from now on.
     pub(crate) fn set_addresses(&mut self, addresses: &[LocalAddress]) {
-        if let Some(sockets) = &mut self.0 {
-            let interfaces = interfaces(addresses);
-            tracing::debug!(count = interfaces.len(), "the LAN beacon uses other interfaces");
-            sockets.set_interfaces(interfaces);
+        self.interfaces = interfaces(addresses);
+        self.apply_interfaces();
+    }
+
+    fn apply_interfaces(&mut self) {
+        if let Some(sockets) = &mut self.sockets {
+            tracing::debug!(count = self.interfaces.len(), "the LAN beacon uses other interfaces");
+            sockets.set_interfaces(self.interfaces.clone());
         }
     }
 
     /// Sends to one neighbour, or to the group on every interface. Beacons are repeated, so a lost one is not retried.
     pub(crate) fn send(&self, to: Option<SocketAddr>, bytes: &[u8]) {
-        let Some(sockets) = &self.0 else { return };
+        let Some(sockets) = &self.sockets else { return };
         match to {
             Some(to) => {
                 if let Err(error) = sockets.send_to(to, bytes) {
@@ -44,7 +63,7 @@ impl Beacon {
 
     /// Waits for the next beacon and its source; forever without sockets.
     pub(crate) async fn receive(&self) -> io::Result<(Vec<u8>, SocketAddr)> {
-        match &self.0 {
+        match &self.sockets {
             Some(sockets) => sockets.receive().await,
             None => std::future::pending().await,
         }
@@ -53,8 +72,13 @@ impl Beacon {
     /// Gives up after the sockets failed.
     pub(crate) fn close(&mut self, error: &io::Error) {
         tracing::warn!(%error, "the LAN beacon is lost");
-        self.0 = None;
+        self.sockets = None;
     }
+}
+
+fn open() -> Option<BeaconSockets> {
+    let opened = BeaconSockets::open();
+    opened.inspect_err(|error| tracing::warn!(%error, "the LAN beacon is not available")).ok()
 }
 
 /// The interfaces on which LAN neighbours may be, each with one of its IPv4 addresses.
@@ -77,6 +101,16 @@ fn interfaces(addresses: &[LocalAddress]) -> Vec<BeaconInterface> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn beacon_that_is_switched_off_has_no_sockets() {
+        let mut beacon = Beacon::new(false);
+        beacon.set_addresses(&[]);
+        assert!(beacon.sockets.is_none());
+        beacon.set_on(true);
+        beacon.set_on(false);
+        assert!(beacon.sockets.is_none());
+    }
 
     #[test]
     fn each_interface_is_listed_once_with_its_first_ipv4_address() {

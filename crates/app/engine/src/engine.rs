@@ -126,7 +126,7 @@ impl Engine {
         let (batches, packets) = mpsc::channel(PACKET_QUEUE);
         let (network_events, network) = mpsc::channel(QUEUE);
         let seed = rand::rngs::OsRng.next_u64();
-        let enabled = node.settings().port_mapping;
+        let (enabled, lan_beacon) = (node.settings().port_mapping, node.settings().lan_beacon);
         let port_mapping = PortMapping::new(environment.router, &main, seed, &options.state_dir);
         let (sockets, arrivals) = Sockets::new(main);
         let (feed, watched) = SnapshotFeed::new(now.instant, node.revision(), node.snapshot(now));
@@ -147,7 +147,7 @@ impl Engine {
             watcher: network_events::watch(environment.network, network_events),
             sleep: SleepDetector::new(clock),
             metrics: EngineMetrics::install(),
-            beacon: Beacon::open(),
+            beacon: Beacon::new(lan_beacon),
             clock,
             node,
             store,
@@ -255,6 +255,7 @@ impl Engine {
                     return answers::send(answer, Err(error));
                 }
                 self.ask_node(now, Command::Configure { settings }, answer);
+                self.beacon.set_on(self.node.settings().lan_beacon);
                 if self.port_mapping.enable(self.node.settings().port_mapping) {
                     self.follow_router(now);
                 }

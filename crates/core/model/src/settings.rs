@@ -41,6 +41,8 @@ pub struct Settings {
     pub methods: Methods,
     /// True if this computer forwards packets between friends that cannot reach each other directly.
     pub serve_friends: bool,
+    /// True if this computer announces itself on local networks, sealed for its parties.
+    pub lan_beacon: bool,
     /// The UDP port that all parties share; 0 lets the system choose one.
     pub port: u16,
     /// Seconds for which a new direct path is tried before it counts as failed and is retried with growing pauses,
@@ -62,6 +64,7 @@ impl Default for Settings {
             relay: true,
             methods: Methods::default(),
             serve_friends: true,
+            lan_beacon: true,
             port: 0,
             direct_timeout_s: 5,
             mtu: 1400,

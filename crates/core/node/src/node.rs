@@ -96,6 +96,7 @@ impl Node {
             device,
             outputs: VecDeque::new(),
         };
+        node.signaling.set_beacon(now.instant, node.settings.lan_beacon);
         if saved.is_none() {
             node.outputs.push_back(Output::Save);
         }
@@ -434,6 +435,7 @@ impl Node {
         }
         self.settings = settings;
         self.connectivity.configure(now.instant, &self.settings);
+        self.signaling.set_beacon(now.instant, self.settings.lan_beacon);
         self.signaling.set_mtu(now.instant, self.settings.mtu);
         self.outputs.push_back(Output::Save);
         Ok(())

@@ -314,20 +314,31 @@ impl Signaling {
         self.parties.values().find(|party| party.is_on() && party.visits(topic)).map(LocalParty::id)
     }
 
+    /// Switches the LAN beacon on or off.
+    pub(crate) fn set_beacon(&mut self, now: Instant, on: bool) {
+        self.channels.beacon.set_on(now, on);
+    }
+
     /// Takes a LAN beacon; which party it belongs to shows in its tag.
     pub(crate) fn handle_beacon(&mut self, now: Now, source: SocketAddr, datagram: &[u8]) {
-        let Some((tag, sealed)) = beacon_format::decode(datagram) else {
+        if !self.channels.beacon.is_on() {
+            trace!(%source, reason = "switched off", "beacon dropped");
+            return;
+        }
+        let Some(beacon) = beacon_format::decode(datagram) else {
             trace!(%source, reason = "malformed", "beacon dropped");
             return;
         };
         let mut parties = self.parties.values();
-        let found = parties.find_map(|party| Some((party.id(), party.membership.topic_by_tag(tag)?)));
+        let found = parties.find_map(|party| Some((party.id(), party.membership.topic_of_beacon(&beacon)?)));
         let Some((party, topic)) = found else {
             // Normal: the beacons of other parties on the same network arrive here, too.
             trace!(%source, reason = "of no party here", "beacon dropped");
             return;
         };
-        let Some(from) = self.receive(now, party, &topic, Source::Beacon(source), sealed) else { return };
+        let Some(from) = self.receive(now, party, &topic, Source::Beacon(source), beacon.sealed()) else {
+            return;
+        };
         let Parts { channels, mut cx, parties, .. } = self.parts(now);
         let Some(party) = parties.get_mut(&party) else { return };
         // The message may have been the member's leave.

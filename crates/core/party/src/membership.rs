@@ -15,7 +15,7 @@ use partyline_wire::{
     announcement::{
         Announcement, MAX_AVOIDED, MAX_BEACON_CANDIDATES, MAX_CANDIDATES, MAX_PUBLIC, Presence, Reachability,
     },
-    beacon::TopicTag,
+    beacon::Beacon,
     exact::Exact,
     invite::Invite,
     membership::{
@@ -1330,10 +1330,10 @@ impl Membership {
         self.secrets.place(topic).map(|place| place.room().handle_of(device))
     }
 
-    /// Returns the topic that a LAN beacon's tag belongs to, if this device knows it.
+    /// Returns the topic that a LAN beacon belongs to, if this device knows it.
     #[must_use]
-    pub fn topic_by_tag(&self, tag: TopicTag) -> Option<Topic> {
-        self.secrets.places().map(|place| *place.room().topic()).find(|topic| TopicTag::from(topic) == tag)
+    pub fn topic_of_beacon(&self, beacon: &Beacon<'_>) -> Option<Topic> {
+        self.secrets.places().map(|place| *place.room().topic()).find(|topic| beacon.is_on(topic))
     }
 
     /// Returns the other members in order of their ids.

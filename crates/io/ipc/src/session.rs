@@ -250,6 +250,7 @@ fn not_understood(error: &FrameError) -> AppError {
 }
 
 #[cfg(all(test, unix))]
+#[allow(clippy::unwrap_used, reason = "as in every test")]
 mod tests {
     use std::{fs, path::Path};
 

@@ -12,7 +12,7 @@ use std::{
 use partyline_model::{DeviceId, PartyId, Topic};
 use partyline_party::Outgoing;
 use partyline_wire::beacon;
-use tracing::trace;
+use tracing::{debug, trace};
 
 use super::{
     channel::{Channel, Context, Covered},
@@ -30,9 +30,25 @@ const IDLE_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Beacon {
     next: BTreeMap<PartyId, Instant>,
+    /// True if the user wants none on any network.
+    switched_off: bool,
 }
 
 impl Beacon {
+    /// Switches the beacon on or off. On, the next ones are sent now.
+    pub(super) fn set_on(&mut self, now: Instant, on: bool) {
+        if self.is_on() != on {
+            debug!(on, reason = "settings", "beacon switched");
+            self.switched_off = !on;
+            self.expedite_all(now);
+        }
+    }
+
+    /// Returns true unless the beacon is switched off.
+    pub(super) const fn is_on(&self) -> bool {
+        !self.switched_off
+    }
+
     /// Sends the next beacon of a party now, for example because it was switched on.
     pub(super) fn expedite(&mut self, now: Instant, party: PartyId) {
         self.next.insert(party, now);
@@ -50,7 +66,7 @@ impl Beacon {
 
     /// Returns true if the party's next beacon is due.
     pub(super) fn is_due(&self, now: Instant, party: PartyId) -> bool {
-        self.next.get(&party).is_some_and(|at| *at <= now)
+        self.is_on() && self.next.get(&party).is_some_and(|at| *at <= now)
     }
 
     /// Plans the party's next beacon.
@@ -64,7 +80,7 @@ impl Beacon {
 
     /// Returns the moment of the next beacon.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.next.values().min().copied()
+        self.next.values().min().copied().filter(|_| self.is_on())
     }
 
     /// Announces this device to one neighbor, or to everybody on the local network.
@@ -87,6 +103,9 @@ impl Beacon {
     }
 
     fn transmit(&self, cx: &mut Context<'_>, message: &Outgoing, to: Option<SocketAddr>) {
+        if !self.is_on() {
+            return;
+        }
         let Some(bytes) = beacon::encode(&message.topic, &message.message) else {
             trace!(channel = "beacon", len = message.message.len(), reason = "too long", "message not sent");
             return;
@@ -103,7 +122,7 @@ impl Channel for Beacon {
     }
 
     fn reaches(&self, party: &LocalParty, _: &Topic, members: &[DeviceId]) -> bool {
-        members.iter().all(|member| party.neighbor(member).is_some())
+        self.is_on() && members.iter().all(|member| party.neighbor(member).is_some())
     }
 
     /// To everybody what is for everybody, to a neighbor what is for it. A member that is elsewhere, and within reach
@@ -127,6 +146,19 @@ impl Channel for Beacon {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
+    fn beacon_that_is_switched_off_is_never_due() {
+        let (now, mut beacon, party) = (Instant::now(), Beacon::default(), PartyId([1; 32]));
+        beacon.set_on(now, false);
+        beacon.expedite(now, party);
+        assert!(!beacon.is_due(now, party));
+        assert_eq!(beacon.poll_timeout(), None);
+        beacon.schedule(now, party, true);
+        beacon.set_on(now, true);
+        assert!(beacon.is_due(now, party), "at once");
+    }
 
     #[test]
     #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]

@@ -262,6 +262,24 @@ fn device_with_the_secret_alone_is_no_member() {
 }
 
 #[test]
+fn beacons_of_a_device_cannot_be_recognized_on_another_network() {
+    let mut world = World::of(2);
+    let topic = world.friends[1].topics()[0].topic;
+    let World { friends, rng, now, .. } = &mut world;
+    let mut beacon = || {
+        let sealed = only(friends[1].beacon(*now, rng, &topic, &Reachability::default())).message;
+        beacon::encode(&topic, &sealed).unwrap()
+    };
+    let (home, cafe) = (beacon(), beacon());
+    for beacon in [&home, &cafe] {
+        let received = beacon::decode(beacon).unwrap();
+        assert_eq!(world.friends[0].topic_of_beacon(&received), Some(topic));
+    }
+    let chunks: std::collections::BTreeSet<_> = home.windows(4).collect();
+    assert!(!cafe.windows(4).any(|bytes| chunks.contains(bytes)), "a stranger finds them alike");
+}
+
+#[test]
 fn announcement_with_twelve_long_candidates_fits_a_beacon() {
     let mut world = World::of(2);
     let long = |n: u16| Candidate {
@@ -274,9 +292,9 @@ fn announcement_with_twelve_long_candidates_fits_a_beacon() {
     let World { friends, rng, now, .. } = &mut world;
     let sealed = only(friends[1].beacon(*now, rng, &topic, &reach)).message;
     let beacon = beacon::encode(&topic, &sealed).unwrap();
-    let (tag, sealed) = beacon::decode(&beacon).unwrap();
-    assert_eq!(friends[0].topic_by_tag(tag), Some(topic));
-    assert_eq!(friends[0].receive(*now, rng, &topic, sealed).unwrap().sender, friends[1].me());
+    let received = beacon::decode(&beacon).unwrap();
+    assert_eq!(friends[0].topic_of_beacon(&received), Some(topic));
+    assert_eq!(friends[0].receive(*now, rng, &topic, received.sealed()).unwrap().sender, friends[1].me());
     assert_eq!(friends[0].member(&friends[1].me()).unwrap().candidates.len(), 12);
     assert!(beacon.len() <= beacon::MAX_BEACON - 300, "{}", beacon.len());
     let full = only(friends[1].announcement(*now, rng, &topic, &reach));
