@@ -20,7 +20,7 @@ Examples:
   sudo partyline service install         start the service now and with the computer
 
 A party is named by its name or the first digits of its id, and may be left out where there is only one.
-A member is named by its name, its virtual address, or the first digits of its id.
+A member is named by its name, its virtual address, or the first digits of its id, which win over names.
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 service unreachable, 4 not permitted, 5 not found, 6 invite refused, 7 timeout.
 With --json the answer is one line of JSON; errors are {\"error\": {\"code\", \"message\", \"hint\"}}.

@@ -26,6 +26,7 @@ use crate::{
     },
     config, invites,
     live::View,
+    names::name_of,
     netcheck,
     output::{Output, Tone},
     ping,
@@ -316,7 +317,7 @@ async fn kick(which: WhichMember, output: &Output) -> Result<(), AppError> {
     let snapshot = reach::state(&controller).await?;
     let (party, member) = select::member(&snapshot, which.party.as_deref(), &which.member)?;
     let reply = controller.request(Command::Kick { party: party.id, member: member.id }).await?;
-    finished(&reply, output, &format!("Removed {}", clean(&member.name)))
+    finished(&reply, output, &format!("Removed {}", name_of(&party.members, member)))
 }
 
 fn finished(reply: &Reply, output: &Output, done: &str) -> Result<(), AppError> {

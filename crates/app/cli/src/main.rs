@@ -9,6 +9,7 @@ mod config;
 mod invites;
 mod live;
 mod member;
+mod names;
 mod netcheck;
 mod output;
 mod ping;

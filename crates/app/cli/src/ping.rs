@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use crate::{
+    names::name_of,
     output::Output,
     reply::unexpected,
     text::{clean, milliseconds},
@@ -68,7 +69,7 @@ pub async fn run(
             "Switch it on with `partyline up`.",
         ));
     }
-    let name = clean(&member.name);
+    let name = name_of(&party.members, member);
     let mut tally = Tally::default();
     for number in 1..=count {
         let rtt = once(controller, party, member).await?;

@@ -5,7 +5,13 @@ use std::{sync::Arc, time::Duration};
 use partyline_model::{AppError, MemberView, PartyId, PartyPhase, PartyView, ServerView, Snapshot};
 use tokio::{sync::watch, time::timeout};
 
-use crate::{member, output::Output, status, text::clean};
+use crate::{
+    member,
+    names::{Names, name_of},
+    output::Output,
+    status,
+    text::clean,
+};
 
 /// How long to wait for a server's first response after a party was made.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,11 +43,14 @@ pub fn step(party: &PartyView) -> Step {
         return Step::Doing("Waiting for a member to let us in…".into());
     }
     if let Some(member) = others.iter().find(|member| member.path.is_none()) {
-        return Step::Doing(format!("Finding a path to {}…", clean(&member.name)));
+        return Step::Doing(format!("Finding a path to {}…", name_of(&party.members, member)));
     }
     match others.as_slice() {
         [] => Step::Ready("Connected. Nobody else is online.".into()),
-        others => Step::Ready(others.iter().map(|member| connected(member)).collect::<Vec<_>>().join(", ")),
+        others => {
+            let names = Names::of(&party.members);
+            Step::Ready(others.iter().map(|member| connected(&names, member)).collect::<Vec<_>>().join(", "))
+        }
     }
 }
 
@@ -57,10 +66,10 @@ fn unreached(party: &PartyView) -> Step {
     })
 }
 
-fn connected(member: &MemberView) -> String {
+fn connected(names: &Names, member: &MemberView) -> String {
     let ping =
         member.quality.rtt_ms.map(|rtt| format!(", {}", member::round_trip(Some(rtt)))).unwrap_or_default();
-    format!("{}: {}{ping}", clean(&member.name), member::connection(member).0)
+    format!("{}: {}{ping}", names.get(member), member::connection(member).0)
 }
 
 /// The result of waiting for a party.

@@ -1,7 +1,7 @@
 //! Which party, which member: by name, address, or the first digits of an id.
 
 use partyline_model::{AppError, ErrorCode, FormerPartyView, InviteView, MemberView, PartyView, Snapshot};
-use partyline_wire::name::folded;
+use partyline_wire::name::Appearance;
 
 use crate::text::clean;
 
@@ -118,14 +118,18 @@ fn members<'a>(party: &'a PartyView, word: &str) -> impl Iterator<Item = &'a Mem
     found.into_iter()
 }
 
-/// Those with that name; if there are none, those whose id starts so.
+/// Those whose id starts so; if there are none, those whose name looks like that. Everybody may choose any name, even the
+/// digits of another's id or a name that looks like another's, but not an id.
 fn matching<'a, T>(all: &'a [T], word: &str, names: impl Fn(&T) -> (&str, String)) -> Vec<&'a T> {
-    let wanted = folded(word);
-    let named: Vec<_> = all.iter().filter(|one| folded(names(one).0) == wanted).collect();
-    if !named.is_empty() || wanted.len() < MIN_DIGITS {
-        return named;
+    let digits = word.to_ascii_lowercase();
+    if digits.len() >= MIN_DIGITS {
+        let identified: Vec<_> = all.iter().filter(|one| names(one).1.starts_with(&digits)).collect();
+        if !identified.is_empty() {
+            return identified;
+        }
     }
-    all.iter().filter(|one| names(one).1.starts_with(&wanted)).collect()
+    let wanted = Appearance::of(word);
+    all.iter().filter(|one| Appearance::of(names(one).0).looks_like(&wanted)).collect()
 }
 
 fn ambiguous<'a>(what: &str, candidates: impl Iterator<Item = (&'a String, String)>) -> AppError {

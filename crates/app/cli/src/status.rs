@@ -7,6 +7,7 @@ use partyline_model::{
 
 use crate::{
     member,
+    names::Names,
     output::{Output, Tone},
     table::{self, Cell},
     text::{bytes, clean},
@@ -82,7 +83,8 @@ fn party_lines(output: &Output, party: &PartyView, why: bool) -> Vec<String> {
     for server in party.servers.iter().filter(|server| !server.connected && party.phase != PartyPhase::Down) {
         lines.extend(server_lines(output, server));
     }
-    let rows: Vec<_> = party.members.iter().map(member_row).collect();
+    let names = Names::of(&party.members);
+    let rows: Vec<_> = party.members.iter().map(|member| member_row(&names, member)).collect();
     let mut rows = table::render(output, &HEADER, &rows).into_iter();
     lines.extend(rows.next());
     for (member, row) in party.members.iter().zip(rows) {
@@ -91,14 +93,14 @@ fn party_lines(output: &Output, party: &PartyView, why: bool) -> Vec<String> {
             lines.extend(why_lines(output, member));
         }
     }
-    lines.extend(party.members.iter().flat_map(|member| notice_lines(output, party, member)));
+    lines.extend(party.members.iter().flat_map(|member| notice_lines(output, party, &names, member)));
     lines
 }
 
 /// What somebody should know of a member, and what to do about it.
-fn notice_lines(output: &Output, party: &PartyView, member: &MemberView) -> Vec<String> {
+fn notice_lines(output: &Output, party: &PartyView, names: &Names, member: &MemberView) -> Vec<String> {
     let MemberNotices { broadcasts_dropped, range_clash, copied, no_hairpin } = member.notices;
-    let name = clean(&member.name);
+    let name = names.get(member);
     let mut lines = Vec::new();
     if let Some(dropped) = broadcasts_dropped {
         let (who, hint) = if member.me {
@@ -183,10 +185,10 @@ pub fn server_lines(output: &Output, server: &ServerView) -> Vec<String> {
     }
 }
 
-fn member_row(member: &MemberView) -> Vec<Cell> {
+fn member_row(names: &Names, member: &MemberView) -> Vec<Cell> {
     let quality = member.quality;
     vec![
-        (member_name(member), if member.me { Tone::Strong } else { Tone::Plain }),
+        (member_name(names, member), if member.me { Tone::Strong } else { Tone::Plain }),
         plain(member.address.map_or_else(|| "–".into(), |address| address.to_string())),
         member::connection(member),
         plain(if member.me { "–".into() } else { member::round_trip(quality.rtt_ms) }),
@@ -197,14 +199,14 @@ fn member_row(member: &MemberView) -> Vec<Cell> {
     ]
 }
 
-fn member_name(member: &MemberView) -> String {
+fn member_name(names: &Names, member: &MemberView) -> String {
     let what = match (member.role, member.confirmed) {
         (Role::Owner, _) => " (owner)",
         (Role::CoOwner, _) => " (co-owner)",
         (Role::Member, false) => " (unconfirmed)",
         (Role::Member, true) => "",
     };
-    clean(&member.name) + what
+    names.get(member) + what
 }
 
 fn why_lines(output: &Output, member: &MemberView) -> Vec<String> {

@@ -279,6 +279,32 @@ async fn invite_in_an_argument_is_not_shown_to_other_users() {
 }
 
 #[tokio::test]
+async fn member_with_the_digits_of_anothers_id_as_name_is_not_kicked_for_it() {
+    let mut view = party(7, "Friday");
+    view.members[2].name = "02020202".into();
+    let service = Service::start(vec![view]);
+    assert_eq!(code(&service.run(&["kick", "02020202"]).await), 0);
+    let party = PartyId([7; 32]);
+    assert_eq!(service.asked(), [Command::Kick { party, member: DeviceId([2; 32]) }]);
+}
+
+#[tokio::test]
+async fn members_with_names_that_look_alike_are_told_apart() {
+    let mut view = party(7, "Friday");
+    view.members[1].name = "Anna".into();
+    // With a Cyrillic A.
+    view.members[2].name = "\u{410}nna".into();
+    let service = Service::start(vec![view]);
+    let status = out(&service.run(&["status"]).await);
+    assert!(status.contains("Anna (02020202)") && status.contains("\u{410}nna (03030303)"), "{status}");
+    assert!(status.contains("Zoë (owner)"), "{status}");
+    let kicked = service.run(&["kick", "Anna"]).await;
+    assert_eq!(code(&kicked), 2);
+    assert!(err(&kicked).contains("02020202") && err(&kicked).contains("03030303"), "{}", err(&kicked));
+    assert_eq!(service.asked().len(), 0);
+}
+
+#[tokio::test]
 async fn every_command_ends_quietly_on_a_closed_pipe() {
     let service = Service::start(vec![party(7, "Friday")]);
     let invite = link("old");

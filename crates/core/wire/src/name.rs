@@ -1,25 +1,31 @@
 //! Names that users choose for themselves and for their parties.
 //!
 //! A name is shown to others beside other names, so that it must not hide, reorder or imitate text: it has no control
-//! characters, no characters that change the direction of text (Unicode TR 36 and TR 9), no invisible ones, and no long
-//! runs of combining marks. Nothing is stripped silently: a name is either valid or rejected with the reason.
+//! characters, no characters that change the direction of text (Unicode TR 36 and TR 9), no invisible ones, no combining
+//! marks without a letter, and no long runs of them. Nothing is stripped silently: a name is either valid or rejected with the reason.
 //!
 //! Zero-width joiners and non-joiners are part of the spelling in many scripts, and of emoji. They are valid where RFC 5892
 //! (CONTEXTJ), the Unicode Standard and UTS #51 give them a visible effect, and nowhere else. Since that effect can be
 //! small, names are compared by [`folded`].
+//!
+//! Letters of different scripts may look the same, and a name in any script is valid. So names are not refused for what they
+//! look like, but told apart where they look like another one in the same list: see [`Appearance`].
 
 use icu_properties::{
     CodePointMapData, CodePointSetData,
-    props::{CanonicalCombiningClass, ExtendedPictographic, JoiningType},
+    props::{CanonicalCombiningClass, ExtendedPictographic, GeneralCategory, JoiningType},
 };
+use unicode_security::skeleton;
 
 /// Characters of a member's display name.
 pub const DISPLAY_NAME_CHARS: usize = 32;
 /// Characters of a party's name.
 pub const PARTY_NAME_CHARS: usize = 40;
 
-/// The maximum number of combining marks in a row, enough for every living script.
-const MAX_MARKS_IN_A_ROW: usize = 3;
+/// The maximum number of accents in a row, as on letters of Latin, Greek and Cyrillic.
+const MAX_ACCENTS_IN_A_ROW: usize = 3;
+/// The maximum number of other combining marks in a row, enough for every living script.
+const MAX_MARKS_IN_A_ROW: usize = 5;
 
 /// Why a name is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +48,9 @@ pub enum NameError {
         /// The character's code point.
         code: u32,
     },
+    /// It has a combining mark that is on no letter, and would be drawn over what stands before the name.
+    #[error("the name holds an accent without a letter")]
+    Baseless,
     /// It has too many accents on one letter.
     #[error("the name piles too many accents on one letter")]
     Piled,
@@ -79,8 +88,11 @@ fn check(name: &str, limit: usize) -> Result<(), NameError> {
         if is_hidden(c) && !has_effect(c, before, after) {
             return Err(NameError::Hidden { code: c.into() });
         }
-        marks = if is_mark(c) { marks + 1 } else { 0 };
-        if marks > MAX_MARKS_IN_A_ROW || (marks > 0 && before.is_empty()) {
+        if is_combining(c) && (before.is_empty() || before.ends_with(' ')) {
+            return Err(NameError::Baseless);
+        }
+        marks = if is_combining(c) { marks + 1 } else { 0 };
+        if marks > if is_accent(c) { MAX_ACCENTS_IN_A_ROW } else { MAX_MARKS_IN_A_ROW } {
             return Err(NameError::Piled);
         }
     }
@@ -92,10 +104,38 @@ fn check(name: &str, limit: usize) -> Result<(), NameError> {
 /// Two names that look alike to a reader who does not look for joiners have the same folded form.
 #[must_use]
 pub fn folded(name: &str) -> String {
-    name.chars()
-        .filter(|c| !matches!(*c, NON_JOINER | JOINER | EMOJI_STYLE))
-        .flat_map(char::to_lowercase)
-        .collect()
+    without_joiners(name).flat_map(char::to_lowercase).collect()
+}
+
+fn without_joiners(name: &str) -> impl Iterator<Item = char> {
+    name.chars().filter(|c| !matches!(*c, NON_JOINER | JOINER | EMOJI_STYLE))
+}
+
+/// What a name looks like, by the skeletons of UTS #39, section 4: the same for letters of all scripts that look alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appearance {
+    /// The skeleton of the name in lower case.
+    of_lower: String,
+    /// The skeleton of the name as it is, in lower case afterwards: a capital I looks like a small L, its small form not.
+    of_name: String,
+}
+
+impl Appearance {
+    /// Returns what a name looks like.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        let name: String = without_joiners(name).collect();
+        Self {
+            of_lower: skeleton(&name.to_lowercase()).collect(),
+            of_name: skeleton(&name).flat_map(char::to_lowercase).collect(),
+        }
+    }
+
+    /// Returns true if a reader may take one name for the other.
+    #[must_use]
+    pub fn looks_like(&self, other: &Self) -> bool {
+        self.of_lower == other.of_lower || self.of_name == other.of_name
+    }
 }
 
 const NON_JOINER: char = '\u{200c}';
@@ -148,7 +188,16 @@ fn ends_with_emoji(text: &str) -> bool {
     text.trim_end_matches(modifiers).chars().next_back().is_some_and(is_pictograph)
 }
 
-const fn is_mark(c: char) -> bool {
+/// Returns true for characters that are drawn on, around or beside the one before.
+fn is_combining(c: char) -> bool {
+    let category = CodePointMapData::<GeneralCategory>::new().get(c);
+    matches!(
+        category,
+        GeneralCategory::NonspacingMark | GeneralCategory::SpacingMark | GeneralCategory::EnclosingMark
+    )
+}
+
+const fn is_accent(c: char) -> bool {
     matches!(c, '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}'
         | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}')
 }
@@ -213,6 +262,47 @@ mod tests {
             assert!(matches!(check_display_name(name), Err(NameError::Hidden { .. })), "{name:?}");
         }
         assert_eq!(check_display_name("z\u{300}\u{301}\u{302}\u{303}"), Err(NameError::Piled));
+    }
+
+    #[test]
+    fn combining_marks_without_a_letter_are_rejected() {
+        for name in ["\u{301}Ana", "Ana \u{301}b", "\u{64b}محمد", "\u{93e}a", "\u{20dd}", "a \u{e31}"] {
+            assert_eq!(check_display_name(name), Err(NameError::Baseless), "{name:?}");
+        }
+        assert_eq!(check_display_name(&format!("ก{}", "\u{e49}".repeat(6))), Err(NameError::Piled));
+        for name in ["Zoe\u{308}", "مُحَمَّد", "บุญชัย", "བསྒྲུབས", "नंदिनी"]
+        {
+            assert_eq!(check_display_name(name), Ok(()), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn variation_selectors_that_show_nothing_are_rejected() {
+        for name in ["Ana\u{fe00}", "Ana\u{fe0e}", "田\u{e0100}", "Ana\u{fe0f}", "ᠠ\u{180b}"] {
+            assert!(matches!(check_display_name(name), Err(NameError::Hidden { .. })), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn imitations_of_a_name_look_like_it() {
+        let alike = |one: &str, other: &str| Appearance::of(one).looks_like(&Appearance::of(other));
+        for (name, imitation) in [
+            ("Anna", "anna"),
+            // Cyrillic A; Greek Alpha; fullwidth.
+            ("Anna", "\u{410}nna"),
+            ("Anna", "\u{391}nna"),
+            ("Anna", "\u{ff21}nna"),
+            ("Ian", "lan"),
+            ("Bob", "B0b"),
+            ("modem", "modern"),
+            ("Zo\u{eb}", "Zoe\u{308}"),
+            ("می\u{200c}خواهم", "میخواهم"),
+        ] {
+            assert!(alike(name, imitation), "{name} {imitation}");
+        }
+        for (name, other) in [("Anna", "Ana"), ("Anna", "Hanna"), ("Ben", "Ken"), ("田中", "田申")] {
+            assert!(!alike(name, other), "{name} {other}");
+        }
     }
 
     #[test]
