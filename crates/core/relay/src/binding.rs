@@ -3,8 +3,9 @@
 //! With listeners on two IP addresses and two ports each, a client can ask to be answered from another address or port, and
 //! so find out how its NAT maps and filters.
 //!
-//! A response is at most about four times as long as a bare request, goes to the address that the request came from (to
-//! another port if asked), and is subject to the rate limit of its source; so the server cannot be used as an amplifier.
+//! A response over UDP is at most four times as long as its request: attributes are left out where it would be longer,
+//! which concerns IPv6. It goes to the address that the request came from (to another port if asked), and is subject to the
+//! rate limit of its source; so the server cannot be used as an amplifier.
 
 use std::net::SocketAddr;
 
@@ -44,14 +45,13 @@ pub(crate) fn answer(
     client: Client,
     request: &Request<'_>,
 ) -> Result<BindingResponse, Rejection> {
-    let response = Response::success(BINDING, request.id())
-        .with(XorMappedAddress::from(client.address))
-        .with(MappedAddress::from(client.address));
+    let response = Response::success(BINDING, request.id()).with(XorMappedAddress::from(client.address));
     match client.transport {
         ClientTransport::Udp(index) => answer_udp(listeners, index, client, request, response),
         transport @ ClientTransport::Stream(_) => {
             // A connection has one address at either end.
             Rejection::unless_understood(request.not_understood(&[CHANGE_REQUEST, RESPONSE_PORT, PADDING]))?;
+            let response = response.with_optional(MappedAddress::from(client.address));
             Ok(BindingResponse { transport, destination: client.address, response })
         }
     }
@@ -79,7 +79,8 @@ fn answer_udp(
     }
     let mut destination = client.address;
     destination.set_port(response_port.unwrap_or(destination.port()));
-    let response = with_addresses(listeners, response, from, index);
+    let response =
+        with_addresses(listeners, response, from, index).with_optional(MappedAddress::from(client.address));
     let response = match padding.map(|length| Padding::new("\0".repeat(length))) {
         Some(Ok(padding)) => response.with(padding),
         _ => response,
@@ -87,13 +88,13 @@ fn answer_udp(
     Ok(BindingResponse { transport: ClientTransport::Udp(from), destination, response })
 }
 
-/// Adds RESPONSE-ORIGIN and OTHER-ADDRESS.
+/// Adds OTHER-ADDRESS and RESPONSE-ORIGIN, of which the second tells the client only what it can see.
 fn with_addresses(listeners: &Listeners, mut response: Response, from: u8, received_at: u8) -> Response {
-    if let Some(origin) = listeners.public(from).filter(|origin| !origin.ip().is_unspecified()) {
-        response = response.with(ResponseOrigin::from(origin));
+    if let Some(other) = listeners.other_address(received_at) {
+        response = response.with_optional(OtherAddress::from(other));
     }
-    match listeners.other_address(received_at) {
-        Some(other) => response.with(OtherAddress::from(other)),
+    match listeners.public(from).filter(|origin| !origin.ip().is_unspecified()) {
+        Some(origin) => response.with_optional(ResponseOrigin::from(origin)),
         None => response,
     }
 }

@@ -102,6 +102,8 @@ counted_reasons! {
     ServerBandwidth => server_bandwidth,
     /// A request above the rate for clients without an allocation.
     RateLimited => rate_limited,
+    /// A request that could only be answered at more than four times its length.
+    Amplification => amplification,
     /// A socket or the queue of a stream did not take the packet.
     QueueFull => queue_full,
     /// A datagram longer than the receive buffer.

@@ -7,8 +7,9 @@
 //!
 //! Time-limited user names are `<expiry in unix seconds>:<name>`, and their password is
 //! base64(HMAC-SHA1(secret, user name)), so that the rendezvous server, which knows the secret, grants access without
-//! asking the relay. An expired user name cannot create allocations; it can still refresh the one that it has, since a
-//! client must not change its user name during an allocation (441).
+//! asking the relay. An expired user name can do nothing, and no allocation lasts longer than the user name that created or
+//! refreshed it last. RFC 8656 lets no other user refresh an allocation (441); the same name with a later expiry is the same
+//! user here, so that a client with a new grant keeps its allocation.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -49,6 +50,18 @@ pub(crate) fn quota_name(username: &str) -> &str {
     }
 }
 
+/// Returns when a time-limited user name expires.
+fn expiry(username: &str) -> Option<Timestamp> {
+    let seconds = username.split(':').next()?.parse::<u64>().ok()?;
+    Some(Timestamp(seconds.saturating_mul(1000)))
+}
+
+/// Returns true if two user names are of one user: equal, or time-limited with another expiry.
+pub(crate) fn is_same_user(a: &str, b: &str) -> bool {
+    let both_expire = quota_name(a) != a && quota_name(b) != b;
+    a == b || (both_expire && quota_name(a) == quota_name(b))
+}
+
 fn derived_password(secret: &Secret, username: &str) -> String {
     STANDARD.encode(Integrity::Sha1.code(secret.expose().as_bytes(), &[username.as_bytes()]))
 }
@@ -60,6 +73,8 @@ pub(crate) struct Identity {
     pub(crate) username: String,
     /// How to sign the response.
     pub(crate) signature: Signature,
+    /// When the user name expires, if it does.
+    pub(crate) expires: Option<Timestamp>,
 }
 
 /// What a request claims.
@@ -100,13 +115,12 @@ impl Credentials {
         }
     }
 
-    /// Authenticates a request from `client`. `owner` is the user of the client's allocation, if it has one.
+    /// Authenticates a request from `client`.
     pub(crate) fn authenticate(
         &self,
         now: Now,
         request: &Request<'_>,
         client: IpAddr,
-        owner: Option<&str>,
     ) -> Result<Identity, Rejection> {
         let Some(integrity) = request.integrity() else {
             return Err(Refusal::Challenge.because("no credentials"));
@@ -114,7 +128,8 @@ impl Credentials {
         let Claims { username, nonce } = self.claims(request)?;
         let algorithm = chosen_algorithm(request, &nonce)?;
         let username = username.ok_or_else(|| Refusal::Unauthenticated.because("unknown user or realm"))?;
-        let key = self.key(now, &username, algorithm, owner)?;
+        let expires = if self.users.contains_key(&username) { None } else { expiry(&username) };
+        let key = self.key(now, &username, algorithm)?;
         if !integrity.verify(key.as_bytes()) {
             return Err(Refusal::Unauthenticated.because("wrong password"));
         }
@@ -122,7 +137,7 @@ impl Credentials {
             return Err(Refusal::StaleNonce.because("nonce expired or issued to another address"));
         }
         let signature = Signature { kind: integrity.kind, key: key.as_bytes().to_vec() };
-        Ok(Identity { username, signature })
+        Ok(Identity { username, signature, expires })
     }
 
     fn claims(&self, request: &Request<'_>) -> Result<Claims, Rejection> {
@@ -143,20 +158,13 @@ impl Credentials {
         }
     }
 
-    fn key(
-        &self,
-        now: Now,
-        username: &str,
-        algorithm: AlgorithmId,
-        owner: Option<&str>,
-    ) -> Result<HMACKey, Rejection> {
+    fn key(&self, now: Now, username: &str, algorithm: AlgorithmId) -> Result<HMACKey, Rejection> {
         let unknown = || Refusal::Unauthenticated.because("unknown user");
         let derived;
         let password = if let Some(password) = self.users.get(username) {
             password.expose()
         } else {
-            let expiry = username.split(':').next().and_then(|expiry| expiry.parse::<u64>().ok());
-            if expiry.ok_or_else(unknown)? <= now.unix.seconds() && owner != Some(username) {
+            if expiry(username).ok_or_else(unknown)? <= now.unix {
                 return Err(Refusal::Unauthenticated.because("time-limited user name expired"));
             }
             derived = derived_password(self.shared_secret.as_ref().ok_or_else(unknown)?, username);
@@ -222,6 +230,14 @@ mod tests {
         assert_eq!(quota_name("1700000000:0a0b"), "0a0b");
         assert_eq!(quota_name("alice"), "alice");
         assert_eq!(quota_name("team:alice"), "team:alice");
+    }
+
+    #[test]
+    fn another_grant_is_the_same_user_and_another_name_is_not() {
+        assert!(is_same_user("alice", "alice") && is_same_user("1:0a0b", "2:0a0b"));
+        for (a, b) in [("1:0a0b", "1:0a0c"), ("alice", "1:alice"), ("alice", "bob"), ("team:a", "other:a")] {
+            assert!(!is_same_user(a, b), "{a} {b}");
+        }
     }
 
     #[test]

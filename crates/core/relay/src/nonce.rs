@@ -1,14 +1,17 @@
 //! Nonces that the server does not have to remember (RFC 8489, section 9.2).
 //!
 //! ```text
-//! obMatJos2 | security features (4 base64 characters) | expiry (8 hex) | HMAC-SHA256 over all of it and the client's address (32 hex)
+//! obMatJos2 | security features (4 base64 characters) | base64 of: expiry (4) | HMAC-SHA256 over all of it and the client's address (12)
 //! ```
+//!
+//! It is as short as that, so that a challenge is not longer than four times the shortest Allocate request.
 //!
 //! The cookie and the features come first, so that clients know that the server supports password algorithms. The code covers
 //! them: an attacker on the path cannot remove a feature without making the nonce invalid.
 
 use std::{fmt, net::IpAddr};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use partyline_model::Timestamp;
 use subtle::ConstantTimeEq;
 
@@ -19,6 +22,9 @@ const COOKIE: &str = "obMatJos2";
 const PASSWORD_ALGORITHMS: &str = "gAAA";
 /// Bits 0 and 1, password algorithms and user name anonymity: `C0 00 00` in base64.
 const ANONYMITY: &str = "wAAA";
+
+/// Bytes of the code that a nonce carries.
+const CODE_LEN: usize = 12;
 
 /// Issues and checks nonces.
 pub(crate) struct NonceIssuer {
@@ -46,7 +52,9 @@ impl NonceIssuer {
     /// Returns true if this server issued the nonce to this client and it has not expired.
     pub(crate) fn is_fresh(&self, nonce: &str, now: Timestamp, client: IpAddr) -> bool {
         let at = COOKIE.len() + self.features.len();
-        let Some(expiry) = nonce.get(at..at + 8).and_then(|hex| u32::from_str_radix(hex, 16).ok()) else {
+        let decoded = nonce.get(at..).and_then(|text| STANDARD_NO_PAD.decode(text).ok());
+        let Some(expiry) = decoded.and_then(|bytes| bytes.first_chunk().copied().map(u32::from_be_bytes))
+        else {
             return false;
         };
         let ours = bool::from(self.signed(expiry, client).as_bytes().ct_eq(nonce.as_bytes()));
@@ -54,12 +62,14 @@ impl NonceIssuer {
     }
 
     fn signed(&self, expiry: u32, client: IpAddr) -> String {
-        let head = format!("{COOKIE}{}{expiry:08x}", self.features);
+        let (head, expiry) = (format!("{COOKIE}{}", self.features), expiry.to_be_bytes());
+        let code = |ip: &[u8]| Integrity::Sha256.code(&self.key, &[head.as_bytes(), &expiry, ip]);
         let code = match client {
-            IpAddr::V4(ip) => Integrity::Sha256.code(&self.key, &[head.as_bytes(), &ip.octets()]),
-            IpAddr::V6(ip) => Integrity::Sha256.code(&self.key, &[head.as_bytes(), &ip.octets()]),
+            IpAddr::V4(ip) => code(&ip.octets()),
+            IpAddr::V6(ip) => code(&ip.octets()),
         };
-        code[..16].iter().fold(head, |text, byte| text + &format!("{byte:02x}"))
+        let tail: Vec<u8> = expiry.into_iter().chain(code.into_iter().take(CODE_LEN)).collect();
+        head + &STANDARD_NO_PAD.encode(tail)
     }
 }
 

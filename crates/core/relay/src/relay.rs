@@ -8,7 +8,7 @@ use std::{
 };
 
 use foldhash::fast::FixedState;
-use partyline_model::Now;
+use partyline_model::{Now, Timestamp};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore, SeedableRng},
@@ -29,7 +29,7 @@ use crate::{
     classic::ClassicRequest,
     client::{Client, ClientTransport, RelaySocket},
     counters::{Counters, DropReason, Refusal},
-    credentials::{Credentials, Identity},
+    credentials::{Credentials, Identity, is_same_user},
     event::{Event, Forward, Transmit},
     forward::Forwarder,
     frame::{self, Class, Packet},
@@ -50,6 +50,9 @@ const MAX_BIND_ATTEMPTS: u8 = 8;
 /// The channel numbers that can be bound. RFC 8656 ends them at 0x4FFF, but RFC 5766, which many clients still follow, at
 /// 0x7FFF. Nothing else at a TURN server's port begins with those bytes.
 const CHANNEL_NUMBERS: RangeInclusive<u16> = 0x4000..=0x7FFF;
+
+/// How many times longer than its request a response over UDP may be.
+const MAX_AMPLIFICATION: usize = 4;
 
 /// What a TURN request led to: a response, or `None` if there will be one once the sockets are bound.
 type Outcome = Result<Option<Response>, Rejection>;
@@ -217,18 +220,18 @@ impl Relay {
                 let method = stun_rs::MessageType::from(method).method();
                 let rejection = Refusal::BadRequest.because("malformed attributes");
                 let response = self.reject(client, method, id.into(), &rejection);
-                self.send(client, response);
+                self.send(client, response, bytes.len());
                 return Ok(());
             }
         };
         self.counters.requests += 1;
         match request.method() {
             BINDING => {
-                self.handle_binding(client, &request);
+                self.handle_binding(client, &request, bytes.len());
                 Ok(())
             }
             ALLOCATE | REFRESH | CREATE_PERMMISSION | CHANNEL_BIND => {
-                self.handle_turn(now, client, &request, own)
+                self.handle_turn(now, client, &request, own, bytes.len())
             }
             method => {
                 debug!(client = %client.address, method = method.as_u16(), reason = "unknown method", "request ignored");
@@ -237,19 +240,21 @@ impl Relay {
         }
     }
 
-    fn handle_binding(&mut self, client: Client, request: &Request<'_>) {
+    fn handle_binding(&mut self, client: Client, request: &Request<'_>, question: usize) {
         let has_fingerprint = request.has_fingerprint();
         match binding::answer(&self.listeners, client, request) {
             Ok(answer) => {
                 self.counters.bindings += 1;
                 trace!(client = %client.address, destination = %answer.destination, "binding answered");
-                if let Some(payload) = answer.response.fingerprint(has_fingerprint).encode() {
-                    self.transmit(answer.transport, answer.destination, payload);
+                let response = answer.response.fingerprint(has_fingerprint);
+                match response.encode(max_answer(client.transport, question)) {
+                    Some(payload) => self.transmit(answer.transport, answer.destination, payload),
+                    None => self.drop_answer(client),
                 }
             }
             Err(rejection) => {
                 let response = self.reject(client, BINDING, request.id(), &rejection);
-                self.send(client, response.fingerprint(has_fingerprint));
+                self.send(client, response.fingerprint(has_fingerprint), question);
             }
         }
     }
@@ -277,14 +282,14 @@ impl Relay {
         client: Client,
         request: &Request<'_>,
         own: Option<usize>,
+        question: usize,
     ) -> Result<(), DropReason> {
         let (method, id) = (request.method(), request.id());
-        let owner = own.and_then(|at| self.allocations.get(at)).map(|allocation| &*allocation.username);
-        let response = match self.credentials.authenticate(now, request, client.address.ip(), owner) {
+        let response = match self.credentials.authenticate(now, request, client.address.ip()) {
             Ok(identity) => {
                 trace!(client = %client.address, method = method_name(method), "request authenticated");
                 let signature = identity.signature.clone();
-                match self.handle_authenticated(now.instant, client, request, identity, own) {
+                match self.handle_authenticated(now, client, request, identity, own) {
                     Ok(Some(response)) => response.signed(signature),
                     Ok(None) => return Ok(()),
                     Err(rejection) => self.reject(client, method, id, &rejection).signed(signature),
@@ -302,13 +307,13 @@ impl Relay {
                 }
             }
         };
-        self.send(client, response.fingerprint(request.has_fingerprint()));
+        self.send(client, response.fingerprint(request.has_fingerprint()), question);
         Ok(())
     }
 
     fn handle_authenticated(
         &mut self,
-        now: Instant,
+        now: Now,
         client: Client,
         request: &Request<'_>,
         identity: Identity,
@@ -317,7 +322,7 @@ impl Relay {
         let allocation = own.and_then(|at| Some((at, self.allocations.get(at)?)));
         if request.method() == ALLOCATE {
             return match allocation {
-                Some((_, allocation)) => retransmitted(allocation, request.id(), now),
+                Some((_, allocation)) => retransmitted(allocation, request.id(), now.instant),
                 None => self.allocate(now, client, request, identity),
             };
         }
@@ -328,29 +333,23 @@ impl Relay {
             debug!(client = %client.address, reason = "allocation waits for its sockets", "request ignored");
             return Ok(None);
         }
-        if *allocation.username != *identity.username {
+        if !is_same_user(&allocation.username, &identity.username) {
             return Err(Refusal::WrongCredentials.because("allocation of another user"));
         }
         Rejection::unless_understood(request.not_understood(&[]))?;
         let success = Response::success(request.method(), request.id());
         match request.method() {
-            REFRESH => {
-                self.refresh(now, at, request).map(|lifetime_s| success.with(LifeTime::new(lifetime_s)))
-            }
-            CREATE_PERMMISSION => self.create_permission(now, at, request).map(|()| success),
-            _ => self.bind_channel(now, at, request).map(|()| success),
+            REFRESH => self
+                .refresh(now, at, request, &identity)
+                .map(|lifetime_s| success.with(LifeTime::new(lifetime_s))),
+            CREATE_PERMMISSION => self.create_permission(now.instant, at, request).map(|()| success),
+            _ => self.bind_channel(now.instant, at, request).map(|()| success),
         }
         .map(Some)
     }
 
     /// Creates an allocation (RFC 8656, section 7.2). It is answered once its sockets are bound.
-    fn allocate(
-        &mut self,
-        now: Instant,
-        client: Client,
-        request: &Request<'_>,
-        identity: Identity,
-    ) -> Outcome {
+    fn allocate(&mut self, now: Now, client: Client, request: &Request<'_>, identity: Identity) -> Outcome {
         let wanted = AllocateRequest::parse(request)?;
         debug!(
             client = %client.address,
@@ -371,7 +370,7 @@ impl Relay {
             sockets: 0,
             attempts: MAX_BIND_ATTEMPTS,
         };
-        let expires = now + self.lifetime(request);
+        let expires = now.instant + self.lifetime(now, request, identity.expires);
         let allocation =
             Allocation::new(client, &identity.username, request.id(), expires, &self.hasher, pending);
         let at = self.allocations.insert(allocation);
@@ -419,7 +418,7 @@ impl Relay {
         let response = allocate::success_response(allocation, now);
         self.counters.allocations_created += 1;
         let Pending { signature, fingerprint, .. } = *pending;
-        self.send(client, response.signed(signature).fingerprint(fingerprint));
+        self.send_later(client, response.signed(signature).fingerprint(fingerprint));
     }
 
     /// Refuses an allocation for which no socket could be bound.
@@ -429,13 +428,19 @@ impl Relay {
         let rejection = self.allocations.abandon(at);
         let response = self.reject(client, ALLOCATE, id, &rejection);
         if let Some(Pending { signature, fingerprint, .. }) = pending.map(|pending| *pending) {
-            self.send(client, response.signed(signature).fingerprint(fingerprint));
+            self.send_later(client, response.signed(signature).fingerprint(fingerprint));
         }
     }
 
     /// Refreshes or deletes an allocation, or one of its two relayed addresses (RFC 8656, section 8.2). Returns the
     /// remaining lifetime in seconds.
-    fn refresh(&mut self, now: Instant, at: usize, request: &Request<'_>) -> Result<u32, Rejection> {
+    fn refresh(
+        &mut self,
+        now: Now,
+        at: usize,
+        request: &Request<'_>,
+        identity: &Identity,
+    ) -> Result<u32, Rejection> {
         let deletes = request.lifetime_s() == Some(0);
         if let (Some(v6), Some(allocation)) = (request.requests_v6(), self.allocations.get(at)) {
             let relayed = allocation.relayed;
@@ -452,8 +457,8 @@ impl Relay {
             self.allocations.remove(at, "client request");
             return Ok(0);
         }
-        let lifetime = self.lifetime(request);
-        self.allocations.set_expiry(at, now + lifetime);
+        let lifetime = self.lifetime(now, request, identity.expires);
+        self.allocations.set_expiry(at, now.instant + lifetime);
         debug!(lifetime_s = lifetime.as_secs(), "allocation refreshed");
         Ok(u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX))
     }
@@ -521,11 +526,13 @@ impl Relay {
         Ok(())
     }
 
-    /// Returns the lifetime that a request gets (RFC 8656, section 7.2).
-    fn lifetime(&self, request: &Request<'_>) -> Duration {
+    /// Returns the lifetime that a request gets (RFC 8656, section 7.2), which ends with the user name at the latest: else
+    /// a client would keep for good what it was granted for hours.
+    fn lifetime(&self, now: Now, request: &Request<'_>, expires: Option<Timestamp>) -> Duration {
         let max = self.settings.max_lifetime.as_secs().max(DEFAULT_LIFETIME_S);
         let seconds = request.lifetime_s().map_or(DEFAULT_LIFETIME_S, u64::from);
-        Duration::from_secs(seconds.clamp(DEFAULT_LIFETIME_S, max))
+        let lifetime = Duration::from_secs(seconds.clamp(DEFAULT_LIFETIME_S, max));
+        expires.map_or(lifetime, |expires| lifetime.min(expires.since(now.unix)))
     }
 
     /// Takes one answer out of the rate limit of a client's address.
@@ -559,11 +566,22 @@ impl Relay {
         Response::error(method, id, rejection)
     }
 
-    fn send(&mut self, client: Client, response: Response) {
-        match response.encode() {
+    /// Sends the response to a request of `question` bytes.
+    fn send(&mut self, client: Client, response: Response, question: usize) {
+        match response.encode(max_answer(client.transport, question)) {
             Some(payload) => self.transmit(client.transport, client.address, payload),
-            None => debug!(client = %client.address, reason = "does not encode", "response not sent"),
+            None => self.drop_answer(client),
         }
+    }
+
+    /// Sends the response to an Allocate request once its sockets are bound. The client has authenticated itself from its
+    /// address, and so cannot have forged it.
+    fn send_later(&mut self, client: Client, response: Response) {
+        self.send(client, response, usize::MAX);
+    }
+
+    fn drop_answer(&mut self, client: Client) {
+        self.drop_packet(client.address, DropReason::Amplification);
     }
 
     fn transmit(&mut self, transport: ClientTransport, destination: SocketAddr, payload: Vec<u8>) {
@@ -575,6 +593,15 @@ impl Relay {
         self.counters.dropped.count(reason);
         trace!(%source, reason = reason.label(), "packet dropped");
         Forward::Consumed
+    }
+}
+
+/// Returns how long a response may be. The source address of a datagram may be forged, to aim the response at somebody
+/// else; that of a stream cannot.
+const fn max_answer(transport: ClientTransport, question: usize) -> usize {
+    match transport {
+        ClientTransport::Udp(_) => question.saturating_mul(MAX_AMPLIFICATION),
+        ClientTransport::Stream(_) => usize::MAX,
     }
 }
 

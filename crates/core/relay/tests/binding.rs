@@ -4,14 +4,14 @@
 mod common;
 
 use common::*;
-use partyline_relay::ClientTransport;
+use partyline_relay::{Client, ClientTransport, Settings};
 use stun_rs::{
     MessageDecoder, StunMessage, StunMessageBuilder,
     attributes::{
         discovery::{ChangeRequest, ChangeRequestFlags, OtherAddress, Padding, ResponseOrigin, ResponsePort},
-        stun::{Fingerprint, UnknownAttributes, XorMappedAddress},
+        stun::{Fingerprint, MappedAddress, UnknownAttributes, XorMappedAddress},
     },
-    methods::BINDING,
+    methods::{BINDING, REFRESH},
 };
 
 fn ask(
@@ -36,6 +36,60 @@ fn response_has_mapped_address_origin_and_other_address() {
     assert_eq!(*other.socket_address(), address("198.51.100.2:3479"));
     // A bare request has 20 bytes; a response of four times that cannot amplify a flood much.
     assert!(length <= 80, "{length}");
+}
+
+/// Whoever forges the source address of a request aims the answer at somebody else.
+#[test]
+fn stun_answers_are_at_most_four_times_as_long_as_their_questions() {
+    let fingerprint = |builder: StunMessageBuilder| builder.with_attribute(Fingerprint::default());
+    let change = ChangeRequest::new(Some(ChangeRequestFlags::ChangePort.into()));
+    let questions = [
+        encode(&request(BINDING).build()),
+        encode(&fingerprint(request(BINDING)).build()),
+        encode(&request(BINDING).with_attribute(change).build()),
+        encode(&request(BINDING).with_attribute(Padding::new("x".repeat(500)).unwrap()).build()),
+        encode(&request(REFRESH).build()),
+        encode(&allocate().build()),
+        encode(&fingerprint(allocate()).build()),
+    ];
+    let addresses = ["198.51.100.1:3478", "198.51.100.2:3479", "[2001:db8::1]:3478", "[2001:db8::2]:3479"];
+    for realm in ["p", REALM, "a realm of 28 characters, ok", "a realm that is too long for a short question"]
+    {
+        let mut lab = Lab::with_listeners(Settings { realm: realm.into(), ..settings() }, &addresses);
+        let (mut answered, mut silent) = (0, 0);
+        for (listener, client) in [(0, "192.0.2.1:1000"), (2, "[2001:db8:1::1]:1000")] {
+            let client = Client { transport: ClientTransport::Udp(listener), address: address(client) };
+            for question in &questions {
+                lab.packet(client, question);
+                let answer = lab.transmits().pop();
+                if answer.is_some() {
+                    answered += 1
+                } else {
+                    silent += 1
+                };
+                let length = answer.map_or(0, |answer| answer.payload.len());
+                assert!(length <= 4 * question.len(), "{length} for {} bytes, {realm}", question.len());
+            }
+        }
+        // A Refresh without anything is not what a client sends, and the only one that goes unanswered.
+        let dropped = lab.server.core.counters().dropped.amplification;
+        assert_eq!((answered + silent, dropped), (14, silent), "{realm}");
+        assert!(silent <= 2 || realm.len() > 28, "{silent} silent, {realm}");
+    }
+}
+
+#[test]
+fn ipv6_answer_to_a_bare_request_leaves_out_what_is_too_much() {
+    let mut lab = Lab::with_listeners(settings(), &["[2001:db8::1]:3478", "[2001:db8::2]:3479"]);
+    let mut ask = |builder: StunMessageBuilder| {
+        lab.packet(udp("[2001:db8:1::1]:1000"), &encode(&builder.build()));
+        MessageDecoder::default().decode(&lab.transmits().pop().unwrap().payload).unwrap().0
+    };
+    let bare = ask(request(BINDING));
+    assert!(bare.get::<XorMappedAddress>().is_some() && bare.get::<OtherAddress>().is_some());
+    assert!(bare.get::<ResponseOrigin>().is_none() && bare.get::<MappedAddress>().is_none());
+    let longer = ask(request(BINDING).with_attribute(Fingerprint::default()));
+    assert!(longer.get::<OtherAddress>().is_some() && longer.get::<ResponseOrigin>().is_some());
 }
 
 #[test]

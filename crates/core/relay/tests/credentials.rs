@@ -8,11 +8,23 @@ use partyline_model::Timestamp;
 use partyline_relay::{Secret, Settings, time_limited_credentials};
 use stun_rs::{
     Algorithm, AlgorithmId,
-    attributes::stun::{
-        MessageIntegrity, MessageIntegritySha256, Nonce, PasswordAlgorithm, PasswordAlgorithms, Realm,
-        UserHash, UserName,
+    attributes::{
+        stun::{
+            MessageIntegrity, MessageIntegritySha256, Nonce, PasswordAlgorithm, PasswordAlgorithms, Realm,
+            UserHash, UserName,
+        },
+        turn::LifeTime,
     },
+    methods,
 };
+
+fn refresh(seconds: u32) -> stun_rs::StunMessageBuilder {
+    request(methods::REFRESH).with_attribute(LifeTime::new(seconds))
+}
+
+fn lifetime(answer: &stun_rs::StunMessage) -> u32 {
+    answer.get::<LifeTime>().unwrap().expect_life_time().as_u32()
+}
 
 #[test]
 fn challenge_has_realm_nonce_and_algorithms_without_integrity() {
@@ -148,17 +160,45 @@ fn userhash_is_accepted_where_all_users_are_known() {
     assert_eq!(code(&lab.ask(alice.client, &message("alice")).unwrap()), 0);
 }
 
+/// A member that was removed gets no further grant, and must not go on with its last one for good.
 #[test]
-fn expired_user_name_keeps_its_allocation_but_creates_none() {
+fn relay_grant_is_not_prolonged_by_refreshing() {
     let mut lab = Lab::new(settings());
-    let expires = Timestamp(lab.now.unix.0 + 60_000);
+    let expires = Timestamp(lab.now.unix.0 + 900_000);
     let (name, password) = time_limited_credentials(&Secret::new("shared"), expires, "0a0b");
     let caller = Caller::new(&mut lab, udp("192.0.2.1:1"), &name, &password);
     caller.relayed(&mut lab);
+    lab.advance(590);
+    assert_eq!(lifetime(&caller.call(&mut lab, refresh(3600))), 310, "what is left of the grant");
+    lab.advance(309);
+    assert_eq!(lifetime(&caller.call(&mut lab, refresh(600))), 1);
+    assert_eq!(lab.server.core.counters().allocations_active, 1);
+    lab.advance(1);
+    assert_eq!((lab.server.open_sockets(), lab.server.core.counters().allocations_active), (0, 0));
+    for message in [refresh(600), permission("203.0.113.1:1"), allocate()] {
+        assert_eq!(code(&caller.call(&mut lab, message)), 401);
+    }
+}
+
+#[test]
+fn newer_grant_of_the_same_member_keeps_its_allocation() {
+    let mut lab = Lab::new(settings());
+    let grant = |lab: &Lab, seconds: u64, name: &str| {
+        let expires = Timestamp(lab.now.unix.0 + seconds * 1000);
+        time_limited_credentials(&Secret::new("shared"), expires, name)
+    };
+    let (name, password) = grant(&lab, 60, "0a0b");
+    let first = Caller::new(&mut lab, udp("192.0.2.1:1"), &name, &password);
+    first.relayed(&mut lab);
+    let (name, password) = grant(&lab, 1200, "0a0c");
+    let other = Caller::new_with_nonce(&first, &name, &password);
+    assert_eq!(code(&other.call(&mut lab, refresh(600))), 441, "another member");
+    let (name, password) = grant(&lab, 1200, "0a0b");
+    let newer = Caller::new_with_nonce(&first, &name, &password);
+    assert_eq!(lifetime(&newer.call(&mut lab, refresh(600))), 600);
     lab.advance(60);
-    assert_eq!(code(&caller.call(&mut lab, permission("203.0.113.1:1"))), 0);
-    let late = Caller::new(&mut lab, udp("192.0.2.1:2"), &name, &password);
-    assert_eq!(code(&late.call(&mut lab, allocate())), 401);
+    assert_eq!(code(&newer.call(&mut lab, permission("203.0.113.1:1"))), 0);
+    assert_eq!(lab.server.core.counters().allocations_active, 1);
 }
 
 #[test]

@@ -52,6 +52,19 @@ impl Credentials {
         Some(Self { username: username.into(), mechanism })
     }
 
+    /// Returns long-term credentials for the same server that answer its latest challenge, if these have seen one.
+    #[must_use]
+    pub fn with_user(&self, username: &str, password: &str) -> Self {
+        let challenge = match &self.mechanism {
+            Mechanism::LongTerm { challenge: Some(challenge), .. } => challenge.for_user(username, password),
+            Mechanism::LongTerm { .. } | Mechanism::ShortTerm(_) => None,
+        };
+        Self {
+            username: username.into(),
+            mechanism: Mechanism::LongTerm { password: password.into(), challenge },
+        }
+    }
+
     /// Returns true if these are the long-term credentials with this user name and password.
     #[must_use]
     pub fn belong_to(&self, username: &str, password: &str) -> bool {

@@ -171,6 +171,10 @@ impl RelayAttempt {
     ) {
         let settled = self.granted_at.take().is_some_and(|since| now >= since + MIN_SETTLED_TIME);
         self.transition(AttemptState::Ended(self.elapsed(now), end), "allocation ended");
+        // Those of an earlier grant may have expired since.
+        let same =
+            |credentials: &Credentials| credentials.belong_to(&self.server.username, &self.server.password);
+        let credentials = credentials.filter(same);
         (self.allocation, self.retire_at, self.credentials) = (None, None, credentials);
         let pause = if settled && end == AllocationEnd::Lost {
             Duration::ZERO
@@ -264,6 +268,16 @@ mod tests {
         assert_eq!(end(&mut attempt, now + MIN_SETTLED_TIME, AllocationEnd::Lost, false), Duration::ZERO);
         attempt.on_granted(now, None);
         assert!(end(&mut attempt, now, AllocationEnd::Lost, false) > Duration::ZERO, "not while it flaps");
+    }
+
+    #[test]
+    fn credentials_of_an_earlier_grant_are_not_used_for_the_next_allocation() {
+        let mut attempt = RelayAttempt::new(start(), server(RelayTransport::Udp), 0);
+        for (username, kept) in [("user", true), ("earlier", false)] {
+            let credentials = Credentials::new(username, "secret");
+            attempt.on_ended(start(), AllocationEnd::Lost, true, 1.0, Some(credentials));
+            assert_eq!(attempt.on_requested(start(), AllocationId(1)).is_some(), kept, "{username}");
+        }
     }
 
     #[test]

@@ -82,8 +82,8 @@ impl RelayPool {
         }
     }
 
-    /// Replaces the list of servers, preferred relay first. Allocations at servers that stay in the list are kept; new
-    /// credentials count from their next allocation on, since a server ties an allocation to its user name.
+    /// Replaces the list of servers, preferred relay first. Allocations at servers that stay in the list are kept, and
+    /// refreshed with the new credentials, since no allocation at Partyline's own relay outlives those it was granted with.
     pub(crate) fn set_servers(
         &mut self,
         now: Instant,
@@ -103,10 +103,16 @@ impl RelayPool {
         let mut old = std::mem::take(&mut self.attempts);
         for server in servers {
             let rank = rank(&server);
-            self.attempts.push(match old.iter().position(|attempt| attempt.is_to(&server)) {
-                Some(at) => old.swap_remove(at).with_server(server, rank),
-                None => RelayAttempt::new(now, server, rank),
-            });
+            let Some(at) = old.iter().position(|attempt| attempt.is_to(&server)) else {
+                self.attempts.push(RelayAttempt::new(now, server, rank));
+                continue;
+            };
+            let attempt = old.swap_remove(at);
+            let allocation = attempt.allocation.and_then(|id| self.allocations.get_mut(&id));
+            if let Some(allocation) = allocation {
+                allocation.set_credentials(&server.username, &server.password);
+            }
+            self.attempts.push(attempt.with_server(server, rank));
         }
         for id in old.iter_mut().filter_map(|attempt| attempt.reset("server no longer listed")) {
             self.close(now, id, out);

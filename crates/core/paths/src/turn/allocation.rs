@@ -49,6 +49,9 @@ const AFTER_RELEASE: u8 = MAX_CHALLENGES + 1;
 const UNAUTHORIZED: u16 = 401;
 const ALLOCATION_MISMATCH: u16 = 437;
 const STALE_NONCE: u16 = 438;
+const WRONG_CREDENTIALS: u16 = 441;
+/// Least time until the next Refresh, whatever lifetime the server grants.
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What changed about an allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +99,10 @@ pub(crate) struct Allocation {
     pub(crate) server: RelayServer,
     pub(crate) local: Local,
     credentials: Credentials,
+    /// User name and password of a newer grant, to be used from the next Refresh on.
+    next_credentials: Option<(String, String)>,
+    /// Those used before, until the server has accepted the newer ones for this allocation.
+    former_credentials: Option<Credentials>,
     rng: ChaCha20Rng,
     relayed: Option<SocketAddr>,
     mapped: Option<SocketAddr>,
@@ -121,6 +128,8 @@ impl Allocation {
         let udp = server.transport == RelayTransport::Udp;
         Self {
             credentials: credentials.unwrap_or_else(|| Credentials::new(&server.username, &server.password)),
+            next_credentials: None,
+            former_credentials: None,
             id,
             server,
             local,
@@ -138,6 +147,24 @@ impl Allocation {
     /// Returns the credentials if they hold a challenge that the next allocation at this server can answer at once.
     pub(crate) fn into_credentials(self) -> Option<Credentials> {
         Some(self.credentials).filter(Credentials::signs_requests)
+    }
+
+    /// Takes the credentials of a newer grant. The server may refuse them for an allocation that was made with others.
+    pub(crate) fn set_credentials(&mut self, username: &str, password: &str) {
+        let is_new = !self.credentials.belong_to(username, password);
+        self.next_credentials = is_new.then(|| (username.to_owned(), password.to_owned()));
+    }
+
+    /// Uses newer credentials, unless a response is awaited that the server signs with those at hand.
+    fn adopt_credentials(&mut self) {
+        if !self.requests.is_empty() {
+            return;
+        }
+        if let Some((username, password)) = self.next_credentials.take() {
+            debug!(relay = %self.server.name, reason = "new grant", "allocation refreshed with new credentials");
+            let next = self.credentials.with_user(&username, &password);
+            self.former_credentials = Some(std::mem::replace(&mut self.credentials, next));
+        }
     }
 
     /// Requests the allocation; over a stream, once that is open.
@@ -188,6 +215,7 @@ impl Allocation {
         if self.relayed.is_some() && !recent && !self.requests.contains(RequestKind::Refresh) {
             trace!(relay = %self.server.name, "asking the server whether the allocation still stands");
             self.verified_at = Some(now);
+            self.adopt_credentials();
             self.request(now, RequestKind::Refresh, 0, out);
         }
     }
@@ -309,7 +337,8 @@ impl Allocation {
             RequestKind::Allocate => Some(self.on_allocated(now, message)),
             RequestKind::Refresh => {
                 trace!(relay = %self.server.name, after_ms = self.since_verified(now), "allocation refreshed");
-                self.refresh_at = Some(now + self.refresh_interval);
+                self.former_credentials = None;
+                self.refresh_at = Some(now + self.refresh_delay(message));
                 None
             }
             RequestKind::Release => {
@@ -340,8 +369,16 @@ impl Allocation {
         self.mapped = mapped.map(|a| *a.socket_address());
         let (relayed, mapped) = (self.relayed, self.mapped);
         debug!(relay = %self.server.name, ?relayed, ?mapped, "relayed address granted");
-        self.refresh_at = Some(now + self.refresh_interval);
+        self.refresh_at = Some(now + self.refresh_delay(message));
         AllocationChange::Granted
+    }
+
+    /// Returns the time until the next Refresh: no later than the allocation ends, so that one that ends with its
+    /// credentials is noticed at once.
+    fn refresh_delay(&self, message: &StunMessage) -> Duration {
+        let lifetime = message.get::<LifeTime>().and_then(|a| a.as_life_time().ok());
+        let lifetime = lifetime.map(|lifetime| Duration::from_secs(lifetime.as_u32().into()));
+        lifetime.map_or(self.refresh_interval, |end| self.refresh_interval.min(end).max(MIN_REFRESH_INTERVAL))
     }
 
     /// Takes an error response. Errors are believed without integrity: a server that cannot check ours cannot give
@@ -361,6 +398,12 @@ impl Allocation {
             (ALLOCATION_MISMATCH, RequestKind::Allocate) if request.challenges <= MAX_CHALLENGES => {
                 debug!(relay = %self.server.name, "server remembers an older allocation; releasing it");
                 self.request(now, RequestKind::Release, AFTER_RELEASE, out);
+                None
+            }
+            (WRONG_CREDENTIALS, kind) if self.former_credentials.is_some() => {
+                debug!(relay = %self.server.name, "server wants the allocation's first credentials");
+                self.credentials = self.former_credentials.take()?;
+                self.request(now, kind, 0, out);
                 None
             }
             (_, RequestKind::Release) => {
@@ -598,6 +641,28 @@ mod tests {
         assert!(exchange.out.is_empty());
         exchange.allocation.verify_now(exchange.now, &mut exchange.out);
         assert_eq!(exchange.out.len(), 1);
+    }
+
+    #[test]
+    fn an_allocation_is_refreshed_with_the_credentials_of_a_newer_grant() {
+        let mut exchange = Exchange::granted();
+        exchange.allocation.set_credentials("user", "newer");
+        exchange.pass(KEEPALIVE);
+        // At once, since the challenge is known.
+        assert!(exchange.request().get::<MessageIntegrity>().is_some());
+        assert!(exchange.allocation.credentials.belong_to("user", "newer"));
+    }
+
+    #[test]
+    fn a_server_that_refuses_newer_credentials_gets_the_former_ones() {
+        let mut exchange = Exchange::granted();
+        exchange.allocation.set_credentials("other", "newer");
+        exchange.pass(KEEPALIVE);
+        assert_eq!(exchange.refuse(441), ServerMessage::Response(None));
+        assert_eq!(exchange.grant(), ServerMessage::Response(None), "refreshed with the former credentials");
+        let refused = AllocationChange::Ended(AllocationEnd::Refused(441));
+        exchange.pass(KEEPALIVE);
+        assert_eq!(exchange.refuse(441), ServerMessage::Response(Some(refused)));
     }
 
     #[test]

@@ -81,6 +81,11 @@ impl PendingRequests {
         self.list.push(Request { id, kind, bytes, transmissions: 1, challenges, next: now + wait });
     }
 
+    /// Returns true if no request awaits its response.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// Returns true if such a request awaits its response.
     pub(super) fn contains(&self, kind: RequestKind) -> bool {
         self.list.iter().any(|request| request.kind == kind)

@@ -60,6 +60,15 @@ impl Challenge {
         Ok(Self { realm, nonce, algorithms, anonymous: features & USERNAME_ANONYMITY != 0, key })
     }
 
+    /// Returns the answer of another user to the same challenge; `None` if the name or password has forbidden characters.
+    pub(super) fn for_user(&self, username: &str, password: &str) -> Option<Self> {
+        let id = self.algorithms.as_ref().map_or(AlgorithmId::MD5, |(_, id)| *id);
+        let key =
+            HMACKey::new_long_term(username, self.realm.as_str(), password, Algorithm::from(id)).ok()?;
+        let (realm, nonce, algorithms) = (self.realm.clone(), self.nonce.clone(), self.algorithms.clone());
+        Some(Self { realm, nonce, algorithms, anonymous: self.anonymous, key })
+    }
+
     pub(super) fn has_nonce_of(&self, other: &Self) -> bool {
         self.nonce.as_str() == other.nonce.as_str()
     }
