@@ -52,7 +52,10 @@ impl Server {
 
     pub fn handle_frame(&mut self, now: Now, connection: Connection, bytes: &[u8]) {
         if connection.run == self.run {
-            self.core.handle_frame(now, connection.id, bytes);
+            let entry = self.core.handle_frame(now, connection.id, bytes);
+            if let Some(entry) = entry {
+                self.core.handle_entry(now, entry.verify());
+            }
         }
     }
 

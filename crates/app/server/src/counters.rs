@@ -38,6 +38,8 @@ reasons! {
         Server => "server_limit",
         /// The client's address has as many connections as it may.
         Address => "address_limit",
+        /// The client's IPv6 prefix has as many connections as it may.
+        Prefix => "prefix_limit",
     }
 }
 
@@ -74,6 +76,8 @@ reasons! {
         Slow => "slow",
         /// The client does not answer pings.
         Unresponsive => "unresponsive",
+        /// The client was on no topic for too long.
+        Idle => "idle",
         /// The client violated RFC 6455.
         WebSocketViolation => "websocket_violation",
     }
@@ -177,7 +181,10 @@ mod tests {
         let counters = ReasonCounters::default();
         counters.count(LimitReached::Address);
         counters.count(LimitReached::Address);
-        assert_eq!(counters.each().collect::<Vec<_>>(), [("server_limit", 0), ("address_limit", 2)]);
+        assert_eq!(
+            counters.each().collect::<Vec<_>>(),
+            [("server_limit", 0), ("address_limit", 2), ("prefix_limit", 0)]
+        );
     }
 
     #[test]

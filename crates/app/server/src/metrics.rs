@@ -54,8 +54,14 @@ fn write_connections(page: &mut Page, shared: &Shared) {
         "reason",
         shared.counters.closed_early.each(),
     );
-    let (total, per_address) = limiter.limits();
-    let limits = [("connections", total as u64), ("connections_per_address", per_address as u64)];
+    let limits = limiter.limits();
+    let limits = [
+        ("connections", limits.total),
+        ("connections_per_address", limits.per_address),
+        ("connections_per_prefix56", limits.per_prefix56),
+        ("connections_per_prefix48", limits.per_prefix48),
+    ]
+    .map(|(name, limit)| (name, limit as u64));
     page.labelled(GAUGE, "server_limit", "Configured limits of TCP connections.", "limit", limits);
     page.histogram(
         "server_tls_handshake_seconds",
@@ -98,6 +104,8 @@ fn write_rendezvous(page: &mut Page, hub: &Hub) {
 fn write_rendezvous_counters(page: &mut Page, counters: &RendezvousCounters) {
     let frames = [("from_client", counters.frames_received), ("to_client", counters.frames_sent)];
     page.labelled(COUNTER, "rendezvous_frames_total", "Frames, by direction.", "direction", frames);
+    let bytes = [("from_client", counters.bytes_received), ("to_client", counters.bytes_sent)];
+    page.labelled(COUNTER, "rendezvous_bytes_total", "Bytes of frames, by direction.", "direction", bytes);
     let messages = [
         ("forwarded", counters.messages_forwarded),
         ("stored", counters.messages_stored),
@@ -121,10 +129,12 @@ fn write_rendezvous_counters(page: &mut Page, counters: &RendezvousCounters) {
 }
 
 /// The limits, named as in the configuration.
-fn rendezvous_limits(limits: &Limits) -> [(&'static str, u64); 9] {
+fn rendezvous_limits(limits: &Limits) -> [(&'static str, u64); 11] {
     [
         ("connections", limits.connections),
         ("connections_per_address", limits.connections_per_address),
+        ("connections_per_prefix56", limits.connections_per_prefix56),
+        ("connections_per_prefix48", limits.connections_per_prefix48),
         ("addresses", limits.addresses),
         ("topics", limits.topics),
         ("topics_per_connection", limits.topics_per_connection),

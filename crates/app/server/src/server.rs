@@ -63,7 +63,7 @@ impl Server {
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
         let shared = Arc::new(Shared {
             hub: Hub::new(config.limits, offer),
-            limiter: ConnectionLimiter::new(config.sockets, config.sockets_per_address),
+            limiter: ConnectionLimiter::new(config.sockets),
             tls,
             relay,
             counters: ConnectionCounters::default(),

@@ -1,88 +1,99 @@
-//! Connections and rate of each client address. An IPv6 customer has a whole /64, so that it counts as one address.
+//! Connections and rates of each client address, and of the larger IPv6 networks that it is in, of which one customer has
+//! many addresses.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
-    time::Instant,
+use std::{net::IpAddr, time::Instant};
+
+use crate::{
+    limits::{Limit, Limits},
+    networks::{NetworkSize, Networks},
 };
 
-use partyline_timing::Level;
-
-use crate::limits::{Limit, Limits};
-
-/// All addresses that have a connection, or whose token bucket has not refilled since they had one.
-#[derive(Debug, Default)]
+/// All addresses and prefixes that have a connection, or whose token buckets have not refilled since they had one.
+#[derive(Debug)]
 pub(crate) struct Addresses {
-    known: BTreeMap<IpAddr, Address>,
+    addresses: Networks,
+    prefixes56: Networks,
+    prefixes48: Networks,
 }
 
-#[derive(Debug, Default)]
-struct Address {
-    connections: usize,
-    bucket: Level,
+impl Default for Addresses {
+    fn default() -> Self {
+        Self {
+            addresses: Networks::new(NetworkSize::Address),
+            prefixes56: Networks::new(NetworkSize::Prefix56),
+            prefixes48: Networks::new(NetworkSize::Prefix48),
+        }
+    }
 }
 
 impl Addresses {
-    /// Counts a connection, unless the address has too many or too many addresses are known.
+    /// Counts a connection, unless a network of the address has too many or too many addresses are known.
     pub(crate) fn connect(&mut self, address: IpAddr, limits: &Limits) -> Result<(), Limit> {
-        let address = site(address);
-        if self.known.len() >= limits.addresses && !self.known.contains_key(&address) {
+        if self.addresses.len() >= limits.addresses && !self.addresses.knows(address) {
             return Err(Limit::Addresses);
         }
-        let entry = self.known.entry(address).or_default();
-        if entry.connections >= limits.connections_per_address {
-            return Err(Limit::ConnectionsPerAddress);
+        let checks = [
+            (&self.addresses, limits.connections_per_address, Limit::ConnectionsPerAddress),
+            (&self.prefixes56, limits.connections_per_prefix56, Limit::ConnectionsPerPrefix56),
+            (&self.prefixes48, limits.connections_per_prefix48, Limit::ConnectionsPerPrefix48),
+        ];
+        let full = checks.iter().find(|(networks, max, _)| networks.is_full(address, *max));
+        if let Some((_, _, limit)) = full {
+            return Err(*limit);
         }
-        entry.connections += 1;
+        self.each().into_iter().for_each(|networks| networks.connect(address));
         Ok(())
     }
 
     pub(crate) fn disconnect(&mut self, now: Instant, address: IpAddr) {
-        let address = site(address);
-        if let Some(entry) = self.known.get_mut(&address) {
-            entry.connections = entry.connections.saturating_sub(1);
-            if entry.is_forgettable(now) {
-                self.known.remove(&address);
-            }
-        }
+        self.each().into_iter().for_each(|networks| networks.disconnect(now, address));
     }
 
-    /// Takes `cost` tokens from the address's bucket.
-    pub(crate) fn take(
+    /// Takes frames out of the address's bucket.
+    pub(crate) fn take_frames(
         &mut self,
         now: Instant,
         address: IpAddr,
-        cost: u64,
+        count: u64,
         limits: &Limits,
     ) -> Result<(), Limit> {
-        let entry = self.known.get_mut(&site(address));
-        let granted = entry.is_some_and(|entry| entry.bucket.take(now, &limits.address_rate, cost));
+        let granted = self.addresses.take_frames(now, address, &limits.address_rate, count);
         if granted { Ok(()) } else { Err(Limit::AddressRate) }
     }
 
-    /// Forgets addresses without a connection whose bucket is full again. Returns how many.
+    /// Takes bytes out of the buckets of the address and of its prefixes.
+    pub(crate) fn take_bytes(
+        &mut self,
+        now: Instant,
+        address: IpAddr,
+        count: u64,
+        limits: &Limits,
+    ) -> Result<(), Limit> {
+        let buckets = [
+            (&mut self.addresses, &limits.address_bytes, Limit::AddressBytes),
+            (&mut self.prefixes56, &limits.prefix56_bytes, Limit::Prefix56Bytes),
+            (&mut self.prefixes48, &limits.prefix48_bytes, Limit::Prefix48Bytes),
+        ];
+        for (networks, rate, limit) in buckets {
+            if !networks.take_bytes(now, address, rate, count) {
+                return Err(limit);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets networks without a connection whose buckets are full again. Returns how many.
     pub(crate) fn sweep(&mut self, now: Instant) -> usize {
-        let before = self.known.len();
-        self.known.retain(|_, entry| !entry.is_forgettable(now));
-        before - self.known.len()
+        self.each().into_iter().map(|networks| networks.sweep(now)).sum()
     }
 
+    /// Returns the number of addresses that are known.
     pub(crate) fn len(&self) -> usize {
-        self.known.len()
+        self.addresses.len()
     }
-}
 
-impl Address {
-    fn is_forgettable(&self, now: Instant) -> bool {
-        self.connections == 0 && self.bucket.is_full(now)
-    }
-}
-
-/// Returns the address under which a client is counted: IPv4 as it is, IPv6 without its interface identifier.
-fn site(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & (u128::MAX << 64))),
+    const fn each(&mut self) -> [&mut Networks; 3] {
+        [&mut self.addresses, &mut self.prefixes56, &mut self.prefixes48]
     }
 }
 
@@ -98,19 +109,37 @@ mod tests {
     const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     #[test]
-    fn address_is_remembered_until_its_bucket_is_full() {
-        let limits = Limits { address_rate: Rate::per_second(1, 10), ..Limits::default() };
+    fn address_is_remembered_until_its_buckets_are_full() {
+        let limits = Limits {
+            address_rate: Rate::per_second(1, 10),
+            address_bytes: Rate::per_second(10, 100),
+            ..Limits::default()
+        };
         let (now, mut addresses) = (start().instant, Addresses::default());
-        addresses.connect(HOST, &limits).unwrap();
-        assert_eq!(addresses.take(now, HOST, 4, &limits), Ok(()));
-        addresses.disconnect(now, HOST);
-        assert_eq!((addresses.sweep(now + Duration::from_secs(3)), addresses.len()), (0, 1));
-        assert_eq!((addresses.sweep(now + Duration::from_secs(4)), addresses.len()), (1, 0));
+        for (frames, bytes, seconds) in [(4, 10, 4), (1, 50, 5)] {
+            addresses.connect(HOST, &limits).unwrap();
+            assert_eq!(addresses.take_frames(now, HOST, frames, &limits), Ok(()));
+            assert_eq!(addresses.take_bytes(now, HOST, bytes, &limits), Ok(()));
+            addresses.disconnect(now, HOST);
+            let full = now + Duration::from_secs(seconds);
+            assert_eq!((addresses.sweep(full - Duration::from_nanos(1)), addresses.len()), (0, 1));
+            assert_eq!((addresses.sweep(full), addresses.len()), (1, 0));
+        }
     }
 
     #[test]
     fn unknown_address_has_no_tokens() {
+        let (now, mut addresses) = (start().instant, Addresses::default());
+        let limits = Limits::default();
+        assert_eq!(addresses.take_frames(now, HOST, 1, &limits), Err(Limit::AddressRate));
+        assert_eq!(addresses.take_bytes(now, HOST, 1, &limits), Err(Limit::AddressBytes));
+    }
+
+    #[test]
+    fn ipv4_addresses_share_nothing() {
+        let limits = Limits { connections_per_prefix56: 0, connections_per_prefix48: 0, ..Limits::default() };
         let mut addresses = Addresses::default();
-        assert_eq!(addresses.take(start().instant, HOST, 1, &Limits::default()), Err(Limit::AddressRate));
+        addresses.connect(HOST, &limits).unwrap();
+        assert_eq!(addresses.take_bytes(start().instant, HOST, 1, &limits), Ok(()));
     }
 }

@@ -1,10 +1,14 @@
 //! Open connections and the topics they have entered.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use partyline_model::{Handle, Topic};
+use partyline_timing::{Level, Rate};
 
-use crate::event::ConnectionId;
+use crate::{
+    event::ConnectionId,
+    limits::{Limit, Limits},
+};
 
 /// An open connection.
 #[derive(Debug)]
@@ -16,6 +20,10 @@ pub(crate) struct Connection {
     entered: Vec<(Topic, Handle)>,
     /// Frames refused for their rate in a row.
     strikes: u8,
+    /// Bytes received, and sent because of them.
+    bytes: Level,
+    /// Rosters received, by topic; full buckets are left out.
+    rosters: BTreeMap<Topic, Level>,
 }
 
 impl Connection {
@@ -39,6 +47,19 @@ impl Connection {
     /// Notes that the connection is no longer present on a topic.
     pub(crate) fn leave(&mut self, topic: &Topic) {
         self.entered.retain(|(entered, _)| entered != topic);
+    }
+
+    /// Takes bytes out of the connection's bucket.
+    pub(crate) fn take_bytes(&mut self, now: Instant, count: u64, limits: &Limits) -> Result<(), Limit> {
+        let granted = self.bytes.take(now, &limits.connection_bytes, count);
+        if granted { Ok(()) } else { Err(Limit::ConnectionBytes) }
+    }
+
+    /// Takes a full roster of a topic.
+    pub(crate) fn take_roster(&mut self, now: Instant, topic: Topic, rate: &Rate) -> Result<(), Limit> {
+        self.rosters.retain(|_, level| !level.is_full(now));
+        let granted = self.rosters.entry(topic).or_default().take(now, rate, 1);
+        if granted { Ok(()) } else { Err(Limit::RosterRate) }
     }
 
     /// Counts a frame that was refused for its rate. Returns how many there were in a row.
@@ -65,7 +86,15 @@ impl Connections {
     pub(crate) fn open(&mut self, address: IpAddr, challenge: [u8; 32]) -> ConnectionId {
         self.last += 1;
         let id = ConnectionId(self.last);
-        self.open.insert(id, Connection { address, challenge, entered: Vec::new(), strikes: 0 });
+        let connection = Connection {
+            address,
+            challenge,
+            entered: Vec::new(),
+            strikes: 0,
+            bytes: Level::default(),
+            rosters: BTreeMap::new(),
+        };
+        self.open.insert(id, connection);
         id
     }
 

@@ -56,10 +56,14 @@ counters! {
         connections_closed,
         /// Frames received on open connections.
         frames_received,
+        /// Bytes of the frames received on open connections.
+        bytes_received,
         /// Frames dropped since their connection was closed before.
         frames_after_close,
         /// Frames sent; one forwarded to seven members counts seven.
         frames_sent,
+        /// Bytes of the frames sent.
+        bytes_sent,
         /// Topics that came into existence.
         topics_created,
         /// Sessions: members that entered a topic, returning ones included.
@@ -106,7 +110,15 @@ counters! {
     LimitHits {
         connections,
         connections_per_address,
+        connections_per_prefix56,
+        connections_per_prefix48,
         address_rate,
+        connection_bytes,
+        address_bytes,
+        prefix56_bytes,
+        prefix48_bytes,
+        entry_timeout,
+        roster_rate,
         addresses,
         topics,
         topics_per_connection,
@@ -148,7 +160,15 @@ impl LimitHits {
         let counter = match limit {
             Limit::Connections => &mut self.connections,
             Limit::ConnectionsPerAddress => &mut self.connections_per_address,
+            Limit::ConnectionsPerPrefix56 => &mut self.connections_per_prefix56,
+            Limit::ConnectionsPerPrefix48 => &mut self.connections_per_prefix48,
             Limit::AddressRate => &mut self.address_rate,
+            Limit::ConnectionBytes => &mut self.connection_bytes,
+            Limit::AddressBytes => &mut self.address_bytes,
+            Limit::Prefix56Bytes => &mut self.prefix56_bytes,
+            Limit::Prefix48Bytes => &mut self.prefix48_bytes,
+            Limit::EntryTimeout => &mut self.entry_timeout,
+            Limit::RosterRate => &mut self.roster_rate,
             Limit::Addresses => &mut self.addresses,
             Limit::Topics => &mut self.topics,
             Limit::TopicsPerConnection => &mut self.topics_per_connection,

@@ -5,12 +5,14 @@
 //! Records and messages are sealed by their senders, so that the server only compares and forwards bytes.
 //!
 //! The server keeps nothing that its clients cannot announce again: who is present, their newest records, and for a few
-//! minutes the messages to members that are absent. Each of these has a limit, and frames are paced by two token
-//! buckets, one per address (IPv6: per /64) and one per topic. The work per frame grows with the logarithm of what is
-//! held, except where a frame is forwarded to a topic's members.
+//! minutes the messages to members that are absent. Each of these has a limit. Frames are paced by token buckets per
+//! address (IPv6: per /64) and per topic, and their bytes, with what others receive because of them, per connection,
+//! address, IPv6 /56 and /48. A connection that is on no topic is closed after a while. The work per frame grows with
+//! the logarithm of what is held, except where a frame is forwarded to a topic's members.
 //!
 //! Rule of use: after every `handle_*` call drain [`Rendezvous::poll_event`]; call [`Rendezvous::handle_timeout`] when
-//! the moment returned by [`Rendezvous::poll_timeout`] has come.
+//! the moment returned by [`Rendezvous::poll_timeout`] has come. Verify what [`Rendezvous::handle_frame`] returns, and hand
+//! it in with [`Rendezvous::handle_entry`] before the connection's next frame.
 //!
 //! ```
 //! use std::{net::Ipv4Addr, time::Instant};
@@ -21,7 +23,9 @@
 //! let now = Now { instant: Instant::now(), unix: Timestamp(1_800_000_000_000) };
 //! let mut server = Rendezvous::new(now, Limits::default(), None, [7; 32]);
 //! let connection = server.handle_connect(now, Ipv4Addr::LOCALHOST.into())?;
-//! server.handle_frame(now, connection, &ClientFrame::Time { echo: 5 }.encode()?);
+//! if let Some(entry) = server.handle_frame(now, connection, &ClientFrame::Time { echo: 5 }.encode()?) {
+//!     server.handle_entry(now, entry.verify());
+//! }
 //!
 //! let mut sent = Vec::new();
 //! while let Some(event) = server.poll_event() {
@@ -37,11 +41,13 @@
 mod addresses;
 mod connections;
 mod counters;
+mod entry;
 mod event;
 mod grant;
 mod limits;
 mod mailbox;
 mod memory;
+mod networks;
 mod outbox;
 mod refusal;
 mod server;
@@ -50,8 +56,9 @@ mod tests;
 mod topic;
 
 pub use counters::{Counters, LimitHits, Refusals, Stats};
+pub use entry::{UnverifiedEntry, VerifiedEntry};
 pub use event::{AdmissionError, ConnectionId, Event};
 pub use grant::{RelayOffer, relay_password};
-pub use limits::{Limit, Limits};
+pub use limits::{Limit, Limits, ROSTERS_AT_ONCE};
 pub use partyline_timing::Rate;
 pub use server::Rendezvous;

@@ -48,6 +48,11 @@ impl Mailbox {
         self.0.is_empty()
     }
 
+    /// Returns what all messages count against limits, in bytes.
+    pub(crate) fn cost(&self) -> usize {
+        self.0.iter().map(Mail::cost).sum()
+    }
+
     /// Returns true if the same message waits already; clients repeat themselves when they reconnect.
     pub(crate) fn contains(&self, from: Handle, id: u32, message: &[u8]) -> bool {
         self.0.iter().any(|mail| mail.from == from && mail.id == id && mail.message == message)

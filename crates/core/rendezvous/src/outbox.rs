@@ -11,6 +11,7 @@ use crate::event::{ConnectionId, Event};
 pub(crate) struct Outbox {
     events: VecDeque<Event>,
     frames_sent: u64,
+    bytes_sent: u64,
 }
 
 impl Outbox {
@@ -28,6 +29,7 @@ impl Outbox {
         };
         for to in to {
             self.frames_sent += 1;
+            self.bytes_sent += bytes.len() as u64;
             tracing::trace!(connection = to.0, bytes = bytes.len(), "frame queued");
             self.events.push_back(Event::Send { to, frame: Arc::clone(&bytes) });
         }
@@ -45,5 +47,10 @@ impl Outbox {
     /// Returns how many frames were queued so far.
     pub(crate) const fn frames_sent(&self) -> u64 {
         self.frames_sent
+    }
+
+    /// Returns how many bytes these frames have together.
+    pub(crate) const fn bytes_sent(&self) -> u64 {
+        self.bytes_sent
     }
 }

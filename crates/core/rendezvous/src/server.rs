@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ed25519_dalek::{Signature, VerifyingKey};
 use partyline_model::{Handle, Now, Topic};
+use partyline_timing::Deadlines;
 use partyline_wire::{
-    rendezvous::{ClientFrame, MAX_ROSTER_CHUNK, RefusalCode, ServerFrame, VERSION, close, proof_message},
+    rendezvous::{ClientFrame, MAX_ROSTER_CHUNK, RefusalCode, ServerFrame, VERSION, close},
     trace_id,
 };
 use rand_chacha::ChaCha20Rng;
@@ -20,6 +20,7 @@ use crate::{
     addresses::Addresses,
     connections::Connections,
     counters::{Counters, LimitHits, Refusals, Stats},
+    entry::{Entry, UnverifiedEntry, VerifiedEntry},
     event::{AdmissionError, ConnectionId, Event},
     grant::RelayOffer,
     limits::{Limit, Limits},
@@ -27,7 +28,7 @@ use crate::{
     memory::MemoryQuota,
     outbox::Outbox,
     refusal::{Refusal, Subject, explanation},
-    topic::{Member, TopicState, member_cost},
+    topic::{FRAME_OVERHEAD, Member, TopicState, member_cost},
 };
 
 /// How often addresses without connections are forgotten.
@@ -45,6 +46,8 @@ pub struct Rendezvous {
     rng: ChaCha20Rng,
     connections: Connections,
     addresses: Addresses,
+    /// When connections that are on no topic are closed.
+    entry_deadlines: Deadlines<ConnectionId>,
     topics: BTreeMap<Topic, TopicState>,
     /// Members present, over all topics.
     members: usize,
@@ -55,14 +58,6 @@ pub struct Rendezvous {
     counters: Counters,
     refusals: Refusals,
     limit_hits: LimitHits,
-}
-
-/// A request to enter a topic.
-struct Entry {
-    topic: Topic,
-    handle: Handle,
-    proof: [u8; 64],
-    record: Vec<u8>,
 }
 
 impl Rendezvous {
@@ -76,6 +71,7 @@ impl Rendezvous {
             rng: ChaCha20Rng::from_seed(seed),
             connections: Connections::default(),
             addresses: Addresses::default(),
+            entry_deadlines: Deadlines::new(),
             topics: BTreeMap::new(),
             members: 0,
             mail_expiry: MailExpiry::default(),
@@ -104,6 +100,7 @@ impl Rendezvous {
         let mut challenge = [0; 32];
         self.rng.fill_bytes(&mut challenge);
         let id = self.connections.open(address, challenge);
+        self.entry_deadlines.set(id, Some(now.instant + self.limits.entry_timeout));
         self.counters.connections_admitted += 1;
         debug!(connection = id.0, %address, count = self.connections.len(), "connection admitted");
         self.outbox.send(id, &ServerFrame::Welcome { version: VERSION, challenge, time: now.unix });
@@ -123,49 +120,96 @@ impl Rendezvous {
         let _span = debug_span!("connection", connection = id.0).entered();
         debug!(topics = connection.entered().len(), "connection closed");
         self.addresses.disconnect(now.instant, connection.address);
+        self.entry_deadlines.set(id, None);
         for (topic, handle) in connection.entered() {
             self.depart(*topic, *handle, "connection closed");
         }
     }
 
-    /// Handles a binary message of a connection.
-    pub fn handle_frame(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
+    /// Handles a binary message of a connection. If it is a request to enter a topic, returns that request, which has no
+    /// effect until [`handle_entry`](Self::handle_entry).
+    pub fn handle_frame(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) -> Option<UnverifiedEntry> {
         let _span = debug_span!("connection", connection = id.0).entered();
-        let Some(address) = self.connections.get(id).map(|connection| connection.address) else {
-            self.counters.frames_after_close += 1;
-            trace!(bytes = bytes.len(), reason = "connection closed", "frame dropped");
-            return;
-        };
+        if self.connections.get(id).is_none() {
+            self.drop_late(bytes.len());
+            return None;
+        }
         self.counters.frames_received += 1;
+        self.counters.bytes_received += bytes.len() as u64;
         let frame = match ClientFrame::decode(bytes) {
             Ok(frame) => frame,
             Err(error) => {
                 debug!(%error, bytes = bytes.len(), "frame cannot be decoded");
                 self.refuse(id, Subject::default(), RefusalCode::Malformed.into());
-                return self.close(now, id, close::MALFORMED, "a frame could not be decoded");
+                self.close(now, id, close::MALFORMED, "a frame could not be decoded");
+                return None;
             }
         };
-        let cost = if matches!(frame, ClientFrame::Enter { .. }) { ENTER_COST } else { 1 };
-        match self.addresses.take(now.instant, address, cost, &self.limits) {
+        match self.charge_frame(now.instant, id, &frame, bytes.len()) {
             Ok(()) => self.dispatch(now, id, frame),
-            Err(limit) => self.strike(now, id, Subject::of(&frame), limit),
+            Err(limit) => {
+                self.strike(now, id, Subject::of(&frame), limit);
+                None
+            }
         }
     }
 
-    fn dispatch(&mut self, now: Now, id: ConnectionId, frame: ClientFrame) {
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.clear_strikes();
+    /// Handles a request to enter a topic whose proof has been verified.
+    pub fn handle_entry(&mut self, now: Now, entry: VerifiedEntry) {
+        let VerifiedEntry { connection: id, entry, is_genuine } = entry;
+        let _span = debug_span!("connection", connection = id.0).entered();
+        if self.connections.get(id).is_none() {
+            return self.drop_late(entry.record.len());
         }
+        let subject = Subject { topic: Some(entry.topic), message: None };
+        let result = if is_genuine { self.enter(now, id, entry) } else { Err(RefusalCode::BadProof.into()) };
+        if let Err(refusal) = result {
+            self.refuse(id, subject, refusal);
+        }
+    }
+
+    fn drop_late(&mut self, bytes: usize) {
+        self.counters.frames_after_close += 1;
+        trace!(bytes, reason = "connection closed", "frame dropped");
+    }
+
+    /// Takes a frame out of the limits of its connection and of the networks that it is from.
+    fn charge_frame(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        frame: &ClientFrame,
+        bytes: usize,
+    ) -> Result<(), Limit> {
+        let cost = if matches!(frame, ClientFrame::Enter { .. }) { ENTER_COST } else { 1 };
+        if let Some(connection) = self.connections.get(id) {
+            self.addresses.take_frames(now, connection.address, cost, &self.limits)?;
+        }
+        self.charge_bytes(now, id, (bytes + FRAME_OVERHEAD) as u64)
+    }
+
+    /// Takes bytes that a connection sent, or that are sent because of it, out of its limits and of those of its networks.
+    fn charge_bytes(&mut self, now: Instant, id: ConnectionId, bytes: u64) -> Result<(), Limit> {
+        let Some(connection) = self.connections.get_mut(id) else { return Ok(()) };
+        connection.take_bytes(now, bytes, &self.limits)?;
+        self.addresses.take_bytes(now, connection.address, bytes, &self.limits)
+    }
+
+    fn dispatch(&mut self, now: Now, id: ConnectionId, frame: ClientFrame) -> Option<UnverifiedEntry> {
+        let connection = self.connections.get_mut(id)?;
+        connection.clear_strikes();
+        let challenge = connection.challenge;
         let subject = Subject::of(&frame);
         let result = match frame {
             ClientFrame::Enter { topic, handle, proof, record } => {
-                self.enter(now, id, Entry { topic, handle, proof, record })
+                let entry = Entry { topic, handle, proof, record };
+                return Some(UnverifiedEntry { connection: id, challenge, entry });
             }
             ClientFrame::Announce { topic, record } => self.announce(now, id, topic, record),
             ClientFrame::Send { topic, to, id: number, kept, message } => {
                 self.send_message(now, id, (topic, to), number, (kept, message))
             }
-            ClientFrame::Leave { topic } => self.leave(id, topic, "left"),
+            ClientFrame::Leave { topic } => self.leave(now.instant, id, topic, "left"),
             ClientFrame::Time { echo } => {
                 self.outbox.send(id, &ServerFrame::TimeReply { echo, time: now.unix });
                 Ok(())
@@ -175,11 +219,16 @@ impl Rendezvous {
         if let Err(refusal) = result {
             self.refuse(id, subject, refusal);
         }
+        None
     }
 
     /// Expires what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.expire_mail(now.instant);
+        while let Some(id) = self.entry_deadlines.pop_due(now.instant) {
+            self.limit_hits.count(Limit::EntryTimeout);
+            self.close(now, id, close::IDLE, "no topic was entered");
+        }
         if now.instant >= self.next_sweep {
             let forgotten = self.addresses.sweep(now.instant);
             trace!(forgotten, count = self.addresses.len(), "addresses swept");
@@ -190,7 +239,8 @@ impl Rendezvous {
     /// Returns when to call [`handle_timeout`](Self::handle_timeout) next.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
-        self.mail_expiry.next().map_or(self.next_sweep, |at| at.min(self.next_sweep))
+        let mail = self.mail_expiry.next().into_iter();
+        mail.chain(self.entry_deadlines.next()).fold(self.next_sweep, Instant::min)
     }
 
     /// Returns the next thing to do, until there is none.
@@ -208,7 +258,11 @@ impl Rendezvous {
             members: self.members,
             mail: self.mail_expiry.len(),
             held_bytes: self.memory.used(),
-            counters: Counters { frames_sent: self.outbox.frames_sent(), ..self.counters },
+            counters: Counters {
+                frames_sent: self.outbox.frames_sent(),
+                bytes_sent: self.outbox.bytes_sent(),
+                ..self.counters
+            },
             refusals: self.refusals,
             limit_hits: self.limit_hits,
         }
@@ -220,7 +274,7 @@ impl Rendezvous {
         self.check_entry(now, id, &entry)?;
         let Entry { topic, handle, record, .. } = entry;
         if self.connections.handle_on(id, &topic).is_some_and(|before| before != handle) {
-            self.leave(id, topic, "entered under another handle")?;
+            self.leave(now.instant, id, topic, "entered under another handle")?;
         }
         let created = !self.topics.contains_key(&topic);
         let state = self.topics.entry(topic).or_default();
@@ -238,6 +292,7 @@ impl Rendezvous {
         }
         if let Some(connection) = self.connections.get_mut(id) {
             connection.enter(topic, handle);
+            self.entry_deadlines.set(id, None);
         }
         self.notify_others(&topic, &handle, &ServerFrame::Present { topic, handle, record });
         self.send_roster(id, topic, &handle);
@@ -245,27 +300,29 @@ impl Rendezvous {
         Ok(())
     }
 
-    /// Checks whether a connection may enter a topic, and takes a token of the topic if it exists. The proof comes
-    /// first, so that nobody without the topic's key learns whether the topic exists or is full.
+    /// Checks whether a connection may enter a topic, and takes from the limits what that costs. The proof comes before, so
+    /// that nobody without the topic's key learns whether the topic exists or is full.
     fn check_entry(&mut self, now: Now, id: ConnectionId, entry: &Entry) -> Result<(), Refusal> {
-        let connection = self.connections.get(id).ok_or(RefusalCode::NotEntered)?;
-        if !is_proof(&connection.challenge, &entry.topic, &entry.handle, &entry.proof) {
-            return Err(RefusalCode::BadProof.into());
-        }
+        let connection = self.connections.get_mut(id).ok_or(RefusalCode::NotEntered)?;
         let entered = connection.handle_on(&entry.topic).is_some();
         if !entered && connection.entered().len() >= self.limits.topics_per_connection {
             return Err(Limit::TopicsPerConnection.into());
         }
         self.memory.check(member_cost(entry.record.len()), 0)?;
         let topics_full = self.topics.len() >= self.limits.topics;
-        match self.topics.get_mut(&entry.topic) {
-            Some(state) => {
-                state.check_room(&entry.handle, &self.limits)?;
-                Ok(state.take_token(now.instant, &self.limits)?)
-            }
-            None if topics_full => Err(Limit::Topics.into()),
-            None => Ok(()),
+        let state = self.topics.get_mut(&entry.topic);
+        match &state {
+            Some(state) => state.check_room(&entry.handle, &self.limits)?,
+            None if topics_full => return Err(Limit::Topics.into()),
+            None => {}
         }
+        connection.take_roster(now.instant, entry.topic, &self.limits.roster_rate)?;
+        let Some(state) = state else { return Ok(()) };
+        state.take_token(now.instant, &self.limits)?;
+        let bytes = state.fan_out(&entry.handle, entry.record.len())
+            + state.roster_bytes(&entry.handle)
+            + state.waiting_bytes(&entry.handle);
+        Ok(self.charge_bytes(now.instant, id, bytes)?)
     }
 
     /// Takes an older connection of a member off a topic. Without any other topic it is of no more use and is closed.
@@ -302,6 +359,9 @@ impl Rendezvous {
         let before = state.record_len(&handle).ok_or(RefusalCode::NotEntered)?;
         self.memory.check(record.len(), before)?;
         state.take_token(now.instant, &self.limits)?;
+        let bytes = state.fan_out(&handle, record.len());
+        self.charge_bytes(now.instant, id, bytes)?;
+        let state = self.topics.get_mut(&topic).ok_or(RefusalCode::NotEntered)?;
         state.set_record(&handle, &record);
         self.memory.release(before);
         self.memory.add(record.len());
@@ -311,10 +371,18 @@ impl Rendezvous {
         Ok(())
     }
 
-    fn leave(&mut self, id: ConnectionId, topic: Topic, reason: &'static str) -> Result<(), Refusal> {
+    fn leave(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        topic: Topic,
+        reason: &'static str,
+    ) -> Result<(), Refusal> {
         let handle = self.connections.handle_on(id, &topic).ok_or(RefusalCode::NotEntered)?;
         if let Some(connection) = self.connections.get_mut(id) {
             connection.leave(&topic);
+            let deadline = connection.entered().is_empty().then(|| now + self.limits.entry_timeout);
+            self.entry_deadlines.set(id, deadline);
         }
         self.depart(topic, handle, reason);
         Ok(())
@@ -486,11 +554,4 @@ impl Rendezvous {
         self.handle_disconnect(now, id);
         self.outbox.close(id, code, reason);
     }
-}
-
-fn is_proof(challenge: &[u8; 32], topic: &Topic, handle: &Handle, proof: &[u8; 64]) -> bool {
-    VerifyingKey::from_bytes(topic.as_bytes()).is_ok_and(|key| {
-        let message = proof_message(challenge, topic, handle);
-        key.verify_strict(&message, &Signature::from_bytes(proof)).is_ok()
-    })
 }

@@ -17,6 +17,7 @@ use crate::{AdmissionError, ConnectionId, Event, Limits, Rate, RelayOffer, Rende
 mod invariants;
 mod limits;
 mod protocol;
+mod strangers;
 
 #[expect(clippy::disallowed_methods, reason = "an arbitrary start; the tests move time by hand")]
 pub(crate) fn start() -> Now {
@@ -65,7 +66,13 @@ impl World {
     }
 
     fn send(&mut self, id: ConnectionId, frame: &ClientFrame) {
-        self.server.handle_frame(self.now, id, &frame.encode().unwrap());
+        self.send_bytes(id, &frame.encode().unwrap());
+    }
+
+    fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) {
+        if let Some(entry) = self.server.handle_frame(self.now, id, bytes) {
+            self.server.handle_entry(self.now, entry.verify());
+        }
         self.drain();
     }
 

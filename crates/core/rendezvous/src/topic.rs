@@ -15,6 +15,9 @@ use crate::{
 /// What a member costs besides its record's bytes.
 const MEMBER_OVERHEAD: usize = 256;
 
+/// What a frame, or a member in a roster, costs besides the bytes of its record.
+pub(crate) const FRAME_OVERHEAD: usize = 64;
+
 /// A member that is present.
 #[derive(Debug)]
 pub(crate) struct Member {
@@ -77,6 +80,22 @@ impl TopicState {
     /// Returns the connections of all members except one.
     pub(crate) fn others(&self, except: &Handle) -> impl Iterator<Item = ConnectionId> {
         self.members.iter().filter(move |(handle, _)| *handle != except).map(|(_, member)| member.connection)
+    }
+
+    /// Returns the bytes that a frame with a record costs when it goes to all members except one.
+    pub(crate) fn fan_out(&self, except: &Handle, record: usize) -> u64 {
+        (self.others(except).count() * (record + FRAME_OVERHEAD)) as u64
+    }
+
+    /// Returns the bytes that a roster of all members except one costs.
+    pub(crate) fn roster_bytes(&self, except: &Handle) -> u64 {
+        let others = self.members.iter().filter(|(handle, _)| *handle != except);
+        others.map(|(_, member)| (member.record.len() + FRAME_OVERHEAD) as u64).sum()
+    }
+
+    /// Returns the bytes of the messages that wait for a member.
+    pub(crate) fn waiting_bytes(&self, handle: &Handle) -> u64 {
+        self.mailboxes.get(handle).map_or(0, Mailbox::cost) as u64
     }
 
     /// Returns all members except one with their records.

@@ -24,6 +24,9 @@ listen = [\"127.0.0.1:0\"]
 [limits]
 connections_per_address = 1000000
 frames_per_address = { burst = 10000000, per_second = 1000000 }
+bytes_per_connection = { burst = 4000000000, per_second = 4000000000 }
+bytes_per_address = { burst = 4000000000, per_second = 4000000000 }
+entry_seconds = 1000000
 frames_per_topic = { burst = 10000000, per_second = 1000000 }
 ";
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use partyline_rendezvous::{Limits, Rate};
+use partyline_rendezvous::{Limits, ROSTERS_AT_ONCE, Rate};
 use serde::Deserialize;
 
 use crate::StartError;
@@ -72,7 +72,15 @@ pub(super) struct OtherRelay {
 pub(super) struct LimitsSection {
     pub(super) connections: Option<usize>,
     pub(super) connections_per_address: Option<usize>,
+    connections_per_prefix56: Option<usize>,
+    connections_per_prefix48: Option<usize>,
     frames_per_address: Option<RateSection>,
+    bytes_per_connection: Option<RateSection>,
+    bytes_per_address: Option<RateSection>,
+    bytes_per_prefix56: Option<RateSection>,
+    bytes_per_prefix48: Option<RateSection>,
+    entry_seconds: Option<u64>,
+    roster_seconds: Option<u64>,
     topics: Option<usize>,
     topics_per_connection: Option<usize>,
     members_per_topic: Option<usize>,
@@ -96,6 +104,10 @@ impl From<RateSection> for Rate {
     }
 }
 
+fn roster_rate(seconds: u64) -> Rate {
+    Rate::every(Duration::from_secs(seconds), ROSTERS_AT_ONCE)
+}
+
 impl File {
     pub(super) fn read(path: &Path) -> Result<Self, StartError> {
         let text = std::fs::read_to_string(path)
@@ -110,7 +122,19 @@ impl LimitsSection {
         Limits {
             connections: self.connections.unwrap_or(limits.connections),
             connections_per_address: self.connections_per_address.unwrap_or(limits.connections_per_address),
+            connections_per_prefix56: self
+                .connections_per_prefix56
+                .unwrap_or(limits.connections_per_prefix56),
+            connections_per_prefix48: self
+                .connections_per_prefix48
+                .unwrap_or(limits.connections_per_prefix48),
             address_rate: self.frames_per_address.map_or(limits.address_rate, Rate::from),
+            connection_bytes: self.bytes_per_connection.map_or(limits.connection_bytes, Rate::from),
+            address_bytes: self.bytes_per_address.map_or(limits.address_bytes, Rate::from),
+            prefix56_bytes: self.bytes_per_prefix56.map_or(limits.prefix56_bytes, Rate::from),
+            prefix48_bytes: self.bytes_per_prefix48.map_or(limits.prefix48_bytes, Rate::from),
+            entry_timeout: self.entry_seconds.map_or(limits.entry_timeout, Duration::from_secs),
+            roster_rate: self.roster_seconds.map_or(limits.roster_rate, roster_rate),
             topics: self.topics.unwrap_or(limits.topics),
             topics_per_connection: self.topics_per_connection.unwrap_or(limits.topics_per_connection),
             members_per_topic: self.members_per_topic.unwrap_or(limits.members_per_topic),

@@ -14,17 +14,21 @@ use partyline_rendezvous::{Limits, RelayOffer};
 use partyline_wire::rendezvous::{MAX_RELAYS, MAX_TEXT, RelayServer};
 use rand::RngCore;
 
-pub use crate::tls::TlsFiles;
 use crate::{
     StartError,
     relay::{ListenAddress, PeerPolicy, Quotas, RelayAddress, RelayConfig, Secret, Settings},
     tls,
 };
+pub use crate::{limiter::ConnectionLimits, tls::TlsFiles};
 pub use args::{Args, Command};
 use file::{File, RelaySection};
 
 /// Minimum length of a relay secret in bytes.
 const MIN_SECRET_LENGTH: usize = 16;
+
+/// Maximum length of the relay's realm in bytes. With a longer one, the challenge to an Allocate request without any
+/// optional attribute would be more than four times as long as the request, and would not be sent.
+const MAX_REALM_LENGTH: usize = 28;
 
 /// A complete and checked configuration.
 #[derive(Debug, Clone)]
@@ -41,10 +45,8 @@ pub struct Config {
     pub relay: Option<Relay>,
     /// Limits of the rendezvous server.
     pub limits: Limits,
-    /// Maximum number of TCP connections.
-    pub sockets: usize,
-    /// Maximum number of TCP connections from one address.
-    pub sockets_per_address: usize,
+    /// Maximum numbers of TCP connections.
+    pub sockets: ConnectionLimits,
 }
 
 /// The relay, and what is offered to members.
@@ -82,9 +84,14 @@ impl Config {
         let relay = file.relay.enabled.unwrap_or(true).then(|| resolve_relay(file.relay, dev)).transpose()?;
         let limits = file.limits.override_defaults(Limits::default());
         let streams = relay.as_ref().map_or(0, |relay| relay.config.max_streams);
-        let sockets = limits.connections + streams + 1024;
-        let sockets_per_address = limits.connections_per_address * 2;
-        Ok(Self { listen, tls, host, admin: file.admin, relay, limits, sockets, sockets_per_address })
+        // Twice as many as rendezvous sessions, so that each member has room for a stream to the relay.
+        let sockets = ConnectionLimits {
+            total: limits.connections + streams + 1024,
+            per_address: limits.connections_per_address * 2,
+            per_prefix56: limits.connections_per_prefix56 * 2,
+            per_prefix48: limits.connections_per_prefix48 * 2,
+        };
+        Ok(Self { listen, tls, host, admin: file.admin, relay, limits, sockets })
     }
 }
 
@@ -138,10 +145,15 @@ fn resolve_relay(section: RelaySection, dev: bool) -> Result<Relay, StartError> 
         let message = "`relay.listen` needs specific addresses, because members are sent to them";
         return Err(StartError::Contradiction(message.to_owned()));
     }
+    let realm = section.realm.unwrap_or_else(|| "partyline".to_owned());
+    if realm.len() > MAX_REALM_LENGTH {
+        let message = format!("`relay.realm` has more than {MAX_REALM_LENGTH} bytes: {realm:?}");
+        return Err(StartError::Contradiction(message));
+    }
     let external = section.external.unwrap_or_default();
     let defaults = Quotas::default();
     let settings = Settings {
-        realm: section.realm.unwrap_or_else(|| "partyline".to_owned()),
+        realm,
         shared_secret: Some(Secret::new(secret.as_str())),
         ports: section.ports.map_or_else(|| Settings::default().ports, |[first, last]| first..=last),
         peers: PeerPolicy {
@@ -366,6 +378,12 @@ mod tests {
             (None, None, None)
         );
         assert_eq!(quotas("[relay]\nbandwidth_per_network = 5").bandwidth_per_network, Some(5));
+    }
+
+    #[test]
+    fn realm_that_is_too_long_for_challenges_is_refused() {
+        assert!(load(&format!("[relay]\nrealm = \"{}\"", "r".repeat(28))).is_ok());
+        assert!(error_text(&format!("[relay]\nrealm = \"{}\"", "r".repeat(29))).contains("28 bytes"));
     }
 
     #[test]

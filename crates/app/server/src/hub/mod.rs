@@ -1,7 +1,8 @@
 //! The rendezvous server's sessions around its pure state: one lock, and a send queue for every member.
 //!
 //! A session hands in the frames its member sends; the answers go straight into the send queues of the members they are
-//! for, whose tasks are woken. No session waits for another: a queue that grows too long is closed. A sweep once a second
+//! for, whose tasks are woken. No session waits for another: a queue that grows too long is closed, and the proofs of
+//! members are verified without the lock. A sweep once a second
 //! advances the state's time, pings one in sixty members, and closes those that have been silent for too long.
 
 mod send_queue;
@@ -159,6 +160,14 @@ impl Hub {
         &self.durations
     }
 
+    /// Hands an input to the state, and the answers to the members they are for.
+    fn apply<T>(&self, input: impl FnOnce(&mut Rendezvous) -> T) -> T {
+        let mut state = self.lock();
+        let output = input(&mut state.rendezvous);
+        self.drain_events(&mut state);
+        output
+    }
+
     fn drain_events(&self, state: &mut State) {
         while let Some(event) = state.rendezvous.poll_event() {
             match event {
@@ -211,9 +220,12 @@ pub(crate) struct ConnectionHandle {
 impl ConnectionHandle {
     /// Handles a message from the member.
     pub(crate) fn handle_message(&self, message: &[u8]) {
-        let mut state = self.hub.lock();
-        state.rendezvous.handle_frame(now(), self.id, message);
-        self.hub.drain_events(&mut state);
+        let entry = self.hub.apply(|rendezvous| rendezvous.handle_frame(now(), self.id, message));
+        if let Some(entry) = entry {
+            // Without the lock, so that strangers who try proofs keep only their own connections waiting.
+            let entry = entry.verify();
+            self.hub.apply(|rendezvous| rendezvous.handle_entry(now(), entry));
+        }
     }
 
     /// Notes that bytes came from the member.
@@ -260,6 +272,7 @@ impl ConnectionHandle {
             Some(close::RATE) => SessionEnd::RateLimited,
             Some(close::SLOW) => SessionEnd::Slow,
             Some(close::SILENT) => SessionEnd::Unresponsive,
+            Some(close::IDLE) => SessionEnd::Idle,
             Some(1002 | 1003 | 1009) => SessionEnd::WebSocketViolation,
             // The member's own code is echoed.
             Some(_) => SessionEnd::ClosedByClient,
@@ -287,13 +300,17 @@ impl Drop for ConnectionHandle {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
+    use partyline_model::{Handle, Topic};
+    use partyline_wire::rendezvous::ClientFrame;
+
     use super::*;
-    use crate::limiter::ConnectionLimiter;
+    use crate::limiter::{ConnectionLimiter, ConnectionLimits};
 
     const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn permit() -> Permit {
-        ConnectionLimiter::new(9, 9).admit(LOOPBACK).unwrap()
+        let limits = ConnectionLimits { total: 9, per_address: 9, per_prefix56: 9, per_prefix48: 9 };
+        ConnectionLimiter::new(limits).admit(LOOPBACK).unwrap()
     }
 
     fn connect(hub: &Arc<Hub>) -> ConnectionHandle {
@@ -334,6 +351,28 @@ mod tests {
         assert_eq!(out[2..4], close::SILENT.to_be_bytes());
         drop(handle);
         assert_eq!(ended(&hub), [("unresponsive", 1)]);
+    }
+
+    /// Whoever verifies proofs holds no lock: the state serves others between the two halves of an entry.
+    #[test]
+    fn proofs_are_verified_without_the_lock() {
+        let hub = Hub::new(Limits::default(), None);
+        let (stranger, member) = (connect(&hub), connect(&hub));
+        [&stranger, &member].into_iter().for_each(|handle| drop(drain(handle)));
+        let enter = ClientFrame::Enter {
+            topic: Topic([7; 32]),
+            handle: Handle([1; 16]),
+            proof: [0; 64],
+            record: Vec::new(),
+        };
+        let frame = enter.encode().unwrap();
+        let entry = hub.apply(|rendezvous| rendezvous.handle_frame(now(), stranger.id, &frame)).unwrap();
+        assert!(hub.state.try_lock().is_ok());
+        member.handle_message(&ClientFrame::Time { echo: 1 }.encode().unwrap());
+        assert!(!drain(&member).0.is_empty(), "answered while a proof waits");
+        assert!(drain(&stranger).0.is_empty());
+        hub.apply(|rendezvous| rendezvous.handle_entry(now(), entry.verify()));
+        assert_eq!(hub.stats().refusals.bad_proof, 1);
     }
 
     #[test]

@@ -122,8 +122,7 @@ impl History {
             }
             Step::Garbage { bytes, .. } => {
                 if ClientFrame::decode(&bytes).is_err() {
-                    world.server.handle_frame(world.now, id, &bytes);
-                    world.drain();
+                    world.send_bytes(id, &bytes);
                 }
             }
             _ => {
@@ -157,7 +156,10 @@ proptest! {
 
     #[test]
     fn client_views_match_the_server_and_nothing_is_left_behind(steps in vec(step(), 1..120)) {
-        let mut world = World::new(Limits::default());
+        // Clients that enter a topic again and again, and stay on none for as long as they like.
+        let entry_timeout = Duration::from_secs(1_000_000);
+        let roster_rate = Rate::per_second(1_000, 1_000);
+        let mut world = World::new(Limits { entry_timeout, roster_rate, ..Limits::default() });
         let mut history = History::default();
         for step in steps {
             history.step(&mut world, step);

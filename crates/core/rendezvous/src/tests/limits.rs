@@ -135,8 +135,7 @@ fn malformed_frame_closes_only_its_connection() {
     let friend = world.member(1, handle(2));
     let id = world.member(1, handle(1));
     world.received(friend);
-    world.server.handle_frame(world.now, id, &[0xff; 40]);
-    world.drain();
+    world.send_bytes(id, &[0xff; 40]);
     assert_eq!(refusal(&world.received(id)), Some(RefusalCode::Malformed));
     assert_eq!(world.closed[&id], close::MALFORMED);
     assert_eq!(world.received(friend), [ServerFrame::Gone { topic: topic(1), handle: handle(1) }]);
@@ -183,4 +182,168 @@ fn frames_after_the_close_are_counted_and_dropped() {
     assert_eq!(world.received(id), []);
     let counters = world.server.stats().counters;
     assert_eq!((counters.frames_received, counters.frames_after_close), (0, 1));
+}
+
+#[test]
+fn ipv6_prefixes_have_limits_of_their_own() {
+    let limits = Limits { connections_per_prefix56: 3, connections_per_prefix48: 5, ..limits() };
+    let mut world = World::new(limits);
+    let mut connect = |subnet: u16| {
+        world.connect_from(Ipv6Addr::new(0x2001, 0xdb8, 0, subnet, 0, 0, 0, 1).into()).map(|_| ())
+    };
+    assert_eq!([connect(0), connect(1), connect(2)], [Ok(()); 3]);
+    assert_eq!(connect(3), Err(AdmissionError::AddressFull), "a fourth /64 of the /56");
+    assert_eq!([connect(0x100), connect(0x200)], [Ok(()); 2]);
+    assert_eq!(connect(0x300), Err(AdmissionError::AddressFull), "a fourth /56 of the /48");
+    let hits = world.server.stats().limit_hits;
+    assert_eq!((hits.connections_per_prefix56, hits.connections_per_prefix48), (1, 1));
+}
+
+/// Few but long frames cost the server as much as many short ones.
+#[test]
+fn long_frames_are_limited_by_their_bytes_per_connection_and_network() {
+    let bytes = |burst: u64| Rate::per_second(1, burst);
+    let host = |n: u16, m: u16| IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, n, 0, 0, 0, m));
+    let unlimited = bytes(1 << 40);
+    let all = Limits {
+        connection_bytes: unlimited,
+        address_bytes: unlimited,
+        prefix56_bytes: unlimited,
+        prefix48_bytes: unlimited,
+        strikes: 255,
+        ..Limits::default()
+    };
+    let cases = [
+        (Limits { connection_bytes: bytes(20_000), ..all.clone() }, [host(1, 1), host(1, 1)], [10, 10]),
+        (Limits { address_bytes: bytes(20_000), ..all.clone() }, [host(1, 1), host(1, 2)], [10, 0]),
+        (Limits { prefix56_bytes: bytes(20_000), ..all.clone() }, [host(1, 1), host(2, 1)], [10, 0]),
+        (Limits { prefix48_bytes: bytes(20_000), ..all.clone() }, [host(1, 1), host(0x1000, 1)], [10, 0]),
+        (Limits { prefix48_bytes: bytes(20_000), ..all }, [host(1, 1), [10, 0, 0, 1].into()], [10, 30]),
+    ];
+    for (limits, hosts, expected) in cases {
+        let mut world = World::new(limits);
+        let passed = hosts.map(|host| {
+            let id = world.connect_from(host).unwrap();
+            // 1,900 bytes with the frame around them and what every frame counts.
+            let message = vec![0; 1_900];
+            for number in 0..30 {
+                let (to, message) = (handle(2), message.clone());
+                world.send(id, &ClientFrame::Send { topic: topic(1), to, id: number, kept: false, message });
+            }
+            let refused = world.received(id);
+            let passed = |frame: &&ServerFrame| {
+                matches!(frame, ServerFrame::Refused { code: RefusalCode::NotEntered, .. })
+            };
+            refused.iter().filter(passed).count()
+        });
+        assert!(passed.iter().zip(expected).all(|(passed, most)| passed.abs_diff(most) <= 1), "{passed:?}");
+    }
+}
+
+/// One announcement in a large topic is as many frames as the topic has members.
+#[test]
+fn announcements_count_by_what_others_receive() {
+    let limits = Limits { connection_bytes: Rate::per_second(1, 50_000), ..Limits::default() };
+    let mut world = World::new(limits);
+    let loud = world.member(1, handle(1));
+    let others: Vec<_> = (2..12).map(|n| world.member(1, handle(n))).collect();
+    others.iter().for_each(|id| drop(world.received(*id)));
+    let record = vec![0; 1_000];
+    let announced = (0..20).filter(|_| {
+        world.send(loud, &ClientFrame::Announce { topic: topic(1), record: record.clone() });
+        refusal(&world.received(loud)).is_none()
+    });
+    assert_eq!(announced.count(), 4, "ten times a thousand bytes each");
+    for id in others {
+        assert_eq!(world.received(id).len(), 4);
+    }
+    assert!(world.server.stats().limit_hits.connection_bytes > 0);
+}
+
+/// A short question whose answer is the whole roster makes the server an amplifier towards its own line.
+#[test]
+fn roster_of_a_topic_is_not_sent_again_and_again() {
+    let mut world = World::new(Limits::default());
+    for n in 2..40 {
+        world.member(1, handle(n));
+    }
+    let id = world.connect();
+    let mut rosters = 0;
+    for n in 0..20 {
+        let received = world.enter(id, 1, handle(100 + n % 2), b"");
+        rosters +=
+            received.iter().filter(|frame| matches!(frame, ServerFrame::Roster { more: false, .. })).count();
+        assert_eq!(refusal(&received), (n >= 2).then_some(RefusalCode::RateLimited));
+    }
+    assert_eq!(rosters, 2, "one to look around, one to stay");
+    assert_eq!(refusal(&world.enter(id, 2, handle(1), b"")), None, "another topic");
+    world.advance(Duration::from_secs(10));
+    assert_eq!(refusal(&world.enter(id, 1, handle(1), b"")), None, "later");
+}
+
+#[test]
+fn connection_that_enters_no_topic_is_closed() {
+    let limits = Limits { entry_timeout: Duration::from_secs(30), ..Limits::default() };
+    let mut world = World::new(limits);
+    let (idle, member, leaver) = (world.connect(), world.member(1, handle(1)), world.member(2, handle(1)));
+    let visitor = world.connect();
+    world.advance(Duration::from_secs(20));
+    // Neither talking nor failing to enter counts.
+    world.send(idle, &ClientFrame::Time { echo: 1 });
+    world.send(visitor, &ClientFrame::Relays { topic: topic(1) });
+    world.send(leaver, &ClientFrame::Leave { topic: topic(2) });
+    world.advance(Duration::from_secs(10));
+    assert_eq!(
+        (world.closed.get(&idle), world.closed.get(&visitor)),
+        (Some(&close::IDLE), Some(&close::IDLE))
+    );
+    assert!(!world.closed.contains_key(&leaver), "its time begins when it leaves");
+    world.advance(Duration::from_secs(20));
+    assert_eq!(world.closed.get(&leaver), Some(&close::IDLE));
+    assert!(!world.closed.contains_key(&member));
+    assert_eq!(world.server.stats().limit_hits.entry_timeout, 3);
+    assert_eq!(world.server.stats().connections, 1);
+}
+
+/// Signature checks are the most expensive thing a stranger can ask for, so that they are rationed before they are made.
+#[test]
+fn flood_of_wrong_proofs_is_not_verified_beyond_the_rate() {
+    let rate = Rate::per_second(1, 40);
+    let mut world = World::new(Limits { address_rate: rate, strikes: 255, ..Limits::default() });
+    let id = world.connect();
+    let ClientFrame::Enter { topic, handle, record, .. } = world.enter_frame(id, 1, handle(1), b"") else {
+        unreachable!()
+    };
+    let frame = ClientFrame::Enter { topic, handle, proof: [0; 64], record }.encode().unwrap();
+    let to_verify = (0..100).filter(|_| world.server.handle_frame(world.now, id, &frame).is_some()).count();
+    assert_eq!(to_verify, 10);
+    assert_eq!(world.server.stats().topics, 0, "nothing is known of a topic before its proof is verified");
+}
+
+#[test]
+fn entry_that_was_verified_after_its_connection_closed_is_dropped() {
+    let mut world = World::new(Limits::default());
+    let id = world.connect();
+    let frame = world.enter_frame(id, 1, handle(1), b"").encode().unwrap();
+    let entry = world.server.handle_frame(world.now, id, &frame).unwrap();
+    world.server.handle_disconnect(world.now, id);
+    world.server.handle_entry(world.now, entry.verify());
+    let stats = world.server.stats();
+    assert_eq!((stats.topics, stats.members, stats.counters.frames_after_close), (0, 0, 1));
+}
+
+/// A message that is kept is delivered at every entry, so that entering again and again is as dear as what that sends.
+#[test]
+fn kept_messages_count_at_every_entry() {
+    let mut world = World::new(Limits { address_bytes: Rate::per_second(1, 100_000), ..Limits::default() });
+    let sender = world.member(1, handle(1));
+    let message = vec![0; 16_000];
+    world.send(sender, &ClientFrame::Send { topic: topic(1), to: handle(2), id: 1, kept: true, message });
+    let delivered = (0..20).filter(|_| {
+        let id = world.connect();
+        let received = world.enter(id, 1, handle(2), b"");
+        received.iter().any(|frame| matches!(frame, ServerFrame::Message { .. }))
+    });
+    assert_eq!(delivered.count(), 5);
+    assert_eq!(world.server.stats().limit_hits.address_bytes, 15);
 }

@@ -69,6 +69,8 @@ pub mod close {
     pub const SILENT: u16 = 4004;
     /// The server is full, or the client's address has too many connections.
     pub const FULL: u16 = 4005;
+    /// The client was on no topic for too long.
+    pub const IDLE: u16 = 4006;
 }
 
 /// Why bytes are not a frame, or a frame cannot be encoded.
