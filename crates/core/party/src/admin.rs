@@ -6,7 +6,7 @@
 //! revoked until the owner's terms contain it, and amends again when its amendment was lost.
 
 use ed25519_dalek::SigningKey;
-use partyline_model::{DeviceId, InviteId, PartyId, Role};
+use partyline_model::{PartyId, Role};
 use partyline_wire::{
     exact::{Document as _, Exact, Malformed},
     membership::{Amendment, Certificate, Charter, Confirmation, Issuer, SignedAmendment, Terms},
@@ -18,24 +18,9 @@ use crate::{
     chain::{confirm, is_charter_sound, proclaim},
     error::PartyError,
     keys::{DeviceKey, Secret, sign},
+    revocations::{Revocations, extend_unique},
     rules::Rules,
 };
-
-/// Devices and invites that are to lose their rights.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Revocations {
-    pub(crate) devices: Vec<DeviceId>,
-    pub(crate) invites: Vec<InviteId>,
-}
-
-impl Revocations {
-    /// Removes the devices from the terms, as the owner does.
-    pub(crate) fn apply_to(&self, terms: &mut Terms) {
-        terms.co_owners.retain(|device| !self.devices.contains(device));
-        extend_unique(&mut terms.revoked_devices, &self.devices);
-        extend_unique(&mut terms.revoked_invites, &self.invites);
-    }
-}
 
 /// The authority key, on the owner's device, and what a co-owner's device revoked and the owner's terms do not contain
 /// yet.
@@ -97,8 +82,10 @@ impl Admin {
     ) -> Result<Charter, PartyError> {
         let authority = self.authority().ok_or(PartyError::NotOwner)?;
         let mut terms = rules.terms().ok_or(PartyError::NotOwner)?.clone();
-        terms.revoked_devices = rules.revoked_devices().copied().collect();
-        terms.revoked_invites = rules.revoked_invites().copied().collect();
+        terms.revoked_devices.clear();
+        terms.revoked_invites.clear();
+        extend_unique(&mut terms.revoked_devices, &rules.revoked_devices().copied().collect::<Vec<_>>());
+        extend_unique(&mut terms.revoked_invites, &rules.revoked_invites().copied().collect::<Vec<_>>());
         change(&mut terms);
         terms.commitment = commitment;
         terms.version = terms.version.saturating_add(1);
@@ -119,7 +106,7 @@ impl Admin {
         revoked: &Revocations,
         commitment: [u8; 32],
     ) -> Result<Charter, PartyError> {
-        let mut charter = rules.0.ok_or(PartyError::NotCoOwner)?.clone();
+        let mut charter = rules.charter().ok_or(PartyError::NotCoOwner)?.clone();
         if !rules.is_co_owner(&device.id()) {
             return Err(PartyError::NotCoOwner);
         }
@@ -149,8 +136,7 @@ impl Admin {
 
     /// Remembers what a co-owner revoked until [`Self::forget_enacted`] finds it in the owner's terms.
     pub(crate) fn remember(&mut self, revoked: &Revocations) {
-        extend_unique(&mut self.pending.devices, &revoked.devices);
-        extend_unique(&mut self.pending.invites, &revoked.invites);
+        self.pending.add(revoked);
         debug!(
             devices = self.pending.devices.len(),
             invites = self.pending.invites.len(),
@@ -165,17 +151,9 @@ impl Admin {
 
     /// Returns everything pending if the charter in force lacks any of it, since an amendment was lost then.
     pub(crate) fn lost(&self, rules: Rules<'_>) -> Option<Revocations> {
-        let lost = self.pending.devices.iter().any(|device| !rules.is_removed(device))
-            || self.pending.invites.iter().any(|invite| !rules.is_revoked(invite));
-        lost.then(|| self.pending.clone())
-    }
-}
-
-fn extend_unique<T: PartialEq + Copy>(list: &mut Vec<T>, more: &[T]) {
-    for item in more {
-        if !list.contains(item) {
-            list.push(*item);
-        }
+        // What lost against another amendment is removed here, but elsewhere perhaps not.
+        let in_force = Rules::of(rules.charter());
+        (!in_force.revokes(&self.pending)).then(|| self.pending.clone())
     }
 }
 
@@ -188,6 +166,7 @@ fn limit_error(error: Malformed) -> PartyError {
 
 #[cfg(test)]
 mod tests {
+    use partyline_model::DeviceId;
     use partyline_wire::membership::{MAX_AMENDED, MAX_REVOKED};
 
     use super::*;
@@ -219,11 +198,11 @@ mod tests {
         let fixture = Fixture::default();
         let charter = fixture.charter(4, |terms| terms.co_owners.push(id(3)));
         let amended = fixture.amended(&charter, 3, id(5));
-        let next = owner(&fixture).next_charter(Rules(Some(&amended)), [3; 32], |_| {}).unwrap();
+        let next = owner(&fixture).next_charter(Rules::of(Some(&amended)), [3; 32], |_| {}).unwrap();
         assert!(next.stamp() > amended.stamp() && next.amendment.is_none());
         assert_eq!(next.terms.value().revoked_devices, [id(5)]);
         assert_eq!(next.terms.value().commitment, [3; 32]);
-        let denied = Admin::default().next_charter(Rules(Some(&amended)), [3; 32], |_| {});
+        let denied = Admin::default().next_charter(Rules::of(Some(&amended)), [3; 32], |_| {});
         assert_eq!(denied.unwrap_err(), PartyError::NotOwner);
     }
 
@@ -232,10 +211,10 @@ mod tests {
         let fixture = Fixture::default();
         let charter = fixture.charter(1, |terms| terms.co_owners = vec![id(3), id(4)]);
         let next = owner(&fixture)
-            .next_charter(Rules(Some(&charter)), [3; 32], |terms| removal(3).apply_to(terms))
+            .next_charter(Rules::of(Some(&charter)), [3; 32], |terms| removal(3).apply_to(terms))
             .unwrap();
         assert_eq!(next.terms.value().co_owners, [id(4)]);
-        assert!(Rules(Some(&next)).is_removed(&id(3)));
+        assert!(Rules::of(Some(&next)).is_removed(&id(3)));
     }
 
     #[test]
@@ -243,13 +222,13 @@ mod tests {
         let fixture = Fixture::default();
         let charter = fixture.charter(1, |terms| terms.co_owners = vec![id(3), id(4)]);
         let amend = |charter: &Charter, by, removed| {
-            let (party, rules) = (fixture.party(), Rules(Some(charter)));
+            let (party, rules) = (fixture.party(), Rules::of(Some(charter)));
             Admin::amended_charter(&party, rules, &device(by), &removal(removed), [3; 32])
         };
         let first = amend(&charter, 3, 5).unwrap();
         let second = amend(&first, 4, 6).unwrap();
         assert!(second.stamp() > first.stamp());
-        let rules = Rules(Some(&second));
+        let rules = Rules::of(Some(&second));
         assert!(rules.is_removed(&id(5)) && rules.is_removed(&id(6)));
         assert_eq!(amend(&charter, 3, 0), Err(PartyError::Protected));
         assert_eq!(amend(&charter, 3, 4), Err(PartyError::Protected));
@@ -264,7 +243,7 @@ mod tests {
             invites: Vec::new(),
         };
         let charter = fixture.charter(1, |terms| terms.co_owners.push(id(3)));
-        let rules = Rules(Some(&charter));
+        let rules = Rules::of(Some(&charter));
         let next = |count| owner(&fixture).next_charter(rules, [3; 32], |terms| many(count).apply_to(terms));
         assert!(next(MAX_REVOKED).is_ok());
         assert_eq!(next(MAX_REVOKED + 1), Err(PartyError::Full));
@@ -281,12 +260,16 @@ mod tests {
         admin.remember(&removal(5));
         admin.remember(&removal(5));
         let without = fixture.charter(2, |terms| terms.co_owners.push(id(3)));
-        assert_eq!(admin.lost(Rules(Some(&without))), Some(removal(5)));
+        assert_eq!(admin.lost(Rules::of(Some(&without))), Some(removal(5)));
         let amended = fixture.amended(&without, 3, id(5));
         admin.forget_enacted(amended.terms.value());
-        assert_eq!(admin.lost(Rules(Some(&amended))), None, "amended, but the owner has not taken it over");
+        assert_eq!(
+            admin.lost(Rules::of(Some(&amended))),
+            None,
+            "amended, but the owner has not taken it over"
+        );
         let with = fixture.charter(3, |terms| terms.revoked_devices.push(id(5)));
         admin.forget_enacted(with.terms.value());
-        assert_eq!(admin.lost(Rules(Some(&fixture.charter(4, |_| {})))), None, "enacted");
+        assert_eq!(admin.lost(Rules::of(Some(&fixture.charter(4, |_| {})))), None, "enacted");
     }
 }

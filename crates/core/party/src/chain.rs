@@ -68,7 +68,8 @@ pub(crate) fn proclaim(authority: &SigningKey, terms: Terms) -> Charter {
 }
 
 /// Returns true if the authority signed the terms and, where there is an amendment, a co-owner of those terms signed it
-/// without removing the owner or another co-owner.
+/// without removing the owner or another co-owner, and counted up by one: every amendment removes something more than the
+/// one before it, so that no number is greater than that of what is removed.
 pub(crate) fn is_charter_sound(party: &PartyId, charter: &Charter) -> bool {
     let terms = charter.terms.value();
     let by_authority =
@@ -77,6 +78,7 @@ pub(crate) fn is_charter_sound(party: &PartyId, charter: &Charter) -> bool {
     let amendment = signed.amendment.value();
     by_authority
         && amendment.terms == charter.terms_digest()
+        && amendment.number as usize <= amendment.revoked_devices.len() + amendment.revoked_invites.len()
         && terms.co_owners.contains(&amendment.author)
         && !terms.revoked_devices.contains(&amendment.author)
         && !amendment

@@ -9,7 +9,7 @@ use partyline_wire::membership::{Charter, Stamp};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, trace};
 
-use crate::{chain::is_charter_sound, error::Refusal, rules::Rules};
+use crate::{chain::is_charter_sound, error::Refusal, revocations::Revocations, rules::Rules};
 
 /// The charter in force, and what the invite said of the party until the first charter arrives.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -19,13 +19,22 @@ pub(crate) struct CharterState {
     /// Charters with a lesser stamp are refused, whoever sends them.
     floor: Option<Stamp>,
     in_force: Option<Charter>,
+    /// What amendments of the terms in force revoke that were in force here and lost against another one. A co-owner whose
+    /// amendment wins cannot undo what another has removed; the owner's device takes all of it over.
+    outvoted: Revocations,
 }
 
 impl CharterState {
     /// Starts with the name and servers of an invite, in use until a charter is known, and with the stamp of the charter
     /// at that time: an older one, under which somebody removed since is a member, is not taken.
     pub(crate) const fn invited(name: String, servers: Vec<String>, floor: Stamp) -> Self {
-        Self { invited_name: name, invited_servers: servers, floor: Some(floor), in_force: None }
+        Self {
+            invited_name: name,
+            invited_servers: servers,
+            floor: Some(floor),
+            in_force: None,
+            outvoted: Revocations::NONE,
+        }
     }
 
     pub(crate) const fn in_force(&self) -> Option<&Charter> {
@@ -33,7 +42,7 @@ impl CharterState {
     }
 
     pub(crate) const fn rules(&self) -> Rules<'_> {
-        Rules(self.in_force.as_ref())
+        Rules::of(self.in_force.as_ref()).with(&self.outvoted)
     }
 
     pub(crate) fn stamp(&self) -> Option<Stamp> {
@@ -80,7 +89,7 @@ impl CharterState {
             );
             return false;
         }
-        let rules = Rules(Some(&charter));
+        let rules = Rules::of(Some(&charter));
         debug!(
             version = stamp.version,
             amendment = stamp.amendment,
@@ -89,8 +98,19 @@ impl CharterState {
             revoked_invites = rules.revoked_invites().count(),
             "charter in force"
         );
+        self.keep_outvoted(&charter);
         self.in_force = Some(charter);
         true
+    }
+
+    /// Keeps what the amendment in force revokes while the terms stay the same; other terms have taken it over, or do not
+    /// want it.
+    fn keep_outvoted(&mut self, next: &Charter) {
+        let before = self.in_force.take();
+        match before.filter(|before| before.terms == next.terms).and_then(|before| before.amendment) {
+            Some(signed) => self.outvoted.add(&Revocations::of(signed.amendment.value())),
+            None => self.outvoted = Revocations::NONE,
+        }
     }
 }
 
@@ -157,5 +177,30 @@ mod tests {
         assert_eq!(check(fixture.amended(&charter, 6, id(5))), Err(Refusal::BadCharter), "not a co-owner");
         assert_eq!(check(fixture.amended(&charter, 3, id(0))), Err(Refusal::BadCharter), "removes the owner");
         assert_eq!(check(fixture.amended(&charter, 3, id(4))), Err(Refusal::BadCharter), "removes an equal");
+    }
+
+    #[test]
+    fn co_owner_cannot_undo_what_another_removed() {
+        let fixture = Fixture::default();
+        let charter = fixture.charter(1, |terms| terms.co_owners = vec![id(3), id(4)]);
+        let mut amended = [fixture.amended(&charter, 3, id(5)), fixture.amended(&charter, 4, id(6))];
+        amended.sort_by_key(Charter::stamp);
+        let mut state = CharterState::default();
+        assert!(amended.iter().all(|charter| state.adopt(charter.clone())));
+        assert!([5, 6].iter().all(|n| state.rules().is_removed(&id(*n))));
+        // The owner's next terms decide.
+        assert!(state.adopt(fixture.charter(2, |terms| terms.revoked_devices = vec![id(6)])));
+        assert!(!state.rules().is_removed(&id(5)) && state.rules().is_removed(&id(6)));
+    }
+
+    #[test]
+    fn amendment_cannot_take_the_last_number() {
+        let fixture = Fixture::default();
+        let charter = fixture.charter(1, |terms| terms.co_owners = vec![id(3)]);
+        let numbered = |number| fixture.amended_with(&charter, 3, |amendment| amendment.number = number);
+        let check = |charter| CharterState::default().check(&fixture.party(), &charter);
+        assert_eq!(check(numbered(1)), Ok(()));
+        assert_eq!(check(numbered(2)), Err(Refusal::BadCharter), "it removes one device");
+        assert_eq!(check(numbered(u32::MAX)), Err(Refusal::BadCharter));
     }
 }

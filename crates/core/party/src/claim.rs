@@ -90,7 +90,7 @@ mod tests {
             let certificate = fixture.certificate(*n);
             let record = roster.admit(&certificate).unwrap();
             record.update(announcement(certificate, Some(*host)), 1, NOW);
-            roster.judge(id(*n), Rules(None), NOW);
+            roster.judge(id(*n), Rules::of(None), NOW);
         }
         roster
     }
@@ -135,7 +135,7 @@ mod tests {
         let fixture = Fixture::default();
         let mut roster = roster(&[(1, 5)]);
         let removed = fixture.charter(1, |terms| terms.revoked_devices.push(id(1)));
-        roster.judge(id(1), Rules(Some(&removed)), NOW);
+        roster.judge(id(1), Rules::of(Some(&removed)), NOW);
         let claims = claims(&roster, [255; 32], Some(5));
         assert_eq!(claims.choose_own("10.0.0.0/24".parse().unwrap()), Some(5));
         assert_eq!(claims.holders()[&5].1, id(0));

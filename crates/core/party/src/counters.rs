@@ -49,6 +49,7 @@ refusal_counters! {
     party_full: Refusal::Full,
     bad_charter: Refusal::BadCharter,
     old_charter: Refusal::OldCharter,
+    secret_missing: Refusal::SecretMissing,
     wrong_secret: Refusal::WrongSecret,
 }
 
@@ -85,7 +86,7 @@ mod tests {
     use super::*;
     use crate::rules::Dismissal;
 
-    const REFUSALS: [Refusal; 18] = [
+    const REFUSALS: [Refusal; 19] = [
         Refusal::UnknownTopic,
         Refusal::Unreadable,
         Refusal::OutOfPlace,
@@ -103,6 +104,7 @@ mod tests {
         Refusal::Full,
         Refusal::BadCharter,
         Refusal::OldCharter,
+        Refusal::SecretMissing,
         Refusal::WrongSecret,
     ];
 
@@ -114,7 +116,7 @@ mod tests {
         }
         let expected: Vec<_> = REFUSALS.iter().map(Refusal::label).zip(1..).collect();
         assert_eq!(counters.each().collect::<Vec<_>>(), expected);
-        assert_eq!(counters.total(), (1..=18u64).sum::<u64>());
+        assert_eq!(counters.total(), (1..=19u64).sum::<u64>());
         assert_eq!(REFUSALS.iter().map(Refusal::label).collect::<BTreeSet<_>>().len(), REFUSALS.len());
     }
 

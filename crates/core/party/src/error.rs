@@ -126,6 +126,9 @@ pub enum Refusal {
     /// The charter is older than the one in force.
     #[error("outdated charter")]
     OldCharter,
+    /// An amendment commits to another party secret, which did not come with it.
+    #[error("amendment without its party secret")]
+    SecretMissing,
     /// The charter does not commit to the party secret that came with it.
     #[error("party secret does not match the charter")]
     WrongSecret,

@@ -102,14 +102,26 @@ impl Fixture {
 
     /// The charter with an amendment by a co-owner that removes one device.
     pub(crate) fn amended(&self, charter: &Charter, author: u8, removed: DeviceId) -> Charter {
-        let amendment = Exact::new(Amendment {
+        self.amended_with(charter, author, |amendment| amendment.revoked_devices = vec![removed])
+    }
+
+    /// The charter with an amendment by a co-owner that removes device 9, changed as the test needs it.
+    pub(crate) fn amended_with(
+        &self,
+        charter: &Charter,
+        author: u8,
+        change: impl FnOnce(&mut Amendment),
+    ) -> Charter {
+        let mut amendment = Amendment {
             terms: charter.terms_digest(),
             number: 1,
             author: id(author),
-            revoked_devices: vec![removed],
+            revoked_devices: vec![id(9)],
             revoked_invites: Vec::new(),
             commitment: [2; 32],
-        });
+        };
+        change(&mut amendment);
+        let amendment = Exact::new(amendment);
         let signature = sign(device(author).signing(), &amendment.subject());
         Charter { amendment: Some(SignedAmendment { amendment, signature }), ..charter.clone() }
     }

@@ -191,10 +191,10 @@ mod tests {
     fn standing_waits_for_the_charter_before_a_co_owner_is_doubted() {
         let fixture = Fixture::default();
         let identity = identity(&fixture, Issuer::CoOwner(id(3)), device(3).signing());
-        assert_eq!(identity.standing(Rules(None), NOW), Standing::Unconfirmed { until: None });
+        assert_eq!(identity.standing(Rules::of(None), NOW), Standing::Unconfirmed { until: None });
         let charter = fixture.charter(1, |_| {});
         let dismissed = Standing::Dismissed(Dismissal::NotACoOwner);
-        assert_eq!(identity.standing(Rules(Some(&charter)), NOW), dismissed);
+        assert_eq!(identity.standing(Rules::of(Some(&charter)), NOW), dismissed);
     }
 
     #[test]
@@ -203,9 +203,9 @@ mod tests {
         let issuer = Issuer::CoOwner(id(3));
         let identity = identity_until(Expiry::at(NOW), &fixture, issuer, device(3).signing());
         let end = lapses_at(identity.certificate()).unwrap();
-        assert_eq!(identity.standing(Rules(None), end), Standing::Unconfirmed { until: Some(NOW) });
+        assert_eq!(identity.standing(Rules::of(None), end), Standing::Unconfirmed { until: Some(NOW) });
         let expired = Standing::Dismissed(Dismissal::InviteExpired);
-        assert_eq!(identity.standing(Rules(None), Timestamp(end.0 + 1)), expired);
+        assert_eq!(identity.standing(Rules::of(None), Timestamp(end.0 + 1)), expired);
     }
 
     #[test]
@@ -218,6 +218,6 @@ mod tests {
         let own = fixture.confirmation(identity.certificate());
         assert_eq!(identity.check_confirmation(Some(&own)), Ok(()));
         identity.confirm(own);
-        assert_eq!(identity.standing(Rules(None), NOW), Standing::Confirmed);
+        assert_eq!(identity.standing(Rules::of(None), NOW), Standing::Confirmed);
     }
 }

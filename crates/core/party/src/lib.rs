@@ -63,6 +63,7 @@ mod outcome;
 mod reconcile;
 mod rekey;
 mod replay;
+mod revocations;
 mod room;
 mod roster;
 mod rules;

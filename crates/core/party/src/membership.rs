@@ -30,7 +30,7 @@ use x25519_dalek::StaticSecret;
 
 use crate::{
     address,
-    admin::{Admin, Revocations},
+    admin::Admin,
     chain,
     charter::CharterState,
     claim::{Claims, OwnClaim},
@@ -48,8 +48,9 @@ use crate::{
     outcome::{Departure, Effect, Outcome, Outgoing, Received, RunStanding},
     reconcile::{Comparison, Reply},
     rekey::{open_rekey, open_verdict, seal_rekey, seal_verdict},
+    revocations::Revocations,
     roster::Roster,
-    rules::{Dismissal, Standing, lapses_at},
+    rules::{Dismissal, Rules, Standing, lapses_at},
     secrets::{PartySecrets, Place},
     state::MembershipState,
 };
@@ -345,11 +346,11 @@ impl Membership {
                 self.handle_announcement(now, rng, topic, (sender, sequence), announcement, &mut out)?;
             }
             // Charter and rekey prove themselves, so that any device that knows the topic may deliver them.
-            Body::Charter(update) => self.apply_charter_update(update, &mut out)?,
+            Body::Charter(update) => self.handle_charter(now, update, &mut out)?,
             Body::Rekey(rekey) => self.handle_rekey(now, &sender, rekey, &mut out)?,
             Body::Verdict(verdict) => {
                 let update = open_verdict(&self.identity, &sender, verdict)?;
-                self.apply_charter_update(&update, &mut out)?;
+                self.handle_charter(now, &update, &mut out)?;
             }
             Body::Knock(knock) => {
                 self.handle_knock(now, rng, topic, (sender, sequence), knock, &mut out)?;
@@ -589,6 +590,25 @@ impl Membership {
             they_have_secret: rules.commitment().is_some_and(|it| tag_of(it) == announcement.secret),
             lacks_confirmation: record.is_confirmed() && announcement.confirmation.is_none(),
         })
+    }
+
+    /// Takes a charter that came without a party secret. An amendment that commits to another secret has to bring that
+    /// along, except to a device that is no member under it: a secret that nobody is given would silence the party.
+    fn handle_charter(
+        &mut self,
+        now: Timestamp,
+        update: &CharterUpdate,
+        out: &mut Outcome,
+    ) -> Result<(), Refusal> {
+        let rules = Rules::of(Some(&update.charter));
+        let known = rules.commitment() == self.secrets.current().map(Epoch::commitment);
+        let confirmed = update.confirmation.is_some() || self.identity.confirmation().is_some();
+        let member = rules.judge(self.identity.certificate(), confirmed, now).is_ok();
+        if update.charter.amendment.is_some() && !known && member {
+            self.charter.check(self.identity.party(), &update.charter)?;
+            return Err(Refusal::SecretMissing);
+        }
+        self.apply_charter_update(update, out)
     }
 
     /// Puts a received charter in force, and keeps the confirmation that came with it.
@@ -1123,6 +1143,9 @@ impl Membership {
         rng: &mut (impl CryptoRng + RngCore),
         revoked: &Revocations,
     ) -> Result<Outcome, PartyError> {
+        if !self.admin.is_owner() && self.charter.rules().revokes(revoked) {
+            return Ok(Outcome::default());
+        }
         if !self.admin.is_owner() {
             let outcome = self.amend(now, rng, revoked)?;
             self.admin.remember(revoked);

@@ -48,7 +48,7 @@ pub(crate) fn open_rekey(
         RekeyContent::decode(&plaintext.ok_or(Refusal::Unreadable)?).map_err(|_| Refusal::Malformed)?;
     let epoch = Epoch::new(party, Secret::new(content.secret));
     content.secret.zeroize();
-    if Rules(Some(&content.update.charter)).commitment() != Some(epoch.commitment()) {
+    if Rules::of(Some(&content.update.charter)).commitment() != Some(epoch.commitment()) {
         return Err(Refusal::WrongSecret);
     }
     Ok((epoch, content.update))

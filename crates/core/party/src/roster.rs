@@ -306,7 +306,7 @@ mod tests {
         let mut roster = Roster::default();
         let certificate = fixture.certificate(n);
         roster.admit(&certificate).unwrap().update(announcement(certificate, Some(7)), 10, NOW);
-        roster.judge(id(n), Rules(None), NOW);
+        roster.judge(id(n), Rules::of(None), NOW);
         roster
     }
 
@@ -315,12 +315,12 @@ mod tests {
         let fixture = Fixture::default();
         let mut roster = with(&fixture, 1);
         assert!(roster.is_member(&id(1)));
-        assert_eq!(roster.judge(id(1), Rules(None), NOW), None, "nothing moved");
+        assert_eq!(roster.judge(id(1), Rules::of(None), NOW), None, "nothing moved");
         let charter = fixture.charter(1, |terms| terms.revoked_devices.push(id(1)));
         let gone = Effect::MemberGone(id(1), Departure::Dismissed(Dismissal::Removed));
-        assert_eq!(roster.judge(id(1), Rules(Some(&charter)), NOW), Some(gone));
+        assert_eq!(roster.judge(id(1), Rules::of(Some(&charter)), NOW), Some(gone));
         assert!(roster.member(&id(1)).is_none() && roster.record(&id(1)).is_some());
-        assert_eq!(roster.judge(id(1), Rules(None), NOW), Some(Effect::MemberChanged(id(1))));
+        assert_eq!(roster.judge(id(1), Rules::of(None), NOW), Some(Effect::MemberChanged(id(1))));
     }
 
     #[test]
@@ -329,7 +329,7 @@ mod tests {
         let mut roster = with(&fixture, 1);
         roster.record_mut(&id(1)).unwrap().on_leave();
         let gone = Effect::MemberGone(id(1), Departure::Left);
-        assert_eq!(roster.judge(id(1), Rules(None), NOW), Some(gone));
+        assert_eq!(roster.judge(id(1), Rules::of(None), NOW), Some(gone));
         let record = roster.record_mut(&id(1)).unwrap();
         record.update(announcement(fixture.certificate(1), None), 21, NOW);
         assert!(record.has_left(), "announced before it left, whatever its number");
@@ -414,7 +414,7 @@ mod tests {
         let fixture = Fixture::default();
         let mut roster = with(&fixture, 1);
         roster.record_mut(&id(1)).unwrap().on_leave();
-        roster.judge(id(1), Rules(None), NOW);
+        roster.judge(id(1), Rules::of(None), NOW);
         let last = DeviceId([0xff; 32]);
         for n in 1..MAX_MEMBERS {
             let mut device = last;
@@ -425,12 +425,12 @@ mod tests {
         let certificate = fixture.certificate_with_tunnel(1, 50);
         let record = roster.admit(&certificate).unwrap();
         record.update(announcement(certificate, Some(7)), 21, NOW);
-        assert_eq!(roster.judge(id(1), Rules(None), NOW), None);
+        assert_eq!(roster.judge(id(1), Rules::of(None), NOW), None);
         let any = *roster.members.iter().next().unwrap();
         roster.remove(&any);
-        assert_eq!(roster.judge(id(1), Rules(None), NOW), Some(Effect::MemberChanged(id(1))));
+        assert_eq!(roster.judge(id(1), Rules::of(None), NOW), Some(Effect::MemberChanged(id(1))));
         assert!(roster.is_full());
-        assert_eq!(roster.judge(id(1), Rules(None), NOW), None, "a member stays one");
+        assert_eq!(roster.judge(id(1), Rules::of(None), NOW), None, "a member stays one");
     }
 
     #[test]
@@ -439,7 +439,7 @@ mod tests {
         let bytes = postcard::to_allocvec(&roster).unwrap();
         let mut restored: Roster = postcard::from_bytes(&bytes).unwrap();
         assert_eq!(restored.members().count(), 0);
-        restored.judge(id(1), Rules(None), NOW);
+        restored.judge(id(1), Rules::of(None), NOW);
         assert!(restored.is_member(&id(1)) && !restored.record(&id(1)).unwrap().has_left());
     }
 }

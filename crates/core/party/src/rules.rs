@@ -5,6 +5,8 @@ use std::time::Duration;
 use partyline_model::{DeviceId, InviteId, Role, Timestamp};
 use partyline_wire::membership::{Amendment, Certificate, Charter, Issuer, Terms};
 
+use crate::revocations::Revocations;
+
 /// Error allowed for in clocks: on every device an invite counts this much longer than it says.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(15 * 60);
 
@@ -39,17 +41,34 @@ pub enum Standing {
     Dismissed(Dismissal),
 }
 
-/// The charter in force, if one is known yet.
+/// The charter in force, if one is known yet, and what other amendments of its terms revoke.
 #[derive(Clone, Copy)]
-pub(crate) struct Rules<'a>(pub(crate) Option<&'a Charter>);
+pub(crate) struct Rules<'a> {
+    charter: Option<&'a Charter>,
+    outvoted: &'a Revocations,
+}
 
 impl<'a> Rules<'a> {
+    /// Returns the rules of a charter alone.
+    pub(crate) const fn of(charter: Option<&'a Charter>) -> Self {
+        Self { charter, outvoted: const { &Revocations::NONE } }
+    }
+
+    /// Adds what amendments revoke that lost against the one in force.
+    pub(crate) const fn with(self, outvoted: &'a Revocations) -> Self {
+        Self { outvoted, ..self }
+    }
+
+    pub(crate) const fn charter(self) -> Option<&'a Charter> {
+        self.charter
+    }
+
     pub(crate) fn terms(self) -> Option<&'a Terms> {
-        self.0.map(|charter| charter.terms.value())
+        self.charter.map(|charter| charter.terms.value())
     }
 
     fn amendment(self) -> Option<&'a Amendment> {
-        self.0?.amendment.as_ref().map(|signed| signed.amendment.value())
+        self.charter?.amendment.as_ref().map(|signed| signed.amendment.value())
     }
 
     /// Returns the commitment to the party secret in force.
@@ -60,12 +79,14 @@ impl<'a> Rules<'a> {
 
     pub(crate) fn revoked_devices(self) -> impl Iterator<Item = &'a DeviceId> {
         let added = self.amendment().into_iter().flat_map(|amendment| &amendment.revoked_devices);
-        self.terms().into_iter().flat_map(|terms| &terms.revoked_devices).chain(added)
+        let terms = self.terms().into_iter().flat_map(|terms| &terms.revoked_devices);
+        terms.chain(added).chain(&self.outvoted.devices)
     }
 
     pub(crate) fn revoked_invites(self) -> impl Iterator<Item = &'a InviteId> {
         let added = self.amendment().into_iter().flat_map(|amendment| &amendment.revoked_invites);
-        self.terms().into_iter().flat_map(|terms| &terms.revoked_invites).chain(added)
+        let terms = self.terms().into_iter().flat_map(|terms| &terms.revoked_invites);
+        terms.chain(added).chain(&self.outvoted.invites)
     }
 
     pub(crate) fn is_removed(self, device: &DeviceId) -> bool {
@@ -74,6 +95,12 @@ impl<'a> Rules<'a> {
 
     pub(crate) fn is_revoked(self, invite: &InviteId) -> bool {
         self.revoked_invites().any(|revoked| revoked == invite)
+    }
+
+    /// Returns true if all of these have lost their rights already.
+    pub(crate) fn revokes(self, all: &Revocations) -> bool {
+        all.devices.iter().all(|device| self.is_removed(device))
+            && all.invites.iter().all(|invite| self.is_revoked(invite))
     }
 
     pub(crate) fn is_co_owner(self, device: &DeviceId) -> bool {
@@ -137,10 +164,10 @@ mod tests {
         let fixture = Fixture::default();
         let certificate = fixture.certificate(1);
         let removed = fixture.charter(2, |terms| terms.revoked_devices.push(id(1)));
-        assert_eq!(Rules(Some(&removed)).judge(&certificate, true, NOW), Err(Dismissal::Removed));
+        assert_eq!(Rules::of(Some(&removed)).judge(&certificate, true, NOW), Err(Dismissal::Removed));
         let revoked = fixture.charter(2, |terms| terms.revoked_invites.push(fixture.invite_id()));
-        assert_eq!(Rules(Some(&revoked)).judge(&certificate, true, NOW), Ok(()));
-        assert_eq!(Rules(Some(&revoked)).judge(&certificate, false, NOW), Err(Dismissal::InviteRevoked));
+        assert_eq!(Rules::of(Some(&revoked)).judge(&certificate, true, NOW), Ok(()));
+        assert_eq!(Rules::of(Some(&revoked)).judge(&certificate, false, NOW), Err(Dismissal::InviteRevoked));
     }
 
     #[test]
@@ -149,10 +176,10 @@ mod tests {
         let certificate = fixture.certificate(1);
         let end = lapses_at(&certificate).unwrap();
         assert_eq!(end, NOW.plus(CLOCK_TOLERANCE));
-        assert_eq!(Rules(None).judge(&certificate, false, end), Ok(()));
+        assert_eq!(Rules::of(None).judge(&certificate, false, end), Ok(()));
         let late = Timestamp(end.0 + 1);
-        assert_eq!(Rules(None).judge(&certificate, false, late), Err(Dismissal::InviteExpired));
-        assert_eq!(Rules(None).judge(&certificate, true, late), Ok(()));
+        assert_eq!(Rules::of(None).judge(&certificate, false, late), Err(Dismissal::InviteExpired));
+        assert_eq!(Rules::of(None).judge(&certificate, true, late), Ok(()));
     }
 
     #[test]
@@ -160,14 +187,14 @@ mod tests {
         let fixture = Fixture::default();
         let certificate = fixture.certificate_by(1, 1, Issuer::CoOwner(id(3)), device(3).signing());
         let named = fixture.charter(1, |terms| terms.co_owners.push(id(3)));
-        assert_eq!(Rules(Some(&named)).judge(&certificate, false, NOW), Ok(()));
+        assert_eq!(Rules::of(Some(&named)).judge(&certificate, false, NOW), Ok(()));
         let plain = fixture.charter(1, |_| {});
-        assert_eq!(Rules(Some(&plain)).judge(&certificate, false, NOW), Err(Dismissal::NotACoOwner));
+        assert_eq!(Rules::of(Some(&plain)).judge(&certificate, false, NOW), Err(Dismissal::NotACoOwner));
         let removed = fixture.charter(1, |terms| {
             terms.co_owners.push(id(3));
             terms.revoked_devices.push(id(3));
         });
-        assert_eq!(Rules(Some(&removed)).judge(&certificate, false, NOW), Err(Dismissal::NotACoOwner));
+        assert_eq!(Rules::of(Some(&removed)).judge(&certificate, false, NOW), Err(Dismissal::NotACoOwner));
     }
 
     #[test]
@@ -178,7 +205,7 @@ mod tests {
             terms.revoked_devices.push(id(4));
         });
         let amended = fixture.amended(&charter, 3, id(5));
-        let rules = Rules(Some(&amended));
+        let rules = Rules::of(Some(&amended));
         assert!(rules.is_removed(&id(4)) && rules.is_removed(&id(5)) && !rules.is_removed(&id(1)));
         assert_eq!(rules.commitment(), Some(&[2; 32]));
     }
@@ -188,8 +215,8 @@ mod tests {
         let fixture = Fixture::default();
         let charter = fixture.charter(1, |terms| terms.co_owners.push(id(3)));
         let role = |rules: Rules<'_>, n| rules.role_of(&fixture.certificate(n));
-        assert_eq!(role(Rules(None), 0), Role::Member);
-        let rules = Rules(Some(&charter));
+        assert_eq!(role(Rules::of(None), 0), Role::Member);
+        let rules = Rules::of(Some(&charter));
         assert_eq!(
             [role(rules, 0), role(rules, 3), role(rules, 1)],
             [Role::Owner, Role::CoOwner, Role::Member]

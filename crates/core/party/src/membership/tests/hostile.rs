@@ -371,3 +371,36 @@ fn refused_message_changes_nothing() {
     assert_eq!(world.deliver_to(0, topic, &sealed), Err(Refusal::BadCertificate));
     assert_eq!(state(&world), before);
 }
+
+#[test]
+fn amendment_with_a_secret_that_nobody_receives_does_not_silence_the_party() {
+    let mut world = World::of(4);
+    let co_owner = world.id(1);
+    let outcome = world.friends[0].set_co_owner(world.now, &mut world.rng, co_owner, true).unwrap();
+    world.apply(0, outcome);
+    world.run_until_quiet();
+    let charter = world.friends[1].charter.in_force().unwrap().clone();
+    let amendment = Exact::new(partyline_wire::membership::Amendment {
+        terms: charter.terms_digest(),
+        number: 1,
+        author: co_owner,
+        revoked_devices: vec![world.id(3)],
+        revoked_invites: Vec::new(),
+        commitment: [66; 32],
+    });
+    let signature = sign(world.friends[1].outbound.device().signing(), &amendment.subject());
+    let amendment = Some(partyline_wire::membership::SignedAmendment { amendment, signature });
+    let charter = Charter { amendment, ..charter };
+    let body = || Body::Charter(Box::new(CharterUpdate { charter: charter.clone(), confirmation: None }));
+    let (topic, sealed) = forge(&mut world, 1, None, body());
+    for index in [0, 2] {
+        assert_eq!(world.deliver_to(index, topic, &sealed), Err(Refusal::SecretMissing));
+    }
+    let (topic, said) = world.announcement(2);
+    world.deliver_to(0, topic, &said).unwrap();
+    assert!(!world.friends[0].member(&world.id(2)).unwrap().candidates.is_empty());
+    // The device that it removes needs no secret to learn of that.
+    let (topic, sealed) = forge(&mut world, 1, None, body());
+    assert_eq!(world.deliver_to(3, topic, &sealed), Ok(()));
+    assert_eq!(world.dismissed(3), Some(Dismissal::Removed));
+}
