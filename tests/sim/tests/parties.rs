@@ -42,6 +42,7 @@ fn broadcast_reaches_each_of_eight_members_once() {
     }
 }
 
+/// While the owner is away, nobody fixes the numbers that joiners choose.
 #[test]
 fn clashing_addresses_are_resolved_and_packets_flow() {
     let mut moved = 0;
@@ -49,7 +50,12 @@ fn clashing_addresses_are_resolved_and_packets_flow() {
         let mut world = world(100 + seed);
         (0..10).for_each(|_| _ = world.member());
         let (_, link) = world.create(0, Some("10.77.7.16/28"));
-        (1..10).for_each(|who| world.join(who, &link));
+        world.join(1, &link);
+        world.run(Duration::from_secs(2));
+        world.kill(0);
+        (2..10).for_each(|who| world.join(who, &link));
+        world.run(Duration::from_secs(10));
+        world.start(0);
         world.until_mesh(SOON);
         world.run(Duration::from_secs(5));
         world.assert_all_reach();

@@ -64,9 +64,9 @@ impl Admin {
         }
     }
 
-    /// Confirms a certificate, if this is the owner's device.
-    pub(crate) fn confirm(&self, certificate: &Certificate) -> Option<Confirmation> {
-        self.authority().map(|authority| confirm(&authority, certificate))
+    /// Confirms a certificate, and fixes the member's host number, if this is the owner's device.
+    pub(crate) fn confirm(&self, certificate: &Certificate, host: u16, version: u64) -> Option<Confirmation> {
+        self.authority().map(|authority| confirm(&authority, certificate, host, version))
     }
 
     /// Drafts the next version of the terms, into which the amendment in force, if any, is taken over.

@@ -51,14 +51,22 @@ pub(crate) fn is_certificate_sound(party: &PartyId, certificate: &Certificate) -
         && is_signed_by(&claims.device.0, &subject, &certificate.by_device)
 }
 
-/// Makes the authority's confirmation of a certificate.
-pub(crate) fn confirm(authority: &SigningKey, certificate: &Certificate) -> Confirmation {
-    Confirmation(sign(authority, &Confirmation::subject(certificate)))
+/// Makes the authority's confirmation of a certificate, under terms of this version, and fixes a host number for the
+/// member.
+pub(crate) fn confirm(
+    authority: &SigningKey,
+    certificate: &Certificate,
+    host: u16,
+    version: u64,
+) -> Confirmation {
+    let signature = sign(authority, &Confirmation::subject(certificate, host, version));
+    Confirmation { host, version, signature }
 }
 
 /// Returns true if the authority confirmed the certificate.
 pub(crate) fn is_confirmed(party: &PartyId, certificate: &Certificate, confirmation: &Confirmation) -> bool {
-    is_signed_by(&party.0, &Confirmation::subject(certificate), &confirmation.0)
+    let Confirmation { host, version, signature } = confirmation;
+    is_signed_by(&party.0, &Confirmation::subject(certificate, *host, *version), signature)
 }
 
 /// Makes a charter of terms signed by the authority.
@@ -124,10 +132,12 @@ mod tests {
     fn only_the_authority_confirms() {
         let fixture = Fixture::default();
         let certificate = fixture.certificate(1);
-        let sound = confirm(&fixture.authority, &certificate);
+        let sound = confirm(&fixture.authority, &certificate, 7, 1);
+        let moved = Confirmation { host: 8, ..sound };
+        assert!(!is_confirmed(&fixture.party(), &certificate, &moved));
         assert!(is_confirmed(&fixture.party(), &certificate, &sound));
         assert!(!is_confirmed(&fixture.party(), &fixture.certificate(2), &sound));
-        let forged = confirm(device(1).signing(), &certificate);
+        let forged = confirm(device(1).signing(), &certificate, 7, 1);
         assert!(!is_confirmed(&fixture.party(), &certificate, &forged));
     }
 }

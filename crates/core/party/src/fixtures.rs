@@ -79,7 +79,12 @@ impl Fixture {
     }
 
     pub(crate) fn confirmation(&self, certificate: &Certificate) -> Confirmation {
-        chain::confirm(&self.authority, certificate)
+        self.confirmation_of(certificate, 0, 1)
+    }
+
+    /// A confirmation that fixes a host number, under terms of this version.
+    pub(crate) fn confirmation_of(&self, certificate: &Certificate, host: u16, version: u64) -> Confirmation {
+        chain::confirm(&self.authority, certificate, host, version)
     }
 
     /// A charter owned by device 0, changed as the test needs it.

@@ -12,7 +12,7 @@ use tracing::debug;
 
 use crate::{
     chain::{certify, is_confirmed},
-    claim::Rank,
+    claim::OwnClaim,
     error::Refusal,
     keys::{DeviceKey, PairSecret, Secret, tunnel_public},
     rules::{Dismissal, Rules, Standing, lapses_at},
@@ -75,9 +75,9 @@ impl Identity {
         self.certificate.claims().tunnel
     }
 
-    /// Returns this device's rank among those that claim the same host number.
-    pub(crate) fn rank(&self) -> Rank {
-        (self.certificate.digest(), *self.device())
+    /// Returns this device's claim to a host number.
+    pub(crate) fn claim(&self, host: Option<u16>) -> OwnClaim {
+        OwnClaim { device: *self.device(), digest: self.certificate.digest(), confirmation: None, host }
     }
 
     pub(crate) fn display_name(&self) -> &str {
@@ -114,9 +114,13 @@ impl Identity {
         if confirmation.is_none_or(sound) { Ok(()) } else { Err(Refusal::BadConfirmation) }
     }
 
-    /// Keeps a checked confirmation.
-    pub(crate) fn confirm(&mut self, confirmation: Confirmation) {
-        self.confirmation = Some(confirmation);
+    /// Keeps a checked confirmation; returns false if it is not later than the one before.
+    pub(crate) fn confirm(&mut self, confirmation: Confirmation) -> bool {
+        let later = self.confirmation.is_none_or(|before| before.version < confirmation.version);
+        if later {
+            self.confirmation = Some(confirmation);
+        }
+        later
     }
 
     /// Judges this device's own membership. While the party's co-owners are not known yet, none is doubted.
@@ -217,7 +221,7 @@ mod tests {
         assert_eq!(identity.check_confirmation(None), Ok(()));
         let own = fixture.confirmation(identity.certificate());
         assert_eq!(identity.check_confirmation(Some(&own)), Ok(()));
-        identity.confirm(own);
+        assert!(identity.confirm(own) && !identity.confirm(own));
         assert_eq!(identity.standing(Rules::of(None), NOW), Standing::Confirmed);
     }
 }

@@ -1,6 +1,7 @@
 //! One party as one device sees it: wires the parts and hands every input to those it concerns.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{Ipv4Addr, Ipv6Addr},
 };
@@ -19,7 +20,8 @@ use partyline_wire::{
     exact::Exact,
     invite::Invite,
     membership::{
-        Certificate, Charter, Expiry, Grant, Issuer, MAX_CO_OWNERS, Stamp, Terms, check_range, check_servers,
+        Certificate, Charter, Confirmation, Expiry, Grant, Issuer, MAX_CO_OWNERS, Stamp, Terms, check_range,
+        check_servers,
     },
     name::{check_display_name, check_party_name},
     sealed::{Body, CharterUpdate, Claim, MAX_SIGNAL, Message, RunMessage, SealedBox},
@@ -49,7 +51,7 @@ use crate::{
     reconcile::{Comparison, Reply},
     rekey::{open_rekey, open_verdict, seal_rekey, seal_verdict},
     revocations::Revocations,
-    roster::Roster,
+    roster::{Record, Roster},
     rules::{Dismissal, Rules, Standing, lapses_at},
     secrets::{PartySecrets, Place},
     state::MembershipState,
@@ -159,7 +161,8 @@ impl Membership {
         let secrets = PartySecrets::new(&party, secret);
         let name = new.display_name;
         let mut identity = Identity::new(now, rng, party, device, name, (grant, &invite));
-        identity.confirm(chain::confirm(&key, identity.certificate()));
+        let host = address::choose(&device.id(), new.range, &BTreeSet::new()).unwrap_or(0);
+        identity.confirm(chain::confirm(&key, identity.certificate(), host, 1));
         let mut charter = CharterState::default();
         charter.adopt(chain::proclaim(
             &key,
@@ -210,7 +213,7 @@ impl Membership {
         outbound: Outbound,
     ) -> Self {
         let mut membership = Self {
-            claim: OwnClaim { rank: identity.rank(), host: None },
+            claim: identity.claim(None),
             identity,
             charter,
             admin,
@@ -243,7 +246,7 @@ impl Membership {
             return Err(PartyError::WrongDevice);
         }
         let mut membership = Self {
-            claim: OwnClaim { rank: state.identity.rank(), host: state.host },
+            claim: state.identity.claim(state.host),
             secrets: PartySecrets::restore(state.identity.party(), state.secrets),
             identity: state.identity,
             charter: state.charter,
@@ -529,20 +532,54 @@ impl Membership {
         device: &DeviceId,
         out: &mut Outcome,
     ) {
-        let unconfirmed = self.roster.record_mut(device).filter(|record| !record.is_confirmed());
+        let unconfirmed = self.roster.record(device).filter(|record| !record.is_confirmed());
         let Some(record) = unconfirmed.filter(|_| self.admin.is_owner()) else { return };
         if let Err(dismissal) = self.charter.rules().judge(record.certificate(), false, now) {
             return debug!(peer = %device.short(), reason = %dismissal, "member not confirmed, invite refused");
         }
-        let Some(confirmation) = self.admin.confirm(record.certificate()) else { return };
-        record.confirm(confirmation);
+        let Some(confirmation) = self.confirmation_for(device, record) else { return };
         let grant = &record.certificate().claims().grant;
         let appointed = grant.role == Role::CoOwner;
-        debug!(peer = %device.short(), invite = %grant.invite.short(), role = ?grant.role, "member confirmed, invite used");
-        out.persist = true;
+        debug!(peer = %device.short(), invite = %grant.invite.short(), host = confirmation.host, role = ?grant.role, "member confirmed, invite used");
+        if let Some(record) = self.roster.record_mut(device) {
+            record.confirm(confirmation);
+        }
+        (out.persist, out.addresses_changed) = (true, true);
         self.notify_member_changed(*device, out);
         if appointed && let Ok(appointment) = self.set_co_owner(now, rng, *device, true) {
             out.merge(appointment);
+        }
+    }
+
+    /// Returns the confirmation that fixes a free host number for a member, on the owner's device.
+    fn confirmation_for(&self, device: &DeviceId, record: &Record) -> Option<Confirmation> {
+        let terms = self.charter.rules().terms()?;
+        let host = self.claims().choose_for(device, record, terms.range);
+        self.admin.confirm(record.certificate(), host, terms.version)
+    }
+
+    /// Confirms those again whose host numbers are outside of another range.
+    fn fix_hosts_in(&mut self, range: Ipv4Net) {
+        let Some(version) = self.charter.rules().terms().map(|terms| terms.version.saturating_add(1)) else {
+            return;
+        };
+        let outside = |confirmation: &Confirmation| address::v4(range, confirmation.host).is_none();
+        if self.identity.confirmation().is_some_and(outside) {
+            let taken = self.claims().taken(&self.me());
+            let host = address::choose(&self.me(), range, &taken).unwrap_or(0);
+            let confirmation = self.admin.confirm(self.identity.certificate(), host, version);
+            confirmation.map(|confirmation| self.identity.confirm(confirmation));
+            self.claim.host = Some(host);
+        }
+        for device in self.devices().collect::<Vec<_>>() {
+            let Some(record) = self.roster.record(&device) else { continue };
+            if record.confirmation().is_some_and(outside) {
+                let host = self.claims().choose_for(&device, record, range);
+                let confirmation = self.admin.confirm(record.certificate(), host, version);
+                if let (Some(record), Some(confirmation)) = (self.roster.record_mut(&device), confirmation) {
+                    record.confirm(confirmation);
+                }
+            }
         }
     }
 
@@ -616,11 +653,10 @@ impl Membership {
         self.charter.check(self.identity.party(), &update.charter)?;
         self.identity.check_confirmation(update.confirmation.as_ref())?;
         if let Some(confirmation) = update.confirmation
-            && self.identity.confirmation() != Some(&confirmation)
+            && self.identity.confirm(confirmation)
         {
-            debug!(party = %self.id().short(), "own certificate confirmed by the owner");
-            self.identity.confirm(confirmation);
-            out.persist = true;
+            debug!(party = %self.id().short(), host = confirmation.host, "own certificate confirmed by the owner");
+            (out.persist, out.addresses_changed) = (true, true);
         }
         if self.charter.adopt(update.charter.clone()) {
             out.persist = true;
@@ -1133,6 +1169,10 @@ impl Membership {
         rng: &mut (impl CryptoRng + RngCore),
         range: Ipv4Net,
     ) -> Result<Outcome, PartyError> {
+        check_range(range)?;
+        if self.admin.is_owner() {
+            self.fix_hosts_in(range);
+        }
         self.legislate(now, rng, |terms| terms.range = range)
     }
 
@@ -1363,7 +1403,7 @@ impl Membership {
     pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
         let (holders, rules, range) = (self.claims().holders(), self.charter.rules(), self.range());
         self.roster.members().map(move |(device, record)| {
-            let holds = |host: &u16| holders.get(host).is_some_and(|(_, holder)| holder == device);
+            let holds = |host: &u16| holders.get(host).is_some_and(|(.., holder)| holder == device);
             Member::new(self.id(), (*device, record), rules, range, record.host().filter(holds))
         })
     }
@@ -1409,8 +1449,9 @@ impl Membership {
             .is_some_and(|epoch| self.charter.rules().commitment() == Some(epoch.commitment()))
     }
 
-    const fn claims(&self) -> Claims<'_> {
-        Claims { own: self.claim, roster: &self.roster }
+    fn claims(&self) -> Claims<'_> {
+        let own = OwnClaim { confirmation: self.identity.confirmation().copied(), ..self.claim };
+        Claims { own, roster: &self.roster }
     }
 }
 

@@ -83,8 +83,13 @@ impl Record {
         self.confirmation.is_some()
     }
 
-    pub(crate) fn confirm(&mut self, confirmation: Confirmation) {
-        self.confirmation = Some(confirmation);
+    /// Keeps a checked confirmation; returns false if it is not later than the one before.
+    pub(crate) fn confirm(&mut self, confirmation: Confirmation) -> bool {
+        let later = self.confirmation.is_none_or(|before| before.version < confirmation.version);
+        if later {
+            self.confirmation = Some(confirmation);
+        }
+        later
     }
 
     pub(crate) const fn presence(&self) -> Option<&Presence> {
@@ -110,6 +115,11 @@ impl Record {
         self.presence.as_ref()?.host
     }
 
+    /// Returns everything that decides which host number the device holds.
+    fn claim(&self) -> ([u8; 32], Option<u16>, Option<Confirmation>) {
+        (self.digest, self.host(), self.confirmation)
+    }
+
     /// Returns true if the device left; only another certificate brings it back.
     pub(crate) const fn has_left(&self) -> bool {
         self.has_left
@@ -121,12 +131,12 @@ impl Record {
 
     /// Takes over what is newer in a checked announcement.
     pub(crate) fn update(&mut self, announcement: Announcement, sequence: u64, now: Timestamp) -> Update {
-        let claim = (self.digest, self.host());
+        let claim = self.claim();
         self.last_received = now;
         let changed = self.update_certificate(&announcement, sequence)
             | (self.certificate == announcement.certificate
                 && announcement.presence.is_some_and(|presence| self.update_presence(presence, sequence)));
-        Update { changed, claim_changed: claim != (self.digest, self.host()) }
+        Update { changed, claim_changed: claim != self.claim() }
     }
 
     /// An older announcement may still carry a newer presence, but never brings a replaced certificate back.
@@ -147,8 +157,7 @@ impl Record {
                 ..Self::new(announcement.certificate.clone())
             };
         }
-        let confirmed = announcement.confirmation.is_some() && self.confirmation != announcement.confirmation;
-        self.confirmation = announcement.confirmation.or(self.confirmation);
+        let confirmed = announcement.confirmation.is_some_and(|confirmation| self.confirm(confirmation));
         replaced || confirmed
     }
 
@@ -370,7 +379,7 @@ mod tests {
         let mut roster = with(&fixture, 1);
         let certificate = fixture.certificate(1);
         let record = roster.record_mut(&id(1)).unwrap();
-        record.confirm(fixture.confirmation(&certificate));
+        assert!(record.confirm(fixture.confirmation(&certificate)));
         record.update(announcement(certificate, Some(7)), 11, NOW);
         assert!(record.is_confirmed());
         record.update(announcement(fixture.certificate_with_tunnel(1, 50), Some(7)), 12, NOW);

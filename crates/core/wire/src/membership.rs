@@ -160,16 +160,24 @@ impl Certificate {
     }
 }
 
-/// The authority's signature over a certificate.
+/// The authority's signature over a certificate and the host number that it fixes for the member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Confirmation(pub Signature);
+pub struct Confirmation {
+    /// The host number in the party's range that is the member's; 0 if none was free.
+    pub host: u16,
+    /// The version of the terms when the authority signed: of two confirmations of a certificate, and of two certificates
+    /// with the same number, the later counts.
+    pub version: u64,
+    /// The signature over [`Confirmation::subject`].
+    pub signature: Signature,
+}
 
 impl Confirmation {
-    /// Returns what the authority signs.
+    /// Returns what the authority signs. The layout is fixed, so that a confirmation need not keep its exact bytes.
     #[must_use]
-    pub fn subject(certificate: &Certificate) -> Vec<u8> {
-        [&b"partyline confirmation\0"[..], &certificate.digest()].concat()
+    pub fn subject(certificate: &Certificate, host: u16, version: u64) -> Vec<u8> {
+        let (host, version) = (host.to_be_bytes(), version.to_be_bytes());
+        [&b"partyline confirmation\0"[..], &certificate.digest(), &host, &version].concat()
     }
 }
 

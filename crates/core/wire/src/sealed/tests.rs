@@ -57,7 +57,7 @@ fn announcement(addresses: Vec<std::net::SocketAddr>) -> Announcement {
     let reach = Reachability { candidates: addresses.into_iter().map(candidate).collect(), nat };
     Announcement {
         certificate: certificate("Ana"),
-        confirmation: Some(Confirmation(Signature([9; 64]))),
+        confirmation: Some(Confirmation { host: 7, version: 3, signature: Signature([9; 64]) }),
         charter: Some(largest_charter().stamp()),
         secret: [10; 8],
         presence: Some(Presence {
@@ -73,8 +73,10 @@ fn announcement(addresses: Vec<std::net::SocketAddr>) -> Announcement {
 
 #[test]
 fn largest_rekey_fits_in_a_message() {
-    let update =
-        CharterUpdate { charter: largest_charter(), confirmation: Some(Confirmation(Signature([1; 64]))) };
+    let update = CharterUpdate {
+        charter: largest_charter(),
+        confirmation: Some(Confirmation { host: u16::MAX, version: u64::MAX, signature: Signature([1; 64]) }),
+    };
     let content = RekeyContent { secret: [1; 32], update };
     let sealed = [content.encode(), vec![0; SEAL_OVERHEAD]].concat();
     let rekey = SealedBox { ephemeral: [1; 32], sealed };

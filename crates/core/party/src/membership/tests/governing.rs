@@ -43,6 +43,10 @@ fn members_get_distinct_addresses_in_another_range() {
     world.run_until_quiet();
     world.announce_all();
     convergence::assert_agreement(&world, &[0, 1, 2, 3, 4]);
+    let fixed = |friend: &Membership| friend.identity.confirmation().map(|confirmation| confirmation.host);
+    assert!(
+        world.friends.iter().all(|friend| friend.claim.host.is_some() && fixed(friend) == friend.claim.host)
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@ use partyline_wire::{
     announcement::Announcement,
     beacon,
     exact::Exact,
-    membership::{Charter, Confirmation},
+    membership::Charter,
     sealed::{Body, CharterUpdate, Message, encode_plaintext, subject},
 };
 use proptest::prelude::*;
@@ -163,9 +163,9 @@ fn tunnel_key_belongs_to_the_member_that_announced_it_first() {
 fn forged_confirmation_is_refused() {
     let mut world = World::of(2);
     let mut announcement = announce_body(&world, 1);
-    let subject = Confirmation::subject(&announcement.certificate);
+    let device = world.friends[1].outbound.device().clone();
     announcement.confirmation =
-        Some(Confirmation(sign(world.friends[1].outbound.device().signing(), &subject)));
+        Some(crate::chain::confirm(device.signing(), &announcement.certificate, 7, 1));
     let (topic, sealed) = forge(&mut world, 1, None, Body::Announce(Box::new(announcement)));
     assert_eq!(world.deliver_to(0, topic, &sealed), Err(Refusal::BadConfirmation));
 }
@@ -403,4 +403,23 @@ fn amendment_with_a_secret_that_nobody_receives_does_not_silence_the_party() {
     let (topic, sealed) = forge(&mut world, 1, None, body());
     assert_eq!(world.deliver_to(3, topic, &sealed), Ok(()));
     assert_eq!(world.dismissed(3), Some(Dismissal::Removed));
+}
+
+/// Digests decide between claims where nothing is fixed, and a member can draw tunnel keys until its own is the lowest.
+#[test]
+fn member_cannot_take_the_address_of_another_by_the_digest_of_its_certificate() {
+    for (victim, thief) in [(1, 2), (2, 1), (0, 1), (0, 2)] {
+        let mut world = World::of(3);
+        let address = world.friends[victim].address_v4();
+        world.friends[thief].claim.host = world.friends[victim].claim.host;
+        let (topic, sealed) = world.announcement(thief);
+        for index in [0, 1, 2].into_iter().filter(|index| *index != thief) {
+            world.deliver_to(index, topic, &sealed).unwrap();
+            if index != victim {
+                assert_eq!(world.friends[index].member(&world.id(victim)).unwrap().address_v4, address);
+            }
+            assert_eq!(world.friends[index].member(&world.id(thief)).unwrap().address_v4, None);
+        }
+        assert_eq!(world.friends[victim].address_v4(), address);
+    }
 }
