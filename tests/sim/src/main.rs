@@ -26,7 +26,7 @@ struct Arguments {
     /// The least and the greatest number of members, as `2..32`.
     #[arg(long, default_value = "2..32", value_parser = range)]
     members: RangeInclusive<usize>,
-    /// Plays this one scenario, as written down in tests/sim/corpus.
+    /// Plays this one scenario, as written down in tests/sim/corpus; PARTYLINE_LOG sets what it logs, such as "debug".
     #[arg(long)]
     scenario: Option<PathBuf>,
     /// Makes the first failing scenario smaller and writes it to this file.
@@ -77,6 +77,12 @@ fn grow(most: usize, json: bool) -> Result<bool> {
 fn replay(file: &PathBuf, arguments: &Arguments) -> Result<bool> {
     let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     let scenario: Scenario = serde_json::from_str(&text)?;
+    if let Ok(filter) = std::env::var("PARTYLINE_LOG") {
+        // The clock of the log would be the real one; the spans have that of the scenario.
+        let log =
+            tracing_subscriber::fmt().without_time().with_env_filter(filter).with_writer(std::io::stderr);
+        log.with_ansi(false).try_init().map_err(|error| anyhow::anyhow!("log: {error}"))?;
+    }
     let outcome = survive(&scenario);
     println!("{outcome:#?}");
     if !outcome.wrong.is_empty() {

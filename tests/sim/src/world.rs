@@ -276,9 +276,15 @@ impl World {
 
     /// Calls a running node, and carries out what it asks for.
     pub fn with<R: Default>(&mut self, who: usize, call: impl FnOnce(&mut Node, Now) -> R) -> R {
+        let _span = self.span(who).entered();
         let result = self.members[who].with(&mut self.wires, call);
         self.update_timer(who);
         result
+    }
+
+    /// Names a member and the virtual time in its log.
+    fn span(&self, who: usize) -> tracing::Span {
+        tracing::info_span!("member", who, unix_ms = self.now().unix.0)
     }
 
     /// Returns a member's name of its connection to the rendezvous server.
@@ -348,6 +354,7 @@ impl World {
 
     fn on_member(&mut self, host: HostId, call: impl FnOnce(&mut Member, &mut Wires)) {
         let who = member_on(host);
+        let _span = self.span(who).entered();
         call(&mut self.members[who], &mut self.wires);
         self.update_timer(who);
     }

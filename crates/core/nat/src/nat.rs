@@ -93,10 +93,7 @@ impl Nat {
         let expires = now + self.lifetime(protocol);
         let entry = self.table.entry_mut(now, protocol, port)?;
         entry.expires = expires;
-        if !entry.add_destination(destination) {
-            trace!(?protocol, %inside, %destination, reason = "too many destinations", "outbound packet dropped");
-            return None;
-        }
+        entry.use_for(now, destination);
         Some(SocketAddr::new(self.external, port))
     }
 
@@ -152,7 +149,7 @@ impl Nat {
         destination: SocketAddr,
     ) -> Option<SocketAddr> {
         let entry = self.entry(now, protocol, external)?;
-        entry.destinations.contains(&destination).then_some(entry.inside)
+        entry.was_used_for(destination).then_some(entry.inside)
     }
 
     /// Returns the external address of `inside` towards `destination` if it has a live mapping, for ICMP errors from
@@ -207,8 +204,8 @@ impl Nat {
     fn lets_in(&self, entry: &Entry, source: SocketAddr) -> bool {
         match self.rules.filtering {
             Filtering::EndpointIndependent => true,
-            Filtering::AddressDependent => entry.destinations.iter().any(|used| used.ip() == source.ip()),
-            Filtering::AddressAndPortDependent => entry.destinations.contains(&source),
+            Filtering::AddressDependent => entry.was_used_for_address(source.ip()),
+            Filtering::AddressAndPortDependent => entry.was_used_for(source),
         }
     }
 

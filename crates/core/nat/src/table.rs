@@ -1,7 +1,7 @@
 //! The table of mappings, indexed by internal socket and destination and by external port.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     time::Instant,
 };
@@ -11,7 +11,8 @@ use crate::Protocol;
 /// What distinguishes destinations for the mapping behavior: nothing, the address, or address and port.
 pub(crate) type DestinationKey = Option<(IpAddr, Option<u16>)>;
 
-/// The maximum number of destinations that a mapping remembers for filtering.
+/// The maximum number of destinations that a mapping remembers for filtering. Where there are more, those that were used
+/// least lately are forgotten, as a router forgets sessions.
 const MAX_DESTINATIONS: usize = 8192;
 
 /// The mapping of an external port.
@@ -19,8 +20,8 @@ const MAX_DESTINATIONS: usize = 8192;
 pub(crate) struct Entry {
     pub inside: SocketAddr,
     destination_key: DestinationKey,
-    /// The destinations that it was used for.
-    pub destinations: BTreeSet<SocketAddr>,
+    /// The destinations that it was used for, and when last.
+    destinations: BTreeMap<SocketAddr, Instant>,
     pub expires: Instant,
 }
 
@@ -34,13 +35,25 @@ pub(crate) struct Table {
 }
 
 impl Entry {
-    /// Adds a destination. Returns false if there is no room for another.
-    pub fn add_destination(&mut self, destination: SocketAddr) -> bool {
-        if self.destinations.len() >= MAX_DESTINATIONS && !self.destinations.contains(&destination) {
-            return false;
+    /// Notes that the mapping is used for a destination.
+    pub fn use_for(&mut self, now: Instant, destination: SocketAddr) {
+        self.destinations.insert(destination, now);
+        if self.destinations.len() > MAX_DESTINATIONS {
+            let mut used: Vec<Instant> = self.destinations.values().copied().collect();
+            let median = *used.select_nth_unstable(MAX_DESTINATIONS / 2).1;
+            self.destinations.retain(|_, used| *used > median);
+            self.destinations.insert(destination, now);
         }
-        self.destinations.insert(destination);
-        true
+    }
+
+    /// Returns true if the mapping was used for a destination.
+    pub fn was_used_for(&self, destination: SocketAddr) -> bool {
+        self.destinations.contains_key(&destination)
+    }
+
+    /// Returns true if the mapping was used for any port of an address.
+    pub fn was_used_for_address(&self, address: IpAddr) -> bool {
+        self.destinations.keys().any(|used| used.ip() == address)
     }
 }
 
@@ -128,7 +141,7 @@ impl Table {
     /// Adds the mapping of a flow, in place of an expired one with the same port.
     pub fn insert(&mut self, flow: (Protocol, SocketAddr, DestinationKey), port: u16, expires: Instant) {
         let (protocol, inside, destination_key) = flow;
-        let entry = Entry { inside, destination_key, destinations: BTreeSet::new(), expires };
+        let entry = Entry { inside, destination_key, destinations: BTreeMap::new(), expires };
         if let Some(old) = self.by_port.insert((protocol, port), entry) {
             self.by_flow.remove(&(protocol, old.inside, old.destination_key));
         }

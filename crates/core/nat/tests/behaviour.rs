@@ -55,6 +55,19 @@ fn filtering_depends_on_the_source_as_configured() {
 }
 
 #[test]
+fn mapping_goes_on_after_any_number_of_destinations() {
+    let (begun, mut nat) = (Instant::now(), Nat::new(1, OUTSIDE, cone()));
+    let mut used = |ms: u16| {
+        let (now, to) = (begun + Duration::from_millis(ms.into()), server(1, ms));
+        let external = nat.outbound(now, UDP, inside(7, 5000), to).expect("a flow is never refused");
+        let first = nat.inbound(now, UDP, external, server(1, 1)).is_some();
+        (first, nat.inbound(now, UDP, external, to).is_some())
+    };
+    assert!((1..20_000).all(|ms| used(ms).1));
+    assert_eq!(used(20_000), (false, true), "what was used first is forgotten");
+}
+
+#[test]
 fn contiguous_ports_wrap_within_their_range() {
     let now = Instant::now();
     let allocation = Allocation::Contiguous { delta: -3 };
