@@ -2,6 +2,7 @@
 import { emit } from '@tauri-apps/api/event';
 import { mockIPC } from '@tauri-apps/api/mocks';
 import type { AppError, ClientCommand, Preferences, Reply, Sample, Snapshot } from '../src/bindings';
+import { sameLink } from '../src/lib/words';
 import { scenarios, LINK, type Scenario } from './scenarios';
 import { app } from '../src/state/app.svelte';
 import { setLanguage } from '../src/i18n/index.svelte';
@@ -61,7 +62,7 @@ function request(command: ClientCommand): Reply {
       change((snapshot) => replace(snapshot, command.party, (entry) => ({ ...entry, invites: entry.invites.filter((invite) => invite.id !== command.invite) })));
       return done;
     case 'kick':
-      change((snapshot) => replace(snapshot, command.party, (entry) => ({ ...entry, members: entry.members.filter((other) => other.id !== command.member) })));
+      change((snapshot) => replace(snapshot, command.party, (entry) => ({ ...entry, members: entry.members.filter((other) => other.id !== command.member && !(command.scope?.same_link && sameLink(entry, command.member).includes(other))), invites: command.scope?.all_links ? [] : entry.invites })));
       return done;
     case 'leave':
       change((snapshot) => ({ ...snapshot, parties: snapshot.parties.filter((entry) => entry.id !== command.party) }));

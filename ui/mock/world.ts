@@ -78,6 +78,7 @@ export function member(index: number, name: string, overrides: Partial<MemberVie
   const loss = index % 7 === 2 ? 0.031 : 0;
   return {
     id: id(index + 17), name, role: me ? 'owner' : index === 2 ? 'co_owner' : 'member', me, confirmed: true, online,
+    invite: id(8000 + (me ? 99 : Math.floor(index / 3))), joined_at: now - 86_400 * (index + 1),
     address: `10.86.${Math.floor((index * 37 + 12) / 250)}.${((index * 37 + 12) % 250) + 2}`, address_v6: `fd5e:8c1:22a::${(index + 17).toString(16)}`,
     badge: badges[index % badges.length] ?? null,
     path: me || !online ? null : path(kind, id(18)),

@@ -202,8 +202,17 @@ role: Role } |
 { command: "revoke"; party: PartyId; invite: InviteId } | 
 /**  Leaves a party for good. Answered by [`Reply::Done`]. */
 { command: "leave"; party: PartyId } | 
-/**  Removes a member and replaces the party secret, so that it stays removed. Answered by [`Reply::Done`]. */
-{ command: "kick"; party: PartyId; member: DeviceId } | 
+/**
+ *  Removes a member and replaces the party secret, so that it stays removed. The invite that it joined by ends. Answered
+ *  by [`Reply::Done`].
+ */
+{ command: "kick"; 
+/**  The party. */
+party: PartyId; 
+/**  The member. */
+member: DeviceId; 
+/**  What ends along with its membership. */
+scope?: KickScope } | 
 /**  Switches a party on. Answered by [`Reply::Done`]. */
 { command: "up"; party: PartyId } | 
 /**  Switches a party off without leaving it. Answered by [`Reply::Done`]. */
@@ -456,6 +465,14 @@ export type InviteView = {
 	role: Role,
 };
 
+/**  What ends along with the membership of somebody who is removed. */
+export type KickScope = {
+	/**  Everybody who joined by the same link is removed, too: it may be the same person with another device. */
+	same_link: boolean,
+	/**  All links that were made so far end, whoever made them. Only the owner may do that. */
+	all_links: boolean,
+};
+
 /**  The language of the user interface. */
 export type Language = 
 /**  The system's. */
@@ -506,6 +523,10 @@ export type MemberView = {
 	me: boolean,
 	/**  True if the owner's device has confirmed its certificate. */
 	confirmed: boolean,
+	/**  The invite that it joined by. */
+	invite: InviteId,
+	/**  When it joined by its own clock, in seconds since 1970. */
+	joined_at: number,
 	/**  True if it has sent something lately. */
 	online: boolean,
 	/**  Its virtual IPv4 address, once it has claimed one. */

@@ -1,7 +1,8 @@
 //! What the tray shows.
 
 use partyline_model::{
-    AppError, DeviceId, DeviceView, ErrorCode, NetworkView, PathView, Phase, Quality, Settings, TrafficView,
+    AppError, DeviceId, DeviceView, ErrorCode, InviteId, NetworkView, PathView, Phase, Quality, Settings,
+    TrafficView,
 };
 
 use super::*;
@@ -15,6 +16,8 @@ pub fn member(number: u8, path: Option<PathKind>) -> MemberView {
         role: Role::Member,
         me: number == 1,
         confirmed: true,
+        invite: InviteId([7; 32]),
+        joined_at: 0,
         online: true,
         address: None,
         address_v6: None,

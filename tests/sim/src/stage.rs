@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::{Command, ErrorCode, PartyId, PathKind};
+use partyline_model::{Command, ErrorCode, KickScope, PartyId, PathKind};
 use partyline_nat::{Nat, Rules};
 use partyline_node::{Node, RequestId};
 use partyline_tests_netsim::{Place, RouterId};
@@ -404,7 +404,7 @@ impl<'a> Stage<'a> {
     fn kick(&mut self, who: usize) {
         let member = self.world.members[who].node.as_ref().filter(|_| self.runs(0)).map(Node::device);
         let Some(member) = member else { return };
-        let command = Command::Kick { party: self.party, member };
+        let command = Command::Kick { party: self.party, member, scope: KickScope::default() };
         self.world.with(0, |node, now| node.handle_command(now, KICK_REQUEST, command));
         if let Some(Ok(_)) = self.world.members[0].answers.remove(&KICK_REQUEST) {
             (self.present[who], self.left[who], self.kicked[who]) = (false, true, true);

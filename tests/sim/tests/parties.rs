@@ -3,7 +3,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use partyline_model::{Command, ErrorCode, PartyPhase, PathKind, Reply};
+use partyline_model::{Command, ErrorCode, KickScope, PartyPhase, PathKind, Reply};
 use partyline_tests_sim::World;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -122,7 +122,9 @@ fn kicked_member_is_disconnected_and_the_others_stay_connected() {
     let party = world.party(4);
     let old_link = world.invite(0, party);
     let out = world.members[3].node.as_ref().expect("a node").device();
-    world.command(0, Command::Kick { party, member: out }).expect("the owner may");
+    world
+        .command(0, Command::Kick { party, member: out, scope: KickScope::default() })
+        .expect("the owner may");
     world.until("the kicked to know", SOON, |world| world.view(3).phase == PartyPhase::Down);
     assert_eq!(world.view(3).problem.map(|problem| problem.code), Some(ErrorCode::Removed));
     assert!(world.members[3].devices.is_empty());

@@ -58,3 +58,14 @@ export function presence(member: MemberView): 'me' | 'connected' | 'connecting' 
   if (!member.online) return 'offline';
   return member.path ? 'connected' : 'connecting';
 }
+
+/** The other members that came by the link of this one, as far as they can be removed. */
+export function sameLink(party: PartyView, id: string): MemberView[] {
+  const invite = party.members.find((member) => member.id === id)?.invite;
+  return party.members.filter((member) => member.id !== id && !member.me && member.role !== 'owner' && member.invite === invite);
+}
+
+/** Names as a list, of which the language knows how to write it. */
+export function names(members: readonly MemberView[]): string {
+  return new Intl.ListFormat(locale(), { type: 'conjunction' }).format(members.map((member) => member.name));
+}

@@ -1,7 +1,7 @@
 // All that the interface knows. Snapshots come in, requests go out; components only read and call.
 import { createSubscriber } from 'svelte/reactivity';
 import { toast } from 'svelte-sonner';
-import type { AppError, Backing, ClientCommand, InviteLifetime, PartyView, Preferences, Role, Snapshot, TestTarget } from '../bindings';
+import type { AppError, Backing, ClientCommand, InviteLifetime, KickScope, PartyView, Preferences, Role, Snapshot, TestTarget } from '../bindings';
 import { setLanguage, t } from '../i18n/index.svelte';
 import { ask, asError, settle, shell } from '../lib/ipc';
 import { SampleLog } from '../lib/samples';
@@ -160,12 +160,20 @@ class App {
     return made;
   }
 
+  private forgetLinks(party: string) {
+    for (const key of [...this.links.keys()]) if (key.startsWith(`${party}/`)) this.links.delete(key);
+  }
+
   /** Takes an invite back; links made here may be it, so none is shown again. */
   revoke = (party: string, invite: string) => {
-    for (const key of [...this.links.keys()]) if (key.startsWith(`${party}/`)) this.links.delete(key);
+    this.forgetLinks(party);
     return this.done('revoke', { command: 'revoke', party, invite });
   };
-  kick = (party: string, member: string) => this.done('kick', { command: 'kick', party, member });
+  /** Removes a member, which ends the link that it came by. */
+  kick = (party: string, member: string, scope: KickScope) => {
+    this.forgetLinks(party);
+    return this.done('kick', { command: 'kick', party, member, scope });
+  };
   leave = (party: string) => this.done('leave', { command: 'leave', party });
   /** Moves a party to another range; without one, to a range that is free. */
   setRange = (party: string, range: string | null) => this.done('range', { command: 'set_range', party, range });

@@ -86,12 +86,14 @@ it('makes a link for each lifetime once, and anew after one was taken back', asy
   expect(asked).toHaveLength(2);
   await app.revoke('p', 'i');
   await app.invite('p', 'never', 'member');
-  expect(asked.map(({ command }) => command)).toEqual(['invite', 'invite', 'revoke', 'invite']);
+  await app.kick('p', 'm', { same_link: false, all_links: false });
+  await app.invite('p', 'never', 'member');
+  expect(asked.map(({ command }) => command)).toEqual(['invite', 'invite', 'revoke', 'invite', 'kick', 'invite']);
 });
 
 it('tells what went wrong and stays where it was', async () => {
   answers = { kick: { code: 'not_owner', message: 'Only the owner may do this.', hint: 'Ask the owner.' } };
-  expect(await app.kick('p', 'm')).toBe(false);
+  expect(await app.kick('p', 'm', { same_link: false, all_links: false })).toBe(false);
   expect(told.error).toEqual(['Only the owner may do this.']);
   expect(app.busy.size).toBe(0);
 });

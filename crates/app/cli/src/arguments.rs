@@ -74,7 +74,7 @@ pub enum Verb {
     /// Leave a party for good.
     Leave(WhichParty),
     /// Remove a member from a party so that it stays removed (the owner, or a co-owner).
-    Kick(WhichMember),
+    Kick(Kick),
     /// Move a party to another address range (the owner), or ask the owner for one.
     Range(Range),
     /// Give this computer a new identity, because another computer has the same keys.
@@ -209,6 +209,18 @@ pub struct WhichMember {
     pub party: Option<String>,
     #[command(flatten)]
     pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct Kick {
+    #[command(flatten)]
+    pub which: WhichMember,
+    /// Also remove everybody who joined by the same link.
+    #[arg(long)]
+    pub same_link: bool,
+    /// Also end all invite links that were made so far (the owner).
+    #[arg(long)]
+    pub end_links: bool,
 }
 
 #[derive(Debug, Args)]

@@ -11,8 +11,8 @@ use clap::CommandFactory as _;
 use clap_complete::Shell;
 use partyline_engine::Controller;
 use partyline_model::{
-    AppError, Command, DoctorFinding, EngineCommand, ErrorCode, InviteLifetime, PartyId, Reply, Role,
-    Snapshot, Verdict,
+    AppError, Command, DoctorFinding, EngineCommand, ErrorCode, InviteLifetime, KickScope, PartyId, Reply,
+    Role, Snapshot, Verdict,
 };
 use partyline_platform::check_device_permission;
 use partyline_service::{Place, Reached, own_name};
@@ -21,8 +21,8 @@ use qrcode::{QrCode, render::unicode};
 
 use crate::{
     arguments::{
-        Arguments, Create, Hosting, IdentityChange, Invite, Join, Ping, Range, Revoke, Status, Up, Verb,
-        WhichMember, WhichParty,
+        Arguments, Create, Hosting, IdentityChange, Invite, Join, Kick, Ping, Range, Revoke, Status, Up,
+        Verb, WhichParty,
     },
     config, invites,
     live::View,
@@ -312,11 +312,13 @@ async fn switch_on(up: Up, output: &Output) -> Result<(), AppError> {
     stay(reached, &up.hosting, None, &[], output).await
 }
 
-async fn kick(which: WhichMember, output: &Output) -> Result<(), AppError> {
+async fn kick(kick: Kick, output: &Output) -> Result<(), AppError> {
+    let Kick { which, same_link, end_links } = kick;
+    let scope = KickScope { same_link, all_links: end_links };
     let controller = which.place.connect().await?;
     let snapshot = reach::state(&controller).await?;
     let (party, member) = select::member(&snapshot, which.party.as_deref(), &which.member)?;
-    let reply = controller.request(Command::Kick { party: party.id, member: member.id }).await?;
+    let reply = controller.request(Command::Kick { party: party.id, member: member.id, scope }).await?;
     finished(&reply, output, &format!("Removed {}", name_of(&party.members, member)))
 }
 

@@ -11,9 +11,9 @@ use std::{
 use partyline_ipc::{Access, Call, Endpoint, Server};
 use partyline_model::{
     AppError, Attempt, AttemptOutcome, Badge, ClientCommand, Command, DeviceId, DeviceView, DoctorFinding,
-    EngineCommand, ErrorCode, InviteId, InviteLifetime, InviteView, MemberView, Method, NetworkView, PartyId,
-    PartyPhase, PartyView, PathKind, PathView, Phase, PingSample, Quality, Reply, Role, ServerView, Settings,
-    SharedNat, Snapshot, TrafficView, Verdict,
+    EngineCommand, ErrorCode, InviteId, InviteLifetime, InviteView, KickScope, MemberView, Method,
+    NetworkView, PartyId, PartyPhase, PartyView, PathKind, PathView, Phase, PingSample, Quality, Reply, Role,
+    ServerView, Settings, SharedNat, Snapshot, TrafficView, Verdict,
 };
 use partyline_wire::{
     exact::Signature,
@@ -55,6 +55,8 @@ fn member(number: u8, name: &str) -> MemberView {
         role: Role::Member,
         me: false,
         confirmed: true,
+        invite: InviteId([9; 32]),
+        joined_at: 0,
         online: true,
         address: Some([10, 80, 7, number].into()),
         address_v6: None,
@@ -285,7 +287,10 @@ async fn member_with_the_digits_of_anothers_id_as_name_is_not_kicked_for_it() {
     let service = Service::start(vec![view]);
     assert_eq!(code(&service.run(&["kick", "02020202"]).await), 0);
     let party = PartyId([7; 32]);
-    assert_eq!(service.asked(), [Command::Kick { party, member: DeviceId([2; 32]) }]);
+    assert_eq!(
+        service.asked(),
+        [Command::Kick { party, member: DeviceId([2; 32]), scope: KickScope::default() }]
+    );
 }
 
 #[tokio::test]
@@ -446,7 +451,7 @@ async fn parties_and_members_are_found_by_name_address_and_id() {
     let expected = [
         Command::Down { party: friday },
         Command::Down { party: saturday },
-        Command::Kick { party: saturday, member: DeviceId([3; 32]) },
+        Command::Kick { party: saturday, member: DeviceId([3; 32]), scope: KickScope::default() },
         Command::Invite { party: friday, lifetime: InviteLifetime::Week, role: Role::Member },
     ];
     assert_eq!(service.asked(), expected);

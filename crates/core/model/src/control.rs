@@ -35,6 +35,16 @@ impl InviteLifetime {
     }
 }
 
+/// What ends along with the membership of somebody who is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+pub struct KickScope {
+    /// Everybody who joined by the same link is removed, too: it may be the same person with another device.
+    pub same_link: bool,
+    /// All links that were made so far end, whoever made them. Only the owner may do that.
+    pub all_links: bool,
+}
+
 /// A command that the node carries out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
@@ -81,9 +91,17 @@ pub enum Command {
     /// Leaves a party for good. Answered by [`Reply::Done`].
     #[expect(missing_docs, reason = "the names say it")]
     Leave { party: PartyId },
-    /// Removes a member and replaces the party secret, so that it stays removed. Answered by [`Reply::Done`].
-    #[expect(missing_docs, reason = "the names say it")]
-    Kick { party: PartyId, member: DeviceId },
+    /// Removes a member and replaces the party secret, so that it stays removed. The invite that it joined by ends. Answered
+    /// by [`Reply::Done`].
+    Kick {
+        /// The party.
+        party: PartyId,
+        /// The member.
+        member: DeviceId,
+        /// What ends along with its membership.
+        #[serde(default)]
+        scope: KickScope,
+    },
     /// Switches a party on. Answered by [`Reply::Done`].
     #[expect(missing_docs, reason = "the names say it")]
     Up { party: PartyId },

@@ -34,8 +34,8 @@ pub use address::{is_public, is_shared};
 pub use candidate::{Candidate, CandidateKind};
 pub use card::{CardKind, RouteTarget};
 pub use control::{
-    ClientCommand, Command, DoctorFinding, EngineCommand, InviteLifetime, InvitePreview, PingSample, Reply,
-    TestTarget, Verdict,
+    ClientCommand, Command, DoctorFinding, EngineCommand, InviteLifetime, InvitePreview, KickScope,
+    PingSample, Reply, TestTarget, Verdict,
 };
 pub use error::{AppError, ErrorCode};
 pub use id::{DeviceId, Handle, IdError, InviteId, PartyId, SessionNonce, Topic, TunnelPublicKey};

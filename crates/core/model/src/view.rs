@@ -175,6 +175,10 @@ pub struct MemberView {
     pub me: bool,
     /// True if the owner's device has confirmed its certificate.
     pub confirmed: bool,
+    /// The invite that it joined by.
+    pub invite: InviteId,
+    /// When it joined by its own clock, in seconds since 1970.
+    pub joined_at: u32,
     /// True if it has sent something lately.
     pub online: bool,
     /// Its virtual IPv4 address, once it has claimed one.

@@ -391,7 +391,9 @@ impl Node {
                 Reply::Invite { link: signaling.create_invite(now, party, lifetime, role)? }
             }
             Command::Revoke { party, invite } => done(signaling.revoke_invite(now, party, invite))?,
-            Command::Kick { party, member } => done(signaling.remove_member(now, party, member))?,
+            Command::Kick { party, member, scope } => {
+                done(signaling.remove_member(now, party, member, scope))?
+            }
             Command::SetRange { party, range } => done(signaling.set_range(now, party, range))?,
             Command::RequestRange { party } => done(signaling.request_range(now.instant, party))?,
             Command::NewIdentity => {

@@ -31,7 +31,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use partyline_model::{
     AppError, Candidate, DeviceId, ErrorCode, FormerPartyView, Handle, InviteId, InviteLifetime,
-    InvitePreview, NatProfile, Now, PartyId, Role, SessionNonce, Topic,
+    InvitePreview, KickScope, NatProfile, Now, PartyId, Role, SessionNonce, Topic,
 };
 use partyline_party::{
     Departure, DeviceKey, Dismissal, Effect, Membership, NewParty, Outcome, Outgoing, PartyError,
@@ -574,14 +574,15 @@ impl Signaling {
         self.administer(now, party, |membership, rng| membership.revoke_invite(now.unix, rng, invite))
     }
 
-    /// Removes a member for good.
+    /// Removes a member for good, and what else the scope names.
     pub(crate) fn remove_member(
         &mut self,
         now: Now,
         party: PartyId,
         member: DeviceId,
+        scope: KickScope,
     ) -> Result<(), AppError> {
-        self.administer(now, party, |membership, rng| membership.remove_member(now.unix, rng, member))
+        self.administer(now, party, |membership, rng| membership.remove_member(now.unix, rng, member, scope))
     }
 
     /// Moves the party to another address range; `None` chooses one that clashes with no network of this computer and

@@ -99,6 +99,7 @@ impl Fixture {
             co_owners: Vec::new(),
             revoked_devices: Vec::new(),
             revoked_invites: Vec::new(),
+            lobbies_since: None,
             commitment: [1; 32],
         };
         change(&mut terms);

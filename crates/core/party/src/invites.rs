@@ -60,6 +60,17 @@ impl Invites {
         });
     }
 
+    /// Closes the invites whose links lead nowhere any more.
+    pub(crate) fn close_unless(&mut self, is_lobby_open: impl Fn(&[u8; 32]) -> bool) {
+        self.0.retain(|issued| {
+            let open = is_lobby_open(&issued.commitment);
+            if !open {
+                debug!(invite = %issued.id.short(), reason = "the owner ended all links", "invite closed");
+            }
+            open
+        });
+    }
+
     pub(crate) fn expire(&mut self, now: Timestamp) {
         self.0.retain(|issued| {
             let open = now <= issued.ends();

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::Ipv4Net;
 use partyline_model::{
-    Candidate, DeviceId, NatProfile, PartyId, Role, SessionNonce, Timestamp, TunnelPublicKey,
+    Candidate, DeviceId, InviteId, NatProfile, PartyId, Role, SessionNonce, Timestamp, TunnelPublicKey,
 };
 
 use crate::{address, roster::Record, rules::Rules};
@@ -23,6 +23,10 @@ pub struct Member<'a> {
     pub role: Role,
     /// True if the owner's device confirmed it.
     pub confirmed: bool,
+    /// The invite that it joined by.
+    pub invite: InviteId,
+    /// When it joined, by its own clock.
+    pub joined_at: Timestamp,
     /// Its address in the party's range, if it holds the host number it claims.
     pub address_v4: Option<Ipv4Addr>,
     /// The run of its engine; `None` until it announced itself on the current topic.
@@ -56,6 +60,8 @@ impl<'a> Member<'a> {
             name: record.name(),
             role: rules.role_of(record.certificate()),
             confirmed: record.is_confirmed(),
+            invite: record.certificate().claims().grant.invite,
+            joined_at: record.certificate().claims().joined_at,
             address_v4: held.and_then(|host| address::v4(range?, host)),
             session: record.presence().map(|presence| presence.session),
             candidates: reach.map_or(&[], |reach| &reach.candidates),

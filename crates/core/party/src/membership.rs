@@ -9,7 +9,7 @@ use std::{
 use ed25519_dalek::SigningKey;
 use ipnet::Ipv4Net;
 use partyline_model::{
-    DeviceId, Handle, InviteId, InviteLifetime, PartyId, Role, SessionNonce, Timestamp, Topic,
+    DeviceId, Handle, InviteId, InviteLifetime, KickScope, PartyId, Role, SessionNonce, Timestamp, Topic,
     TunnelPublicKey,
 };
 use partyline_wire::{
@@ -176,6 +176,7 @@ impl Membership {
                 co_owners: Vec::new(),
                 revoked_devices: Vec::new(),
                 revoked_invites: Vec::new(),
+                lobbies_since: None,
                 commitment,
             },
         ));
@@ -260,6 +261,7 @@ impl Membership {
             copied: false,
             clock: ClockMonitor::default(),
         };
+        membership.follow_lobbies();
         membership.start_session(rng);
         membership.judge_for_the_first_time(now);
         debug!(party = %membership.id().short(), members = membership.devices().count(), "membership restored");
@@ -659,6 +661,7 @@ impl Membership {
             (out.persist, out.addresses_changed) = (true, true);
         }
         if self.charter.adopt(update.charter.clone()) {
+            self.follow_lobbies();
             out.persist = true;
             out.addresses_changed = true;
             out.extend([Effect::CharterChanged, Effect::Announce]);
@@ -796,6 +799,13 @@ impl Membership {
             out.persist = true;
             out.extend([Effect::AddressChanged, Effect::Announce]);
         }
+    }
+
+    /// Closes the lobbies that the charter in force closes, and the own invites that lead there.
+    fn follow_lobbies(&mut self) {
+        self.secrets.set_lobbies_since(self.charter.rules().terms().and_then(|terms| terms.lobbies_since));
+        let Self { invites, secrets, .. } = self;
+        invites.close_unless(|commitment| secrets.is_lobby_open(commitment));
     }
 
     fn rotate(&mut self, now: Timestamp, epoch: Epoch, out: &mut Outcome) {
@@ -1092,8 +1102,8 @@ impl Membership {
         Ok((invite, Outcome { persist: true, ..Outcome::default() }))
     }
 
-    /// Revokes an invite, and replaces the party secret, which somebody whom nobody here knows may have got by it. Members that joined by it stay if the
-    /// owner's device has confirmed them.
+    /// Revokes an invite, and replaces the party secret, which somebody whom nobody here knows may have got by it. Members
+    /// that joined by it stay if the owner's device has confirmed them.
     ///
     /// # Errors
     /// If this device may not revoke invites, or the charter is full.
@@ -1103,25 +1113,44 @@ impl Membership {
         rng: &mut (impl CryptoRng + RngCore),
         invite: InviteId,
     ) -> Result<Outcome, PartyError> {
-        self.revoke(now, rng, &Revocations { devices: Vec::new(), invites: vec![invite] })
+        self.revoke(now, rng, &Revocations { devices: Vec::new(), invites: vec![invite] }, false)
     }
 
-    /// Removes a member: its device, the invite it joined by, and the party secret it knows.
+    /// Removes a member: its device, the invite it joined by, and the party secret it knows; and what else the scope names.
     ///
     /// # Errors
-    /// If this device may not remove the member, there is no such member, or the charter is full.
+    /// If this device may not remove the member or end all links, there is no such member, or the charter is full.
     pub fn remove_member(
         &mut self,
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
         device: DeviceId,
+        scope: KickScope,
     ) -> Result<Outcome, PartyError> {
         if device == self.me() {
             return Err(PartyError::Protected);
         }
+        if scope.all_links && !self.admin.is_owner() {
+            return Err(PartyError::NotOwner);
+        }
         let record = self.roster.record(&device).ok_or(PartyError::UnknownMember)?;
         let invite = record.certificate().claims().grant.invite;
-        self.revoke(now, rng, &Revocations { devices: vec![device], invites: vec![invite] })
+        let mut devices = vec![device];
+        if scope.same_link {
+            devices.extend(self.companions(&invite).filter(|other| *other != device));
+        }
+        self.revoke(now, rng, &Revocations { devices, invites: vec![invite] }, scope.all_links)
+    }
+
+    /// Returns the other devices that joined by an invite, members or not, except those that this one cannot remove.
+    fn companions(&self, invite: &InviteId) -> impl Iterator<Item = DeviceId> {
+        let rules = self.charter.rules();
+        let may_remove = move |device: &DeviceId| self.admin.is_owner() || !rules.is_co_owner(device);
+        let joined_by = |device: &DeviceId| {
+            self.roster.record(device).map(|record| record.certificate().claims().grant.invite)
+        };
+        let devices = self.roster.known_devices().copied();
+        devices.filter(move |device| joined_by(device) == Some(*invite)).filter(may_remove)
     }
 
     /// Makes a member a co-owner, or a plain member again.
@@ -1176,12 +1205,14 @@ impl Membership {
         self.legislate(now, rng, |terms| terms.range = range)
     }
 
-    /// Revokes devices and invites, by new terms on the owner's device and by an amendment on a co-owner's.
+    /// Revokes devices and invites, by new terms on the owner's device and by an amendment on a co-owner's. New terms can
+    /// close all lobbies so far.
     fn revoke(
         &mut self,
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
         revoked: &Revocations,
+        closes_lobbies: bool,
     ) -> Result<Outcome, PartyError> {
         if !self.admin.is_owner() && self.charter.rules().revokes(revoked) {
             return Ok(Outcome::default());
@@ -1192,7 +1223,11 @@ impl Membership {
             return Ok(outcome);
         }
         let epoch = self.new_epoch(rng);
-        let change = |terms: &mut Terms| revoked.apply_to(terms);
+        let tag = epoch.tag();
+        let change = |terms: &mut Terms| {
+            revoked.apply_to(terms);
+            terms.lobbies_since = if closes_lobbies { Some(tag) } else { terms.lobbies_since };
+        };
         let charter = self.admin.next_charter(self.charter.rules(), *epoch.commitment(), change)?;
         self.invites.revoke(&revoked.invites);
         Ok(self.enact(now, rng, charter, Some(epoch)))
@@ -1252,6 +1287,7 @@ impl Membership {
             self.rotate(now, epoch, &mut out);
             out.push(Effect::Rekeyed);
         }
+        self.follow_lobbies();
         self.judge_all(now, &mut out);
         for device in audience {
             let rekeyed = topic != self.topic() && self.roster.is_member(&device);
@@ -1289,6 +1325,12 @@ impl Membership {
     #[must_use]
     pub fn joined_at(&self) -> Timestamp {
         self.identity.certificate().claims().joined_at
+    }
+
+    /// Returns the invite that this device joined by; the owner's device has one of its own.
+    #[must_use]
+    pub fn invite(&self) -> InviteId {
+        self.identity.certificate().claims().grant.invite
     }
 
     /// Returns the name of this device's user.

@@ -26,6 +26,8 @@ const MAX_REPLACED: usize = 15;
 pub(crate) struct PartySecrets {
     access: Access,
     replaced: Vec<Replaced>,
+    /// The tag of the oldest epoch whose lobby is open, by the charter in force.
+    lobbies_since: Option<[u8; 8]>,
 }
 
 #[derive(Clone)]
@@ -78,12 +80,20 @@ enum StoredAccess {
 impl PartySecrets {
     /// A member that has the party secret.
     pub(crate) fn new(party: &PartyId, secret: Secret) -> Self {
-        Self { access: Access::Party(Box::new(Epoch::new(party, secret))), replaced: Vec::new() }
+        Self {
+            access: Access::Party(Box::new(Epoch::new(party, secret))),
+            replaced: Vec::new(),
+            lobbies_since: None,
+        }
     }
 
     /// A joiner, which knows the lobby of its invite.
     pub(crate) fn waiting(party: &PartyId, lobby: [u8; 32]) -> Self {
-        Self { access: Access::Lobby(Box::new(Lobby::new(party, lobby))), replaced: Vec::new() }
+        Self {
+            access: Access::Lobby(Box::new(Lobby::new(party, lobby))),
+            replaced: Vec::new(),
+            lobbies_since: None,
+        }
     }
 
     pub(crate) fn restore(party: &PartyId, stored: StoredSecrets) -> Self {
@@ -129,7 +139,27 @@ impl PartySecrets {
     /// Returns all topics, the current one first.
     pub(crate) fn places(&self) -> impl Iterator<Item = Place<'_>> {
         let waiting = matches!(self.access, Access::Lobby(_)).then(|| self.current_place());
-        waiting.into_iter().chain(self.epochs().map(Place::Party)).chain(self.epochs().map(Place::Lobby))
+        waiting
+            .into_iter()
+            .chain(self.epochs().map(Place::Party))
+            .chain(self.open_lobbies().map(Place::Lobby))
+    }
+
+    /// Sets the tag of the oldest epoch whose lobby is open.
+    pub(crate) const fn set_lobbies_since(&mut self, tag: Option<[u8; 8]>) {
+        self.lobbies_since = tag;
+    }
+
+    /// Returns true if a link leads to a lobby that is open: that of the secret with this commitment.
+    pub(crate) fn is_lobby_open(&self, commitment: &[u8; 32]) -> bool {
+        self.open_lobbies().any(|epoch| epoch.commitment() == commitment)
+    }
+
+    /// Returns the epochs whose lobbies are open. One that this device has not heard of is taken for newer than all but the
+    /// current one.
+    fn open_lobbies(&self) -> impl Iterator<Item = &Epoch> {
+        let oldest = |tag| self.epochs().position(|epoch| epoch.tag() == tag).map_or(1, |index| index + 1);
+        self.epochs().take(self.lobbies_since.map_or(usize::MAX, oldest))
     }
 
     pub(crate) fn place(&self, topic: &Topic) -> Option<Place<'_>> {
@@ -233,6 +263,21 @@ mod tests {
         secrets.rotate(NOW, epoch(2));
         assert_eq!(secrets.current_place().room().topic(), epoch(2).topic());
         assert!(secrets.place(epoch(1).public_lobby().room().topic()).is_none());
+    }
+
+    #[test]
+    fn lobbies_from_before_the_oldest_open_one_are_closed() {
+        let mut secrets = rotated(3);
+        let open = |secrets: &PartySecrets| {
+            (0..4).filter(|n| secrets.is_lobby_open(epoch(*n).commitment())).collect::<Vec<_>>()
+        };
+        assert_eq!(open(&secrets), [0, 1, 2, 3]);
+        secrets.set_lobbies_since(Some(epoch(2).tag()));
+        assert_eq!(open(&secrets), [2, 3]);
+        assert!(secrets.place(epoch(1).public_lobby().room().topic()).is_none());
+        assert!(secrets.place(epoch(1).topic()).is_some(), "members that were offline are still met");
+        secrets.set_lobbies_since(Some([99; 8]));
+        assert_eq!(open(&secrets), [3]);
     }
 
     #[test]

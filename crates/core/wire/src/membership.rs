@@ -202,6 +202,9 @@ pub struct Terms {
     pub revoked_devices: Vec<DeviceId>,
     /// Revoked invites.
     pub revoked_invites: Vec<InviteId>,
+    /// The first bytes of the commitment to the oldest party secret in whose lobby joiners are let in; `None` for no limit.
+    /// Links that lead to an older lobby have ended.
+    pub lobbies_since: Option<[u8; 8]>,
     /// The commitment to the current party secret.
     pub commitment: [u8; 32],
 }

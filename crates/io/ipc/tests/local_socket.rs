@@ -8,8 +8,8 @@ use partyline_ipc::{
     Access, Call, Connection, Endpoint, MAX_CLIENTS, MAX_PENDING_REQUESTS, Server, connect, reconnect,
 };
 use partyline_model::{
-    AppError, Command, DeviceId, DeviceView, ErrorCode, NetworkView, PartyId, PartyPhase, PartyView, Phase,
-    PingSample, Reply, Role, Snapshot,
+    AppError, Command, DeviceId, DeviceView, ErrorCode, InviteId, NetworkView, PartyId, PartyPhase,
+    PartyView, Phase, PingSample, Reply, Role, Snapshot,
 };
 use partyline_wire::ipc::{ClientFrame, Decoder, Frame, Hello, ServerFrame, VERSION, encode};
 use tempfile::TempDir;
@@ -369,6 +369,8 @@ fn members_with_histories(count: u32) -> Vec<partyline_model::MemberView> {
         role: Role::Member,
         me: false,
         confirmed: true,
+        invite: InviteId([7; 32]),
+        joined_at: 0,
         online: true,
         address: None,
         address_v6: None,

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use partyline_model::{Handle, PartyPhase};
+use partyline_model::{Handle, KickScope, PartyPhase};
 use partyline_party::Standing;
 use partyline_wire::rendezvous::{ClientFrame, RefusalCode, VERSION};
 use rand_core::SeedableRng as _;
@@ -430,7 +430,7 @@ fn beacon_of_a_member_that_leaves_does_not_bring_it_back() {
 fn removed_member_is_told_why_and_still_sees_it_after_a_restart() {
     let (mut world, party) = World::with_party(2, &[URL], &[]);
     let (now, ben) = (world.now, world.id(BEN));
-    world.signaling(ANA).remove_member(now, party, ben).expect("the owner may");
+    world.signaling(ANA).remove_member(now, party, ben, KickScope::default()).expect("the owner may");
     world.advance(SECOND);
     assert_eq!(world.problem(BEN, party), Some(ErrorCode::Removed));
     let local = world.devices[BEN].signaling.party(party).expect("a party");

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
-use partyline_model::{Candidate, CandidateKind, DeviceId, InviteLifetime, Role, Timestamp, Topic};
+use partyline_model::{
+    Candidate, CandidateKind, DeviceId, InviteLifetime, KickScope, Role, Timestamp, Topic,
+};
 use partyline_wire::{announcement::Reachability, invite::Invite};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng as _;

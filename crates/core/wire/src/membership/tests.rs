@@ -13,6 +13,7 @@ fn terms(revoked: usize) -> Terms {
         co_owners: vec![DeviceId([3; 32]); MAX_CO_OWNERS],
         revoked_devices: vec![DeviceId([4; 32]); revoked],
         revoked_invites: vec![InviteId([5; 32]); revoked],
+        lobbies_since: Some([3; 8]),
         commitment: [6; 32],
     }
 }

@@ -120,7 +120,8 @@ fn remove_one(world: &mut World, by: usize, whom: prop::sample::Index, gone: &mu
     }
     let index = candidates[whom.index(candidates.len())];
     let id = world.id(index);
-    if let Ok(outcome) = world.friends[by].remove_member(world.now, &mut world.rng, id) {
+    if let Ok(outcome) = world.friends[by].remove_member(world.now, &mut world.rng, id, KickScope::default())
+    {
         gone.insert(index);
         world.apply(by, outcome);
     }

@@ -18,7 +18,7 @@ fn appoint(world: &mut World, whom: usize, co_owner: bool) {
 
 fn remove(world: &mut World, by: usize, whom: usize) -> Result<(), PartyError> {
     let id = world.id(whom);
-    let outcome = world.friends[by].remove_member(world.now, &mut world.rng, id)?;
+    let outcome = world.friends[by].remove_member(world.now, &mut world.rng, id, KickScope::default())?;
     world.apply(by, outcome);
     Ok(())
 }

@@ -134,7 +134,8 @@ fn message_cannot_be_moved_to_another_topic() {
     let (old_topic, sealed) = world.announcement(1);
     let old = current(&world, 0);
     let removed = world.id(2);
-    let outcome = world.friends[0].remove_member(world.now, &mut world.rng, removed).unwrap();
+    let outcome =
+        world.friends[0].remove_member(world.now, &mut world.rng, removed, KickScope::default()).unwrap();
     world.apply(0, outcome);
     world.run_until_quiet();
     // A member that knows both keys opens it on the old topic and seals it for the new one.

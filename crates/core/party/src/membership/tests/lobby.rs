@@ -107,7 +107,8 @@ fn joiner_takes_no_charter_from_before_its_invite() {
     let kept = world.friends[2].charter.in_force().unwrap().clone();
     let secret = world.friends[2].secrets.current().unwrap().secret().clone();
     let removed = world.id(2);
-    let outcome = world.friends[0].remove_member(world.now, &mut world.rng, removed).unwrap();
+    let outcome =
+        world.friends[0].remove_member(world.now, &mut world.rng, removed, KickScope::default()).unwrap();
     world.apply(0, outcome);
     let invite = world.invite(0, InviteLifetime::Hour, Role::Member);
     let joiner = world.join(&invite);

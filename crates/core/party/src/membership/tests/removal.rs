@@ -16,7 +16,8 @@ fn party_that_removed_one() -> (World, Invite) {
 
 fn remove(world: &mut World, by: usize, whom: usize) {
     let id = world.id(whom);
-    let outcome = world.friends[by].remove_member(world.now, &mut world.rng, id).unwrap();
+    let outcome =
+        world.friends[by].remove_member(world.now, &mut world.rng, id, KickScope::default()).unwrap();
     world.apply(by, outcome);
     world.run_until_quiet();
 }
@@ -152,10 +153,13 @@ fn owner_cannot_be_removed_and_no_device_removes_itself() {
     let mut world = World::of(2);
     let (owner, member) = (world.id(0), world.id(1));
     let World { friends, rng, now, .. } = &mut world;
-    assert_eq!(friends[0].remove_member(*now, rng, owner), Err(PartyError::Protected));
-    assert_eq!(friends[1].remove_member(*now, rng, owner), Err(PartyError::NotCoOwner));
-    assert_eq!(friends[1].remove_member(*now, rng, member), Err(PartyError::Protected));
-    assert_eq!(friends[0].remove_member(*now, rng, DeviceId([9; 32])), Err(PartyError::UnknownMember));
+    assert_eq!(friends[0].remove_member(*now, rng, owner, KickScope::default()), Err(PartyError::Protected));
+    assert_eq!(friends[1].remove_member(*now, rng, owner, KickScope::default()), Err(PartyError::NotCoOwner));
+    assert_eq!(friends[1].remove_member(*now, rng, member, KickScope::default()), Err(PartyError::Protected));
+    assert_eq!(
+        friends[0].remove_member(*now, rng, DeviceId([9; 32]), KickScope::default()),
+        Err(PartyError::UnknownMember)
+    );
 }
 
 #[test]
@@ -171,4 +175,81 @@ fn endless_invite_into_an_old_secret_does_not_wake_the_device_again_and_again() 
     world.advance(DAY * 40);
     assert_eq!(world.friends[0].topics().len(), 4, "the open invite leads to its lobby");
     assert_eq!(world.friends[0].next_deadline(), None);
+}
+
+/// Somebody joins with two devices by one link, and a friend by another one.
+fn party_with_a_second_device() -> (World, Invite, Invite) {
+    let mut world = World::new(12);
+    let [first, other] = [0, 1].map(|_| world.invite(0, InviteLifetime::Never, Role::Member));
+    world.join(&first);
+    world.join(&first);
+    world.join(&other);
+    world.announce_all();
+    assert!((1..4).all(|index| world.knows(0, index)));
+    (world, first, other)
+}
+
+fn kick(world: &mut World, by: usize, whom: usize, scope: KickScope) -> Result<(), PartyError> {
+    let id = world.id(whom);
+    let outcome = world.friends[by].remove_member(world.now, &mut world.rng, id, scope)?;
+    world.apply(by, outcome);
+    world.run_until_quiet();
+    Ok(())
+}
+
+#[test]
+fn kick_takes_the_second_device_of_the_same_link_along_if_asked_to() {
+    let (mut world, ..) = party_with_a_second_device();
+    kick(&mut world, 0, 1, KickScope::default()).unwrap();
+    assert!(!world.knows(3, 1) && world.knows(3, 2));
+    let (mut world, ..) = party_with_a_second_device();
+    kick(&mut world, 0, 1, KickScope { same_link: true, all_links: false }).unwrap();
+    assert!(!world.knows(3, 1) && !world.knows(3, 2) && world.knows(0, 3));
+    assert_eq!(world.dismissed(2), Some(Dismissal::Removed));
+    assert_ne!(world.friends[2].topic(), world.friends[0].topic(), "it has not got the new secret");
+}
+
+#[test]
+fn kick_ends_all_links_if_asked_to() {
+    for all_links in [false, true] {
+        let (mut world, _, other) = party_with_a_second_device();
+        kick(&mut world, 0, 1, KickScope { same_link: false, all_links }).unwrap();
+        assert_eq!(world.friends[0].invites(world.now).count() == 0, all_links);
+        let late = world.join(&other);
+        world.announce_all();
+        assert_eq!(world.knows(0, late), !all_links);
+        assert_eq!(world.knows(3, late), !all_links);
+        assert_eq!(world.friends[late].is_waiting(), all_links);
+        // A link that is made now works, and members that were there stay.
+        let fresh = world.invite(0, InviteLifetime::Hour, Role::Member);
+        let new = world.join(&fresh);
+        world.announce_all();
+        assert!(world.knows(3, new) && world.knows(new, 2));
+    }
+}
+
+#[test]
+fn links_stay_ended_after_a_restart() {
+    let (mut world, _, other) = party_with_a_second_device();
+    kick(&mut world, 0, 1, KickScope { same_link: false, all_links: true }).unwrap();
+    for index in [0, 3] {
+        let (device, state) = (world.friends[index].outbound.device().clone(), world.friends[index].state());
+        world.friends[index] = Membership::restore(world.now, &mut world.rng, &device, state).unwrap();
+    }
+    let late = world.join(&other);
+    world.announce_all();
+    assert!(world.friends[late].is_waiting());
+}
+
+#[test]
+fn only_the_owner_ends_all_links() {
+    let (mut world, ..) = party_with_a_second_device();
+    let id = world.id(3);
+    let outcome = world.friends[0].set_co_owner(world.now, &mut world.rng, id, true).unwrap();
+    world.apply(0, outcome);
+    world.run_until_quiet();
+    let scope = KickScope { same_link: true, all_links: true };
+    assert_eq!(kick(&mut world, 3, 1, scope), Err(PartyError::NotOwner));
+    assert_eq!(kick(&mut world, 3, 1, KickScope { all_links: false, ..scope }), Ok(()));
+    assert!(!world.knows(0, 1) && !world.knows(0, 2));
 }
