@@ -5,7 +5,7 @@
 use std::fs;
 
 use partyline_tests_architecture::{
-    layers, licences::Policy, metadata, modules::Modules, root, sources::Source,
+    attacks, layers, licences::Policy, metadata, modules::Modules, root, sources::Source,
 };
 
 #[track_caller]
@@ -48,6 +48,12 @@ fn modules_form_no_cycles() {
         cycles.into_iter().map(move |cycle| format!("{package}: {cycle}"))
     });
     none("modules that depend on each other", cycles.collect());
+}
+
+#[test]
+fn every_attack_has_a_test_that_exists() {
+    let table = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    none("attacks without a test", attacks::unproven(&table, &Source::all(&root()).unwrap()));
 }
 
 #[test]
