@@ -34,3 +34,23 @@ fn member_that_comes_back_at_once_meets_everybody() {
         }
     }
 }
+
+/// A member that was restarted enters its topic as a visitor first, and so several times within seconds.
+#[test]
+fn member_that_was_restarted_and_comes_back_meets_everybody() {
+    for seed in 0..4 {
+        let mut world = World::new(seed);
+        world.start_server();
+        let party = world.party(4);
+        for _ in 0..3 {
+            world.kill(2);
+            world.start(2);
+            world.until_mesh(SOON);
+            world.command(2, Command::Leave { party }).expect("anybody may");
+            let link = world.invite(0, party);
+            world.join(2, &link);
+            world.until_mesh(SOON);
+            world.assert_all_reach();
+        }
+    }
+}

@@ -5,9 +5,9 @@ use std::time::Duration;
 use partyline_timing::Rate;
 use partyline_wire::rendezvous::RefusalCode;
 
-/// Full rosters of one topic that a connection may receive in a row: a member that first looks for another run of its own
-/// needs two.
-pub const ROSTERS_AT_ONCE: u64 = 2;
+/// Full rosters of one topic that a connection may receive in a row. A member that first looks for another run of its own
+/// needs two, and one more whenever it switches the party off and on, or leaves and comes back.
+pub const ROSTERS_AT_ONCE: u64 = 16;
 
 /// All limits. The defaults suit one small machine on the open Internet.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,10 @@ use partyline_wire::rendezvous::{
     ClientFrame, RefusalCode, RelayServer, ServerFrame, TopicMember, close, proof_message,
 };
 
-use crate::{AdmissionError, ConnectionId, Event, Limits, Rate, RelayOffer, Rendezvous, relay_password};
+use crate::{
+    AdmissionError, ConnectionId, Event, Limits, ROSTERS_AT_ONCE, Rate, RelayOffer, Rendezvous,
+    relay_password,
+};
 
 mod invariants;
 mod limits;
