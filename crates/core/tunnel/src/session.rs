@@ -134,8 +134,9 @@ impl Session {
         if self.has_path != up {
             self.has_path = up;
             self.schedule_initiation(now);
-        } else if up && !self.ready && self.attempts > 0 {
-            // The path that the first initiation took may have led nowhere.
+        } else if up && self.attempts > 0 {
+            // The path that the last initiation took may have led nowhere. That to a member that was restarted leads to the
+            // socket it had before, though there are keys.
             self.next_initiation = Some(now);
             self.initiation_reason = "path changed before a response";
             debug!(reason = self.initiation_reason, "initiation brought forward");

@@ -145,6 +145,22 @@ fn rekey_restores_the_session_with_a_restarted_member() {
 }
 
 #[test]
+fn rekey_that_went_to_where_a_restarted_member_was_is_repeated_on_the_next_path() {
+    let mut lan = Lan::connected(2);
+    lan.devices[1] = Device::new(lan.now, 1, &secrets(2));
+    lan.devices[1].tunnel.set_path(lan.now, PARTY, device_id(0), Some(DIRECT));
+    lan.up = false;
+    lan.devices[0].tunnel.rekey(lan.now, PARTY, device_id(1));
+    lan.run();
+    assert_eq!(lan.count(INITIATION), 1, "lost: it went to the socket from before");
+    lan.up = true;
+    lan.devices[0].tunnel.set_path(lan.now, PARTY, device_id(1), Some(DIRECT));
+    lan.run();
+    assert!(lan.session(1, 0).ready, "at once, and not when the retry is due");
+    assert_eq!(lan.count(INITIATION), 2);
+}
+
+#[test]
 fn another_source_is_roaming_only_within_its_address_family() {
     let mut lan = Lan::connected(2);
     let roamed = |lan: &mut Lan, source: &str| {
