@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use ed25519_dalek::{Signer, SigningKey};
 use opentelemetry_proto::tonic::{common::v1::any_value::Value, trace::v1::Span};
-use partyline_model::{Handle, Topic};
+use partyline_model::{Command, Handle, Topic};
 use partyline_net::{Roots, TlsClient, WebSocket, connect_ws};
 use partyline_telemetry::{Logging, OtlpSettings};
 use partyline_tests_interop::{collector::Collector, server::Server};
@@ -112,7 +112,11 @@ fn both_members_and_the_server_share_one_trace_of_a_connection_attempt() -> Resu
     let logging = Logging::verbosity(0).export_to(settings).start()?;
     let mut world = World::new(1);
     world.start_server();
-    world.party(2);
+    let party = world.party(2);
+    // Two that need no punching say nothing to each other on their topic by way of the server, until one has news.
+    let range = Some("10.77.9.0/24".parse()?);
+    world.command(0, Command::SetRange { party, range }).map_err(|error| anyhow::anyhow!(error.message))?;
+    world.run(Duration::from_secs(1));
     drop(world);
     drop(logging);
     let received = collector.wait_for(|received| received.spans_named("connection_attempt").count() >= 2)?;
