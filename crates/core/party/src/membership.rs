@@ -1,46 +1,59 @@
 //! One party as one device sees it: wires the parts and hands every input to those it concerns.
-//!
-//! What it does is told apart by who asks for it: [`receiving`] messages, [`judging`] again what they change, [`saying`]
-//! something to others, [`deciding`] as the user does, [`asking`] for what is known.
 
-mod asking;
-mod deciding;
-mod judging;
-mod receiving;
-mod saying;
-
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use ed25519_dalek::SigningKey;
 use ipnet::Ipv4Net;
-use partyline_model::{Handle, InviteId, PartyId, Role, SessionNonce, Timestamp, Topic};
+use partyline_model::{
+    DeviceId, Handle, InviteId, InviteLifetime, KickScope, PartyId, Role, SessionNonce, Timestamp, Topic,
+    TunnelPublicKey,
+};
 use partyline_wire::{
+    announcement::{
+        Announcement, MAX_AVOIDED, MAX_BEACON_CANDIDATES, MAX_CANDIDATES, MAX_PUBLIC, Presence, Reachability,
+    },
+    beacon::Beacon,
+    exact::Exact,
     invite::Invite,
-    membership::{Expiry, Grant, Issuer, Terms, check_range, check_servers},
+    membership::{
+        Certificate, Charter, Confirmation, Expiry, Grant, Issuer, MAX_CO_OWNERS, Stamp, Terms, check_range,
+        check_servers,
+    },
     name::{check_display_name, check_party_name},
+    sealed::{Body, CharterUpdate, Claim, MAX_SIGNAL, Message, RunMessage, SealedBox},
 };
 use rand_core::{CryptoRng, RngCore};
-use tracing::{debug, info};
+use tracing::{debug, info, trace};
+use x25519_dalek::StaticSecret;
 
 use crate::{
     address,
     admin::Admin,
     chain,
     charter::CharterState,
-    claim::OwnClaim,
-    clock::ClockMonitor,
-    contest::Contest,
-    epoch::Epoch,
-    error::{JoinError, PartyError},
+    claim::{Claims, OwnClaim},
+    clock::{ClockMonitor, ClockSkew},
+    contest::{Contest, Verdict},
+    epoch::{Epoch, tag_of},
+    error::{JoinError, PartyError, Refusal},
     identity::Identity,
-    invites::Invites,
+    inbound::open_message,
+    invites::{Invites, IssuedInvite},
     joining::accept_invite,
     keys::{DeviceKey, Secret},
-    outbound::Outbound,
-    outcome::Outcome,
-    roster::Roster,
-    rules::Standing,
-    secrets::PartySecrets,
+    member::Member,
+    outbound::{Outbound, kind},
+    outcome::{Departure, Effect, Outcome, Outgoing, Received, RunStanding},
+    reconcile::{Comparison, Reply},
+    rekey::{open_rekey, open_verdict, seal_rekey, seal_verdict},
+    revocations::Revocations,
+    roster::{Record, Roster},
+    rules::{Dismissal, Rules, Standing, lapses_at},
+    secrets::{PartySecrets, Place},
     state::MembershipState,
 };
 
@@ -173,8 +186,7 @@ impl Membership {
     }
 
     /// Joins the party of an invite: knocks in its lobby until a member hands the party secret over. Whether the issuer is
-    /// still a co-owner, and whether the invite was revoked, is known when the charter arrives
-    /// ([`Effect::Dismissed`](crate::Effect::Dismissed)).
+    /// still a co-owner, and whether the invite was revoked, is known when the charter arrives ([`Effect::Dismissed`]).
     ///
     /// # Errors
     /// If the invite is forged or has ended, or the name breaks the rules for names.
@@ -289,6 +301,1212 @@ impl Membership {
         self.contest = Contest::new(run);
         debug!(party = %self.id().short(), "session started, probe keys changed");
     }
+}
+
+/// Received messages and time.
+impl Membership {
+    /// Handles a sealed message that was received on a topic, from any channel.
+    ///
+    /// # Errors
+    /// Returns why the message was dropped; nothing has changed then.
+    pub fn receive(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        sealed: &[u8],
+    ) -> Result<Received, Refusal> {
+        let opened = match self.secrets.place(topic) {
+            Some(place) => open_message(place.room(), self.identity.device(), sealed),
+            None => Err(Refusal::UnknownTopic),
+        };
+        let message: Exact<Message> = opened.map_err(|refusal| refuse(None, topic, refusal))?;
+        let message = message.value();
+        if message.sender == self.me() {
+            return self.handle_own_key(message).map_err(|refusal| refuse(Some(message), topic, refusal));
+        }
+        match self.handle_message(now, rng, topic, message) {
+            Ok(outcome) => {
+                Ok(Received { sender: message.sender, broadcast: message.recipient.is_none(), outcome })
+            }
+            Err(refusal) => Err(refuse(Some(message), topic, refusal)),
+        }
+    }
+
+    fn handle_message(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        message: &Message,
+    ) -> Result<Outcome, Refusal> {
+        let Message { sender, sequence, .. } = *message;
+        self.check_place(topic, &message.body)?;
+        if !self.roster.is_fresh(&sender, sequence) {
+            return Err(Refusal::Replayed);
+        }
+        let mut out = Outcome::default();
+        match &message.body {
+            Body::Announce(announcement) => {
+                self.handle_announcement(now, rng, topic, (sender, sequence), announcement, &mut out)?;
+            }
+            // Charter and rekey prove themselves, so that any device that knows the topic may deliver them.
+            Body::Charter(update) => self.handle_charter(now, update, &mut out)?,
+            Body::Rekey(rekey) => self.handle_rekey(now, &sender, rekey, &mut out)?,
+            Body::Verdict(verdict) => {
+                let update = open_verdict(&self.identity, &sender, verdict)?;
+                self.handle_charter(now, &update, &mut out)?;
+            }
+            Body::Knock(knock) => {
+                self.handle_knock(now, rng, topic, (sender, sequence), knock, &mut out)?;
+            }
+            Body::Signal(bytes) => {
+                self.expect_member(now, &sender)?;
+                out.push(Effect::Signal { from: sender, bytes: bytes.clone() });
+            }
+            Body::Leave { certificate } => self.handle_leave(&sender, certificate, &mut out)?,
+            Body::Run(_) => return Err(Refusal::NotForMe),
+        }
+        trace!(peer = %sender.short(), kind = kind(&message.body), sequence, "message accepted");
+        self.roster.record_sequence(&sender, sequence);
+        if self.roster.is_member(&sender) {
+            self.clock.on_message(now, sender, message.sent_at);
+        }
+        self.catch_up(now, rng, &mut out);
+        if out.effects.iter().any(|effect| matches!(effect, Effect::CharterChanged | Effect::Rekeyed)) {
+            self.judge_all(now, &mut out);
+        } else {
+            self.judge_member(now, sender, &mut out);
+            self.judge_own(now, &mut out);
+        }
+        Ok(out)
+    }
+
+    /// Refuses what is not said on a topic: in the lobby joiners knock, and members answer them.
+    fn check_place(&self, topic: &Topic, body: &Body) -> Result<(), Refusal> {
+        let said = match (self.secrets.place(topic), body) {
+            (Some(Place::Party(_)), Body::Knock(_) | Body::Verdict(_)) => false,
+            (Some(Place::Party(_)), _) => true,
+            (Some(Place::Lobby(_)), body) => matches!(body, Body::Knock(_) | Body::Leave { .. }),
+            (Some(Place::Waiting(_)), body) => matches!(body, Body::Rekey(_) | Body::Verdict(_)),
+            (None, _) => return Err(Refusal::UnknownTopic),
+        };
+        if said { Ok(()) } else { Err(Refusal::OutOfPlace) }
+    }
+
+    /// Handles a message of this device's own key: its own, of an earlier run, or of a copy. The presence of another run is
+    /// as good as a question.
+    fn handle_own_key(&mut self, message: &Message) -> Result<Received, Refusal> {
+        // What another run has said in this device's name must not make the others deaf to this one.
+        self.outbound.device().numbers().pass(message.sequence);
+        let said = match &message.body {
+            Body::Run(said) => Some(*said),
+            Body::Announce(announcement) => announcement.presence.as_ref().map(|presence| RunMessage {
+                claim: Claim { run: presence.session, established: None },
+                answer_to: None,
+            }),
+            _ => None,
+        };
+        let said = said.ok_or(Refusal::Own)?;
+        let standing = match self.contest.judge(&said) {
+            Verdict::Nothing => return Err(Refusal::Own),
+            Verdict::Answer => RunStanding::Unknown,
+            Verdict::Held => RunStanding::GivesWay,
+            Verdict::Lost => RunStanding::GoesOn,
+        };
+        let run = said.claim.run;
+        debug!(?run, ?standing, ?message.sent_at, "another run with the keys of this device");
+        let outcome = Outcome { effects: vec![Effect::RunMet { run, standing }], ..Outcome::default() };
+        Ok(Received { sender: message.sender, broadcast: false, outcome })
+    }
+
+    fn handle_announcement(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        (sender, sequence): (DeviceId, u64),
+        announcement: &Announcement,
+        out: &mut Outcome,
+    ) -> Result<(), Refusal> {
+        self.check_announcement(&sender, announcement, out)?;
+        let record = self.roster.admit(&announcement.certificate).ok_or(Refusal::Full)?;
+        let update = record.update(announcement.clone(), sequence, now);
+        out.addresses_changed |= update.claim_changed;
+        out.persist |= update.changed;
+        if update.changed {
+            debug!(peer = %sender.short(), host = record.host(), confirmed = record.is_confirmed(), "announcement changed");
+            self.notify_member_changed(sender, out);
+        }
+        self.confirm_if_owner(now, rng, &sender, out);
+        self.answer(now, rng, topic, &sender, announcement, out);
+        Ok(())
+    }
+
+    /// Lets a joiner in whose certificate counts, and shows any other why it does not. Nothing is kept of the latter, of
+    /// which a link makes as many as its holder likes.
+    fn handle_knock(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        (sender, sequence): (DeviceId, u64),
+        knock: &SealedBox,
+        out: &mut Outcome,
+    ) -> Result<(), Refusal> {
+        let Some(Place::Lobby(epoch)) = self.secrets.place(topic) else { return Err(Refusal::OutOfPlace) };
+        let announcement = epoch.lobby().open_knock(self.identity.party(), &sender, knock)?;
+        self.check_announcement(&sender, &announcement, out)?;
+        let certificate = &announcement.certificate;
+        let confirmed = announcement.confirmation.is_some()
+            || self
+                .roster
+                .record(&sender)
+                .is_some_and(|record| record.certificate() == certificate && record.is_confirmed());
+        if let Err(dismissal) = self.charter.rules().judge(certificate, confirmed, now) {
+            debug!(peer = %sender.short(), reason = %dismissal, "joiner not let in");
+            if dismissal != Dismissal::InviteExpired {
+                let body = self.verdict_body_for(&certificate.claims().tunnel, &sender, rng);
+                if let Some(body) = body {
+                    self.send(now, rng, topic, Some(sender), body, out);
+                }
+            }
+            return Ok(());
+        }
+        self.handle_announcement(now, rng, topic, (sender, sequence), &announcement, out)
+    }
+
+    /// Checks everything that makes an announcement worth keeping, before anything is kept.
+    fn check_announcement(
+        &mut self,
+        sender: &DeviceId,
+        announcement: &Announcement,
+        out: &mut Outcome,
+    ) -> Result<(), Refusal> {
+        let Announcement { certificate, confirmation, .. } = announcement;
+        let (party, known) = (self.identity.party(), self.roster.record(sender));
+        let same = known.filter(|record| record.certificate() == certificate);
+        let sound = same.is_some()
+            || (certificate.claims().device == *sender && chain::is_certificate_sound(party, certificate));
+        if !sound {
+            return Err(Refusal::BadCertificate);
+        }
+        if let Some(confirmation) = confirmation
+            && same.and_then(|record| record.confirmation()) != Some(confirmation)
+            && !chain::is_confirmed(party, certificate, confirmation)
+        {
+            return Err(Refusal::BadConfirmation);
+        }
+        // A device with a record is answered even by a full party: it may have to learn that it was removed.
+        if known.is_none() && self.roster.is_full() {
+            return Err(Refusal::Full);
+        }
+        if same.is_some() { Ok(()) } else { self.check_tunnel_key(certificate, confirmation.is_some(), out) }
+    }
+
+    /// A tunnel key belongs to the device that announced it first, unless only the other one is confirmed.
+    fn check_tunnel_key(
+        &mut self,
+        certificate: &Certificate,
+        confirmed: bool,
+        out: &mut Outcome,
+    ) -> Result<(), Refusal> {
+        let (sender, tunnel) = (&certificate.claims().device, &certificate.claims().tunnel);
+        if *tunnel == self.identity.tunnel_public() {
+            return Err(Refusal::TunnelKeyTaken);
+        }
+        let Some((other, record)) = self.roster.owner_of_tunnel_key(tunnel, sender) else { return Ok(()) };
+        if record.is_confirmed() || !confirmed {
+            return Err(Refusal::TunnelKeyTaken);
+        }
+        debug!(peer = %other.short(), by = %sender.short(), reason = %Departure::Displaced, "member gone");
+        self.roster.remove(&other);
+        out.addresses_changed = true;
+        out.push(Effect::MemberGone(other, Departure::Displaced));
+        Ok(())
+    }
+
+    /// Confirms a device on the owner's device while its invite counts, and appoints it if the invite says so.
+    fn confirm_if_owner(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        device: &DeviceId,
+        out: &mut Outcome,
+    ) {
+        let unconfirmed = self.roster.record(device).filter(|record| !record.is_confirmed());
+        let Some(record) = unconfirmed.filter(|_| self.admin.is_owner()) else { return };
+        if let Err(dismissal) = self.charter.rules().judge(record.certificate(), false, now) {
+            return debug!(peer = %device.short(), reason = %dismissal, "member not confirmed, invite refused");
+        }
+        let Some(confirmation) = self.confirmation_for(device, record) else { return };
+        let grant = &record.certificate().claims().grant;
+        let appointed = grant.role == Role::CoOwner;
+        debug!(peer = %device.short(), invite = %grant.invite.short(), host = confirmation.host, role = ?grant.role, "member confirmed, invite used");
+        if let Some(record) = self.roster.record_mut(device) {
+            record.confirm(confirmation);
+        }
+        (out.persist, out.addresses_changed) = (true, true);
+        self.notify_member_changed(*device, out);
+        if appointed && let Ok(appointment) = self.set_co_owner(now, rng, *device, true) {
+            out.merge(appointment);
+        }
+    }
+
+    /// Returns the confirmation that fixes a free host number for a member, on the owner's device.
+    fn confirmation_for(&self, device: &DeviceId, record: &Record) -> Option<Confirmation> {
+        let terms = self.charter.rules().terms()?;
+        let host = self.claims().choose_for(device, record, terms.range);
+        self.admin.confirm(record.certificate(), host, terms.version)
+    }
+
+    /// Confirms those again whose host numbers are outside of another range.
+    fn fix_hosts_in(&mut self, range: Ipv4Net) {
+        let Some(version) = self.charter.rules().terms().map(|terms| terms.version.saturating_add(1)) else {
+            return;
+        };
+        let outside = |confirmation: &Confirmation| address::v4(range, confirmation.host).is_none();
+        if self.identity.confirmation().is_some_and(outside) {
+            let taken = self.claims().taken(&self.me());
+            let host = address::choose(&self.me(), range, &taken).unwrap_or(0);
+            let confirmation = self.admin.confirm(self.identity.certificate(), host, version);
+            confirmation.map(|confirmation| self.identity.confirm(confirmation));
+            self.claim.host = Some(host);
+        }
+        for device in self.devices().collect::<Vec<_>>() {
+            let Some(record) = self.roster.record(&device) else { continue };
+            if record.confirmation().is_some_and(outside) {
+                let host = self.claims().choose_for(&device, record, range);
+                let confirmation = self.admin.confirm(record.certificate(), host, version);
+                if let (Some(record), Some(confirmation)) = (self.roster.record_mut(&device), confirmation) {
+                    record.confirm(confirmation);
+                }
+            }
+        }
+    }
+
+    /// A device that is judged to be a member later has an effect of its own then.
+    fn notify_member_changed(&self, device: DeviceId, out: &mut Outcome) {
+        if self.roster.is_member(&device) {
+            out.push(Effect::MemberChanged(device));
+        }
+    }
+
+    /// Sends what an announcement shows its sender to lack, or asks for what this device lacks.
+    fn answer(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        to: &DeviceId,
+        announcement: &Announcement,
+        out: &mut Outcome,
+    ) {
+        let Some(comparison) = self.compare(now, to, announcement) else { return };
+        let in_lobby = matches!(self.secrets.place(topic), Some(Place::Lobby(_)));
+        let (body, reason) = match comparison.reply() {
+            Reply::Nothing => return,
+            Reply::Rekey(reason) => (self.rekey_body_for(to, rng), reason),
+            // What is said in the lobby is sealed for the joiner alone.
+            Reply::Charter(_) | Reply::Announcement(_) if in_lobby => return,
+            Reply::Charter(reason) => (self.charter_body_for(to), reason),
+            Reply::Announcement(reason) => (Some(self.bare_announcement()), reason),
+        };
+        if let Some(body) = body {
+            debug!(peer = %to.short(), answer = kind(&body), reason, "announcement answered");
+            self.send(now, rng, topic, Some(*to), body, out);
+        }
+    }
+
+    fn compare(&self, now: Timestamp, device: &DeviceId, announcement: &Announcement) -> Option<Comparison> {
+        let record = self.roster.record(device)?;
+        let rules = self.charter.rules();
+        Some(Comparison {
+            own: self.charter.stamp(),
+            theirs: announcement.charter,
+            judged: rules.judge(record.certificate(), record.is_confirmed(), now),
+            has_secret: self.has_secret_in_force(),
+            they_have_secret: rules.commitment().is_some_and(|it| tag_of(it) == announcement.secret),
+            lacks_confirmation: record.is_confirmed() && announcement.confirmation.is_none(),
+        })
+    }
+
+    /// Takes a charter that came without a party secret. An amendment that commits to another secret has to bring that
+    /// along, except to a device that is no member under it: a secret that nobody is given would silence the party.
+    fn handle_charter(
+        &mut self,
+        now: Timestamp,
+        update: &CharterUpdate,
+        out: &mut Outcome,
+    ) -> Result<(), Refusal> {
+        let rules = Rules::of(Some(&update.charter));
+        let known = rules.commitment() == self.secrets.current().map(Epoch::commitment);
+        let confirmed = update.confirmation.is_some() || self.identity.confirmation().is_some();
+        let member = rules.judge(self.identity.certificate(), confirmed, now).is_ok();
+        if update.charter.amendment.is_some() && !known && member {
+            self.charter.check(self.identity.party(), &update.charter)?;
+            return Err(Refusal::SecretMissing);
+        }
+        self.apply_charter_update(update, out)
+    }
+
+    /// Puts a received charter in force, and keeps the confirmation that came with it.
+    fn apply_charter_update(&mut self, update: &CharterUpdate, out: &mut Outcome) -> Result<(), Refusal> {
+        self.charter.check(self.identity.party(), &update.charter)?;
+        self.identity.check_confirmation(update.confirmation.as_ref())?;
+        if let Some(confirmation) = update.confirmation
+            && self.identity.confirm(confirmation)
+        {
+            debug!(party = %self.id().short(), host = confirmation.host, "own certificate confirmed by the owner");
+            (out.persist, out.addresses_changed) = (true, true);
+        }
+        if self.charter.adopt(update.charter.clone()) {
+            self.follow_lobbies();
+            out.persist = true;
+            out.addresses_changed = true;
+            out.extend([Effect::CharterChanged, Effect::Announce]);
+        }
+        Ok(())
+    }
+
+    fn handle_rekey(
+        &mut self,
+        now: Timestamp,
+        sender: &DeviceId,
+        rekey: &SealedBox,
+        out: &mut Outcome,
+    ) -> Result<(), Refusal> {
+        let (epoch, update) = open_rekey(&self.identity, sender, rekey)?;
+        self.apply_charter_update(&update, out)?;
+        if self.secrets.current().map(Epoch::commitment) != Some(epoch.commitment()) {
+            debug!(peer = %sender.short(), reason = "received from a member", "rekey");
+            self.rotate(now, epoch, out);
+            out.extend([Effect::Rekeyed, Effect::Announce]);
+        }
+        Ok(())
+    }
+
+    /// A leave ends the membership whose certificate it names, and no other of the same device.
+    fn handle_leave(
+        &mut self,
+        sender: &DeviceId,
+        certificate: &[u8; 32],
+        out: &mut Outcome,
+    ) -> Result<(), Refusal> {
+        let record = self.roster.record_mut(sender).ok_or(Refusal::UnknownSender)?;
+        if record.digest() != certificate {
+            return Err(Refusal::OldMembership);
+        }
+        record.on_leave();
+        debug!(peer = %sender.short(), "member leaves");
+        out.persist = true;
+        Ok(())
+    }
+
+    fn expect_member(&self, now: Timestamp, sender: &DeviceId) -> Result<(), Refusal> {
+        let record = self.roster.record(sender).ok_or(Refusal::UnknownSender)?;
+        let judged = self.charter.rules().judge(record.certificate(), record.is_confirmed(), now);
+        judged.map_err(Refusal::NotAMember)?;
+        if record.has_left() { Err(Refusal::UnknownSender) } else { Ok(()) }
+    }
+
+    /// Takes an amendment over, as the owner; repeats an amendment that was lost, as a co-owner.
+    fn catch_up(&mut self, now: Timestamp, rng: &mut (impl CryptoRng + RngCore), out: &mut Outcome) {
+        let Some(charter) = self.charter.in_force() else { return };
+        if self.admin.is_owner() {
+            if charter.amendment.is_some() && self.has_secret_in_force() {
+                debug!(reason = "a co-owner amended the charter", "charter rewritten");
+                if let Ok(done) = self.legislate(now, rng, |_| {}) {
+                    out.merge(done);
+                }
+            }
+            return;
+        }
+        self.admin.forget_enacted(charter.terms.value());
+        if let Some(lost) = self.admin.lost(self.charter.rules()) {
+            debug!(reason = "the charter in force lacks it", "amendment repeated");
+            if let Ok(done) = self.amend(now, rng, &lost) {
+                out.merge(done);
+            }
+        }
+    }
+
+    /// Handles the passing of time: memberships and old secrets may have lapsed.
+    pub fn handle_timeout(&mut self, now: Timestamp) -> Outcome {
+        let mut out = Outcome::default();
+        self.expire_secrets(now, &mut out);
+        self.judge_all(now, &mut out);
+        out
+    }
+
+    /// Returns the next moment at which time alone changes something.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let unconfirmed = matches!(self.standing, Standing::Unconfirmed { .. });
+        let own = unconfirmed.then(|| lapses_at(self.identity.certificate())).flatten();
+        let old = self.secrets.next_expiry(|commitment| self.invites.open_until(commitment));
+        let last = [self.roster.next_lapse(), own, old].into_iter().flatten().min();
+        last.map(|time| Timestamp(time.0.saturating_add(1)))
+    }
+
+    /// Handles the time of a rendezvous server, which shows whether this computer's clock is wrong.
+    pub fn on_server_time(&mut self, now: Timestamp, theirs: Timestamp) {
+        self.clock.on_server_time(now, theirs);
+    }
+}
+
+/// What is judged again after another charter, and when time has passed.
+impl Membership {
+    fn judge_all(&mut self, now: Timestamp, out: &mut Outcome) {
+        let devices: Vec<DeviceId> = self.roster.known_devices().copied().collect();
+        devices.into_iter().for_each(|device| self.judge_member(now, device, out));
+        self.judge_own(now, out);
+    }
+
+    fn judge_member(&mut self, now: Timestamp, device: DeviceId, out: &mut Outcome) {
+        if let Some(effect) = self.roster.judge(device, self.charter.rules(), now) {
+            (out.persist, out.addresses_changed) = (true, true);
+            out.push(effect);
+        }
+    }
+
+    fn judge_own(&mut self, now: Timestamp, out: &mut Outcome) {
+        self.update_standing(now, out);
+        self.update_claim(out);
+    }
+
+    fn update_standing(&mut self, now: Timestamp, out: &mut Outcome) {
+        let standing = self.identity.standing(self.charter.rules(), now);
+        if standing == self.standing {
+            return;
+        }
+        debug!(before = ?self.standing, after = ?standing, "own membership changed");
+        match standing {
+            Standing::Confirmed => out.extend([Effect::Confirmed, Effect::Announce]),
+            Standing::Dismissed(dismissal) => out.push(Effect::Dismissed(dismissal)),
+            Standing::Unconfirmed { .. } => {}
+        }
+        self.standing = standing;
+        out.persist = true;
+    }
+
+    /// Claims a host number, or another one if this one is held by another member.
+    fn update_claim(&mut self, out: &mut Outcome) {
+        let Some(range) = self.charter.range().filter(|_| out.addresses_changed) else { return };
+        let host = self.claims().choose_own(range);
+        if host != self.claim.host {
+            self.claim.host = host;
+            out.persist = true;
+            out.extend([Effect::AddressChanged, Effect::Announce]);
+        }
+    }
+
+    /// Closes the lobbies that the charter in force closes, and the own invites that lead there.
+    fn follow_lobbies(&mut self) {
+        self.secrets.set_lobbies_since(self.charter.rules().terms().and_then(|terms| terms.lobbies_since));
+        let Self { invites, secrets, .. } = self;
+        invites.close_unless(|commitment| secrets.is_lobby_open(commitment));
+    }
+
+    fn rotate(&mut self, now: Timestamp, epoch: Epoch, out: &mut Outcome) {
+        self.secrets.rotate(now, epoch);
+        self.expire_secrets(now, out);
+        out.persist = true;
+    }
+
+    fn expire_secrets(&mut self, now: Timestamp, out: &mut Outcome) {
+        self.invites.expire(now);
+        out.persist |= self.secrets.expire(now, |commitment| self.invites.open_until(commitment)) > 0;
+    }
+}
+
+/// What this device sends.
+impl Membership {
+    /// Announces this device on a topic: how it can be reached on the current one, only who it is on old ones. A joiner
+    /// knocks. The outcome has one message to everybody, or none on an unknown topic and on one where nothing is said
+    /// ([`TopicPurpose::Lobby`]).
+    pub fn announcement(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        reach: &Reachability,
+    ) -> Outcome {
+        self.announce(now, rng, topic, (reach, MAX_CANDIDATES))
+    }
+
+    /// Announces this device with fewer candidates, so that [`partyline_wire::beacon::encode`] makes a LAN beacon of the
+    /// message.
+    pub fn beacon(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        reach: &Reachability,
+    ) -> Outcome {
+        self.announce(now, rng, topic, (reach, MAX_BEACON_CANDIDATES))
+    }
+
+    fn announce(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        (reach, max_candidates): (&Reachability, usize),
+    ) -> Outcome {
+        let mut out = Outcome::default();
+        let presence = self.may_show_presence_on(topic).then(|| self.presence(reach, max_candidates));
+        let announcement = self.announcement_with(presence);
+        let body = match self.secrets.place(topic) {
+            Some(Place::Party(_)) => Some(Body::Announce(Box::new(announcement))),
+            Some(Place::Waiting(lobby)) => lobby
+                .knock(rng, self.identity.party(), self.identity.device(), &announcement)
+                .map(Body::Knock),
+            // Members say nothing in the lobby until somebody knocks.
+            Some(Place::Lobby(_)) | None => None,
+        };
+        if let Some(body) = body {
+            self.send(now, rng, topic, None, body, &mut out);
+        }
+        out
+    }
+
+    /// Carries a signal of the path machine to a member. The outcome has no message if there is no such member or the
+    /// signal is longer than [`MAX_SIGNAL`].
+    pub fn signal(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        to: &DeviceId,
+        bytes: Vec<u8>,
+    ) -> Outcome {
+        let mut out = Outcome::default();
+        if !self.roster.is_member(to) || bytes.len() > MAX_SIGNAL {
+            debug!(peer = %to.short(), bytes = bytes.len(), reason = "not a member, or too long", "signal not sent");
+            return out;
+        }
+        let topic = self.topic();
+        self.send(now, rng, &topic, Some(*to), Body::Signal(bytes), &mut out);
+        out
+    }
+
+    /// Asks other runs with this device's keys to show themselves. The outcome has one message, which only they can use.
+    pub fn ask_runs(&mut self, now: Timestamp, rng: &mut (impl CryptoRng + RngCore)) -> Outcome {
+        let topic = self.topic();
+        self.say_to_runs(now, rng, topic, None)
+    }
+
+    /// Answers another run with this device's keys on the topic where it spoke, so that the two agree on which of them goes
+    /// on. A copy that was made of a joiner speaks in the lobby.
+    pub fn answer_run(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: Topic,
+        run: SessionNonce,
+    ) -> Outcome {
+        self.say_to_runs(now, rng, topic, Some(run))
+    }
+
+    fn say_to_runs(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: Topic,
+        answer_to: Option<SessionNonce>,
+    ) -> Outcome {
+        let (mut out, me) = (Outcome::default(), self.me());
+        let body = Body::Run(RunMessage { claim: self.contest.claim(), answer_to });
+        self.send(now, rng, &topic, Some(me), body, &mut out);
+        out
+    }
+
+    /// Notes that this run has its place in the party: a server lists it, or a member is connected with it.
+    pub fn establish_run(&mut self, now: Timestamp) {
+        self.contest.establish(now);
+    }
+
+    /// Returns true if this run has given way to another one with the same keys.
+    #[must_use]
+    pub const fn has_given_way(&self) -> bool {
+        self.contest.is_lost()
+    }
+
+    /// Leaves the party with a message on every topic. The caller drops the stored state after sending them.
+    pub fn leave(&mut self, now: Timestamp, rng: &mut (impl CryptoRng + RngCore)) -> Outcome {
+        info!(party = %self.id().short(), "leaving the party");
+        let said = |place: &Place<'_>| !matches!(place, Place::Lobby(_));
+        let topics: Vec<Topic> =
+            self.secrets.places().filter(said).map(|place| *place.room().topic()).collect();
+        let mut out = Outcome::default();
+        let certificate = self.identity.certificate().digest();
+        topics
+            .iter()
+            .for_each(|topic| self.send(now, rng, topic, None, Body::Leave { certificate }, &mut out));
+        out
+    }
+
+    /// Presence is shown on the current topic only, and not there once the charter has moved on to a secret that removed
+    /// members do not know. Joiners show it to the members.
+    fn may_show_presence_on(&self, topic: &Topic) -> bool {
+        let shown = match self.secrets.current_place() {
+            Place::Waiting(_) => true,
+            Place::Party(_) | Place::Lobby(_) => {
+                self.charter.in_force().is_none() || self.has_secret_in_force()
+            }
+        };
+        shown && *topic == self.topic()
+    }
+
+    fn presence(&self, reach: &Reachability, max_candidates: usize) -> Presence {
+        let mut reach = reach.clone();
+        reach.candidates.truncate(max_candidates);
+        reach.nat.public.truncate(MAX_PUBLIC);
+        let name = self.identity.announced_name().cloned();
+        let (session, host, copied) = (self.session(), self.claim.host, self.copied);
+        let mut avoided_networks = self.avoided_networks.clone();
+        // A beacon has to fit into one datagram; the network that clashes is said nevertheless.
+        avoided_networks.truncate(if max_candidates < MAX_CANDIDATES { 1 } else { MAX_AVOIDED });
+        Presence { session, host, name, reach, avoided_networks, copied }
+    }
+
+    /// Shows who this device is, and which charter and secret it has.
+    fn announcement_with(&self, presence: Option<Presence>) -> Announcement {
+        Announcement {
+            certificate: self.identity.certificate().clone(),
+            confirmation: self.identity.confirmation().copied(),
+            charter: self.charter.stamp(),
+            secret: self.secrets.current().map_or([0; 8], Epoch::tag),
+            presence,
+        }
+    }
+
+    fn bare_announcement(&self) -> Body {
+        Body::Announce(Box::new(self.announcement_with(None)))
+    }
+
+    /// Returns the charter for one device, with its confirmation if this device has it.
+    fn charter_update_for(&self, device: &DeviceId) -> Option<CharterUpdate> {
+        let confirmation = self.roster.record(device).and_then(|record| record.confirmation().copied());
+        Some(CharterUpdate { charter: self.charter.in_force()?.clone(), confirmation })
+    }
+
+    fn charter_body_for(&self, device: &DeviceId) -> Option<Body> {
+        self.charter_update_for(device).map(|update| Body::Charter(Box::new(update)))
+    }
+
+    fn rekey_body_for(&self, device: &DeviceId, rng: &mut (impl CryptoRng + RngCore)) -> Option<Body> {
+        let tunnel = self.roster.record(device)?.tunnel_key();
+        let update = self.charter_update_for(device)?;
+        let (secret, me) = (self.secrets.current()?.secret(), self.identity.device());
+        seal_rekey((self.identity.party(), me), rng, (device, tunnel), secret, update)
+    }
+
+    fn verdict_body_for(
+        &self,
+        tunnel: &TunnelPublicKey,
+        device: &DeviceId,
+        rng: &mut (impl CryptoRng + RngCore),
+    ) -> Option<Body> {
+        // A confirmation of an earlier certificate would not fit the present one.
+        let update = CharterUpdate { charter: self.charter.in_force()?.clone(), confirmation: None };
+        seal_verdict((self.identity.party(), self.identity.device()), rng, (device, tunnel), &update)
+    }
+
+    /// Seals a message on a topic, for one member or for everybody.
+    fn send(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        to: Option<DeviceId>,
+        body: Body,
+        out: &mut Outcome,
+    ) {
+        let Some(room) = self.secrets.place(topic).map(Place::room) else {
+            return debug!(topic = %topic.short(), kind = kind(&body), reason = "unknown topic", "message not sent");
+        };
+        let handle = to.map(|to| room.handle_of(&to));
+        let message = self.outbound.seal(now, rng, room, to, body);
+        out.persist |= self.outbound.is_reservation_due();
+        out.messages.extend(message.map(|message| Outgoing { topic: *topic, to, handle, message }));
+    }
+}
+
+/// What the user decides.
+impl Membership {
+    /// Changes the display name. The outcome is empty if it is the same.
+    ///
+    /// # Errors
+    /// If the name breaks the rules for names.
+    pub fn set_display_name(&mut self, name: &str) -> Result<Outcome, PartyError> {
+        let mut out = Outcome::default();
+        if self.identity.set_display_name(name)? {
+            out.persist = true;
+            out.push(Effect::Announce);
+        }
+        Ok(out)
+    }
+
+    /// Sets the networks that another range of the party should avoid; while there are any, this device's announcements
+    /// ask the owner for one. Returns true if they have changed and are to be announced.
+    pub fn set_avoided_networks(&mut self, networks: Vec<Ipv4Net>) -> bool {
+        let changed = self.avoided_networks != networks;
+        self.avoided_networks = networks;
+        changed
+    }
+
+    /// Sets whether a copy of this device's keys was met lately. Returns true if that has changed and is to be announced.
+    pub const fn set_copied(&mut self, copied: bool) -> bool {
+        let changed = self.copied != copied;
+        self.copied = copied;
+        changed
+    }
+
+    /// Makes an invite. A co-owner can only invite members.
+    ///
+    /// # Errors
+    /// If this device may not invite, has too many open invites, or lacks the secret in force.
+    pub fn create_invite(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        lifetime: InviteLifetime,
+        role: Role,
+    ) -> Result<(Invite, Outcome), PartyError> {
+        let (issuer, signer) = self.admin.issuer(self.outbound.device(), self.role(), role)?;
+        let epoch = self.secrets.current().filter(|_| self.has_secret_in_force());
+        let (Some(epoch), Some(stamp)) = (epoch, self.charter.stamp()) else {
+            return Err(PartyError::NotCaughtUp);
+        };
+        self.invites.ensure_room(now)?;
+        let seed = Secret::generate(rng);
+        let id = InviteId(SigningKey::from_bytes(seed.expose()).verifying_key().to_bytes());
+        let not_after = lifetime.duration().map_or(Expiry::NEVER, |span| Expiry::at(now.plus(span)));
+        let grant = chain::grant(&signer, self.identity.party(), issuer, id, not_after, role);
+        self.invites.add(IssuedInvite { id, not_after, role, commitment: *epoch.commitment() });
+        let invite = Invite {
+            party: self.id(),
+            name: self.name().to_owned(),
+            inviter: self.display_name().to_owned(),
+            members: u8::try_from(1 + self.devices().count()).unwrap_or(u8::MAX),
+            lobby: *epoch.public_lobby().key(),
+            floor: Stamp { digest: [0; 8], ..stamp },
+            servers: self.servers().to_vec(),
+            seed: *seed.expose(),
+            not_after,
+            role,
+            issuer,
+            signature: grant.signature,
+        };
+        Ok((invite, Outcome { persist: true, ..Outcome::default() }))
+    }
+
+    /// Revokes an invite, and replaces the party secret, which somebody whom nobody here knows may have got by it. Members
+    /// that joined by it stay if the owner's device has confirmed them.
+    ///
+    /// # Errors
+    /// If this device may not revoke invites, or the charter is full.
+    pub fn revoke_invite(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        invite: InviteId,
+    ) -> Result<Outcome, PartyError> {
+        self.revoke(now, rng, &Revocations { devices: Vec::new(), invites: vec![invite] }, false)
+    }
+
+    /// Removes a member: its device, the invite it joined by, and the party secret it knows; and what else the scope names.
+    ///
+    /// # Errors
+    /// If this device may not remove the member or end all links, there is no such member, or the charter is full.
+    pub fn remove_member(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        device: DeviceId,
+        scope: KickScope,
+    ) -> Result<Outcome, PartyError> {
+        if device == self.me() {
+            return Err(PartyError::Protected);
+        }
+        if scope.all_links && !self.admin.is_owner() {
+            return Err(PartyError::NotOwner);
+        }
+        let record = self.roster.record(&device).ok_or(PartyError::UnknownMember)?;
+        let invite = record.certificate().claims().grant.invite;
+        let mut devices = vec![device];
+        if scope.same_link {
+            devices.extend(self.companions(&invite).filter(|other| *other != device));
+        }
+        self.revoke(now, rng, &Revocations { devices, invites: vec![invite] }, scope.all_links)
+    }
+
+    /// Returns the other devices that joined by an invite, members or not, except those that this one cannot remove.
+    fn companions(&self, invite: &InviteId) -> impl Iterator<Item = DeviceId> {
+        let rules = self.charter.rules();
+        let may_remove = move |device: &DeviceId| self.admin.is_owner() || !rules.is_co_owner(device);
+        let joined_by = |device: &DeviceId| {
+            self.roster.record(device).map(|record| record.certificate().claims().grant.invite)
+        };
+        let devices = self.roster.known_devices().copied();
+        devices.filter(move |device| joined_by(device) == Some(*invite)).filter(may_remove)
+    }
+
+    /// Makes a member a co-owner, or a plain member again.
+    ///
+    /// # Errors
+    /// If this is not the owner's device or there is no such member.
+    pub fn set_co_owner(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        device: DeviceId,
+        co_owner: bool,
+    ) -> Result<Outcome, PartyError> {
+        if co_owner && self.roster.record(&device).is_none() {
+            return Err(PartyError::UnknownMember);
+        }
+        self.legislate(now, rng, |terms| {
+            terms.co_owners.retain(|other| *other != device);
+            if co_owner && terms.co_owners.len() < MAX_CO_OWNERS {
+                terms.co_owners.push(device);
+            }
+        })
+    }
+
+    /// Renames the party.
+    ///
+    /// # Errors
+    /// If this is not the owner's device or the name breaks the rules for names.
+    pub fn rename(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        name: String,
+    ) -> Result<Outcome, PartyError> {
+        self.legislate(now, rng, |terms| terms.name = name)
+    }
+
+    /// Moves the party to another address range.
+    ///
+    /// # Errors
+    /// If this is not the owner's device or the range is outside its limits.
+    pub fn set_range(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        range: Ipv4Net,
+    ) -> Result<Outcome, PartyError> {
+        check_range(range)?;
+        if self.admin.is_owner() {
+            self.fix_hosts_in(range);
+        }
+        self.legislate(now, rng, |terms| terms.range = range)
+    }
+
+    /// Revokes devices and invites, by new terms on the owner's device and by an amendment on a co-owner's. New terms can
+    /// close all lobbies so far.
+    fn revoke(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        revoked: &Revocations,
+        closes_lobbies: bool,
+    ) -> Result<Outcome, PartyError> {
+        if !self.admin.is_owner() && self.charter.rules().revokes(revoked) {
+            return Ok(Outcome::default());
+        }
+        if !self.admin.is_owner() {
+            let outcome = self.amend(now, rng, revoked)?;
+            self.admin.remember(revoked);
+            return Ok(outcome);
+        }
+        let epoch = self.new_epoch(rng);
+        let tag = epoch.tag();
+        let change = |terms: &mut Terms| {
+            revoked.apply_to(terms);
+            terms.lobbies_since = if closes_lobbies { Some(tag) } else { terms.lobbies_since };
+        };
+        let charter = self.admin.next_charter(self.charter.rules(), *epoch.commitment(), change)?;
+        self.invites.revoke(&revoked.invites);
+        Ok(self.enact(now, rng, charter, Some(epoch)))
+    }
+
+    /// Adds revocations to the amendment of the terms in force, and replaces the party secret.
+    fn amend(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        revoked: &Revocations,
+    ) -> Result<Outcome, PartyError> {
+        let epoch = self.new_epoch(rng);
+        let charter = Admin::amended_charter(
+            self.identity.party(),
+            self.charter.rules(),
+            self.outbound.device(),
+            revoked,
+            *epoch.commitment(),
+        )?;
+        self.invites.revoke(&revoked.invites);
+        Ok(self.enact(now, rng, charter, Some(epoch)))
+    }
+
+    /// Writes the next version of the terms. Without the secret in force, which nobody could be given, it is replaced.
+    fn legislate(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        change: impl FnOnce(&mut Terms),
+    ) -> Result<Outcome, PartyError> {
+        let renewed = (!self.has_secret_in_force()).then(|| self.new_epoch(rng));
+        let epoch = renewed.as_ref().or(self.secrets.current()).ok_or(PartyError::NotCaughtUp)?;
+        let commitment = *epoch.commitment();
+        let charter = self.admin.next_charter(self.charter.rules(), commitment, change)?;
+        Ok(self.enact(now, rng, charter, renewed))
+    }
+
+    fn new_epoch(&self, rng: &mut (impl CryptoRng + RngCore)) -> Epoch {
+        Epoch::new(self.identity.party(), Secret::generate(rng))
+    }
+
+    /// Puts a charter of this device in force and sends it to all members, on the topic where they still are.
+    fn enact(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        charter: Charter,
+        renewed: Option<Epoch>,
+    ) -> Outcome {
+        let (topic, audience) = (self.topic(), self.devices().collect::<Vec<_>>());
+        let effects = vec![Effect::CharterChanged, Effect::Announce];
+        let mut out = Outcome { effects, persist: true, addresses_changed: true, ..Outcome::default() };
+        self.charter.adopt(charter);
+        if let Some(epoch) = renewed {
+            debug!(reason = "the charter of this device revokes rights", count = audience.len(), "rekey");
+            self.rotate(now, epoch, &mut out);
+            out.push(Effect::Rekeyed);
+        }
+        self.follow_lobbies();
+        self.judge_all(now, &mut out);
+        for device in audience {
+            let rekeyed = topic != self.topic() && self.roster.is_member(&device);
+            let body =
+                if rekeyed { self.rekey_body_for(&device, rng) } else { self.charter_body_for(&device) };
+            if let Some(body) = body {
+                self.send(now, rng, &topic, Some(device), body, &mut out);
+            }
+        }
+        out
+    }
+}
+
+/// What can be asked.
+impl Membership {
+    /// Returns the party.
+    #[must_use]
+    pub fn id(&self) -> PartyId {
+        *self.identity.party()
+    }
+
+    /// Returns this device.
+    #[must_use]
+    pub fn me(&self) -> DeviceId {
+        *self.identity.device()
+    }
+
+    /// Returns the party's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.charter.name()
+    }
+
+    /// Returns when this device joined, by its own clock.
+    #[must_use]
+    pub fn joined_at(&self) -> Timestamp {
+        self.identity.certificate().claims().joined_at
+    }
+
+    /// Returns the invite that this device joined by; the owner's device has one of its own.
+    #[must_use]
+    pub fn invite(&self) -> InviteId {
+        self.identity.certificate().claims().grant.invite
+    }
+
+    /// Returns the name of this device's user.
+    #[must_use]
+    pub fn display_name(&self) -> &str {
+        self.identity.display_name()
+    }
+
+    /// Returns this device's role.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.charter.rules().role_of(self.identity.certificate())
+    }
+
+    /// Returns the state of this device's membership.
+    #[must_use]
+    pub const fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Returns the URLs of the party's rendezvous servers.
+    #[must_use]
+    pub fn servers(&self) -> &[String] {
+        self.charter.servers()
+    }
+
+    /// Returns the party's address range, once the charter is known.
+    #[must_use]
+    pub fn range(&self) -> Option<Ipv4Net> {
+        self.charter.range()
+    }
+
+    /// Returns this device's WireGuard key in this party.
+    #[must_use]
+    pub fn tunnel_secret(&self) -> StaticSecret {
+        StaticSecret::from(*self.identity.tunnel_secret().expose())
+    }
+
+    /// Returns the public half of [`Self::tunnel_secret`].
+    #[must_use]
+    pub fn tunnel_public(&self) -> TunnelPublicKey {
+        self.identity.tunnel_public()
+    }
+
+    /// Returns the nonce of this run.
+    #[must_use]
+    pub const fn session(&self) -> SessionNonce {
+        self.contest.claim().run
+    }
+
+    /// Returns this device's address in the party's range, once it claims one.
+    #[must_use]
+    pub fn address_v4(&self) -> Option<Ipv4Addr> {
+        address::v4(self.range()?, self.claim.host?)
+    }
+
+    /// Returns this device's IPv6 address.
+    #[must_use]
+    pub fn address_v6(&self) -> Ipv6Addr {
+        address::v6(self.identity.party(), self.identity.device())
+    }
+
+    /// Returns the current topic.
+    #[must_use]
+    pub const fn topic(&self) -> Topic {
+        *self.secrets.current_place().room().topic()
+    }
+
+    /// Returns true for a joiner that nobody has let in yet.
+    #[must_use]
+    pub const fn is_waiting(&self) -> bool {
+        self.secrets.current().is_none()
+    }
+
+    /// Returns the topics on which to meet other members, the current one first; none once this device was removed.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicAccess> {
+        if matches!(self.standing, Standing::Dismissed(Dismissal::Removed | Dismissal::InviteRevoked)) {
+            return Vec::new();
+        }
+        let access = |(index, place): (usize, Place<'_>)| TopicAccess {
+            topic: *place.room().topic(),
+            handle: place.room().handle_of(self.identity.device()),
+            purpose: match place {
+                _ if index == 0 => TopicPurpose::Current,
+                Place::Party(_) | Place::Waiting(_) => TopicPurpose::Former,
+                Place::Lobby(_) => TopicPurpose::Lobby,
+            },
+        };
+        self.secrets.places().enumerate().map(access).collect()
+    }
+
+    /// Signs a server's challenge with the topic's key, which proves the right to enter. `None` on unknown topics.
+    #[must_use]
+    pub fn prove_topic_access(&self, topic: &Topic, message: &[u8]) -> Option<[u8; 64]> {
+        self.secrets.place(topic).map(|place| place.room().prove(message).0)
+    }
+
+    /// Returns a device's handle on a topic; `None` on unknown topics.
+    #[must_use]
+    pub fn handle_of(&self, topic: &Topic, device: &DeviceId) -> Option<Handle> {
+        self.secrets.place(topic).map(|place| place.room().handle_of(device))
+    }
+
+    /// Returns the topic that a LAN beacon belongs to, if this device knows it.
+    #[must_use]
+    pub fn topic_of_beacon(&self, beacon: &Beacon<'_>) -> Option<Topic> {
+        self.secrets.places().map(|place| *place.room().topic()).find(|topic| beacon.is_on(topic))
+    }
+
+    /// Returns the other members in order of their ids.
+    pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
+        let (holders, rules, range) = (self.claims().holders(), self.charter.rules(), self.range());
+        self.roster.members().map(move |(device, record)| {
+            let holds = |host: &u16| holders.get(host).is_some_and(|(.., holder)| holder == device);
+            Member::new(self.id(), (*device, record), rules, range, record.host().filter(holds))
+        })
+    }
+
+    /// Returns the devices of the other members in order of their ids.
+    pub fn devices(&self) -> impl Iterator<Item = DeviceId> {
+        self.roster.devices()
+    }
+
+    /// Returns one other member.
+    #[must_use]
+    pub fn member(&self, device: &DeviceId) -> Option<Member<'_>> {
+        let record = self.roster.member(device)?;
+        let held = self.claims().held_by(device, record);
+        Some(Member::new(self.id(), (*device, record), self.charter.rules(), self.range(), held))
+    }
+
+    /// Returns the key for connectivity checks with a member in the present run of both sides.
+    #[must_use]
+    pub fn probe_key(&self, peer: &DeviceId) -> Option<[u8; 32]> {
+        let record = self.roster.member(peer)?;
+        let (mine, theirs) = (&self.session(), &record.presence()?.session);
+        let (low, high) = if self.me() < *peer { (mine, theirs) } else { (theirs, mine) };
+        let pair = self.identity.pair_secret(peer, record.tunnel_key())?;
+        Some(*pair.probe_key(self.identity.party(), low, high).expose())
+    }
+
+    /// Returns the open invites made on this device: id, end (`None` for never) and role of the joiner.
+    pub fn invites(&self, now: Timestamp) -> impl Iterator<Item = (InviteId, Option<Timestamp>, Role)> {
+        self.invites.open(now).map(|issued| (issued.id, issued.not_after.time(), issued.role))
+    }
+
+    /// Returns the difference if this computer's clock seems wrong, in which case open invites may seem ended.
+    #[must_use]
+    pub fn clock_skew(&self) -> Option<ClockSkew> {
+        self.clock.skew()
+    }
+
+    /// Returns true if this device has the party secret that the charter commits to.
+    fn has_secret_in_force(&self) -> bool {
+        self.secrets
+            .current()
+            .is_some_and(|epoch| self.charter.rules().commitment() == Some(epoch.commitment()))
+    }
+
+    fn claims(&self) -> Claims<'_> {
+        let own = OwnClaim { confirmation: self.identity.confirmation().copied(), ..self.claim };
+        Claims { own, roster: &self.roster }
+    }
+}
+
+/// Logs a refusal.
+fn refuse(message: Option<&Message>, topic: &Topic, refusal: Refusal) -> Refusal {
+    let kind = message.map(|message| kind(&message.body));
+    let peer = || message.map(|message| message.sender.short());
+    if refusal.is_normal() {
+        trace!(peer = peer(), kind, topic = %topic.short(), reason = refusal.label(), "message dropped");
+    } else {
+        debug!(peer = peer(), kind, topic = %topic.short(), reason = refusal.label(), detail = %refusal, "message dropped");
+    }
+    refusal
 }
 
 #[cfg(test)]
