@@ -261,7 +261,6 @@ impl Membership {
             copied: false,
             clock: ClockMonitor::default(),
         };
-        membership.follow_lobbies();
         membership.start_session(rng);
         membership.judge_for_the_first_time(now);
         debug!(party = %membership.id().short(), members = membership.devices().count(), "membership restored");
@@ -803,7 +802,8 @@ impl Membership {
 
     /// Closes the lobbies that the charter in force closes, and the own invites that lead there.
     fn follow_lobbies(&mut self) {
-        self.secrets.set_lobbies_since(self.charter.rules().terms().and_then(|terms| terms.lobbies_since));
+        let Some(tag) = self.charter.rules().terms().and_then(|terms| terms.lobbies_since) else { return };
+        self.secrets.close_lobbies_before(tag);
         let Self { invites, secrets, .. } = self;
         invites.close_unless(|commitment| secrets.is_lobby_open(commitment));
     }

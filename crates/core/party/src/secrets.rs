@@ -26,20 +26,27 @@ const MAX_REPLACED: usize = 15;
 pub(crate) struct PartySecrets {
     access: Access,
     replaced: Vec<Replaced>,
-    /// The tag of the oldest epoch whose lobby is open, by the charter in force.
-    lobbies_since: Option<[u8; 8]>,
+    /// The tag by which lobbies were closed last, so that this is done once for each.
+    closed_by: Option<[u8; 8]>,
 }
 
 #[derive(Clone)]
 enum Access {
     /// Nobody has let this device in yet.
     Lobby(Box<Lobby>),
-    Party(Box<Epoch>),
+    Party(Box<Held>),
+}
+
+/// An epoch, and whether joiners are let in by its lobby.
+#[derive(Clone)]
+struct Held {
+    epoch: Epoch,
+    lobby_open: bool,
 }
 
 #[derive(Clone)]
 struct Replaced {
-    epoch: Epoch,
+    held: Held,
     until: Timestamp,
 }
 
@@ -68,58 +75,75 @@ impl<'a> Place<'a> {
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct StoredSecrets {
     current: StoredAccess,
-    replaced: Vec<(Secret, Timestamp)>,
+    replaced: Vec<StoredReplaced>,
+    closed_by: Option<[u8; 8]>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
 enum StoredAccess {
     Lobby(Secret),
-    Party(Secret),
+    Party { secret: Secret, lobby_open: bool },
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct StoredReplaced {
+    secret: Secret,
+    until: Timestamp,
+    lobby_open: bool,
+}
+
+impl Held {
+    fn new(party: &PartyId, secret: Secret, lobby_open: bool) -> Self {
+        Self { epoch: Epoch::new(party, secret), lobby_open }
+    }
 }
 
 impl PartySecrets {
     /// A member that has the party secret.
     pub(crate) fn new(party: &PartyId, secret: Secret) -> Self {
-        Self {
-            access: Access::Party(Box::new(Epoch::new(party, secret))),
-            replaced: Vec::new(),
-            lobbies_since: None,
-        }
+        let access = Access::Party(Box::new(Held::new(party, secret, true)));
+        Self { access, replaced: Vec::new(), closed_by: None }
     }
 
     /// A joiner, which knows the lobby of its invite.
     pub(crate) fn waiting(party: &PartyId, lobby: [u8; 32]) -> Self {
-        Self {
-            access: Access::Lobby(Box::new(Lobby::new(party, lobby))),
-            replaced: Vec::new(),
-            lobbies_since: None,
-        }
+        let access = Access::Lobby(Box::new(Lobby::new(party, lobby)));
+        Self { access, replaced: Vec::new(), closed_by: None }
     }
 
     pub(crate) fn restore(party: &PartyId, stored: StoredSecrets) -> Self {
-        let replaced = stored.replaced.into_iter();
-        let replaced = replaced.map(|(secret, until)| Replaced { epoch: Epoch::new(party, secret), until });
-        let restored = match stored.current {
-            StoredAccess::Lobby(key) => Self::waiting(party, *key.expose()),
-            StoredAccess::Party(secret) => Self::new(party, secret),
+        let replaced = stored.replaced.into_iter().map(|StoredReplaced { secret, until, lobby_open }| {
+            Replaced { held: Held::new(party, secret, lobby_open), until }
+        });
+        let access = match stored.current {
+            StoredAccess::Lobby(key) => Access::Lobby(Box::new(Lobby::new(party, *key.expose()))),
+            StoredAccess::Party { secret, lobby_open } => {
+                Access::Party(Box::new(Held::new(party, secret, lobby_open)))
+            }
         };
-        Self { replaced: replaced.collect(), ..restored }
+        Self { access, replaced: replaced.collect(), closed_by: stored.closed_by }
     }
 
     pub(crate) fn to_stored(&self) -> StoredSecrets {
-        let replaced = self.replaced.iter().map(|old| (old.epoch.secret().clone(), old.until));
+        let replaced = self.replaced.iter().map(|Replaced { held, until }| StoredReplaced {
+            secret: held.epoch.secret().clone(),
+            until: *until,
+            lobby_open: held.lobby_open,
+        });
         let current = match &self.access {
             Access::Lobby(lobby) => StoredAccess::Lobby(Secret::new(*lobby.key())),
-            Access::Party(epoch) => StoredAccess::Party(epoch.secret().clone()),
+            Access::Party(held) => {
+                StoredAccess::Party { secret: held.epoch.secret().clone(), lobby_open: held.lobby_open }
+            }
         };
-        StoredSecrets { current, replaced: replaced.collect() }
+        StoredSecrets { current, replaced: replaced.collect(), closed_by: self.closed_by }
     }
 
     /// Returns the current epoch; `None` for a joiner.
     pub(crate) const fn current(&self) -> Option<&Epoch> {
         match &self.access {
             Access::Lobby(_) => None,
-            Access::Party(epoch) => Some(epoch),
+            Access::Party(held) => Some(&held.epoch),
         }
     }
 
@@ -127,13 +151,29 @@ impl PartySecrets {
     pub(crate) const fn current_place(&self) -> Place<'_> {
         match &self.access {
             Access::Lobby(lobby) => Place::Waiting(lobby),
-            Access::Party(epoch) => Place::Party(epoch),
+            Access::Party(held) => Place::Party(&held.epoch),
         }
     }
 
     /// Returns all epochs, the current one first.
     pub(crate) fn epochs(&self) -> impl Iterator<Item = &Epoch> {
-        self.current().into_iter().chain(self.replaced.iter().map(|old| &old.epoch))
+        self.held().map(|held| &held.epoch)
+    }
+
+    fn held(&self) -> impl Iterator<Item = &Held> {
+        let current = match &self.access {
+            Access::Lobby(_) => None,
+            Access::Party(held) => Some(&**held),
+        };
+        current.into_iter().chain(self.replaced.iter().map(|old| &old.held))
+    }
+
+    fn held_mut(&mut self) -> impl Iterator<Item = &mut Held> {
+        let current = match &mut self.access {
+            Access::Lobby(_) => None,
+            Access::Party(held) => Some(&mut **held),
+        };
+        current.into_iter().chain(self.replaced.iter_mut().map(|old| &mut old.held))
     }
 
     /// Returns all topics, the current one first.
@@ -145,9 +185,17 @@ impl PartySecrets {
             .chain(self.open_lobbies().map(Place::Lobby))
     }
 
-    /// Sets the tag of the oldest epoch whose lobby is open.
-    pub(crate) const fn set_lobbies_since(&mut self, tag: Option<[u8; 8]>) {
-        self.lobbies_since = tag;
+    /// Closes the lobbies of all epochs before the one with this tag, once for each tag. An epoch that this device has not
+    /// received yet is newer than all that it has.
+    pub(crate) fn close_lobbies_before(&mut self, tag: [u8; 8]) {
+        if self.closed_by.replace(tag) == Some(tag) {
+            return;
+        }
+        let mut is_open = self.epochs().any(|epoch| epoch.tag() == tag);
+        for held in self.held_mut() {
+            held.lobby_open &= is_open;
+            is_open &= held.epoch.tag() != tag;
+        }
     }
 
     /// Returns true if a link leads to a lobby that is open: that of the secret with this commitment.
@@ -155,11 +203,8 @@ impl PartySecrets {
         self.open_lobbies().any(|epoch| epoch.commitment() == commitment)
     }
 
-    /// Returns the epochs whose lobbies are open. One that this device has not heard of is taken for newer than all but the
-    /// current one.
     fn open_lobbies(&self) -> impl Iterator<Item = &Epoch> {
-        let oldest = |tag| self.epochs().position(|epoch| epoch.tag() == tag).map_or(1, |index| index + 1);
-        self.epochs().take(self.lobbies_since.map_or(usize::MAX, oldest))
+        self.held().filter(|held| held.lobby_open).map(|held| &held.epoch)
     }
 
     pub(crate) fn place(&self, topic: &Topic) -> Option<Place<'_>> {
@@ -171,8 +216,9 @@ impl PartySecrets {
     pub(crate) fn rotate(&mut self, now: Timestamp, epoch: Epoch) {
         let before = self.current_place().room().topic().short();
         debug!(topic = %epoch.topic().short(), replaced = %before, "party secret replaced");
-        if let Access::Party(epoch) = std::mem::replace(&mut self.access, Access::Party(Box::new(epoch))) {
-            self.replaced.insert(0, Replaced { epoch: *epoch, until: now.plus(RETENTION) });
+        let next = Access::Party(Box::new(Held { epoch, lobby_open: true }));
+        if let Access::Party(held) = std::mem::replace(&mut self.access, next) {
+            self.replaced.insert(0, Replaced { held: *held, until: now.plus(RETENTION) });
         }
     }
 
@@ -220,7 +266,7 @@ impl Replaced {
         invited_until: impl Fn(&[u8; 32]) -> Option<Timestamp>,
     ) -> Option<Timestamp> {
         let recent = (index < MAX_RECENT).then_some(self.until);
-        recent.max(invited_until(self.epoch.commitment()))
+        recent.max(invited_until(self.held.epoch.commitment()))
     }
 }
 
@@ -272,12 +318,21 @@ mod tests {
             (0..4).filter(|n| secrets.is_lobby_open(epoch(*n).commitment())).collect::<Vec<_>>()
         };
         assert_eq!(open(&secrets), [0, 1, 2, 3]);
-        secrets.set_lobbies_since(Some(epoch(2).tag()));
+        secrets.close_lobbies_before(epoch(2).tag());
         assert_eq!(open(&secrets), [2, 3]);
         assert!(secrets.place(epoch(1).public_lobby().room().topic()).is_none());
         assert!(secrets.place(epoch(1).topic()).is_some(), "members that were offline are still met");
-        secrets.set_lobbies_since(Some([99; 8]));
-        assert_eq!(open(&secrets), [3]);
+        let mut restored = PartySecrets::restore(&PARTY, secrets.to_stored());
+        assert_eq!(open(&restored), [2, 3]);
+        // The charter says so until the next time, also when the epoch that it names is long forgotten.
+        restored.expire(NOW.plus(RETENTION + Duration::from_secs(1)), |_| None);
+        restored.rotate(NOW, epoch(4));
+        restored.close_lobbies_before(epoch(2).tag());
+        assert!(
+            restored.is_lobby_open(epoch(3).commitment()) && restored.is_lobby_open(epoch(4).commitment())
+        );
+        restored.close_lobbies_before([99; 8]);
+        assert!(!restored.is_lobby_open(epoch(4).commitment()), "a newer secret is on its way");
     }
 
     #[test]

@@ -253,3 +253,35 @@ fn only_the_owner_ends_all_links() {
     assert_eq!(kick(&mut world, 3, 1, KickScope { all_links: false, ..scope }), Ok(()));
     assert!(!world.knows(0, 1) && !world.knows(0, 2));
 }
+
+#[test]
+fn links_made_after_all_links_were_ended_outlive_the_secret_of_that_time() {
+    let (mut world, ..) = party_with_a_second_device();
+    kick(&mut world, 0, 1, KickScope { same_link: true, all_links: true }).unwrap();
+    let later = world.invite(0, InviteLifetime::Never, Role::Member);
+    for _ in 0..12 {
+        let spare = world.invite(0, InviteLifetime::Hour, Role::Member);
+        drop(spare);
+        let id = world.friends[0].invites(world.now).last().unwrap().0;
+        let outcome = world.friends[0].revoke_invite(world.now, &mut world.rng, id).unwrap();
+        world.apply(0, outcome);
+        world.run_until_quiet();
+        world.advance(DAY * 10);
+    }
+    assert_eq!(world.friends[0].invites(world.now).count(), 1);
+    let late = world.join(&later);
+    world.announce_all();
+    assert!(world.knows(3, late) && !world.friends[late].is_waiting());
+}
+
+#[test]
+fn own_links_end_on_every_device_when_the_owner_ends_all() {
+    let (mut world, ..) = party_with_a_second_device();
+    let id = world.id(3);
+    let outcome = world.friends[0].set_co_owner(world.now, &mut world.rng, id, true).unwrap();
+    world.apply(0, outcome);
+    world.run_until_quiet();
+    world.invite(3, InviteLifetime::Day, Role::Member);
+    kick(&mut world, 0, 1, KickScope { same_link: false, all_links: true }).unwrap();
+    assert_eq!(world.friends[3].invites(world.now).count(), 0);
+}
