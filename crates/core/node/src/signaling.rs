@@ -1054,8 +1054,8 @@ impl Signaling {
             // is not acknowledged.
             if channels.beacon.is_due(now.instant, id) {
                 channels.beacon.schedule(now.instant, id, is_complete(channels, now.instant, party));
-                // The message that brings the charter may have been lost, or refused by a busy server.
-                if party.membership.range().is_none() {
+                // The join request or its answer may have been lost, or refused by a busy server.
+                if party.membership.is_waiting() {
                     party.announce_soon(now.instant);
                 }
                 channels.beacon.announce_to(&mut cx, party, None);

@@ -34,7 +34,7 @@ macro_rules! refusal_counters {
 refusal_counters! {
     unknown_topic: Refusal::UnknownTopic,
     unreadable: Refusal::Unreadable,
-    out_of_place: Refusal::OutOfPlace,
+    wrong_topic: Refusal::WrongTopic,
     malformed: Refusal::Malformed,
     own: Refusal::Own,
     not_for_me: Refusal::NotForMe,
@@ -89,7 +89,7 @@ mod tests {
     const REFUSALS: [Refusal; 19] = [
         Refusal::UnknownTopic,
         Refusal::Unreadable,
-        Refusal::OutOfPlace,
+        Refusal::WrongTopic,
         Refusal::Malformed,
         Refusal::Own,
         Refusal::NotForMe,

@@ -6,7 +6,7 @@ use partyline_model::{PartyId, Topic};
 use crate::{
     keys::Secret,
     lobby::{Lobby, OwnLobby},
-    room::Room,
+    topic_keys::TopicKeys,
 };
 
 /// A party secret and everything derived from it. It lasts until the next rekey.
@@ -14,7 +14,7 @@ use crate::{
 pub(crate) struct Epoch {
     secret: Secret,
     commitment: [u8; 32],
-    room: Room,
+    keys: TopicKeys,
     lobby: OwnLobby,
 }
 
@@ -22,7 +22,7 @@ impl Epoch {
     pub(crate) fn new(party: &PartyId, secret: Secret) -> Self {
         Self {
             commitment: *Secret::derive(party, secret.expose(), &[b"partyline commitment"]).expose(),
-            room: Room::new(party, secret.expose()),
+            keys: TopicKeys::new(party, secret.expose()),
             lobby: OwnLobby::new(party, &secret),
             secret,
         }
@@ -33,12 +33,12 @@ impl Epoch {
     }
 
     /// Returns where members meet.
-    pub(crate) const fn room(&self) -> &Room {
-        &self.room
+    pub(crate) const fn keys(&self) -> &TopicKeys {
+        &self.keys
     }
 
     pub(crate) const fn topic(&self) -> &Topic {
-        self.room.topic()
+        self.keys.topic()
     }
 
     /// Returns where members wait for joiners.
@@ -78,9 +78,9 @@ mod tests {
         let first = epoch(1, 1);
         for other in [epoch(2, 1), epoch(1, 2)] {
             assert_ne!(first.topic(), other.topic());
-            assert_ne!(first.public_lobby().room().topic(), other.public_lobby().room().topic());
+            assert_ne!(first.public_lobby().keys().topic(), other.public_lobby().keys().topic());
             assert_ne!(first.commitment(), other.commitment());
         }
-        assert_ne!(first.topic(), first.public_lobby().room().topic());
+        assert_ne!(first.topic(), first.public_lobby().keys().topic());
     }
 }

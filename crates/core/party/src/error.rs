@@ -81,9 +81,9 @@ pub enum Refusal {
     /// The message was not sealed under the topic's key, or was changed on the way.
     #[error("not sealed for this topic")]
     Unreadable,
-    /// The message is of a kind that is not said on this topic: in the lobby joiners knock, and members answer.
-    #[error("out of place on this topic")]
-    OutOfPlace,
+    /// The message is of a kind that is not sent on this topic: in the lobby joiners send join requests, and members answer.
+    #[error("not sent on this topic")]
+    WrongTopic,
     /// The sealed bytes are not a message, or break a limit.
     #[error("malformed message")]
     Malformed,

@@ -26,7 +26,7 @@
 //! let (invite, _persist) = owner.create_invite(now, &mut rng, InviteLifetime::Day, Role::Member)?;
 //! let mut member = Membership::join(now, &mut rng, &ben, &invite, "Ben".to_owned())?;
 //!
-//! // The joiner knocks in the lobby; the owner's device lets it in with the charter and the party secret.
+//! // The joiner sends a join request in the lobby; the owner's device lets it in with the charter and the party secret.
 //! let topic = member.topic();
 //! let hello = member.announcement(now, &mut rng, &topic, &Reachability::default());
 //! let received = owner.receive(now, &mut rng, &topic, &hello.messages[0].message)?;
@@ -64,7 +64,6 @@ mod reconcile;
 mod rekey;
 mod replay;
 mod revocations;
-mod room;
 mod roster;
 mod rules;
 mod seal;
@@ -72,6 +71,7 @@ mod sealed_box;
 mod secrets;
 mod sequence;
 mod state;
+mod topic_keys;
 
 pub use clock::{ClockSkew, InviteVerdict, WrongClock};
 pub use counters::RefusalCounters;

@@ -1,7 +1,7 @@
 //! Where joiners wait to be let in.
 //!
-//! An invite leads to the lobby, and to no other topic. Whoever has a link can enter it and knock there, and learns no more
-//! than how many others are there: what a joiner says is sealed for the members, which hold the lobby's secret key, and
+//! An invite leads to the lobby, and to no other topic. The holder of a link can enter it and ask for admission, and learns
+//! no more than how many others are there: what a joiner says is sealed for the members, which hold the lobby's secret key, and
 //! what they answer is sealed for the joiner.
 
 use partyline_model::{DeviceId, PartyId};
@@ -11,22 +11,22 @@ use rand_core::{CryptoRng, RngCore};
 use crate::{
     error::Refusal,
     keys::{Secret, tunnel_public},
-    room::Room,
     sealed_box::{Purpose, open_box, seal_for},
+    topic_keys::TopicKeys,
 };
 
 /// A lobby as the holder of a link knows it.
 #[derive(Clone)]
 pub(crate) struct Lobby {
     key: [u8; 32],
-    room: Room,
+    keys: TopicKeys,
 }
 
 impl Lobby {
     /// Returns the lobby with this public key.
     pub(crate) fn new(party: &PartyId, key: [u8; 32]) -> Self {
-        let room = Secret::derive(party, &key, &[b"partyline lobby"]);
-        Self { key, room: Room::new(party, room.expose()) }
+        let keys = Secret::derive(party, &key, &[b"partyline lobby"]);
+        Self { key, keys: TopicKeys::new(party, keys.expose()) }
     }
 
     /// Returns the public key, which links contain.
@@ -34,19 +34,19 @@ impl Lobby {
         &self.key
     }
 
-    pub(crate) const fn room(&self) -> &Room {
-        &self.room
+    pub(crate) const fn keys(&self) -> &TopicKeys {
+        &self.keys
     }
 
     /// Seals a joiner's announcement for the members; `None` if the link's key is weak.
-    pub(crate) fn knock(
+    pub(crate) fn seal_join_request(
         &self,
         rng: &mut (impl CryptoRng + RngCore),
         party: &PartyId,
         joiner: &DeviceId,
         announcement: &Announcement,
     ) -> Option<SealedBox> {
-        seal_for((party, Purpose::Knock), rng, &self.key, &joiner.0, &announcement.encode())
+        seal_for((party, Purpose::JoinRequest), rng, &self.key, &joiner.0, &announcement.encode())
     }
 }
 
@@ -73,13 +73,13 @@ impl OwnLobby {
     ///
     /// # Errors
     /// Returns why it must be dropped.
-    pub(crate) fn open_knock(
+    pub(crate) fn open_join_request(
         &self,
         party: &PartyId,
         joiner: &DeviceId,
-        knock: &SealedBox,
+        request: &SealedBox,
     ) -> Result<Announcement, Refusal> {
-        let plaintext = open_box((party, Purpose::Knock), &self.secret, &joiner.0, knock);
+        let plaintext = open_box((party, Purpose::JoinRequest), &self.secret, &joiner.0, request);
         Announcement::decode(&plaintext.ok_or(Refusal::Unreadable)?).map_err(|_| Refusal::Malformed)
     }
 }
@@ -93,17 +93,17 @@ mod tests {
     use crate::fixtures::{Fixture, announcement, id};
 
     #[test]
-    fn knock_is_read_by_members_only_and_belongs_to_its_joiner() {
+    fn join_request_is_read_by_members_only_and_belongs_to_its_joiner() {
         let (fixture, mut rng) = (Fixture::default(), ChaCha8Rng::seed_from_u64(1));
         let party = fixture.party();
         let ours = OwnLobby::new(&party, &Secret::new([1; 32]));
         let link = Lobby::new(&party, *ours.public().key());
-        assert_eq!(link.room().topic(), ours.public().room().topic());
+        assert_eq!(link.keys().topic(), ours.public().keys().topic());
         let said = announcement(fixture.certificate(1), None);
-        let knock = link.knock(&mut rng, &party, &id(1), &said).unwrap();
-        assert_eq!(ours.open_knock(&party, &id(1), &knock), Ok(said));
-        assert_eq!(ours.open_knock(&party, &id(2), &knock), Err(Refusal::Unreadable));
+        let request = link.seal_join_request(&mut rng, &party, &id(1), &said).unwrap();
+        assert_eq!(ours.open_join_request(&party, &id(1), &request), Ok(said));
+        assert_eq!(ours.open_join_request(&party, &id(2), &request), Err(Refusal::Unreadable));
         let others = OwnLobby::new(&party, &Secret::new([2; 32]));
-        assert_eq!(others.open_knock(&party, &id(1), &knock), Err(Refusal::Unreadable));
+        assert_eq!(others.open_join_request(&party, &id(1), &request), Err(Refusal::Unreadable));
     }
 }

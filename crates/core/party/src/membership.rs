@@ -49,11 +49,11 @@ use crate::{
     outbound::{Outbound, kind},
     outcome::{Departure, Effect, Outcome, Outgoing, Received, RunStanding},
     reconcile::{Comparison, Reply},
-    rekey::{open_rekey, open_verdict, seal_rekey, seal_verdict},
+    rekey::{open_join_rejection, open_rekey, seal_join_rejection, seal_rekey},
     revocations::Revocations,
     roster::{Record, Roster},
     rules::{Dismissal, Rules, Standing, lapses_at},
-    secrets::{PartySecrets, Place},
+    secrets::{KnownTopic, PartySecrets},
     state::MembershipState,
 };
 
@@ -88,7 +88,7 @@ pub enum TopicPurpose {
     Current,
     /// Informs members that were offline during a rekey.
     Former,
-    /// Lets joiners in, and says nothing until one knocks.
+    /// Lets joiners in, and says nothing until one asks for admission.
     Lobby,
 }
 
@@ -185,7 +185,7 @@ impl Membership {
         Ok(Self::start(now, rng, (identity, charter, admin, secrets), Outbound::new(device.clone())))
     }
 
-    /// Joins the party of an invite: knocks in its lobby until a member hands the party secret over. Whether the issuer is
+    /// Joins the party of an invite: sends join requests in its lobby until a member hands the party secret over. Whether the issuer is
     /// still a co-owner, and whether the invite was revoked, is known when the charter arrives ([`Effect::Dismissed`]).
     ///
     /// # Errors
@@ -315,8 +315,8 @@ impl Membership {
         topic: &Topic,
         sealed: &[u8],
     ) -> Result<Received, Refusal> {
-        let opened = match self.secrets.place(topic) {
-            Some(place) => open_message(place.room(), self.identity.device(), sealed),
+        let opened = match self.secrets.known_topic(topic) {
+            Some(known) => open_message(known.keys(), self.identity.device(), sealed),
             None => Err(Refusal::UnknownTopic),
         };
         let message: Exact<Message> = opened.map_err(|refusal| refuse(None, topic, refusal))?;
@@ -340,7 +340,7 @@ impl Membership {
         message: &Message,
     ) -> Result<Outcome, Refusal> {
         let Message { sender, sequence, .. } = *message;
-        self.check_place(topic, &message.body)?;
+        self.check_topic(topic, &message.body)?;
         if !self.roster.is_fresh(&sender, sequence) {
             return Err(Refusal::Replayed);
         }
@@ -352,12 +352,12 @@ impl Membership {
             // Charter and rekey prove themselves, so that any device that knows the topic may deliver them.
             Body::Charter(update) => self.handle_charter(now, update, &mut out)?,
             Body::Rekey(rekey) => self.handle_rekey(now, &sender, rekey, &mut out)?,
-            Body::Verdict(verdict) => {
-                let update = open_verdict(&self.identity, &sender, verdict)?;
+            Body::JoinRejection(rejection) => {
+                let update = open_join_rejection(&self.identity, &sender, rejection)?;
                 self.handle_charter(now, &update, &mut out)?;
             }
-            Body::Knock(knock) => {
-                self.handle_knock(now, rng, topic, (sender, sequence), knock, &mut out)?;
+            Body::JoinRequest(request) => {
+                self.handle_join_request(now, rng, topic, (sender, sequence), request, &mut out)?;
             }
             Body::Signal(bytes) => {
                 self.expect_member(now, &sender)?;
@@ -381,16 +381,16 @@ impl Membership {
         Ok(out)
     }
 
-    /// Refuses what is not said on a topic: in the lobby joiners knock, and members answer them.
-    fn check_place(&self, topic: &Topic, body: &Body) -> Result<(), Refusal> {
-        let said = match (self.secrets.place(topic), body) {
-            (Some(Place::Party(_)), Body::Knock(_) | Body::Verdict(_)) => false,
-            (Some(Place::Party(_)), _) => true,
-            (Some(Place::Lobby(_)), body) => matches!(body, Body::Knock(_) | Body::Leave { .. }),
-            (Some(Place::Waiting(_)), body) => matches!(body, Body::Rekey(_) | Body::Verdict(_)),
+    /// Refuses what is not sent on a topic: in the lobby joiners send join requests, and members answer them.
+    fn check_topic(&self, topic: &Topic, body: &Body) -> Result<(), Refusal> {
+        let said = match (self.secrets.known_topic(topic), body) {
+            (Some(KnownTopic::Party(_)), Body::JoinRequest(_) | Body::JoinRejection(_)) => false,
+            (Some(KnownTopic::Party(_)), _) => true,
+            (Some(KnownTopic::Lobby(_)), body) => matches!(body, Body::JoinRequest(_) | Body::Leave { .. }),
+            (Some(KnownTopic::Waiting(_)), body) => matches!(body, Body::Rekey(_) | Body::JoinRejection(_)),
             (None, _) => return Err(Refusal::UnknownTopic),
         };
-        if said { Ok(()) } else { Err(Refusal::OutOfPlace) }
+        if said { Ok(()) } else { Err(Refusal::WrongTopic) }
     }
 
     /// Handles a message of this device's own key: its own, of an earlier run, or of a copy. The presence of another run is
@@ -444,17 +444,19 @@ impl Membership {
 
     /// Lets a joiner in whose certificate counts, and shows any other why it does not. Nothing is kept of the latter, of
     /// which a link makes as many as its holder likes.
-    fn handle_knock(
+    fn handle_join_request(
         &mut self,
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
         topic: &Topic,
         (sender, sequence): (DeviceId, u64),
-        knock: &SealedBox,
+        request: &SealedBox,
         out: &mut Outcome,
     ) -> Result<(), Refusal> {
-        let Some(Place::Lobby(epoch)) = self.secrets.place(topic) else { return Err(Refusal::OutOfPlace) };
-        let announcement = epoch.lobby().open_knock(self.identity.party(), &sender, knock)?;
+        let Some(KnownTopic::Lobby(epoch)) = self.secrets.known_topic(topic) else {
+            return Err(Refusal::WrongTopic);
+        };
+        let announcement = epoch.lobby().open_join_request(self.identity.party(), &sender, request)?;
         self.check_announcement(&sender, &announcement, out)?;
         let certificate = &announcement.certificate;
         let confirmed = announcement.confirmation.is_some()
@@ -465,7 +467,7 @@ impl Membership {
         if let Err(dismissal) = self.charter.rules().judge(certificate, confirmed, now) {
             debug!(peer = %sender.short(), reason = %dismissal, "joiner not let in");
             if dismissal != Dismissal::InviteExpired {
-                let body = self.verdict_body_for(&certificate.claims().tunnel, &sender, rng);
+                let body = self.join_rejection_body_for(&certificate.claims().tunnel, &sender, rng);
                 if let Some(body) = body {
                     self.send(now, rng, topic, Some(sender), body, out);
                 }
@@ -602,7 +604,7 @@ impl Membership {
         out: &mut Outcome,
     ) {
         let Some(comparison) = self.compare(now, to, announcement) else { return };
-        let in_lobby = matches!(self.secrets.place(topic), Some(Place::Lobby(_)));
+        let in_lobby = matches!(self.secrets.known_topic(topic), Some(KnownTopic::Lobby(_)));
         let (body, reason) = match comparison.reply() {
             Reply::Nothing => return,
             Reply::Rekey(reason) => (self.rekey_body_for(to, rng), reason),
@@ -823,7 +825,7 @@ impl Membership {
 /// What this device sends.
 impl Membership {
     /// Announces this device on a topic: how it can be reached on the current one, only who it is on old ones. A joiner
-    /// knocks. The outcome has one message to everybody, or none on an unknown topic and on one where nothing is said
+    /// sends a join request. The outcome has one message to everybody, or none on an unknown topic and on one where nothing is said
     /// ([`TopicPurpose::Lobby`]).
     pub fn announcement(
         &mut self,
@@ -857,13 +859,13 @@ impl Membership {
         let mut out = Outcome::default();
         let presence = self.may_show_presence_on(topic).then(|| self.presence(reach, max_candidates));
         let announcement = self.announcement_with(presence);
-        let body = match self.secrets.place(topic) {
-            Some(Place::Party(_)) => Some(Body::Announce(Box::new(announcement))),
-            Some(Place::Waiting(lobby)) => lobby
-                .knock(rng, self.identity.party(), self.identity.device(), &announcement)
-                .map(Body::Knock),
-            // Members say nothing in the lobby until somebody knocks.
-            Some(Place::Lobby(_)) | None => None,
+        let body = match self.secrets.known_topic(topic) {
+            Some(KnownTopic::Party(_)) => Some(Body::Announce(Box::new(announcement))),
+            Some(KnownTopic::Waiting(lobby)) => lobby
+                .seal_join_request(rng, self.identity.party(), self.identity.device(), &announcement)
+                .map(Body::JoinRequest),
+            // Members say nothing in the lobby until a join request arrives.
+            Some(KnownTopic::Lobby(_)) | None => None,
         };
         if let Some(body) = body {
             self.send(now, rng, topic, None, body, &mut out);
@@ -935,9 +937,9 @@ impl Membership {
     /// Leaves the party with a message on every topic. The caller drops the stored state after sending them.
     pub fn leave(&mut self, now: Timestamp, rng: &mut (impl CryptoRng + RngCore)) -> Outcome {
         info!(party = %self.id().short(), "leaving the party");
-        let said = |place: &Place<'_>| !matches!(place, Place::Lobby(_));
+        let said = |known: &KnownTopic<'_>| !matches!(known, KnownTopic::Lobby(_));
         let topics: Vec<Topic> =
-            self.secrets.places().filter(said).map(|place| *place.room().topic()).collect();
+            self.secrets.known_topics().filter(said).map(|known| *known.keys().topic()).collect();
         let mut out = Outcome::default();
         let certificate = self.identity.certificate().digest();
         topics
@@ -949,9 +951,9 @@ impl Membership {
     /// Presence is shown on the current topic only, and not there once the charter has moved on to a secret that removed
     /// members do not know. Joiners show it to the members.
     fn may_show_presence_on(&self, topic: &Topic) -> bool {
-        let shown = match self.secrets.current_place() {
-            Place::Waiting(_) => true,
-            Place::Party(_) | Place::Lobby(_) => {
+        let shown = match self.secrets.current_topic() {
+            KnownTopic::Waiting(_) => true,
+            KnownTopic::Party(_) | KnownTopic::Lobby(_) => {
                 self.charter.in_force().is_none() || self.has_secret_in_force()
             }
         };
@@ -1002,7 +1004,7 @@ impl Membership {
         seal_rekey((self.identity.party(), me), rng, (device, tunnel), secret, update)
     }
 
-    fn verdict_body_for(
+    fn join_rejection_body_for(
         &self,
         tunnel: &TunnelPublicKey,
         device: &DeviceId,
@@ -1010,7 +1012,7 @@ impl Membership {
     ) -> Option<Body> {
         // A confirmation of an earlier certificate would not fit the present one.
         let update = CharterUpdate { charter: self.charter.in_force()?.clone(), confirmation: None };
-        seal_verdict((self.identity.party(), self.identity.device()), rng, (device, tunnel), &update)
+        seal_join_rejection((self.identity.party(), self.identity.device()), rng, (device, tunnel), &update)
     }
 
     /// Seals a message on a topic, for one member or for everybody.
@@ -1023,11 +1025,11 @@ impl Membership {
         body: Body,
         out: &mut Outcome,
     ) {
-        let Some(room) = self.secrets.place(topic).map(Place::room) else {
+        let Some(keys) = self.secrets.known_topic(topic).map(KnownTopic::keys) else {
             return debug!(topic = %topic.short(), kind = kind(&body), reason = "unknown topic", "message not sent");
         };
-        let handle = to.map(|to| room.handle_of(&to));
-        let message = self.outbound.seal(now, rng, room, to, body);
+        let handle = to.map(|to| keys.handle_of(&to));
+        let message = self.outbound.seal(now, rng, keys, to, body);
         out.persist |= self.outbound.is_reservation_due();
         out.messages.extend(message.map(|message| Outgoing { topic: *topic, to, handle, message }));
     }
@@ -1396,7 +1398,7 @@ impl Membership {
     /// Returns the current topic.
     #[must_use]
     pub const fn topic(&self) -> Topic {
-        *self.secrets.current_place().room().topic()
+        *self.secrets.current_topic().keys().topic()
     }
 
     /// Returns true for a joiner that nobody has let in yet.
@@ -1411,34 +1413,34 @@ impl Membership {
         if matches!(self.standing, Standing::Dismissed(Dismissal::Removed | Dismissal::InviteRevoked)) {
             return Vec::new();
         }
-        let access = |(index, place): (usize, Place<'_>)| TopicAccess {
-            topic: *place.room().topic(),
-            handle: place.room().handle_of(self.identity.device()),
-            purpose: match place {
+        let access = |(index, known): (usize, KnownTopic<'_>)| TopicAccess {
+            topic: *known.keys().topic(),
+            handle: known.keys().handle_of(self.identity.device()),
+            purpose: match known {
                 _ if index == 0 => TopicPurpose::Current,
-                Place::Party(_) | Place::Waiting(_) => TopicPurpose::Former,
-                Place::Lobby(_) => TopicPurpose::Lobby,
+                KnownTopic::Party(_) | KnownTopic::Waiting(_) => TopicPurpose::Former,
+                KnownTopic::Lobby(_) => TopicPurpose::Lobby,
             },
         };
-        self.secrets.places().enumerate().map(access).collect()
+        self.secrets.known_topics().enumerate().map(access).collect()
     }
 
     /// Signs a server's challenge with the topic's key, which proves the right to enter. `None` on unknown topics.
     #[must_use]
     pub fn prove_topic_access(&self, topic: &Topic, message: &[u8]) -> Option<[u8; 64]> {
-        self.secrets.place(topic).map(|place| place.room().prove(message).0)
+        self.secrets.known_topic(topic).map(|known| known.keys().prove(message).0)
     }
 
     /// Returns a device's handle on a topic; `None` on unknown topics.
     #[must_use]
     pub fn handle_of(&self, topic: &Topic, device: &DeviceId) -> Option<Handle> {
-        self.secrets.place(topic).map(|place| place.room().handle_of(device))
+        self.secrets.known_topic(topic).map(|known| known.keys().handle_of(device))
     }
 
     /// Returns the topic that a LAN beacon belongs to, if this device knows it.
     #[must_use]
     pub fn topic_of_beacon(&self, beacon: &Beacon<'_>) -> Option<Topic> {
-        self.secrets.places().map(|place| *place.room().topic()).find(|topic| beacon.is_on(topic))
+        self.secrets.known_topics().map(|known| *known.keys().topic()).find(|topic| beacon.is_on(topic))
     }
 
     /// Returns the other members in order of their ids.

@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 
 use crate::{
     keys::{DeviceKey, sign},
-    room::Room,
     seal::seal,
+    topic_keys::TopicKeys,
 };
 
 /// What this device sends in one party.
@@ -34,21 +34,21 @@ impl Outbound {
         self.device.numbers().is_reservation_due()
     }
 
-    /// Signs and seals a message in a room; `None` if it would be longer than any receiver accepts.
+    /// Signs and seals a message with the keys of a topic; `None` if it would be longer than any receiver accepts.
     pub(crate) fn seal(
         &self,
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
-        room: &Room,
+        keys: &TopicKeys,
         recipient: Option<DeviceId>,
         body: Body,
     ) -> Option<Vec<u8>> {
-        let (kind, sequence, topic) = (kind(&body), self.device.numbers().next(), room.topic());
+        let (kind, sequence, topic) = (kind(&body), self.device.numbers().next(), keys.topic());
         let message =
             Exact::new(Message { sender: self.device.id(), recipient, sequence, sent_at: now, body });
         let signature = sign(self.device.signing(), &subject(topic, &message));
         let plaintext = Zeroizing::new(encode_plaintext(&message, &signature));
-        let sealed = seal(room.seal_key(), &topic.0, &plaintext, rng);
+        let sealed = seal(keys.seal_key(), &topic.0, &plaintext, rng);
         let peer = || recipient.map(|recipient| recipient.short());
         if sealed.len() > MAX_SEALED {
             debug!(peer = peer(), kind, bytes = sealed.len(), reason = "too long", "message not sent");
@@ -68,8 +68,8 @@ pub(crate) const fn kind(body: &Body) -> &'static str {
         Body::Signal(_) => "signal",
         Body::Leave { .. } => "leave",
         Body::Run(_) => "run",
-        Body::Knock(_) => "knock",
-        Body::Verdict(_) => "verdict",
+        Body::JoinRequest(_) => "join request",
+        Body::JoinRejection(_) => "join rejection",
     }
 }
 
@@ -85,8 +85,8 @@ mod tests {
     #[test]
     fn message_that_exceeds_every_limit_is_not_sent() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let room = Room::new(&PartyId([1; 32]), &[1; 32]);
+        let keys = TopicKeys::new(&PartyId([1; 32]), &[1; 32]);
         let body = Body::Signal(vec![0; MAX_SEALED]);
-        assert_eq!(Outbound::new(device(1)).seal(NOW, &mut rng, &room, None, body), None);
+        assert_eq!(Outbound::new(device(1)).seal(NOW, &mut rng, &keys, None, body), None);
     }
 }

@@ -55,27 +55,28 @@ pub(crate) fn open_rekey(
 }
 
 /// Seals the charter that shows why a device is not let in, for that device; `None` if its tunnel key is weak.
-pub(crate) fn seal_verdict(
+pub(crate) fn seal_join_rejection(
     (party, sender): (&PartyId, &DeviceId),
     rng: &mut (impl CryptoRng + RngCore),
     (receiver, tunnel): (&DeviceId, &TunnelPublicKey),
     update: &CharterUpdate,
 ) -> Option<Body> {
     let context = context(sender, receiver);
-    seal_for((party, Purpose::Verdict), rng, &tunnel.0, &context, &update.encode()).map(Body::Verdict)
+    seal_for((party, Purpose::JoinRejection), rng, &tunnel.0, &context, &update.encode())
+        .map(Body::JoinRejection)
 }
 
 /// Opens the charter that shows why this device is not let in. The charter itself is not checked here.
 ///
 /// # Errors
 /// Returns why it must be dropped.
-pub(crate) fn open_verdict(
+pub(crate) fn open_join_rejection(
     identity: &Identity,
     sender: &DeviceId,
-    verdict: &SealedBox,
+    rejection: &SealedBox,
 ) -> Result<CharterUpdate, Refusal> {
     let (party, context) = (identity.party(), context(sender, identity.device()));
-    let plaintext = open_box((party, Purpose::Verdict), identity.tunnel_secret(), &context, verdict);
+    let plaintext = open_box((party, Purpose::JoinRejection), identity.tunnel_secret(), &context, rejection);
     CharterUpdate::decode(&plaintext.ok_or(Refusal::Unreadable)?).map_err(|_| Refusal::Malformed)
 }
 

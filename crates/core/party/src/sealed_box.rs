@@ -17,17 +17,17 @@ use crate::{
 /// What a box is for: another key results for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    Knock,
+    JoinRequest,
     Rekey,
-    Verdict,
+    JoinRejection,
 }
 
 impl Purpose {
     const fn info(self) -> &'static [u8] {
         match self {
-            Self::Knock => b"partyline knock",
+            Self::JoinRequest => b"partyline join request",
             Self::Rekey => b"partyline rekey",
-            Self::Verdict => b"partyline verdict",
+            Self::JoinRejection => b"partyline join rejection",
         }
     }
 }
@@ -92,7 +92,7 @@ mod tests {
             open_box((&PARTY, purpose), key, context, &sealed(&receiver)).map(|bytes| bytes.to_vec())
         };
         assert_eq!(open(Purpose::Rekey, &receiver, b"context"), Some(b"plaintext".to_vec()));
-        assert_eq!(open(Purpose::Verdict, &receiver, b"context"), None);
+        assert_eq!(open(Purpose::JoinRejection, &receiver, b"context"), None);
         assert_eq!(open(Purpose::Rekey, &receiver, b"other"), None);
         assert_eq!(open(Purpose::Rekey, &Secret::new([6; 32]), b"context"), None);
     }
@@ -109,6 +109,6 @@ mod tests {
     #[test]
     fn nothing_is_sealed_for_keys_of_low_order() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        assert_eq!(seal_for((&PARTY, Purpose::Knock), &mut rng, &[0; 32], b"", b"x"), None);
+        assert_eq!(seal_for((&PARTY, Purpose::JoinRequest), &mut rng, &[0; 32], b"", b"x"), None);
     }
 }

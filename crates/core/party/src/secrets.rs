@@ -11,7 +11,7 @@ use partyline_model::{PartyId, Timestamp, Topic};
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use crate::{epoch::Epoch, keys::Secret, lobby::Lobby, room::Room};
+use crate::{epoch::Epoch, keys::Secret, lobby::Lobby, topic_keys::TopicKeys};
 
 /// Number of replaced secrets that are kept for [`RETENTION`], whether or not an open invite leads to their lobby.
 const MAX_RECENT: usize = 8;
@@ -52,21 +52,21 @@ struct Replaced {
 
 /// A topic that this device knows, by what is said there.
 #[derive(Clone, Copy)]
-pub(crate) enum Place<'a> {
+pub(crate) enum KnownTopic<'a> {
     /// Where members meet, or met before a rekey.
     Party(&'a Epoch),
     /// Where members wait for joiners; this device is a member.
     Lobby(&'a Epoch),
-    /// The same place, where this device is a joiner.
+    /// The lobby, where this device is a joiner.
     Waiting(&'a Lobby),
 }
 
-impl<'a> Place<'a> {
-    pub(crate) const fn room(self) -> &'a Room {
+impl<'a> KnownTopic<'a> {
+    pub(crate) const fn keys(self) -> &'a TopicKeys {
         match self {
-            Self::Party(epoch) => epoch.room(),
-            Self::Lobby(epoch) => epoch.public_lobby().room(),
-            Self::Waiting(lobby) => lobby.room(),
+            Self::Party(epoch) => epoch.keys(),
+            Self::Lobby(epoch) => epoch.public_lobby().keys(),
+            Self::Waiting(lobby) => lobby.keys(),
         }
     }
 }
@@ -148,10 +148,10 @@ impl PartySecrets {
     }
 
     /// Returns where this device meets others now: the current topic, or the lobby for a joiner.
-    pub(crate) const fn current_place(&self) -> Place<'_> {
+    pub(crate) const fn current_topic(&self) -> KnownTopic<'_> {
         match &self.access {
-            Access::Lobby(lobby) => Place::Waiting(lobby),
-            Access::Party(held) => Place::Party(&held.epoch),
+            Access::Lobby(lobby) => KnownTopic::Waiting(lobby),
+            Access::Party(held) => KnownTopic::Party(&held.epoch),
         }
     }
 
@@ -177,12 +177,12 @@ impl PartySecrets {
     }
 
     /// Returns all topics, the current one first.
-    pub(crate) fn places(&self) -> impl Iterator<Item = Place<'_>> {
-        let waiting = matches!(self.access, Access::Lobby(_)).then(|| self.current_place());
+    pub(crate) fn known_topics(&self) -> impl Iterator<Item = KnownTopic<'_>> {
+        let waiting = matches!(self.access, Access::Lobby(_)).then(|| self.current_topic());
         waiting
             .into_iter()
-            .chain(self.epochs().map(Place::Party))
-            .chain(self.open_lobbies().map(Place::Lobby))
+            .chain(self.epochs().map(KnownTopic::Party))
+            .chain(self.open_lobbies().map(KnownTopic::Lobby))
     }
 
     /// Closes the lobbies of all epochs before the one with this tag, once for each tag. An epoch that this device has not
@@ -207,14 +207,14 @@ impl PartySecrets {
         self.held().filter(|held| held.lobby_open).map(|held| &held.epoch)
     }
 
-    pub(crate) fn place(&self, topic: &Topic) -> Option<Place<'_>> {
-        self.places().find(|place| place.room().topic() == topic)
+    pub(crate) fn known_topic(&self, topic: &Topic) -> Option<KnownTopic<'_>> {
+        self.known_topics().find(|known| known.keys().topic() == topic)
     }
 
     /// Makes another epoch the current one and keeps the one before for members that were offline. A lobby is left for
     /// good.
     pub(crate) fn rotate(&mut self, now: Timestamp, epoch: Epoch) {
-        let before = self.current_place().room().topic().short();
+        let before = self.current_topic().keys().topic().short();
         debug!(topic = %epoch.topic().short(), replaced = %before, "party secret replaced");
         let next = Access::Party(Box::new(Held { epoch, lobby_open: true }));
         if let Access::Party(held) = std::mem::replace(&mut self.access, next) {
@@ -292,11 +292,11 @@ mod tests {
         let secrets = rotated(3);
         let topics: Vec<Topic> = secrets.epochs().map(|epoch| *epoch.topic()).collect();
         assert_eq!(topics, [3, 2, 1, 0].map(|n| *epoch(n).topic()));
-        let old = secrets.place(&topics[2]);
-        assert!(matches!(old, Some(Place::Party(old)) if old.commitment() == epoch(1).commitment()));
-        let lobby = secrets.place(epoch(1).public_lobby().room().topic());
-        assert!(matches!(lobby, Some(Place::Lobby(old)) if old.commitment() == epoch(1).commitment()));
-        assert!(secrets.place(&Topic([9; 32])).is_none());
+        let old = secrets.known_topic(&topics[2]);
+        assert!(matches!(old, Some(KnownTopic::Party(old)) if old.commitment() == epoch(1).commitment()));
+        let lobby = secrets.known_topic(epoch(1).public_lobby().keys().topic());
+        assert!(matches!(lobby, Some(KnownTopic::Lobby(old)) if old.commitment() == epoch(1).commitment()));
+        assert!(secrets.known_topic(&Topic([9; 32])).is_none());
     }
 
     #[test]
@@ -304,11 +304,11 @@ mod tests {
         let lobby = *epoch(1).public_lobby().key();
         let mut secrets = PartySecrets::waiting(&PARTY, lobby);
         let restored = PartySecrets::restore(&PARTY, secrets.to_stored());
-        assert!(restored.current().is_none() && secrets.places().count() == 1);
-        assert!(secrets.place(epoch(1).topic()).is_none());
+        assert!(restored.current().is_none() && secrets.known_topics().count() == 1);
+        assert!(secrets.known_topic(epoch(1).topic()).is_none());
         secrets.rotate(NOW, epoch(2));
-        assert_eq!(secrets.current_place().room().topic(), epoch(2).topic());
-        assert!(secrets.place(epoch(1).public_lobby().room().topic()).is_none());
+        assert_eq!(secrets.current_topic().keys().topic(), epoch(2).topic());
+        assert!(secrets.known_topic(epoch(1).public_lobby().keys().topic()).is_none());
     }
 
     #[test]
@@ -320,8 +320,8 @@ mod tests {
         assert_eq!(open(&secrets), [0, 1, 2, 3]);
         secrets.close_lobbies_before(epoch(2).tag());
         assert_eq!(open(&secrets), [2, 3]);
-        assert!(secrets.place(epoch(1).public_lobby().room().topic()).is_none());
-        assert!(secrets.place(epoch(1).topic()).is_some(), "members that were offline are still met");
+        assert!(secrets.known_topic(epoch(1).public_lobby().keys().topic()).is_none());
+        assert!(secrets.known_topic(epoch(1).topic()).is_some(), "members that were offline are still met");
         let mut restored = PartySecrets::restore(&PARTY, secrets.to_stored());
         assert_eq!(open(&restored), [2, 3]);
         // The charter says so until the next time, also when the epoch that it names is long forgotten.
@@ -355,7 +355,7 @@ mod tests {
             |end| move |commitment: &[u8; 32]| (*commitment == *epoch(0).commitment()).then_some(end);
         let late = NOW.plus(RETENTION + Duration::from_secs(1));
         secrets.expire(late, invited(invite_end));
-        assert!(secrets.place(epoch(0).topic()).is_some());
+        assert!(secrets.known_topic(epoch(0).topic()).is_some());
         assert_eq!(secrets.next_expiry(invited(invite_end)), Some(invite_end), "not a moment that is past");
         assert_eq!(secrets.next_expiry(invited(Timestamp(u64::MAX))), None, "the invite never ends");
         assert_eq!(secrets.expire(Timestamp(invite_end.0 + 1), invited(invite_end)), 1);

@@ -53,10 +53,10 @@ pub enum Body {
     /// For other runs with the same device key, of which there should be none.
     Run(RunMessage),
     /// A joiner's announcement in the lobby, for members alone: an encoded [`Announcement`].
-    Knock(SealedBox),
+    JoinRequest(SealedBox),
     /// What a joiner gets instead of the party secret, since its certificate does not count: an encoded
     /// [`CharterUpdate`].
-    Verdict(SealedBox),
+    JoinRejection(SealedBox),
 }
 
 /// Bytes that only the holder of one X25519 key can read, from a sender that does not have to be known for that.

@@ -33,12 +33,12 @@ fn forge_on(
     only(outcome).message
 }
 
-/// A knock by a joiner that its own code would never send.
-fn forge_knock(world: &mut World, from: usize, announcement: &Announcement) -> (Topic, Vec<u8>) {
+/// A join request of a joiner that its own code would never send.
+fn forge_join_request(world: &mut World, from: usize, announcement: &Announcement) -> (Topic, Vec<u8>) {
     let (party, joiner) = (world.friends[0].id(), world.id(from));
     let lobby = current(world, 0).public_lobby().clone();
-    let knock = lobby.knock(&mut world.rng, &party, &joiner, announcement).unwrap();
-    forge(world, from, None, Body::Knock(knock))
+    let request = lobby.seal_join_request(&mut world.rng, &party, &joiner, announcement).unwrap();
+    forge(world, from, None, Body::JoinRequest(request))
 }
 
 fn current(world: &World, index: usize) -> Epoch {
@@ -117,7 +117,7 @@ fn member_cannot_speak_for_another() {
     let certificate = world.friends[2].identity.certificate().digest();
     let leave = message(world.id(2), Body::Leave { certificate });
     let signature = sign(world.friends[1].outbound.device().signing(), &subject(&topic, &leave));
-    let key = current(&world, 1).room().seal_key().clone();
+    let key = current(&world, 1).keys().seal_key().clone();
     let sealed = seal(&key, &topic.0, &encode_plaintext(&leave, &signature), &mut world.rng);
     assert_eq!(world.deliver_to(0, topic, &sealed), Err(Refusal::BadSignature));
 
@@ -139,9 +139,9 @@ fn message_cannot_be_moved_to_another_topic() {
     world.apply(0, outcome);
     world.run_until_quiet();
     // A member that knows both keys opens it on the old topic and seals it for the new one.
-    let plaintext = open(old.room().seal_key(), &old_topic.0, &sealed).unwrap();
+    let plaintext = open(old.keys().seal_key(), &old_topic.0, &sealed).unwrap();
     let new = current(&world, 0);
-    let moved = seal(new.room().seal_key(), &new.topic().0, &plaintext, &mut world.rng);
+    let moved = seal(new.keys().seal_key(), &new.topic().0, &plaintext, &mut world.rng);
     assert_eq!(world.deliver_to(0, *new.topic(), &moved), Err(Refusal::BadSignature));
 }
 
@@ -155,7 +155,7 @@ fn tunnel_key_belongs_to_the_member_that_announced_it_first() {
     claims.tunnel = world.friends[1].tunnel_public();
     let mut announcement = announce_body(&world, thief);
     announcement.certificate = crate::chain::certify(claims, &key, world.friends[thief].outbound.device());
-    let (topic, sealed) = forge_knock(&mut world, thief, &announcement);
+    let (topic, sealed) = forge_join_request(&mut world, thief, &announcement);
     assert_eq!(world.deliver_to(0, topic, &sealed), Err(Refusal::TunnelKeyTaken));
     assert_eq!(world.deliver_to(1, topic, &sealed), Err(Refusal::TunnelKeyTaken));
 }
@@ -258,7 +258,7 @@ fn device_with_the_secret_alone_is_no_member() {
     });
     let signature = sign(stranger.signing(), &subject(epoch.topic(), &message));
     let plaintext = encode_plaintext(&message, &signature);
-    let sealed = seal(epoch.room().seal_key(), &epoch.topic().0, &plaintext, &mut world.rng);
+    let sealed = seal(epoch.keys().seal_key(), &epoch.topic().0, &plaintext, &mut world.rng);
     assert_eq!(world.deliver_to(0, *epoch.topic(), &sealed), Err(Refusal::UnknownSender));
 }
 
@@ -315,7 +315,7 @@ proptest! {
         let epoch = current(&world, 0);
         prop_assert!(world.deliver_to(0, *epoch.topic(), &bytes).is_err());
         // Even when sealed by a device that knows the key.
-        let sealed = seal(epoch.room().seal_key(), &epoch.topic().0, &bytes, &mut world.rng);
+        let sealed = seal(epoch.keys().seal_key(), &epoch.topic().0, &bytes, &mut world.rng);
         prop_assert!(world.deliver_to(0, *epoch.topic(), &sealed).is_err());
         let World { friends, rng, now, .. } = &mut world;
         prop_assert!(friends[0].receive(*now, rng, &Topic([0; 32]), &bytes).is_err());
@@ -326,10 +326,10 @@ proptest! {
         let mut world = World::of(2);
         let epoch = current(&world, 0);
         let (topic, sealed) = world.announcement(1);
-        let mut plaintext = open(epoch.room().seal_key(), &topic.0, &sealed).unwrap();
+        let mut plaintext = open(epoch.keys().seal_key(), &topic.0, &sealed).unwrap();
         let at = 64 + place.index(plaintext.len() - 64);
         plaintext[at] = byte;
-        let changed = seal(epoch.room().seal_key(), &topic.0, &plaintext, &mut world.rng);
+        let changed = seal(epoch.keys().seal_key(), &topic.0, &plaintext, &mut world.rng);
         let _ = world.deliver_to(0, topic, &changed);
         prop_assert!(world.knows(0, 1));
     }
@@ -350,7 +350,7 @@ fn confirmed_owner_of_a_tunnel_key_displaces_an_unconfirmed_device() {
     let key = ed25519_dalek::SigningKey::from_bytes(&invite.seed);
     let mut stolen = announce_body(&world, thief);
     stolen.certificate = crate::chain::certify(claims, &key, world.friends[thief].outbound.device());
-    let (topic, sealed) = forge_knock(&mut world, thief, &stolen);
+    let (topic, sealed) = forge_join_request(&mut world, thief, &stolen);
     assert_eq!(world.deliver_to(1, topic, &sealed), Ok(()));
     assert!(world.knows(1, thief));
 

@@ -10,8 +10,8 @@ fn lobby_of(invite: &Invite) -> Lobby {
     Lobby::new(&invite.party, invite.lobby)
 }
 
-/// A knock by a new joiner, and the joiner.
-fn knock(world: &mut World, invite: &Invite) -> (usize, Topic, Vec<u8>) {
+/// A join request of a new joiner, and the joiner.
+fn join_request(world: &mut World, invite: &Invite) -> (usize, Topic, Vec<u8>) {
     let joiner = world.join(invite);
     let (topic, sealed) = world.announcement(joiner);
     (joiner, topic, sealed)
@@ -24,8 +24,8 @@ fn link_opens_nothing_that_members_say() {
     let lobby = lobby_of(&invite);
     let stranger = DeviceKey::generate(&mut world.rng).id();
     let (topic, sealed) = world.announcement(1);
-    assert_ne!(*lobby.room().topic(), topic);
-    assert_eq!(open_message(lobby.room(), &stranger, &sealed).unwrap_err(), Refusal::Unreadable);
+    assert_ne!(*lobby.keys().topic(), topic);
+    assert_eq!(open_message(lobby.keys(), &stranger, &sealed).unwrap_err(), Refusal::Unreadable);
     let joiner = world.join(&invite);
     assert!(world.friends[joiner].is_waiting());
     assert_eq!(world.friends[joiner].topics().len(), 1);
@@ -37,10 +37,10 @@ fn link_holder_learns_neither_names_nor_addresses_of_those_who_join() {
     let mut world = World::of(2);
     let invite = world.invite(0, InviteLifetime::Hour, Role::Member);
     let listener = world.join(&invite);
-    let (joiner, topic, sealed) = knock(&mut world, &invite);
-    let message = open_message(lobby_of(&invite).room(), &world.id(listener), &sealed).unwrap();
-    let Body::Knock(_) = &message.value().body else { panic!("{message:?}") };
-    assert_eq!(world.deliver_to(listener, topic, &sealed), Err(Refusal::OutOfPlace));
+    let (joiner, topic, sealed) = join_request(&mut world, &invite);
+    let message = open_message(lobby_of(&invite).keys(), &world.id(listener), &sealed).unwrap();
+    let Body::JoinRequest(_) = &message.value().body else { panic!("{message:?}") };
+    assert_eq!(world.deliver_to(listener, topic, &sealed), Err(Refusal::WrongTopic));
     // The answer is for the joiner alone.
     world.deliver_to(0, topic, &sealed).unwrap();
     let answer = world.in_flight.pop().unwrap();
@@ -54,7 +54,7 @@ fn link_holder_learns_neither_names_nor_addresses_of_those_who_join() {
 fn ended_link_gets_neither_the_secret_nor_a_place_in_the_roster() {
     let mut world = World::of(2);
     let invite = world.invite(0, InviteLifetime::Hour, Role::Member);
-    let (joiner, topic, sealed) = knock(&mut world, &invite);
+    let (joiner, topic, sealed) = join_request(&mut world, &invite);
     world.advance(HOUR + CLOCK_TOLERANCE * 2);
     let before = world.friends[0].state().roster;
     let World { friends, rng, now, .. } = &mut world;
@@ -73,7 +73,7 @@ fn revoked_link_gets_the_reason_and_no_place_in_the_roster() {
     world.apply(0, outcome);
     world.run_until_quiet();
     let known = world.friends[1].state().roster.known_devices().count();
-    let (joiner, topic, sealed) = knock(&mut world, &invite);
+    let (joiner, topic, sealed) = join_request(&mut world, &invite);
     world.deliver_to(1, topic, &sealed).unwrap();
     world.run_until_quiet();
     assert_eq!(world.dismissed(joiner), Some(Dismissal::InviteRevoked));
@@ -96,7 +96,7 @@ fn link_holder_writes_no_charters_and_no_announcements() {
     ] {
         let mut outcome = Outcome::default();
         world.friends[stranger].send(world.now, &mut world.rng, &topic, None, body, &mut outcome);
-        assert_eq!(world.deliver_to(0, topic, &only(outcome).message), Err(Refusal::OutOfPlace));
+        assert_eq!(world.deliver_to(0, topic, &only(outcome).message), Err(Refusal::WrongTopic));
     }
 }
 
@@ -117,9 +117,9 @@ fn joiner_takes_no_charter_from_before_its_invite() {
     let update = CharterUpdate { charter: kept, confirmation: None };
     let body = crate::rekey::seal_rekey((&party, &removed), &mut world.rng, (&to, &tunnel), &secret, update)
         .unwrap();
-    let room = lobby_of(&invite).room().clone();
-    let sealed = world.friends[2].outbound.seal(world.now, &mut world.rng, &room, Some(to), body).unwrap();
-    assert_eq!(world.deliver_to(joiner, *room.topic(), &sealed), Err(Refusal::OldCharter));
+    let keys = lobby_of(&invite).keys().clone();
+    let sealed = world.friends[2].outbound.seal(world.now, &mut world.rng, &keys, Some(to), body).unwrap();
+    assert_eq!(world.deliver_to(joiner, *keys.topic(), &sealed), Err(Refusal::OldCharter));
     assert!(world.friends[joiner].is_waiting());
 }
 

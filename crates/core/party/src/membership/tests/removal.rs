@@ -78,7 +78,7 @@ fn old_topic_shows_certificates_but_no_presence() {
     world.friends[2].standing = Standing::Confirmed;
     let sealed = world.announcement_on(1, world.now, &old.topic, 2);
     let plaintext =
-        crate::seal::open(world.friends[2].secrets.current_place().room().seal_key(), &old.topic.0, &sealed)
+        crate::seal::open(world.friends[2].secrets.current_topic().keys().seal_key(), &old.topic.0, &sealed)
             .unwrap();
     let (message, _) = partyline_wire::sealed::decode_plaintext(&plaintext).unwrap();
     let Body::Announce(announcement) = &message.value().body else { panic!("{message:?}") };

@@ -13,14 +13,14 @@ use crate::keys::{Secret, sign};
 
 /// A topic with its keys.
 #[derive(Clone)]
-pub(crate) struct Room {
+pub(crate) struct TopicKeys {
     topic: Topic,
     seal_key: Secret,
     topic_key: SigningKey,
     handle_key: Secret,
 }
 
-impl Room {
+impl TopicKeys {
     /// Derives a topic and its keys from what everybody who may be there has.
     pub(crate) fn new(party: &PartyId, key: &[u8; 32]) -> Self {
         let derive = |info: &str| Secret::derive(party, key, &[info.as_bytes()]);
@@ -65,21 +65,21 @@ mod tests {
 
     #[test]
     fn each_party_and_key_has_its_own_topic_and_handles() {
-        let room = |party: u8, key: u8| Room::new(&PartyId([party; 32]), &[key; 32]);
-        let (first, device) = (room(1, 1), DeviceId([9; 32]));
-        for other in [room(2, 1), room(1, 2)] {
+        let keys = |party: u8, key: u8| TopicKeys::new(&PartyId([party; 32]), &[key; 32]);
+        let (first, device) = (keys(1, 1), DeviceId([9; 32]));
+        for other in [keys(2, 1), keys(1, 2)] {
             assert_ne!(first.topic(), other.topic());
             assert!(first.seal_key() != other.seal_key());
             assert_ne!(first.handle_of(&device), other.handle_of(&device));
         }
-        assert_eq!(first.topic(), room(1, 1).topic());
+        assert_eq!(first.topic(), keys(1, 1).topic());
     }
 
     #[test]
     fn proof_verifies_under_the_topic_only() {
-        let room = Room::new(&PartyId([1; 32]), &[1; 32]);
-        let proof = room.prove(b"challenge");
-        assert!(crate::keys::is_signed_by(&room.topic().0, b"challenge", &proof));
+        let keys = TopicKeys::new(&PartyId([1; 32]), &[1; 32]);
+        let proof = keys.prove(b"challenge");
+        assert!(crate::keys::is_signed_by(&keys.topic().0, b"challenge", &proof));
         assert!(!crate::keys::is_signed_by(&[7; 32], b"challenge", &proof));
     }
 }
