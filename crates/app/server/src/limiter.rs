@@ -2,10 +2,11 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use partyline_model::{HOST_PREFIX_LEN, network_of};
 use tokio::sync::Notify;
 
 use crate::counters::{LimitReached, ReasonCounters};
@@ -55,7 +56,6 @@ impl ConnectionLimiter {
 
     /// Admits a connection from an address. It counts as open until the permit is dropped.
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Permit, LimitReached> {
-        let address = customer_address(address);
         let mut open = self.lock();
         if let Some(limit) = self.reached(&open, address) {
             self.refused.count(limit);
@@ -73,7 +73,9 @@ impl ConnectionLimiter {
             return Some(LimitReached::Server);
         }
         let full = networks(address).find(|network| open.from(*network) >= self.max_from(*network));
-        full.map(|(bits, _)| if bits == ADDRESS_BITS { LimitReached::Address } else { LimitReached::Prefix })
+        full.map(
+            |(bits, _)| if bits == HOST_PREFIX_LEN { LimitReached::Address } else { LimitReached::Prefix },
+        )
     }
 
     const fn max_from(&self, (bits, _): (u8, IpAddr)) -> usize {
@@ -156,28 +158,10 @@ impl Drop for Permit {
     }
 }
 
-/// The length of the prefix that counts as one address.
-const ADDRESS_BITS: u8 = 64;
-
-/// An IPv6 customer has a whole /64, so its addresses count as one.
-fn customer_address(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => prefix(address, ADDRESS_BITS),
-    }
-}
-
-/// Returns the networks that a customer's address is in, with the lengths of their prefixes. IPv4 addresses share none.
+/// Returns the networks that an address is in, with the lengths of their prefixes. IPv4 addresses share none.
 fn networks(address: IpAddr) -> impl Iterator<Item = (u8, IpAddr)> {
-    let prefixes = match address {
-        IpAddr::V4(_) => [None, None],
-        IpAddr::V6(address) => [56, 48].map(|bits| Some((bits, prefix(address, bits)))),
-    };
-    [(ADDRESS_BITS, address)].into_iter().chain(prefixes.into_iter().flatten())
-}
-
-fn prefix(address: Ipv6Addr, bits: u8) -> IpAddr {
-    IpAddr::V6(Ipv6Addr::from(u128::from(address) & (u128::MAX << (128 - bits))))
+    let all = [HOST_PREFIX_LEN, 56, 48].map(|prefix_len| (prefix_len, network_of(address, prefix_len)));
+    all.into_iter().filter(|(prefix_len, network)| *prefix_len == HOST_PREFIX_LEN || network.is_ipv6())
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ mod time;
 mod transport;
 mod view;
 
-pub use address::{is_public, is_shared};
+pub use address::{HOST_PREFIX_LEN, host_network, is_public, is_shared, network_of};
 pub use candidate::{Candidate, CandidateKind};
 pub use card::{CardKind, RouteTarget};
 pub use control::{

@@ -10,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use partyline_model::host_network;
 use partyline_timing::{Rate, TokenBucket};
 use partyline_wire::datagram;
 use rand_chacha::{ChaCha8Rng, rand_core::RngCore};
@@ -26,7 +27,7 @@ use crate::{
     own_addresses::OwnAddresses,
     saturation::Saturation,
     settings::Settings,
-    source::{SourceLimiter, source_network},
+    source::SourceLimiter,
 };
 
 /// Relays packets of members within the bandwidth limits.
@@ -199,7 +200,7 @@ impl Forwarder {
         if let Some(networks) = &mut self.networks {
             let client = allocations.get(at).ok_or(DropReason::NoAllocation)?.client.address.ip();
             if !networks.take(now, client, length) {
-                trace!(network = %source_network(client), reason = "bandwidth of its network", "packet not relayed");
+                trace!(network = %host_network(client), reason = "bandwidth of its network", "packet not relayed");
                 return Err(DropReason::NetworkBandwidth);
             }
         }

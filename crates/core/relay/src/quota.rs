@@ -9,10 +9,9 @@ use foldhash::fast::FixedState;
 use hashbrown::{Equivalent, HashMap};
 use tracing::trace;
 
-use crate::{
-    counters::Refusal, credentials::quota_name, rejection::Rejection, settings::Quotas,
-    source::source_network,
-};
+use partyline_model::host_network;
+
+use crate::{counters::Refusal, credentials::quota_name, rejection::Rejection, settings::Quotas};
 
 /// Allocations in use, by whom quotas count them.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ impl QuotaUsage {
         address: SocketAddr,
     ) -> Result<(), Rejection> {
         let user = self.by_user.get(quota_name(username)).copied().unwrap_or(0);
-        let source = self.by_source.get(&source_network(address.ip())).copied().unwrap_or(0);
+        let source = self.by_source.get(&host_network(address.ip())).copied().unwrap_or(0);
         if user >= quotas.allocations_per_user {
             Err(Refusal::AllocationQuotaReached.because("allocations per user"))
         } else if source >= quotas.allocations_per_address {
@@ -53,7 +52,7 @@ impl QuotaUsage {
     pub(crate) fn add(&mut self, username: &str, address: SocketAddr) {
         self.total += 1;
         *self.by_user.entry_ref(quota_name(username)).or_insert(0) += 1;
-        *self.by_source.entry(source_network(address.ip())).or_insert(0) += 1;
+        *self.by_source.entry(host_network(address.ip())).or_insert(0) += 1;
         trace!(total = self.total, users = self.by_user.len(), sources = self.by_source.len(), "quota taken");
     }
 
@@ -61,7 +60,7 @@ impl QuotaUsage {
     pub(crate) fn remove(&mut self, username: &str, address: SocketAddr) {
         self.total = self.total.saturating_sub(1);
         decrement(&mut self.by_user, quota_name(username));
-        decrement(&mut self.by_source, &source_network(address.ip()));
+        decrement(&mut self.by_source, &host_network(address.ip()));
         trace!(total = self.total, users = self.by_user.len(), sources = self.by_source.len(), "quota freed");
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use foldhash::fast::FixedState;
-use partyline_model::{Now, Timestamp};
+use partyline_model::{Now, Timestamp, host_network};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore, SeedableRng},
@@ -40,7 +40,7 @@ use crate::{
     request::{NotARequest, Request},
     response::Response,
     settings::{Listener, RelayAddress, Settings},
-    source::{SourceLimiter, source_network},
+    source::SourceLimiter,
 };
 
 /// The lifetime of an allocation whose client asks for less, in seconds (RFC 8656, section 3.2).
@@ -540,7 +540,7 @@ impl Relay {
         if self.sources.take(now, client.address.ip(), 1) {
             return Ok(());
         }
-        trace!(source = %source_network(client.address.ip()), reason = "rate of its source", "client not answered");
+        trace!(source = %host_network(client.address.ip()), reason = "rate of its source", "client not answered");
         Err(DropReason::RateLimited)
     }
 

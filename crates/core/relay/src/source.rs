@@ -3,21 +3,13 @@
 use std::{hash::BuildHasher, net::IpAddr, time::Instant};
 
 use foldhash::quality::FixedState;
+use partyline_model::host_network;
 use partyline_timing::{Level, Rate};
 
 /// Buckets of a [`SourceLimiter`].
 const BUCKETS: usize = 1 << 14;
 /// Seconds' worth of answers that a source may use up at once.
 const BURST_S: u64 = 2;
-
-/// Returns the address that stands for a source: itself for IPv4, its /64 for IPv6, all addresses of which one host can
-/// have.
-pub(crate) fn source_network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
-        v4 => v4,
-    }
-}
 
 /// One token bucket per source, in a table of fixed size. Sources whose hashes collide share a bucket; a client that does
 /// not know the seed cannot choose with whom.
@@ -46,7 +38,7 @@ impl SourceLimiter {
     /// Takes tokens from the source's bucket: one for an answer, one for each byte. Returns false, and takes none, if there
     /// are not that many.
     pub(crate) fn take(&mut self, now: Instant, source: IpAddr, tokens: u64) -> bool {
-        let at = self.hasher.hash_one(source_network(source)) as usize % BUCKETS;
+        let at = self.hasher.hash_one(host_network(source)) as usize % BUCKETS;
         self.levels[at].take(now, &self.rate, tokens)
     }
 }
@@ -66,13 +58,5 @@ mod tests {
         assert_eq!((0..100).filter(|_| limiter.take(now, loud, 1)).count(), 20);
         assert!(limiter.take(now, quiet, 1));
         assert!(limiter.take(now + Duration::from_secs(1), loud, 1));
-    }
-
-    #[test]
-    fn ipv6_source_is_its_64_bit_prefix() {
-        let of = |text: &str| source_network(text.parse().unwrap());
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
-        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
     }
 }

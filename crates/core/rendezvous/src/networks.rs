@@ -1,11 +1,8 @@
 //! Connections and rates of all client networks of one size.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
-    time::Instant,
-};
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
+use partyline_model::{HOST_PREFIX_LEN, network_of};
 use partyline_timing::{Level, Rate};
 
 /// How large a network is that counts as one.
@@ -22,18 +19,13 @@ pub(crate) enum NetworkSize {
 impl NetworkSize {
     /// Returns the network of this size that an address is in; `None` for an IPv4 address in any but the smallest.
     fn network_of(self, address: IpAddr) -> Option<IpAddr> {
-        let bits = match self {
-            Self::Address => 64,
+        let prefix_len = match self {
+            Self::Address => HOST_PREFIX_LEN,
             Self::Prefix56 => 56,
             Self::Prefix48 => 48,
         };
-        match address.to_canonical() {
-            IpAddr::V4(address) => (self == Self::Address).then_some(IpAddr::V4(address)),
-            IpAddr::V6(address) => {
-                let mask = u128::MAX << (128 - bits);
-                Some(IpAddr::V6(Ipv6Addr::from(u128::from(address) & mask)))
-            }
-        }
+        let network = network_of(address, prefix_len);
+        (self == Self::Address || network.is_ipv6()).then_some(network)
     }
 }
 

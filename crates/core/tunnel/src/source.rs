@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use partyline_model::host_network;
+
 /// Where a datagram came from: its address proves itself by a cookie, and its handshakes share one limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Source {
@@ -12,9 +14,8 @@ pub struct Source {
 /// Those that share one limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum SourceKey {
-    V4([u8; 4]),
-    /// The first 64 bits of an address: the rest of them belongs to one subscriber, who may use it at will.
-    V6([u8; 8]),
+    /// The network of one host.
+    Host(IpAddr),
     /// The relayed address of the sender's allocation.
     Allocation(SocketAddr),
     /// The relaying member and the sender.
@@ -26,12 +27,7 @@ impl Source {
     /// addresses of an IPv6 /64.
     #[must_use]
     pub fn direct(address: IpAddr) -> Self {
-        let address = address.to_canonical();
-        let key = match address {
-            IpAddr::V4(v4) => SourceKey::V4(v4.octets()),
-            IpAddr::V6(v6) => SourceKey::V6(v6.octets().first_chunk().copied().unwrap_or_default()),
-        };
-        Self { address, key }
+        Self { address: address.to_canonical(), key: SourceKey::Host(host_network(address)) }
     }
 
     /// Returns the source of a datagram that a relay server delivered, from the relayed address of its sender's
@@ -67,18 +63,6 @@ impl From<IpAddr> for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn direct(address: &str) -> SourceKey {
-        Source::direct(address.parse().unwrap()).key()
-    }
-
-    #[test]
-    fn one_subscriber_is_one_source() {
-        assert_eq!(direct("192.0.2.1"), direct("::ffff:192.0.2.1"));
-        assert_ne!(direct("192.0.2.1"), direct("::ffff:192.0.2.2"));
-        assert_eq!(direct("2001:db8:0:1::1"), direct("2001:db8:0:1:ffff::2"));
-        assert_ne!(direct("2001:db8:0:1::1"), direct("2001:db8:0:2::1"));
-    }
 
     #[test]
     fn allocations_at_one_server_are_told_apart() {

@@ -54,7 +54,7 @@ mod tests {
     use crate::testing::start;
 
     fn source(number: u32) -> SourceKey {
-        SourceKey::V4(number.to_be_bytes())
+        SourceKey::Host(std::net::Ipv4Addr::from_bits(number).into())
     }
 
     #[test]
