@@ -433,25 +433,19 @@ impl Rendezvous {
         .entered();
         let state = self.topics.get_mut(&topic).ok_or(RefusalCode::NotEntered)?;
         state.take_token(now.instant, &self.limits)?;
-        if let Some(recipient) = state.connection_of(&to) {
-            self.counters.messages_forwarded += 1;
-            let bytes = message.len();
-            trace!(from = %from.short(), to = %to.short(), id = number, bytes, "message forwarded");
-            let frame = ServerFrame::Message { topic, from, message };
-            self.outbox.send(recipient, &frame);
-            let ServerFrame::Message { message, .. } = frame else { return Ok(()) };
-            if kept {
-                // It has been forwarded: that there is no room to keep it is no reason to send it again.
-                let _ = self.store_message(
-                    now.instant,
-                    topic,
-                    to,
-                    Mail { number: 0, from, id: number, kept, message },
-                );
-            }
-            return Ok(());
+        let mail = Mail { number: 0, from, id: number, kept, message };
+        let Some(recipient) = state.connection_of(&to) else {
+            return self.store_message(now.instant, topic, to, mail);
+        };
+        if kept {
+            // It is forwarded as well, so that a full mailbox is no reason for the sender to repeat it.
+            let _ = self.store_message(now.instant, topic, to, mail.clone());
         }
-        self.store_message(now.instant, topic, to, Mail { number: 0, from, id: number, kept, message })
+        self.counters.messages_forwarded += 1;
+        let bytes = mail.message.len();
+        trace!(from = %from.short(), to = %to.short(), id = number, bytes, "message forwarded");
+        self.outbox.send(recipient, &ServerFrame::Message { topic, from, message: mail.message });
+        Ok(())
     }
 
     fn store_message(&mut self, now: Instant, topic: Topic, to: Handle, mail: Mail) -> Result<(), Refusal> {
@@ -496,9 +490,9 @@ impl Rendezvous {
             let topic = waiting.topic;
             let state = self.topics.get_mut(&topic);
             if let Some(mail) = state.and_then(|state| state.expire_mail(&waiting.handle, number)) {
-                self.counters.messages_expired += 1;
+                self.counters.messages_expired += u64::from(!mail.kept);
                 self.memory.release(mail.cost());
-                let (to, reason) = (waiting.handle, "its time is over");
+                let (to, reason) = (waiting.handle, "lifetime over");
                 debug!(topic = %topic.short(), to = %to.short(), id = mail.id, reason, "message dropped");
             }
             self.remove_if_idle(&topic);
