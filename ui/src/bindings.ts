@@ -469,7 +469,7 @@ export type InviteView = {
 export type KickScope = {
 	/**  Everybody who joined by the same link is removed, too: it may be the same person with another device. */
 	same_link: boolean,
-	/**  All links that were made so far end, whoever made them. Only the owner may do that. */
+	/**  All links that any member has made so far end. Only the owner may do that. */
 	all_links: boolean,
 };
 

@@ -1,5 +1,6 @@
 //! The architecture as rules that a machine can check: which crate may depend on which, that modules of a crate form no
-//! cycles, what the pure core must not touch, under which licences we build, and that the attacks we name have their tests. The tests apply them to the workspace.
+//! cycles, what the pure core must not touch, under which licences we build, and that the attacks we name have their tests.
+//! The tests apply them to the workspace.
 
 pub mod attacks;
 pub mod layers;

@@ -26,7 +26,7 @@ fn member_that_switched_the_beacon_off_is_silent_on_its_lan() {
     set_beacon(&mut world, 1, false);
     world.join(1, &link);
     world.run(SOON);
-    assert_eq!(world.view(0).members.len(), 1, "nothing was heard of the other one");
+    assert_eq!(world.view(0).members.len(), 1, "nothing was received from the other one");
     set_beacon(&mut world, 1, true);
     world.until_mesh(SOON);
     world.assert_all_reach();

@@ -242,7 +242,7 @@ export const en = {
   'kick.same_link': 'Also remove {names}',
   'kick.same_link.help': 'They came by the same link. It may be the same person with another device.',
   'kick.all_links': 'End all invite links',
-  'kick.all_links.help': 'Every link made so far stops working, whoever made it. New links work.',
+  'kick.all_links.help': 'Every link that anyone has made so far stops working. New links work.',
   'leave.action': 'Leave party',
   'leave.title': 'Leave {name}?',
   'leave.point1': 'You are disconnected, and the party is deleted from this computer.',

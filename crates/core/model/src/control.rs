@@ -41,7 +41,7 @@ impl InviteLifetime {
 pub struct KickScope {
     /// Everybody who joined by the same link is removed, too: it may be the same person with another device.
     pub same_link: bool,
-    /// All links that were made so far end, whoever made them. Only the owner may do that.
+    /// All links that any member has made so far end. Only the owner may do that.
     pub all_links: bool,
 }
 

@@ -16,7 +16,7 @@ use crate::{chain::is_charter_sound, error::Refusal, revocations::Revocations, r
 pub(crate) struct CharterState {
     invited_name: String,
     invited_servers: Vec<String>,
-    /// Charters with a lesser stamp are refused, whoever sends them.
+    /// Charters with a lesser stamp are refused from every sender.
     floor: Option<Stamp>,
     in_force: Option<Charter>,
     /// What amendments of the terms in force revoke that were in force here and lost against another one. A co-owner whose

@@ -1,8 +1,8 @@
-//! Where joiners wait to be let in.
+//! Where joiners ask members for admission.
 //!
 //! An invite leads to the lobby, and to no other topic. The holder of a link can enter it and ask for admission, and learns
-//! no more than how many others are there: what a joiner says is sealed for the members, which hold the lobby's secret key, and
-//! what they answer is sealed for the joiner.
+//! no more than how many others are there: a join request is sealed for the members, which hold the lobby's secret key,
+//! and their answer is sealed for the joiner.
 
 use partyline_model::{DeviceId, PartyId};
 use partyline_wire::{announcement::Announcement, sealed::SealedBox};

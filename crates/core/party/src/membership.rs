@@ -84,11 +84,11 @@ pub struct TopicAccess {
 /// What a device does on a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TopicPurpose {
-    /// Meets the other members, or waits to be let in.
+    /// Meets the other members, or waits for admission.
     Current,
     /// Informs members that were offline during a rekey.
     Former,
-    /// Lets joiners in, and says nothing until one asks for admission.
+    /// Admits joiners, and sends nothing until a join request arrives.
     Lobby,
 }
 
@@ -185,8 +185,9 @@ impl Membership {
         Ok(Self::start(now, rng, (identity, charter, admin, secrets), Outbound::new(device.clone())))
     }
 
-    /// Joins the party of an invite: sends join requests in its lobby until a member hands the party secret over. Whether the issuer is
-    /// still a co-owner, and whether the invite was revoked, is known when the charter arrives ([`Effect::Dismissed`]).
+    /// Joins the party of an invite: sends join requests in its lobby until a member hands the party secret over. Whether the
+    /// issuer is still a co-owner, and whether the invite was revoked, is known when the charter arrives
+    /// ([`Effect::Dismissed`]).
     ///
     /// # Errors
     /// If the invite is forged or has ended, or the name breaks the rules for names.
@@ -442,8 +443,8 @@ impl Membership {
         Ok(())
     }
 
-    /// Lets a joiner in whose certificate counts, and shows any other why it does not. Nothing is kept of the latter, of
-    /// which a link makes as many as its holder likes.
+    /// Admits a joiner whose certificate counts, and rejects the others. No record is kept of those, since the holder of a
+    /// link can make any number of them.
     fn handle_join_request(
         &mut self,
         now: Timestamp,
@@ -465,7 +466,7 @@ impl Membership {
                 .record(&sender)
                 .is_some_and(|record| record.certificate() == certificate && record.is_confirmed());
         if let Err(dismissal) = self.charter.rules().judge(certificate, confirmed, now) {
-            debug!(peer = %sender.short(), reason = %dismissal, "joiner not let in");
+            debug!(peer = %sender.short(), reason = %dismissal, "join request rejected");
             if dismissal != Dismissal::InviteExpired {
                 let body = self.join_rejection_body_for(&certificate.claims().tunnel, &sender, rng);
                 if let Some(body) = body {
@@ -608,7 +609,7 @@ impl Membership {
         let (body, reason) = match comparison.reply() {
             Reply::Nothing => return,
             Reply::Rekey(reason) => (self.rekey_body_for(to, rng), reason),
-            // What is said in the lobby is sealed for the joiner alone.
+            // Everything that a member sends in the lobby is sealed for one joiner.
             Reply::Charter(_) | Reply::Announcement(_) if in_lobby => return,
             Reply::Charter(reason) => (self.charter_body_for(to), reason),
             Reply::Announcement(reason) => (Some(self.bare_announcement()), reason),
@@ -632,8 +633,9 @@ impl Membership {
         })
     }
 
-    /// Takes a charter that came without a party secret. An amendment that commits to another secret has to bring that
-    /// along, except to a device that is no member under it: a secret that nobody is given would silence the party.
+    /// Handles a charter that came without a party secret. An amendment that commits to another secret is accepted only
+    /// together with it, except by a device that is no member under it: a secret that no member receives would silence the
+    /// party.
     fn handle_charter(
         &mut self,
         now: Timestamp,
@@ -825,8 +827,8 @@ impl Membership {
 /// What this device sends.
 impl Membership {
     /// Announces this device on a topic: how it can be reached on the current one, only who it is on old ones. A joiner
-    /// sends a join request. The outcome has one message to everybody, or none on an unknown topic and on one where nothing is said
-    /// ([`TopicPurpose::Lobby`]).
+    /// sends a join request. The outcome has one message to everybody, or none on an unknown topic and on one where members
+    /// only answer ([`TopicPurpose::Lobby`]).
     pub fn announcement(
         &mut self,
         now: Timestamp,
@@ -864,7 +866,7 @@ impl Membership {
             Some(KnownTopic::Waiting(lobby)) => lobby
                 .seal_join_request(rng, self.identity.party(), self.identity.device(), &announcement)
                 .map(Body::JoinRequest),
-            // Members say nothing in the lobby until a join request arrives.
+            // Members send nothing in the lobby until a join request arrives.
             Some(KnownTopic::Lobby(_)) | None => None,
         };
         if let Some(body) = body {
@@ -1104,8 +1106,8 @@ impl Membership {
         Ok((invite, Outcome { persist: true, ..Outcome::default() }))
     }
 
-    /// Revokes an invite, and replaces the party secret, which somebody whom nobody here knows may have got by it. Members
-    /// that joined by it stay if the owner's device has confirmed them.
+    /// Revokes an invite, and replaces the party secret, since a device that is not known here may have received it by the
+    /// invite. Members that joined by it stay if the owner's device has confirmed them.
     ///
     /// # Errors
     /// If this device may not revoke invites, or the charter is full.
@@ -1401,7 +1403,7 @@ impl Membership {
         *self.secrets.current_topic().keys().topic()
     }
 
-    /// Returns true for a joiner that nobody has let in yet.
+    /// Returns true for a joiner that no member has admitted yet.
     #[must_use]
     pub const fn is_waiting(&self) -> bool {
         self.secrets.current().is_none()

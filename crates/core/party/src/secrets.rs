@@ -32,7 +32,7 @@ pub(crate) struct PartySecrets {
 
 #[derive(Clone)]
 enum Access {
-    /// Nobody has let this device in yet.
+    /// No member has admitted this device yet.
     Lobby(Box<Lobby>),
     Party(Box<Held>),
 }

@@ -162,7 +162,7 @@ impl Forwarder {
         Ok(forward)
     }
 
-    /// Credentials are for every member of every party, whoever that is. Relaying only what members send each other keeps
+    /// Credentials are granted to the members of any party, and anybody can make one. Relaying only what members send each other keeps
     /// the server from being a proxy to the rest of the Internet.
     fn check_payload(&self, packet: &Packet<'_>, payload: &Range<usize>) -> Result<(), DropReason> {
         if self.foreign_payloads || datagram::is_between_members(packet.payload(payload)) {

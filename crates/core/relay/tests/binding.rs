@@ -38,7 +38,7 @@ fn response_has_mapped_address_origin_and_other_address() {
     assert!(length <= 80, "{length}");
 }
 
-/// Whoever forges the source address of a request aims the answer at somebody else.
+/// A request with a forged source address aims the answer at a third party.
 #[test]
 fn stun_answers_are_at_most_four_times_as_long_as_their_questions() {
     let fingerprint = |builder: StunMessageBuilder| builder.with_attribute(Fingerprint::default());

@@ -22,7 +22,7 @@ pub const BROADCASTS_PER_SECOND: u64 = 250;
 /// sender has to prove its address first.
 pub(crate) const INITIATION_RATE: Rate = Rate::per_second(100, 200);
 
-/// The same of handshake responses. Only whoever saw one of our initiations can send one that costs as much, and a member
+/// The same of handshake responses. Only a sender that saw one of our initiations can send one that costs as much, and a member
 /// that comes back gets one from each of the others.
 pub(crate) const RESPONSE_RATE: Rate = Rate::per_second(250, 500);
 

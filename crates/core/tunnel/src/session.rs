@@ -135,8 +135,8 @@ impl Session {
             self.has_path = up;
             self.schedule_initiation(now);
         } else if up && self.attempts > 0 {
-            // The path that the last initiation took may have led nowhere. That to a member that was restarted leads to the
-            // socket it had before, though there are keys.
+            // The last initiation may have been lost on the path before: to a member that was restarted it went to a
+            // socket that no longer exists, though there are still keys.
             self.next_initiation = Some(now);
             self.initiation_reason = "path changed before a response";
             debug!(reason = self.initiation_reason, "initiation brought forward");

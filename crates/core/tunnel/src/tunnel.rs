@@ -287,9 +287,9 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Handles a WireGuard datagram for any of the parties. `source` is where it came from, which matters only for
-    /// handshakes: for the limits per source and the proof of address under load. What it contains is written to `scratch`, which must be as long as the datagram
-    /// and at least [`MIN_SCRATCH_LEN`]. Packets that waited for a session are written to `outbox`.
+    /// Handles a WireGuard datagram for any of the parties. `source` matters only for handshakes: for the limits per source
+    /// and the proof of address under load. The contents are written to `scratch`, which must be as long as the datagram and
+    /// at least [`MIN_SCRATCH_LEN`]. Packets that waited for a session are written to `outbox`.
     pub fn handle_datagram<'a>(
         &mut self,
         now: Instant,

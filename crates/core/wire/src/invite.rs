@@ -1,7 +1,7 @@
 //! Invite links.
 //!
-//! A link carries what a joiner needs to ask for admission: the party, the key of its lobby, the rendezvous servers, and the seed
-//! of a key that the authority or a co-owner allowed to make members. It does not carry the party secret, which a member
+//! A link carries what a joiner needs to ask for admission: the party, the key of its lobby, the rendezvous servers, and
+//! the seed of a key that the authority or a co-owner allowed to make members. It does not carry the party secret, which a member
 //! hands over. Everybody who has the link can join while the invite is open. It has two forms:
 //!
 //! - `partyline://join/<code>` opens the app;

@@ -2,7 +2,8 @@
 //!
 //! A name is shown to others beside other names, so that it must not hide, reorder or imitate text: it has no control
 //! characters, no characters that change the direction of text (Unicode TR 36 and TR 9), no invisible ones, no combining
-//! marks without a letter, and no long runs of them. Nothing is stripped silently: a name is either valid or rejected with the reason.
+//! marks without a letter, and no long runs of them. Nothing is stripped silently: a name is either valid or rejected with
+//! the reason.
 //!
 //! Zero-width joiners and non-joiners are part of the spelling in many scripts, and of emoji. They are valid where RFC 5892
 //! (CONTEXTJ), the Unicode Standard and UTS #51 give them a visible effect, and nowhere else. Since that effect can be

@@ -54,12 +54,12 @@ pub enum Body {
     Run(RunMessage),
     /// A joiner's announcement in the lobby, for members alone: an encoded [`Announcement`].
     JoinRequest(SealedBox),
-    /// What a joiner gets instead of the party secret, since its certificate does not count: an encoded
+    /// The answer to a joiner whose certificate does not count, with the charter that shows why: an encoded
     /// [`CharterUpdate`].
     JoinRejection(SealedBox),
 }
 
-/// Bytes that only the holder of one X25519 key can read, from a sender that does not have to be known for that.
+/// Bytes sealed for the holder of one X25519 key. The sender needs no key of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedBox {
     /// The public half of a key that was drawn for these bytes alone.

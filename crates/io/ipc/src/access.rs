@@ -165,7 +165,7 @@ fn refused(uid: Option<u32>) -> AppError {
 
 #[cfg(all(test, unix))]
 impl Client {
-    /// Returns a client of a user, whoever runs the test.
+    /// Returns a client of a user, independent of the user that runs the test.
     pub(crate) fn of_user(access: &Arc<Access>, uid: u32) -> Self {
         Self { access: access.clone(), peer: Peer { uid, gid: uid } }
     }

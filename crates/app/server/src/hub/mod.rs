@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(ended(&hub), [("unresponsive", 1)]);
     }
 
-    /// Whoever verifies proofs holds no lock: the state serves others between the two halves of an entry.
+    /// Proofs are verified without the lock: the state serves other connections between the two halves of an entry.
     #[test]
     fn proofs_are_verified_without_the_lock() {
         let hub = Hub::new(Limits::default(), None);
