@@ -10,18 +10,15 @@ use std::{
 use anyhow::{Context, Result, bail};
 use ed25519_dalek::{Signer, SigningKey};
 use opentelemetry_proto::tonic::{common::v1::any_value::Value, trace::v1::Span};
-use partyline_model::{Command, Handle, Topic};
+use partyline_model::{Command, Handle, HandleKey, Topic};
 use partyline_net::{Roots, TlsClient, WebSocket, connect_ws};
 use partyline_telemetry::{Logging, OtlpSettings};
 use partyline_tests_interop::{collector::Collector, server::Server};
 use partyline_tests_sim::World;
 use partyline_wire::{
-    rendezvous::{ClientFrame, ServerFrame, proof_message},
+    rendezvous::{ClientFrame, EntryProof, ServerFrame, handle_of},
     trace_id,
 };
-
-const ANNA: Handle = Handle([1; 16]);
-const BEN: Handle = Handle([2; 16]);
 
 /// Time limit for the server to shut down: five seconds for its connections, two for the last export, and reserve for a
 /// slow computer.
@@ -29,6 +26,22 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
 
 fn key() -> SigningKey {
     SigningKey::from_bytes(&[7; 32])
+}
+
+fn anna() -> SigningKey {
+    SigningKey::from_bytes(&[1; 32])
+}
+
+fn ben() -> SigningKey {
+    SigningKey::from_bytes(&[2; 32])
+}
+
+fn handle_key(device: &SigningKey) -> HandleKey {
+    HandleKey(device.verifying_key().to_bytes())
+}
+
+fn handle(device: &SigningKey) -> Handle {
+    handle_of(&handle_key(device))
 }
 
 fn topic() -> Topic {
@@ -45,13 +58,17 @@ fn server(endpoint: &str) -> Result<Server> {
     ])
 }
 
-/// Connects to the server and enters the topic under a handle.
-async fn enter(server: &Server, handle: Handle) -> Result<WebSocket> {
+/// Connects to the server and enters the topic as one of the devices.
+async fn enter(server: &Server, device: &SigningKey) -> Result<WebSocket> {
     let client = TlsClient::new(&Roots { extra_ca: Some(server.certificate()) })?;
     let mut socket = connect_ws(&format!("wss://localhost:{}", server.tls_port), &client).await?;
     let ServerFrame::Welcome { challenge, .. } = receive(&mut socket).await? else { bail!("no welcome") };
-    let proof = key().sign(&proof_message(&challenge, &topic(), &handle)).to_bytes();
-    let frame = ClientFrame::Enter { topic: topic(), handle, proof, record: vec![1] };
+    let proof = EntryProof::sign(
+        (&challenge, &topic(), handle_key(device)),
+        |message| key().sign(message).to_bytes(),
+        |message| device.sign(message).to_bytes(),
+    );
+    let frame = ClientFrame::Enter { topic: topic(), proof, record: vec![1] };
     socket.send(frame.encode()?).await?;
     Ok(socket)
 }
@@ -62,8 +79,9 @@ async fn receive(socket: &mut WebSocket) -> Result<ServerFrame> {
 
 /// Sends a message from Anna to Ben through the server.
 async fn exchange(server: &Server) -> Result<[WebSocket; 2]> {
-    let (mut anna, mut ben) = (enter(server, ANNA).await?, enter(server, BEN).await?);
-    let frame = ClientFrame::Send { topic: topic(), to: BEN, id: 1, kept: false, message: b"hello".to_vec() };
+    let to = handle(&ben());
+    let (mut anna, mut ben) = (enter(server, &anna()).await?, enter(server, &ben()).await?);
+    let frame = ClientFrame::Send { topic: topic(), to, id: 1, kept: false, message: b"hello".to_vec() };
     anna.send(frame.encode()?).await?;
     while !matches!(receive(&mut ben).await?, ServerFrame::Message { .. }) {}
     Ok([anna, ben])
@@ -79,7 +97,7 @@ async fn server_exports_forwarded_messages_under_the_trace_id_of_their_members()
             && received.newest_value("partyline_rendezvous_members") == Some(2)
     })?;
     let forward = received.spans_named("forward").next().context("a span")?;
-    assert_eq!(forward.trace_id, trace_id(&topic(), ANNA, BEN));
+    assert_eq!(forward.trace_id, trace_id(&topic(), handle(&anna()), handle(&ben())));
     assert!(forward.parent_span_id.is_empty(), "a trace begins with it");
     let services: Vec<_> = received.spans.iter().map(|(service, _)| service.as_str()).collect();
     assert!(services.iter().all(|service| *service == "partyline-server"), "{services:?}");

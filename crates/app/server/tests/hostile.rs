@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Member, client, config, handle, refusal, send, start, topic};
+use common::{Member, client, config, device, handle, key, refusal, send, start, topic};
 use partyline_net::{ConnectError, connect_ws};
 use partyline_rendezvous::{Limits, Rate};
 use partyline_server::config::Config;
@@ -60,6 +60,21 @@ async fn member_that_enters_again_replaces_its_older_connection() {
     assert_eq!(older.close_frame().await.0, close::REPLACED);
     newer.send_frame(&send(1, 1, b"to myself")).await;
     assert!(matches!(newer.receive().await, ServerFrame::Message { .. }));
+    server.stop().await;
+}
+
+/// The holder of the topic's key knows every handle, and can sign for none but its own.
+#[tokio::test]
+async fn holder_of_the_topic_key_cannot_throw_out_a_member() {
+    let (server, address) = start(config());
+    let mut member = Member::enter(address, 1, 1).await;
+    let mut attacker = Member::connect(address).await;
+    for signer in [device(2), key(1)] {
+        attacker.send_frame(&attacker.enter_frame_as(1, 1, &signer)).await;
+        assert_eq!(refusal(&attacker.receive().await), Some(RefusalCode::BadProof));
+    }
+    member.send_frame(&send(1, 1, b"still here")).await;
+    assert!(matches!(member.receive().await, ServerFrame::Message { .. }));
     server.stop().await;
 }
 

@@ -102,8 +102,13 @@ id! {
     Topic, 32
 }
 id! {
-    /// Names a member on one topic. It cannot be linked to the device without the party secret.
+    /// Names a member on one topic: the start of a hash of its [`HandleKey`]. It cannot be linked to the device without
+    /// the topic's keys.
     Handle, 16
+}
+id! {
+    /// The key behind a handle: the device's Ed25519 public key, blinded for one topic. The device alone can sign with it.
+    HandleKey, 32
 }
 id! {
     /// Identifies one run of a member's engine; drawn at random at its start. Probe keys are bound to it, so that

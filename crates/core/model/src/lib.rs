@@ -38,7 +38,7 @@ pub use control::{
     PingSample, Reply, TestTarget, Verdict,
 };
 pub use error::{AppError, ErrorCode};
-pub use id::{DeviceId, Handle, IdError, InviteId, PartyId, SessionNonce, Topic, TunnelPublicKey};
+pub use id::{DeviceId, Handle, HandleKey, IdError, InviteId, PartyId, SessionNonce, Topic, TunnelPublicKey};
 pub use nat::{Allocation, Badge, Filtering, Mapping, NatProfile, SharedNat};
 pub use network::{CheckStep, CheckTopic, Confidence, NetworkReport, RouterCheck, ServerCheck, StepState};
 pub use path::{Attempt, AttemptOutcome, Method, PathKind};

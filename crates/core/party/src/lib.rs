@@ -40,6 +40,7 @@
 
 mod address;
 mod admin;
+mod blinding;
 mod chain;
 mod charter;
 mod claim;

@@ -24,6 +24,7 @@ use partyline_wire::{
         check_servers,
     },
     name::{check_display_name, check_party_name},
+    rendezvous::EntryProof,
     sealed::{Body, CharterUpdate, Claim, MAX_SIGNAL, Message, RunMessage, SealedBox},
 };
 use rand_core::{CryptoRng, RngCore};
@@ -70,13 +71,11 @@ pub struct NewParty {
     pub range: Ipv4Net,
 }
 
-/// A topic to enter, and under which handle.
+/// A topic to enter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicAccess {
     /// The topic.
     pub topic: Topic,
-    /// This device's handle there.
-    pub handle: Handle,
     /// What this device does there.
     pub purpose: TopicPurpose,
 }
@@ -1030,7 +1029,7 @@ impl Membership {
         let Some(keys) = self.secrets.known_topic(topic).map(KnownTopic::keys) else {
             return debug!(topic = %topic.short(), kind = kind(&body), reason = "unknown topic", "message not sent");
         };
-        let handle = to.map(|to| keys.handle_of(&to));
+        let handle = to.and_then(|to| keys.handle_of(&to));
         let message = self.outbound.seal(now, rng, keys, to, body);
         out.persist |= self.outbound.is_reservation_due();
         out.messages.extend(message.map(|message| Outgoing { topic: *topic, to, handle, message }));
@@ -1417,7 +1416,6 @@ impl Membership {
         }
         let access = |(index, known): (usize, KnownTopic<'_>)| TopicAccess {
             topic: *known.keys().topic(),
-            handle: known.keys().handle_of(self.identity.device()),
             purpose: match known {
                 _ if index == 0 => TopicPurpose::Current,
                 KnownTopic::Party(_) | KnownTopic::Waiting(_) => TopicPurpose::Former,
@@ -1427,16 +1425,30 @@ impl Membership {
         self.secrets.known_topics().enumerate().map(access).collect()
     }
 
-    /// Signs a server's challenge with the topic's key, which proves the right to enter. `None` on unknown topics.
+    /// Proves to the server that sent a challenge that this device may enter a topic under its handle. `None` on unknown
+    /// topics.
     #[must_use]
-    pub fn prove_topic_access(&self, topic: &Topic, message: &[u8]) -> Option<[u8; 64]> {
-        self.secrets.known_topic(topic).map(|known| known.keys().prove(message).0)
+    pub fn prove_entry(&self, topic: &Topic, challenge: &[u8; 32]) -> Option<EntryProof> {
+        let known = self.secrets.known_topic(topic)?;
+        Some(known.keys().prove_entry(challenge, self.outbound.device()))
     }
 
-    /// Returns a device's handle on a topic; `None` on unknown topics.
+    /// Proves that the holder of the topic's keys may enter under a handle that nobody else has, and that tells nothing of
+    /// this device. `None` on unknown topics.
+    pub fn prove_visit(
+        &self,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        challenge: &[u8; 32],
+    ) -> Option<EntryProof> {
+        let known = self.secrets.known_topic(topic)?;
+        Some(known.keys().prove_entry(challenge, &DeviceKey::generate(rng)))
+    }
+
+    /// Returns a device's handle on a topic; `None` on unknown topics. It takes about as long as verifying a signature.
     #[must_use]
     pub fn handle_of(&self, topic: &Topic, device: &DeviceId) -> Option<Handle> {
-        self.secrets.known_topic(topic).map(|known| known.keys().handle_of(device))
+        self.secrets.known_topic(topic)?.keys().handle_of(device)
     }
 
     /// Returns the topic that a LAN beacon belongs to, if this device knows it.

@@ -1,15 +1,16 @@
 //! A topic and what is needed to speak there.
 //!
 //! HKDF-SHA256 (RFC 5869) with the party id as salt derives all of it from one key, which everybody who may be there has:
-//! the topic key pair, the key that seals messages on the topic, and the key of the handles.
+//! the topic key pair, the key that seals messages on the topic, and the key that blinds those of devices.
 
 use ed25519_dalek::SigningKey;
-use hmac::{Hmac, Mac as _};
 use partyline_model::{DeviceId, Handle, PartyId, Topic};
-use partyline_wire::exact::Signature;
-use sha2::Sha256;
+use partyline_wire::rendezvous::{EntryProof, handle_of};
 
-use crate::keys::{Secret, sign};
+use crate::{
+    blinding::Blinding,
+    keys::{DeviceKey, Secret, sign},
+};
 
 /// A topic with its keys.
 #[derive(Clone)]
@@ -17,7 +18,7 @@ pub(crate) struct TopicKeys {
     topic: Topic,
     seal_key: Secret,
     topic_key: SigningKey,
-    handle_key: Secret,
+    blinding: Blinding,
 }
 
 impl TopicKeys {
@@ -28,7 +29,7 @@ impl TopicKeys {
         Self {
             topic: Topic(topic_key.verifying_key().to_bytes()),
             seal_key: derive("partyline seal"),
-            handle_key: derive("partyline handle"),
+            blinding: Blinding::new(derive("partyline handle")),
             topic_key,
         }
     }
@@ -42,31 +43,58 @@ impl TopicKeys {
         &self.seal_key
     }
 
-    /// Returns a device's handle on the topic: an HMAC, so that a server cannot link it to the device.
-    pub(crate) fn handle_of(&self, device: &DeviceId) -> Handle {
-        let mut handle = [0; 16];
-        // HMAC accepts keys of every length.
-        if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.handle_key.expose()) {
-            mac.update(&device.0);
-            handle.copy_from_slice(&mac.finalize().into_bytes()[..16]);
-        }
-        Handle(handle)
+    /// Returns a device's handle on the topic; `None` if its id is no usable public key. A server cannot link it to the
+    /// device.
+    pub(crate) fn handle_of(&self, device: &DeviceId) -> Option<Handle> {
+        self.blinding.handle_key_of(device).map(|key| handle_of(&key))
     }
 
-    /// Signs a message with the topic's key, which proves the right to enter the topic.
-    pub(crate) fn prove(&self, message: &[u8]) -> Signature {
-        sign(&self.topic_key, message)
+    /// Proves to the server that sent a challenge that this device may enter the topic under its handle.
+    pub(crate) fn prove_entry(&self, challenge: &[u8; 32], device: &DeviceKey) -> EntryProof {
+        let signer = self.blinding.signer(device);
+        EntryProof::sign(
+            (challenge, &self.topic, signer.handle_key()),
+            |message| sign(&self.topic_key, message).0,
+            |message| signer.sign(message),
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use partyline_model::HandleKey;
+    use partyline_wire::exact::Signature;
+
     use super::*;
+    use crate::{
+        fixtures::{device, id},
+        keys::is_signed_by,
+        lobby::Lobby,
+    };
+
+    const CHALLENGE: [u8; 32] = [5; 32];
+
+    fn keys(party: u8, key: u8) -> TopicKeys {
+        TopicKeys::new(&PartyId([party; 32]), &[key; 32])
+    }
+
+    /// What a server checks before it lets somebody in.
+    fn is_genuine(challenge: &[u8; 32], topic: &Topic, proof: &EntryProof) -> bool {
+        let by_topic = EntryProof::topic_subject(challenge, topic, &proof.handle_key);
+        let by_handle = EntryProof::handle_subject(challenge, topic, &proof.handle_key);
+        is_signed_by(&topic.0, &by_topic, &Signature(proof.topic_signature))
+            && is_signed_by(&proof.handle_key.0, &by_handle, &Signature(proof.handle_signature))
+    }
+
+    /// An entry under a handle key, by somebody who has the topic's keys and some key of its own.
+    fn forged(keys: &TopicKeys, handle_key: HandleKey, by_handle: impl Fn(&[u8]) -> [u8; 64]) -> EntryProof {
+        let by_topic = |message: &[u8]| sign(&keys.topic_key, message).0;
+        EntryProof::sign((&CHALLENGE, &keys.topic, handle_key), by_topic, by_handle)
+    }
 
     #[test]
     fn each_party_and_key_has_its_own_topic_and_handles() {
-        let keys = |party: u8, key: u8| TopicKeys::new(&PartyId([party; 32]), &[key; 32]);
-        let (first, device) = (keys(1, 1), DeviceId([9; 32]));
+        let (first, device) = (keys(1, 1), id(9));
         for other in [keys(2, 1), keys(1, 2)] {
             assert_ne!(first.topic(), other.topic());
             assert!(first.seal_key() != other.seal_key());
@@ -76,10 +104,45 @@ mod tests {
     }
 
     #[test]
-    fn proof_verifies_under_the_topic_only() {
-        let keys = TopicKeys::new(&PartyId([1; 32]), &[1; 32]);
-        let proof = keys.prove(b"challenge");
-        assert!(crate::keys::is_signed_by(&keys.topic().0, b"challenge", &proof));
-        assert!(!crate::keys::is_signed_by(&[7; 32], b"challenge", &proof));
+    fn proof_enters_under_the_handle_that_others_compute_and_on_its_topic_and_challenge_only() {
+        let keys = keys(1, 1);
+        let proof = keys.prove_entry(&CHALLENGE, &device(1));
+        assert_eq!(Some(proof.handle()), keys.handle_of(&id(1)));
+        assert!(is_genuine(&CHALLENGE, keys.topic(), &proof));
+        assert!(!is_genuine(&[6; 32], keys.topic(), &proof));
+        assert!(!is_genuine(&CHALLENGE, self::keys(1, 2).topic(), &proof));
+    }
+
+    /// Tries to enter under a device's handle with all of the topic's keys, and with what was seen of the device elsewhere.
+    fn refuses_handles_of_others(keys: &TopicKeys) {
+        let (mallory, other_topic) = (device(2), self::keys(1, 2));
+        let ana = keys.blinding.handle_key_of(&id(1)).unwrap();
+        let own = keys.blinding.signer(&mallory);
+        let seen = [keys.prove_entry(&[6; 32], &device(1)), other_topic.prove_entry(&CHALLENGE, &device(1))];
+        let replayed = |handle_key, seen: &EntryProof| forged(keys, handle_key, |_| seen.handle_signature);
+        for proof in [
+            forged(keys, ana, |message| own.sign(message)),
+            forged(keys, ana, |message| sign(mallory.signing(), message).0),
+            forged(keys, ana, |message| sign(&keys.topic_key, message).0),
+            replayed(ana, &seen[0]),
+            replayed(ana, &seen[1]),
+        ] {
+            assert_eq!(Some(proof.handle()), keys.handle_of(&id(1)));
+            assert!(!is_genuine(&CHALLENGE, keys.topic(), &proof));
+        }
+        assert!(!is_genuine(&CHALLENGE, keys.topic(), &replayed(seen[1].handle_key, &seen[1])));
+        let honest = forged(keys, own.handle_key(), |message| own.sign(message));
+        assert!(is_genuine(&CHALLENGE, keys.topic(), &honest), "but for its own");
+    }
+
+    #[test]
+    fn handle_of_another_cannot_be_signed_for() {
+        refuses_handles_of_others(&keys(1, 1));
+    }
+
+    /// The holder of a link has the keys of the lobby's topic, and sees the DeviceIds of joiners there.
+    #[test]
+    fn link_holder_cannot_sign_for_handles_in_the_lobby() {
+        refuses_handles_of_others(Lobby::new(&PartyId([1; 32]), [3; 32]).keys());
     }
 }

@@ -1,7 +1,8 @@
 //! The rendezvous server without its sockets: topics, presence, mailboxes and limits.
 //!
 //! A [`Rendezvous`] takes connections and frames and returns [`Event`]s. It reads no clock and draws no randomness of
-//! its own. A member that holds a topic's key may enter the topic under a handle and be listed there with a record.
+//! its own. A member that holds a topic's key may enter the topic under the handle of a key of its own, and be listed there with a
+//! record.
 //! Records and messages are sealed by their senders, so that the server only compares and forwards bytes.
 //!
 //! The server keeps nothing that its clients cannot announce again: who is present, their newest records, and for a few

@@ -34,8 +34,8 @@ use crate::{
 /// How often addresses without connections are forgotten.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Tokens that entering a topic takes from an address's bucket, since its proof costs a signature check. All other
-/// frames take one.
+/// Tokens that entering a topic takes from an address's bucket, since its proof costs two signature checks. All
+/// other frames take one.
 const ENTER_COST: u64 = 4;
 
 /// The state of a rendezvous server.
@@ -201,8 +201,8 @@ impl Rendezvous {
         let challenge = connection.challenge;
         let subject = Subject::of(&frame);
         let result = match frame {
-            ClientFrame::Enter { topic, handle, proof, record } => {
-                let entry = Entry { topic, handle, proof, record };
+            ClientFrame::Enter { topic, proof, record } => {
+                let entry = Entry { topic, proof, record };
                 return Some(UnverifiedEntry { connection: id, challenge, entry });
             }
             ClientFrame::Announce { topic, record } => self.announce(now, id, topic, record),
@@ -271,8 +271,9 @@ impl Rendezvous {
     // Presence.
 
     fn enter(&mut self, now: Now, id: ConnectionId, entry: Entry) -> Result<(), Refusal> {
-        self.check_entry(now, id, &entry)?;
-        let Entry { topic, handle, record, .. } = entry;
+        let handle = entry.proof.handle();
+        self.check_entry(now, id, &entry, &handle)?;
+        let Entry { topic, record, .. } = entry;
         if self.connections.handle_on(id, &topic).is_some_and(|before| before != handle) {
             self.leave(now.instant, id, topic, "entered under another handle")?;
         }
@@ -302,7 +303,13 @@ impl Rendezvous {
 
     /// Checks whether a connection may enter a topic, and takes from the limits what that costs. The proof comes before, so
     /// that nobody without the topic's key learns whether the topic exists or is full.
-    fn check_entry(&mut self, now: Now, id: ConnectionId, entry: &Entry) -> Result<(), Refusal> {
+    fn check_entry(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        entry: &Entry,
+        handle: &Handle,
+    ) -> Result<(), Refusal> {
         let connection = self.connections.get_mut(id).ok_or(RefusalCode::NotEntered)?;
         let entered = connection.handle_on(&entry.topic).is_some();
         if !entered && connection.entered().len() >= self.limits.topics_per_connection {
@@ -312,16 +319,16 @@ impl Rendezvous {
         let topics_full = self.topics.len() >= self.limits.topics;
         let state = self.topics.get_mut(&entry.topic);
         match &state {
-            Some(state) => state.check_room(&entry.handle, &self.limits)?,
+            Some(state) => state.check_room(handle, &self.limits)?,
             None if topics_full => return Err(Limit::Topics.into()),
             None => {}
         }
         connection.take_roster(now.instant, entry.topic, &self.limits.roster_rate)?;
         let Some(state) = state else { return Ok(()) };
         state.take_token(now.instant, &self.limits)?;
-        let bytes = state.fan_out(&entry.handle, entry.record.len())
-            + state.roster_bytes(&entry.handle)
-            + state.waiting_bytes(&entry.handle);
+        let bytes = state.fan_out(handle, entry.record.len())
+            + state.roster_bytes(handle)
+            + state.waiting_bytes(handle);
         Ok(self.charge_bytes(now.instant, id, bytes)?)
     }
 

@@ -7,9 +7,9 @@ use std::{
 };
 
 use ed25519_dalek::{Signer, SigningKey};
-use partyline_model::{Handle, Now, Timestamp, Topic};
+use partyline_model::{Handle, HandleKey, Now, Timestamp, Topic};
 use partyline_wire::rendezvous::{
-    ClientFrame, RefusalCode, RelayServer, ServerFrame, TopicMember, close, proof_message,
+    ClientFrame, EntryProof, RefusalCode, RelayServer, ServerFrame, TopicMember, close, handle_of,
 };
 
 use crate::{
@@ -97,21 +97,30 @@ impl World {
         self.inbox.remove(&id).unwrap_or_default().into()
     }
 
-    fn enter(&mut self, id: ConnectionId, party: u8, handle: Handle, record: &[u8]) -> Vec<ServerFrame> {
-        let frame = self.enter_frame(id, party, handle, record);
+    fn enter(&mut self, id: ConnectionId, party: u8, who: u8, record: &[u8]) -> Vec<ServerFrame> {
+        let frame = self.enter_frame(id, party, who, record);
         self.send(id, &frame);
         self.received(id)
     }
 
-    fn enter_frame(&self, id: ConnectionId, party: u8, handle: Handle, record: &[u8]) -> ClientFrame {
-        let proof = key(party).sign(&proof_message(&self.challenges[&id], &topic(party), &handle)).to_bytes();
-        ClientFrame::Enter { topic: topic(party), handle, proof, record: record.to_vec() }
+    fn enter_frame(&self, id: ConnectionId, party: u8, who: u8, record: &[u8]) -> ClientFrame {
+        let proof = self.proof(id, party, public(who), &device(who));
+        ClientFrame::Enter { topic: topic(party), proof, record: record.to_vec() }
     }
 
-    /// Opens a connection that enters a topic under a handle.
-    fn member(&mut self, party: u8, handle: Handle) -> ConnectionId {
+    /// Returns the proof of somebody who has a topic's key, and some key that signs for a handle key.
+    fn proof(&self, id: ConnectionId, party: u8, handle_key: HandleKey, signer: &SigningKey) -> EntryProof {
+        EntryProof::sign(
+            (&self.challenges[&id], &topic(party), handle_key),
+            |message| key(party).sign(message).to_bytes(),
+            |message| signer.sign(message).to_bytes(),
+        )
+    }
+
+    /// Opens a connection that enters a topic as one of the devices.
+    fn member(&mut self, party: u8, who: u8) -> ConnectionId {
         let id = self.connect();
-        let received = self.enter(id, party, handle, &[handle.0[0]]);
+        let received = self.enter(id, party, who, &[who]);
         assert!(matches!(received.first(), Some(ServerFrame::Roster { .. })), "{received:?}");
         id
     }
@@ -131,8 +140,19 @@ fn topic(party: u8) -> Topic {
     Topic(key(party).verifying_key().to_bytes())
 }
 
+/// Returns the key of a device, which is the same on all topics here.
+fn device(n: u8) -> SigningKey {
+    let mut seed = [n; 32];
+    seed[0] = !n;
+    SigningKey::from_bytes(&seed)
+}
+
+fn public(n: u8) -> HandleKey {
+    HandleKey(device(n).verifying_key().to_bytes())
+}
+
 fn handle(n: u8) -> Handle {
-    Handle([n; 16])
+    handle_of(&public(n))
 }
 
 fn refusal(frames: &[ServerFrame]) -> Option<RefusalCode> {

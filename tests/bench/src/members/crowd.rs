@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, bail};
 use ed25519_dalek::{Signer, SigningKey};
-use partyline_model::{Handle, Topic};
+use partyline_model::{HandleKey, Topic};
 use partyline_net::{WebSocket, connect_ws};
-use partyline_wire::rendezvous::{ClientFrame, ServerFrame, proof_message};
+use partyline_wire::rendezvous::{ClientFrame, EntryProof, ServerFrame};
 
 use super::server::Server;
 
@@ -33,19 +33,26 @@ impl Crowd {
 async fn enter(server: &Server, index: usize, party: usize, record: usize) -> Result<WebSocket> {
     let mut socket = connect_ws(&server.url, &server.client).await?;
     let ServerFrame::Welcome { challenge, .. } = hear(&mut socket).await? else { bail!("no welcome") };
-    let mut seed = [0; 32];
-    seed[..8].copy_from_slice(&(index / party).to_le_bytes());
-    let key = SigningKey::from_bytes(&seed);
+    let (key, device) = (key(0, index / party), key(1, index));
     let topic = Topic(key.verifying_key().to_bytes());
-    let mut handle = Handle([0; 16]);
-    handle.0[..8].copy_from_slice(&index.to_le_bytes());
-    let proof = key.sign(&proof_message(&challenge, &topic, &handle)).to_bytes();
-    let enter = ClientFrame::Enter { topic, handle, proof, record: vec![7; record] };
+    let proof = EntryProof::sign(
+        (&challenge, &topic, HandleKey(device.verifying_key().to_bytes())),
+        |message| key.sign(message).to_bytes(),
+        |message| device.sign(message).to_bytes(),
+    );
+    let enter = ClientFrame::Enter { topic, proof, record: vec![7; record] };
     socket.send(enter.encode()?).await?;
     match hear(&mut socket).await? {
         ServerFrame::Roster { .. } => Ok(socket),
         other => bail!("not let in: {other:?}"),
     }
+}
+
+/// Returns the key of a party (kind 0) or of a device (kind 1).
+fn key(kind: u8, number: usize) -> SigningKey {
+    let mut seed = [kind; 32];
+    seed[..8].copy_from_slice(&number.to_le_bytes());
+    SigningKey::from_bytes(&seed)
 }
 
 /// Reads all frames up to the response to a last request.

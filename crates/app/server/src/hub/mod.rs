@@ -300,8 +300,8 @@ impl Drop for ConnectionHandle {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
-    use partyline_model::{Handle, Topic};
-    use partyline_wire::rendezvous::ClientFrame;
+    use partyline_model::{HandleKey, Topic};
+    use partyline_wire::rendezvous::{ClientFrame, EntryProof};
 
     use super::*;
     use crate::limiter::{ConnectionLimiter, ConnectionLimits};
@@ -359,12 +359,12 @@ mod tests {
         let hub = Hub::new(Limits::default(), None);
         let (stranger, member) = (connect(&hub), connect(&hub));
         [&stranger, &member].into_iter().for_each(|handle| drop(drain(handle)));
-        let enter = ClientFrame::Enter {
-            topic: Topic([7; 32]),
-            handle: Handle([1; 16]),
-            proof: [0; 64],
-            record: Vec::new(),
+        let proof = EntryProof {
+            handle_key: HandleKey([1; 32]),
+            topic_signature: [0; 64],
+            handle_signature: [0; 64],
         };
+        let enter = ClientFrame::Enter { topic: Topic([7; 32]), proof, record: Vec::new() };
         let frame = enter.encode().unwrap();
         let entry = hub.apply(|rendezvous| rendezvous.handle_frame(now(), stranger.id, &frame)).unwrap();
         assert!(hub.state.try_lock().is_ok());

@@ -5,13 +5,13 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use ed25519_dalek::{Signer, SigningKey};
-use partyline_model::{Handle, Topic};
+use partyline_model::{Handle, HandleKey, Topic};
 use partyline_net::{ConnectError, Roots, TlsClient, WebSocket, WebSocketError, connect_ws};
 use partyline_server::{
     Server,
     config::{Args, Config},
 };
-use partyline_wire::rendezvous::{ClientFrame, RefusalCode, ServerFrame, proof_message};
+use partyline_wire::rendezvous::{ClientFrame, EntryProof, RefusalCode, ServerFrame, handle_of};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
@@ -84,8 +84,19 @@ pub fn topic(party: u8) -> Topic {
     Topic(key(party).verifying_key().to_bytes())
 }
 
+/// The key of a device, which is the same on all topics here.
+pub fn device(n: u8) -> SigningKey {
+    let mut seed = [n; 32];
+    seed[0] = !n;
+    SigningKey::from_bytes(&seed)
+}
+
+pub fn handle_key(n: u8) -> HandleKey {
+    HandleKey(device(n).verifying_key().to_bytes())
+}
+
 pub fn handle(n: u8) -> Handle {
-    Handle([n; 16])
+    handle_of(&handle_key(n))
 }
 
 /// A connection that has received its welcome.
@@ -116,9 +127,17 @@ impl Member {
     }
 
     pub fn enter_frame(&self, party: u8, name: u8) -> ClientFrame {
-        let message = proof_message(&self.challenge, &topic(party), &handle(name));
-        let proof = key(party).sign(&message).to_bytes();
-        ClientFrame::Enter { topic: topic(party), handle: handle(name), proof, record: vec![name] }
+        self.enter_frame_as(party, name, &device(name))
+    }
+
+    /// A request to enter under the handle of one device, signed by any key.
+    pub fn enter_frame_as(&self, party: u8, name: u8, signer: &SigningKey) -> ClientFrame {
+        let proof = EntryProof::sign(
+            (&self.challenge, &topic(party), handle_key(name)),
+            |message| key(party).sign(message).to_bytes(),
+            |message| signer.sign(message).to_bytes(),
+        );
+        ClientFrame::Enter { topic: topic(party), proof, record: vec![name] }
     }
 
     pub async fn send_frame(&mut self, frame: &ClientFrame) {

@@ -109,7 +109,7 @@ impl PendingLeaves {
                 let nowhere = Reachability::default();
                 let mut outcome = membership.announcement(cx.now.unix, cx.rng, &access.topic, &nowhere);
                 let record = outcome.messages.pop().map(|message| (message.message, 0));
-                frames.extend(record.and_then(|record| link.enter(membership, &access, record)));
+                frames.extend(record.and_then(|record| link.enter(membership, access.topic, record)));
             } else if entered == Some(true) {
                 frames.extend(progress.advance(cx, membership, link, (last_number, resending)));
             }

@@ -10,10 +10,10 @@ use std::{
 };
 
 use partyline_model::{AppError, Handle, Now, Timestamp, Topic};
-use partyline_party::{Membership, TopicAccess};
+use partyline_party::Membership;
 use partyline_timing::{Backoff, Jitter};
-use partyline_wire::rendezvous::{ClientFrame, proof_message};
-use rand_core::RngCore;
+use partyline_wire::rendezvous::ClientFrame;
+use rand_core::{CryptoRng, RngCore};
 use tracing::{debug, trace, warn};
 
 /// The delay before a retry. It is jittered so that the clients of a restarted server do not return in step.
@@ -270,29 +270,30 @@ impl ServerLink {
     pub(super) fn enter(
         &mut self,
         membership: &Membership,
-        access: &TopicAccess,
+        topic: Topic,
         (record, revision): (Vec<u8>, u64),
     ) -> Option<ClientFrame> {
-        let (topic, handle) = (access.topic, access.handle);
-        let signed = proof_message(&self.challenge()?, &topic, &handle);
-        let proof = membership.prove_topic_access(&topic, &signed)?;
+        let proof = membership.prove_entry(&topic, &self.challenge()?)?;
         debug!(server = %self.url, topic = %topic.short(), revision, "entering topic");
         self.topics.insert(topic, TopicEntry { announced: revision, ..TopicEntry::default() });
-        Some(ClientFrame::Enter { topic, handle, proof, record })
+        Some(ClientFrame::Enter { topic, proof, record })
     }
 
     /// Starts to visit a topic under another handle, with a question to other runs with the same keys. Returns the frame
     /// that asks to be let in, like [`Self::enter`].
     pub(super) fn visit(
         &mut self,
+        rng: &mut (impl CryptoRng + RngCore),
         membership: &Membership,
-        access: &TopicAccess,
-        (question, guest): (Vec<u8>, Handle),
+        topic: Topic,
+        question: Vec<u8>,
     ) -> Option<ClientFrame> {
-        let visit = Visit { own: access.handle, own_is_listed: false, until: None };
-        let frame = self.enter(membership, &TopicAccess { handle: guest, ..*access }, (question, 0))?;
-        self.topics.insert(access.topic, TopicEntry { visit: Some(visit), ..TopicEntry::default() });
-        Some(frame)
+        let own = membership.handle_of(&topic, &membership.me())?;
+        let proof = membership.prove_visit(rng, &topic, &self.challenge()?)?;
+        debug!(server = %self.url, topic = %topic.short(), "visiting topic");
+        let visit = Visit { own, own_is_listed: false, until: None };
+        self.topics.insert(topic, TopicEntry { visit: Some(visit), ..TopicEntry::default() });
+        Some(ClientFrame::Enter { topic, proof, record: question })
     }
 
     /// Returns the own handle on a topic that is only visited, to find out whether another run has it.

@@ -58,6 +58,8 @@ pub(crate) struct LocalParty {
     range_requested: bool,
     run: Run,
     contacts: BTreeMap<DeviceId, Contact>,
+    /// This device's handle on a topic, as it was last derived.
+    own_handle: Option<(Topic, Handle)>,
     /// Counts changes of the own announcement.
     revision: u64,
     announce_at: Option<Instant>,
@@ -97,6 +99,7 @@ impl LocalParty {
             range_requested: false,
             run: Run::default(),
             contacts: BTreeMap::new(),
+            own_handle: None,
             revision: 1,
             announce_at: None,
             review_at: Some(now),
@@ -322,9 +325,11 @@ impl LocalParty {
         })
     }
 
-    /// Returns a member's handle on a topic; from a cache where the member is connected to.
+    /// Returns a device's handle on a topic; from a cache where it is a member that is connected to, or this device.
     pub(super) fn handle_of(&self, topic: &Topic, device: &DeviceId) -> Option<Handle> {
-        let cached = self.contacts.get(device).and_then(|contact| contact.handle);
+        let is_own = *device == self.membership.me();
+        let of_contact = || self.contacts.get(device).and_then(|contact| contact.handle);
+        let cached = if is_own { self.own_handle } else { of_contact() };
         let cached = cached.filter(|(on, _)| on == topic).map(|(_, handle)| handle);
         cached.or_else(|| self.membership.handle_of(topic, device))
     }
@@ -495,10 +500,14 @@ impl LocalParty {
         events.push_back(Event::Changed);
     }
 
-    /// Derives handle and probe key of a member once, which takes too long to do for every message. Returns the probe
+    /// Derives the handles of this device and a member, and the member's probe key, once, which takes too long to do for every message. Returns the probe
     /// key, unless the member's session nonce is unknown.
     fn cache_keys(&mut self, device: DeviceId) -> Option<[u8; 32]> {
         let topic = self.membership.topic();
+        if self.own_handle.is_none_or(|(on, _)| on != topic) {
+            let own = self.membership.handle_of(&topic, &self.membership.me());
+            self.own_handle = own.map(|handle| (topic, handle));
+        }
         let contact = self.contacts.entry(device).or_default();
         if contact.handle.is_none_or(|(on, _)| on != topic) {
             contact.handle = self.membership.handle_of(&topic, &device).map(|handle| (topic, handle));
@@ -524,7 +533,7 @@ impl LocalParty {
     /// Names connection attempts with a member: the same on both sides and at the rendezvous server.
     fn trace_id(&self, device: &DeviceId) -> [u8; 16] {
         let topic = self.membership.topic();
-        let mine = self.membership.handle_of(&topic, &self.membership.me());
+        let mine = self.handle_of(&topic, &self.membership.me());
         let theirs = self.handle_of(&topic, device);
         mine.zip(theirs).map_or([0; 16], |(mine, theirs)| partyline_wire::trace_id(&topic, mine, theirs))
     }
@@ -640,8 +649,10 @@ mod tests {
             pair.hear_friend();
             keys.push(pair.local.cache_keys(friend).expect("a key"));
             assert_eq!(keys.last(), pair.local.membership.probe_key(&friend).as_ref());
-            let derived = pair.local.membership.handle_of(&topic, &friend);
-            assert_eq!(pair.local.handle_of(&topic, &friend), derived);
+            for device in [friend, pair.local.membership.me()] {
+                let derived = pair.local.membership.handle_of(&topic, &device);
+                assert_eq!(pair.local.handle_of(&topic, &device), derived);
+            }
             pair.friend.start_session(&mut pair.rng);
         }
         assert_ne!(keys[0], keys[1]);

@@ -9,10 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::{AppError, DeviceId, ErrorCode, Handle, Topic};
+use partyline_model::{AppError, DeviceId, ErrorCode, Topic};
 use partyline_party::{Outgoing, TopicAccess, TopicPurpose};
 use partyline_wire::rendezvous::{ClientFrame, RefusalCode, ServerFrame, VERSION};
-use rand_core::RngCore as _;
 use tracing::{debug, trace};
 
 use super::{
@@ -480,7 +479,7 @@ fn announce_on(cx: &mut Context<'_>, (id, link): (ServerId, &mut ServerLink), pa
         let frame = if link.announce(&topic, revision) {
             ClientFrame::Announce { topic, record }
         } else {
-            let Some(frame) = link.enter(&party.membership, &access, (record, revision)) else { continue };
+            let Some(frame) = link.enter(&party.membership, topic, (record, revision)) else { continue };
             frame
         };
         trace!(channel = "server", server = %link.url, revision, "announcing");
@@ -510,9 +509,7 @@ fn visit_on(
     }
     let outcome = party.membership.ask_runs(cx.now.unix, cx.rng);
     let Some(question) = cx.take_message(outcome) else { return };
-    let mut guest = Handle([0; 16]);
-    cx.rng.fill_bytes(&mut guest.0);
-    if let Some(frame) = link.visit(&party.membership, access, (question.message, guest)) {
+    if let Some(frame) = link.visit(cx.rng, &party.membership, access.topic, question.message) {
         trace!(channel = "server", server = %link.url, "looking for another run with the same keys");
         send_frame(cx, id, &frame);
     }

@@ -45,7 +45,8 @@ impl Server {
     /// Returns the frames that a frame causes, and to which device each goes.
     fn handle(&mut self, from: usize, frame: ClientFrame) -> Vec<(usize, ServerFrame)> {
         match frame {
-            ClientFrame::Enter { topic, handle, record, .. } => {
+            ClientFrame::Enter { topic, proof, record } => {
+                let handle = proof.handle();
                 let present = self.topics.entry(topic).or_default();
                 let older =
                     present.remove(&handle).map(|(device, _)| device).filter(|device| *device != from);

@@ -98,7 +98,7 @@ impl History {
         match step {
             Step::Enter { party, handle: n, .. } => {
                 picture.topics.insert(topic(party), (handle(n), BTreeMap::new()));
-                let frame = world.enter_frame(id, party, handle(n), &record);
+                let frame = world.enter_frame(id, party, n, &record);
                 world.send(id, &frame);
             }
             Step::Announce { party, .. } => {

@@ -42,24 +42,24 @@ fn ipv6_prefix_counts_as_one_address_and_mapped_ipv4_as_ipv4() {
 fn members_topics_and_topics_per_connection_are_limited() {
     let mut world =
         World::new(Limits { topics: 3, topics_per_connection: 2, members_per_topic: 2, ..Limits::default() });
-    let first = world.member(1, handle(1));
-    world.member(1, handle(2));
+    let first = world.member(1, 1);
+    world.member(1, 2);
     let late = world.connect();
-    assert_eq!(refusal(&world.enter(late, 1, handle(3), b"")), Some(RefusalCode::TopicFull));
-    assert_eq!(refusal(&world.enter(late, 1, handle(2), b"")), None, "a member may come again");
+    assert_eq!(refusal(&world.enter(late, 1, 3, b"")), Some(RefusalCode::TopicFull));
+    assert_eq!(refusal(&world.enter(late, 1, 2, b"")), None, "a member may come again");
 
-    assert_eq!(refusal(&world.enter(first, 2, handle(1), b"")), None);
-    assert_eq!(refusal(&world.enter(first, 3, handle(1), b"")), Some(RefusalCode::TooManyTopics));
-    world.member(3, handle(1));
+    assert_eq!(refusal(&world.enter(first, 2, 1, b"")), None);
+    assert_eq!(refusal(&world.enter(first, 3, 1, b"")), Some(RefusalCode::TooManyTopics));
+    world.member(3, 1);
     let other = world.connect();
-    assert_eq!(refusal(&world.enter(other, 4, handle(1), b"")), Some(RefusalCode::ServerFull));
+    assert_eq!(refusal(&world.enter(other, 4, 1, b"")), Some(RefusalCode::ServerFull));
 }
 
 #[test]
 fn mail_is_limited_per_handle_per_topic_and_in_all() {
     let limits = Limits { mail_per_handle: 2, mail_bytes_per_topic: 5_000, ..Limits::default() };
     let mut world = World::new(limits);
-    let id = world.member(1, handle(1));
+    let id = world.member(1, 1);
     let mut send = |to: u8, number: u32, bytes: usize| {
         let message = vec![0; bytes];
         world.send(
@@ -79,7 +79,7 @@ fn mail_is_limited_per_handle_per_topic_and_in_all() {
     assert_eq!(send(3, 5, 1_000), None);
 
     let mut world = World::new(Limits { held_bytes: 2_000, ..Limits::default() });
-    let id = world.member(1, handle(1));
+    let id = world.member(1, 1);
     world.send(
         id,
         &ClientFrame::Send { topic: topic(1), to: handle(2), id: 1, kept: false, message: vec![0; 2_000] },
@@ -120,8 +120,8 @@ fn flooding_address_is_rate_limited_then_closed_without_effect_on_others() {
 fn flooding_topic_is_rate_limited_without_effect_on_others() {
     let rate = Rate::per_second(1, 5);
     let mut world = World::new(Limits { topic_rate: rate, ..Limits::default() });
-    let noisy = world.member(1, handle(1));
-    let quiet = world.member(2, handle(1));
+    let noisy = world.member(1, 1);
+    let quiet = world.member(2, 1);
     let announce = |party| ClientFrame::Announce { topic: topic(party), record: vec![] };
     (0..6).for_each(|_| world.send(noisy, &announce(1)));
     assert_eq!(refusal(&world.received(noisy)), Some(RefusalCode::RateLimited));
@@ -132,8 +132,8 @@ fn flooding_topic_is_rate_limited_without_effect_on_others() {
 #[test]
 fn malformed_frame_closes_only_its_connection() {
     let mut world = World::new(Limits::default());
-    let friend = world.member(1, handle(2));
-    let id = world.member(1, handle(1));
+    let friend = world.member(1, 2);
+    let id = world.member(1, 1);
     world.received(friend);
     world.send_bytes(id, &[0xff; 40]);
     assert_eq!(refusal(&world.received(id)), Some(RefusalCode::Malformed));
@@ -156,8 +156,8 @@ fn idle_address_is_forgotten_once_its_bucket_is_full() {
 fn limits_and_refusals_are_counted_by_name() {
     let limits = Limits { topics_per_connection: 1, mail_per_handle: 0, ..Limits::default() };
     let mut world = World::new(limits);
-    let id = world.member(1, handle(1));
-    world.enter(id, 2, handle(1), b"");
+    let id = world.member(1, 1);
+    world.enter(id, 2, 1, b"");
     world
         .send(id, &ClientFrame::Send { topic: topic(1), to: handle(2), id: 1, kept: false, message: vec![] });
     world.send(id, &ClientFrame::Leave { topic: topic(3) });
@@ -245,8 +245,8 @@ fn long_frames_are_limited_by_their_bytes_per_connection_and_network() {
 fn announcements_count_by_what_others_receive() {
     let limits = Limits { connection_bytes: Rate::per_second(1, 50_000), ..Limits::default() };
     let mut world = World::new(limits);
-    let loud = world.member(1, handle(1));
-    let others: Vec<_> = (2..12).map(|n| world.member(1, handle(n))).collect();
+    let loud = world.member(1, 1);
+    let others: Vec<_> = (2..12).map(|n| world.member(1, n)).collect();
     others.iter().for_each(|id| drop(world.received(*id)));
     let record = vec![0; 1_000];
     let announced = (0..20).filter(|_| {
@@ -265,27 +265,27 @@ fn announcements_count_by_what_others_receive() {
 fn roster_of_a_topic_is_not_sent_again_and_again() {
     let mut world = World::new(Limits::default());
     for n in 2..40 {
-        world.member(1, handle(n));
+        world.member(1, n);
     }
     let id = world.connect();
     let mut rosters = 0;
     for n in 0..30 {
-        let received = world.enter(id, 1, handle(100 + n % 2), b"");
+        let received = world.enter(id, 1, 100 + n % 2, b"");
         rosters +=
             received.iter().filter(|frame| matches!(frame, ServerFrame::Roster { more: false, .. })).count();
         assert_eq!(refusal(&received), (u64::from(n) >= ROSTERS_AT_ONCE).then_some(RefusalCode::RateLimited));
     }
     assert_eq!(rosters as u64, ROSTERS_AT_ONCE);
-    assert_eq!(refusal(&world.enter(id, 2, handle(1), b"")), None, "another topic");
+    assert_eq!(refusal(&world.enter(id, 2, 1, b"")), None, "another topic");
     world.advance(Duration::from_secs(10));
-    assert_eq!(refusal(&world.enter(id, 1, handle(1), b"")), None, "later");
+    assert_eq!(refusal(&world.enter(id, 1, 1, b"")), None, "later");
 }
 
 #[test]
 fn connection_that_enters_no_topic_is_closed() {
     let limits = Limits { entry_timeout: Duration::from_secs(30), ..Limits::default() };
     let mut world = World::new(limits);
-    let (idle, member, leaver) = (world.connect(), world.member(1, handle(1)), world.member(2, handle(1)));
+    let (idle, member, leaver) = (world.connect(), world.member(1, 1), world.member(2, 1));
     let visitor = world.connect();
     world.advance(Duration::from_secs(20));
     // Neither talking nor failing to enter counts.
@@ -311,10 +311,8 @@ fn flood_of_wrong_proofs_is_not_verified_beyond_the_rate() {
     let rate = Rate::per_second(1, 40);
     let mut world = World::new(Limits { address_rate: rate, strikes: 255, ..Limits::default() });
     let id = world.connect();
-    let ClientFrame::Enter { topic, handle, record, .. } = world.enter_frame(id, 1, handle(1), b"") else {
-        unreachable!()
-    };
-    let frame = ClientFrame::Enter { topic, handle, proof: [0; 64], record }.encode().unwrap();
+    let proof = EntryProof { handle_signature: [0; 64], ..world.proof(id, 1, public(1), &device(1)) };
+    let frame = ClientFrame::Enter { topic: topic(1), proof, record: vec![] }.encode().unwrap();
     let to_verify = (0..100).filter(|_| world.server.handle_frame(world.now, id, &frame).is_some()).count();
     assert_eq!(to_verify, 10);
     assert_eq!(world.server.stats().topics, 0, "nothing is known of a topic before its proof is verified");
@@ -324,7 +322,7 @@ fn flood_of_wrong_proofs_is_not_verified_beyond_the_rate() {
 fn entry_that_was_verified_after_its_connection_closed_is_dropped() {
     let mut world = World::new(Limits::default());
     let id = world.connect();
-    let frame = world.enter_frame(id, 1, handle(1), b"").encode().unwrap();
+    let frame = world.enter_frame(id, 1, 1, b"").encode().unwrap();
     let entry = world.server.handle_frame(world.now, id, &frame).unwrap();
     world.server.handle_disconnect(world.now, id);
     world.server.handle_entry(world.now, entry.verify());
@@ -336,12 +334,12 @@ fn entry_that_was_verified_after_its_connection_closed_is_dropped() {
 #[test]
 fn kept_messages_count_at_every_entry() {
     let mut world = World::new(Limits { address_bytes: Rate::per_second(1, 100_000), ..Limits::default() });
-    let sender = world.member(1, handle(1));
+    let sender = world.member(1, 1);
     let message = vec![0; 16_000];
     world.send(sender, &ClientFrame::Send { topic: topic(1), to: handle(2), id: 1, kept: true, message });
     let delivered = (0..20).filter(|_| {
         let id = world.connect();
-        let received = world.enter(id, 1, handle(2), b"");
+        let received = world.enter(id, 1, 2, b"");
         received.iter().any(|frame| matches!(frame, ServerFrame::Message { .. }))
     });
     assert_eq!(delivered.count(), 5);

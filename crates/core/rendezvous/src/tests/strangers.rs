@@ -17,7 +17,7 @@ struct Party {
 
 impl Party {
     fn new(world: &mut World) -> Self {
-        let members: Vec<_> = (1..=4).map(|n| world.member(1, handle(n))).collect();
+        let members: Vec<_> = (1..=4).map(|n| world.member(1, n)).collect();
         members.iter().for_each(|id| drop(world.received(*id)));
         Self { members, sent: 0 }
     }
@@ -54,7 +54,7 @@ fn act(world: &mut World, number: usize, id: ConnectionId) {
         0 => {}
         1 => {
             let own = 10 + (number % 200) as u8;
-            world.enter(id, own, Handle([number as u8; 16]), &[0; 4_000]);
+            world.enter(id, own, number as u8, &[0; 4_000]);
             world.send(id, &ClientFrame::Announce { topic: topic(own), record: vec![1; 4_000] });
             let (to, message) = (Handle([0xEE; 16]), vec![0; 16_000]);
             world.send(id, &ClientFrame::Send { topic: topic(own), to, id: 1, kept: false, message });

@@ -3,7 +3,7 @@
 use partyline_model::{Handle, Topic};
 use serde::{Deserialize, Serialize};
 
-use super::{FrameError, MAX_MESSAGE, MAX_RECORD, bytes, decode, encode, within};
+use super::{EntryProof, FrameError, MAX_MESSAGE, MAX_RECORD, bytes, decode, encode, within};
 
 /// A frame from a member to the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,11 +12,8 @@ pub enum ClientFrame {
     Enter {
         /// The topic.
         topic: Topic,
-        /// The handle under which the member is present.
-        handle: Handle,
-        /// The topic key's Ed25519 signature over [`proof_message`](super::proof_message).
-        #[serde(with = "bytes::signature")]
-        proof: [u8; 64],
+        /// The right to enter, and under which handle.
+        proof: EntryProof,
         /// The member's record for the others: a sealed message of at most [`MAX_RECORD`] bytes.
         #[serde(with = "bytes")]
         record: Vec<u8>,

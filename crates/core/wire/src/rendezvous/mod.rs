@@ -1,15 +1,15 @@
 //! Frames between members and rendezvous servers. Each is one binary WebSocket message in postcard.
 //!
-//! The server sends the first frame, `Welcome`, with a challenge. A member enters a topic with a signature of the
-//! topic's key over that challenge and with its record for the others. It receives a `Roster`, in several frames if
-//! it is long, and then `Present` and `Gone` as members enter and leave. `Send` forwards a message to a handle; if
-//! that handle is not present, the server stores it for a few minutes. `Relays` asks for relay credentials.
+//! The server sends the first frame, `Welcome`, with a challenge. A member enters a topic with signatures of the topic's
+//! key and of its own handle key over that challenge, and with its record for the others. It receives a `Roster`, in
+//! several frames if it is long, and then `Present` and `Gone` as members enter and leave. `Send` forwards a message to a
+//! handle; if that handle is not present, the server stores it for a few minutes. `Relays` asks for relay credentials.
 //!
 //! ```text
 //! server                                   member
 //!    | Welcome {challenge}                   |
 //!    |-------------------------------------->|
-//!    |      Enter {topic, handle, proof, ..} |
+//!    |      Enter {topic, proof, record}      |
 //!    |<--------------------------------------|
 //!    | Roster, then Present, Gone, Message   |
 //!    |-------------------------------------->|
@@ -20,13 +20,13 @@
 
 mod bytes;
 mod client;
+mod entry;
 mod server;
 #[cfg(test)]
 mod tests;
 
-use partyline_model::{Handle, Topic};
-
 pub use client::ClientFrame;
+pub use entry::{EntryProof, handle_of};
 pub use server::{RefusalCode, RelayGrant, RelayServer, ServerFrame, TopicMember};
 
 /// The version of the protocol. It is part of the WebSocket's path, `/v1`.
@@ -85,12 +85,6 @@ pub enum FrameError {
     /// A field is longer than allowed.
     #[error("the frame's {0} is longer than allowed")]
     Limit(&'static str),
-}
-
-/// Returns what the topic's key signs to enter: a fixed prefix, the server's challenge, the topic and the handle.
-#[must_use]
-pub fn proof_message(challenge: &[u8; 32], topic: &Topic, handle: &Handle) -> Vec<u8> {
-    [b"partyline enter v1".as_slice(), challenge, topic.as_bytes(), handle.as_bytes()].concat()
 }
 
 fn encode(frame: &impl serde::Serialize) -> Result<Vec<u8>, FrameError> {

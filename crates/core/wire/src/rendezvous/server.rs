@@ -129,7 +129,7 @@ pub struct RelayServer {
 pub enum RefusalCode {
     /// The frame could not be decoded. The connection is closed.
     Malformed,
-    /// The proof is not the topic key's signature over this connection's challenge.
+    /// The proof is not made by the topic's key and the handle key over this connection's challenge.
     BadProof,
     /// The topic was not entered on this connection.
     NotEntered,

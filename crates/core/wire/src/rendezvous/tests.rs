@@ -1,4 +1,4 @@
-use partyline_model::{Handle, Timestamp, Topic};
+use partyline_model::{Handle, HandleKey, Timestamp, Topic};
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
@@ -19,7 +19,13 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![vec(any::<u8>(), 0..64), Just(vec![7; MAX_MESSAGE])]
 }
 
-fn proof() -> impl Strategy<Value = [u8; 64]> {
+fn proof() -> impl Strategy<Value = EntryProof> {
+    (any::<[u8; 32]>(), signature(), signature()).prop_map(|(key, topic_signature, handle_signature)| {
+        EntryProof { handle_key: HandleKey(key), topic_signature, handle_signature }
+    })
+}
+
+fn signature() -> impl Strategy<Value = [u8; 64]> {
     any::<([u8; 32], [u8; 32])>().prop_map(|(front, back)| {
         let mut proof = [0; 64];
         proof[..32].copy_from_slice(&front);
@@ -30,9 +36,8 @@ fn proof() -> impl Strategy<Value = [u8; 64]> {
 
 fn client_frame() -> impl Strategy<Value = ClientFrame> {
     prop_oneof![
-        (topic(), handle(), proof(), record()).prop_map(|(topic, handle, proof, record)| {
-            ClientFrame::Enter { topic, handle, proof, record }
-        }),
+        (topic(), proof(), record())
+            .prop_map(|(topic, proof, record)| { ClientFrame::Enter { topic, proof, record } }),
         (topic(), record()).prop_map(|(topic, record)| ClientFrame::Announce { topic, record }),
         (topic(), handle(), any::<u32>(), any::<bool>(), message())
             .prop_map(|(topic, to, id, kept, message)| ClientFrame::Send { topic, to, id, kept, message }),
@@ -141,14 +146,6 @@ fn false_length_allocates_nothing() {
     bytes.extend([1; 32]);
     bytes.extend([0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10]);
     assert_eq!(ClientFrame::decode(&bytes), Err(FrameError::Malformed));
-}
-
-#[test]
-fn proof_message_covers_challenge_topic_and_handle() {
-    let proof = proof_message(&[1; 32], &Topic([2; 32]), &Handle([3; 16]));
-    assert_ne!(proof, proof_message(&[9; 32], &Topic([2; 32]), &Handle([3; 16])));
-    assert_ne!(proof, proof_message(&[1; 32], &Topic([9; 32]), &Handle([3; 16])));
-    assert_ne!(proof, proof_message(&[1; 32], &Topic([2; 32]), &Handle([9; 16])));
 }
 
 #[test]

@@ -225,3 +225,21 @@ fn announcement_from_before_a_leave_does_not_bring_the_device_back() {
     world.deliver_to(0, topic, &late).unwrap();
     assert!(!world.knows(0, 2));
 }
+
+/// A visit tells neither a server nor the others whose it is, and takes nobody's place.
+#[test]
+fn visit_is_under_a_handle_that_no_member_has() {
+    let mut world = World::of(2);
+    let topic = world.friends[0].topic();
+    let World { friends, rng, .. } = &mut world;
+    let visits: Vec<_> =
+        (0..2).map(|_| friends[0].prove_visit(rng, &topic, &[1; 32]).unwrap().handle()).collect();
+    assert_ne!(visits[0], visits[1]);
+    for device in [world.id(0), world.id(1)] {
+        let handle = world.friends[1].handle_of(&topic, &device).unwrap();
+        assert!(!visits.contains(&handle));
+    }
+    let entered = world.friends[0].prove_entry(&topic, &[1; 32]).unwrap().handle();
+    assert_eq!(world.friends[1].handle_of(&topic, &world.id(0)), Some(entered));
+    assert_eq!(world.friends[0].prove_entry(&Topic([9; 32]), &[1; 32]), None);
+}
