@@ -500,8 +500,8 @@ impl LocalParty {
         events.push_back(Event::Changed);
     }
 
-    /// Derives the handles of this device and a member, and the member's probe key, once, which takes too long to do for every message. Returns the probe
-    /// key, unless the member's session nonce is unknown.
+    /// Derives the handles of this device and a member, and the member's probe key, once, which takes too long to do for
+    /// every message. Returns the probe key, unless the member's session nonce is unknown.
     fn cache_keys(&mut self, device: DeviceId) -> Option<[u8; 32]> {
         let topic = self.membership.topic();
         if self.own_handle.is_none_or(|(on, _)| on != topic) {
