@@ -7,6 +7,7 @@ use std::{
 
 use partyline_engine::Invite;
 use partyline_model::{AppError, ClientCommand, ErrorCode, Reply, Snapshot, Timestamp};
+use partyline_service::name_programs;
 use tauri::{AppHandle, Manager as _};
 
 use crate::{diagnostics, links, preferences::Preferences, shell::Shell, surface::Backing, transfer};
@@ -15,7 +16,9 @@ use crate::{diagnostics, links, preferences::Preferences, shell::Shell, surface:
 #[tauri::command]
 #[specta::specta]
 pub async fn request(app: AppHandle, command: ClientCommand) -> Result<Reply, AppError> {
-    app.state::<Shell>().engine.request(command).await
+    let mut reply = app.state::<Shell>().engine.request(command).await?;
+    name_programs(&mut reply);
+    Ok(reply)
 }
 
 /// Returns the engine's state, if there is an engine.

@@ -66,6 +66,7 @@ mod tests {
             role: Role::Member,
             range: None,
             range_requested: false,
+            incoming: partyline_model::IncomingPolicy::default(),
             interface: None,
             members: Vec::new(),
             invites: Vec::new(),

@@ -231,6 +231,19 @@ range: string | null } |
  *  request stands until the clash has gone. Answered by [`Reply::Done`].
  */
 { command: "request_range"; party: PartyId } | 
+/**  Sets what members of a party may reach on this computer. Answered by [`Reply::Done`]. */
+{ command: "set_incoming_level"; party: PartyId; level: IncomingLevel } | 
+/**
+ *  Allows or blocks a port of this computer for the members of a party, whatever the level says. Answered by
+ *  [`Reply::Done`].
+ */
+{ command: "set_port_rule"; 
+/**  The party. */
+party: PartyId; 
+/**  The port. */
+port: ServicePort; 
+/**  The rule; `None` leaves the port to the level. */
+rule: PortRule | null } | 
 /**
  *  Gives this computer a new identity, with new keys. All parties are left to the computer that has the old ones, and
  *  remembered in [`Snapshot::former_parties`], so that an invite brings each back. Answered by [`Reply::Done`].
@@ -312,6 +325,11 @@ export type EngineCommand =
 { command: "test_server"; 
 /**  The server or relay to test. */
 target: TestTarget } | 
+/**
+ *  Lists the ports that programs of this computer offer to a party, and those with a rule. Answered by
+ *  [`Reply::OfferedPorts`].
+ */
+{ command: "offered_ports"; party: PartyId } | 
 /**  Returns what the process that hosts the engine has counted since its start. Answered by [`Reply::Metrics`]. */
 { command: "metrics" };
 
@@ -420,6 +438,25 @@ export type Grade =
 "fair" | 
 /**  Less: hard to play with. */
 "poor";
+
+/**  How much members of a party reach without being asked for by this computer. */
+export type IncomingLevel = 
+/**  Nothing but answers, and what the user allows. */
+"nothing" | 
+/**  Everything except system services ([`ServicePort::system_service`]). */
+"games" | 
+/**  Everything, as in one room. */
+"everything";
+
+/**  What members of a party may reach on this computer: a level, and the user's own rules, which win over it. */
+export type IncomingPolicy = {
+	/**  What holds for ports without a rule. */
+	level?: IncomingLevel,
+	/**  The ports that the user allowed. */
+	allowed?: ServicePort[],
+	/**  The ports that the user blocked. A port in both lists is blocked. */
+	blocked?: ServicePort[],
+};
 
 /**  Identifies an invite: the public half of its Ed25519 key. */
 export type InviteId = string;
@@ -669,6 +706,20 @@ export type Notifications = {
 	connection: boolean,
 };
 
+/**  A port of this computer that a program offers to members, or that the user has a rule for. */
+export type OfferedPort = {
+	/**  The protocol and port. */
+	port: ServicePort,
+	/**  True if a program listens on it now. */
+	listening: boolean,
+	/**  The program that listens, if the system tells. */
+	program: string | null,
+	/**  The system service that usually listens on this port. */
+	service: string | null,
+	/**  Whether members reach it, and why. */
+	access: PortAccess,
+};
+
 /**  Identifies a party: the public half of its Ed25519 authority key. */
 export type PartyId = string;
 
@@ -695,6 +746,8 @@ export type PartyView = {
 	range: string | null,
 	/**  True while this computer asks the owner for another range. */
 	range_requested?: boolean,
+	/**  What the party's members may reach on this computer. */
+	incoming?: IncomingPolicy,
 	/**  The network device's name while up. */
 	interface: string | null,
 	/**  The members: this computer first, the others by name. */
@@ -764,6 +817,31 @@ export type PingSample = {
 	/**  The round-trip time in milliseconds. */
 	rtt_ms: number,
 };
+
+/**  Whether members reach a port, and why. */
+export type PortAccess = 
+/**  Reachable at this level. */
+"reachable" | 
+/**  Not reachable at this level. */
+"blocked_by_default" | 
+/**  The user allowed it. */
+"allowed_by_user" | 
+/**  The user blocked it. */
+"blocked_by_user";
+
+/**  A transport protocol with ports. */
+export type PortProtocol = 
+/**  TCP (RFC 9293). */
+"tcp" | 
+/**  UDP (RFC 768). */
+"udp";
+
+/**  What the user decided about one port. */
+export type PortRule = 
+/**  Members reach it, whatever the level says. */
+"allow" | 
+/**  Members do not reach it, whatever the level says. */
+"block";
 
 /**  How the app looks and behaves on this computer. */
 export type Preferences = {
@@ -849,6 +927,8 @@ export type Reply =
 { reply: "samples"; value: Sample[] } | 
 /**  The findings of a check-up. */
 { reply: "doctor"; value: DoctorFinding[] } | 
+/**  The ports of this computer, by protocol and number. */
+{ reply: "offered_ports"; value: OfferedPort[] } | 
 /**  The metrics of the process. */
 { reply: "metrics"; value: {
 	/**  The metrics in the Prometheus text format. */
@@ -925,6 +1005,14 @@ export type ServerView = {
 	connected: boolean,
 	/**  Why it is not connected. */
 	problem: AppError | null,
+};
+
+/**  The protocol and port that a service listens on, written `tcp/445`. */
+export type ServicePort = {
+	/**  The transport protocol. */
+	protocol: PortProtocol,
+	/**  The port, 1 to 65,535. */
+	port: number,
 };
 
 /**  All settings. Those that a file does not contain have their defaults. */

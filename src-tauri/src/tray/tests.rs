@@ -47,6 +47,7 @@ pub fn party(phase: PartyPhase, members: Vec<MemberView>) -> PartyView {
         role: Role::Owner,
         range: None,
         range_requested: false,
+        incoming: partyline_model::IncomingPolicy::default(),
         interface: None,
         members,
         invites: Vec::new(),

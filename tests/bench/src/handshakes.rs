@@ -264,7 +264,7 @@ fn packet() -> Vec<u8> {
     packet[8..10].copy_from_slice(&[64, 17]);
     packet[12..16].copy_from_slice(&address(2).octets());
     packet[16..20].copy_from_slice(&address(1).octets());
-    packet[20..24].copy_from_slice(&[0x30, 0x39, 0, 7]);
+    packet[20..24].copy_from_slice(&[0x30, 0x39, 0x69, 0x87]);
     packet[24..26].copy_from_slice(&[0, PACKET_LEN - 20]);
     packet
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipnet::Ipv4Net;
-use partyline_model::InviteLifetime;
+use partyline_model::{IncomingLevel, InviteLifetime, ServicePort};
 use partyline_service::{Place, ServiceCommand, Settings};
 
 const AFTER_HELP: &str = "\
@@ -77,6 +77,11 @@ pub enum Verb {
     Kick(Kick),
     /// Move a party to another address range (the owner), or ask the owner for one.
     Range(Range),
+    /// Show what friends can reach on this computer, or change it.
+    ///
+    /// As a party comes, friends reach your games and other programs, but no system services: remote login, file sharing,
+    /// remote desktop, printing, databases, administration. What this computer asks for is always answered.
+    Ports(Ports),
     /// Give this computer a new identity, because another computer has the same keys.
     Identity {
         #[command(subcommand)]
@@ -272,6 +277,69 @@ pub struct Range {
     pub place: Place,
 }
 
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Ports {
+    #[command(subcommand)]
+    pub change: Option<PortChange>,
+    /// Which party.
+    pub party: Option<String>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PortChange {
+    /// Let friends reach ports, whatever the level says.
+    Allow(PortList),
+    /// Keep friends from reaching ports, whatever the level says.
+    Block(PortList),
+    /// Forget what was allowed or blocked, so that the level counts again.
+    Forget(PortList),
+    /// Set what friends reach without that.
+    Level {
+        /// How much.
+        level: Level,
+        /// Which party.
+        #[arg(long)]
+        party: Option<String>,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct PortList {
+    /// Which ports, for example tcp/445 or udp/27015.
+    #[arg(required = true, value_name = "PORT")]
+    pub ports: Vec<ServicePort>,
+    /// Which party.
+    #[arg(long)]
+    pub party: Option<String>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Level {
+    /// Everything, as in one room.
+    Everything,
+    /// Everything except system services.
+    Games,
+    /// Nothing but answers.
+    Nothing,
+}
+
+impl From<Level> for IncomingLevel {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Everything => Self::Everything,
+            Level::Games => Self::Games,
+            Level::Nothing => Self::Nothing,
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum IdentityChange {
     /// Make new keys. The parties stay with the computer that has the old ones; an invite to each brings this one back.
@@ -420,6 +488,12 @@ mod tests {
             "partyline range 10.90.1.0/24",
             "partyline range --party Friday",
             "partyline range --ask",
+            "partyline ports",
+            "partyline ports Friday --json",
+            "partyline ports allow tcp/445 udp/137 --party Friday",
+            "partyline ports block udp/27015",
+            "partyline ports forget 445/tcp",
+            "partyline ports level games --party Friday",
             "partyline identity new",
             "partyline identity forget Friday",
             "partyline list --json",

@@ -29,7 +29,7 @@ use crate::{
     names::name_of,
     netcheck,
     output::{Output, Tone},
-    ping,
+    ping, ports,
     progress::{self, Outcome},
     reach,
     reply::unexpected,
@@ -49,6 +49,7 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, AppE
         Verb::Leave(which) => on_party(which, output, "Left", |party| Command::Leave { party }).await,
         Verb::Down(which) => on_party(which, output, "Switched off", |party| Command::Down { party }).await,
         Verb::Range(range) => move_party(range, output).await,
+        Verb::Ports(options) => ports::run(options, output).await,
         Verb::Identity { change: IdentityChange::New { place } } => new_identity(&place, output).await,
         Verb::Identity { change: IdentityChange::Forget { party, place } } => {
             forget_former(&party, &place, output).await
@@ -115,6 +116,7 @@ async fn create_party(create: Create, output: &Output) -> Result<(), AppError> {
     shown.extend(create.qr.then(|| qr_code(link)).transpose()?.unwrap_or_default());
     output.answer(&reply, || shown.iter().for_each(|line| output.say(line)));
     if !create.watch && !output.json {
+        output.say(ports::DEFAULT);
         let snapshots = reached.controller.snapshots();
         progress::obstacles(output, snapshots, *party).await.iter().for_each(|line| output.say(line));
     }
@@ -150,7 +152,10 @@ async fn join_party(join: Join, output: &Output) -> Result<(), AppError> {
     let display_name = display_name(known_as, &reached);
     let reply = reached.controller.request(Command::Join { link: invite.app_link(), display_name }).await?;
     let Reply::Joined { party } = reply else { return Err(unexpected(&reply)) };
-    output.answer(&reply, || output.say("Joined."));
+    output.answer(&reply, || {
+        output.say("Joined.");
+        output.say(ports::DEFAULT);
+    });
     if !join.no_wait && !join.watch {
         let limit = Duration::from_secs(join.timeout.into());
         let since = reach::state(&reached.controller).await?.revision;

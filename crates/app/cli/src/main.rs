@@ -13,6 +13,7 @@ mod names;
 mod netcheck;
 mod output;
 mod ping;
+mod ports;
 mod progress;
 mod reach;
 mod reply;

@@ -91,6 +91,7 @@ fn party(number: u8, name: &str) -> PartyView {
         role: Role::Owner,
         range: Some("10.80.7.0/24".parse().unwrap()),
         range_requested: false,
+        incoming: partyline_model::IncomingPolicy::default(),
         interface: Some("partyline0".into()),
         members: vec![me, member(2, "雪だるま"), member(3, "Bob\u{1b}[2J")],
         invites: Vec::new(),
@@ -379,6 +380,8 @@ async fn join_reports_each_step_and_ends_when_connected() {
     let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(lines.next_line().await.unwrap().unwrap(), "Joined.");
+    let reach = lines.next_line().await.unwrap().unwrap();
+    assert!(reach.starts_with("Friends can reach your games, but not system services"), "{reach}");
     let unreached = vec![ServerView { url: "wss://play.example".into(), connected: false, problem: None }];
     let mut view = PartyView { phase: PartyPhase::Connecting, servers: unreached, ..party(7, "Friday") };
     view.members.truncate(1);

@@ -29,6 +29,7 @@ use crate::{
     egress::EngineEgress,
     metrics::EngineMetrics,
     network_events::{self, NetworkSource, is_reachable},
+    offered_ports,
     options::{EngineOptions, RunningEngine},
     port_mapping::{PortMapping, RouterSource},
     router_report, server_test,
@@ -244,6 +245,13 @@ impl Engine {
         match command {
             ClientCommand::Engine(EngineCommand::TestServer { target }) => {
                 server_test::spawn(target, self.node.settings(), self.egress.connections.tls(), answer);
+            }
+            ClientCommand::Engine(EngineCommand::OfferedPorts { party }) => {
+                let parties = self.node.snapshot(now).parties;
+                match parties.iter().find(|known| known.id == party) {
+                    Some(party) => offered_ports::spawn(party, answer),
+                    None => answers::send(answer, Err(offered_ports::unknown_party())),
+                }
             }
             ClientCommand::Engine(EngineCommand::Metrics) => {
                 let snapshot = self.node.snapshot(now);
@@ -503,6 +511,7 @@ const fn is_change(reply: &Reply) -> bool {
             | Reply::Pong(_)
             | Reply::Samples(_)
             | Reply::Doctor(_)
+            | Reply::OfferedPorts(_)
             | Reply::Metrics { .. }
     )
 }

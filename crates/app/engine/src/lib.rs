@@ -14,6 +14,7 @@ mod egress;
 mod engine;
 mod metrics;
 mod network_events;
+mod offered_ports;
 mod options;
 mod port_mapping;
 mod router_report;

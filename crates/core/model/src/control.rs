@@ -5,7 +5,10 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::{DeviceId, InviteId, PartyId, RelaySetting, Role, Sample, Settings, Snapshot, Timestamp};
+use crate::{
+    DeviceId, IncomingLevel, InviteId, OfferedPort, PartyId, PortRule, RelaySetting, Role, Sample,
+    ServicePort, Settings, Snapshot, Timestamp,
+};
 
 /// How long an invite is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -121,6 +124,19 @@ pub enum Command {
     /// request stands until the clash has gone. Answered by [`Reply::Done`].
     #[expect(missing_docs, reason = "the name says it")]
     RequestRange { party: PartyId },
+    /// Sets what members of a party may reach on this computer. Answered by [`Reply::Done`].
+    #[expect(missing_docs, reason = "the names say it")]
+    SetIncomingLevel { party: PartyId, level: IncomingLevel },
+    /// Allows or blocks a port of this computer for the members of a party, whatever the level says. Answered by
+    /// [`Reply::Done`].
+    SetPortRule {
+        /// The party.
+        party: PartyId,
+        /// The port.
+        port: ServicePort,
+        /// The rule; `None` leaves the port to the level.
+        rule: Option<PortRule>,
+    },
     /// Gives this computer a new identity, with new keys. All parties are left to the computer that has the old ones, and
     /// remembered in [`Snapshot::former_parties`], so that an invite brings each back. Answered by [`Reply::Done`].
     NewIdentity,
@@ -171,6 +187,10 @@ pub enum EngineCommand {
         /// The server or relay to test.
         target: TestTarget,
     },
+    /// Lists the ports that programs of this computer offer to a party, and those with a rule. Answered by
+    /// [`Reply::OfferedPorts`].
+    #[expect(missing_docs, reason = "the name says it")]
+    OfferedPorts { party: PartyId },
     /// Returns what the process that hosts the engine has counted since its start. Answered by [`Reply::Metrics`].
     Metrics,
 }
@@ -253,6 +273,8 @@ pub enum Reply {
     Samples(Vec<Sample>),
     /// The findings of a check-up.
     Doctor(Vec<DoctorFinding>),
+    /// The ports of this computer, by protocol and number.
+    OfferedPorts(Vec<OfferedPort>),
     /// The metrics of the process.
     Metrics {
         /// The metrics in the Prometheus text format.

@@ -7,8 +7,8 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppError, Attempt, Badge, DeviceId, InviteId, NatProfile, NetworkReport, PartyId, PathKind, Quality,
-    Settings, SharedNat,
+    AppError, Attempt, Badge, DeviceId, IncomingPolicy, InviteId, NatProfile, NetworkReport, PartyId,
+    PathKind, Quality, Settings, SharedNat,
 };
 
 /// The engine's whole state.
@@ -113,6 +113,9 @@ pub struct PartyView {
     /// True while this computer asks the owner for another range.
     #[serde(default)]
     pub range_requested: bool,
+    /// What the party's members may reach on this computer.
+    #[serde(default)]
+    pub incoming: IncomingPolicy,
     /// The network device's name while up.
     pub interface: Option<String>,
     /// The members: this computer first, the others by name.

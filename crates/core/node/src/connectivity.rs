@@ -24,8 +24,8 @@ use std::{
 };
 
 use partyline_model::{
-    AppError, Badge, DeviceId, NatProfile, NetworkReport, Now, PartyId, Settings, SocketId, StreamId,
-    is_public,
+    AppError, Badge, DeviceId, IncomingPolicy, NatProfile, NetworkReport, Now, PartyId, Settings, SocketId,
+    StreamId, is_public,
 };
 use partyline_netcheck::{
     Event as NetcheckEvent, FilteringProbeRequest, Netcheck, PeerMapping, PortPair, ProbeRound, StunServer,
@@ -243,6 +243,11 @@ impl Connectivity {
     }
 
     // Parties and members.
+
+    /// Sets what the members of a party may reach on this computer.
+    pub(crate) fn set_incoming_policy(&mut self, party: PartyId, policy: &IncomingPolicy) {
+        self.packet_path.set_incoming_policy(party, policy);
+    }
 
     /// Adds a party's network, or changes its addresses.
     pub(crate) fn set_party(

@@ -91,6 +91,7 @@ mod control;
 mod counters;
 mod egress;
 mod host_names;
+mod incoming;
 mod io;
 mod join_refusal;
 mod node;

@@ -19,6 +19,7 @@ use crate::{
     control::ControlMessage,
     counters::Counters,
     egress::Egress,
+    incoming,
     io::{
         DeviceInput, LocalNetwork, Output, PortMappingReport, RequestId, ServerId, ServerInput, StreamInput,
     },
@@ -26,7 +27,7 @@ use crate::{
     settings,
     signaling::{Event as SignalingEvent, NewPartyRequest, Signaling},
     spans::peer_span,
-    state::{Restored, SavedState, StateError},
+    state::{Restored, SavedParty, SavedState, StateError},
     view::View,
 };
 
@@ -77,17 +78,20 @@ impl Node {
             None => Restored {
                 device: DeviceKey::generate(&mut rng),
                 memberships: Vec::new(),
+                incoming: Vec::new(),
                 settings: config.settings.clone(),
                 networks: KnownNetworks::default(),
                 former: Vec::new(),
             },
         };
-        let Restored { device, memberships, settings, networks, former } = restored;
+        let Restored { device, memberships, incoming, settings, networks, former } = restored;
         let (paths, netcheck) = (config.paths.clone(), config.netcheck);
         let connectivity = Connectivity::new(now.instant, seeds, paths, netcheck, &settings, networks);
         info!(device = %device.id().short(), parties = memberships.len(), "node started");
         let mut node = Self {
-            signaling: Signaling::new(now, rng, settings.mtu, memberships).with_former(former),
+            signaling: Signaling::new(now, rng, settings.mtu, memberships)
+                .with_former(former)
+                .with_incoming(incoming),
             connectivity,
             view: View::new(config.version.clone()),
             clock_questions: ClockQuestions::default(),
@@ -119,7 +123,7 @@ impl Node {
     /// Returns the state to write when [`Output::Save`] asks for it. It holds secrets.
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
-        let parties = self.signaling.parties().map(|party| (party.is_wanted(), party.membership()));
+        let parties = self.signaling.parties().map(SavedParty::new);
         let settings = settings::changed(&self.config.settings, &self.settings);
         let networks = self.connectivity.known_networks();
         SavedState::new(&self.device, parties, settings, networks, self.signaling.former_parties()).encode()
@@ -396,6 +400,21 @@ impl Node {
             }
             Command::SetRange { party, range } => done(signaling.set_range(now, party, range))?,
             Command::RequestRange { party } => done(signaling.request_range(now.instant, party))?,
+            Command::SetIncomingLevel { party, level } => {
+                let policy = signaling.change_incoming(party, |policy| {
+                    info!(party = %party.short(), ?level, "incoming packets filtered");
+                    policy.level = level;
+                    Ok(())
+                })?;
+                connectivity.set_incoming_policy(party, policy);
+                Reply::Done
+            }
+            Command::SetPortRule { party, port, rule } => {
+                let policy =
+                    signaling.change_incoming(party, |policy| incoming::set_rule(policy, port, rule))?;
+                connectivity.set_incoming_policy(party, policy);
+                Reply::Done
+            }
             Command::NewIdentity => {
                 *device = signaling.new_identity(now);
                 Reply::Done
@@ -482,6 +501,9 @@ impl Node {
             }
             SignalingEvent::PartyUp { party, secret, device } => {
                 connectivity.set_party(now.instant, party, secret, &device);
+                if let Some(party) = self.signaling.party(party) {
+                    connectivity.set_incoming_policy(party.id(), party.incoming());
+                }
             }
             SignalingEvent::PartyDown { party } => connectivity.remove_party(now.instant, party),
             SignalingEvent::PeerChanged(info) => connectivity.set_peer(now.instant, *info),

@@ -30,8 +30,8 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 use partyline_model::{
-    AppError, Candidate, DeviceId, ErrorCode, FormerPartyView, Handle, InviteId, InviteLifetime,
-    InvitePreview, KickScope, NatProfile, Now, PartyId, Role, SessionNonce, Topic,
+    AppError, Candidate, DeviceId, ErrorCode, FormerPartyView, Handle, IncomingPolicy, InviteId,
+    InviteLifetime, InvitePreview, KickScope, NatProfile, Now, PartyId, Role, SessionNonce, Topic,
 };
 use partyline_party::{
     Departure, DeviceKey, Dismissal, Effect, Membership, NewParty, Outcome, Outgoing, PartyError,
@@ -607,6 +607,28 @@ impl Signaling {
         party.request_range(now, &self.networks)?;
         self.events.push_back(Event::Changed);
         Ok(())
+    }
+
+    /// Takes the policies that were saved.
+    pub(crate) fn with_incoming(mut self, policies: Vec<(PartyId, IncomingPolicy)>) -> Self {
+        for (id, policy) in policies {
+            if let Some(party) = self.parties.get_mut(&id) {
+                *party.incoming_mut() = policy;
+            }
+        }
+        self
+    }
+
+    /// Changes what members of a party may reach on this computer, and returns it.
+    pub(crate) fn change_incoming(
+        &mut self,
+        id: PartyId,
+        change: impl FnOnce(&mut IncomingPolicy) -> Result<(), AppError>,
+    ) -> Result<&IncomingPolicy, AppError> {
+        let party = self.parties.get_mut(&id).ok_or_else(unknown_party)?;
+        change(party.incoming_mut())?;
+        self.events.extend([Event::Output(Output::Save), Event::Changed]);
+        Ok(party.incoming())
     }
 
     fn administer(

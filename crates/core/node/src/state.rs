@@ -3,7 +3,7 @@
 //! The first member of the JSON object is a checksum: SHA-256, in hexadecimal, of all bytes that follow its comma. It tells
 //! a file that a disk, a crash or an editor changed from one that was written whole.
 
-use partyline_model::{FormerPartyView, Now, Settings};
+use partyline_model::{FormerPartyView, IncomingPolicy, Now, PartyId, Settings};
 use partyline_party::{DeviceKey, Membership, MembershipState, Secret};
 use rand_chacha::ChaCha20Rng;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use tracing::debug;
 use crate::{
     connectivity::KnownNetworks,
     settings::{self, ChangedSettings},
+    signaling::LocalParty,
 };
 
 const VERSION: u32 = 1;
@@ -47,10 +48,24 @@ pub(crate) struct SavedState {
     former: Vec<FormerPartyView>,
 }
 
+/// A party as it is saved.
 #[derive(Serialize, Deserialize)]
-struct SavedParty {
+pub(crate) struct SavedParty {
     on: bool,
     membership: MembershipState,
+    #[serde(default)]
+    incoming: IncomingPolicy,
+}
+
+impl SavedParty {
+    /// Collects what has to be kept of a party.
+    pub(crate) fn new(party: &LocalParty) -> Self {
+        Self {
+            on: party.is_wanted(),
+            membership: party.membership().state(),
+            incoming: party.incoming().clone(),
+        }
+    }
 }
 
 /// What the node is restored from.
@@ -58,6 +73,8 @@ pub(crate) struct Restored {
     pub device: DeviceKey,
     /// The memberships, each with whether its party is to be on.
     pub memberships: Vec<(Membership, bool)>,
+    /// What members may reach on this computer.
+    pub incoming: Vec<(PartyId, IncomingPolicy)>,
     pub settings: Settings,
     pub networks: KnownNetworks,
     pub former: Vec<FormerPartyView>,
@@ -91,33 +108,33 @@ impl SavedState {
         let settings = settings::restore(defaults, self.settings)
             .ok_or_else(|| StateError::Damaged("its settings cannot be read".to_owned()))?;
         let device = DeviceKey::restore(now.unix, &self.device, self.sequence);
-        let mut memberships = Vec::new();
-        for SavedParty { on, membership } in self.parties {
+        let (mut memberships, mut policies) = (Vec::new(), Vec::new());
+        for SavedParty { on, membership, incoming } in self.parties {
             let membership = Membership::restore(now.unix, rng, &device, membership)
                 .map_err(|error| StateError::Damaged(error.to_string()))?;
+            policies.push((membership.id(), incoming));
             memberships.push((membership, on));
         }
         let networks = serde_json::from_value(self.networks).unwrap_or_else(|error| {
             debug!(%error, "known networks cannot be read and will be measured again");
             KnownNetworks::default()
         });
-        Ok(Restored { device, memberships, settings, networks, former: self.former })
+        Ok(Restored { device, memberships, incoming: policies, settings, networks, former: self.former })
     }
 
     /// Collects what has to be kept.
-    pub(crate) fn new<'a>(
+    pub(crate) fn new(
         device: &DeviceKey,
-        parties: impl Iterator<Item = (bool, &'a Membership)>,
+        parties: impl Iterator<Item = SavedParty>,
         settings: ChangedSettings,
         networks: &KnownNetworks,
         former: &[FormerPartyView],
     ) -> Self {
-        let saved = |(on, membership): (bool, &Membership)| SavedParty { on, membership: membership.state() };
         Self {
             version: VERSION,
             device: device.seed(),
             sequence: device.reserve(),
-            parties: parties.map(saved).collect(),
+            parties: parties.collect(),
             settings,
             networks: serde_json::to_value(networks).unwrap_or_default(),
             former: former.to_vec(),

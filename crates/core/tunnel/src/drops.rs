@@ -77,6 +77,8 @@ drop_reasons! {
     /// A member's message that would change the routes or addresses of this computer: a router advertisement, a redirect,
     /// or what a DHCP server sends.
     NetworkConfiguration => network_configuration,
+    /// A member sent to a port of this computer that is not open to the party.
+    IncomingBlocked => incoming_blocked,
     /// A local program used the UDP port of the control channel.
     ReservedPort => reserved_port,
     /// A fragment of a control message that is malformed, or contradicts other fragments of its message.

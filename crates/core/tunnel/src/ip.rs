@@ -32,6 +32,17 @@ pub(crate) struct IpHeader {
     pub later_fragment: bool,
 }
 
+/// What a packet has behind its IP header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport<'p> {
+    /// Protocol and bytes of the transport header and what follows it, in a whole packet or a first fragment.
+    Whole(u8, &'p [u8]),
+    /// Part of a packet, `offset` units of 8 bytes from its start.
+    LaterFragment { protocol: u8, offset: u16 },
+    /// The chain of extension headers does not fit the packet.
+    Incomplete,
+}
+
 impl IpHeader {
     /// Parses the header, or returns `None` if the packet is malformed.
     pub(crate) fn parse(packet: &[u8]) -> Option<Self> {
@@ -69,20 +80,45 @@ impl IpHeader {
         })
     }
 
-    /// Returns protocol and bytes of what follows the IP header and, in IPv6, its extension headers (RFC 8200, section 4).
-    /// `None` if that is not in this packet: it is a later fragment, or the chain of headers does not fit.
-    pub(crate) fn upper_layer<'p>(&self, packet: &'p [u8]) -> Option<(u8, &'p [u8])> {
-        let (mut protocol, mut rest) = (self.protocol, packet.get(self.payload..self.len)?);
-        while self.source.is_ipv6() && EXTENSION_HEADERS.contains(&protocol) {
-            let [next, units, high, low, ..] = *rest else { return None };
+    /// Returns what follows the IP header and, in IPv6, its extension headers (RFC 8200, section 4).
+    pub(crate) fn transport<'p>(&self, packet: &'p [u8]) -> Transport<'p> {
+        if self.source.is_ipv4() {
+            return self.transport_v4(packet);
+        }
+        let mut protocol = self.protocol;
+        let Some(mut rest) = packet.get(self.payload..self.len) else { return Transport::Incomplete };
+        while EXTENSION_HEADERS.contains(&protocol) {
+            let [next, units, high, low, ..] = *rest else { return Transport::Incomplete };
             let is_fragment = protocol == FRAGMENT;
-            if is_fragment && u16::from_be_bytes([high, low]) & 0xfff8 != 0 {
-                return None;
+            let offset = u16::from_be_bytes([high, low]) >> 3;
+            if is_fragment && offset != 0 {
+                return Transport::LaterFragment { protocol: next, offset };
             }
             let len = if is_fragment { 8 } else { 8 * (usize::from(units) + 1) };
-            (protocol, rest) = (next, rest.get(len..)?);
+            let Some(behind) = rest.get(len..) else { return Transport::Incomplete };
+            (protocol, rest) = (next, behind);
         }
-        (!self.later_fragment).then_some((protocol, rest))
+        Transport::Whole(protocol, rest)
+    }
+
+    fn transport_v4<'p>(&self, packet: &'p [u8]) -> Transport<'p> {
+        match (packet.get(6..8), packet.get(self.payload..self.len)) {
+            (Some(&[high, low]), Some(_)) if self.later_fragment => {
+                let offset = u16::from_be_bytes([high, low]) & 0x1fff;
+                Transport::LaterFragment { protocol: self.protocol, offset }
+            }
+            (_, Some(payload)) => Transport::Whole(self.protocol, payload),
+            _ => Transport::Incomplete,
+        }
+    }
+
+    /// Returns protocol and bytes of what follows the IP header and the extension headers, unless that is not in this
+    /// packet: it is a later fragment, or the chain of headers does not fit.
+    pub(crate) fn upper_layer<'p>(&self, packet: &'p [u8]) -> Option<(u8, &'p [u8])> {
+        match self.transport(packet) {
+            Transport::Whole(protocol, payload) => Some((protocol, payload)),
+            Transport::LaterFragment { .. } | Transport::Incomplete => None,
+        }
     }
 
     /// Returns the destination port if the packet has a TCP or UDP header.

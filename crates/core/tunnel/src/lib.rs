@@ -23,6 +23,9 @@
 //! loops and no duplicates. Messages that would configure the receiver's network (router advertisements, redirects,
 //! DHCP) are dropped.
 //!
+//! **Incoming packets** are judged by their destination port ([`Tunnel::set_incoming_policy`]); what answers this computer
+//! comes in, whatever the policy says.
+//!
 //! **MTU.** The MSS that TCP announces is clamped in both directions (RFC 9293, section 3.7.1). A packet that still
 //! exceeds the path MTU is fragmented where IPv4 allows it, or answered with ICMP (RFC 1191) or ICMPv6 (RFC 8201) Packet
 //! Too Big.
@@ -82,9 +85,11 @@ mod config;
 mod control;
 mod drops;
 mod event;
+mod flows;
 mod fragment;
 mod handshake_limiter;
 mod handshakes;
+mod incoming;
 mod ip;
 mod limits;
 mod mss;
@@ -95,6 +100,7 @@ mod party;
 mod peer;
 mod peers;
 mod pending;
+mod port_map;
 mod routing;
 mod session;
 mod source;

@@ -9,6 +9,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use crate::{
     config::PartyConfig,
     drops::DropReason,
+    incoming::IncomingFilter,
     ip::{IGMP, IpHeader},
     limits::BROADCAST_RATE,
     routing::{RoutingTable, Scope},
@@ -31,6 +32,7 @@ pub(crate) struct Party {
     pub public: PublicKey,
     pub config: PartyConfig,
     pub routes: RoutingTable,
+    pub incoming: IncomingFilter,
     /// Limits our own broadcasts.
     broadcasts: TokenBucket,
     /// What was dropped of them.
@@ -48,6 +50,7 @@ impl Party {
             public,
             config,
             routes: RoutingTable::default(),
+            incoming: IncomingFilter::default(),
             broadcasts: TokenBucket::new(BROADCAST_RATE),
             storm: Storm::default(),
             mac_check: Arc::new(RateLimiter::new(&public, u64::MAX)),

@@ -11,7 +11,7 @@ use rand_core::RngCore;
 use tracing::{debug, debug_span, span::EnteredSpan, trace};
 
 use crate::{
-    config::{PartyConfig, PathConfig, PeerConfig},
+    config::{PathConfig, PeerConfig},
     control::{self, ControlTooLong, Reassembly},
     drops::{DropCounters, DropReason},
     event::{Event, Received},
@@ -23,6 +23,7 @@ use crate::{
     network_configuration::configures_network,
     outbox::{Outbox, Recipient},
     packet_too_big,
+    party::Party,
     pending::PendingQueue,
     routing::Scope,
     session::{Decapsulated, Session},
@@ -327,7 +328,7 @@ impl Peer {
     pub(crate) fn handle_data<'a>(
         &mut self,
         now: Instant,
-        ours: &PartyConfig,
+        ours: &Party,
         datagram: &[u8],
         scratch: &'a mut [u8],
         outbox: &mut Outbox,
@@ -357,7 +358,7 @@ impl Peer {
         }
     }
 
-    fn handle_packet<'a>(&mut self, now: Instant, ours: &PartyConfig, packet: &'a mut [u8]) -> Received<'a> {
+    fn handle_packet<'a>(&mut self, now: Instant, ours: &Party, packet: &'a mut [u8]) -> Received<'a> {
         let header = match self.check_incoming(now, ours, packet) {
             Ok(header) => header,
             Err(reason) => return self.drop_datagram(reason),
@@ -375,12 +376,7 @@ impl Peer {
     }
 
     /// Checks an authentic packet: its source must be the member's, its destination ours or a broadcast address.
-    fn check_incoming(
-        &mut self,
-        now: Instant,
-        ours: &PartyConfig,
-        packet: &[u8],
-    ) -> Result<IpHeader, DropReason> {
+    fn check_incoming(&mut self, now: Instant, ours: &Party, packet: &[u8]) -> Result<IpHeader, DropReason> {
         let header = IpHeader::parse(packet).ok_or(DropReason::Malformed)?;
         if !self.config.owns(header.source) {
             trace!(party = %self.party.short(), peer = %self.id.short(), source = %header.source, "peer sent from a foreign address");
@@ -390,17 +386,26 @@ impl Peer {
             debug!(party = %self.party.short(), peer = %self.id.short(), protocol = header.protocol, "peer sent what would configure this computer's network");
             return Err(DropReason::NetworkConfiguration);
         }
-        if ours.owns(header.destination) {
+        self.check_destination(now, ours, &header)?;
+        // The control channel is the engine's own, and no port of this computer.
+        if control::is_control(packet, &header) || ours.incoming.admits(now, packet, &header) {
             return Ok(header);
         }
-        match Scope::of(header.destination, ours) {
+        Err(DropReason::IncomingBlocked)
+    }
+
+    fn check_destination(&mut self, now: Instant, ours: &Party, header: &IpHeader) -> Result<(), DropReason> {
+        if ours.config.owns(header.destination) {
+            return Ok(());
+        }
+        match Scope::of(header.destination, &ours.config) {
             Scope::Unicast => Err(DropReason::ForeignDestination),
             Scope::Routers => Err(DropReason::RouterMulticast),
             Scope::Broadcast if !self.broadcasts.take(now, 1) => {
                 self.stats.storm.on_drop(now);
                 Err(DropReason::BroadcastRateLimited)
             }
-            Scope::Broadcast => Ok(header),
+            Scope::Broadcast => Ok(()),
         }
     }
 

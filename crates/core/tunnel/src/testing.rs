@@ -56,8 +56,17 @@ pub(crate) fn peer_config(member: usize, secret: &StaticSecret) -> PeerConfig {
 
 /// A UDP packet with a payload of `len` bytes.
 pub(crate) fn udp(from: impl Into<IpAddr>, to: impl Into<IpAddr>, port: u16, len: usize) -> Vec<u8> {
-    let mut segment = vec![0x30, 0x39];
-    segment.extend(port.to_be_bytes());
+    udp_ports(from, to, [0x3039, port], len)
+}
+
+/// A UDP packet between two ports, with a payload of `len` bytes.
+pub(crate) fn udp_ports(
+    from: impl Into<IpAddr>,
+    to: impl Into<IpAddr>,
+    ports: [u16; 2],
+    len: usize,
+) -> Vec<u8> {
+    let mut segment: Vec<u8> = ports.iter().flat_map(|port| port.to_be_bytes()).collect();
     segment.extend((8 + len as u16).to_be_bytes());
     segment.extend([0, 0]);
     segment.extend((0..len).map(|i| i as u8));
@@ -79,7 +88,15 @@ pub(crate) fn syn(from: impl Into<IpAddr>, to: impl Into<IpAddr>, mss: u16, padd
     ip(from, to, 6, &segment)
 }
 
-fn ip(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+/// A TCP segment without options and payload.
+pub(crate) fn tcp(from: IpAddr, to: IpAddr, ports: [u16; 2], flags: u8) -> Vec<u8> {
+    let mut segment: Vec<u8> = ports.iter().flat_map(|port| port.to_be_bytes()).collect();
+    segment.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    ip(from, to, 6, &segment)
+}
+
+/// An IP packet.
+pub(crate) fn ip(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {

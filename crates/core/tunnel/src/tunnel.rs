@@ -6,7 +6,7 @@ use std::{
 };
 
 use boringtun::noise::{Packet, Tunn};
-use partyline_model::{DeviceId, PartyId};
+use partyline_model::{DeviceId, IncomingPolicy, PartyId};
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 use tracing::{debug, trace};
@@ -83,6 +83,15 @@ impl Tunnel {
         self.remove_party(id);
         debug!(party = %id.short(), mtu = config.mtu, "party added");
         self.parties.insert(id, Party::new(secret, config));
+    }
+
+    /// Sets what the members of a party may reach on this computer; without it, everything except system services. Ignored
+    /// if the party is unknown.
+    pub fn set_incoming_policy(&mut self, id: PartyId, policy: &IncomingPolicy) {
+        let Some(party) = self.parties.get_mut(&id) else { return };
+        let (allowed, blocked) = (policy.allowed.len(), policy.blocked.len());
+        debug!(party = %id.short(), level = ?policy.level, allowed, blocked, "incoming packets filtered");
+        party.incoming.set_policy(policy);
     }
 
     /// Removes a party with all its members, sessions and keys.
@@ -249,7 +258,9 @@ impl Tunnel {
         if is_control(packet, &header) {
             return Err(DropReason::ReservedPort);
         }
-        if party.check_outgoing(now, &header)? == Scope::Broadcast {
+        let scope = party.check_outgoing(now, &header)?;
+        party.incoming.on_outgoing(now, packet, &header, scope);
+        if scope == Scope::Broadcast {
             for (_, slot) in party.routes.iter() {
                 if let Some(peer) = self.peers.get_mut(slot) {
                     peer.send_broadcast(now, packet, &header, outbox);
@@ -332,7 +343,7 @@ impl Tunnel {
             return self.drop_datagram(source, DropReason::UnknownParty);
         };
         let was_ready = peer.session().is_ready();
-        let received = peer.handle_data(now, &party.config, datagram, scratch, outbox);
+        let received = peer.handle_data(now, party, datagram, scratch, outbox);
         if !was_ready {
             self.after(slot);
         }

@@ -17,7 +17,10 @@ impl Right {
         match command {
             ClientCommand::Node(command) => Self::needed_by_node(command),
             ClientCommand::Engine(EngineCommand::Metrics) => Self::Observe,
-            ClientCommand::Engine(EngineCommand::TestServer { .. }) => Self::Control,
+            // The service sees more of other users' programs than an observer may.
+            ClientCommand::Engine(EngineCommand::TestServer { .. } | EngineCommand::OfferedPorts { .. }) => {
+                Self::Control
+            }
         }
     }
 
@@ -37,6 +40,8 @@ impl Right {
             | Command::Down { .. }
             | Command::SetRange { .. }
             | Command::RequestRange { .. }
+            | Command::SetIncomingLevel { .. }
+            | Command::SetPortRule { .. }
             | Command::NewIdentity
             | Command::ForgetFormer { .. }
             | Command::Ping { .. }
@@ -61,6 +66,8 @@ mod tests {
         assert_eq!(needed(Command::Leave { party: PartyId([1; 32]) }), Right::Control);
         assert_eq!(needed(Command::Stop), Right::Control);
         assert_eq!(Right::needed_for(&EngineCommand::Metrics.into()), Right::Observe);
+        let ports = EngineCommand::OfferedPorts { party: PartyId([1; 32]) };
+        assert_eq!(Right::needed_for(&ports.into()), Right::Control);
         assert!(Right::Observe < Right::Control);
     }
 }

@@ -40,6 +40,7 @@ fn big_snapshot(revision: u32, bytes: usize) -> Arc<Snapshot> {
         role: Role::Owner,
         range: None,
         range_requested: false,
+        incoming: partyline_model::IncomingPolicy::default(),
         interface: None,
         members: Vec::new(),
         invites: Vec::new(),

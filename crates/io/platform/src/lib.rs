@@ -9,6 +9,8 @@ mod cards;
 mod clock;
 mod departure;
 mod directories;
+mod listening;
+mod listening_socket;
 mod lock;
 #[cfg(target_os = "linux")]
 mod netlink;
@@ -24,6 +26,7 @@ pub use arguments::hide_arguments;
 pub use clock::{Clock, SleepDetector};
 pub use departure::{Departure, departure};
 pub use directories::Directories;
+pub use listening::{ListeningSocket, listening_sockets};
 pub use lock::{EngineLock, LockError};
 pub use network::{
     Gateway, LocalAddress, LocalNetworks, OwnDevices, default_gateways, is_own_device, local_addresses,

@@ -87,6 +87,11 @@ pub const fn scenarios() -> &'static [Scenario] {
             about: "a member that says it is a router changes nobody's routes",
             run: hostile_member::router_advertisement,
         },
+        Scenario {
+            name: "blocked-ports",
+            about: "a member reaches a game of another one, and no system service that is not allowed",
+            run: hostile_member::blocked_ports,
+        },
         Scenario { name: "kick", about: "a kicked member is out, the others play on", run: kick },
         Scenario {
             name: "full-disk",

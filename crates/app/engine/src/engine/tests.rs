@@ -3,7 +3,8 @@
 use std::{net::UdpSocket, path::Path, time::Duration};
 
 use partyline_model::{
-    ErrorCode, InvitePreview, MemberView, PartyId, PartyPhase, PathKind, RelaySetting, TestTarget,
+    ErrorCode, IncomingLevel, IncomingPolicy, InvitePreview, MemberView, PartyId, PartyPhase, PathKind,
+    PortAccess, PortRule, RelaySetting, ServicePort, TestTarget,
 };
 use partyline_platform::LocalAddress;
 use partyline_portmap::{Health, MethodState, Protocol};
@@ -129,6 +130,34 @@ async fn parties_survive_a_restart() {
     let snapshot = wait_for(&engine.controller, up).await;
     assert_eq!(snapshot.parties[0].id, party);
     assert_eq!(snapshot.parties[0].interface.as_deref(), Some("idle"));
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn what_friends_can_reach_survives_a_restart_and_is_listed() {
+    let state = tempfile::tempdir().unwrap();
+    let engine = start(state.path(), 0).await.unwrap();
+    let (party, _) = create(&engine.controller).await;
+    let (port, level) = (ServicePort::tcp(445), IncomingLevel::Nothing);
+    for command in [
+        Command::SetIncomingLevel { party, level },
+        Command::SetPortRule { party, port, rule: Some(PortRule::Allow) },
+    ] {
+        assert_eq!(engine.controller.request(command).await, Ok(Reply::Done));
+    }
+    let unknown = Command::SetIncomingLevel { party: PartyId([9; 32]), level };
+    assert_eq!(engine.controller.request(unknown).await.unwrap_err().code, ErrorCode::UnknownParty);
+    stop(engine).await;
+    let engine = start(state.path(), 0).await.unwrap();
+    let policy = IncomingPolicy { allowed: [port].into(), ..IncomingPolicy::of(level) };
+    wait_for(&engine.controller, |snapshot| snapshot.parties.iter().any(|view| view.incoming == policy))
+        .await;
+    let listed = engine.controller.request(EngineCommand::OfferedPorts { party }).await;
+    if cfg!(target_os = "linux") {
+        let Ok(Reply::OfferedPorts(ports)) = listed else { panic!("{listed:?}") };
+        let smb = ports.iter().find(|offered| offered.port == port).expect("a port with a rule");
+        assert_eq!(smb.access, PortAccess::AllowedByUser);
+    }
     stop(engine).await;
 }
 

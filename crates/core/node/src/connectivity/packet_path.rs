@@ -12,7 +12,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use partyline_model::{DeviceId, Now, PartyId, SocketId, StreamId};
+use partyline_model::{DeviceId, IncomingPolicy, Now, PartyId, SocketId, StreamId};
 use partyline_paths::{
     Event as PathEvent, Handled, Hop, Local as PathLocal, MemberRelay, Path, Paths, PeerId, PeerView,
     RelayTransport, Transmit as PathTransmit, Via,
@@ -138,6 +138,11 @@ impl PacketPath {
         self.networks.insert(party, [v4.trunc().into(), v6.trunc().into()]);
         self.exclude_parties(now);
         self.drop_dead_sessions(party);
+    }
+
+    /// Sets what the members of a party may reach on this computer.
+    pub(super) fn set_incoming_policy(&mut self, party: PartyId, policy: &IncomingPolicy) {
+        self.tunnel.set_incoming_policy(party, policy);
     }
 
     /// Forgets a party with all its sessions.

@@ -10,8 +10,8 @@ use std::{
 use hmac::{Hmac, Mac as _};
 use ipnet::{Ipv4Net, Ipv6Net};
 use partyline_model::{
-    AppError, Candidate, CandidateKind, DeviceId, ErrorCode, Handle, Now, PartyId, PartyPhase, Role,
-    SessionNonce, Topic, TunnelPublicKey,
+    AppError, Candidate, CandidateKind, DeviceId, ErrorCode, Handle, IncomingPolicy, Now, PartyId,
+    PartyPhase, Role, SessionNonce, Topic, TunnelPublicKey,
 };
 use partyline_party::{Dismissal, Membership, Standing, TopicAccess};
 use partyline_paths::PeerParams;
@@ -56,6 +56,7 @@ pub(crate) struct LocalParty {
     range_clash: Option<Ipv4Net>,
     /// True if the owner is asked for another range, as long as this one clashes.
     range_requested: bool,
+    incoming: IncomingPolicy,
     run: Run,
     contacts: BTreeMap<DeviceId, Contact>,
     /// This device's handle on a topic, as it was last derived.
@@ -97,6 +98,7 @@ impl LocalParty {
             interface_error: None,
             range_clash: None,
             range_requested: false,
+            incoming: IncomingPolicy::default(),
             run: Run::default(),
             contacts: BTreeMap::new(),
             own_handle: None,
@@ -114,6 +116,16 @@ impl LocalParty {
     /// Returns who belongs.
     pub(crate) const fn membership(&self) -> &Membership {
         &self.membership
+    }
+
+    /// Returns what members may reach on this computer.
+    pub(crate) const fn incoming(&self) -> &IncomingPolicy {
+        &self.incoming
+    }
+
+    /// Returns what members may reach on this computer, to change it.
+    pub(super) const fn incoming_mut(&mut self) -> &mut IncomingPolicy {
+        &mut self.incoming
     }
 
     /// Returns true if the user wants the party on.

@@ -78,6 +78,7 @@ impl Sources<'_> {
             role: membership.role(),
             range: membership.range(),
             range_requested: party.is_range_requested(),
+            incoming: party.incoming().clone(),
             interface: party.interface().map(str::to_owned),
             members,
             invites: invites.map(|(id, expires, role)| invite_view(id, expires, role)).collect(),

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use partyline_model::{IncomingLevel, IncomingPolicy, PortRule, ServicePort};
 use proptest::prelude::*;
 use x25519_dalek::StaticSecret;
 
@@ -30,6 +31,35 @@ fn receive_from(
 ) -> Received<'static> {
     let scratch = vec![0; datagram.len().max(MIN_SCRATCH_LEN)].leak();
     device.tunnel.handle_datagram(lan_now, source, datagram, scratch, &mut device.outbox)
+}
+
+#[test]
+fn member_reaches_games_and_no_system_service_unless_it_is_allowed() {
+    let mut lan = Lan::connected(2);
+    let mut policy = IncomingPolicy::default();
+    lan.devices[1].tunnel.set_incoming_policy(PARTY, &policy);
+    let (login, game) = (udp(v4(0), v4(1), 22, 8), udp(v4(0), v4(1), 27_015, 8));
+    lan.send(0, &login);
+    lan.send(0, &game);
+    lan.run();
+    assert_eq!(lan.devices[1].received, [(device_id(0), game)]);
+    assert_eq!(lan.session(1, 0).drops.incoming_blocked, 1);
+    policy.set_rule(ServicePort::udp(22), Some(PortRule::Allow));
+    lan.devices[1].tunnel.set_incoming_policy(PARTY, &policy);
+    lan.send(0, &login);
+    lan.run();
+    assert_eq!(lan.devices[1].received.len(), 2);
+}
+
+#[test]
+fn control_channel_is_open_whatever_the_policy_says() {
+    let mut lan = Lan::connected(2);
+    lan.devices[1].tunnel.set_incoming_policy(PARTY, &IncomingPolicy::of(IncomingLevel::Nothing));
+    let (now, to) = (lan.now, lan.devices[1].id);
+    let device = &mut lan.devices[0];
+    device.tunnel.send_control(now, PARTY, to, b"hello", &mut device.outbox).unwrap();
+    lan.run();
+    assert_eq!(lan.devices[1].control, [(device_id(0), b"hello".to_vec())]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::{DeviceId, PartyId};
+use partyline_model::{DeviceId, IncomingLevel, IncomingPolicy, PartyId};
 use x25519_dalek::StaticSecret;
 
 use crate::{
@@ -137,6 +137,7 @@ impl Device {
     pub(super) fn new(now: Instant, member: usize, secrets: &[StaticSecret]) -> Self {
         let mut tunnel = Tunnel::new(now, [member as u8; 32]);
         tunnel.set_party(PARTY, secrets[member].clone(), party_config(member));
+        tunnel.set_incoming_policy(PARTY, &IncomingPolicy::of(IncomingLevel::Everything));
         for (other, secret) in secrets.iter().enumerate().filter(|(other, _)| *other != member) {
             tunnel.set_peer(now, PARTY, device_id(other), peer_config(other, secret));
         }
