@@ -1,7 +1,8 @@
 // Stands in for the shell in tests of the interface. Loaded in mode `mock` only.
 import { emit } from '@tauri-apps/api/event';
 import { mockIPC } from '@tauri-apps/api/mocks';
-import type { AppError, ClientCommand, Preferences, Reply, Sample, Snapshot } from '../src/bindings';
+import type { AppError, ClientCommand, OfferedPort, Preferences, Reply, Sample, ServicePort, Snapshot } from '../src/bindings';
+import { portName } from '../src/lib/ports';
 import { sameLink } from '../src/lib/words';
 import { scenarios, LINK, type Scenario } from './scenarios';
 import { app } from '../src/state/app.svelte';
@@ -35,6 +36,25 @@ const replace = (snapshot: Snapshot, id: string, update: (party: Snapshot['parti
 });
 
 const done: Reply = { reply: 'done' };
+
+/** What this computer offers, and whether the party of that id reaches it. */
+function offered(id: string): OfferedPort[] {
+  const incoming = scenario.snapshot?.parties.find((entry) => entry.id === id)?.incoming;
+  const level = incoming?.level ?? 'games';
+  const known: [ServicePort, string | null, string | null][] = [
+    [{ protocol: 'tcp', port: 22 }, 'sshd', 'Remote login (SSH)'],
+    [{ protocol: 'tcp', port: 445 }, null, 'File sharing (SMB)'],
+    [{ protocol: 'tcp', port: 25565 }, 'java', null],
+    [{ protocol: 'udp', port: 5353 }, 'avahi-daemon', 'Names (mDNS)'],
+    [{ protocol: 'udp', port: 27015 }, 'srcds_linux', null],
+  ];
+  return known.map(([port, program, service]) => {
+    const ruled = (ports?: ServicePort[]) => ports?.some((one) => portName(one) === portName(port));
+    const open = level === 'everything' || (level === 'games' && !service);
+    const access = ruled(incoming?.blocked) ? 'blocked_by_user' : ruled(incoming?.allowed) ? 'allowed_by_user' : open ? 'reachable' : 'blocked_by_default';
+    return { port, listening: true, program, service, access };
+  });
+}
 
 function request(command: ClientCommand): Reply {
   const now = Date.now();
@@ -80,6 +100,19 @@ function request(command: ClientCommand): Reply {
     case 'request_range':
       change((snapshot) => replace(snapshot, command.party, (entry) => ({ ...entry, range_requested: true })));
       return done;
+    case 'set_incoming_level':
+      change((snapshot) => replace(snapshot, command.party, (entry) => ({ ...entry, incoming: { ...entry.incoming, level: command.level } })));
+      return done;
+    case 'set_port_rule': {
+      const others = (known?: ServicePort[]) => (known ?? []).filter((one) => portName(one) !== portName(command.port));
+      change((snapshot) => replace(snapshot, command.party, (entry) => ({ ...entry, incoming: {
+        ...entry.incoming,
+        allowed: [...others(entry.incoming?.allowed), ...(command.rule === 'allow' ? [command.port] : [])],
+        blocked: [...others(entry.incoming?.blocked), ...(command.rule === 'block' ? [command.port] : [])],
+      } })));
+      return done;
+    }
+    case 'offered_ports': return { reply: 'offered_ports', value: offered(command.party) };
     case 'new_identity':
       change((snapshot) => ({
         ...snapshot, parties: [],

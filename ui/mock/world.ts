@@ -96,7 +96,7 @@ export function party(number: number, name: string, members: MemberView[], overr
   const now = Math.floor(NOW() / 1000);
   const role: Role = members.find((entry) => entry.me)?.role ?? 'member';
   return {
-    id: id(number + 4096), name, phase: 'up', role, range: '10.86.0.0/24', range_requested: false, interface: 'party0', members,
+    id: id(number + 4096), name, phase: 'up', role, range: '10.86.0.0/24', range_requested: false, incoming: { level: 'games', allowed: [], blocked: [] }, interface: 'party0', members,
     invites: role === 'member' ? [] : [{ id: id(9001), expires: now + 81_000, role: 'member' }],
     servers: [{ url: 'wss://play.example.org', connected: true, problem: null }], problem: null, ...overrides,
   };

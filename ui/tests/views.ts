@@ -56,6 +56,7 @@ export const views: Record<string, { scenario: string; go: Step }> = {
   invite: { scenario: 'party8', go: steps(openParty, click('Invite'), async (page) => page.getByText('The link is on your clipboard.').waitFor()) },
   invites: { scenario: 'party8', go: steps(openParty, click('More for this party'), async (page) => page.getByRole('menuitem', { name: 'Open invites' }).click()) },
   range: { scenario: 'party8', go: steps(openParty, click('More for this party'), async (page) => page.getByRole('menuitem', { name: 'Change addresses' }).click()) },
+  reach: { scenario: 'party8', go: steps(openParty, click('More for this party'), async (page) => page.getByRole('menuitem', { name: 'What friends can reach' }).click(), async (page) => page.getByText('srcds_linux').waitFor()) },
   leave: { scenario: 'party8', go: steps(openParty, click('More for this party'), async (page) => page.getByRole('menuitem', { name: 'Leave party' }).click()) },
   kick: { scenario: 'party8', go: steps(openParty, focusRow(2), click('Remove')) },
   shortcuts: { scenario: 'party8', go: steps(async (page) => page.keyboard.press('?')) },

@@ -1,7 +1,7 @@
 // All that the interface knows. Snapshots come in, requests go out; components only read and call.
 import { createSubscriber } from 'svelte/reactivity';
 import { toast } from 'svelte-sonner';
-import type { AppError, Backing, ClientCommand, InviteLifetime, KickScope, PartyView, Preferences, Role, Snapshot, TestTarget } from '../bindings';
+import type { AppError, Backing, ClientCommand, IncomingLevel, InviteLifetime, KickScope, PartyView, PortRule, Preferences, Role, ServicePort, Snapshot, TestTarget } from '../bindings';
 import { setLanguage, t } from '../i18n/index.svelte';
 import { ask, asError, settle, shell } from '../lib/ipc';
 import { SampleLog } from '../lib/samples';
@@ -18,6 +18,7 @@ export type Dialog =
   | { kind: 'kick'; party: string; member: string }
   | { kind: 'leave'; party: string }
   | { kind: 'range'; party: string }
+  | { kind: 'reach'; party: string }
   | { kind: 'identity' }
   | { kind: 'text'; title: string; name: string; text: string }
   | { kind: 'import' }
@@ -178,6 +179,10 @@ class App {
   /** Moves a party to another range; without one, to a range that is free. */
   setRange = (party: string, range: string | null) => this.done('range', { command: 'set_range', party, range });
   requestRange = (party: string) => this.done('ask range', { command: 'request_range', party });
+  /** The ports that programs of this computer offer to a party. */
+  offeredPorts = (party: string) => ask({ command: 'offered_ports', party }, 'offered_ports');
+  setIncomingLevel = (party: string, level: IncomingLevel) => this.done('reach', { command: 'set_incoming_level', party, level });
+  setPortRule = (party: string, port: ServicePort, rule: PortRule | null) => this.done('reach', { command: 'set_port_rule', party, port, rule });
   newIdentity = () => this.done('identity', { command: 'new_identity' });
   forgetFormer = (party: string) => this.done('forget', { command: 'forget_former', party });
   connect = (party: string, on: boolean) => this.done(`switch ${party}`, { command: on ? 'up' : 'down', party });
