@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     /// An invite to party `0101…` until 15 January 2027.
-    const CODE: &str = "PLY14Vp0El6XFXwsUFD8J2vGxsaboW7rZYnQRBP5d9erwRwd290TWD4V5tkyUQGc5qXvlBDd2Fj97aqsMoBGJJjsttG4I0iHJbkdqdSjdOv8lotdlpRYNaigOHJYDGtSybpLpt6R0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8a0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8aPRMdxOzwDConGFUQYqtVXEnxIMehn5SKUMKqKmOgMC00nWrs4FBA920NZMlNKdBn4blhbK";
+    const CODE: &str = "PLY14Wu0El6XFXwsUFD8J2vGxsaboW7rZYnQRBP5d9erwRwd290TWD4V5tkyUQGc5qXvlBDd2Fj97aqsMoBGJJjsttG4I0iHJbkdqdSjdOv8lotdlpRYNaigOHJYDGtSybpLpt6R0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8a0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8aPRMdxPVIXeEV3ejUrYEDMZbK9d3V66D2JibE2sRTVw03Q8faQLepGnIKAC5OzNctb2pXvHP";
     const END: Timestamp = Timestamp(1_800_000_000_000);
 
     fn party(id: u8, problem: Option<ErrorCode>) -> PartyView {
@@ -70,6 +70,9 @@ mod tests {
             interface: None,
             members: Vec::new(),
             invites: Vec::new(),
+            approval: false,
+            join_requests: Vec::new(),
+            waits_for: None,
             servers: Vec::new(),
             problem: problem.map(|code| AppError::new(code, "", "")),
         }

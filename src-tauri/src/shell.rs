@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Parser as _;
-use partyline_model::{AppError, Command, InviteLifetime, PartyId, PartyPhase, Reply, Role, Snapshot};
+use partyline_model::{AppError, Command, InviteTerms, PartyId, PartyPhase, Reply, Snapshot};
 use partyline_service::interrupted;
 use partyline_telemetry::Logging;
 use tauri::{App, AppHandle, Manager as _, RunEvent, async_runtime::spawn};
@@ -264,7 +264,7 @@ fn switch(app: &AppHandle, command: fn(PartyId) -> Command) {
 
 async fn copy_invite(app: AppHandle, party: PartyId) {
     let shell = app.state::<Shell>();
-    let command = Command::Invite { party, lifetime: InviteLifetime::Day, role: Role::Member };
+    let command = Command::Invite { party, terms: InviteTerms::FRIENDS };
     let copied = match shell.engine.request(command).await {
         Ok(Reply::Invite { link }) => shell.clipboard.set(link),
         Ok(_) => return,

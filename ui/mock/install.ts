@@ -71,10 +71,10 @@ function request(command: ClientCommand): Reply {
       return { reply: 'joined', value: { party: made.id } };
     }
     case 'invite': {
-      const seconds = { hour: 3600, day: 86_400, week: 604_800, never: null }[command.lifetime];
+      const seconds = { hour: 3600, day: 86_400, week: 604_800, never: null }[command.terms.lifetime];
       change((snapshot) => replace(snapshot, command.party, (entry) => ({
         ...entry,
-        invites: [...entry.invites, { id: id(9100 + entry.invites.length), expires: seconds && Math.floor(now / 1000) + seconds, role: command.role }],
+        invites: [...entry.invites, { id: id(9100 + entry.invites.length), expires: seconds && Math.floor(now / 1000) + seconds, used: 0, uses: command.terms.uses, role: command.terms.role }],
       })));
       return { reply: 'invite', value: { link: LINK } };
     }
@@ -83,6 +83,17 @@ function request(command: ClientCommand): Reply {
       return done;
     case 'kick':
       change((snapshot) => replace(snapshot, command.party, (entry) => ({ ...entry, members: entry.members.filter((other) => other.id !== command.member && !(command.scope?.same_link && sameLink(entry, command.member).includes(other))), invites: command.scope?.all_links ? [] : entry.invites })));
+      return done;
+    case 'set_approval':
+      change((snapshot) => replace(snapshot, command.party, (entry) => ({ ...entry, approval: command.on, join_requests: [] })));
+      return done;
+    case 'answer_join':
+      change((snapshot) => replace(snapshot, command.party, (entry) => ({
+        ...entry,
+        join_requests: (entry.join_requests ?? [])
+          .filter((request) => !command.approve || request.device !== command.device)
+          .map((request) => ({ ...request, declined: request.declined || request.device === command.device })),
+      })));
       return done;
     case 'leave':
       change((snapshot) => ({ ...snapshot, parties: snapshot.parties.filter((entry) => entry.id !== command.party) }));

@@ -1,6 +1,6 @@
 // The states of the interface by name; `?scenario=` in the address chooses.
 import type { Backing, MemberNotices, NetworkView, Snapshot } from '../src/bindings';
-import { errors, hardNames, many, member, network, party, quiet, settings, snapshot } from './world';
+import { errors, hardNames, id, many, member, network, party, quiet, settings, snapshot } from './world';
 
 export interface Scenario {
   snapshot: Snapshot | null;
@@ -18,7 +18,7 @@ const others = () => [
 ];
 const noticed = (at: number, notices: Partial<MemberNotices>) =>
   many(5).map((entry, index) => (index === at ? { ...entry, notices: { ...quiet, ...notices } } : entry));
-export const LINK = 'https://play.example.org/join#PLY14Vp0El6XFXwsUFD8J2vGxsaboW7rZYnQRBP5d9erwRwd290TWD4V5tkyUQGc5qXvlBDd2Fj97aqsMoBGJJjsttG4I0iHJbkdqdSjdOv8lotdlpRYNaigOHJYDGtSybpLpt6R0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8a0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8aPRMdxOzwDConGFUQYqtVXEnxIMehn5SKUMKqKmOgMC00nWrs4FBA920NZMlNKdBn4blhbK';
+export const LINK = 'https://play.example.org/join#PLY14Wu0El6XFXwsUFD8J2vGxsaboW7rZYnQRBP5d9erwRwd290TWD4V5tkyUQGc5qXvlBDd2Fj97aqsMoBGJJjsttG4I0iHJbkdqdSjdOv8lotdlpRYNaigOHJYDGtSybpLpt6R0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8a0x2Q90BnVwyqXEBh5rWMRG4VSIFBhkjcMWcdTlnmW8aPRMdxPVIXeEV3ejUrYEDMZbK9d3V66D2JibE2sRTVw03Q8faQLepGnIKAC5OzNctb2pXvHP';
 
 const checking: NetworkView = {
   ...network,
@@ -87,6 +87,15 @@ export const scenarios: Record<string, () => Scenario> = {
   copied: () => world(snapshot([party(1, 'Friday Night', noticed(1, { copied: true }))])),
   copy: () => world(snapshot([party(1, 'Friday Night', many(5), { phase: 'down', interface: null, problem: errors.copy })])),
   former: () => world(snapshot([], { former_parties: [{ id: party(1, 'x', []).id, name: 'Friday Night', display_name: 'Mira' }] })),
+  approval: () => world(snapshot([party(1, 'Friday Night', many(3), { approval: true, join_requests: [
+    { device: id(71), name: 'Kenji', invite: id(9001), declined: false },
+    { device: id(72), name: 'A very long name with words in it', invite: id(9001), declined: false },
+    { device: id(73), name: 'محمد عبد الرحمن', invite: id(9001), declined: true },
+  ] })])),
+  awaiting: () => world(snapshot([party(1, 'Friday Night', many(1).map((entry) => ({ ...entry, role: 'member', online: false })), { phase: 'connecting', waits_for: 'approval' })])),
+  declined: () => world(snapshot([party(1, 'Friday Night', many(1).map((entry) => ({ ...entry, role: 'member', online: false })), {
+    phase: 'connecting', waits_for: 'reconsideration', problem: { code: 'not_approved', message: 'This computer is not in Friday Night yet: the owner declined.', hint: 'Ask the owner, who can still let this computer in.' },
+  })])),
   unconfirmed: () => world(snapshot([party(1, 'Friday Night', many(3).map((entry, index) => (index === 1 ? member(1, 'Jonas', { confirmed: false }) : entry)))])),
   checking: () => world(snapshot([friday()], { network: checking })),
   strict: () => world(snapshot([friday()], { network: strict })),

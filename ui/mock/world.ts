@@ -97,7 +97,7 @@ export function party(number: number, name: string, members: MemberView[], overr
   const role: Role = members.find((entry) => entry.me)?.role ?? 'member';
   return {
     id: id(number + 4096), name, phase: 'up', role, range: '10.86.0.0/24', range_requested: false, incoming: { level: 'games', allowed: [], blocked: [] }, interface: 'party0', members,
-    invites: role === 'member' ? [] : [{ id: id(9001), expires: now + 81_000, role: 'member' }],
+    invites: role === 'member' ? [] : [{ id: id(9001), expires: now + 81_000, used: 3, uses: 10, role: 'member' }], approval: false, join_requests: [], waits_for: null,
     servers: [{ url: 'wss://play.example.org', connected: true, problem: null }], problem: null, ...overrides,
   };
 }

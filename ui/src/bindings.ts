@@ -194,10 +194,8 @@ display_name: string } |
 { command: "invite"; 
 /**  The party to invite to. */
 party: PartyId; 
-/**  How long the invite is valid. */
-lifetime: InviteLifetime; 
-/**  The role that the joiner gets; never `Owner`. */
-role: Role } | 
+/**  What the invite allows. */
+terms: InviteTerms } | 
 /**  Revokes an invite. Answered by [`Reply::Done`]. */
 { command: "revoke"; party: PartyId; invite: InviteId } | 
 /**  Leaves a party for good. Answered by [`Reply::Done`]. */
@@ -213,6 +211,19 @@ party: PartyId;
 member: DeviceId; 
 /**  What ends along with its membership. */
 scope?: KickScope } | 
+/**
+ *  Sets whether the owner approves every joiner before it is let in. Only the owner may do that. Answered by
+ *  [`Reply::Done`].
+ */
+{ command: "set_approval"; party: PartyId; on: boolean } | 
+/**  Lets a device in that asks to join, or declines it. Only the owner may do that. Answered by [`Reply::Done`]. */
+{ command: "answer_join"; 
+/**  The party. */
+party: PartyId; 
+/**  The device, one of [`PartyView::join_requests`](crate::PartyView::join_requests). */
+device: DeviceId; 
+/**  True to let it in. */
+approve: boolean } | 
 /**  Switches a party on. Answered by [`Reply::Done`]. */
 { command: "up"; party: PartyId } | 
 /**  Switches a party off without leaving it. Answered by [`Reply::Done`]. */
@@ -351,6 +362,10 @@ export type ErrorCode =
 "invite_expired" | 
 /**  The invite was revoked. */
 "invite_revoked" | 
+/**  As many devices as the invite allows have joined by it. */
+"invite_used_up" | 
+/**  The owner has not approved this device. */
+"not_approved" | 
 /**  The invite's signature was not made by the party's authority or a co-owner. */
 "invite_forged" | 
 /**  This device was removed from the party. */
@@ -492,15 +507,52 @@ export type InvitePreview = {
 	member: boolean,
 };
 
+/**  What an invite allows. */
+export type InviteTerms = {
+	/**  How long it is valid. */
+	lifetime: InviteLifetime,
+	/**  The number of devices that may join by it; `None` for any number. */
+	uses: number | null,
+	/**  The role that the joiner gets; never `Owner`. */
+	role: Role,
+};
+
 /**  An invite that can still be used. */
 export type InviteView = {
 	/**  The invite's identity, for revoking it. */
 	id: InviteId,
 	/**  When it expires, in seconds since 1970; `None` if it never does. */
 	expires: number | null,
+	/**  The number of devices that have joined by it. */
+	used?: number,
+	/**  The number of devices that may join by it; `None` for any number. */
+	uses?: number | null,
 	/**  The role that the joiner gets. */
 	role: Role,
 };
+
+/**  A device that asks to be let in. */
+export type JoinRequestView = {
+	/**  The device. */
+	device: DeviceId,
+	/**  The name that its user chose. */
+	name: string,
+	/**  The invite that it has. */
+	invite: InviteId,
+	/**  True if the owner has declined it, and can still let it in. */
+	declined: boolean,
+};
+
+/**  What a joiner waits for, as far as members have told it. */
+export type JoinWait = 
+/**  A member that is online and lets it in. */
+"member" | 
+/**  The owner, who approves every joiner. */
+"approval" | 
+/**  Another invite: as many devices as this one allows have joined by it. */
+"other_invite" | 
+/**  The owner to think better of it: the owner declined. */
+"reconsideration";
 
 /**  What ends along with the membership of somebody who is removed. */
 export type KickScope = {
@@ -754,6 +806,12 @@ export type PartyView = {
 	members: MemberView[],
 	/**  Invites that were created on this computer and can still be used. */
 	invites: InviteView[],
+	/**  True if the owner approves every joiner before it is let in. */
+	approval?: boolean,
+	/**  Devices that ask the owner to be let in, on the owner's computer. */
+	join_requests?: JoinRequestView[],
+	/**  What this computer waits for, until a member has let it in. */
+	waits_for?: JoinWait | null,
 	/**  The party's rendezvous servers. */
 	servers: ServerView[],
 	/**  What keeps the party from working, and what to do about it. */

@@ -51,6 +51,9 @@ pub fn party(phase: PartyPhase, members: Vec<MemberView>) -> PartyView {
         interface: None,
         members,
         invites: Vec::new(),
+        approval: false,
+        join_requests: Vec::new(),
+        waits_for: None,
         servers: Vec::new(),
         problem: None,
     }

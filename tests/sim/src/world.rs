@@ -8,8 +8,8 @@ use std::{
 
 use ipnet::Ipv4Net;
 use partyline_model::{
-    AppError, Command, ErrorCode, InviteLifetime, MemberView, Now, PartyId, PartyView, PathKind, Reply, Role,
-    Snapshot, Timestamp,
+    AppError, Command, ErrorCode, InviteLifetime, InviteTerms, MemberView, Now, PartyId, PartyView, PathKind,
+    Reply, Role, Snapshot, Timestamp,
 };
 use partyline_node::{LocalNetwork, Node, PortMappingReport, ServerId, ServerInput};
 use partyline_rendezvous::Limits;
@@ -489,7 +489,8 @@ impl World {
 
     /// Returns an invite that never expires.
     pub fn invite(&mut self, who: usize, party: PartyId) -> String {
-        let command = Command::Invite { party, lifetime: InviteLifetime::Never, role: Role::Member };
+        let terms = InviteTerms { lifetime: InviteLifetime::Never, uses: None, role: Role::Member };
+        let command = Command::Invite { party, terms };
         match self.command(who, command) {
             Ok(Reply::Invite { link }) => link,
             other => panic!("no invite: {other:?}"),

@@ -165,11 +165,9 @@ fn a_clock_that_jumps_ends_no_party_for_good() {
     world.kill(0);
     let Ok(partyline_model::Reply::Invite { link }) = ({
         world.start(0);
-        let command = partyline_model::Command::Invite {
-            party,
-            lifetime: partyline_model::InviteLifetime::Hour,
-            role: partyline_model::Role::Member,
-        };
+        let lifetime = partyline_model::InviteLifetime::Hour;
+        let terms = partyline_model::InviteTerms { lifetime, ..partyline_model::InviteTerms::FRIENDS };
+        let command = partyline_model::Command::Invite { party, terms };
         world.command(0, command)
     }) else {
         panic!("no invite")

@@ -1,7 +1,7 @@
 // All that the interface knows. Snapshots come in, requests go out; components only read and call.
 import { createSubscriber } from 'svelte/reactivity';
 import { toast } from 'svelte-sonner';
-import type { AppError, Backing, ClientCommand, IncomingLevel, InviteLifetime, KickScope, PartyView, PortRule, Preferences, Role, ServicePort, Snapshot, TestTarget } from '../bindings';
+import type { AppError, Backing, ClientCommand, IncomingLevel, InviteLifetime, InviteTerms, KickScope, PartyView, PortRule, Preferences, ServicePort, Snapshot, TestTarget } from '../bindings';
 import { setLanguage, t } from '../i18n/index.svelte';
 import { ask, asError, settle, shell } from '../lib/ipc';
 import { SampleLog } from '../lib/samples';
@@ -23,6 +23,11 @@ export type Dialog =
   | { kind: 'text'; title: string; name: string; text: string }
   | { kind: 'import' }
   | { kind: 'shortcuts' };
+
+/** What an invite allows unless the user chooses otherwise: it fits a group of friends. */
+export const FRIENDS: InviteTerms = { lifetime: 'day', uses: 10, role: 'member' };
+
+const linkKey = (party: string, { lifetime, uses, role }: InviteTerms) => `${party}/${lifetime}/${uses}/${role}`;
 
 class App {
   snapshot = $state.raw<Snapshot | null>(null);
@@ -125,7 +130,7 @@ class App {
     this.run('create', async () => {
       const display_name = this.settings?.display_name ?? '';
       const made = await ask({ command: 'create', name, display_name, servers: [], range: null }, 'created');
-      this.remember(made.party, 'day', 'member', made.link);
+      this.remember(made.party, FRIENDS, made.link);
       this.show({ at: 'party', party: made.party });
       this.open({ kind: 'invite', party: made.party });
     });
@@ -148,16 +153,16 @@ class App {
   preview = (link: string) => ask({ command: 'preview', link }, 'preview');
 
   /** A link for a party: the one made before if it is still young, else a new one. */
-  async invite(party: string, lifetime: InviteLifetime, role: Role): Promise<{ link: string; until: number }> {
-    const known = this.links.get(`${party}/${lifetime}/${role}`);
-    if (known && known.until - Date.now() >= spans[lifetime] / 2) return known;
-    const { link } = await ask({ command: 'invite', party, lifetime, role }, 'invite');
-    return this.remember(party, lifetime, role, link);
+  async invite(party: string, terms: InviteTerms): Promise<{ link: string; until: number }> {
+    const known = this.links.get(linkKey(party, terms));
+    if (known && known.until - Date.now() >= spans[terms.lifetime] / 2) return known;
+    const { link } = await ask({ command: 'invite', party, terms }, 'invite');
+    return this.remember(party, terms, link);
   }
 
-  private remember(party: string, lifetime: InviteLifetime, role: Role, link: string) {
-    const made = { link, until: Date.now() + spans[lifetime] };
-    this.links.set(`${party}/${lifetime}/${role}`, made);
+  private remember(party: string, terms: InviteTerms, link: string) {
+    const made = { link, until: Date.now() + spans[terms.lifetime] };
+    this.links.set(linkKey(party, terms), made);
     return made;
   }
 
@@ -178,6 +183,10 @@ class App {
   leave = (party: string) => this.done('leave', { command: 'leave', party });
   /** Moves a party to another range; without one, to a range that is free. */
   setRange = (party: string, range: string | null) => this.done('range', { command: 'set_range', party, range });
+  setApproval = (party: string, on: boolean) => this.done('approval', { command: 'set_approval', party, on });
+  /** Lets a device in that asks to join, or declines it. */
+  answerJoin = (party: string, device: string, approve: boolean) =>
+    this.done(`join ${device}`, { command: 'answer_join', party, device, approve });
   requestRange = (party: string) => this.done('ask range', { command: 'request_range', party });
   /** The ports that programs of this computer offer to a party. */
   offeredPorts = (party: string) => ask({ command: 'offered_ports', party }, 'offered_ports');

@@ -11,7 +11,7 @@ vi.mock('svelte-sonner', () => ({
   toast: { error: (text: string) => told.error.push(text), success: (text: string) => told.success.push(text) },
 }));
 
-const { app } = await import('./app.svelte');
+const { FRIENDS, app } = await import('./app.svelte');
 
 let asked: Command[] = [];
 /** Answers of the engine by command; an error is thrown as the shell does. */
@@ -74,21 +74,22 @@ it('creates a party and opens its invite with the link that came with it', async
   expect(asked).toEqual([{ command: 'create', name: 'Friday', display_name: 'Mira', servers: [], range: null }]);
   expect(app.screen).toEqual({ at: 'party', party: made.id });
   expect(app.dialog).toEqual({ kind: 'invite', party: made.id });
-  expect((await app.invite(made.id, 'day', 'member')).link).toBe('partyline://join/x');
+  expect((await app.invite(made.id, FRIENDS)).link).toBe('partyline://join/x');
   expect(asked).toHaveLength(1);
 });
 
-it('makes a link for each lifetime once, and anew after one was taken back', async () => {
+it('makes a link for the same terms once, and anew after one was taken back', async () => {
   answers = { invite: { reply: 'invite', value: { link: 'l' } } };
-  await app.invite('p', 'never', 'member');
-  await app.invite('p', 'never', 'member');
-  await app.invite('p', 'hour', 'member');
-  expect(asked).toHaveLength(2);
+  await app.invite('p', { ...FRIENDS, lifetime: 'never' });
+  await app.invite('p', { ...FRIENDS, lifetime: 'never' });
+  await app.invite('p', { ...FRIENDS, lifetime: 'hour' });
+  await app.invite('p', { ...FRIENDS, lifetime: 'never', uses: 1 });
+  expect(asked).toHaveLength(3);
   await app.revoke('p', 'i');
-  await app.invite('p', 'never', 'member');
+  await app.invite('p', { ...FRIENDS, lifetime: 'never' });
   await app.kick('p', 'm', { same_link: false, all_links: false });
-  await app.invite('p', 'never', 'member');
-  expect(asked.map(({ command }) => command)).toEqual(['invite', 'invite', 'revoke', 'invite', 'kick', 'invite']);
+  await app.invite('p', { ...FRIENDS, lifetime: 'never' });
+  expect(asked.map(({ command }) => command)).toEqual(['invite', 'invite', 'invite', 'revoke', 'invite', 'kick', 'invite']);
 });
 
 it('tells what went wrong and stays where it was', async () => {

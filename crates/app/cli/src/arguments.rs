@@ -1,6 +1,6 @@
 //! What can be asked, and the help.
 
-use std::{path::PathBuf, time::Duration};
+use std::{num::NonZeroU8, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -75,6 +75,12 @@ pub enum Verb {
     Leave(WhichParty),
     /// Remove a member from a party so that it stays removed (the owner, or a co-owner).
     Kick(Kick),
+    /// Let a device in that asks to join, or list those that ask (the owner).
+    Approve(Approve),
+    /// Decline a device that asks to join (the owner).
+    Decline(Decline),
+    /// Set whether the owner approves every joiner before it is let in (the owner).
+    Approval(Approval),
     /// Move a party to another address range (the owner), or ask the owner for one.
     Range(Range),
     /// Show what friends can reach on this computer, or change it.
@@ -235,6 +241,9 @@ pub struct Invite {
     /// How long it can be used.
     #[arg(long, value_enum, default_value = "1d")]
     pub expires: Expires,
+    /// How many devices may join by it: a number from 1 to 255, or `any`.
+    #[arg(long, value_name = "DEVICES", value_parser = uses, default_value = "10")]
+    pub uses: Uses,
     /// Show it as a QR code too.
     #[arg(long)]
     pub qr: bool,
@@ -242,13 +251,66 @@ pub struct Invite {
     #[arg(long)]
     pub co_owner: bool,
     /// Make none; list those made on this computer that can still be used.
-    #[arg(long, conflicts_with_all = ["expires", "qr", "co_owner", "watch"])]
+    #[arg(long, conflicts_with_all = ["expires", "uses", "qr", "co_owner", "watch"])]
     pub list: bool,
     /// Go on and show the party until Ctrl-C.
     #[arg(long)]
     pub watch: bool,
     #[command(flatten)]
     pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct Approve {
+    /// Which device, by its name or the first digits of its id; without, those that ask are listed.
+    pub joiner: Option<String>,
+    /// Of which party.
+    #[arg(long)]
+    pub party: Option<String>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct Decline {
+    /// Which device, by its name or the first digits of its id.
+    pub joiner: String,
+    /// Of which party.
+    #[arg(long)]
+    pub party: Option<String>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct Approval {
+    /// Whether it is needed.
+    pub needed: Switch,
+    /// In which party.
+    #[arg(long)]
+    pub party: Option<String>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// The owner approves every joiner.
+    On,
+    /// Everybody who has an invite link that has not ended can join.
+    Off,
+}
+
+/// The number of devices that may join by an invite; `None` for any number.
+#[derive(Debug, Clone, Copy)]
+pub struct Uses(pub Option<NonZeroU8>);
+
+fn uses(text: &str) -> Result<Uses, String> {
+    match text.parse() {
+        Ok(uses) => Ok(Uses(Some(uses))),
+        Err(_) if text == "any" => Ok(Uses(None)),
+        Err(_) => Err("a number from 1 to 255, or `any`".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]

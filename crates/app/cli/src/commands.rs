@@ -11,8 +11,8 @@ use clap::CommandFactory as _;
 use clap_complete::Shell;
 use partyline_engine::Controller;
 use partyline_model::{
-    AppError, Command, DoctorFinding, EngineCommand, ErrorCode, InviteLifetime, KickScope, PartyId, Reply,
-    Role, Snapshot, Verdict,
+    AppError, Command, DoctorFinding, EngineCommand, ErrorCode, InviteLifetime, InviteTerms, KickScope,
+    PartyId, Reply, Role, Snapshot, Verdict,
 };
 use partyline_platform::check_device_permission;
 use partyline_service::{Place, Reached, own_name};
@@ -21,10 +21,10 @@ use qrcode::{QrCode, render::unicode};
 
 use crate::{
     arguments::{
-        Arguments, Create, Hosting, IdentityChange, Invite, Join, Kick, Ping, Range, Revoke, Status, Up,
-        Verb, WhichParty,
+        Approval, Approve, Arguments, Create, Decline, Hosting, IdentityChange, Invite, Join, Kick, Ping,
+        Range, Revoke, Status, Switch, Up, Verb, WhichParty,
     },
-    config, invites,
+    config, invites, joiners,
     live::View,
     names::name_of,
     netcheck,
@@ -45,6 +45,11 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, AppE
         Verb::Invite(invite) if invite.list => list_invites(invite, output).await,
         Verb::Invite(invite) => make_invite(invite, output).await,
         Verb::Revoke(revoke) => revoke_invite(revoke, output).await,
+        Verb::Approve(approve) => answer_joiner(approve, true, output).await,
+        Verb::Decline(Decline { joiner, party, place }) => {
+            answer_joiner(Approve { joiner: Some(joiner), party, place }, false, output).await
+        }
+        Verb::Approval(approval) => set_approval(approval, output).await,
         Verb::List { place } => list(&place, output).await,
         Verb::Leave(which) => on_party(which, output, "Left", |party| Command::Leave { party }).await,
         Verb::Down(which) => on_party(which, output, "Switched off", |party| Command::Down { party }).await,
@@ -111,7 +116,7 @@ async fn create_party(create: Create, output: &Output) -> Result<(), AppError> {
         Command::Create { name: create.name, display_name, servers: create.servers, range: create.range };
     let reply = reached.controller.request(command).await?;
     let Reply::Created { link, party } = &reply else { return Err(unexpected(&reply)) };
-    let title = "The party is on. Friends join with this link (valid for a day):".to_owned();
+    let title = "The party is on. Friends join with this link (valid for a day, for ten devices):".to_owned();
     let mut shown = vec![title, clean(link)];
     shown.extend(create.qr.then(|| qr_code(link)).transpose()?.unwrap_or_default());
     output.answer(&reply, || shown.iter().for_each(|line| output.say(line)));
@@ -209,8 +214,8 @@ async fn make_invite(invite: Invite, output: &Output) -> Result<(), AppError> {
     let controller = invite.place.connect().await?;
     let party = party_id(&controller, invite.party.as_deref()).await?;
     let role = if invite.co_owner { Role::CoOwner } else { Role::Member };
-    let lifetime = InviteLifetime::from(invite.expires);
-    let reply = controller.request(Command::Invite { party, lifetime, role }).await?;
+    let terms = InviteTerms { lifetime: InviteLifetime::from(invite.expires), uses: invite.uses.0, role };
+    let reply = controller.request(Command::Invite { party, terms }).await?;
     let Reply::Invite { link } = &reply else { return Err(unexpected(&reply)) };
     let mut shown = vec![clean(link)];
     shown.extend(invite.qr.then(|| qr_code(link)).transpose()?.unwrap_or_default());
@@ -239,6 +244,31 @@ async fn revoke_invite(revoke: Revoke, output: &Output) -> Result<(), AppError> 
     let (party, invite) = select::invite(&snapshot, revoke.party.as_deref(), &revoke.invite)?;
     let reply = controller.request(Command::Revoke { party: party.id, invite: invite.id }).await?;
     finished(&reply, output, &format!("Revoked the invite {}", invite.id.short()))
+}
+
+async fn answer_joiner(answer: Approve, approve: bool, output: &Output) -> Result<(), AppError> {
+    let controller = answer.place.connect().await?;
+    let snapshot = reach::state(&controller).await?;
+    let Some(joiner) = answer.joiner else {
+        let party = select::party(&snapshot, answer.party.as_deref())?;
+        output.answer(&party.join_requests, || {
+            joiners::lines(output, party).iter().for_each(|line| output.say(line))
+        });
+        return Ok(());
+    };
+    let (party, request) = select::joiner(&snapshot, answer.party.as_deref(), &joiner)?;
+    let command = Command::AnswerJoin { party: party.id, device: request.device, approve };
+    let done = if approve { "Let in" } else { "Declined" };
+    finished(&controller.request(command).await?, output, &format!("{done} {}", clean(&request.name)))
+}
+
+async fn set_approval(approval: Approval, output: &Output) -> Result<(), AppError> {
+    let Approval { needed, party, place } = approval;
+    let (on, done) = match needed {
+        Switch::On => (true, "From now on you approve every joiner"),
+        Switch::Off => (false, "From now on everybody with an open invite can join"),
+    };
+    on_party(WhichParty { party, place }, output, done, |party| Command::SetApproval { party, on }).await
 }
 
 async fn move_party(to: Range, output: &Output) -> Result<(), AppError> {

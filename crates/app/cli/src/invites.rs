@@ -19,9 +19,15 @@ pub fn lines(output: &Output, invites: &[InviteView], now: SystemTime) -> Vec<St
     let row = |invite: &InviteView| {
         let ends =
             invite.expires.map_or_else(|| "never".into(), |at| span(u64::from(at).saturating_sub(now)));
-        [invite.id.short(), ends, role(invite.role).into()].map(|text| (text, Tone::Plain)).to_vec()
+        [invite.id.short(), ends, used(invite), role(invite.role).into()]
+            .map(|text| (text, Tone::Plain))
+            .to_vec()
     };
-    table::render(output, &["INVITE", "ENDS", "MAKES"], &invites.iter().map(row).collect::<Vec<_>>())
+    table::render(output, &["INVITE", "ENDS", "USED", "MAKES"], &invites.iter().map(row).collect::<Vec<_>>())
+}
+
+fn used(invite: &InviteView) -> String {
+    invite.uses.map_or_else(|| invite.used.to_string(), |uses| format!("{} of {uses}", invite.used))
 }
 
 fn span(seconds: u64) -> String {
@@ -35,19 +41,26 @@ fn span(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{num::NonZeroU8, time::Duration};
 
     use partyline_model::{InviteId, Role};
 
     use super::*;
 
     #[test]
-    fn each_invite_shows_its_id_expiry_and_role() {
-        let invite = |number, expires, role| InviteView { id: InviteId([number; 32]), expires, role };
-        let invites = [invite(1, Some(90_000), Role::Member), invite(2, None, Role::CoOwner)];
+    fn each_invite_shows_its_id_expiry_uses_and_role() {
+        let invite = |number, expires, uses, role| InviteView {
+            id: InviteId([number; 32]),
+            expires,
+            used: 3,
+            uses,
+            role,
+        };
+        let invites =
+            [invite(1, Some(90_000), NonZeroU8::new(10), Role::Member), invite(2, None, None, Role::CoOwner)];
         let shown = lines(&Output::plain(), &invites, UNIX_EPOCH + Duration::from_secs(3600));
-        assert_eq!(shown[1], "01010101  in 24 h  member");
-        assert_eq!(shown[2], "02020202  never    co-owner");
+        assert_eq!(shown[1], "01010101  in 24 h  3 of 10  member");
+        assert_eq!(shown[2], "02020202  never    3        co-owner");
         assert!(lines(&Output::plain(), &[], UNIX_EPOCH)[0].contains("partyline invite"));
     }
 }

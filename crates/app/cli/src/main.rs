@@ -7,6 +7,7 @@ mod arguments;
 mod commands;
 mod config;
 mod invites;
+mod joiners;
 mod live;
 mod member;
 mod names;

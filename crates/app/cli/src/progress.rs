@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use partyline_model::{AppError, MemberView, PartyId, PartyPhase, PartyView, ServerView, Snapshot};
+use partyline_model::{AppError, JoinWait, MemberView, PartyId, PartyPhase, PartyView, ServerView, Snapshot};
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
@@ -40,7 +40,10 @@ pub fn step(party: &PartyView) -> Step {
         return unreached(party);
     }
     if party.phase != PartyPhase::Up {
-        return Step::Doing("Waiting for a member to let us in…".into());
+        return Step::Doing(match party.waits_for {
+            Some(JoinWait::Approval) => "Waiting for the owner to let us in…".into(),
+            _ => "Waiting for a member to let us in…".into(),
+        });
     }
     if let Some(member) = others.iter().find(|member| member.path.is_none()) {
         return Step::Doing(format!("Finding a path to {}…", name_of(&party.members, member)));

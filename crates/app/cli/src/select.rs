@@ -1,6 +1,8 @@
 //! Which party, which member: by name, address, or the first digits of an id.
 
-use partyline_model::{AppError, ErrorCode, FormerPartyView, InviteView, MemberView, PartyView, Snapshot};
+use partyline_model::{
+    AppError, ErrorCode, FormerPartyView, InviteView, JoinRequestView, MemberView, PartyView, Snapshot,
+};
 use partyline_wire::name::Appearance;
 
 use crate::text::clean;
@@ -66,6 +68,38 @@ pub fn member<'a>(
                 .iter()
                 .map(|(party, member)| (&member.name, format!("{} in {}", member.id.short(), party.name)));
             Err(ambiguous("member", names))
+        }
+    }
+}
+
+/// The device that asks to be let in and was meant, in the party that was meant, or in any.
+pub fn joiner<'a>(
+    snapshot: &'a Snapshot,
+    in_party: Option<&str>,
+    word: &str,
+) -> Result<(&'a PartyView, &'a JoinRequestView), AppError> {
+    let parties = parties(snapshot, in_party)?.iter();
+    let found: Vec<_> = parties
+        .flat_map(|party| {
+            matching(&party.join_requests, word, |request| {
+                (request.name.as_str(), request.device.to_string())
+            })
+            .into_iter()
+            .map(move |request| (party, request))
+        })
+        .collect();
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] => Err(AppError::new(
+            ErrorCode::UnknownMember,
+            format!("Nobody called \"{}\" asks to join.", clean(word)),
+            "`partyline approve` shows who asks.",
+        )),
+        several => {
+            let names = several.iter().map(|(party, request)| {
+                (&request.name, format!("{} in {}", request.device.short(), party.name))
+            });
+            Err(ambiguous("device", names))
         }
     }
 }

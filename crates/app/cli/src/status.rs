@@ -6,7 +6,7 @@ use partyline_model::{
 };
 
 use crate::{
-    member,
+    joiners, member,
     names::Names,
     output::{Output, Tone},
     table::{self, Cell},
@@ -82,6 +82,13 @@ fn party_lines(output: &Output, party: &PartyView, why: bool) -> Vec<String> {
     lines.extend(party.problem.iter().flat_map(|problem| problem_lines(output, problem)));
     for server in party.servers.iter().filter(|server| !server.connected && party.phase != PartyPhase::Down) {
         lines.extend(server_lines(output, server));
+    }
+    if party.join_requests.iter().any(|request| !request.declined) {
+        let line = format!("! {} asks to join", joiners::names(party));
+        lines.extend([
+            output.paint(&line, Tone::Fair),
+            "  `partyline approve` shows who asks and lets them in.".to_owned(),
+        ]);
     }
     let names = Names::of(&party.members);
     let rows: Vec<_> = party.members.iter().map(|member| member_row(&names, member)).collect();

@@ -11,9 +11,9 @@ use std::{
 use partyline_ipc::{Access, Call, Endpoint, Server};
 use partyline_model::{
     AppError, Attempt, AttemptOutcome, Badge, ClientCommand, Command, DeviceId, DeviceView, DoctorFinding,
-    EngineCommand, ErrorCode, InviteId, InviteLifetime, InviteView, KickScope, MemberView, Method,
-    NetworkView, PartyId, PartyPhase, PartyView, PathKind, PathView, Phase, PingSample, Quality, Reply, Role,
-    ServerView, Settings, SharedNat, Snapshot, TrafficView, Verdict,
+    EngineCommand, ErrorCode, InviteId, InviteLifetime, InviteTerms, InviteView, KickScope, MemberView,
+    Method, NetworkView, PartyId, PartyPhase, PartyView, PathKind, PathView, Phase, PingSample, Quality,
+    Reply, Role, ServerView, Settings, SharedNat, Snapshot, TrafficView, Verdict,
 };
 use partyline_wire::{
     exact::Signature,
@@ -39,6 +39,7 @@ fn link(party: &str) -> String {
         servers: vec!["wss://play.example".into()],
         seed: [3; 32],
         not_after: Expiry::from_wire(0),
+        uses: None,
         role: Role::Member,
         issuer: Issuer::Authority,
         signature: Signature([4; 64]),
@@ -95,6 +96,9 @@ fn party(number: u8, name: &str) -> PartyView {
         interface: Some("partyline0".into()),
         members: vec![me, member(2, "雪だるま"), member(3, "Bob\u{1b}[2J")],
         invites: Vec::new(),
+        approval: false,
+        join_requests: Vec::new(),
+        waits_for: None,
         servers: vec![ServerView { url: "wss://play.example".into(), connected: true, problem: None }],
         problem: None,
     }
@@ -455,7 +459,10 @@ async fn parties_and_members_are_found_by_name_address_and_id() {
         Command::Down { party: friday },
         Command::Down { party: saturday },
         Command::Kick { party: saturday, member: DeviceId([3; 32]), scope: KickScope::default() },
-        Command::Invite { party: friday, lifetime: InviteLifetime::Week, role: Role::Member },
+        Command::Invite {
+            party: friday,
+            terms: InviteTerms { lifetime: InviteLifetime::Week, ..InviteTerms::FRIENDS },
+        },
     ];
     assert_eq!(service.asked(), expected);
     let myself = service.run(&["ping", "Zoë", "--party", "Friday"]).await;
@@ -468,13 +475,14 @@ async fn parties_and_members_are_found_by_name_address_and_id() {
 
 #[tokio::test]
 async fn invites_are_listed_and_revoked_and_parties_move() {
-    let invite = InviteView { id: InviteId([0xab; 32]), expires: None, role: Role::CoOwner };
+    let invite =
+        InviteView { id: InviteId([0xab; 32]), expires: None, used: 0, uses: None, role: Role::CoOwner };
     let service = Service::start(vec![
         PartyView { invites: vec![invite.clone()], ..party(7, "Friday") },
         party(8, "Saturday"),
     ]);
     let listed = service.run(&["invite", "--list", "Friday"]).await;
-    assert!(out(&listed).contains("abababab  never  co-owner"), "{}", out(&listed));
+    assert!(out(&listed).contains("abababab  never  0     co-owner"), "{}", out(&listed));
     let json = service.run(&["invite", "--list", "Friday", "--json"]).await;
     assert_eq!(
         serde_json::from_slice::<Vec<InviteView>>(&json.stdout).unwrap(),

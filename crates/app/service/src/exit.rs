@@ -19,6 +19,8 @@ pub const fn exit_code(code: ErrorCode) -> u8 {
         | ErrorCode::InviteVersion
         | ErrorCode::InviteExpired
         | ErrorCode::InviteRevoked
+        | ErrorCode::InviteUsedUp
+        | ErrorCode::NotApproved
         | ErrorCode::InviteForged
         | ErrorCode::OwnClock
         | ErrorCode::InviterClock

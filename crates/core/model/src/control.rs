@@ -1,6 +1,6 @@
 //! The commands of clients and the engine's replies, as the local socket carries them.
 
-use std::time::Duration;
+use std::{num::NonZeroU8, time::Duration};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,25 @@ impl InviteLifetime {
             Self::Never => None,
         }
     }
+}
+
+/// What an invite allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+pub struct InviteTerms {
+    /// How long it is valid.
+    pub lifetime: InviteLifetime,
+    /// The number of devices that may join by it; `None` for any number.
+    #[cfg_attr(feature = "specta", specta(type = Option<u8>))]
+    pub uses: Option<NonZeroU8>,
+    /// The role that the joiner gets; never `Owner`.
+    pub role: Role,
+}
+
+impl InviteTerms {
+    /// What fits a group of friends: ten devices, one day.
+    pub const FRIENDS: Self =
+        Self { lifetime: InviteLifetime::Day, uses: NonZeroU8::new(10), role: Role::Member };
 }
 
 /// What ends along with the membership of somebody who is removed.
@@ -83,10 +102,8 @@ pub enum Command {
     Invite {
         /// The party to invite to.
         party: PartyId,
-        /// How long the invite is valid.
-        lifetime: InviteLifetime,
-        /// The role that the joiner gets; never `Owner`.
-        role: Role,
+        /// What the invite allows.
+        terms: InviteTerms,
     },
     /// Revokes an invite. Answered by [`Reply::Done`].
     #[expect(missing_docs, reason = "the names say it")]
@@ -104,6 +121,19 @@ pub enum Command {
         /// What ends along with its membership.
         #[serde(default)]
         scope: KickScope,
+    },
+    /// Sets whether the owner approves every joiner before it is let in. Only the owner may do that. Answered by
+    /// [`Reply::Done`].
+    #[expect(missing_docs, reason = "the names say it")]
+    SetApproval { party: PartyId, on: bool },
+    /// Lets a device in that asks to join, or declines it. Only the owner may do that. Answered by [`Reply::Done`].
+    AnswerJoin {
+        /// The party.
+        party: PartyId,
+        /// The device, one of [`PartyView::join_requests`](crate::PartyView::join_requests).
+        device: DeviceId,
+        /// True to let it in.
+        approve: bool,
     },
     /// Switches a party on. Answered by [`Reply::Done`].
     #[expect(missing_docs, reason = "the names say it")]

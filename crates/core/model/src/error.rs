@@ -23,6 +23,10 @@ pub enum ErrorCode {
     InviteExpired,
     /// The invite was revoked.
     InviteRevoked,
+    /// As many devices as the invite allows have joined by it.
+    InviteUsedUp,
+    /// The owner has not approved this device.
+    NotApproved,
     /// The invite's signature was not made by the party's authority or a co-owner.
     InviteForged,
     /// This device was removed from the party.

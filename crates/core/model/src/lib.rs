@@ -37,8 +37,8 @@ pub use address::{HOST_PREFIX_LEN, host_network, is_public, is_shared, network_o
 pub use candidate::{Candidate, CandidateKind};
 pub use card::{CardKind, RouteTarget};
 pub use control::{
-    ClientCommand, Command, DoctorFinding, EngineCommand, InviteLifetime, InvitePreview, KickScope,
-    PingSample, Reply, TestTarget, Verdict,
+    ClientCommand, Command, DoctorFinding, EngineCommand, InviteLifetime, InvitePreview, InviteTerms,
+    KickScope, PingSample, Reply, TestTarget, Verdict,
 };
 pub use error::{AppError, ErrorCode};
 pub use id::{DeviceId, Handle, HandleKey, IdError, InviteId, PartyId, SessionNonce, Topic, TunnelPublicKey};
@@ -52,8 +52,8 @@ pub use settings::{Methods, RelaySetting, Settings};
 pub use time::{Now, Timestamp};
 pub use transport::{SocketId, StreamId};
 pub use view::{
-    DeviceView, FormerPartyView, InviteView, MemberNotices, MemberView, NetworkView, PartyPhase, PartyView,
-    PathEvent, PathView, Phase, Role, ServerView, Snapshot, TrafficView,
+    DeviceView, FormerPartyView, InviteView, JoinRequestView, JoinWait, MemberNotices, MemberView,
+    NetworkView, PartyPhase, PartyView, PathEvent, PathView, Phase, Role, ServerView, Snapshot, TrafficView,
 };
 
 /// Makes specta write `number` for fields that are never NaN. For a float it would write `number | null`.

@@ -1,7 +1,10 @@
 //! The engine's state as clients see it: whole snapshots, never differences. There are no 64-bit integers, so that
 //! every client language can read them.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU8,
+};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -122,10 +125,48 @@ pub struct PartyView {
     pub members: Vec<MemberView>,
     /// Invites that were created on this computer and can still be used.
     pub invites: Vec<InviteView>,
+    /// True if the owner approves every joiner before it is let in.
+    #[serde(default)]
+    pub approval: bool,
+    /// Devices that ask the owner to be let in, on the owner's computer.
+    #[serde(default)]
+    pub join_requests: Vec<JoinRequestView>,
+    /// What this computer waits for, until a member has let it in.
+    #[serde(default)]
+    pub waits_for: Option<JoinWait>,
     /// The party's rendezvous servers.
     pub servers: Vec<ServerView>,
     /// What keeps the party from working, and what to do about it.
     pub problem: Option<AppError>,
+}
+
+/// A device that asks to be let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+pub struct JoinRequestView {
+    /// The device.
+    pub device: DeviceId,
+    /// The name that its user chose.
+    pub name: String,
+    /// The invite that it has.
+    pub invite: InviteId,
+    /// True if the owner has declined it, and can still let it in.
+    pub declined: bool,
+}
+
+/// What a joiner waits for, as far as members have told it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+#[serde(rename_all = "snake_case")]
+pub enum JoinWait {
+    /// A member that is online and lets it in.
+    Member,
+    /// The owner, who approves every joiner.
+    Approval,
+    /// Another invite: as many devices as this one allows have joined by it.
+    OtherInvite,
+    /// The owner to think better of it: the owner declined.
+    Reconsideration,
 }
 
 /// A party that this computer was in under an earlier identity.
@@ -160,6 +201,13 @@ pub struct InviteView {
     pub id: InviteId,
     /// When it expires, in seconds since 1970; `None` if it never does.
     pub expires: Option<u32>,
+    /// The number of devices that have joined by it.
+    #[serde(default)]
+    pub used: u8,
+    /// The number of devices that may join by it; `None` for any number.
+    #[serde(default)]
+    #[cfg_attr(feature = "specta", specta(type = Option<u8>))]
+    pub uses: Option<NonZeroU8>,
     /// The role that the joiner gets.
     pub role: Role,
 }

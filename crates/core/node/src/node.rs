@@ -391,12 +391,16 @@ impl Node {
                     }
                 }
             }
-            Command::Invite { party, lifetime, role } => {
-                Reply::Invite { link: signaling.create_invite(now, party, lifetime, role)? }
+            Command::Invite { party, terms } => {
+                Reply::Invite { link: signaling.create_invite(now, party, terms)? }
             }
             Command::Revoke { party, invite } => done(signaling.revoke_invite(now, party, invite))?,
             Command::Kick { party, member, scope } => {
                 done(signaling.remove_member(now, party, member, scope))?
+            }
+            Command::SetApproval { party, on } => done(signaling.set_approval(now, party, on))?,
+            Command::AnswerJoin { party, device, approve } => {
+                done(signaling.answer_join(now, party, device, approve))?
             }
             Command::SetRange { party, range } => done(signaling.set_range(now, party, range))?,
             Command::RequestRange { party } => done(signaling.request_range(now.instant, party))?,

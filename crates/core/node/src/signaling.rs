@@ -31,7 +31,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use partyline_model::{
     AppError, Candidate, DeviceId, ErrorCode, FormerPartyView, Handle, IncomingPolicy, InviteId,
-    InviteLifetime, InvitePreview, KickScope, NatProfile, Now, PartyId, Role, SessionNonce, Topic,
+    InvitePreview, InviteTerms, KickScope, NatProfile, Now, PartyId, SessionNonce, Topic,
 };
 use partyline_party::{
     Departure, DeviceKey, Dismissal, Effect, Membership, NewParty, Outcome, Outgoing, PartyError,
@@ -481,7 +481,7 @@ impl Signaling {
             Membership::create(now.unix, &mut self.rng, device, new).map_err(|error| party_error(&error))?;
         // The invite is stored along with the party.
         let (invite, _) = membership
-            .create_invite(now.unix, &mut self.rng, InviteLifetime::Day, Role::Member)
+            .create_invite(now.unix, &mut self.rng, InviteTerms::FRIENDS)
             .map_err(|error| party_error(&error))?;
         let party = self.admit(now, membership);
         Ok((party, invite_link(&invite)))
@@ -511,9 +511,8 @@ impl Signaling {
         display_name: String,
     ) -> Result<PartyId, JoinRefusal> {
         let invite = Invite::find(link).map_err(AppError::from)?;
-        // A device that was removed may come back by a new invite.
         let known = self.parties.get(&invite.party);
-        if let Some(party) = known.filter(|party| !party.is_dismissed()) {
+        if let Some(party) = known.filter(|party| !party.may_join_by(&invite)) {
             return Err(already_member(party.membership.name()).into());
         }
         let former = self.former.iter().find(|former| former.id == invite.party);
@@ -552,13 +551,12 @@ impl Signaling {
         &mut self,
         now: Now,
         id: PartyId,
-        lifetime: InviteLifetime,
-        role: Role,
+        terms: InviteTerms,
     ) -> Result<String, AppError> {
         let party = self.parties.get_mut(&id).ok_or_else(unknown_party)?;
         let (invite, outcome) = party
             .membership
-            .create_invite(now.unix, &mut self.rng, lifetime, role)
+            .create_invite(now.unix, &mut self.rng, terms)
             .map_err(|error| party_error(&error))?;
         self.apply(now, id, outcome);
         Ok(invite_link(&invite))
@@ -583,6 +581,28 @@ impl Signaling {
         scope: KickScope,
     ) -> Result<(), AppError> {
         self.administer(now, party, |membership, rng| membership.remove_member(now.unix, rng, member, scope))
+    }
+
+    /// Sets whether the owner approves every joiner.
+    pub(crate) fn set_approval(&mut self, now: Now, party: PartyId, on: bool) -> Result<(), AppError> {
+        self.administer(now, party, |membership, rng| membership.set_approval(now.unix, rng, on))
+    }
+
+    /// Lets a device in that asks for the owner's approval, or declines it.
+    pub(crate) fn answer_join(
+        &mut self,
+        now: Now,
+        party: PartyId,
+        device: DeviceId,
+        approve: bool,
+    ) -> Result<(), AppError> {
+        self.administer(now, party, |membership, rng| {
+            if approve {
+                membership.approve(now.unix, rng, device)
+            } else {
+                membership.decline(now.unix, rng, device)
+            }
+        })
     }
 
     /// Moves the party to another address range; `None` chooses one that clashes with no network of this computer and
@@ -900,6 +920,7 @@ impl Signaling {
                 party.announce_soon(now.instant);
             }
             Effect::Dismissed(dismissal) => self.on_dismissed(now, id, dismissal),
+            Effect::JoinRequestsChanged => events.push_back(Event::Changed),
             Effect::Signal { from, bytes } => {
                 events.push_back(Event::SignalReceived { party: id, from, bytes });
             }
@@ -979,12 +1000,12 @@ impl Signaling {
     /// right time may revive it; others are over.
     fn on_dismissed(&mut self, now: Now, id: PartyId, dismissal: Dismissal) {
         info!(party = %id.short(), reason = %dismissal, "this device is no longer a member");
-        if dismissal != Dismissal::InviteExpired {
+        if dismissal.is_final() {
             self.switch_off(now, id);
         }
         let Self { parties, events, .. } = self;
         let Some(party) = parties.get_mut(&id) else { return };
-        if dismissal == Dismissal::InviteExpired {
+        if !dismissal.is_final() {
             party.take_down(events);
         }
         events.push_back(Event::Output(Output::Save));

@@ -3,6 +3,8 @@
 //! Nothing here looks at the charter or the clock; whether a sound certificate counts is decided in
 //! [`rules`](crate::rules).
 
+use std::num::NonZeroU8;
+
 use ed25519_dalek::SigningKey;
 use partyline_model::{InviteId, PartyId, Role};
 use partyline_wire::{
@@ -18,10 +20,10 @@ pub(crate) fn grant(
     party: &PartyId,
     issuer: Issuer,
     invite: InviteId,
-    not_after: Expiry,
+    (not_after, uses): (Expiry, Option<NonZeroU8>),
     role: Role,
 ) -> Grant {
-    let mut grant = Grant { issuer, invite, not_after, role, signature: Signature([0; 64]) };
+    let mut grant = Grant { issuer, invite, not_after, uses, role, signature: Signature([0; 64]) };
     grant.signature = sign(signer, &grant.subject(party));
     grant
 }
@@ -119,7 +121,7 @@ mod tests {
         let (party, key) = (fixture.party(), device(3));
         let issue = |role| {
             let issuer = Issuer::CoOwner(key.id());
-            grant(key.signing(), &party, issuer, InviteId([1; 32]), Expiry::NEVER, role)
+            grant(key.signing(), &party, issuer, InviteId([1; 32]), (Expiry::NEVER, None), role)
         };
         assert!(is_grant_sound(&party, &issue(Role::Member)));
         assert!(!is_grant_sound(&party, &issue(Role::CoOwner)));

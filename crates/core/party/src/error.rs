@@ -49,6 +49,12 @@ pub enum PartyError {
     /// The party has no such member.
     #[error("there is no such member in this party")]
     UnknownMember,
+    /// No such device asks for the owner's approval.
+    #[error("no such device asks to be let in")]
+    UnknownJoiner,
+    /// The party has [`MAX_MEMBERS`](crate::MAX_MEMBERS) members already, or another member uses the device's tunnel key.
+    #[error("the party has no room for this device")]
+    PartyFull,
     /// The owner cannot be removed, no device can remove itself, and co-owners cannot remove each other.
     #[error("this member cannot be removed by you")]
     Protected,

@@ -1,5 +1,7 @@
 //! Keys and signed documents for the tests of the parts.
 
+use std::num::NonZeroU8;
+
 use ed25519_dalek::SigningKey;
 use partyline_model::{DeviceId, InviteId, PartyId, Role, Timestamp};
 use partyline_wire::{
@@ -22,6 +24,7 @@ pub(crate) struct Fixture {
     pub(crate) authority: SigningKey,
     pub(crate) invite: SigningKey,
     pub(crate) not_after: Expiry,
+    pub(crate) uses: Option<NonZeroU8>,
 }
 
 impl Default for Fixture {
@@ -30,6 +33,7 @@ impl Default for Fixture {
             authority: SigningKey::from_bytes(&[200; 32]),
             invite: SigningKey::from_bytes(&[201; 32]),
             not_after: Expiry::NEVER,
+            uses: None,
         }
     }
 }
@@ -73,7 +77,14 @@ impl Fixture {
             tunnel: tunnel_public(&Secret::new([tunnel; 32])),
             name: format!("Member {n}"),
             joined_at: NOW,
-            grant: chain::grant(signer, &party, issuer, self.invite_id(), self.not_after, Role::Member),
+            grant: chain::grant(
+                signer,
+                &party,
+                issuer,
+                self.invite_id(),
+                (self.not_after, self.uses),
+                Role::Member,
+            ),
         };
         chain::certify(claims, &self.invite, &device(n))
     }
@@ -100,6 +111,7 @@ impl Fixture {
             revoked_devices: Vec::new(),
             revoked_invites: Vec::new(),
             lobbies_since: None,
+            approval: false,
             commitment: [1; 32],
         };
         change(&mut terms);

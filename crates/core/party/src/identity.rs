@@ -15,7 +15,7 @@ use crate::{
     claim::OwnClaim,
     error::Refusal,
     keys::{DeviceKey, PairSecret, Secret, tunnel_public},
-    rules::{Dismissal, Rules, Standing, lapses_at},
+    rules::{Admission, Dismissal, Rules, Standing, lapses_at},
 };
 
 /// This device's certificate, the tunnel key it names, and what was added to it since.
@@ -123,19 +123,26 @@ impl Identity {
         later
     }
 
-    /// Judges this device's own membership. While the party's co-owners are not known yet, none is doubted.
-    pub(crate) fn standing(&self, rules: Rules<'_>, now: Timestamp) -> Standing {
-        let confirmed = self.confirmation.is_some();
+    /// Judges this device's own membership by what [`Self::admission`] returned. While the party's co-owners are not known yet, none is doubted.
+    pub(crate) fn standing(&self, rules: Rules<'_>, admission: Admission, now: Timestamp) -> Standing {
         let lapsed = lapses_at(&self.certificate).is_some_and(|end| now > end);
         let unconfirmed = Standing::Unconfirmed { until: self.certificate.claims().grant.not_after.time() };
-        match rules.judge(&self.certificate, confirmed, now) {
+        match rules.judge(&self.certificate, admission, now) {
             Err(Dismissal::NotACoOwner) if rules.terms().is_none() && lapsed => {
                 Standing::Dismissed(Dismissal::InviteExpired)
             }
             Err(Dismissal::NotACoOwner) if rules.terms().is_none() => unconfirmed,
             Err(dismissal) => Standing::Dismissed(dismissal),
-            Ok(()) if confirmed => Standing::Confirmed,
+            Ok(()) if admission == Admission::Confirmed => Standing::Confirmed,
             Ok(()) => unconfirmed,
+        }
+    }
+
+    /// Returns what is known of the own certificate, of whose invite others have used up this many uses.
+    pub(crate) const fn admission(&self, before: usize) -> Admission {
+        match self.confirmation {
+            Some(_) => Admission::Confirmed,
+            None => Admission::Unconfirmed { before },
         }
     }
 
@@ -165,7 +172,7 @@ mod tests {
     fn identity_until(end: Expiry, fixture: &Fixture, issuer: Issuer, signer: &SigningKey) -> Identity {
         let invite = SigningKey::from_bytes(&[9; 32]);
         let invite_id = InviteId(invite.verifying_key().to_bytes());
-        let grant = grant(signer, &fixture.party(), issuer, invite_id, end, Role::Member);
+        let grant = grant(signer, &fixture.party(), issuer, invite_id, (end, None), Role::Member);
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         Identity::new(NOW, &mut rng, fixture.party(), &device(1), "Ana".into(), (grant, &invite))
     }
@@ -195,10 +202,13 @@ mod tests {
     fn standing_waits_for_the_charter_before_a_co_owner_is_doubted() {
         let fixture = Fixture::default();
         let identity = identity(&fixture, Issuer::CoOwner(id(3)), device(3).signing());
-        assert_eq!(identity.standing(Rules::of(None), NOW), Standing::Unconfirmed { until: None });
+        assert_eq!(
+            identity.standing(Rules::of(None), identity.admission(0), NOW),
+            Standing::Unconfirmed { until: None }
+        );
         let charter = fixture.charter(1, |_| {});
         let dismissed = Standing::Dismissed(Dismissal::NotACoOwner);
-        assert_eq!(identity.standing(Rules::of(Some(&charter)), NOW), dismissed);
+        assert_eq!(identity.standing(Rules::of(Some(&charter)), identity.admission(0), NOW), dismissed);
     }
 
     #[test]
@@ -207,9 +217,12 @@ mod tests {
         let issuer = Issuer::CoOwner(id(3));
         let identity = identity_until(Expiry::at(NOW), &fixture, issuer, device(3).signing());
         let end = lapses_at(identity.certificate()).unwrap();
-        assert_eq!(identity.standing(Rules::of(None), end), Standing::Unconfirmed { until: Some(NOW) });
+        assert_eq!(
+            identity.standing(Rules::of(None), identity.admission(0), end),
+            Standing::Unconfirmed { until: Some(NOW) }
+        );
         let expired = Standing::Dismissed(Dismissal::InviteExpired);
-        assert_eq!(identity.standing(Rules::of(None), Timestamp(end.0 + 1)), expired);
+        assert_eq!(identity.standing(Rules::of(None), identity.admission(0), Timestamp(end.0 + 1)), expired);
     }
 
     #[test]
@@ -222,6 +235,6 @@ mod tests {
         let own = fixture.confirmation(identity.certificate());
         assert_eq!(identity.check_confirmation(Some(&own)), Ok(()));
         assert!(identity.confirm(own) && !identity.confirm(own));
-        assert_eq!(identity.standing(Rules::of(None), NOW), Standing::Confirmed);
+        assert_eq!(identity.standing(Rules::of(None), identity.admission(0), NOW), Standing::Confirmed);
     }
 }

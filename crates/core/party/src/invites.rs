@@ -3,6 +3,8 @@
 //! An invite's key is in its link alone. What is kept here tells the user which invites are open, and keeps the party
 //! secret that a link contains (see [`PartySecrets`](crate::secrets::PartySecrets)) until the link is of no more use.
 
+use std::num::NonZeroU8;
+
 use partyline_model::{InviteId, Role, Timestamp};
 use partyline_wire::membership::Expiry;
 use serde::{Deserialize, Serialize};
@@ -13,11 +15,27 @@ use crate::{error::PartyError, rules::CLOCK_TOLERANCE};
 /// Number of open invites that one device may have made.
 const MAX_OPEN: usize = 64;
 
+/// An invite made on this device that can still be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenInvite {
+    /// The invite.
+    pub id: InviteId,
+    /// Its end; `None` for never.
+    pub ends: Option<Timestamp>,
+    /// The number of devices that have joined by it, as far as this one knows.
+    pub used: usize,
+    /// The number of devices that may join by it; `None` for any number.
+    pub uses: Option<NonZeroU8>,
+    /// The role of the joiner.
+    pub role: Role,
+}
+
 /// An invite made here.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct IssuedInvite {
     pub(crate) id: InviteId,
     pub(crate) not_after: Expiry,
+    pub(crate) uses: Option<NonZeroU8>,
     pub(crate) role: Role,
     /// Commitment to the party secret in the link.
     pub(crate) commitment: [u8; 32],
@@ -97,7 +115,13 @@ mod tests {
     use crate::fixtures::NOW;
 
     fn invite(n: u8, not_after: Expiry) -> IssuedInvite {
-        IssuedInvite { id: InviteId([n; 32]), not_after, role: Role::Member, commitment: [n % 2; 32] }
+        IssuedInvite {
+            id: InviteId([n; 32]),
+            not_after,
+            uses: None,
+            role: Role::Member,
+            commitment: [n % 2; 32],
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub(crate) fn accept_invite(now: Timestamp, invite: &Invite) -> Result<(Grant, S
         issuer: invite.issuer,
         invite: InviteId(key.verifying_key().to_bytes()),
         not_after: invite.not_after,
+        uses: invite.uses,
         role: invite.role,
         signature: invite.signature,
     };

@@ -9,7 +9,7 @@
 //! memory when dropped and cannot be printed. [`Outcome::persist`] says when it must be written.
 //!
 //! ```
-//! use partyline_model::{InviteLifetime, Role, Timestamp};
+//! use partyline_model::{InviteTerms, Timestamp};
 //! use partyline_party::{DeviceKey, Membership, NewParty, Reachability};
 //! use rand_core::SeedableRng as _;
 //!
@@ -23,7 +23,7 @@
 //!     range: "10.77.3.0/24".parse()?,
 //! };
 //! let mut owner = Membership::create(now, &mut rng, &ana, party)?;
-//! let (invite, _persist) = owner.create_invite(now, &mut rng, InviteLifetime::Day, Role::Member)?;
+//! let (invite, _persist) = owner.create_invite(now, &mut rng, InviteTerms::FRIENDS)?;
 //! let mut member = Membership::join(now, &mut rng, &ben, &invite, "Ben".to_owned())?;
 //!
 //! // The joiner sends a join request in the lobby; the owner's device lets it in with the charter and the party secret.
@@ -54,6 +54,7 @@ mod fixtures;
 mod identity;
 mod inbound;
 mod invites;
+mod join_requests;
 mod joining;
 mod keys;
 mod lobby;
@@ -77,6 +78,8 @@ mod topic_keys;
 pub use clock::{ClockSkew, InviteVerdict, WrongClock};
 pub use counters::RefusalCounters;
 pub use error::{JoinError, PartyError, Refusal};
+pub use invites::OpenInvite;
+pub use join_requests::PendingJoin;
 pub use keys::{DeviceKey, Secret};
 pub use member::Member;
 pub use membership::{Membership, NewParty, TopicAccess, TopicPurpose};

@@ -9,8 +9,8 @@ use std::{
 use ed25519_dalek::SigningKey;
 use ipnet::Ipv4Net;
 use partyline_model::{
-    DeviceId, Handle, InviteId, InviteLifetime, KickScope, PartyId, Role, SessionNonce, Timestamp, Topic,
-    TunnelPublicKey,
+    DeviceId, Handle, InviteId, InviteTerms, JoinWait, KickScope, PartyId, Role, SessionNonce, Timestamp,
+    Topic, TunnelPublicKey,
 };
 use partyline_wire::{
     announcement::{
@@ -25,7 +25,7 @@ use partyline_wire::{
     },
     name::{check_display_name, check_party_name},
     rendezvous::EntryProof,
-    sealed::{Body, CharterUpdate, Claim, MAX_SIGNAL, Message, RunMessage, SealedBox},
+    sealed::{Body, CharterUpdate, Claim, JoinRejection, MAX_SIGNAL, Message, RunMessage, SealedBox},
 };
 use rand_core::{CryptoRng, RngCore};
 use tracing::{debug, info, trace};
@@ -43,7 +43,8 @@ use crate::{
     error::{JoinError, PartyError, Refusal},
     identity::Identity,
     inbound::open_message,
-    invites::{Invites, IssuedInvite},
+    invites::{Invites, IssuedInvite, OpenInvite},
+    join_requests::{JoinRequest, JoinRequests, PendingJoin},
     joining::accept_invite,
     keys::{DeviceKey, Secret},
     member::Member,
@@ -53,7 +54,7 @@ use crate::{
     rekey::{open_join_rejection, open_rekey, seal_join_rejection, seal_rekey},
     revocations::Revocations,
     roster::{Record, Roster},
-    rules::{Dismissal, Rules, Standing, lapses_at},
+    rules::{Admission, Dismissal, Rules, Standing, lapses_at},
     secrets::{KnownTopic, PartySecrets},
     state::MembershipState,
 };
@@ -110,6 +111,10 @@ pub struct Membership {
     invites: Invites,
     secrets: PartySecrets,
     roster: Roster,
+    /// Who waits for the owner's approval, on the owner's device.
+    requests: JoinRequests,
+    /// Why this device is not let in, until it is.
+    waits_for: JoinWait,
     claim: OwnClaim,
     standing: Standing,
     outbound: Outbound,
@@ -154,7 +159,7 @@ impl Membership {
         let party = PartyId(key.verifying_key().to_bytes());
         let invite = SigningKey::from_bytes(Secret::generate(rng).expose());
         let id = InviteId(invite.verifying_key().to_bytes());
-        let grant = chain::grant(&key, &party, Issuer::Authority, id, Expiry::NEVER, Role::Owner);
+        let grant = chain::grant(&key, &party, Issuer::Authority, id, (Expiry::NEVER, None), Role::Owner);
         let secret = Secret::generate(rng);
         let commitment = *Epoch::new(&party, secret.clone()).commitment();
         let secrets = PartySecrets::new(&party, secret);
@@ -176,6 +181,7 @@ impl Membership {
                 revoked_devices: Vec::new(),
                 revoked_invites: Vec::new(),
                 lobbies_since: None,
+                approval: false,
                 commitment,
             },
         ));
@@ -213,24 +219,10 @@ impl Membership {
         (identity, charter, admin, secrets): (Identity, CharterState, Admin, PartySecrets),
         outbound: Outbound,
     ) -> Self {
-        let mut membership = Self {
-            claim: identity.claim(None),
-            identity,
-            charter,
-            admin,
-            invites: Invites::default(),
-            secrets,
-            roster: Roster::default(),
-            standing: Standing::Unconfirmed { until: None },
-            outbound,
-            contest: Contest::new(SessionNonce([0; 16])),
-            avoided_networks: Vec::new(),
-            copied: false,
-            clock: ClockMonitor::default(),
-        };
-        membership.start_session(rng);
-        membership.judge_for_the_first_time(now);
-        membership
+        let (invites, roster) = (Invites::default(), Roster::default());
+        let secrets = secrets.to_stored();
+        let state = MembershipState { identity, charter, admin, invites, secrets, host: None, roster };
+        Self::resume(now, rng, outbound, state)
     }
 
     /// Restores a stored membership, as a new run.
@@ -246,6 +238,18 @@ impl Membership {
         if *state.identity.device() != device.id() {
             return Err(PartyError::WrongDevice);
         }
+        let membership = Self::resume(now, rng, Outbound::new(device.clone()), state);
+        debug!(party = %membership.id().short(), members = membership.devices().count(), "membership restored");
+        Ok(membership)
+    }
+
+    /// Begins a run with what is known of the membership.
+    fn resume(
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        outbound: Outbound,
+        state: MembershipState,
+    ) -> Self {
         let mut membership = Self {
             claim: state.identity.claim(state.host),
             secrets: PartySecrets::restore(state.identity.party(), state.secrets),
@@ -254,17 +258,19 @@ impl Membership {
             admin: state.admin,
             invites: state.invites,
             roster: state.roster,
+            requests: JoinRequests::default(),
+            waits_for: JoinWait::Member,
             standing: Standing::Unconfirmed { until: None },
-            outbound: Outbound::new(device.clone()),
+            outbound,
             contest: Contest::new(SessionNonce([0; 16])),
             avoided_networks: Vec::new(),
             copied: false,
             clock: ClockMonitor::default(),
         };
+        membership.roster.set_own_invite(membership.invite());
         membership.start_session(rng);
         membership.judge_for_the_first_time(now);
-        debug!(party = %membership.id().short(), members = membership.devices().count(), "membership restored");
-        Ok(membership)
+        membership
     }
 
     /// The caller reads the result from [`Self::members`].
@@ -353,8 +359,8 @@ impl Membership {
             Body::Charter(update) => self.handle_charter(now, update, &mut out)?,
             Body::Rekey(rekey) => self.handle_rekey(now, &sender, rekey, &mut out)?,
             Body::JoinRejection(rejection) => {
-                let update = open_join_rejection(&self.identity, &sender, rejection)?;
-                self.handle_charter(now, &update, &mut out)?;
+                let rejection = open_join_rejection(&self.identity, &sender, rejection)?;
+                self.handle_join_rejection(now, &rejection, &mut out)?;
             }
             Body::JoinRequest(request) => {
                 self.handle_join_request(now, rng, topic, (sender, sequence), request, &mut out)?;
@@ -437,7 +443,9 @@ impl Membership {
             debug!(peer = %sender.short(), host = record.host(), confirmed = record.is_confirmed(), "announcement changed");
             self.notify_member_changed(sender, out);
         }
-        self.confirm_if_owner(now, rng, &sender, out);
+        if self.admin.is_owner() {
+            self.admit(now, rng, topic, (sender, sequence), announcement, out);
+        }
         self.answer(now, rng, topic, &sender, announcement, out);
         Ok(())
     }
@@ -458,23 +466,78 @@ impl Membership {
         };
         let announcement = epoch.lobby().open_join_request(self.identity.party(), &sender, request)?;
         self.check_announcement(&sender, &announcement, out)?;
-        let certificate = &announcement.certificate;
-        let confirmed = announcement.confirmation.is_some()
-            || self
-                .roster
-                .record(&sender)
-                .is_some_and(|record| record.certificate() == certificate && record.is_confirmed());
-        if let Err(dismissal) = self.charter.rules().judge(certificate, confirmed, now) {
-            debug!(peer = %sender.short(), reason = %dismissal, "join request rejected");
-            if dismissal != Dismissal::InviteExpired {
-                let body = self.join_rejection_body_for(&certificate.claims().tunnel, &sender, rng);
-                if let Some(body) = body {
-                    self.send(now, rng, topic, Some(sender), body, out);
-                }
-            }
-            return Ok(());
+        let admission = match announcement.confirmation {
+            Some(_) => Admission::Confirmed,
+            None => self.roster.admission(&announcement.certificate),
+        };
+        let Err(dismissal) = self.charter.rules().judge(&announcement.certificate, admission, now) else {
+            return self.handle_announcement(now, rng, topic, (sender, sequence), &announcement, out);
+        };
+        debug!(peer = %sender.short(), reason = %dismissal, "join request rejected");
+        if dismissal == Dismissal::Unapproved && self.admin.is_owner() {
+            self.ask_owner(now, topic, (sender, sequence), &announcement, out);
         }
-        self.handle_announcement(now, rng, topic, (sender, sequence), &announcement, out)
+        if let Some(rejection) = self.rejection_for(&sender, dismissal) {
+            let tunnel = announcement.certificate.claims().tunnel;
+            self.reject(now, rng, topic, (&sender, &tunnel), &rejection, out);
+        }
+        Ok(())
+    }
+
+    /// Keeps a join request for the owner to decide.
+    fn ask_owner(
+        &mut self,
+        now: Timestamp,
+        topic: &Topic,
+        (device, sequence): (DeviceId, u64),
+        announcement: &Announcement,
+        out: &mut Outcome,
+    ) {
+        let (announcement, topic) = (announcement.clone(), *topic);
+        let request = JoinRequest { announcement, sequence, topic, received: now, declined: false };
+        if self.requests.add(device, request) {
+            out.push(Effect::JoinRequestsChanged);
+        }
+    }
+
+    /// Returns what a joiner is told of its dismissal; `None` where its own clock says it.
+    fn rejection_for(&self, device: &DeviceId, dismissal: Dismissal) -> Option<JoinRejection> {
+        match dismissal {
+            Dismissal::InviteExpired => None,
+            Dismissal::UsedUp => Some(JoinRejection::UsedUp),
+            Dismissal::Unapproved if self.requests.get(device).is_some_and(|request| request.declined) => {
+                Some(JoinRejection::Declined)
+            }
+            Dismissal::Unapproved => Some(JoinRejection::AwaitsApproval),
+            Dismissal::Removed | Dismissal::InviteRevoked | Dismissal::NotACoOwner => {
+                // A confirmation of an earlier certificate would not fit the present one.
+                let update = CharterUpdate { charter: self.charter.in_force()?.clone(), confirmation: None };
+                Some(JoinRejection::Charter(Box::new(update)))
+            }
+        }
+    }
+
+    /// Handles the reason why this device is not let in. Only the charter is proof of it; with the others a former member
+    /// could keep joiners away, so that this device goes on asking.
+    fn handle_join_rejection(
+        &mut self,
+        now: Timestamp,
+        rejection: &JoinRejection,
+        out: &mut Outcome,
+    ) -> Result<(), Refusal> {
+        let waits_for = match rejection {
+            JoinRejection::Charter(update) => return self.handle_charter(now, update, out),
+            JoinRejection::AwaitsApproval => JoinWait::Approval,
+            JoinRejection::UsedUp => JoinWait::OtherInvite,
+            JoinRejection::Declined => JoinWait::Reconsideration,
+        };
+        // Members that do not know of the owner's decision say that it is still to be made.
+        if waits_for > self.waits_for {
+            debug!(?waits_for, "not let in yet");
+            self.waits_for = waits_for;
+            out.push(Effect::JoinRequestsChanged);
+        }
+        Ok(())
     }
 
     /// Checks everything that makes an announcement worth keeping, before anything is kept.
@@ -527,19 +590,47 @@ impl Membership {
         Ok(())
     }
 
-    /// Confirms a device on the owner's device while its invite counts, and appoints it if the invite says so.
-    fn confirm_if_owner(
+    /// Decides on the owner's device about one that announced itself: confirms it while its invite counts.
+    fn admit(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        (device, sequence): (DeviceId, u64),
+        announcement: &Announcement,
+        out: &mut Outcome,
+    ) {
+        let Some(record) = self.roster.record(&device).filter(|record| !record.is_confirmed()) else {
+            return;
+        };
+        let admission = self.roster.admission(record.certificate());
+        let Err(dismissal) = self.charter.rules().judge(record.certificate(), admission, now) else {
+            return self.confirm(now, rng, &device, out);
+        };
+        debug!(peer = %device.short(), reason = %dismissal, "member not confirmed, invite refused");
+        let has_secret = self.secrets.current().is_some_and(|epoch| epoch.tag() == announcement.secret);
+        match dismissal {
+            Dismissal::Unapproved => self.ask_owner(now, topic, (device, sequence), announcement, out),
+            // Two members have let in one device too many at the same time. Those confirmed do not need the invite.
+            Dismissal::UsedUp if has_secret => {
+                let invite = *record.invite();
+                if let Ok(revoked) = self.revoke_invite(now, rng, invite) {
+                    out.merge(revoked);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Confirms a device with a record, and appoints it if its invite says so.
+    fn confirm(
         &mut self,
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
         device: &DeviceId,
         out: &mut Outcome,
     ) {
-        let unconfirmed = self.roster.record(device).filter(|record| !record.is_confirmed());
-        let Some(record) = unconfirmed.filter(|_| self.admin.is_owner()) else { return };
-        if let Err(dismissal) = self.charter.rules().judge(record.certificate(), false, now) {
-            return debug!(peer = %device.short(), reason = %dismissal, "member not confirmed, invite refused");
-        }
+        let Some(record) = self.roster.record(device) else { return };
         let Some(confirmation) = self.confirmation_for(device, record) else { return };
         let grant = &record.certificate().claims().grant;
         let appointed = grant.role == Role::CoOwner;
@@ -625,7 +716,7 @@ impl Membership {
         Some(Comparison {
             own: self.charter.stamp(),
             theirs: announcement.charter,
-            judged: rules.judge(record.certificate(), record.is_confirmed(), now),
+            judged: rules.judge(record.certificate(), self.roster.admission(record.certificate()), now),
             has_secret: self.has_secret_in_force(),
             they_have_secret: rules.commitment().is_some_and(|it| tag_of(it) == announcement.secret),
             lacks_confirmation: record.is_confirmed() && announcement.confirmation.is_none(),
@@ -643,8 +734,8 @@ impl Membership {
     ) -> Result<(), Refusal> {
         let rules = Rules::of(Some(&update.charter));
         let known = rules.commitment() == self.secrets.current().map(Epoch::commitment);
-        let confirmed = update.confirmation.is_some() || self.identity.confirmation().is_some();
-        let member = rules.judge(self.identity.certificate(), confirmed, now).is_ok();
+        let admission = update.confirmation.map_or_else(|| self.own_admission(), |_| Admission::Confirmed);
+        let member = rules.judge(self.identity.certificate(), admission, now).is_ok();
         if update.charter.amendment.is_some() && !known && member {
             self.charter.check(self.identity.party(), &update.charter)?;
             return Err(Refusal::SecretMissing);
@@ -695,6 +786,12 @@ impl Membership {
         certificate: &[u8; 32],
         out: &mut Outcome,
     ) -> Result<(), Refusal> {
+        let asked = self.requests.get(sender).map(|request| request.announcement.certificate.digest());
+        if asked.as_ref() == Some(certificate) {
+            self.requests.remove(sender);
+            out.push(Effect::JoinRequestsChanged);
+            return Ok(());
+        }
         let record = self.roster.record_mut(sender).ok_or(Refusal::UnknownSender)?;
         if record.digest() != certificate {
             return Err(Refusal::OldMembership);
@@ -707,7 +804,8 @@ impl Membership {
 
     fn expect_member(&self, now: Timestamp, sender: &DeviceId) -> Result<(), Refusal> {
         let record = self.roster.record(sender).ok_or(Refusal::UnknownSender)?;
-        let judged = self.charter.rules().judge(record.certificate(), record.is_confirmed(), now);
+        let admission = self.roster.admission(record.certificate());
+        let judged = self.charter.rules().judge(record.certificate(), admission, now);
         judged.map_err(Refusal::NotAMember)?;
         if record.has_left() { Err(Refusal::UnknownSender) } else { Ok(()) }
     }
@@ -778,7 +876,7 @@ impl Membership {
     }
 
     fn update_standing(&mut self, now: Timestamp, out: &mut Outcome) {
-        let standing = self.identity.standing(self.charter.rules(), now);
+        let standing = self.identity.standing(self.charter.rules(), self.own_admission(), now);
         if standing == self.standing {
             return;
         }
@@ -790,6 +888,11 @@ impl Membership {
         }
         self.standing = standing;
         out.persist = true;
+    }
+
+    /// Returns what is known of this device's certificate besides its contents.
+    fn own_admission(&self) -> Admission {
+        self.identity.admission(self.roster.confirmed_uses(&self.invite()))
     }
 
     /// Claims a host number, or another one if this one is held by another member.
@@ -1005,15 +1108,20 @@ impl Membership {
         seal_rekey((self.identity.party(), me), rng, (device, tunnel), secret, update)
     }
 
-    fn join_rejection_body_for(
-        &self,
-        tunnel: &TunnelPublicKey,
-        device: &DeviceId,
+    /// Tells a joiner why it is not let in.
+    fn reject(
+        &mut self,
+        now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
-    ) -> Option<Body> {
-        // A confirmation of an earlier certificate would not fit the present one.
-        let update = CharterUpdate { charter: self.charter.in_force()?.clone(), confirmation: None };
-        seal_join_rejection((self.identity.party(), self.identity.device()), rng, (device, tunnel), &update)
+        topic: &Topic,
+        joiner: (&DeviceId, &TunnelPublicKey),
+        rejection: &JoinRejection,
+        out: &mut Outcome,
+    ) {
+        let context = (self.identity.party(), self.identity.device());
+        if let Some(body) = seal_join_rejection(context, rng, joiner, rejection) {
+            self.send(now, rng, topic, Some(*joiner.0), body, out);
+        }
     }
 
     /// Seals a message on a topic, for one member or for everybody.
@@ -1074,9 +1182,9 @@ impl Membership {
         &mut self,
         now: Timestamp,
         rng: &mut (impl CryptoRng + RngCore),
-        lifetime: InviteLifetime,
-        role: Role,
+        terms: InviteTerms,
     ) -> Result<(Invite, Outcome), PartyError> {
+        let InviteTerms { lifetime, uses, role } = terms;
         let (issuer, signer) = self.admin.issuer(self.outbound.device(), self.role(), role)?;
         let epoch = self.secrets.current().filter(|_| self.has_secret_in_force());
         let (Some(epoch), Some(stamp)) = (epoch, self.charter.stamp()) else {
@@ -1086,8 +1194,8 @@ impl Membership {
         let seed = Secret::generate(rng);
         let id = InviteId(SigningKey::from_bytes(seed.expose()).verifying_key().to_bytes());
         let not_after = lifetime.duration().map_or(Expiry::NEVER, |span| Expiry::at(now.plus(span)));
-        let grant = chain::grant(&signer, self.identity.party(), issuer, id, not_after, role);
-        self.invites.add(IssuedInvite { id, not_after, role, commitment: *epoch.commitment() });
+        let grant = chain::grant(&signer, self.identity.party(), issuer, id, (not_after, uses), role);
+        self.invites.add(IssuedInvite { id, not_after, uses, role, commitment: *epoch.commitment() });
         let invite = Invite {
             party: self.id(),
             name: self.name().to_owned(),
@@ -1098,6 +1206,7 @@ impl Membership {
             servers: self.servers().to_vec(),
             seed: *seed.expose(),
             not_after,
+            uses,
             role,
             issuer,
             signature: grant.signature,
@@ -1154,6 +1263,74 @@ impl Membership {
         };
         let devices = self.roster.known_devices().copied();
         devices.filter(move |device| joined_by(device) == Some(*invite)).filter(may_remove)
+    }
+
+    /// Sets whether the owner approves every joiner before it is let in. Who has waited for approval is let in once it is no
+    /// longer needed and it asks again.
+    ///
+    /// # Errors
+    /// If this is not the owner's device.
+    pub fn set_approval(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        approval: bool,
+    ) -> Result<Outcome, PartyError> {
+        if self.admin.is_owner() && self.is_approval_needed() == approval {
+            return Ok(Outcome::default());
+        }
+        let mut out = self.legislate(now, rng, |terms| terms.approval = approval)?;
+        if self.requests.clear() {
+            out.push(Effect::JoinRequestsChanged);
+        }
+        Ok(out)
+    }
+
+    /// Lets a device in that asks for the owner's approval, by a confirmation, which it gets now or when it asks again.
+    ///
+    /// # Errors
+    /// If this is not the owner's device, no such device asks, or the party is full.
+    pub fn approve(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        device: DeviceId,
+    ) -> Result<Outcome, PartyError> {
+        if !self.admin.is_owner() {
+            return Err(PartyError::NotOwner);
+        }
+        let request = self.requests.remove(&device).ok_or(PartyError::UnknownJoiner)?;
+        let JoinRequest { announcement, sequence, topic, .. } = request;
+        let mut out = Outcome { persist: true, ..Outcome::default() };
+        self.check_announcement(&device, &announcement, &mut out).map_err(|_| PartyError::PartyFull)?;
+        let record = self.roster.admit(&announcement.certificate).ok_or(PartyError::PartyFull)?;
+        record.update(announcement.clone(), sequence, now);
+        self.confirm(now, rng, &device, &mut out);
+        self.answer(now, rng, &topic, &device, &announcement, &mut out);
+        self.judge_member(now, device, &mut out);
+        self.judge_own(now, &mut out);
+        out.push(Effect::JoinRequestsChanged);
+        Ok(out)
+    }
+
+    /// Declines a device that asks for the owner's approval, and tells it so. It can still be approved.
+    ///
+    /// # Errors
+    /// If this is not the owner's device, or no such device asks.
+    pub fn decline(
+        &mut self,
+        now: Timestamp,
+        rng: &mut (impl CryptoRng + RngCore),
+        device: DeviceId,
+    ) -> Result<Outcome, PartyError> {
+        if !self.admin.is_owner() {
+            return Err(PartyError::NotOwner);
+        }
+        let request = self.requests.decline(&device).ok_or(PartyError::UnknownJoiner)?;
+        let (topic, tunnel) = (request.topic, request.announcement.certificate.claims().tunnel);
+        let mut out = Outcome { effects: vec![Effect::JoinRequestsChanged], ..Outcome::default() };
+        self.reject(now, rng, &topic, (&device, &tunnel), &JoinRejection::Declined, &mut out);
+        Ok(out)
     }
 
     /// Makes a member a co-owner, or a plain member again.
@@ -1233,7 +1410,10 @@ impl Membership {
         };
         let charter = self.admin.next_charter(self.charter.rules(), *epoch.commitment(), change)?;
         self.invites.revoke(&revoked.invites);
-        Ok(self.enact(now, rng, charter, Some(epoch)))
+        let asked = self.requests.revoke(revoked).then_some(Effect::JoinRequestsChanged);
+        let mut out = self.enact(now, rng, charter, Some(epoch));
+        out.extend(asked);
+        Ok(out)
     }
 
     /// Adds revocations to the amendment of the terms in force, and replaces the party secret.
@@ -1334,6 +1514,12 @@ impl Membership {
     #[must_use]
     pub fn invite(&self) -> InviteId {
         self.identity.certificate().claims().grant.invite
+    }
+
+    /// Returns true if this device joined by this invite.
+    #[must_use]
+    pub fn has_joined_by(&self, invite: &Invite) -> bool {
+        self.invite().0 == SigningKey::from_bytes(&invite.seed).verifying_key().to_bytes()
     }
 
     /// Returns the name of this device's user.
@@ -1489,9 +1675,30 @@ impl Membership {
         Some(*pair.probe_key(self.identity.party(), low, high).expose())
     }
 
-    /// Returns the open invites made on this device: id, end (`None` for never) and role of the joiner.
-    pub fn invites(&self, now: Timestamp) -> impl Iterator<Item = (InviteId, Option<Timestamp>, Role)> {
-        self.invites.open(now).map(|issued| (issued.id, issued.not_after.time(), issued.role))
+    /// Returns the invites made on this device that can still be used.
+    pub fn invites(&self, now: Timestamp) -> impl Iterator<Item = OpenInvite> {
+        let open = self.invites.open(now).map(|issued| {
+            let IssuedInvite { id, not_after, uses, role, .. } = *issued;
+            OpenInvite { id, ends: not_after.time(), used: self.roster.uses(&id), uses, role }
+        });
+        open.filter(|invite| invite.uses.is_none_or(|uses| invite.used < usize::from(uses.get())))
+    }
+
+    /// Returns true if the owner approves every joiner before it is let in.
+    #[must_use]
+    pub fn is_approval_needed(&self) -> bool {
+        self.charter.rules().terms().is_some_and(|terms| terms.approval)
+    }
+
+    /// Returns the devices that ask the owner to be let in, on the owner's device.
+    pub fn join_requests(&self) -> impl Iterator<Item = PendingJoin<'_>> {
+        self.requests.iter()
+    }
+
+    /// Returns what this device waits for, until a member has let it in.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<JoinWait> {
+        self.is_waiting().then_some(self.waits_for)
     }
 
     /// Returns the difference if this computer's clock seems wrong, in which case open invites may seem ended.

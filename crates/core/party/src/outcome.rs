@@ -73,6 +73,8 @@ pub enum Effect {
     Confirmed,
     /// This device's membership does not count, or no longer.
     Dismissed(Dismissal),
+    /// Who asks to be let in has changed, or what this device waits for until it is let in.
+    JoinRequestsChanged,
     /// A member sent a signal for the path machine.
     Signal {
         /// The member.

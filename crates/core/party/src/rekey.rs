@@ -5,7 +5,7 @@
 //! trusted.
 
 use partyline_model::{DeviceId, PartyId, TunnelPublicKey};
-use partyline_wire::sealed::{Body, CharterUpdate, RekeyContent, SealedBox};
+use partyline_wire::sealed::{Body, CharterUpdate, JoinRejection, RekeyContent, SealedBox};
 use rand_core::{CryptoRng, RngCore};
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -54,19 +54,19 @@ pub(crate) fn open_rekey(
     Ok((epoch, content.update))
 }
 
-/// Seals the charter that shows why a device is not let in, for that device; `None` if its tunnel key is weak.
+/// Seals the reason why a device is not let in, for that device; `None` if its tunnel key is weak.
 pub(crate) fn seal_join_rejection(
     (party, sender): (&PartyId, &DeviceId),
     rng: &mut (impl CryptoRng + RngCore),
     (receiver, tunnel): (&DeviceId, &TunnelPublicKey),
-    update: &CharterUpdate,
+    rejection: &JoinRejection,
 ) -> Option<Body> {
     let context = context(sender, receiver);
-    seal_for((party, Purpose::JoinRejection), rng, &tunnel.0, &context, &update.encode())
+    seal_for((party, Purpose::JoinRejection), rng, &tunnel.0, &context, &rejection.encode())
         .map(Body::JoinRejection)
 }
 
-/// Opens the charter that shows why this device is not let in. The charter itself is not checked here.
+/// Opens the reason why this device is not let in. A charter is not checked here.
 ///
 /// # Errors
 /// Returns why it must be dropped.
@@ -74,10 +74,10 @@ pub(crate) fn open_join_rejection(
     identity: &Identity,
     sender: &DeviceId,
     rejection: &SealedBox,
-) -> Result<CharterUpdate, Refusal> {
+) -> Result<JoinRejection, Refusal> {
     let (party, context) = (identity.party(), context(sender, identity.device()));
     let plaintext = open_box((party, Purpose::JoinRejection), identity.tunnel_secret(), &context, rejection);
-    CharterUpdate::decode(&plaintext.ok_or(Refusal::Unreadable)?).map_err(|_| Refusal::Malformed)
+    JoinRejection::decode(&plaintext.ok_or(Refusal::Unreadable)?).map_err(|_| Refusal::Malformed)
 }
 
 /// Binds a box to its sender and its receiver.
@@ -104,7 +104,7 @@ mod tests {
         let party = fixture.party();
         let invite_id = InviteId(invite.verifying_key().to_bytes());
         let issuer = Issuer::Authority;
-        let grant = grant(&fixture.authority, &party, issuer, invite_id, Expiry::NEVER, Role::Member);
+        let grant = grant(&fixture.authority, &party, issuer, invite_id, (Expiry::NEVER, None), Role::Member);
         let mut rng = ChaCha8Rng::seed_from_u64(n.into());
         Identity::new(NOW, &mut rng, party, &device(n), format!("Member {n}"), (grant, &invite))
     }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use partyline_model::{DeviceId, Timestamp, TunnelPublicKey};
+use partyline_model::{DeviceId, InviteId, Timestamp, TunnelPublicKey};
 use partyline_wire::{
     announcement::{Announcement, Presence},
     membership::{Certificate, Confirmation},
@@ -17,7 +17,7 @@ use tracing::{debug, trace};
 use crate::{
     outcome::{Departure, Effect},
     replay::ReplayWindow,
-    rules::{Rules, lapses_at},
+    rules::{Admission, Rules, lapses_at},
 };
 
 /// Number of members of a party, this device included.
@@ -38,6 +38,8 @@ pub(crate) struct Record {
     certificate_sequence: u64,
     /// Sequence number of the message that delivered the presence; 0 for none.
     presence_sequence: u64,
+    /// True once the device has been a member by the certificate, which has then used its invite.
+    was_member: bool,
     /// True once the device has left the membership that the certificate stands for.
     has_left: bool,
 }
@@ -62,6 +64,7 @@ impl Record {
             window: ReplayWindow::default(),
             certificate_sequence: 0,
             presence_sequence: 0,
+            was_member: false,
             has_left: false,
         }
     }
@@ -98,6 +101,15 @@ impl Record {
 
     pub(crate) const fn last_received(&self) -> Timestamp {
         self.last_received
+    }
+
+    pub(crate) fn invite(&self) -> &InviteId {
+        &self.certificate.claims().grant.invite
+    }
+
+    /// Returns true if the device has used its invite.
+    const fn has_used_invite(&self) -> bool {
+        self.was_member || self.is_confirmed()
     }
 
     pub(crate) fn tunnel_key(&self) -> &TunnelPublicKey {
@@ -180,6 +192,9 @@ pub(crate) struct Roster {
     records: BTreeMap<DeviceId, Record>,
     #[serde(skip)]
     members: BTreeSet<DeviceId>,
+    /// The invite that this device itself joined by, which has no record.
+    #[serde(skip)]
+    own_invite: Option<InviteId>,
 }
 
 impl Roster {
@@ -199,6 +214,47 @@ impl Roster {
     /// Returns all records that claim a host number, those of devices that are not members included.
     pub(crate) fn claimants(&self, host: u16) -> impl Iterator<Item = (&DeviceId, &Record)> {
         self.records.iter().filter(move |(_, record)| record.host() == Some(host))
+    }
+
+    /// Counts this device as one that has joined by an invite.
+    pub(crate) fn set_own_invite(&mut self, invite: InviteId) {
+        self.own_invite = Some(invite);
+    }
+
+    /// Returns the number of devices that have joined by an invite, this one included, whether they are members still or
+    /// not.
+    pub(crate) fn uses(&self, invite: &InviteId) -> usize {
+        let used =
+            self.records.values().filter(|record| record.invite() == invite && record.has_used_invite());
+        used.count() + usize::from(self.own_invite.as_ref() == Some(invite))
+    }
+
+    /// Returns the number of devices that the authority has confirmed as joined by an invite, this one left out.
+    pub(crate) fn confirmed_uses(&self, invite: &InviteId) -> usize {
+        self.records.values().filter(|record| record.invite() == invite && record.is_confirmed()).count()
+    }
+
+    /// Returns what is known of a certificate besides its contents. A device that has become a member goes before all that
+    /// have not, and a confirmed one before all that are not.
+    pub(crate) fn admission(&self, certificate: &Certificate) -> Admission {
+        let claims = certificate.claims();
+        let known = self.records.get(&claims.device);
+        let same = known.filter(|record| record.certificate == *certificate);
+        if same.is_some_and(Record::is_confirmed) {
+            return Admission::Confirmed;
+        }
+        let invite = &claims.grant.invite;
+        let before = match (claims.grant.uses, same) {
+            (None, _) => 0,
+            (Some(_), Some(record)) if record.was_member => self.confirmed_uses(invite),
+            (Some(_), _) => {
+                // A device that comes back with another certificate does not use the invite a second time.
+                let itself =
+                    known.is_some_and(|record| record.invite() == invite && record.has_used_invite());
+                self.uses(invite) - usize::from(itself)
+            }
+        };
+        Admission::Unconfirmed { before }
     }
 
     pub(crate) fn is_member(&self, device: &DeviceId) -> bool {
@@ -257,7 +313,7 @@ impl Roster {
     /// device that would exceed [`MAX_MEMBERS`] stays outside until it is judged again when there is room.
     pub(crate) fn judge(&mut self, device: DeviceId, rules: Rules<'_>, now: Timestamp) -> Option<Effect> {
         let record = self.records.get(&device)?;
-        let departure = match rules.judge(&record.certificate, record.is_confirmed(), now) {
+        let departure = match rules.judge(&record.certificate, self.admission(&record.certificate), now) {
             Err(dismissal) => Some(Departure::Dismissed(dismissal)),
             Ok(()) => record.has_left().then_some(Departure::Left),
         };
@@ -267,7 +323,9 @@ impl Roster {
                 None
             }
             None if self.members.insert(device) => {
-                let confirmed = self.records.get(&device).is_some_and(Record::is_confirmed);
+                let record = self.records.get_mut(&device)?;
+                record.was_member = true;
+                let confirmed = record.is_confirmed();
                 debug!(peer = %device.short(), confirmed, count = self.members.len(), "member joined");
                 Some(Effect::MemberChanged(device))
             }

@@ -25,6 +25,33 @@ pub enum Dismissal {
     /// The issuer of the invite is not, or no longer, a co-owner.
     #[error("the invite was made by someone who may not invite to this party")]
     NotACoOwner,
+    /// As many other devices as the invite allows have joined by it.
+    #[error("the invite was for a number of devices, and as many have joined by it")]
+    UsedUp,
+    /// The owner approves every joiner, and has not approved this device.
+    #[error("the owner has not approved this device yet")]
+    Unapproved,
+}
+
+impl Dismissal {
+    /// Returns true if only another invite, or another charter, can bring the device back. The others may be revived by a
+    /// confirmation.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        !matches!(self, Self::InviteExpired | Self::UsedUp | Self::Unapproved)
+    }
+}
+
+/// What is known of a certificate besides its contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// The authority has confirmed it.
+    Confirmed,
+    /// The authority has not confirmed it yet.
+    Unconfirmed {
+        /// The number of other devices that have joined by its invite and come before it.
+        before: usize,
+    },
 }
 
 /// State of this device's own membership.
@@ -118,30 +145,37 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// Decides whether a sound certificate counts.
+    /// Decides whether a sound certificate counts. [`Dismissal::Unapproved`] means that nothing else speaks against it.
     pub(crate) fn judge(
         self,
         certificate: &Certificate,
-        confirmed: bool,
+        admission: Admission,
         now: Timestamp,
     ) -> Result<(), Dismissal> {
-        let claims = certificate.claims();
-        if self.is_removed(&claims.device) {
+        if self.is_removed(&certificate.claims().device) {
             return Err(Dismissal::Removed);
         }
-        if confirmed {
-            return Ok(());
+        match admission {
+            Admission::Confirmed => Ok(()),
+            Admission::Unconfirmed { before } => self.judge_invite(certificate, before, now),
         }
-        if self.is_revoked(&claims.grant.invite) {
+    }
+
+    /// Decides whether a certificate counts by the right of its invite alone.
+    fn judge_invite(self, certificate: &Certificate, before: usize, now: Timestamp) -> Result<(), Dismissal> {
+        let grant = &certificate.claims().grant;
+        if self.is_revoked(&grant.invite) {
             return Err(Dismissal::InviteRevoked);
         }
-        let may_invite = match &claims.grant.issuer {
+        let may_invite = match &grant.issuer {
             Issuer::Authority => true,
             Issuer::CoOwner(device) => self.is_co_owner(device),
         };
         match lapses_at(certificate) {
             _ if !may_invite => Err(Dismissal::NotACoOwner),
             Some(end) if now > end => Err(Dismissal::InviteExpired),
+            _ if grant.uses.is_some_and(|uses| before >= usize::from(uses.get())) => Err(Dismissal::UsedUp),
+            _ if self.terms().is_some_and(|terms| terms.approval) => Err(Dismissal::Unapproved),
             _ => Ok(()),
         }
     }
@@ -154,20 +188,28 @@ pub(crate) fn lapses_at(certificate: &Certificate) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU8;
+
     use partyline_wire::membership::Expiry;
 
     use super::*;
     use crate::fixtures::{Fixture, NOW, device, id};
+
+    const CONFIRMED: Admission = Admission::Confirmed;
+    const UNCONFIRMED: Admission = Admission::Unconfirmed { before: 0 };
 
     #[test]
     fn removal_counts_against_confirmed_members_and_revocation_only_against_others() {
         let fixture = Fixture::default();
         let certificate = fixture.certificate(1);
         let removed = fixture.charter(2, |terms| terms.revoked_devices.push(id(1)));
-        assert_eq!(Rules::of(Some(&removed)).judge(&certificate, true, NOW), Err(Dismissal::Removed));
+        assert_eq!(Rules::of(Some(&removed)).judge(&certificate, CONFIRMED, NOW), Err(Dismissal::Removed));
         let revoked = fixture.charter(2, |terms| terms.revoked_invites.push(fixture.invite_id()));
-        assert_eq!(Rules::of(Some(&revoked)).judge(&certificate, true, NOW), Ok(()));
-        assert_eq!(Rules::of(Some(&revoked)).judge(&certificate, false, NOW), Err(Dismissal::InviteRevoked));
+        assert_eq!(Rules::of(Some(&revoked)).judge(&certificate, CONFIRMED, NOW), Ok(()));
+        assert_eq!(
+            Rules::of(Some(&revoked)).judge(&certificate, UNCONFIRMED, NOW),
+            Err(Dismissal::InviteRevoked)
+        );
     }
 
     #[test]
@@ -176,10 +218,10 @@ mod tests {
         let certificate = fixture.certificate(1);
         let end = lapses_at(&certificate).unwrap();
         assert_eq!(end, NOW.plus(CLOCK_TOLERANCE));
-        assert_eq!(Rules::of(None).judge(&certificate, false, end), Ok(()));
+        assert_eq!(Rules::of(None).judge(&certificate, UNCONFIRMED, end), Ok(()));
         let late = Timestamp(end.0 + 1);
-        assert_eq!(Rules::of(None).judge(&certificate, false, late), Err(Dismissal::InviteExpired));
-        assert_eq!(Rules::of(None).judge(&certificate, true, late), Ok(()));
+        assert_eq!(Rules::of(None).judge(&certificate, UNCONFIRMED, late), Err(Dismissal::InviteExpired));
+        assert_eq!(Rules::of(None).judge(&certificate, CONFIRMED, late), Ok(()));
     }
 
     #[test]
@@ -187,14 +229,20 @@ mod tests {
         let fixture = Fixture::default();
         let certificate = fixture.certificate_by(1, 1, Issuer::CoOwner(id(3)), device(3).signing());
         let named = fixture.charter(1, |terms| terms.co_owners.push(id(3)));
-        assert_eq!(Rules::of(Some(&named)).judge(&certificate, false, NOW), Ok(()));
+        assert_eq!(Rules::of(Some(&named)).judge(&certificate, UNCONFIRMED, NOW), Ok(()));
         let plain = fixture.charter(1, |_| {});
-        assert_eq!(Rules::of(Some(&plain)).judge(&certificate, false, NOW), Err(Dismissal::NotACoOwner));
+        assert_eq!(
+            Rules::of(Some(&plain)).judge(&certificate, UNCONFIRMED, NOW),
+            Err(Dismissal::NotACoOwner)
+        );
         let removed = fixture.charter(1, |terms| {
             terms.co_owners.push(id(3));
             terms.revoked_devices.push(id(3));
         });
-        assert_eq!(Rules::of(Some(&removed)).judge(&certificate, false, NOW), Err(Dismissal::NotACoOwner));
+        assert_eq!(
+            Rules::of(Some(&removed)).judge(&certificate, UNCONFIRMED, NOW),
+            Err(Dismissal::NotACoOwner)
+        );
     }
 
     #[test]
@@ -208,6 +256,27 @@ mod tests {
         let rules = Rules::of(Some(&amended));
         assert!(rules.is_removed(&id(4)) && rules.is_removed(&id(5)) && !rules.is_removed(&id(1)));
         assert_eq!(rules.commitment(), Some(&[2; 32]));
+    }
+
+    #[test]
+    fn unconfirmed_certificate_counts_while_the_invite_has_uses_left() {
+        let fixture = Fixture { uses: NonZeroU8::new(2), ..Fixture::default() };
+        let certificate = fixture.certificate(1);
+        let judge = |before| Rules::of(None).judge(&certificate, Admission::Unconfirmed { before }, NOW);
+        assert_eq!([judge(0), judge(1)], [Ok(()), Ok(())]);
+        assert_eq!([judge(2), judge(9)], [Err(Dismissal::UsedUp), Err(Dismissal::UsedUp)]);
+        assert_eq!(Rules::of(None).judge(&certificate, CONFIRMED, NOW), Ok(()));
+    }
+
+    #[test]
+    fn approval_is_all_that_an_unapproved_certificate_lacks() {
+        let fixture = Fixture { uses: NonZeroU8::new(1), ..Fixture::default() };
+        let certificate = fixture.certificate(1);
+        let charter = fixture.charter(1, |terms| terms.approval = true);
+        let judge = |admission| Rules::of(Some(&charter)).judge(&certificate, admission, NOW);
+        assert_eq!(judge(UNCONFIRMED), Err(Dismissal::Unapproved));
+        assert_eq!(judge(Admission::Unconfirmed { before: 1 }), Err(Dismissal::UsedUp));
+        assert_eq!(judge(CONFIRMED), Ok(()));
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //!
 //! ```text
 //! PartyId 32 | lobby key 32 | invite key seed 32 | grant signature 64 | not_after 4 (seconds, 0 never)
-//! charter floor: version 4, amendment 2
+//! number of devices 1 (0 any) | charter floor: version 4, amendment 2
 //! role 1 (1 co-owner, 2 member; +128: issued by a co-owner, whose DeviceId 32 follows)
 //! length 1, party name | length 1, inviter's name | members 1 | servers, each: length 1, URL without a leading `wss://`
 //! ```
@@ -24,7 +24,7 @@ mod frame;
 mod reader;
 mod views;
 
-use std::fmt;
+use std::{fmt, num::NonZeroU8};
 
 use partyline_model::{DeviceId, PartyId, Role, Timestamp};
 use subtle::ConstantTimeEq as _;
@@ -71,6 +71,8 @@ pub struct Invite {
     pub seed: [u8; 32],
     /// When the invite expires.
     pub not_after: Expiry,
+    /// The number of devices that may join by it; `None` for any number.
+    pub uses: Option<NonZeroU8>,
     /// The role that the joiner gets.
     pub role: Role,
     /// The signer of the grant.
@@ -153,6 +155,7 @@ impl Invite {
         };
         let not_after = self.not_after.to_wire().to_be_bytes();
         let mut out = [&self.party.0[..], &self.lobby, &self.seed, &self.signature.0, &not_after].concat();
+        out.push(self.uses.map_or(0, NonZeroU8::get));
         out.extend(u32::try_from(self.floor.version).unwrap_or(u32::MAX).to_be_bytes());
         out.extend(u16::try_from(self.floor.amendment).unwrap_or(u16::MAX).to_be_bytes());
         out.push(role | issuer_flag);
@@ -170,7 +173,7 @@ impl Invite {
         let mut reader = Reader(body);
         let (party, lobby, seed) = (PartyId(reader.array()?), reader.array()?, reader.array()?);
         let (signature, not_after) = (Signature(reader.array()?), u32::from_be_bytes(reader.array()?));
-        let floor = reader.floor()?;
+        let (uses, floor) = (NonZeroU8::new(reader.byte()?), reader.floor()?);
         let (role, issuer) = reader.role_and_issuer()?;
         let (name, inviter, members) = (reader.text()?, reader.text()?, reader.byte()?);
         let mut servers = Vec::new();
@@ -189,6 +192,7 @@ impl Invite {
             servers,
             seed,
             not_after,
+            uses,
             role,
             issuer,
             signature,

@@ -8,6 +8,8 @@
 //!
 //! This module defines their format and limits; `partyline-party` verifies the signatures.
 
+use std::num::NonZeroU8;
+
 use ipnet::Ipv4Net;
 use partyline_model::{DeviceId, InviteId, PartyId, Role, Timestamp, TunnelPublicKey};
 use serde::{Deserialize, Serialize};
@@ -85,6 +87,8 @@ pub struct Grant {
     pub invite: InviteId,
     /// When it expires.
     pub not_after: Expiry,
+    /// The number of devices that may join by it; `None` for any number.
+    pub uses: Option<NonZeroU8>,
     /// The role that the joiner gets.
     pub role: Role,
     /// The issuer's signature over [`Grant::subject`].
@@ -104,8 +108,8 @@ impl Grant {
             Role::CoOwner => 1,
             Role::Member => 2,
         };
-        let not_after = self.not_after.to_wire().to_be_bytes();
-        [b"partyline grant\0", &party.0[..], &self.invite.0, &not_after, &[role, tag], issuer].concat()
+        let (not_after, uses) = (self.not_after.to_wire().to_be_bytes(), self.uses.map_or(0, NonZeroU8::get));
+        [b"partyline grant\0", &party.0[..], &self.invite.0, &not_after, &[uses, role, tag], issuer].concat()
     }
 }
 
@@ -205,6 +209,8 @@ pub struct Terms {
     /// The first bytes of the commitment to the oldest party secret in whose lobby joiners are let in; `None` for no limit.
     /// Links that lead to an older lobby have ended.
     pub lobbies_since: Option<[u8; 8]>,
+    /// True if a certificate counts only once the authority has confirmed it: the owner approves every joiner.
+    pub approval: bool,
     /// The commitment to the current party secret.
     pub commitment: [u8; 32],
 }

@@ -54,8 +54,7 @@ pub enum Body {
     Run(RunMessage),
     /// A joiner's announcement in the lobby, for members alone: an encoded [`Announcement`].
     JoinRequest(SealedBox),
-    /// The answer to a joiner whose certificate does not count, with the charter that shows why: an encoded
-    /// [`CharterUpdate`].
+    /// The answer to a joiner that is not let in: an encoded [`JoinRejection`].
     JoinRejection(SealedBox),
 }
 
@@ -95,6 +94,19 @@ pub struct CharterUpdate {
     pub confirmation: Option<Confirmation>,
 }
 
+/// Why a joiner is not let in. Only members can say it, since a join request is sealed for them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JoinRejection {
+    /// The charter shows it, by the authority's signature.
+    Charter(Box<CharterUpdate>),
+    /// As many devices as the invite allows have joined by it.
+    UsedUp,
+    /// The owner has yet to approve it.
+    AwaitsApproval,
+    /// The owner has declined it.
+    Declined,
+}
+
 /// The sealed contents of a rekey.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RekeyContent {
@@ -120,14 +132,14 @@ impl RekeyContent {
     }
 }
 
-impl CharterUpdate {
-    /// Encodes the charter and the confirmation.
+impl JoinRejection {
+    /// Encodes the reason.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }
 
-    /// Decodes a charter and a confirmation.
+    /// Decodes a reason.
     ///
     /// # Errors
     /// The bytes are not in the expected form.

@@ -36,6 +36,8 @@ impl Right {
             | Command::Revoke { .. }
             | Command::Leave { .. }
             | Command::Kick { .. }
+            | Command::SetApproval { .. }
+            | Command::AnswerJoin { .. }
             | Command::Up { .. }
             | Command::Down { .. }
             | Command::SetRange { .. }

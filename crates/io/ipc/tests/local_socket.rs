@@ -44,6 +44,9 @@ fn big_snapshot(revision: u32, bytes: usize) -> Arc<Snapshot> {
         interface: None,
         members: Vec::new(),
         invites: Vec::new(),
+        approval: false,
+        join_requests: Vec::new(),
+        waits_for: None,
         servers: Vec::new(),
         problem: None,
     };

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use natlab::party::World;
-use partyline_model::{InviteLifetime, Role, Timestamp};
+use partyline_model::{InviteTerms, Timestamp};
 use partyline_party::{DeviceKey, Membership, NewParty};
 use rand::rngs::OsRng;
 use serde_json::Value;
@@ -71,5 +71,5 @@ fn ended() -> Result<String> {
         range: "10.80.7.0/24".parse()?,
     };
     let mut party = Membership::create(then, &mut OsRng, &DeviceKey::generate(&mut OsRng), new)?;
-    Ok(party.create_invite(then, &mut OsRng, InviteLifetime::Day, Role::Member)?.0.app_link())
+    Ok(party.create_invite(then, &mut OsRng, InviteTerms::FRIENDS)?.0.app_link())
 }

@@ -10,13 +10,13 @@ use std::{
 use hmac::{Hmac, Mac as _};
 use ipnet::{Ipv4Net, Ipv6Net};
 use partyline_model::{
-    AppError, Candidate, CandidateKind, DeviceId, ErrorCode, Handle, IncomingPolicy, Now, PartyId,
+    AppError, Candidate, CandidateKind, DeviceId, ErrorCode, Handle, IncomingPolicy, JoinWait, Now, PartyId,
     PartyPhase, Role, SessionNonce, Topic, TunnelPublicKey,
 };
 use partyline_party::{Dismissal, Membership, Standing, TopicAccess};
 use partyline_paths::PeerParams;
 use partyline_tunnel::PeerConfig;
-use partyline_wire::{announcement::MAX_AVOIDED, probe::Tag};
+use partyline_wire::{announcement::MAX_AVOIDED, invite::Invite, probe::Tag};
 use sha2::Sha256;
 use tracing::{debug, info, trace, warn};
 
@@ -188,13 +188,15 @@ impl LocalParty {
             let (range, role) = (self.membership.range()?, self.membership.role());
             Some(range_conflict(range, self.range_clash?, role, self.range_requested))
         };
+        let kept_out = || refusal_error(self.membership.waits_for()?, self.membership.name());
         let copy = || self.run.suspended.then(|| duplicate_identity(self.membership.name()));
-        dismissal.or_else(copy).or_else(|| self.interface_error.clone()).or_else(conflict)
+        dismissal.or_else(kept_out).or_else(copy).or_else(|| self.interface_error.clone()).or_else(conflict)
     }
 
-    /// Returns true if this device was removed from the party, so that it may join again.
-    pub(super) fn is_dismissed(&self) -> bool {
-        matches!(self.membership.standing(), Standing::Dismissed(_))
+    /// Returns true if an invite may bring this device in, since it was removed, or waits to be let in by another invite.
+    pub(super) fn may_join_by(&self, invite: &Invite) -> bool {
+        let dismissed = matches!(self.membership.standing(), Standing::Dismissed(_));
+        dismissed || (self.membership.is_waiting() && !self.membership.has_joined_by(invite))
     }
 
     /// Returns the topic that members meet on at present; `None` once this device was removed.
@@ -370,7 +372,7 @@ impl LocalParty {
     }
 
     fn wanted_device(&self, mtu: u16) -> Option<DeviceConfig> {
-        if !self.is_on() || self.is_dismissed() {
+        if !self.is_on() || matches!(self.membership.standing(), Standing::Dismissed(_)) {
             return None;
         }
         let (address, range) = (self.membership.address_v4()?, self.membership.range()?);
@@ -577,8 +579,28 @@ fn dismissal_error(dismissal: Dismissal, party: &str) -> AppError {
             (ErrorCode::InviteExpired, "Ask for a new invite, or wait until the owner's computer is online.")
         }
         Dismissal::NotACoOwner => (ErrorCode::InviteForged, "Ask the owner for an invite."),
+        Dismissal::UsedUp => (ErrorCode::InviteUsedUp, "Ask for a new invite."),
+        Dismissal::Unapproved => (ErrorCode::NotApproved, "Wait until the owner approves it."),
     };
     AppError::new(code, format!("This computer is no longer in {party}: {dismissal}."), hint)
+}
+
+/// What keeps a joiner out that only goes on asking, so that its user must do something.
+fn refusal_error(waits_for: JoinWait, party: &str) -> Option<AppError> {
+    let (code, reason, hint) = match waits_for {
+        JoinWait::Member | JoinWait::Approval => return None,
+        JoinWait::OtherInvite => (
+            ErrorCode::InviteUsedUp,
+            "the invite was for a number of devices, and as many have joined by it",
+            "Ask for a new invite.",
+        ),
+        JoinWait::Reconsideration => (
+            ErrorCode::NotApproved,
+            "the owner declined",
+            "Ask the owner, who can still let this computer in.",
+        ),
+    };
+    Some(AppError::new(code, format!("This computer is not in {party} yet: {reason}."), hint))
 }
 
 fn duplicate_identity(party: &str) -> AppError {
@@ -608,7 +630,7 @@ fn range_conflict(range: Ipv4Net, network: Ipv4Net, role: Role, requested: bool)
 
 #[cfg(test)]
 mod tests {
-    use partyline_model::{InviteLifetime, Timestamp};
+    use partyline_model::{InviteTerms, Timestamp};
     use partyline_party::{DeviceKey, NewParty, Reachability};
     use rand_chacha::ChaCha8Rng;
     use rand_core::SeedableRng as _;
@@ -637,7 +659,7 @@ mod tests {
             let (host, guest) = (DeviceKey::generate(&mut rng), DeviceKey::generate(&mut rng));
             let membership = Membership::create(UNIX, &mut rng, &host, party).expect("a party");
             let mut local = LocalParty::new(now, membership);
-            let invite = local.membership.create_invite(UNIX, &mut rng, InviteLifetime::Week, Role::Member);
+            let invite = local.membership.create_invite(UNIX, &mut rng, InviteTerms::FRIENDS);
             let (invite, _) = invite.expect("an invite");
             let friend = Membership::join(UNIX, &mut rng, &guest, &invite, "Ben".to_owned());
             Self { now, rng, local, friend: friend.expect("a member") }

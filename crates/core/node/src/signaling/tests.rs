@@ -744,8 +744,7 @@ fn new_identity_leaves_the_parties_to_the_other_computer_and_remembers_them() {
     assert!(known.is_some(), "the first is still a member");
     let former = world.devices[copy].signaling.former_parties();
     assert!(former.len() == 1 && former[0].id == party && former[0].name == "Friday");
-    let lifetime = InviteLifetime::Day;
-    let link = world.signaling(ANA).create_invite(now, party, lifetime, Role::Member).expect("an invite");
+    let link = world.signaling(ANA).create_invite(now, party, InviteTerms::FRIENDS).expect("an invite");
     let Device { key, signaling, .. } = &mut world.devices[copy];
     signaling.join(now, key, &link, String::new()).expect("a membership under the former name");
     world.advance(5 * SECOND);

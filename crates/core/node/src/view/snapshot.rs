@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
 use partyline_model::{
-    Candidate, CandidateKind, DeviceView, InviteId, InviteView, MemberNotices, MemberView, NetworkView, Now,
-    PartyPhase, PartyView, PathEvent, PathView, Phase, Quality, Role, ServerView, Settings, Snapshot,
-    Timestamp, TrafficView,
+    Candidate, CandidateKind, DeviceView, InviteView, JoinRequestView, MemberNotices, MemberView,
+    NetworkView, Now, PartyPhase, PartyView, PathEvent, PathView, Phase, Quality, ServerView, Settings,
+    Snapshot, Timestamp, TrafficView,
 };
-use partyline_party::{Member, Standing};
+use partyline_party::{Member, OpenInvite, PendingJoin, Standing};
 use partyline_paths::PeerView;
 use partyline_tunnel::{SessionStats, Storm};
 use partyline_wire::name::folded;
@@ -81,7 +81,10 @@ impl Sources<'_> {
             incoming: party.incoming().clone(),
             interface: party.interface().map(str::to_owned),
             members,
-            invites: invites.map(|(id, expires, role)| invite_view(id, expires, role)).collect(),
+            invites: invites.map(invite_view).collect(),
+            approval: membership.is_approval_needed(),
+            join_requests: membership.join_requests().map(join_request_view).collect(),
+            waits_for: membership.waits_for(),
             servers: membership.servers().iter().map(|url| self.server_view(url)).collect(),
             problem: party.problem(),
         }
@@ -199,8 +202,15 @@ fn range_clash(party: &LocalParty, member: &Member<'_>) -> Option<Ipv4Net> {
     (network.contains(&range) || range.contains(network)).then_some(*network)
 }
 
-fn invite_view(id: InviteId, expires: Option<Timestamp>, role: Role) -> InviteView {
-    InviteView { id, expires: expires.map(seconds), role }
+fn invite_view(invite: OpenInvite) -> InviteView {
+    let OpenInvite { id, ends, used, uses, role } = invite;
+    let used = u8::try_from(used).unwrap_or(u8::MAX);
+    InviteView { id, expires: ends.map(seconds), used, uses, role }
+}
+
+fn join_request_view(pending: PendingJoin<'_>) -> JoinRequestView {
+    let PendingJoin { device, name, invite, declined } = pending;
+    JoinRequestView { device, name: name.to_owned(), invite, declined }
 }
 
 fn history(now: Now, path: &PeerView) -> Vec<PathEvent> {

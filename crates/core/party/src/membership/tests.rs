@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use partyline_model::{
-    Candidate, CandidateKind, DeviceId, InviteLifetime, KickScope, Role, Timestamp, Topic,
+    Candidate, CandidateKind, DeviceId, InviteLifetime, InviteTerms, KickScope, Role, Timestamp, Topic,
 };
 use partyline_wire::{announcement::Reachability, invite::Invite};
 use rand_chacha::ChaCha8Rng;
@@ -11,6 +11,7 @@ use rand_core::SeedableRng as _;
 
 use crate::*;
 
+mod admission;
 mod convergence;
 mod governing;
 mod hostile;
@@ -83,7 +84,11 @@ impl World {
     }
 
     fn invite(&mut self, by: usize, lifetime: InviteLifetime, role: Role) -> Invite {
-        self.friends[by].create_invite(self.now, &mut self.rng, lifetime, role).unwrap().0
+        self.invite_with(by, InviteTerms { lifetime, uses: None, role })
+    }
+
+    fn invite_with(&mut self, by: usize, terms: InviteTerms) -> Invite {
+        self.friends[by].create_invite(self.now, &mut self.rng, terms).unwrap().0
     }
 
     fn join(&mut self, invite: &Invite) -> usize {

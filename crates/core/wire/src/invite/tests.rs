@@ -14,6 +14,7 @@ fn invite(name: &str, servers: &[&str]) -> Invite {
         servers: servers.iter().map(|&server| server.into()).collect(),
         seed: [3; 32],
         not_after: Expiry::from_wire(1_800_000_000),
+        uses: NonZeroU8::new(10),
         role: Role::Member,
         issuer: Issuer::Authority,
         signature: Signature([4; 64]),
@@ -151,9 +152,9 @@ fn texts_as_people_send_them_are_read() {
 }
 
 #[test]
-fn typical_link_has_309_characters_and_web_link_322() {
-    assert_eq!(typical().app_link().len(), 309);
-    assert_eq!(typical().web_link().unwrap().len(), 322);
+fn typical_link_has_310_characters_and_web_link_323() {
+    assert_eq!(typical().app_link().len(), 310);
+    assert_eq!(typical().web_link().unwrap().len(), 323);
 }
 
 #[test]
@@ -262,8 +263,8 @@ fn debug_output_has_no_secrets() {
 
 prop_compose! {
     fn any_invite()(
-        party: [u8; 32], lobby: [u8; 32], floor: (u32, u16), seed: [u8; 32], not_after: u32, co_owned: bool, issuer: Option<[u8; 32]>,
-        half: [u8; 32], name in "[a-zA-Z0-9é田]{1,40}",
+        party: [u8; 32], lobby: [u8; 32], floor: (u32, u16), seed: [u8; 32], not_after: u32, uses: u8,
+        co_owned: bool, issuer: Option<[u8; 32]>, half: [u8; 32], name in "[a-zA-Z0-9é田]{1,40}",
         inviter in "[a-zA-Z0-9é田]{1,32}", members: u8,
         servers in prop::collection::vec("wss?://[a-z0-9.]{1,60}(:[0-9]{2,5})?(/[a-z]{0,8})?", 0..=4),
     ) -> Invite {
@@ -271,6 +272,7 @@ prop_compose! {
             party: PartyId(party), name, inviter, members, lobby, servers, seed,
             floor: Stamp { version: floor.0.into(), amendment: floor.1.into(), digest: [0; 8] },
             not_after: Expiry::from_wire(not_after),
+            uses: NonZeroU8::new(uses),
             role: if co_owned { Role::CoOwner } else { Role::Member },
             issuer: issuer.map_or(Issuer::Authority, |id| Issuer::CoOwner(DeviceId(id))),
             signature: Signature([half, half].concat().try_into().unwrap()),

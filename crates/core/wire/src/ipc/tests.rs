@@ -1,5 +1,5 @@
 use partyline_model::{
-    Command, DeviceId, DeviceView, DoctorFinding, EngineCommand, ErrorCode, InviteLifetime, NetworkView,
+    Command, DeviceId, DeviceView, DoctorFinding, EngineCommand, ErrorCode, InviteTerms, NetworkView,
     PartyId, Phase, PingSample, Role, TestTarget, Verdict,
 };
 use proptest::prelude::*;
@@ -44,8 +44,7 @@ fn node_commands() -> impl Strategy<Value = Command> {
         party.clone().prop_map(|party| Command::Up { party }),
         party.clone().prop_map(|party| Command::Invite {
             party,
-            lifetime: InviteLifetime::Week,
-            role: Role::CoOwner
+            terms: InviteTerms { role: Role::CoOwner, ..InviteTerms::FRIENDS }
         }),
         (party, member).prop_map(|(party, member)| Command::Ping { party, member }),
     ]

@@ -14,6 +14,7 @@ fn terms(revoked: usize) -> Terms {
         revoked_devices: vec![DeviceId([4; 32]); revoked],
         revoked_invites: vec![InviteId([5; 32]); revoked],
         lobbies_since: Some([3; 8]),
+        approval: true,
         commitment: [6; 32],
     }
 }
@@ -108,19 +109,21 @@ proptest! {
     }
 
     #[test]
-    fn grant_subject_covers_every_field(issuer: bool, not_after: u32, role in 0..3_u8) {
-        let grant = |issuer: bool, not_after, role| Grant {
+    fn grant_subject_covers_every_field(issuer: bool, not_after: u32, uses: u8, role in 0..3_u8) {
+        let grant = |issuer: bool, not_after, uses, role| Grant {
             issuer: if issuer { Issuer::CoOwner(DeviceId([1; 32])) } else { Issuer::Authority },
             invite: InviteId([2; 32]),
             not_after: Expiry::from_wire(not_after),
+            uses: NonZeroU8::new(uses),
             role: [Role::Owner, Role::CoOwner, Role::Member][usize::from(role)],
             signature: Signature([0; 64]),
         };
         let party = PartyId([3; 32]);
-        let subject = grant(issuer, not_after, role).subject(&party);
-        prop_assert_ne!(&subject, &grant(!issuer, not_after, role).subject(&party));
-        prop_assert_ne!(&subject, &grant(issuer, not_after ^ 1, role).subject(&party));
-        prop_assert_ne!(&subject, &grant(issuer, not_after, (role + 1) % 3).subject(&party));
-        prop_assert_ne!(&subject, &grant(issuer, not_after, role).subject(&PartyId([4; 32])));
+        let subject = grant(issuer, not_after, uses, role).subject(&party);
+        prop_assert_ne!(&subject, &grant(!issuer, not_after, uses, role).subject(&party));
+        prop_assert_ne!(&subject, &grant(issuer, not_after ^ 1, uses, role).subject(&party));
+        prop_assert_ne!(&subject, &grant(issuer, not_after, uses, (role + 1) % 3).subject(&party));
+        prop_assert_ne!(&subject, &grant(issuer, not_after, uses ^ 1, role).subject(&party));
+        prop_assert_ne!(&subject, &grant(issuer, not_after, uses, role).subject(&PartyId([4; 32])));
     }
 }

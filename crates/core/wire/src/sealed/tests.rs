@@ -15,6 +15,7 @@ fn certificate(name: &str) -> Certificate {
         issuer: Issuer::CoOwner(DeviceId([2; 32])),
         invite: partyline_model::InviteId([3; 32]),
         not_after: Expiry::NEVER,
+        uses: None,
         role: Role::Member,
         signature,
     };

@@ -138,10 +138,10 @@ fn run(steps: Vec<Step>) -> (World, Vec<usize>) {
         match step {
             Step::Join if world.friends.len() < 10 => {
                 // Refused while the owner lacks the secret that a co-owner made.
+                let lifetime = InviteLifetime::Never;
+                let terms = InviteTerms { lifetime, ..InviteTerms::FRIENDS };
                 let World { friends, rng, now, .. } = &mut world;
-                if let Ok((invite, _)) =
-                    friends[0].create_invite(*now, rng, InviteLifetime::Never, Role::Member)
-                {
+                if let Ok((invite, _)) = friends[0].create_invite(*now, rng, terms) {
                     let new = world.join(&invite);
                     world.announce(new);
                 }

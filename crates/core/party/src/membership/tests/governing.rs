@@ -62,9 +62,10 @@ fn co_owner_invites_plain_members_only() {
     assert_eq!(world.friends[new].standing(), Standing::Confirmed);
 
     let World { friends, rng, now, .. } = &mut world;
-    let higher = friends[1].create_invite(*now, rng, InviteLifetime::Day, Role::CoOwner);
+    let higher =
+        friends[1].create_invite(*now, rng, InviteTerms { role: Role::CoOwner, ..InviteTerms::FRIENDS });
     assert_eq!(higher.unwrap_err(), PartyError::NotOwner);
-    let by_member = friends[2].create_invite(*now, rng, InviteLifetime::Day, Role::Member);
+    let by_member = friends[2].create_invite(*now, rng, InviteTerms::FRIENDS);
     assert_eq!(by_member.unwrap_err(), PartyError::NotCoOwner);
 }
 

@@ -95,11 +95,11 @@ fn messages_from_the_future_and_servers_reveal_a_wrong_clock() {
 fn revoked_invite_makes_no_member() {
     let mut world = World::of(2);
     let invite = world.invite(0, InviteLifetime::Week, Role::Member);
-    let id = world.friends[0].invites(world.now).last().unwrap().0;
+    let id = world.friends[0].invites(world.now).last().unwrap().id;
     let outcome = world.friends[0].revoke_invite(world.now, &mut world.rng, id).unwrap();
     world.apply(0, outcome);
     world.run_until_quiet();
-    assert!(world.friends[0].invites(world.now).all(|(open, ..)| open != id));
+    assert!(world.friends[0].invites(world.now).all(|open| open.id != id));
 
     let late = world.join(&invite);
     world.announce_all();
@@ -115,7 +115,7 @@ fn link_from_before_a_rekey_still_works() {
     for _ in 0..12 {
         let spare = world.invite(0, InviteLifetime::Hour, Role::Member);
         drop(spare);
-        let id = world.friends[0].invites(world.now).last().unwrap().0;
+        let id = world.friends[0].invites(world.now).last().unwrap().id;
         let outcome = world.friends[0].revoke_invite(world.now, &mut world.rng, id).unwrap();
         world.apply(0, outcome);
         world.run_until_quiet();

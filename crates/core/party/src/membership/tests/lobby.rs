@@ -68,7 +68,7 @@ fn ended_link_gets_neither_the_secret_nor_a_place_in_the_roster() {
 fn revoked_link_gets_the_reason_and_no_place_in_the_roster() {
     let mut world = World::of(2);
     let invite = world.invite(0, InviteLifetime::Hour, Role::Member);
-    let id = world.friends[0].invites(world.now).last().unwrap().0;
+    let id = world.friends[0].invites(world.now).last().unwrap().id;
     let outcome = world.friends[0].revoke_invite(world.now, &mut world.rng, id).unwrap();
     world.apply(0, outcome);
     world.run_until_quiet();

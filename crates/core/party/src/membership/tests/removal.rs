@@ -167,7 +167,7 @@ fn endless_invite_into_an_old_secret_does_not_wake_the_device_again_and_again() 
     let mut world = World::of(2);
     world.invite(0, InviteLifetime::Never, Role::Member);
     let other = world.invite(0, InviteLifetime::Never, Role::Member);
-    let revoked = world.friends[0].invites(world.now).last().unwrap().0;
+    let revoked = world.friends[0].invites(world.now).last().unwrap().id;
     drop(other);
     let outcome = world.friends[0].revoke_invite(world.now, &mut world.rng, revoked).unwrap();
     world.apply(0, outcome);
@@ -258,16 +258,17 @@ fn only_the_owner_ends_all_links() {
 fn links_made_after_all_links_were_ended_outlive_the_secret_of_that_time() {
     let (mut world, ..) = party_with_a_second_device();
     kick(&mut world, 0, 1, KickScope { same_link: true, all_links: true }).unwrap();
-    let later = world.invite(0, InviteLifetime::Never, Role::Member);
-    for _ in 0..12 {
-        let spare = world.invite(0, InviteLifetime::Hour, Role::Member);
-        drop(spare);
-        let id = world.friends[0].invites(world.now).last().unwrap().0;
+    let replace_secret = |world: &mut World| {
+        world.invite(0, InviteLifetime::Hour, Role::Member);
+        let id = world.friends[0].invites(world.now).last().unwrap().id;
         let outcome = world.friends[0].revoke_invite(world.now, &mut world.rng, id).unwrap();
         world.apply(0, outcome);
         world.run_until_quiet();
         world.advance(DAY * 10);
-    }
+    };
+    replace_secret(&mut world);
+    let later = world.invite(0, InviteLifetime::Never, Role::Member);
+    (0..12).for_each(|_| replace_secret(&mut world));
     assert_eq!(world.friends[0].invites(world.now).count(), 1);
     let late = world.join(&later);
     world.announce_all();
