@@ -3,6 +3,7 @@
 //! Each scenario has a lab of its own. If one fails, the error chain says what was expected and what was found, and the
 //! last lines of every program's log follow.
 
+mod admission;
 mod cards;
 mod comebacks;
 mod copies;
@@ -10,6 +11,7 @@ mod diagnosis;
 mod everyday;
 mod faults;
 mod hairpin;
+mod handshake_flood;
 mod home_server;
 mod hostile_member;
 mod ipv6;
@@ -23,6 +25,7 @@ mod routes;
 mod scenarios;
 mod server;
 mod small_router;
+mod strangers;
 mod traffic_check;
 mod watch;
 mod world;

@@ -6,11 +6,11 @@ use anyhow::{Context, Result, ensure};
 use partyline_model::{Method, PathKind};
 
 use super::{
-    Member, Server, World, cards, comebacks, copies, diagnosis, faults, hairpin, home_server, hostile_member,
-    ipv6, links, names, nat64, portal, routes, small_router,
+    Member, Server, World, admission, cards, comebacks, copies, diagnosis, faults, hairpin, handshake_flood,
+    home_server, hostile_member, ipv6, links, names, nat64, portal, routes, small_router, strangers,
     traffic_check::exchange_traffic,
     watch,
-    world::{CONNECT_TIMEOUT, connected, homes, pairs},
+    world::{CONNECT_TIMEOUT, connected, gone_from, homes, pairs},
 };
 use crate::{
     RouterOptions,
@@ -93,6 +93,31 @@ pub const fn scenarios() -> &'static [Scenario] {
             run: hostile_member::blocked_ports,
         },
         Scenario { name: "kick", about: "a kicked member is out, the others play on", run: kick },
+        Scenario {
+            name: "kicked-second-device",
+            about: "a second device that joined by the same link is out too, and all open links have ended",
+            run: admission::kicked_second_device,
+        },
+        Scenario {
+            name: "used-up-link",
+            about: "a link for one device lets one in; another one is told so, as with a revoked link",
+            run: admission::used_up_link,
+        },
+        Scenario {
+            name: "approval",
+            about: "joiners wait for the owner, who lets one in and declines another",
+            run: admission::approval,
+        },
+        Scenario {
+            name: "handshake-flood",
+            about: "forged and repeated handshakes keep a member neither from its game nor from a new session",
+            run: handshake_flood::handshake_flood,
+        },
+        Scenario {
+            name: "strangers-at-the-server",
+            about: "a thousand connections of strangers, and requests to the relay, keep nobody from playing",
+            run: strangers::strangers_at_the_server,
+        },
         Scenario {
             name: "full-disk",
             about: "a full disk refuses new parties with a reason, and costs none that was there",
@@ -557,12 +582,5 @@ fn server_is(member: &Member, connected: bool) -> Result<()> {
         that(!servers.is_empty() && servers.iter().all(|server| server.connected == connected), || {
             format!("{servers:?}")
         })
-    })
-}
-
-fn gone_from(member: &Member, name: &str) -> Result<()> {
-    until(&format!("{name} to be gone for {}", member.name()), CONNECT_TIMEOUT, || {
-        let party = member.party()?;
-        that(party.members.iter().all(|other| other.name != name), || "still listed".into())
     })
 }

@@ -340,7 +340,15 @@ impl Member {
     /// # Errors
     /// It cannot be made.
     pub fn invite(&self) -> Result<String> {
-        let said = self.partyline(&["invite", "--json"])?;
+        self.invite_with(&[])
+    }
+
+    /// Makes another invite with further arguments of `partyline invite`, and returns its link.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be made.
+    pub fn invite_with(&self, arguments: &[&str]) -> Result<String> {
+        let said = self.partyline(&[&["invite", "--json"], arguments].concat())?;
         let json: Value = serde_json::from_str(&said).with_context(|| format!("invite said {said:?}"))?;
         find_link(&json).with_context(|| format!("no link in {said:?}"))
     }
@@ -351,6 +359,14 @@ impl Member {
     /// Returns an error if it cannot join.
     pub fn join(&self, link: &str) -> Result<()> {
         self.partyline(&["join", link, "--name", self.name()]).map(drop)
+    }
+
+    /// Asks to join a party by its link, and does not wait until a member has let this one in.
+    ///
+    /// # Errors
+    /// Returns an error if the link is refused at once.
+    pub fn ask_to_join(&self, link: &str) -> Result<()> {
+        self.partyline(&["join", link, "--name", self.name(), "--no-wait"]).map(drop)
     }
 
     /// Returns the engine's snapshot.
@@ -469,6 +485,14 @@ pub fn connected(members: &[Member]) -> Result<()> {
         until(&what, CONNECT_TIMEOUT, || from.ping(to.address()?).with_context(|| why(from, to)))?;
     }
     Ok(())
+}
+
+/// Waits until a member no longer lists the one with that name.
+pub(super) fn gone_from(member: &Member, name: &str) -> Result<()> {
+    until(&format!("{name} to be gone for {}", member.name()), CONNECT_TIMEOUT, || {
+        let party = member.party()?;
+        that(party.members.iter().all(|other| other.name != name), || "still listed".into())
+    })
 }
 
 /// Returns every ordered pair of members.
