@@ -1,4 +1,5 @@
-//! Notifications while the window has no focus: members that joined, connections that were lost or came back.
+//! Notifications while the window has no focus: members that joined, devices that ask to join, connections that were lost
+//! or came back.
 
 use partyline_model::{PartyPhase, PartyView, Snapshot};
 
@@ -23,6 +24,7 @@ pub fn between(before: &Snapshot, now: &Snapshot, wanted: Notifications, words: 
         let mut say = |body: String| announcements.push(Announcement { title: plain(&party.name), body });
         if wanted.joins {
             joined(old, party).for_each(|name| say(fill(words.joined, &plain(name))));
+            asking(old, party).for_each(|name| say(fill(words.asks, &plain(name))));
         }
         match (old.phase, party.phase) {
             (PartyPhase::Up, PartyPhase::Connecting) if wanted.connection => say(words.lost.to_owned()),
@@ -41,6 +43,15 @@ fn joined<'a>(before: &'a PartyView, now: &'a PartyView) -> impl Iterator<Item =
         .iter()
         .filter(move |member| !member.me && !known(member.id))
         .map(|member| member.name.as_str())
+}
+
+/// Returns the names of devices that ask the owner to be let in.
+fn asking<'a>(before: &'a PartyView, now: &'a PartyView) -> impl Iterator<Item = &'a str> {
+    let known = |device| before.join_requests.iter().any(|request| request.device == device);
+    now.join_requests
+        .iter()
+        .filter(move |request| !known(request.device))
+        .map(|request| request.name.as_str())
 }
 
 /// Returns true if a party that is connecting was connected before; a member has a history then.
@@ -70,6 +81,8 @@ pub fn show(announcement: Announcement) {
 
 #[cfg(test)]
 mod tests {
+    use partyline_model::{DeviceId, InviteId, JoinRequestView};
+
     use super::*;
     use crate::{
         preferences::Language,
@@ -90,6 +103,21 @@ mod tests {
         let muted = Notifications { joins: false, connection: true };
         assert_eq!(said(before, now.clone(), muted), Vec::<String>::new());
         assert_eq!(said(Vec::new(), now, Notifications::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn devices_that_ask_to_join_are_announced_once() {
+        let before = vec![party(PartyPhase::Up, Vec::new())];
+        let mut now = before.clone();
+        now[0].join_requests.push(JoinRequestView {
+            device: DeviceId([5; 32]),
+            name: "Ben".into(),
+            alike: false,
+            invite: InviteId([6; 32]),
+            declined: false,
+        });
+        assert_eq!(said(before, now.clone(), Notifications::default()), ["Ben would like to join"]);
+        assert_eq!(said(now.clone(), now, Notifications::default()), Vec::<String>::new());
     }
 
     #[test]

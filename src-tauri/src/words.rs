@@ -20,6 +20,7 @@ pub struct Words {
     pub on: &'static str,
     pub trouble: &'static str,
     pub joined: &'static str,
+    pub asks: &'static str,
     pub lost: &'static str,
     pub back: &'static str,
     pub engine_gone: &'static str,
@@ -42,6 +43,7 @@ const ENGLISH: Words = Words {
     on: "Connected",
     trouble: "Needs attention",
     joined: "{} joined",
+    asks: "{} would like to join",
     lost: "The connection was lost. Partyline keeps trying.",
     back: "Connected again.",
     engine_gone: "Partyline's service has stopped. Open Partyline to start it again.",
@@ -64,6 +66,7 @@ const GERMAN: Words = Words {
     on: "Verbunden",
     trouble: "Etwas stimmt nicht",
     joined: "{} ist dabei",
+    asks: "{} möchte beitreten",
     lost: "Die Verbindung ist abgerissen. Partyline versucht es weiter.",
     back: "Wieder verbunden.",
     engine_gone: "Der Dienst von Partyline läuft nicht mehr. Öffne Partyline, um ihn wieder zu starten.",
@@ -86,6 +89,7 @@ const CHINESE: Words = Words {
     on: "已连接",
     trouble: "出现问题",
     joined: "{} 加入了",
+    asks: "{} 想要加入",
     lost: "连接已断开，Partyline 正在重试。",
     back: "已重新连接。",
     engine_gone: "Partyline 服务已停止。打开 Partyline 即可重新启动。",
@@ -137,6 +141,7 @@ mod tests {
     fn every_language_has_a_place_for_the_name() {
         for words in [&ENGLISH, &GERMAN, &CHINESE] {
             assert!(fill(words.joined, "Anna").contains("Anna"));
+            assert!(fill(words.asks, "Anna").contains("Anna"));
         }
     }
 }

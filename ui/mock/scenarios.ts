@@ -87,10 +87,10 @@ export const scenarios: Record<string, () => Scenario> = {
   copied: () => world(snapshot([party(1, 'Friday Night', noticed(1, { copied: true }))])),
   copy: () => world(snapshot([party(1, 'Friday Night', many(5), { phase: 'down', interface: null, problem: errors.copy })])),
   former: () => world(snapshot([], { former_parties: [{ id: party(1, 'x', []).id, name: 'Friday Night', display_name: 'Mira' }] })),
-  approval: () => world(snapshot([party(1, 'Friday Night', many(3), { approval: true, join_requests: [
-    { device: id(71), name: 'Kenji', invite: id(9001), declined: false },
-    { device: id(72), name: 'A very long name with words in it', invite: id(9001), declined: false },
-    { device: id(73), name: 'محمد عبد الرحمن', invite: id(9001), declined: true },
+  approval: () => world(snapshot([party(1, 'Friday Night', many(3).map((entry, index) => ({ ...entry, alike: index === 1 })), { approval: true, join_requests: [
+    { device: id(71), name: 'Jonas', alike: true, invite: id(9001), declined: false },
+    { device: id(72), name: 'A very long name with words in it', alike: false, invite: id(9001), declined: false },
+    { device: id(73), name: 'محمد عبد الرحمن', alike: false, invite: id(9001), declined: true },
   ] })])),
   awaiting: () => world(snapshot([party(1, 'Friday Night', many(1).map((entry) => ({ ...entry, role: 'member', online: false })), { phase: 'connecting', waits_for: 'approval' })])),
   declined: () => world(snapshot([party(1, 'Friday Night', many(1).map((entry) => ({ ...entry, role: 'member', online: false })), {

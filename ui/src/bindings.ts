@@ -537,6 +537,8 @@ export type JoinRequestView = {
 	device: DeviceId,
 	/**  The name that its user chose. */
 	name: string,
+	/**  True if its name can be taken for that of somebody else in the party, or who asks to join. */
+	alike?: boolean,
 	/**  The invite that it has. */
 	invite: InviteId,
 	/**  True if the owner has declined it, and can still let it in. */
@@ -606,6 +608,11 @@ export type MemberView = {
 	id: DeviceId,
 	/**  The name that its user chose. */
 	name: string,
+	/**
+	 *  True if its name can be taken for that of somebody else in the party, or who asks to join. Its id should stand beside
+	 *  it then.
+	 */
+	alike?: boolean,
 	/**  Its rights. */
 	role: Role,
 	/**  True for this computer itself. */

@@ -1,6 +1,7 @@
 //! The project's tasks: `cargo xtask --help`.
 
 mod app;
+mod audit;
 mod cargo;
 mod check;
 mod cross;
@@ -61,6 +62,8 @@ enum Task {
     },
     /// Feeds garbage to every parser of bytes from outside.
     Fuzz(fuzz::Options),
+    /// Looks the locked crates up in the RustSec advisory database; installs cargo-audit if it is missing.
+    Audit(audit::Options),
     /// Checks that the code compiles for Windows and macOS.
     Cross,
     /// Draws all sizes of the icons from their sources (it asks before it installs the tools for it).
@@ -112,6 +115,7 @@ fn work(task: Task) -> Result<()> {
         Task::Bindings => app::write_bindings(),
         Task::Sim { arguments } => sim::run(&arguments),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Audit(options) => audit::run(&options),
         Task::Cross => cross::run(),
         Task::Icons { yes } => icons::run(yes),
         Task::Screenshots { yes } => screenshots::run(yes),

@@ -13,6 +13,7 @@ pub fn member(number: u8, path: Option<PathKind>) -> MemberView {
     MemberView {
         id: DeviceId([number; 32]),
         name: format!("friend {number}"),
+        alike: false,
         role: Role::Member,
         me: number == 1,
         confirmed: true,

@@ -26,7 +26,7 @@ use crate::{
     },
     config, invites, joiners,
     live::View,
-    names::name_of,
+    names::{joiner_name, name_of},
     netcheck,
     output::{Output, Tone},
     ping, ports,
@@ -259,7 +259,7 @@ async fn answer_joiner(answer: Approve, approve: bool, output: &Output) -> Resul
     let (party, request) = select::joiner(&snapshot, answer.party.as_deref(), &joiner)?;
     let command = Command::AnswerJoin { party: party.id, device: request.device, approve };
     let done = if approve { "Let in" } else { "Declined" };
-    finished(&controller.request(command).await?, output, &format!("{done} {}", clean(&request.name)))
+    finished(&controller.request(command).await?, output, &format!("{done} {}", joiner_name(request)))
 }
 
 async fn set_approval(approval: Approval, output: &Output) -> Result<(), AppError> {
@@ -354,7 +354,7 @@ async fn kick(kick: Kick, output: &Output) -> Result<(), AppError> {
     let snapshot = reach::state(&controller).await?;
     let (party, member) = select::member(&snapshot, which.party.as_deref(), &which.member)?;
     let reply = controller.request(Command::Kick { party: party.id, member: member.id, scope }).await?;
-    finished(&reply, output, &format!("Removed {}", name_of(&party.members, member)))
+    finished(&reply, output, &format!("Removed {}", name_of(member)))
 }
 
 fn finished(reply: &Reply, output: &Output, done: &str) -> Result<(), AppError> {

@@ -7,7 +7,7 @@ use partyline_model::{AppError, PartyId, PartyPhase, PartyView, Snapshot};
 use partyline_service::Place;
 use tokio::time::sleep;
 
-use crate::{member, names::Names, output::Output, reach::until_interrupted, select, status, text::clean};
+use crate::{member, names::name_of, output::Output, reach::until_interrupted, select, status, text::clean};
 
 /// What to show.
 #[derive(Debug, Clone, Copy)]
@@ -130,16 +130,14 @@ fn party_changes(before: &PartyView, now: &PartyView) -> Vec<String> {
     if let (true, Some(problem)) = (before.problem != now.problem, &now.problem) {
         lines.push(clean(&problem.message));
     }
-    let names = Names::of(&now.members);
     for member in now.members.iter().filter(|member| !member.me) {
         let words = member::connection(member).0;
         let old = before.members.iter().find(|old| old.id == member.id).map(|old| member::connection(old).0);
         if old.as_ref() != Some(&words) {
-            lines.push(format!("{} {words}", names.get(member)));
+            lines.push(format!("{} {words}", name_of(member)));
         }
     }
     let gone = before.members.iter().filter(|old| now.members.iter().all(|member| member.id != old.id));
-    let names = Names::of(&before.members);
-    lines.extend(gone.map(|member| format!("{} left", names.get(member))));
+    lines.extend(gone.map(|member| format!("{} left", name_of(member))));
     lines
 }

@@ -69,7 +69,7 @@ pub async fn run(
             "Switch it on with `partyline up`.",
         ));
     }
-    let name = name_of(&party.members, member);
+    let name = name_of(member);
     let mut tally = Tally::default();
     for number in 1..=count {
         let rtt = once(controller, party, member).await?;

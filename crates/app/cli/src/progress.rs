@@ -5,13 +5,7 @@ use std::{sync::Arc, time::Duration};
 use partyline_model::{AppError, JoinWait, MemberView, PartyId, PartyPhase, PartyView, ServerView, Snapshot};
 use tokio::{sync::watch, time::timeout};
 
-use crate::{
-    member,
-    names::{Names, name_of},
-    output::Output,
-    status,
-    text::clean,
-};
+use crate::{member, names::name_of, output::Output, status, text::clean};
 
 /// How long to wait for a server's first response after a party was made.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,14 +40,11 @@ pub fn step(party: &PartyView) -> Step {
         });
     }
     if let Some(member) = others.iter().find(|member| member.path.is_none()) {
-        return Step::Doing(format!("Finding a path to {}…", name_of(&party.members, member)));
+        return Step::Doing(format!("Finding a path to {}…", name_of(member)));
     }
     match others.as_slice() {
         [] => Step::Ready("Connected. Nobody else is online.".into()),
-        others => {
-            let names = Names::of(&party.members);
-            Step::Ready(others.iter().map(|member| connected(&names, member)).collect::<Vec<_>>().join(", "))
-        }
+        others => Step::Ready(others.iter().map(|member| connected(member)).collect::<Vec<_>>().join(", ")),
     }
 }
 
@@ -69,10 +60,10 @@ fn unreached(party: &PartyView) -> Step {
     })
 }
 
-fn connected(names: &Names, member: &MemberView) -> String {
+fn connected(member: &MemberView) -> String {
     let ping =
         member.quality.rtt_ms.map(|rtt| format!(", {}", member::round_trip(Some(rtt)))).unwrap_or_default();
-    format!("{}: {}{ping}", names.get(member), member::connection(member).0)
+    format!("{}: {}{ping}", name_of(member), member::connection(member).0)
 }
 
 /// The result of waiting for a party.

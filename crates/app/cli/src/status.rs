@@ -6,8 +6,8 @@ use partyline_model::{
 };
 
 use crate::{
-    joiners, member,
-    names::Names,
+    member,
+    names::{joiner_name, name_of},
     output::{Output, Tone},
     table::{self, Cell},
     text::{bytes, clean},
@@ -83,15 +83,16 @@ fn party_lines(output: &Output, party: &PartyView, why: bool) -> Vec<String> {
     for server in party.servers.iter().filter(|server| !server.connected && party.phase != PartyPhase::Down) {
         lines.extend(server_lines(output, server));
     }
-    if party.join_requests.iter().any(|request| !request.declined) {
-        let line = format!("! {} asks to join", joiners::names(party));
+    let asking: Vec<_> =
+        party.join_requests.iter().filter(|request| !request.declined).map(joiner_name).collect();
+    if !asking.is_empty() {
+        let line = format!("! {} would like to join", asking.join(", "));
         lines.extend([
             output.paint(&line, Tone::Fair),
             "  `partyline approve` shows who asks and lets them in.".to_owned(),
         ]);
     }
-    let names = Names::of(&party.members);
-    let rows: Vec<_> = party.members.iter().map(|member| member_row(&names, member)).collect();
+    let rows: Vec<_> = party.members.iter().map(member_row).collect();
     let mut rows = table::render(output, &HEADER, &rows).into_iter();
     lines.extend(rows.next());
     for (member, row) in party.members.iter().zip(rows) {
@@ -100,14 +101,14 @@ fn party_lines(output: &Output, party: &PartyView, why: bool) -> Vec<String> {
             lines.extend(why_lines(output, member));
         }
     }
-    lines.extend(party.members.iter().flat_map(|member| notice_lines(output, party, &names, member)));
+    lines.extend(party.members.iter().flat_map(|member| notice_lines(output, party, member)));
     lines
 }
 
 /// What somebody should know of a member, and what to do about it.
-fn notice_lines(output: &Output, party: &PartyView, names: &Names, member: &MemberView) -> Vec<String> {
+fn notice_lines(output: &Output, party: &PartyView, member: &MemberView) -> Vec<String> {
     let MemberNotices { broadcasts_dropped, range_clash, copied, no_hairpin } = member.notices;
-    let name = names.get(member);
+    let name = name_of(member);
     let mut lines = Vec::new();
     if let Some(dropped) = broadcasts_dropped {
         let (who, hint) = if member.me {
@@ -192,10 +193,10 @@ pub fn server_lines(output: &Output, server: &ServerView) -> Vec<String> {
     }
 }
 
-fn member_row(names: &Names, member: &MemberView) -> Vec<Cell> {
+fn member_row(member: &MemberView) -> Vec<Cell> {
     let quality = member.quality;
     vec![
-        (member_name(names, member), if member.me { Tone::Strong } else { Tone::Plain }),
+        (member_name(member), if member.me { Tone::Strong } else { Tone::Plain }),
         plain(member.address.map_or_else(|| "–".into(), |address| address.to_string())),
         member::connection(member),
         plain(if member.me { "–".into() } else { member::round_trip(quality.rtt_ms) }),
@@ -206,14 +207,14 @@ fn member_row(names: &Names, member: &MemberView) -> Vec<Cell> {
     ]
 }
 
-fn member_name(names: &Names, member: &MemberView) -> String {
+fn member_name(member: &MemberView) -> String {
     let what = match (member.role, member.confirmed) {
         (Role::Owner, _) => " (owner)",
         (Role::CoOwner, _) => " (co-owner)",
         (Role::Member, false) => " (unconfirmed)",
         (Role::Member, true) => "",
     };
-    names.get(member) + what
+    name_of(member) + what
 }
 
 fn why_lines(output: &Output, member: &MemberView) -> Vec<String> {

@@ -53,6 +53,7 @@ fn member(number: u8, name: &str) -> MemberView {
     MemberView {
         id: DeviceId([number; 32]),
         name: name.into(),
+        alike: false,
         role: Role::Member,
         me: false,
         confirmed: true,
@@ -304,6 +305,7 @@ async fn members_with_names_that_look_alike_are_told_apart() {
     view.members[1].name = "Anna".into();
     // With a Cyrillic A.
     view.members[2].name = "\u{410}nna".into();
+    view.members[1..].iter_mut().for_each(|member| member.alike = true);
     let service = Service::start(vec![view]);
     let status = out(&service.run(&["status"]).await);
     assert!(status.contains("Anna (02020202)") && status.contains("\u{410}nna (03030303)"), "{status}");

@@ -148,6 +148,9 @@ pub struct JoinRequestView {
     pub device: DeviceId,
     /// The name that its user chose.
     pub name: String,
+    /// True if its name can be taken for that of somebody else in the party, or who asks to join.
+    #[serde(default)]
+    pub alike: bool,
     /// The invite that it has.
     pub invite: InviteId,
     /// True if the owner has declined it, and can still let it in.
@@ -220,6 +223,10 @@ pub struct MemberView {
     pub id: DeviceId,
     /// The name that its user chose.
     pub name: String,
+    /// True if its name can be taken for that of somebody else in the party, or who asks to join. Its id should stand beside
+    /// it then.
+    #[serde(default)]
+    pub alike: bool,
     /// Its rights.
     pub role: Role,
     /// True for this computer itself.

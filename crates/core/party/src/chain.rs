@@ -12,7 +12,10 @@ use partyline_wire::{
     membership::{Certificate, Charter, Claims, Confirmation, Expiry, Grant, Issuer, Terms},
 };
 
-use crate::keys::{DeviceKey, is_signed_by, sign};
+use crate::{
+    keys::{DeviceKey, Secret, is_signed_by, sign},
+    xeddsa::{is_signed_by_tunnel_key, sign_with_tunnel_key},
+};
 
 /// Makes a grant; `signer` is the issuer's key.
 pub(crate) fn grant(
@@ -37,11 +40,21 @@ pub(crate) fn is_grant_sound(party: &PartyId, grant: &Grant) -> bool {
     may && is_signed_by(key, &grant.subject(party), &grant.signature)
 }
 
-/// Makes a certificate for the claims, signed by the invite's key and the device's.
-pub(crate) fn certify(claims: Claims, invite: &SigningKey, device: &DeviceKey) -> Certificate {
+/// Makes a certificate for the claims, signed by the invite's key, the device's and the tunnel's.
+pub(crate) fn certify(
+    claims: Claims,
+    invite: &SigningKey,
+    device: &DeviceKey,
+    tunnel: &Secret,
+) -> Certificate {
     let claims = Exact::new(claims);
     let subject = claims.subject();
-    Certificate { by_invite: sign(invite, &subject), by_device: sign(device.signing(), &subject), claims }
+    Certificate {
+        by_invite: sign(invite, &subject),
+        by_device: sign(device.signing(), &subject),
+        by_tunnel: sign_with_tunnel_key(tunnel, &subject),
+        claims,
+    }
 }
 
 /// Returns true if the certificate belongs to the party and every signature in it verifies.
@@ -51,6 +64,7 @@ pub(crate) fn is_certificate_sound(party: &PartyId, certificate: &Certificate) -
         && is_grant_sound(party, &claims.grant)
         && is_signed_by(&claims.grant.invite.0, &subject, &certificate.by_invite)
         && is_signed_by(&claims.device.0, &subject, &certificate.by_device)
+        && is_signed_by_tunnel_key(&claims.tunnel, &subject, &certificate.by_tunnel)
 }
 
 /// Makes the authority's confirmation of a certificate, under terms of this version, and fixes a host number for the
@@ -111,8 +125,10 @@ mod tests {
         assert!(!is_certificate_sound(&PartyId([9; 32]), &certificate));
         let by_others = Certificate { by_device: certificate.by_invite, ..certificate.clone() };
         assert!(!is_certificate_sound(&fixture.party(), &by_others));
-        let without_invite = Certificate { by_invite: certificate.by_device, ..certificate };
+        let without_invite = Certificate { by_invite: certificate.by_device, ..certificate.clone() };
         assert!(!is_certificate_sound(&fixture.party(), &without_invite));
+        let without_tunnel = Certificate { by_tunnel: certificate.by_device, ..certificate };
+        assert!(!is_certificate_sound(&fixture.party(), &without_tunnel));
     }
 
     #[test]

@@ -70,11 +70,11 @@ impl Fixture {
         issuer: Issuer,
         signer: &SigningKey,
     ) -> Certificate {
-        let party = self.party();
+        let (party, tunnel) = (self.party(), Secret::new([tunnel; 32]));
         let claims = Claims {
             party,
             device: id(n),
-            tunnel: tunnel_public(&Secret::new([tunnel; 32])),
+            tunnel: tunnel_public(&tunnel),
             name: format!("Member {n}"),
             joined_at: NOW,
             grant: chain::grant(
@@ -86,7 +86,7 @@ impl Fixture {
                 Role::Member,
             ),
         };
-        chain::certify(claims, &self.invite, &device(n))
+        chain::certify(claims, &self.invite, &device(n), &tunnel)
     }
 
     pub(crate) fn confirmation(&self, certificate: &Certificate) -> Confirmation {

@@ -47,7 +47,7 @@ impl Identity {
             joined_at: now,
             grant,
         };
-        let certificate = certify(claims, invite, device);
+        let certificate = certify(claims, invite, device, &tunnel);
         Self { tunnel, certificate, display_name: None, confirmation: None }
     }
 

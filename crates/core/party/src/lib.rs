@@ -74,6 +74,7 @@ mod secrets;
 mod sequence;
 mod state;
 mod topic_keys;
+mod xeddsa;
 
 pub use clock::{ClockSkew, InviteVerdict, WrongClock};
 pub use counters::RefusalCounters;

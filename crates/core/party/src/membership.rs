@@ -49,7 +49,7 @@ use crate::{
     keys::{DeviceKey, Secret},
     member::Member,
     outbound::{Outbound, kind},
-    outcome::{Departure, Effect, Outcome, Outgoing, Received, RunStanding},
+    outcome::{Effect, Outcome, Outgoing, Received, RunStanding},
     reconcile::{Comparison, Reply},
     rekey::{open_join_rejection, open_rekey, seal_join_rejection, seal_rekey},
     revocations::Revocations,
@@ -434,7 +434,7 @@ impl Membership {
         announcement: &Announcement,
         out: &mut Outcome,
     ) -> Result<(), Refusal> {
-        self.check_announcement(&sender, announcement, out)?;
+        self.check_announcement(&sender, announcement)?;
         let record = self.roster.admit(&announcement.certificate).ok_or(Refusal::Full)?;
         let update = record.update(announcement.clone(), sequence, now);
         out.addresses_changed |= update.claim_changed;
@@ -465,7 +465,7 @@ impl Membership {
             return Err(Refusal::WrongTopic);
         };
         let announcement = epoch.lobby().open_join_request(self.identity.party(), &sender, request)?;
-        self.check_announcement(&sender, &announcement, out)?;
+        self.check_announcement(&sender, &announcement)?;
         let admission = match announcement.confirmation {
             Some(_) => Admission::Confirmed,
             None => self.roster.admission(&announcement.certificate),
@@ -541,12 +541,7 @@ impl Membership {
     }
 
     /// Checks everything that makes an announcement worth keeping, before anything is kept.
-    fn check_announcement(
-        &mut self,
-        sender: &DeviceId,
-        announcement: &Announcement,
-        out: &mut Outcome,
-    ) -> Result<(), Refusal> {
+    fn check_announcement(&mut self, sender: &DeviceId, announcement: &Announcement) -> Result<(), Refusal> {
         let Announcement { certificate, confirmation, .. } = announcement;
         let (party, known) = (self.identity.party(), self.roster.record(sender));
         let same = known.filter(|record| record.certificate() == certificate);
@@ -565,29 +560,14 @@ impl Membership {
         if known.is_none() && self.roster.is_full() {
             return Err(Refusal::Full);
         }
-        if same.is_some() { Ok(()) } else { self.check_tunnel_key(certificate, confirmation.is_some(), out) }
+        if same.is_some() { Ok(()) } else { self.check_tunnel_key(certificate) }
     }
 
-    /// A tunnel key belongs to the device that announced it first, unless only the other one is confirmed.
-    fn check_tunnel_key(
-        &mut self,
-        certificate: &Certificate,
-        confirmed: bool,
-        out: &mut Outcome,
-    ) -> Result<(), Refusal> {
+    /// Two devices with one tunnel key, both of somebody who has it, would be one WireGuard peer.
+    fn check_tunnel_key(&self, certificate: &Certificate) -> Result<(), Refusal> {
         let (sender, tunnel) = (&certificate.claims().device, &certificate.claims().tunnel);
-        if *tunnel == self.identity.tunnel_public() {
-            return Err(Refusal::TunnelKeyTaken);
-        }
-        let Some((other, record)) = self.roster.owner_of_tunnel_key(tunnel, sender) else { return Ok(()) };
-        if record.is_confirmed() || !confirmed {
-            return Err(Refusal::TunnelKeyTaken);
-        }
-        debug!(peer = %other.short(), by = %sender.short(), reason = %Departure::Displaced, "member gone");
-        self.roster.remove(&other);
-        out.addresses_changed = true;
-        out.push(Effect::MemberGone(other, Departure::Displaced));
-        Ok(())
+        let taken = *tunnel == self.identity.tunnel_public() || self.roster.has_tunnel_key(tunnel, sender);
+        if taken { Err(Refusal::TunnelKeyTaken) } else { Ok(()) }
     }
 
     /// Decides on the owner's device about one that announced itself: confirms it while its invite counts.
@@ -1302,7 +1282,7 @@ impl Membership {
         let request = self.requests.remove(&device).ok_or(PartyError::UnknownJoiner)?;
         let JoinRequest { announcement, sequence, topic, .. } = request;
         let mut out = Outcome { persist: true, ..Outcome::default() };
-        self.check_announcement(&device, &announcement, &mut out).map_err(|_| PartyError::PartyFull)?;
+        self.check_announcement(&device, &announcement).map_err(|_| PartyError::PartyFull)?;
         let record = self.roster.admit(&announcement.certificate).ok_or(PartyError::PartyFull)?;
         record.update(announcement.clone(), sequence, now);
         self.confirm(now, rng, &device, &mut out);

@@ -109,8 +109,6 @@ pub enum Departure {
     Left,
     /// Its certificate no longer counts.
     Dismissed(Dismissal),
-    /// It was not confirmed, and a confirmed member uses the same tunnel key.
-    Displaced,
 }
 
 impl fmt::Display for Departure {
@@ -118,7 +116,6 @@ impl fmt::Display for Departure {
         match self {
             Self::Left => f.write_str("it left"),
             Self::Dismissed(dismissal) => dismissal.fmt(f),
-            Self::Displaced => f.write_str("a confirmed member uses its tunnel key"),
         }
     }
 }

@@ -279,15 +279,9 @@ impl Roster {
         self.members.len() + 1 >= MAX_MEMBERS
     }
 
-    /// Returns another member that uses a tunnel key.
-    pub(crate) fn owner_of_tunnel_key(
-        &self,
-        key: &TunnelPublicKey,
-        except: &DeviceId,
-    ) -> Option<(DeviceId, &Record)> {
-        let mut others =
-            self.members().filter(|(device, record)| *device != except && record.tunnel_key() == key);
-        others.next().map(|(device, record)| (*device, record))
+    /// Returns true if another member uses a tunnel key.
+    pub(crate) fn has_tunnel_key(&self, key: &TunnelPublicKey, except: &DeviceId) -> bool {
+        self.members().any(|(device, record)| device != except && record.tunnel_key() == key)
     }
 
     /// Returns the record of a device, new if it has none. Records of devices that are not members make room, the one
@@ -302,11 +296,6 @@ impl Roster {
             self.records.remove(&silent);
         }
         Some(self.records.entry(device).or_insert_with(|| Record::new(certificate.clone())))
-    }
-
-    pub(crate) fn remove(&mut self, device: &DeviceId) {
-        self.records.remove(device);
-        self.members.remove(device);
     }
 
     /// Judges one device by the charter and the time, and returns the effect if that moved it into or out of the party. A
@@ -494,7 +483,7 @@ mod tests {
         record.update(announcement(certificate, Some(7)), 21, NOW);
         assert_eq!(roster.judge(id(1), Rules::of(None), NOW), None);
         let any = *roster.members.iter().next().unwrap();
-        roster.remove(&any);
+        roster.members.remove(&any);
         assert_eq!(roster.judge(id(1), Rules::of(None), NOW), Some(Effect::MemberChanged(id(1))));
         assert!(roster.is_full());
         assert_eq!(roster.judge(id(1), Rules::of(None), NOW), None, "a member stays one");

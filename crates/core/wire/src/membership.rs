@@ -148,6 +148,8 @@ pub struct Certificate {
     pub by_invite: Signature,
     /// The device key's signature over the claims.
     pub by_device: Signature,
+    /// The tunnel key's signature over the claims (XEdDSA).
+    pub by_tunnel: Signature,
 }
 
 impl Certificate {

@@ -12,6 +12,8 @@
 //! Letters of different scripts may look the same, and a name in any script is valid. So names are not refused for what they
 //! look like, but told apart where they look like another one in the same list: see [`Appearance`].
 
+use std::collections::BTreeMap;
+
 use icu_properties::{
     CodePointMapData, CodePointSetData,
     props::{CanonicalCombiningClass, ExtendedPictographic, GeneralCategory, JoiningType},
@@ -137,6 +139,19 @@ impl Appearance {
     pub fn looks_like(&self, other: &Self) -> bool {
         self.of_lower == other.of_lower || self.of_name == other.of_name
     }
+}
+
+/// Marks the names that a reader may take for another one in the list.
+#[must_use]
+pub fn alike<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<bool> {
+    let looks: Vec<Appearance> = names.into_iter().map(Appearance::of).collect();
+    let (mut of_lower, mut of_name) = (BTreeMap::new(), BTreeMap::new());
+    for look in &looks {
+        *of_lower.entry(&look.of_lower).or_insert(0_u32) += 1;
+        *of_name.entry(&look.of_name).or_insert(0_u32) += 1;
+    }
+    let is_alike = |look: &Appearance| of_lower[&look.of_lower] > 1 || of_name[&look.of_name] > 1;
+    looks.iter().map(is_alike).collect()
 }
 
 const NON_JOINER: char = '\u{200c}';
@@ -282,6 +297,12 @@ mod tests {
         for name in ["Ana\u{fe00}", "Ana\u{fe0e}", "田\u{e0100}", "Ana\u{fe0f}", "ᠠ\u{180b}"] {
             assert!(matches!(check_display_name(name), Err(NameError::Hidden { .. })), "{name:?}");
         }
+    }
+
+    #[test]
+    fn names_that_look_alike_are_marked_in_a_list() {
+        assert_eq!(alike(["Anna", "Ben", "\u{410}nna", "lan", "Ian"]), [true, false, true, true, true]);
+        assert_eq!(alike([]), [false; 0]);
     }
 
     #[test]

@@ -370,6 +370,7 @@ fn members_with_histories(count: u32) -> Vec<partyline_model::MemberView> {
     let member = |number: u32| partyline_model::MemberView {
         id: DeviceId(std::array::from_fn(|i| number.to_be_bytes()[i % 4])),
         name: format!("member {number}"),
+        alike: false,
         role: Role::Member,
         me: false,
         confirmed: true,

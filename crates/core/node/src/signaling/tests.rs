@@ -428,6 +428,31 @@ fn beacon_of_a_member_that_leaves_does_not_bring_it_back() {
 }
 
 #[test]
+fn what_a_device_says_that_is_no_member_is_neither_kept_nor_passed_on() {
+    let mut world = World::new(3);
+    world.server.up = true;
+    let (party, link) = world.create(&[URL]);
+    world.join(BEN, &link);
+    world.advance(5 * SECOND);
+    // While the owner is away a member lets Carl in, and from then on the owner wants to approve joiners.
+    let now = world.now;
+    let link = world.signaling(ANA).create_invite(now, party, InviteTerms::FRIENDS).expect("an invite");
+    world.signaling(ANA).set_on(now, party, false).expect("a party");
+    world.join(CARL, &link);
+    world.advance(5 * SECOND);
+    assert!(world.knows(BEN, CARL) && world.knows(CARL, BEN));
+    let now = world.now;
+    world.signaling(ANA).set_approval(now, party, true).expect("the owner may");
+    world.signaling(ANA).set_on(now, party, true).expect("a party");
+    world.advance(5 * SECOND);
+    let ana = world.devices[ANA].signaling.party(party).expect("a party");
+    let topic = ana.current_topic().expect("a topic").topic;
+    let kept: Vec<DeviceId> = ana.announcements(&topic).map(|(from, _)| from).collect();
+    assert_eq!(kept, [world.id(BEN)]);
+    assert_eq!(ana.membership().join_requests().count(), 1, "the owner is asked");
+}
+
+#[test]
 fn removed_member_is_told_why_and_still_sees_it_after_a_restart() {
     let (mut world, party) = World::with_party(2, &[URL], &[]);
     let (now, ben) = (world.now, world.id(BEN));

@@ -11,7 +11,7 @@ use partyline_model::{
 use partyline_party::{Member, OpenInvite, PendingJoin, Standing};
 use partyline_paths::PeerView;
 use partyline_tunnel::{SessionStats, Storm};
-use partyline_wire::name::folded;
+use partyline_wire::name::{alike, folded};
 
 use super::{
     measurement::{Measurement, Measurements},
@@ -70,6 +70,9 @@ impl Sources<'_> {
             membership.members().map(|member| self.member_view(party, &member)).collect();
         members.sort_by_key(|member| (!member.online, folded(&member.name), member.id));
         members.insert(0, self.own_view(party));
+        let mut join_requests: Vec<JoinRequestView> =
+            membership.join_requests().map(join_request_view).collect();
+        mark_alike(&mut members, &mut join_requests);
         let invites = membership.invites(self.now.unix);
         PartyView {
             id: party.id(),
@@ -83,7 +86,7 @@ impl Sources<'_> {
             members,
             invites: invites.map(invite_view).collect(),
             approval: membership.is_approval_needed(),
-            join_requests: membership.join_requests().map(join_request_view).collect(),
+            join_requests,
             waits_for: membership.waits_for(),
             servers: membership.servers().iter().map(|url| self.server_view(url)).collect(),
             problem: party.problem(),
@@ -100,6 +103,7 @@ impl Sources<'_> {
         MemberView {
             id: membership.me(),
             name: membership.display_name().to_owned(),
+            alike: false,
             role: membership.role(),
             me: true,
             confirmed: membership.standing() == Standing::Confirmed,
@@ -139,6 +143,7 @@ impl Sources<'_> {
         MemberView {
             id: device,
             name: member.name.to_owned(),
+            alike: false,
             role: member.role,
             me: false,
             confirmed: member.confirmed,
@@ -202,6 +207,16 @@ fn range_clash(party: &LocalParty, member: &Member<'_>) -> Option<Ipv4Net> {
     (network.contains(&range) || range.contains(network)).then_some(*network)
 }
 
+/// Marks those whose names can be taken for another one's: everybody chooses their own name, and may choose that of
+/// somebody else.
+fn mark_alike(members: &mut [MemberView], requests: &mut [JoinRequestView]) {
+    let named = members.iter().map(|member| member.name.as_str());
+    let alike = alike(named.chain(requests.iter().map(|request| request.name.as_str())));
+    let marks = members.iter_mut().map(|member| &mut member.alike);
+    let marks = marks.chain(requests.iter_mut().map(|request| &mut request.alike));
+    marks.zip(alike).for_each(|(mark, alike)| *mark = alike);
+}
+
 fn invite_view(invite: OpenInvite) -> InviteView {
     let OpenInvite { id, ends, used, uses, role } = invite;
     let used = u8::try_from(used).unwrap_or(u8::MAX);
@@ -210,7 +225,7 @@ fn invite_view(invite: OpenInvite) -> InviteView {
 
 fn join_request_view(pending: PendingJoin<'_>) -> JoinRequestView {
     let PendingJoin { device, name, invite, declined } = pending;
-    JoinRequestView { device, name: name.to_owned(), invite, declined }
+    JoinRequestView { device, name: name.to_owned(), alike: false, invite, declined }
 }
 
 fn history(now: Now, path: &PeerView) -> Vec<PathEvent> {

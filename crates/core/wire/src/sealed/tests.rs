@@ -27,7 +27,12 @@ fn certificate(name: &str) -> Certificate {
         joined_at: Timestamp(u64::MAX),
         grant,
     };
-    Certificate { claims: Exact::new(claims), by_invite: signature, by_device: signature }
+    Certificate {
+        claims: Exact::new(claims),
+        by_invite: signature,
+        by_device: signature,
+        by_tunnel: signature,
+    }
 }
 
 fn message(recipient: Option<[u8; 32]>, sequence: u64, body: Body) -> Message {
