@@ -13,8 +13,9 @@ use partyline_model::{Mapping, SocketId};
 use tracing::{debug, trace};
 
 use crate::{
+    address::is_public,
     client::{Client, Delivery, Request},
-    context::{Context, Finding, Unknown},
+    context::{Context, Finding, Observation, Unknown},
     purpose::Purpose,
 };
 
@@ -40,7 +41,13 @@ impl HairpinTest {
     /// Begins the test, if there are two sockets, and a NAT between them and the servers: without one this computer
     /// itself would bring the packets back.
     pub(crate) fn new(now: Instant, context: &Context) -> Finding<Self> {
-        let end = |socket| Some((socket, context.observations.first_of(socket)?.reflexive));
+        // Packets will be sent there, and a public server must not aim them at this computer's own network.
+        let plausible =
+            |seen: &Observation| is_public(seen.reflexive.ip()) || !is_public(seen.destination.ip());
+        let end = |socket| {
+            let seen = context.observations.first_of(socket).filter(plausible)?;
+            Some((socket, seen.reflexive))
+        };
         let fresh = context.roles.fresh.last().copied();
         let ends = end(context.roles.mapping).zip(fresh.and_then(end));
         let behind_nat = |((_, one), (_, other)): &((SocketId, SocketAddr), (SocketId, SocketAddr))| {
@@ -133,6 +140,23 @@ mod tests {
     #[test]
     fn missing_packets_prove_nothing_where_mapping_depends_on_the_destination() {
         assert_eq!(run(&mut nat(Mapping::AddressAndPortDependent, false)), Err(NO_ROOM));
+    }
+
+    #[test]
+    fn public_server_cannot_aim_the_hairpinning_test_at_this_network() {
+        let mut nat = TestNat::new(Rules::new(
+            Mapping::EndpointIndependent,
+            Filtering::EndpointIndependent,
+            Allocation::Random,
+        ));
+        let sockets = [nat.context.roles.mapping, *nat.context.roles.fresh.last().expect("a fresh socket")];
+        let (destination, now) = (reference().server, nat.now);
+        for socket in sockets {
+            let reflexive = ([192, 168, 1, 1], 53).into();
+            let observation = Observation { destination, reflexive, sent_at: now, received_at: now };
+            nat.context.observations.insert(socket, observation);
+        }
+        assert_eq!(HairpinTest::new(now, &nat.context).map(drop), Err(NO_NAT));
     }
 
     #[test]
