@@ -102,6 +102,11 @@ function request(command: ClientCommand): Reply {
     case 'down':
       change((snapshot) => replace(snapshot, command.party, (entry) => ({ ...entry, phase: command.command === 'up' ? 'up' : 'down' })));
       return done;
+    case 'trust_server':
+      change((snapshot) => ({ ...snapshot, parties: snapshot.parties.map((entry) => ({
+        ...entry, servers: entry.servers.map((server) => (server.url === command.url ? { ...server, connected: true, problem: null } : server)),
+      })) }));
+      return done;
     case 'set_range':
       change((snapshot) => replace(snapshot, command.party, (entry) => ({
         ...entry, range: command.range ?? '10.97.3.0/24', problem: null,

@@ -77,6 +77,10 @@ export const scenarios: Record<string, () => Scenario> = {
     world(snapshot([party(1, 'Friday Night', many(5), { servers: [{ url: 'wss://play.example.org', connected: false, problem: errors.server }] })])),
   server_at_home: () =>
     world(snapshot([party(1, 'Friday Night', many(5), { servers: [{ url: 'wss://play.example.org', connected: false, problem: errors.hairpin }] })])),
+  server_private: () =>
+    world(snapshot([party(1, 'Friday Night', many(5).map((entry, index) => ({ ...entry, role: index === 1 ? 'owner' : 'member' })), {
+      servers: [{ url: 'ws://192.168.178.20:4480', connected: false, problem: errors.private }],
+    })])),
   range_conflict: () => world(snapshot([party(1, 'Friday Night', many(5), { phase: 'connecting', problem: errors.range })])),
   range_clash: () =>
     world(snapshot([party(1, 'Friday Night', many(5).map((entry, index) => ({ ...entry, role: index === 1 ? 'owner' : 'member' })), { problem: errors.range })])),

@@ -152,6 +152,11 @@ export const errors = {
     message: 'The address of the server wss://play.example.org is this network’s own public one, and the router here does not route connections to it back inside (no hairpinning, RFC 4787, section 6).',
     hint: 'If the server is in this network, give its name the server’s LAN address, in the router’s DNS (split DNS) or in this computer’s hosts file, or switch on NAT loopback in the router.',
   },
+  private: {
+    code: 'server_private',
+    message: 'The server ws://192.168.178.20:4480 is at 192.168.178.20, which is no address of the Internet. The party’s link or owner named it, and you have not confirmed it, so it is not used: it could be another device of your network.',
+    hint: 'If it is yours or a friend’s, on this network, confirm it with `partyline trust ws://192.168.178.20:4480`.',
+  },
   range: {
     code: 'range_conflict', message: 'The party’s addresses 10.86.0.0/24 are in use on your local network.', hint: 'Move the party to another range.',
   },

@@ -288,6 +288,14 @@ stun: string[] } |
 { command: "configure"; 
 /**  All settings. Relays without a password keep the stored one. */
 settings: Settings } | 
+/**
+ *  Confirms a server that others named, so that it is used at private addresses, too, and the relays that it names.
+ *  Servers that the user named, in the settings or for a new party, need no confirmation. Answered by
+ *  [`Reply::Done`].
+ */
+{ command: "trust_server"; 
+/**  The server's URL, as the party names it. */
+url: string } | 
 /**  Returns the samples of a member's paths of the last hour. Answered by [`Reply::Samples`]. */
 { command: "samples"; party: PartyId; member: DeviceId } | 
 /**  Checks everything that commonly goes wrong. Answered by [`Reply::Doctor`]. */
@@ -403,6 +411,8 @@ export type ErrorCode =
  *  address back inside (no hairpinning, RFC 4787, section 6).
  */
 "server_no_hairpin" | 
+/**  The rendezvous server, or a relay that it names, is at a private address, and only others named it. */
+"server_private" | 
 /**  This computer's clock is wrong. */
 "own_clock" | 
 /**  The clock of the computer that made the invite is wrong. */

@@ -40,6 +40,8 @@ export const views: Record<string, { scenario: string; go: Step }> = {
   guest: { scenario: 'guest', go: steps(openParty) },
   'server-gone': { scenario: 'server_gone', go: steps(openParty) },
   'server-at-home': { scenario: 'server_at_home', go: steps(openParty) },
+  'server-private': { scenario: 'server_private', go: steps(openParty) },
+  'server-confirmed': { scenario: 'server_private', go: steps(openParty, click('Connect anyway'), async (page) => page.getByText('Connect anyway').waitFor({ state: 'detached' })) },
   'range-conflict': { scenario: 'range_conflict', go: steps(openParty) },
   'range-clash': { scenario: 'range_clash', go: steps(openParty) },
   'range-asked': { scenario: 'range_clash', go: steps(openParty, click('Ask the owner'), async (page) => page.getByText('The owner is asked').waitFor()) },

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use ed25519_dalek::{Signer, SigningKey};
 use opentelemetry_proto::tonic::{common::v1::any_value::Value, trace::v1::Span};
-use partyline_model::{Command, Handle, HandleKey, Topic};
+use partyline_model::{AddressScope, Command, Handle, HandleKey, Topic};
 use partyline_net::{Roots, TlsClient, WebSocket, connect_ws};
 use partyline_telemetry::{Logging, OtlpSettings};
 use partyline_tests_interop::{collector::Collector, server::Server};
@@ -61,7 +61,8 @@ fn server(endpoint: &str) -> Result<Server> {
 /// Connects to the server and enters the topic as one of the devices.
 async fn enter(server: &Server, device: &SigningKey) -> Result<WebSocket> {
     let client = TlsClient::new(&Roots { extra_ca: Some(server.certificate()) })?;
-    let mut socket = connect_ws(&format!("wss://localhost:{}", server.tls_port), &client).await?;
+    let mut socket =
+        connect_ws(&format!("wss://localhost:{}", server.tls_port), &client, AddressScope::Any).await?;
     let ServerFrame::Welcome { challenge, .. } = receive(&mut socket).await? else { bail!("no welcome") };
     let proof = EntryProof::sign(
         (&challenge, &topic(), handle_key(device)),

@@ -187,6 +187,8 @@ class App {
   /** Lets a device in that asks to join, or declines it. */
   answerJoin = (party: string, device: string, approve: boolean) =>
     this.done(`join ${device}`, { command: 'answer_join', party, device, approve });
+  /** Confirms a server that others named, so that it is used at private addresses, too. */
+  trustServer = (url: string) => this.done('trust', { command: 'trust_server', url });
   requestRange = (party: string) => this.done('ask range', { command: 'request_range', party });
   /** The ports that programs of this computer offer to a party. */
   offeredPorts = (party: string) => ask({ command: 'offered_ports', party }, 'offered_ports');

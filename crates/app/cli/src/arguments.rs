@@ -88,6 +88,16 @@ pub enum Verb {
     /// As a party comes, friends reach your games and other programs, but no system services: remote login, file sharing,
     /// remote desktop, printing, databases, administration. What this computer asks for is always answered.
     Ports(Ports),
+    /// Confirm a server that a friend's invite names, so that it is used at a private address, too.
+    ///
+    /// Servers that others name are used at addresses of the Internet only, since a private one may be another device of
+    /// your network. `partyline status` shows a server that is not used for that reason.
+    Trust {
+        /// The server's URL, as `partyline status` shows it.
+        url: String,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Give this computer a new identity, because another computer has the same keys.
     Identity {
         #[command(subcommand)]
@@ -182,6 +192,9 @@ pub struct Join {
     /// The name friends will see; by default the one in your settings, or your user name.
     #[arg(long = "name", value_name = "NAME")]
     pub display_name: Option<String>,
+    /// Confirm the servers that the invite names, so that they are used at private addresses, too.
+    #[arg(long)]
+    pub trust_servers: bool,
     /// Return once joined, without waiting until the party is connected.
     #[arg(long)]
     pub no_wait: bool,
@@ -542,6 +555,8 @@ mod tests {
             "partyline join partyline://join/abc --watch",
             "partyline join Come and play: partyline://join/abc tonight --name Ann",
             "partyline join -",
+            "partyline join - --trust-servers",
+            "partyline trust ws://192.168.1.2:4480",
             "partyline join",
             "partyline invite",
             "partyline invite Friday --expires never --qr",

@@ -59,6 +59,7 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, AppE
         Verb::Identity { change: IdentityChange::Forget { party, place } } => {
             forget_former(&party, &place, output).await
         }
+        Verb::Trust { url, place } => trust_server(url, &place, output).await,
         Verb::Up(up) => switch_on(up, output).await,
         Verb::Kick(which) => kick(which, output).await,
         Verb::Status(status) => show_status(status, output).await,
@@ -155,6 +156,9 @@ async fn join_party(join: Join, output: &Output) -> Result<(), AppError> {
     let reached = reach::engine(&join.hosting, join.watch, output).await?;
     let known_as = join.display_name.or_else(|| former_name(&reached, &invite));
     let display_name = display_name(known_as, &reached);
+    for url in invite.servers.iter().filter(|_| join.trust_servers) {
+        reached.controller.request(Command::TrustServer { url: url.clone() }).await?;
+    }
     let reply = reached.controller.request(Command::Join { link: invite.app_link(), display_name }).await?;
     let Reply::Joined { party } = reply else { return Err(unexpected(&reply)) };
     output.answer(&reply, || {
@@ -304,6 +308,12 @@ async fn forget_former(word: &str, place: &Place, output: &Output) -> Result<(),
     let controller = place.connect().await?;
     let party = select::former(&*reach::state(&controller).await?, word)?.id;
     finished(&controller.request(Command::ForgetFormer { party }).await?, output, "Forgotten")
+}
+
+async fn trust_server(url: String, place: &Place, output: &Output) -> Result<(), AppError> {
+    let controller = place.connect().await?;
+    let done = format!("Confirmed {}; it is used at private addresses, too", clean(&url));
+    finished(&controller.request(Command::TrustServer { url }).await?, output, &done)
 }
 
 /// Renders the link as a QR code, two modules to a character.

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use partyline_model::{AppError, JoinWait, MemberView, PartyId, PartyPhase, PartyView, ServerView, Snapshot};
+use partyline_model::{
+    AppError, ErrorCode, JoinWait, MemberView, PartyId, PartyPhase, PartyView, ServerView, Snapshot,
+};
 use tokio::{sync::watch, time::timeout};
 
 use crate::{member, names::name_of, output::Output, status, text::clean};
@@ -50,6 +52,15 @@ pub fn step(party: &PartyView) -> Step {
 
 /// The step while neither a server nor a neighbour has responded.
 fn unreached(party: &PartyView) -> Step {
+    let private = |server: &ServerView| {
+        server.problem.clone().filter(|problem| problem.code == ErrorCode::ServerPrivate)
+    };
+    let refused: Vec<AppError> = party.servers.iter().filter_map(private).collect();
+    if let [problem, ..] = &refused[..]
+        && refused.len() == party.servers.len()
+    {
+        return Step::Failed(problem.clone());
+    }
     let troubled = party.servers.iter().find_map(|server| Some((server, server.problem.as_ref()?)));
     Step::Doing(match (troubled, party.servers.first()) {
         (Some((server, problem)), _) => {

@@ -1,8 +1,8 @@
 //! Parties and members as tables.
 
 use partyline_model::{
-    AppError, FormerPartyView, MemberNotices, MemberView, PartyPhase, PartyView, Phase, Role, ServerView,
-    SharedNat, Snapshot,
+    AppError, ErrorCode, FormerPartyView, MemberNotices, MemberView, PartyPhase, PartyView, Phase, Role,
+    ServerView, SharedNat, Snapshot,
 };
 
 use crate::{
@@ -80,7 +80,8 @@ fn list_row(party: &PartyView) -> Vec<Cell> {
 fn party_lines(output: &Output, party: &PartyView, why: bool) -> Vec<String> {
     let mut lines = vec![heading(output, party)];
     lines.extend(party.problem.iter().flat_map(|problem| problem_lines(output, problem)));
-    for server in party.servers.iter().filter(|server| !server.connected && party.phase != PartyPhase::Down) {
+    for server in party.servers.iter().filter(|server| is_troubled(server) && party.phase != PartyPhase::Down)
+    {
         lines.extend(server_lines(output, server));
     }
     let asking: Vec<_> =
@@ -179,6 +180,12 @@ fn problem_lines(output: &Output, problem: &AppError) -> [String; 2] {
         output.paint(&format!("! {}", clean(&problem.message)), Tone::Bad),
         format!("  {}", clean(&problem.hint)),
     ]
+}
+
+/// Returns true for a server that is not connected, or whose relay is not used.
+fn is_troubled(server: &ServerView) -> bool {
+    let refused = |problem: &AppError| problem.code == ErrorCode::ServerPrivate;
+    !server.connected || server.problem.as_ref().is_some_and(refused)
 }
 
 /// What is wrong with a server that was not reached.

@@ -272,6 +272,31 @@ async fn invite_is_read_from_a_sentence_and_from_standard_input() {
 }
 
 #[tokio::test]
+async fn servers_of_an_invite_are_confirmed_only_if_asked_for_and_the_others_are_named() {
+    let mut view = party(7, "Friday");
+    let url = "ws://192.168.1.2:4480";
+    let hint = format!("Confirm it with `partyline trust {url}`.");
+    let problem = AppError::new(ErrorCode::ServerPrivate, "The server is at 192.168.1.2.", hint.clone());
+    view.servers = vec![ServerView { url: url.into(), connected: false, problem: Some(problem) }];
+    view.members.truncate(1);
+    let service = Service::start(vec![view]);
+    let joined = service.run(&["join", &link("Friday")]).await;
+    assert_eq!(code(&joined), 1, "waiting would not help");
+    assert!(err(&joined).contains(&hint), "{}", err(&joined));
+    assert!(out(&service.run(&["status"]).await).contains(&hint));
+    let trusts = |asked: &ClientCommand| matches!(asked, ClientCommand::Node(Command::TrustServer { .. }));
+    assert!(!service.asked().iter().any(trusts));
+    assert_eq!(code(&service.run(&["trust", url]).await), 0);
+    let confirmed = |url: &str| ClientCommand::from(Command::TrustServer { url: url.to_owned() });
+    assert_eq!(service.asked().last(), Some(&confirmed(url)));
+    let words = ["join", &link("Friday"), "--trust-servers", "--no-wait"];
+    assert_eq!(code(&service.run(&words).await), 0);
+    let asked = service.asked();
+    let [.., trusted, ClientCommand::Node(Command::Join { .. })] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!(*trusted, confirmed("wss://play.example"));
+}
+
+#[tokio::test]
 #[cfg(target_os = "linux")]
 async fn invite_in_an_argument_is_not_shown_to_other_users() {
     let service = Service::start(vec![party(7, "Friday")]);

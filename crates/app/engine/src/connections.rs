@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use partyline_model::{AppError, ErrorCode, Timestamp};
+use partyline_model::{AddressScope, AppError, ErrorCode, Timestamp};
 use partyline_net::{ConnectError, Nat64Prefix, TlsClient, WebSocket};
 use partyline_node::{RequestId, ServerId, ServerInput, StreamId, StreamInput};
 use partyline_wire::rendezvous::ServerFrame;
@@ -83,7 +83,7 @@ impl Connections {
         self.tls.clone()
     }
 
-    pub(crate) fn open_server(&mut self, id: ServerId, url: String) {
+    pub(crate) fn open_server(&mut self, id: ServerId, url: String, scope: AddressScope) {
         let (frames, mut queue) = mpsc::channel(QUEUE);
         self.servers.insert(id, frames);
         let (tls, events) = (self.tls.clone(), self.events.clone());
@@ -91,7 +91,7 @@ impl Connections {
         tokio::spawn(async move {
             // The engine sends nothing before the connection is open, so that the queue can only end.
             let opened = tokio::select! {
-                opened = partyline_net::connect_ws(&url, &tls) => Some(opened),
+                opened = partyline_net::connect_ws(&url, &tls, scope) => Some(opened),
                 _ = queue.recv() => None,
             };
             let end = match opened {
@@ -178,15 +178,15 @@ impl Connections {
     }
 
     /// Asks servers for their time, and reports the first answer.
-    pub(crate) fn ask_time(&self, request: RequestId, servers: Vec<String>) {
+    pub(crate) fn ask_time(&self, request: RequestId, servers: Vec<(String, AddressScope)>) {
         let (tls, events) = (self.tls.clone(), self.events.clone());
         tokio::spawn(async move {
             let mut asked = JoinSet::new();
-            for url in servers.into_iter().take(MAX_ASKED) {
+            for (url, scope) in servers.into_iter().take(MAX_ASKED) {
                 let tls = tls.clone();
-                asked.spawn(
-                    async move { timeout(TIME_TIMEOUT, server_time(&url, &tls)).await.ok().flatten() },
-                );
+                asked.spawn(async move {
+                    timeout(TIME_TIMEOUT, server_time(&url, &tls, scope)).await.ok().flatten()
+                });
             }
             let mut time = None;
             while let Some(answer) = asked.join_next().await {
@@ -238,8 +238,8 @@ async fn report_nat64(events: mpsc::Sender<ConnectionEvent>) {
 }
 
 /// Returns a server's time, which it sends first.
-async fn server_time(url: &str, tls: &TlsClient) -> Option<Timestamp> {
-    let asked = partyline_net::connect_ws(url, tls).await;
+async fn server_time(url: &str, tls: &TlsClient, scope: AddressScope) -> Option<Timestamp> {
+    let asked = partyline_net::connect_ws(url, tls, scope).await;
     let asked =
         asked.inspect_err(|error| tracing::debug!(url, reason = %error, "the server did not say its time"));
     let mut socket = asked.ok()?;
@@ -335,8 +335,12 @@ fn lost(why: &str) -> AppError {
 /// Explains why a server could not be connected to. The errors of `partyline-net` end in what to do, after a
 /// semicolon, where there is something to do.
 pub(crate) fn connect_error(url: &str, error: &ConnectError) -> AppError {
-    if matches!(error, ConnectError::OwnRouter { .. }) {
-        return partyline_node::server_without_hairpin(url);
+    match error {
+        ConnectError::OwnRouter { .. } => return partyline_node::server_without_hairpin(url),
+        ConnectError::Private { address, .. } => {
+            return partyline_node::server_at_private_address(url, *address);
+        }
+        _ => {}
     }
     let code = match error {
         ConnectError::Certificate { .. } | ConnectError::Tls { .. } | ConnectError::Roots { .. } => {
@@ -408,12 +412,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn unconfirmed_server_on_this_computer_receives_no_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let url = format!("ws://localhost:{}", address.port());
+        let (mut connections, mut inbox) = connections();
+        connections.open_server(ServerId(7), url.clone(), AddressScope::Public);
+        let ConnectionEvent::Server(ServerId(7), ServerInput::Closed(Some(error))) =
+            inbox.recv().await.unwrap()
+        else {
+            panic!("its end")
+        };
+        assert_eq!(error.code, ErrorCode::ServerPrivate);
+        assert!(error.message.contains(&url), "{error:?}");
+        assert!(error.hint.contains(&format!("partyline trust {url}")), "{error:?}");
+        // The time of an invite's servers is asked for before its party is joined.
+        connections.ask_time(1, vec![(url, AddressScope::Public)]);
+        assert!(matches!(inbox.recv().await.unwrap(), ConnectionEvent::ServerTime(1, None)));
+        let own = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (_, from) = listener.accept().await.unwrap();
+        assert_eq!(from, own.local_addr().unwrap(), "no connection before this one");
+    }
+
+    #[tokio::test]
     async fn a_server_that_is_refused_is_reported_with_what_to_do() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
         let (mut connections, mut inbox) = connections();
-        connections.open_server(ServerId(7), format!("ws://{address}"));
+        connections.open_server(ServerId(7), format!("ws://{address}"), AddressScope::Any);
         let ConnectionEvent::Server(ServerId(7), ServerInput::Closed(Some(error))) =
             inbox.recv().await.unwrap()
         else {

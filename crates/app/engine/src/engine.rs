@@ -429,7 +429,7 @@ impl Engine {
             Output::CloseSocket { id } => sockets.close(id),
             Output::DeviceUp { party, device } => devices.open(party, device),
             Output::DeviceDown { party } => devices.close(party),
-            Output::ServerOpen { id, url } => connections.open_server(id, url),
+            Output::ServerOpen { id, url, scope } => connections.open_server(id, url, scope),
             Output::ServerSend { id, frame } => connections.send_to_server(id, frame),
             Output::ServerClose { id } => connections.close_server(id),
             Output::StreamOpen { id, tls, address, host } => connections.open_stream(id, tls, address, host),

@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::{AppError, ErrorCode, PingSample, RelaySetting, Reply, Settings, TestTarget};
+use partyline_model::{
+    AddressScope, AppError, ErrorCode, PingSample, RelaySetting, Reply, Settings, TestTarget,
+};
 use partyline_net::{Stream, TlsClient, WebSocket};
 use partyline_node::{AllocationOutcome, AllocationTest, RelayServer, RelayTransport, TurnUrl};
 use partyline_wire::{
@@ -63,7 +65,9 @@ fn name(target: &TestTarget) -> &str {
 }
 
 async fn test_server(url: &str, tls: &TlsClient) -> Result<Duration, AppError> {
-    let mut socket = partyline_net::connect_ws(url, tls).await.map_err(|error| connect_error(url, &error))?;
+    // The user named it.
+    let socket = partyline_net::connect_ws(url, tls, AddressScope::Any).await;
+    let mut socket = socket.map_err(|error| connect_error(url, &error))?;
     let first = receive_frame(&mut socket, url).await?;
     if !matches!(first, ServerFrame::Welcome { version: VERSION, .. }) {
         return Err(AppError::new(

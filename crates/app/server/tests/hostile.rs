@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Member, client, config, device, handle, key, refusal, send, start, topic};
+use partyline_model::AddressScope;
 use partyline_net::{ConnectError, connect_ws};
 use partyline_rendezvous::{Limits, Rate};
 use partyline_server::config::Config;
@@ -84,11 +85,11 @@ async fn connections_above_the_limit_are_refused_with_a_status() {
     let (server, address) = start(Config { limits, ..config() });
     let first = Member::connect(address).await;
     let _second = Member::connect(address).await;
-    let refused = connect_ws(&format!("ws://{address}"), &client()).await;
+    let refused = connect_ws(&format!("ws://{address}"), &client(), AddressScope::Any).await;
     assert!(matches!(refused, Err(ConnectError::Http { status: 429, .. })), "{refused:?}");
     first.socket.close().await;
     // The server may notice the end later.
-    while connect_ws(&format!("ws://{address}"), &client()).await.is_err() {}
+    while connect_ws(&format!("ws://{address}"), &client(), AddressScope::Any).await.is_err() {}
     server.stop().await;
 }
 

@@ -14,6 +14,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use partyline_model::AddressScope;
 use partyline_net::{CertificateProblem, ConnectError, connect_ws};
 use partyline_server::{
     Server, StartError,
@@ -29,7 +30,7 @@ async fn members_are_notified_of_a_restart_and_can_reconnect() {
     let ((), (code, reason)) = tokio::join!(server.stop(), member.close_frame());
     assert_eq!(code, close::GOING_AWAY);
     assert!(reason.contains("restarting"));
-    let refused = connect_ws(&format!("ws://{address}"), &client()).await;
+    let refused = connect_ws(&format!("ws://{address}"), &client(), AddressScope::Any).await;
     assert!(matches!(refused, Err(ConnectError::Refused { .. })));
 
     let (server, again) = start(Config { listen: vec![address], ..config() });
@@ -50,7 +51,7 @@ async fn reloaded_certificate_is_used_at_once_and_an_invalid_one_never() {
     };
     let (server, address) = start(load(args));
     let url = format!("wss://localhost:{}", address.port());
-    let error = connect_ws(&url, &authority.client()).await.unwrap_err();
+    let error = connect_ws(&url, &authority.client(), AddressScope::Any).await.unwrap_err();
     let wrong_name = CertificateProblem::WrongName;
     assert!(matches!(error, ConnectError::Certificate { problem, .. } if problem == wrong_name));
 

@@ -36,6 +36,7 @@ pub const fn exit_code(code: ErrorCode) -> u8 {
         | ErrorCode::ServerCertificate
         | ErrorCode::CaptivePortal
         | ErrorCode::ServerNoHairpin
+        | ErrorCode::ServerPrivate
         | ErrorCode::Storage
         | ErrorCode::Device
         | ErrorCode::TunNode

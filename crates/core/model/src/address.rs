@@ -1,6 +1,6 @@
 //! Which addresses are of the Internet, and which belong together.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::Ipv6Net;
 
@@ -23,17 +23,64 @@ pub fn network_of(ip: IpAddr, v6_prefix_len: u8) -> IpAddr {
     }
 }
 
-/// Returns true for an address of the Internet, false for one of a private, shared, link-local or loopback range.
+/// Returns true for an address of the Internet, false for one of a private, shared, link-local, site-local or loopback
+/// range. An IPv6 address that a translator or tunnel turns into an IPv4 address is as public as that.
 #[must_use]
 pub const fn is_public(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(v4) => {
-            let local = v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified();
+            let local = v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.octets()[0] == 0;
             !local && !is_shared(ip)
         }
         IpAddr::V6(v6) => {
-            !(v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local())
+            let site_local = v6.segments()[0] & 0xffc0 == 0xfec0;
+            let local = v6.is_unique_local() || v6.is_unicast_link_local() || site_local;
+            match embedded(v6) {
+                Some(v4) => is_public(IpAddr::V4(v4)),
+                None => !local,
+            }
         }
+    }
+}
+
+/// Returns the IPv4 address that packets to an IPv6 address may end at: the loopback and IPv4-compatible addresses
+/// (RFC 4291, section 2.5.5.1), the well-known and the local prefix of NAT64 (RFC 6052, RFC 8215), and 6to4 (RFC 3056).
+const fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let (high, low) = match ip.segments() {
+        [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 0 | 1, _, _, _, high, low] => (high, low),
+        [0x2002, high, low, ..] => (high, low),
+        _ => return None,
+    };
+    let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+    Some(Ipv4Addr::new(a, b, c, d))
+}
+
+/// The addresses at which a server may be contacted. A server that others named must not lead this computer's packets
+/// into its own network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressScope {
+    /// All addresses: the user named or confirmed the server.
+    Any,
+    /// Addresses of the Internet alone: others named the server.
+    Public,
+}
+
+impl AddressScope {
+    /// Returns true if the server may be contacted at the address.
+    #[must_use]
+    pub const fn allows(self, ip: IpAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Public => is_public(ip) && is_host(ip),
+        }
+    }
+}
+
+/// Returns true unless the address stands for many hosts or for none.
+const fn is_host(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.octets()[0] < 224,
+        IpAddr::V6(v6) => !v6.is_multicast(),
     }
 }
 
@@ -73,10 +120,47 @@ mod tests {
             ([10, 1, 2, 3], false),
             ([169, 254, 0, 1], false),
             ([127, 0, 0, 1], false),
+            ([0, 0, 0, 1], false),
         ] {
             assert_eq!(is_public(ip.into()), public, "{ip:?}");
         }
         assert!(is_public("2001:db8::1".parse().expect("an address")));
+        assert!(!is_public("::1".parse().expect("an address")));
         assert!(!is_public("fd00::1".parse().expect("an address")));
+    }
+
+    #[test]
+    fn server_that_others_named_is_contacted_at_no_address_of_this_network() {
+        let allowed = |text: &str| AddressScope::Public.allows(text.parse().expect("an address"));
+        for private in [
+            "127.0.0.1",
+            "127.8.8.8",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "0.0.0.1",
+            "224.0.0.251",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::127.0.0.1",
+            "::ffff:192.168.1.1",
+            "fe80::1",
+            "fec0::1",
+            "fd00::1",
+            "ff02::1",
+            "64:ff9b::192.168.1.1",
+            "64:ff9b:1::127.0.0.1",
+            "2002:c0a8:101::1",
+        ] {
+            assert!(!allowed(private), "{private}");
+            assert!(AddressScope::Any.allows(private.parse().expect("an address")));
+        }
+        for public in ["198.51.100.1", "2001:db8::1", "64:ff9b::198.51.100.1", "2002:c633:6401::1"] {
+            assert!(allowed(public), "{public}");
+        }
     }
 }

@@ -197,6 +197,13 @@ pub enum Command {
         /// All settings. Relays without a password keep the stored one.
         settings: Box<Settings>,
     },
+    /// Confirms a server that others named, so that it is used at private addresses, too, and the relays that it names.
+    /// Servers that the user named, in the settings or for a new party, need no confirmation. Answered by
+    /// [`Reply::Done`].
+    TrustServer {
+        /// The server's URL, as the party names it.
+        url: String,
+    },
     /// Returns the samples of a member's paths of the last hour. Answered by [`Reply::Samples`].
     #[expect(missing_docs, reason = "the names say it")]
     Samples { party: PartyId, member: DeviceId },

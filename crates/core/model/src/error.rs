@@ -62,6 +62,8 @@ pub enum ErrorCode {
     /// The rendezvous server is at this network's own public address, and the router does not route packets to that
     /// address back inside (no hairpinning, RFC 4787, section 6).
     ServerNoHairpin,
+    /// The rendezvous server, or a relay that it names, is at a private address, and only others named it.
+    ServerPrivate,
     /// This computer's clock is wrong.
     OwnClock,
     /// The clock of the computer that made the invite is wrong.

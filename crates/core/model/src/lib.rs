@@ -33,7 +33,7 @@ mod time;
 mod transport;
 mod view;
 
-pub use address::{HOST_PREFIX_LEN, host_network, is_public, is_shared, network_of};
+pub use address::{AddressScope, HOST_PREFIX_LEN, host_network, is_public, is_shared, network_of};
 pub use candidate::{Candidate, CandidateKind};
 pub use card::{CardKind, RouteTarget};
 pub use control::{

@@ -24,8 +24,8 @@ use std::{
 };
 
 use partyline_model::{
-    AppError, Badge, DeviceId, IncomingPolicy, NatProfile, NetworkReport, Now, PartyId, Settings, SocketId,
-    StreamId, is_public,
+    AddressScope, AppError, Badge, DeviceId, IncomingPolicy, NatProfile, NetworkReport, Now, PartyId,
+    Settings, SocketId, StreamId, is_public,
 };
 use partyline_netcheck::{
     Event as NetcheckEvent, FilteringProbeRequest, Netcheck, PeerMapping, PortPair, ProbeRound, StunServer,
@@ -451,10 +451,27 @@ impl Connectivity {
     // Relay servers.
 
     /// Takes relay credentials that a rendezvous server granted.
-    pub(crate) fn on_relay_grant(&mut self, now: Instant, server: ServerId, grant: RelayGrant) {
-        self.relays.on_grant(server, grant);
+    pub(crate) fn on_relay_grant(
+        &mut self,
+        now: Instant,
+        server: ServerId,
+        grant: RelayGrant,
+        scope: AddressScope,
+    ) {
+        self.relays.on_grant(server, grant, scope);
         self.sync_names(now);
         self.apply_relays(now);
+    }
+
+    /// Uses relays of a rendezvous server at private addresses, too, since the user confirmed the server.
+    pub(crate) fn trust_relays(&mut self, now: Instant, server: ServerId) {
+        self.relays.trust(server);
+        self.apply_relays(now);
+    }
+
+    /// Returns a relay that a rendezvous server named, if it is not used because of its address.
+    pub(crate) fn private_relay(&self, server: ServerId) -> Option<(String, IpAddr)> {
+        self.relays.private_relay(server)
     }
 
     /// Forgets what a rendezvous server granted, because no party uses the server any more.

@@ -9,7 +9,9 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use partyline_model::{AppError, CardKind, Method, PartyId, RouteTarget, RouterCheck, SocketId, StreamId};
+use partyline_model::{
+    AddressScope, AppError, CardKind, Method, PartyId, RouteTarget, RouterCheck, SocketId, StreamId,
+};
 use partyline_netcheck::PeerMapping;
 
 /// Identifies the connection to a rendezvous server. The node assigns an id when it first needs a server and keeps it
@@ -64,6 +66,8 @@ pub enum Output {
         id: ServerId,
         /// The server's URL, `wss://host[:port]` or `ws://host[:port]`.
         url: String,
+        /// The addresses at which it may be contacted, whatever its name is resolved to.
+        scope: AddressScope,
     },
     /// Send a frame as one binary message to a rendezvous server. It is dropped if the connection is gone.
     ServerSend {
@@ -107,8 +111,8 @@ pub enum Output {
     AskTime {
         /// The command that waits for it.
         request: RequestId,
-        /// The URLs of the servers.
-        servers: Vec<String>,
+        /// The URLs of the servers, each with the addresses at which it may be contacted.
+        servers: Vec<(String, AddressScope)>,
     },
     /// Try to open TCP connections to this address and to port 443 of the same host. If either succeeds, report the
     /// host with [`crate::Node::handle_reached`]: it shows that a silent STUN server is up and UDP is blocked.

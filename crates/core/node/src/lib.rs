@@ -102,6 +102,7 @@ mod spans;
 mod state;
 #[cfg(test)]
 mod testing;
+mod trusted_servers;
 mod turn_url;
 mod view;
 
@@ -120,7 +121,7 @@ pub use partyline_paths::{
     RelayTransport, SocketId, StreamId,
 };
 pub use partyline_tunnel::DropCounters as TunnelDropCounters;
-pub use problem::server_without_hairpin;
+pub use problem::{server_at_private_address, server_without_hairpin};
 pub use signaling::{ChannelCounters, ResendCounters, SignalingCounters};
 pub use state::StateError;
 pub use turn_url::TurnUrl;

@@ -28,6 +28,7 @@ use crate::{
     signaling::{Event as SignalingEvent, NewPartyRequest, Signaling},
     spans::peer_span,
     state::{Restored, SavedParty, SavedState, StateError},
+    trusted_servers::TrustedServers,
     view::View,
 };
 
@@ -82,14 +83,16 @@ impl Node {
                 settings: config.settings.clone(),
                 networks: KnownNetworks::default(),
                 former: Vec::new(),
+                trusted: TrustedServers::default(),
             },
         };
-        let Restored { device, memberships, incoming, settings, networks, former } = restored;
+        let Restored { device, memberships, incoming, settings, networks, former, mut trusted } = restored;
+        settings.servers.iter().for_each(|url| _ = trusted.insert(url));
         let (paths, netcheck) = (config.paths.clone(), config.netcheck);
         let connectivity = Connectivity::new(now.instant, seeds, paths, netcheck, &settings, networks);
         info!(device = %device.id().short(), parties = memberships.len(), "node started");
         let mut node = Self {
-            signaling: Signaling::new(now, rng, settings.mtu, memberships)
+            signaling: Signaling::new(now, rng, settings.mtu, memberships, trusted)
                 .with_former(former)
                 .with_incoming(incoming),
             connectivity,
@@ -126,7 +129,8 @@ impl Node {
         let parties = self.signaling.parties().map(SavedParty::new);
         let settings = settings::changed(&self.config.settings, &self.settings);
         let networks = self.connectivity.known_networks();
-        SavedState::new(&self.device, parties, settings, networks, self.signaling.former_parties()).encode()
+        let (former, trusted) = (self.signaling.former_parties(), self.signaling.trusted_servers());
+        SavedState::new(&self.device, parties, settings, networks, former, trusted).encode()
     }
 
     /// Takes back a party that was just created or joined, because the state could not be written before the
@@ -365,6 +369,7 @@ impl Node {
                 Reply::Snapshot(Box::new(self.snapshot(now)))
             }
             Command::Configure { settings } => done(self.configure(now, *settings))?,
+            Command::TrustServer { url } => done(self.trust_server(now, &url))?,
             Command::MeasurePaths { party, members } => {
                 connectivity.check_paths(now.instant, party, &members);
                 Reply::Done
@@ -375,6 +380,7 @@ impl Node {
             Command::Create { name, display_name, servers, range } => {
                 let servers = if servers.is_empty() { settings.servers.clone() } else { servers };
                 let display_name = name_or_own(display_name, settings);
+                servers.iter().for_each(|url| signaling.trust_server(now, url));
                 let request = NewPartyRequest { name, display_name, servers, range };
                 let (party, link) = signaling.create(now, device, request)?;
                 Reply::Created { party, link }
@@ -444,8 +450,18 @@ impl Node {
 
     fn ask_time(&mut self, request: RequestId, question: ClockQuestion) {
         debug!(request, servers = ?question.servers, reason = "an invite's end does not fit", "asking a server for its time");
-        self.outputs.push_back(Output::AskTime { request, servers: question.servers.clone() });
+        let trusted = self.signaling.trusted_servers();
+        let servers = question.servers.iter().map(|url| (url.clone(), trusted.scope(url))).collect();
+        self.outputs.push_back(Output::AskTime { request, servers });
         self.clock_questions.insert(request, question);
+    }
+
+    fn trust_server(&mut self, now: Now, url: &str) -> Result<(), AppError> {
+        settings::check_server(url)?;
+        info!(server = %url, "server confirmed");
+        self.signaling.trust_server(now, url);
+        self.outputs.push_back(Output::Save);
+        Ok(())
     }
 
     fn configure(&mut self, now: Now, mut settings: Settings) -> Result<(), AppError> {
@@ -458,6 +474,7 @@ impl Node {
         if settings.display_name != self.settings.display_name {
             self.signaling.set_display_name(now, &settings.display_name);
         }
+        settings.servers.iter().for_each(|url| self.signaling.trust_server(now, url));
         self.settings = settings;
         self.connectivity.configure(now.instant, &self.settings);
         self.signaling.set_beacon(now.instant, self.settings.lan_beacon);
@@ -518,9 +535,10 @@ impl Node {
             SignalingEvent::SignalReceived { party, from, bytes } => {
                 connectivity.handle_signal(now.instant, party, from, &bytes);
             }
-            SignalingEvent::RelaysGranted { server, grant } => {
-                connectivity.on_relay_grant(now.instant, server, grant);
+            SignalingEvent::RelaysGranted { server, grant, scope } => {
+                connectivity.on_relay_grant(now.instant, server, grant, scope);
             }
+            SignalingEvent::ServerTrusted { server } => connectivity.trust_relays(now.instant, server),
             SignalingEvent::ServerDown { server } => connectivity.on_server_down(now.instant, server),
             SignalingEvent::ServerForgotten { server } => connectivity.forget_server(now.instant, server),
             SignalingEvent::Online(online) => connectivity.set_online(now.instant, online),
@@ -590,3 +608,6 @@ fn done(result: Result<(), AppError>) -> Result<Reply, AppError> {
 fn name_or_own(name: String, settings: &Settings) -> String {
     if name.is_empty() { settings.display_name.clone() } else { name }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The core's errors as people meet them.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use partyline_model::{AppError, ErrorCode, Timestamp};
 use partyline_party::{InviteVerdict, JoinError, PartyError};
@@ -118,6 +118,38 @@ pub fn server_without_hairpin(url: &str) -> AppError {
         "If the server is in this network, give its name the server's LAN address, in the router's DNS (split DNS) or in \
          this computer's hosts file, or switch on NAT loopback in the router.",
     )
+}
+
+/// Explains why a server at a private address is not used.
+#[must_use]
+pub fn server_at_private_address(url: &str, address: IpAddr) -> AppError {
+    AppError::new(
+        ErrorCode::ServerPrivate,
+        format!(
+            "The server {url} is at {address}, which is no address of the Internet. The party's link or owner named it, \
+             and you have not confirmed it, so it is not used: it could be another device of your network."
+        ),
+        confirmation(url),
+    )
+}
+
+/// Explains why a relay at a private address is not used.
+pub(crate) fn relay_at_private_address(url: &str, host: &str, address: IpAddr) -> AppError {
+    AppError::new(
+        ErrorCode::ServerPrivate,
+        format!(
+            "The server {url} names the relay {host} at {address}, which is no address of the Internet. You have not \
+             confirmed the server, so this relay is not used: it could be another device of your network."
+        ),
+        confirmation(url),
+    )
+}
+
+fn confirmation(url: &str) -> String {
+    // A command that users paste into a shell; the URL was written by somebody else.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"./:-_[]".contains(&byte);
+    let shown = if url.bytes().all(plain) { url } else { "URL" };
+    format!("If it is yours or a friend's, on this network, confirm it with `partyline trust {shown}`.")
 }
 
 pub(crate) fn timed_out() -> AppError {

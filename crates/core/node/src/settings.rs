@@ -46,6 +46,14 @@ pub(crate) fn check(settings: &Settings) -> Result<(), AppError> {
     }
 }
 
+/// Checks the URL of a rendezvous server that the user confirms.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn check_server(url: &str) -> Result<(), AppError> {
+    Settings { servers: vec![url.to_owned()], ..Settings::default() }.validate()
+}
+
 #[cfg(test)]
 mod tests {
     use partyline_model::Methods;

@@ -70,6 +70,7 @@ use crate::{
     join_refusal::JoinRefusal,
     problem::{party_error, unknown_party},
     spans::{party_span, peer_span},
+    trusted_servers::TrustedServers,
 };
 
 /// How many of a party's members, on average, repeat a leave to a member that comes back.
@@ -136,11 +137,17 @@ impl Source {
 impl Signaling {
     /// Returns signaling for these memberships, each with whether its party is to be on. The randomness must be secret
     /// and fresh.
-    pub(crate) fn new(now: Now, rng: ChaCha20Rng, mtu: u16, memberships: Vec<(Membership, bool)>) -> Self {
+    pub(crate) fn new(
+        now: Now,
+        rng: ChaCha20Rng,
+        mtu: u16,
+        memberships: Vec<(Membership, bool)>,
+        trusted: TrustedServers,
+    ) -> Self {
         let mut signaling = Self {
             parties: BTreeMap::new(),
             channels: Channels {
-                servers: Servers::new(now.instant),
+                servers: Servers::new(now.instant, trusted),
                 tunnels: Tunnels::default(),
                 beacon: Beacon::default(),
             },
@@ -247,7 +254,8 @@ impl Signaling {
                 }
             }
             ServerFrame::RelayGrant(grant) => {
-                self.events.push_back(Event::RelaysGranted { server: id, grant });
+                let scope = self.channels.servers.scope(id);
+                self.events.push_back(Event::RelaysGranted { server: id, grant, scope });
             }
             ServerFrame::Refused { topic: Some(topic), code, .. } if is_retried(code) => {
                 trace!(topic = %topic.short(), reason = ?code, "announcement refused");
@@ -312,6 +320,17 @@ impl Signaling {
 
     fn party_on(&self, topic: &Topic) -> Option<PartyId> {
         self.parties.values().find(|party| party.is_on() && party.visits(topic)).map(LocalParty::id)
+    }
+
+    /// Uses a server at private addresses, too, since the user named or confirmed it.
+    pub(crate) fn trust_server(&mut self, now: Now, url: &str) {
+        let Parts { channels, mut cx, .. } = self.parts(now);
+        channels.servers.trust(&mut cx, url);
+    }
+
+    /// Returns the servers that the user named or confirmed.
+    pub(crate) const fn trusted_servers(&self) -> &TrustedServers {
+        self.channels.servers.trusted()
     }
 
     /// Switches the LAN beacon on or off.
@@ -790,6 +809,11 @@ impl Signaling {
     /// Returns the members of a party with whom a session is up.
     pub(crate) fn connected(&self, party: PartyId) -> impl Iterator<Item = DeviceId> + '_ {
         self.channels.tunnels.connected(party)
+    }
+
+    /// Returns the id of a server, if a party uses it.
+    pub(crate) fn server_id(&self, url: &str) -> Option<ServerId> {
+        self.channels.servers.id(url)
     }
 
     /// Returns whether a server is connected, and what is wrong with it.

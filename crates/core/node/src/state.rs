@@ -14,6 +14,7 @@ use crate::{
     connectivity::KnownNetworks,
     settings::{self, ChangedSettings},
     signaling::LocalParty,
+    trusted_servers::TrustedServers,
 };
 
 const VERSION: u32 = 1;
@@ -46,6 +47,9 @@ pub(crate) struct SavedState {
     /// Parties that this computer was in under an earlier identity.
     #[serde(default)]
     former: Vec<FormerPartyView>,
+    /// Servers that the user named or confirmed.
+    #[serde(default)]
+    trusted_servers: TrustedServers,
 }
 
 /// A party as it is saved.
@@ -78,6 +82,7 @@ pub(crate) struct Restored {
     pub settings: Settings,
     pub networks: KnownNetworks,
     pub former: Vec<FormerPartyView>,
+    pub trusted: TrustedServers,
 }
 
 impl SavedState {
@@ -119,7 +124,8 @@ impl SavedState {
             debug!(%error, "known networks cannot be read and will be measured again");
             KnownNetworks::default()
         });
-        Ok(Restored { device, memberships, incoming: policies, settings, networks, former: self.former })
+        let Self { former, trusted_servers: trusted, .. } = self;
+        Ok(Restored { device, memberships, incoming: policies, settings, networks, former, trusted })
     }
 
     /// Collects what has to be kept.
@@ -129,6 +135,7 @@ impl SavedState {
         settings: ChangedSettings,
         networks: &KnownNetworks,
         former: &[FormerPartyView],
+        trusted: &TrustedServers,
     ) -> Self {
         Self {
             version: VERSION,
@@ -138,6 +145,7 @@ impl SavedState {
             settings,
             networks: serde_json::to_value(networks).unwrap_or_default(),
             former: former.to_vec(),
+            trusted_servers: trusted.clone(),
         }
     }
 
@@ -192,7 +200,8 @@ mod tests {
     fn changed_and_cut_files_are_damaged() {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let (device, networks) = (DeviceKey::generate(&mut rng), KnownNetworks::default());
-        let state = SavedState::new(&device, std::iter::empty(), ChangedSettings::default(), &networks, &[]);
+        let (settings, trusted) = (ChangedSettings::default(), TrustedServers::default());
+        let state = SavedState::new(&device, std::iter::empty(), settings, &networks, &[], &trusted);
         let file = state.encode();
         assert!(serde_json::from_slice::<serde_json::Value>(&file).is_ok(), "still JSON");
         assert!(SavedState::decode(&file).is_ok());

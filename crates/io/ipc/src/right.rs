@@ -50,6 +50,7 @@ impl Right {
             | Command::MeasurePaths { .. }
             | Command::Netcheck { .. }
             | Command::Configure { .. }
+            | Command::TrustServer { .. }
             | Command::Stop => Self::Control,
         }
     }

@@ -1,6 +1,6 @@
 //! Why a server could not be reached, as precisely as a person can act on it.
 
-use std::{io, sync::Arc};
+use std::{io, net::IpAddr, sync::Arc};
 
 use rustls::{CertificateError, Error as TlsError};
 
@@ -81,6 +81,14 @@ pub enum ConnectError {
     OwnRouter {
         /// The server.
         host: String,
+    },
+    /// The server has private addresses alone, at which the caller does not allow it to be contacted.
+    #[error("{host} is at the private address {address}; confirm the server first")]
+    Private {
+        /// The server.
+        host: String,
+        /// The first of its addresses.
+        address: IpAddr,
     },
     /// The server answered with something other than HTTP.
     #[error("{host} does not speak WebSocket: {cause}")]

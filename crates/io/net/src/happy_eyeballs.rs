@@ -7,6 +7,7 @@
 use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use partyline_model::AddressScope;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpStream, lookup_host},
@@ -38,7 +39,16 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// # Errors
 /// The name has no address, or none of its addresses could be connected to in time.
 pub async fn connect_tcp(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
-    connect_any(host, port, lookup(host, port).await?).await
+    connect_within(host, port, AddressScope::Any).await
+}
+
+/// Connects to a host at the addresses that the scope allows.
+pub(crate) async fn connect_within(
+    host: &str,
+    port: u16,
+    scope: AddressScope,
+) -> Result<TcpStream, ConnectError> {
+    connect_any(host, port, lookup_within(host, port, scope).await?).await
 }
 
 /// Connects to the first of a host's addresses that answers.
@@ -75,7 +85,29 @@ const fn keepalive() -> TcpKeepalive {
 /// # Errors
 /// The name has no address, or the resolver does not answer in time.
 pub async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
-    lookup_then(host, port, nat64::add_synthesized).await
+    lookup_within(host, port, AddressScope::Any).await
+}
+
+/// Looks up a host as [`lookup`] does, and returns the addresses that the scope allows. What a DNS64 made up counts as the
+/// IPv4 address that it carries.
+pub(crate) async fn lookup_within(
+    host: &str,
+    port: u16,
+    scope: AddressScope,
+) -> Result<Vec<SocketAddr>, ConnectError> {
+    if scope == AddressScope::Any {
+        return lookup_then(host, port, nat64::add_synthesized).await;
+    }
+    let mut found = lookup_for_datagrams(host, port).await?;
+    let first = found.first().copied();
+    found.retain(|address| scope.allows(address.ip()));
+    match first.filter(|_| found.is_empty()) {
+        Some(address) => {
+            tracing::debug!(host, port, %address, reason = "private, and named by others", "host not contacted");
+            Err(ConnectError::Private { host: host.to_owned(), address: address.ip() })
+        }
+        None => Ok(nat64::add_synthesized(found).await),
+    }
 }
 
 /// Looks up a host for datagrams, which a caller sends through the NAT64 by [`Nat64Prefix::outward`]: an address that a

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use partyline_model::AddressScope;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -16,7 +17,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::http::Uri;
 
-use crate::{CertificateProblem, ConnectError, lookup};
+use crate::{CertificateProblem, ConnectError, happy_eyeballs::lookup_within};
 
 /// An address that belongs to nobody (TEST-NET-1, RFC 5737).
 pub(crate) const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 80);
@@ -97,7 +98,11 @@ fn is_same_site(one: &str, other: &str) -> bool {
 }
 
 /// Explains a failure by a portal, if there is one; otherwise returns it as it is.
-pub(crate) async fn explain(error: ConnectError, (host, port): (&str, u16), probes: Probes) -> ConnectError {
+pub(crate) async fn explain(
+    error: ConnectError,
+    (host, port, scope): (&str, u16, AddressScope),
+    probes: Probes,
+) -> ConnectError {
     let intercepted = match &error {
         // Times have to do with clocks, which is said better without a detour.
         ConnectError::Certificate {
@@ -109,7 +114,7 @@ pub(crate) async fn explain(error: ConnectError, (host, port): (&str, u16), prob
         _ => return error,
     };
     // What answered in the server's place may say what it is when it is asked over plain HTTP.
-    let addresses = lookup(host, port).await.unwrap_or_default();
+    let addresses = lookup_within(host, port, scope).await.unwrap_or_default();
     if intercepted {
         for address in &addresses {
             let answer = ask(SocketAddr::new(address.ip(), probes.port), host).await;
@@ -186,7 +191,7 @@ mod tests {
     }
 
     async fn explained(error: ConnectError, web: SocketAddr, nobody: SocketAddr) -> ConnectError {
-        let host = ("127.0.0.1", 443);
+        let host = ("127.0.0.1", 443, AddressScope::Any);
         explain(error, host, Probes { nobody, port: web.port() }).await
     }
 

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use partyline_model::AddressScope;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::{CryptoProvider, ring},
@@ -15,7 +16,11 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::{ConnectError, connect_tcp, happy_eyeballs::connect_any, nat64};
+use crate::{
+    ConnectError,
+    happy_eyeballs::{connect_any, connect_within},
+    nat64,
+};
 
 /// How long the handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -95,7 +100,17 @@ fn extra_roots(roots: &Roots) -> Result<Vec<CertificateDer<'static>>, ConnectErr
 /// # Errors
 /// As for [`connect_tcp`], and a server that does not prove to be the host.
 pub async fn connect_tls(host: &str, port: u16, client: &TlsClient) -> Result<Box<dyn Stream>, ConnectError> {
-    let stream = connect_tcp(host, port).await?;
+    connect_tls_within(host, port, client, AddressScope::Any).await
+}
+
+/// Connects as [`connect_tls`] does, at the addresses that the scope allows.
+pub(crate) async fn connect_tls_within(
+    host: &str,
+    port: u16,
+    client: &TlsClient,
+    scope: AddressScope,
+) -> Result<Box<dyn Stream>, ConnectError> {
+    let stream = connect_within(host, port, scope).await?;
     handshake(host, port, stream, client).await
 }
 

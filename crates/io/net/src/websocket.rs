@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use partyline_model::AddressScope;
 use partyline_wire::rendezvous::{MAX_FRAME, PATH};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::{
@@ -16,8 +17,11 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    ConnectError, Stream, TlsClient, connect_tcp, connect_tls, own_router,
+    ConnectError, Stream, TlsClient,
+    happy_eyeballs::connect_within,
+    own_router,
     portal::{self, Head, Probes},
+    tls::connect_tls_within,
 };
 
 /// How long the upgrade from HTTP may take.
@@ -64,27 +68,33 @@ impl std::fmt::Debug for WebSocket {
     }
 }
 
-/// Opens a WebSocket. A URL without a path means the rendezvous at `/v1`.
+/// Opens a WebSocket to a server at the addresses that the scope allows; others get no packet. A URL without a path means
+/// the rendezvous at `/v1`. Redirections are not followed.
 ///
 /// # Errors
-/// The URL is malformed, the server cannot be reached or does not prove its name, or it does not speak WebSocket.
-pub async fn connect_ws(url: &str, client: &TlsClient) -> Result<WebSocket, ConnectError> {
+/// The URL is malformed, the server has no address that is allowed, cannot be reached or does not prove its name, or it
+/// does not speak WebSocket.
+pub async fn connect_ws(
+    url: &str,
+    client: &TlsClient,
+    scope: AddressScope,
+) -> Result<WebSocket, ConnectError> {
     let target = Target::parse(url).ok_or_else(|| ConnectError::Url(url.to_owned()))?;
     let (host, port) = (target.host.clone(), target.port);
-    match open(target, client).await {
+    match open(target, client, scope).await {
         Ok(socket) => Ok(socket),
         Err(error) => {
-            let error = Box::pin(portal::explain(error, (&host, port), Probes::INTERNET)).await;
+            let error = Box::pin(portal::explain(error, (&host, port, scope), Probes::INTERNET)).await;
             Err(Box::pin(own_router::explain(error, &host, port)).await)
         }
     }
 }
 
-async fn open(target: Target, client: &TlsClient) -> Result<WebSocket, ConnectError> {
+async fn open(target: Target, client: &TlsClient, scope: AddressScope) -> Result<WebSocket, ConnectError> {
     let stream = if target.secure {
-        connect_tls(&target.host, target.port, client).await?
+        connect_tls_within(&target.host, target.port, client, scope).await?
     } else {
-        Box::new(connect_tcp(&target.host, target.port).await?)
+        Box::new(connect_within(&target.host, target.port, scope).await?)
     };
     let upgrade = Box::pin(client_async_with_config(target.url.as_str(), stream, Some(config())));
     match timeout(UPGRADE_TIMEOUT, upgrade).await {

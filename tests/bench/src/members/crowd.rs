@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use ed25519_dalek::{Signer, SigningKey};
-use partyline_model::{HandleKey, Topic};
+use partyline_model::{AddressScope, HandleKey, Topic};
 use partyline_net::{WebSocket, connect_ws};
 use partyline_wire::rendezvous::{ClientFrame, EntryProof, ServerFrame};
 
@@ -31,7 +31,7 @@ impl Crowd {
 }
 
 async fn enter(server: &Server, index: usize, party: usize, record: usize) -> Result<WebSocket> {
-    let mut socket = connect_ws(&server.url, &server.client).await?;
+    let mut socket = connect_ws(&server.url, &server.client, AddressScope::Any).await?;
     let ServerFrame::Welcome { challenge, .. } = hear(&mut socket).await? else { bail!("no welcome") };
     let (key, device) = (key(0, index / party), key(1, index));
     let topic = Topic(key.verifying_key().to_bytes());

@@ -15,7 +15,7 @@ use nix::sys::socket::{
     setsockopt,
     sockopt::{RcvBuf, RcvBufForce},
 };
-use partyline_model::{Command, DeviceId, Now, PartyId, Reply, Settings, Timestamp};
+use partyline_model::{AddressScope, Command, DeviceId, Now, PartyId, Reply, Settings, Timestamp};
 use partyline_net::{TlsClient, WebSocket, connect_ws};
 use partyline_node::{
     Config, Deliver, DeviceInput, Egress, Local, LocalNetwork, NetcheckConfig, Node, Output, PACKET_ROOM,
@@ -119,7 +119,7 @@ impl Member {
         let port = socket.local_addr()?.port();
         let (found, (answer, answered)) = (Found::default(), oneshot::channel());
         let (happens, events) = mpsc::channel(QUEUE);
-        let node = node(number)?;
+        let node = node(server, number)?;
         let device = node.device();
         let mut task = Task {
             node,
@@ -148,13 +148,14 @@ impl Member {
 }
 
 /// Creates the node of a new device. Its keys protect nothing, so the seed need not be random.
-fn node(number: usize) -> Result<Box<Node>> {
+fn node(server: &Server, number: usize) -> Result<Box<Node>> {
     let now = now();
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&number.to_le_bytes());
     seed[8..16].copy_from_slice(&now.unix.0.to_le_bytes());
     let config = Config {
-        settings: Settings::default(),
+        // The relays that it names are on this computer, where only servers that the user named may have any.
+        settings: Settings { servers: vec![server.url.clone()], ..Settings::default() },
         version: "bench".to_owned(),
         paths: PathsConfig::default(),
         netcheck: NetcheckConfig::default(),
@@ -233,7 +234,7 @@ impl Task {
                 self.party = Some(party);
                 self.node.handle_device(now(), party, DeviceInput::Up("mesh0".to_owned()));
             }
-            Output::ServerOpen { id, url } => self.open(id, url),
+            Output::ServerOpen { id, url, .. } => self.open(id, url),
             Output::ServerSend { id, frame } => {
                 if let Some((_, frames)) = self.server.as_ref().filter(|(open, _)| *open == id) {
                     let _ = frames.try_send(frame);
@@ -263,7 +264,7 @@ impl Task {
         self.server = Some((id, frames));
         let (tls, events) = (self.tls.clone(), self.happens.clone());
         tokio::spawn(async move {
-            if let Ok(socket) = connect_ws(&url, &tls).await {
+            if let Ok(socket) = connect_ws(&url, &tls, AddressScope::Any).await {
                 carry(id, socket, queue, &events).await;
             }
             let _ = events.send((id, ServerInput::Closed(None))).await;

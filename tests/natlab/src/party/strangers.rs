@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use partyline_model::PathKind;
+use partyline_model::{AddressScope, PathKind};
 use partyline_net::{Roots, TlsClient, connect_ws};
 use partyline_wire::rendezvous::ClientFrame;
 use tokio::{
@@ -110,7 +110,7 @@ fn hold(url: &str, client: &TlsClient, connected: &Arc<AtomicUsize>, stop: &Atom
 
 /// Connects, sends frames, and reads until the server closes the connection.
 async fn stranger(url: String, client: TlsClient, connected: Arc<AtomicUsize>) -> Result<()> {
-    let mut socket = connect_ws(&url, &client).await?;
+    let mut socket = connect_ws(&url, &client, AddressScope::Any).await?;
     connected.fetch_add(1, Ordering::Relaxed);
     for echo in 0..FRAMES {
         socket.send(ClientFrame::Time { echo }.encode()?).await?;

@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use ed25519_dalek::{Signer, SigningKey};
-use partyline_model::{Handle, HandleKey, Topic};
+use partyline_model::{AddressScope, Handle, HandleKey, Topic};
 use partyline_net::{ConnectError, Roots, TlsClient, WebSocket, WebSocketError, connect_ws};
 use partyline_server::{
     Server,
@@ -111,7 +111,7 @@ impl Member {
     }
 
     pub async fn connect_to(url: &str, client: &TlsClient) -> Result<Self, ConnectError> {
-        let mut socket = connect_ws(url, client).await?;
+        let mut socket = connect_ws(url, client, AddressScope::Any).await?;
         let welcome = ServerFrame::decode(&socket.next().await.unwrap().unwrap()).unwrap();
         let ServerFrame::Welcome { challenge, .. } = welcome else { panic!("{welcome:?}") };
         Ok(Self { socket, challenge })

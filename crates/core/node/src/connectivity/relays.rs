@@ -6,11 +6,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
-use partyline_model::RelaySetting;
+use partyline_model::{AddressScope, RelaySetting};
 use partyline_netcheck::{CredentialMechanism, StunCredentials, StunServer};
 use partyline_paths::{RelayServer, RelayTransport};
 use partyline_wire::rendezvous::RelayGrant;
@@ -21,6 +21,14 @@ use crate::{host_names::Host, io::ServerId, turn_url::TurnUrl};
 /// How much nearer another relay must be to be preferred: this much, and a tenth.
 const MIN_RTT_GAIN: Duration = Duration::from_millis(5);
 
+/// What a rendezvous server granted.
+#[derive(Debug)]
+struct Grant {
+    relays: RelayGrant,
+    /// The addresses at which they may be contacted: a grant is as trusted as the server that gave it.
+    scope: AddressScope,
+}
+
 /// Relay servers that may be used, and in which order.
 #[derive(Debug, Default)]
 pub(super) struct SelectedRelays {
@@ -28,7 +36,7 @@ pub(super) struct SelectedRelays {
     own: Vec<RelaySetting>,
     /// Names of relays, best first, as far as they were measured.
     order: Vec<String>,
-    grants: BTreeMap<ServerId, RelayGrant>,
+    grants: BTreeMap<ServerId, Grant>,
     addresses: BTreeMap<Host, Vec<SocketAddr>>,
 }
 
@@ -40,10 +48,28 @@ impl SelectedRelays {
     }
 
     /// Takes a grant in place of the server's last one.
-    pub(super) fn on_grant(&mut self, from: ServerId, grant: RelayGrant) {
-        debug!(server = from.0, count = grant.servers.len(), "relays granted");
-        self.grants.insert(from, grant);
+    pub(super) fn on_grant(&mut self, from: ServerId, relays: RelayGrant, scope: AddressScope) {
+        debug!(server = from.0, count = relays.servers.len(), ?scope, "relays granted");
+        self.grants.insert(from, Grant { relays, scope });
         self.prune_addresses();
+    }
+
+    /// Allows a server's relays to be at private addresses.
+    pub(super) fn trust(&mut self, server: ServerId) {
+        if let Some(grant) = self.grants.get_mut(&server) {
+            grant.scope = AddressScope::Any;
+        }
+    }
+
+    /// Returns a relay that a server granted, with its address, if it has none at which it may be contacted.
+    pub(super) fn private_relay(&self, server: ServerId) -> Option<(String, IpAddr)> {
+        let grant = self.grants.get(&server)?;
+        urls(&grant.relays).find_map(|(url, _)| {
+            let addresses = self.addresses.get(&(url.host.clone(), url.port))?;
+            let refused = !addresses.iter().any(|address| grant.scope.allows(address.ip()));
+            let address = addresses.first().filter(|_| refused)?;
+            Some((url.host, address.ip()))
+        })
     }
 
     /// Takes the addresses to use for a host, if a relay is there; returns true if they are others than before.
@@ -58,13 +84,13 @@ impl SelectedRelays {
 
     /// Returns the hosts of the relays that a server granted.
     pub(super) fn hosts_of(&self, server: ServerId) -> BTreeSet<Host> {
-        let granted = self.grants.get(&server).into_iter().flat_map(urls);
+        let granted = self.grants.get(&server).into_iter().flat_map(|grant| urls(&grant.relays));
         granted.map(|(url, _)| (url.host, url.port)).collect()
     }
 
     /// Returns all hosts.
     pub(super) fn hosts(&self) -> BTreeSet<Host> {
-        let granted = self.grants.values().flat_map(urls).map(|(url, _)| url);
+        let granted = self.grants.values().flat_map(|grant| urls(&grant.relays)).map(|(url, _)| url);
         let own = self.own.iter().filter_map(|relay| TurnUrl::parse(&relay.url));
         own.chain(granted).map(|url| (url.host, url.port)).collect()
     }
@@ -86,16 +112,16 @@ impl SelectedRelays {
     /// several servers name, or one of them twice, has room for one allocation from our socket.
     pub(super) fn servers(&self) -> Vec<RelayServer> {
         let own = self.own.iter().filter_map(|relay| {
-            Some((TurnUrl::parse(&relay.url)?, "", relay.username.as_str(), relay.password.as_str()))
+            let relays = self.resolve(TurnUrl::parse(&relay.url)?, "", (&relay.username, &relay.password));
+            Some(relays.collect::<Vec<_>>())
         });
-        let granted = self.grants.values().flat_map(|grant| {
-            urls(grant).map(|(url, region)| (url, region, grant.username.as_str(), grant.password.as_str()))
+        let granted = self.grants.values().map(|Grant { relays, scope }| {
+            let named = urls(relays)
+                .flat_map(|(url, region)| self.resolve(url, region, (&relays.username, &relays.password)));
+            named.filter(|relay| scope.allows(relay.address.ip())).collect()
         });
         let mut known = BTreeSet::new();
-        own.chain(granted)
-            .flat_map(|named| self.resolve(named))
-            .filter(|relay| known.insert((relay.transport, relay.address)))
-            .collect()
+        own.chain(granted).flatten().filter(|relay| known.insert((relay.transport, relay.address))).collect()
     }
 
     /// Returns the relays in order of preference: the user's own, then by what was measured.
@@ -136,22 +162,26 @@ impl SelectedRelays {
         changed
     }
 
-    fn resolve(&self, (url, region, username, password): (TurnUrl, &str, &str, &str)) -> Vec<RelayServer> {
+    fn resolve(
+        &self,
+        url: TurnUrl,
+        region: &str,
+        (username, password): (&str, &str),
+    ) -> impl Iterator<Item = RelayServer> {
         let addresses = self.addresses.get(&(url.host.clone(), url.port)).into_iter().flatten();
-        let relay = |address: &SocketAddr| RelayServer {
+        addresses.map(move |address| RelayServer {
             name: self.name(&url.host, region),
             transport: url.transport,
             address: *address,
             host: url.host.clone(),
             username: username.to_owned(),
             password: password.to_owned(),
-        };
-        addresses.map(relay).collect()
+        })
     }
 
     /// Returns a relay's name: its region, with its host where the region has several.
     fn name(&self, host: &str, region: &str) -> String {
-        let mut granted = self.grants.values().flat_map(urls);
+        let mut granted = self.grants.values().flat_map(|grant| urls(&grant.relays));
         if region.is_empty() {
             host.to_owned()
         } else if granted.any(|(url, other)| other == region && url.host != host) {
@@ -206,8 +236,12 @@ mod tests {
     fn relay_that_is_named_twice_is_one_relay() {
         let mut relays = SelectedRelays::default();
         let twice = ["turn:relay:1", "turn:relay:1?transport=udp", "turn:relay:1?transport=tcp"];
-        relays.on_grant(ServerId(1), grant("one", &twice));
-        relays.on_grant(ServerId(2), grant("other", &["turn:192.0.2.1:1", "turn:192.0.2.2:1"]));
+        relays.on_grant(ServerId(1), grant("one", &twice), AddressScope::Any);
+        relays.on_grant(
+            ServerId(2),
+            grant("other", &["turn:192.0.2.1:1", "turn:192.0.2.2:1"]),
+            AddressScope::Public,
+        );
         for (host, ip) in [("relay", 1), ("192.0.2.1", 1), ("192.0.2.2", 2)] {
             assert!(relays.on_resolved(&(host.into(), 1), &[([192, 0, 2, ip], 1).into()]));
         }
@@ -234,7 +268,7 @@ mod tests {
         for (server, region) in grant.servers.iter_mut().zip(["fra", "fra", "waw"]) {
             region.clone_into(&mut server.region);
         }
-        relays.on_grant(ServerId(1), grant);
+        relays.on_grant(ServerId(1), grant, AddressScope::Public);
         assert_eq!(relays.hosts(), relays.hosts_of(ServerId(1)));
         for host in relays.hosts() {
             let address = SocketAddr::new(host.0.parse().unwrap(), host.1);

@@ -236,24 +236,57 @@ fn blocked_udp_is_proven_by_tcp_only_on_the_same_network() {
     assert_eq!(device.connectivity.nat().udp_blocked, None, "the server may be out of reach altogether");
 }
 
-#[test]
-fn granted_relays_are_resolved_until_an_address_is_known_and_then_used() {
-    let mut device = Device::new(&Settings::default());
-    let relay = RelayServer { url: "turn:relay.example".to_owned(), region: String::new() };
-    let grant = RelayGrant {
-        servers: vec![relay],
+fn grant(url: &str) -> RelayGrant {
+    RelayGrant {
+        servers: vec![RelayServer { url: url.to_owned(), region: String::new() }],
         username: "ana".to_owned(),
         password: "secret".to_owned(),
         realm: "example".to_owned(),
-        expires: device.now.unix,
-    };
+        expires: start().unix,
+    }
+}
+
+#[test]
+fn relay_of_an_unconfirmed_server_gets_no_packet_at_a_private_address() {
+    for url in ["turn:relay.example", "turn:relay.example?transport=tcp", "turns:relay.example:3478"] {
+        let mut device = Device::new(&Settings::default());
+        device.connectivity.set_online(device.now.instant, true);
+        device.connectivity.on_relay_grant(device.now.instant, ServerId(1), grant(url), AddressScope::Public);
+        let host = || "relay.example".to_owned();
+        let private = ["127.0.0.1:3478", "192.168.1.1:3478", "[fe80::1]:3478", "[fd00::1]:3478"]
+            .map(|address| address.parse::<SocketAddr>().expect("an address"));
+        let contacted = |device: &mut Device| {
+            device.advance(20 * SECOND);
+            let aimed = |output: &Output| match output {
+                Output::StreamOpen { address, .. } | Output::Reach { address } => private.contains(address),
+                Output::KeepaliveServers { servers } => private.iter().any(|ip| servers.contains(ip)),
+                _ => false,
+            };
+            let streams = device.outputs().iter().any(aimed);
+            let sent = device.exit.take_from(SocketId::MAIN);
+            streams || sent.iter().any(|(to, _)| private.contains(to))
+        };
+        device.connectivity.handle_resolved(device.now.instant, host(), 3478, &private);
+        assert!(!contacted(&mut device), "{url}");
+        let refused = device.connectivity.private_relay(ServerId(1));
+        assert_eq!(refused, Some((host(), private[0].ip())));
+        device.connectivity.trust_relays(device.now.instant, ServerId(1));
+        assert!(contacted(&mut device), "{url} once its server is confirmed");
+        assert_eq!(device.connectivity.private_relay(ServerId(1)), None);
+    }
+}
+
+#[test]
+fn granted_relays_are_resolved_until_an_address_is_known_and_then_used() {
+    let mut device = Device::new(&Settings::default());
+    let grant = grant("turn:relay.example");
     let lookups = |device: &mut Device| {
         let outputs = device.outputs().into_iter();
         outputs
             .filter(|output| matches!(output, Output::Resolve { host, .. } if host == "relay.example"))
             .count()
     };
-    device.connectivity.on_relay_grant(device.now.instant, ServerId(1), grant);
+    device.connectivity.on_relay_grant(device.now.instant, ServerId(1), grant, AddressScope::Public);
     device.run();
     assert_eq!(lookups(&mut device), 1);
     device.connectivity.handle_resolved(device.now.instant, "relay.example".to_owned(), 3478, &[]);

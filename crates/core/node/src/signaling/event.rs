@@ -1,6 +1,6 @@
 //! What signaling asks the other parts of the node, and the engine, to do.
 
-use partyline_model::{DeviceId, PartyId};
+use partyline_model::{AddressScope, DeviceId, PartyId};
 use partyline_paths::PeerParams;
 use partyline_tunnel::PeerConfig;
 use partyline_wire::rendezvous::RelayGrant;
@@ -38,8 +38,10 @@ pub(crate) enum Event {
     PeerRemoved { party: PartyId, device: DeviceId },
     /// A signal between path machines arrived from a member.
     SignalReceived { party: PartyId, from: DeviceId, bytes: Vec<u8> },
-    /// A rendezvous server granted relay credentials.
-    RelaysGranted { server: ServerId, grant: RelayGrant },
+    /// A rendezvous server granted credentials of relays, which may be at these addresses.
+    RelaysGranted { server: ServerId, grant: RelayGrant, scope: AddressScope },
+    /// The user confirmed a rendezvous server; relays that it names may be at private addresses.
+    ServerTrusted { server: ServerId },
     /// An open connection to a rendezvous server has ended.
     ServerDown { server: ServerId },
     /// No party uses the server any more; what it granted is void.

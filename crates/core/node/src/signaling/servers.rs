@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partyline_model::{AppError, DeviceId, ErrorCode, Topic};
+use partyline_model::{AddressScope, AppError, DeviceId, ErrorCode, Topic};
 use partyline_party::{Outgoing, TopicAccess, TopicPurpose};
 use partyline_wire::rendezvous::{ClientFrame, RefusalCode, ServerFrame, VERSION};
 use tracing::{debug, trace};
@@ -26,6 +26,7 @@ use super::{
 use crate::{
     host_names::{Found, Host, HostNames, literal_address, server_host},
     io::{Output, ServerId, ServerInput},
+    trusted_servers::TrustedServers,
 };
 
 /// How long a server may take to answer where its name has moved, so that most likely nobody is there any more.
@@ -54,10 +55,11 @@ pub(super) struct Servers {
     /// True if any server was connected when that was last reported.
     online: bool,
     check_grants_at: Instant,
+    trusted: TrustedServers,
 }
 
 impl Servers {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant, trusted: TrustedServers) -> Self {
         Self {
             links: BTreeMap::new(),
             names: HostNames::default(),
@@ -67,6 +69,7 @@ impl Servers {
             last_number: 0,
             online: false,
             check_grants_at: now,
+            trusted,
         }
     }
 
@@ -163,9 +166,33 @@ impl Servers {
                 cx.output(Output::ServerClose { id: *id });
             }
             if link.poll_open(cx.now.instant) {
-                cx.output(Output::ServerOpen { id: *id, url: link.url.clone() });
+                let scope = self.trusted.scope(&link.url);
+                cx.output(Output::ServerOpen { id: *id, url: link.url.clone(), scope });
             }
         }
+    }
+
+    /// Uses a server at private addresses, too, from now on, and the relays that it names.
+    pub(super) fn trust(&mut self, cx: &mut Context<'_>, url: &str) {
+        if !self.trusted.insert(url) {
+            return;
+        }
+        for (id, link) in &mut self.links {
+            if self.trusted.scope(&link.url) == AddressScope::Public {
+                continue;
+            }
+            link.retry_now(cx.now.instant);
+            if link.is_opening() && link.abandon() {
+                cx.output(Output::ServerClose { id: *id });
+            }
+            cx.events.push_back(Event::ServerTrusted { server: *id });
+        }
+        self.open_links(cx);
+    }
+
+    /// Returns the servers that the user named or confirmed.
+    pub(super) const fn trusted(&self) -> &TrustedServers {
+        &self.trusted
     }
 
     /// Retries at once where a link waits, and asks open links to show that they still work: the network changed, or
@@ -383,6 +410,16 @@ impl Servers {
     /// Returns a server's URL.
     pub(super) fn url(&self, id: ServerId) -> Option<&str> {
         self.links.get(&id).map(|link| link.url.as_str())
+    }
+
+    /// Returns the id of the link to a server.
+    pub(super) fn id(&self, url: &str) -> Option<ServerId> {
+        self.links.iter().find(|(_, link)| link.url == url).map(|(id, _)| *id)
+    }
+
+    /// Returns the addresses at which a server, and relays that it names, may be contacted.
+    pub(super) fn scope(&self, id: ServerId) -> AddressScope {
+        self.url(id).map_or(AddressScope::Public, |url| self.trusted.scope(url))
     }
 
     /// Returns whether the server is connected, and what is wrong with it.

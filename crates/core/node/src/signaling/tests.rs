@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use partyline_model::{Handle, KickScope, PartyPhase};
+use partyline_model::{AddressScope, Handle, KickScope, PartyPhase};
 use partyline_party::Standing;
 use partyline_wire::rendezvous::{ClientFrame, RefusalCode, VERSION};
 use rand_core::SeedableRng as _;
@@ -125,7 +125,11 @@ impl Device {
     fn new(now: Now, seed: u8) -> Self {
         let mut rng = ChaCha20Rng::from_seed([seed; 32]);
         let key = DeviceKey::generate(&mut rng);
-        Self { key, signaling: Signaling::new(now, rng, 1400, Vec::new()), events: Vec::new() }
+        Self {
+            key,
+            signaling: Signaling::new(now, rng, 1400, Vec::new(), TrustedServers::default()),
+            events: Vec::new(),
+        }
     }
 
     /// Returns what was handed on last about how to reach another member.
@@ -466,7 +470,8 @@ fn removed_member_is_told_why_and_still_sees_it_after_a_restart() {
     let restored =
         Membership::restore(now.unix, &mut rng, &world.devices[BEN].key, local.membership().state());
     let restored = restored.expect("a membership");
-    world.devices[BEN].signaling = Signaling::new(now, rng, 1400, vec![(restored, true)]);
+    world.devices[BEN].signaling =
+        Signaling::new(now, rng, 1400, vec![(restored, true)], TrustedServers::default());
     world.run();
     assert_eq!(world.problem(BEN, party), Some(ErrorCode::Removed));
     world.signaling(BEN).set_on(now, party, false).expect("a party");
@@ -630,7 +635,7 @@ fn copy_of(world: &mut World, device: usize, party: PartyId) -> usize {
     // A key of its own: the two do not share the count of messages.
     let key = DeviceKey::restore(world.now.unix, &key.seed(), 0);
     let restored = Membership::restore(world.now.unix, &mut rng, &key, state).expect("a membership");
-    let signaling = Signaling::new(world.now, rng, 1400, vec![(restored, true)]);
+    let signaling = Signaling::new(world.now, rng, 1400, vec![(restored, true)], TrustedServers::default());
     world.devices.push(Device { key, signaling, events: Vec::new() });
     world.devices.len() - 1
 }
@@ -775,4 +780,33 @@ fn new_identity_leaves_the_parties_to_the_other_computer_and_remembers_them() {
     world.advance(5 * SECOND);
     assert!(world.devices[copy].signaling.former_parties().is_empty());
     assert!(world.knows(ANA, copy) && world.knows(copy, BEN) && world.knows(BEN, copy));
+}
+
+/// Returns the scopes with which a device opened its servers since the last call.
+fn scopes(world: &mut World, device: usize) -> Vec<AddressScope> {
+    let events = std::mem::take(&mut world.devices[device].events);
+    let opened = events.into_iter().filter_map(|event| match event {
+        Event::Output(Output::ServerOpen { scope, .. }) => Some(scope),
+        _ => None,
+    });
+    opened.collect()
+}
+
+#[test]
+fn server_that_only_the_link_names_is_used_at_public_addresses_until_it_is_confirmed() {
+    let (mut world, _) = World::with_party(2, &[URL], &[]);
+    assert_eq!(scopes(&mut world, BEN), [AddressScope::Public]);
+    world.server.up = false;
+    let (now, id) = (world.now, world.server_id(BEN));
+    let refused = crate::problem::server_at_private_address(URL, std::net::Ipv4Addr::LOCALHOST.into());
+    world.signaling(BEN).handle_server(now, id, ServerInput::Closed(Some(refused.clone())));
+    assert_eq!(world.signaling(BEN).server_status(URL), (false, Some(refused)));
+    world.signaling(BEN).trust_server(now, "wss://other.example");
+    world.run();
+    assert_eq!(scopes(&mut world, BEN), [], "another server was confirmed");
+    world.server.up = true;
+    world.signaling(BEN).trust_server(now, URL);
+    world.run();
+    assert_eq!(scopes(&mut world, BEN), [AddressScope::Any], "at once");
+    assert_eq!(world.signaling(BEN).server_status(URL), (true, None));
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Instant};
 
 use ipnet::Ipv4Net;
-use partyline_model::{AppError, DoctorFinding, PartyPhase, SharedNat, Verdict};
+use partyline_model::{AppError, DoctorFinding, ErrorCode, PartyPhase, SharedNat, Verdict};
 use partyline_party::WrongClock;
 use partyline_tunnel::{BROADCASTS_PER_SECOND, Storm};
 
@@ -181,6 +181,9 @@ fn hairpin_finding(name: &str, shared: SharedNat) -> DoctorFinding {
 fn server_finding(url: &str, status: (bool, Option<AppError>)) -> DoctorFinding {
     let what = format!("Server {url}");
     match status {
+        (true, Some(problem)) if problem.code == ErrorCode::ServerPrivate => {
+            finding(what, Verdict::Fair, format!("{} {}", problem.message, problem.hint))
+        }
         (true, _) => finding(what, Verdict::Good, "Connected."),
         (false, Some(problem)) => {
             finding(what, Verdict::Bad, format!("{} {}", problem.message, problem.hint))

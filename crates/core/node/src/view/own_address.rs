@@ -7,7 +7,11 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use partyline_model::{AppError, ErrorCode, is_public};
 
-use crate::{connectivity::Connectivity, problem::server_without_hairpin, signaling::Signaling};
+use crate::{
+    connectivity::Connectivity,
+    problem::{relay_at_private_address, server_without_hairpin},
+    signaling::Signaling,
+};
 
 /// Returns whether a server is connected, and what is wrong with it as people should read it.
 pub(super) fn server_status(
@@ -19,7 +23,11 @@ pub(super) fn server_status(
     let named = |problem| {
         name_own_address(problem, url, &signaling.server_addresses(url), &own_addresses(connectivity))
     };
-    (connected, problem.map(named))
+    let private_relay = || {
+        let (host, address) = connectivity.private_relay(signaling.server_id(url)?)?;
+        Some(relay_at_private_address(url, &host, address))
+    };
+    (connected, problem.map(named).or_else(private_relay))
 }
 
 /// Returns the public IPv4 addresses of this computer's network, except those of the computer itself.

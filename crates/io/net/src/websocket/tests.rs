@@ -78,7 +78,7 @@ async fn echo_once(acceptor: TlsAcceptor) -> String {
 async fn messages_are_exchanged_over_tls_with_a_trusted_server() {
     let authority = Authority::new();
     let url = echo_once(authority.acceptor("localhost", (2020, 2100))).await;
-    let mut socket = connect_ws(&url, &authority.client).await.unwrap();
+    let mut socket = connect_ws(&url, &authority.client, AddressScope::Any).await.unwrap();
     socket.send(vec![7; 40_000]).await.unwrap();
     assert_eq!(socket.next().await, Some(Ok(vec![7; 40_000])));
     socket.close().await;
@@ -95,7 +95,7 @@ async fn each_certificate_problem_has_its_own_error() {
     ];
     for (acceptor, expected) in cases {
         let url = echo_once(acceptor).await;
-        let error = connect_ws(&url, &authority.client).await.unwrap_err();
+        let error = connect_ws(&url, &authority.client, AddressScope::Any).await.unwrap_err();
         let ConnectError::Certificate { problem, .. } = &error else { panic!("{error}") };
         assert_eq!(problem, &expected, "{error}");
     }
@@ -113,13 +113,36 @@ async fn a_server_without_websocket_is_an_http_or_protocol_error() {
             let _ = stream.read(&mut [0; 2048]).await;
             stream.write_all(answer.as_bytes()).await.unwrap();
         });
-        let error = connect_ws(&format!("ws://127.0.0.1:{port}"), &authority.client).await.unwrap_err();
+        let error = connect_ws(&format!("ws://127.0.0.1:{port}"), &authority.client, AddressScope::Any)
+            .await
+            .unwrap_err();
         match error {
             ConnectError::Http { status: 503, .. } if http => {}
             ConnectError::Protocol { .. } if !http => {}
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn server_that_others_named_receives_no_connection_at_a_private_address() {
+    let authority = Authority::new();
+    let (listener, port) = listen().await;
+    for url in [
+        format!("ws://127.0.0.1:{port}"),
+        format!("wss://127.0.0.1:{port}"),
+        // A name, as in DNS rebinding, and spellings that only the resolver turns into the address.
+        format!("ws://localhost:{port}"),
+        format!("ws://127.1:{port}"),
+        format!("ws://[::ffff:127.0.0.1]:{port}"),
+    ] {
+        let refused = connect_ws(&url, &authority.client, AddressScope::Public).await;
+        assert!(matches!(refused, Err(ConnectError::Private { .. })), "{url}: {refused:?}");
+    }
+    // What was connected first is accepted first.
+    let own = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (_, from) = listener.accept().await.unwrap();
+    assert_eq!(from, own.local_addr().unwrap(), "no connection before this one");
 }
 
 #[tokio::test]
@@ -131,7 +154,9 @@ async fn plain_text_on_a_tls_port_is_an_error() {
         stream.write_all(b"220 mail.example ESMTP ready, and some more text\r\n").await.unwrap();
         let _ = stream.read(&mut [0; 2048]).await;
     });
-    let error = connect_ws(&format!("wss://localhost:{port}"), &authority.client).await.unwrap_err();
+    let error = connect_ws(&format!("wss://localhost:{port}"), &authority.client, AddressScope::Any)
+        .await
+        .unwrap_err();
     assert!(matches!(error, ConnectError::Tls { .. }), "{error:?}");
 }
 
@@ -146,7 +171,8 @@ async fn the_servers_close_frame_is_returned_with_code_and_reason() {
         socket.close(Some(frame)).await.unwrap();
         while let Some(Ok(_)) = socket.next().await {}
     });
-    let mut socket = connect_ws(&format!("ws://127.0.0.1:{port}"), &authority.client).await.unwrap();
+    let mut socket =
+        connect_ws(&format!("ws://127.0.0.1:{port}"), &authority.client, AddressScope::Any).await.unwrap();
     let closed = WebSocketError::Closed { code: 4000, reason: "replaced".to_owned() };
     assert_eq!(socket.next().await, Some(Err(closed)));
     assert_eq!(socket.next().await, None);
