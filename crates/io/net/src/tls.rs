@@ -98,7 +98,7 @@ fn extra_roots(roots: &Roots) -> Result<Vec<CertificateDer<'static>>, ConnectErr
 /// Connects to a host by name or address and completes the TLS handshake.
 ///
 /// # Errors
-/// As for [`connect_tcp`], and a server that does not prove to be the host.
+/// As for [`connect_tcp`](crate::connect_tcp), and a server that does not prove to be the host.
 pub async fn connect_tls(host: &str, port: u16, client: &TlsClient) -> Result<Box<dyn Stream>, ConnectError> {
     connect_tls_within(host, port, client, AddressScope::Any).await
 }
