@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::{app, cargo, cross, fuzz, natlab, packages, sim};
+use crate::{app, cargo, cross, fuzz, libtorrent, natlab, packages, sim};
 
 /// What to test.
 #[derive(Args)]
@@ -201,7 +201,10 @@ impl Layer {
             }
             Self::Sim => sim::run(&sim::IN_CI),
             Self::Interop => test(Tests::Of(SEPARATE_PACKAGES[1])),
-            Self::Natlab => test(Tests::Of(SEPARATE_PACKAGES[2])),
+            Self::Natlab => {
+                libtorrent::install()?;
+                test(Tests::Of(SEPARATE_PACKAGES[2]))
+            }
             Self::Classify => {
                 natlab::run(&["classify", "--spread"].map(Into::into))?;
                 natlab::run(&["classify", "--spread", "--program"].map(Into::into))

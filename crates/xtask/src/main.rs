@@ -7,6 +7,7 @@ mod check;
 mod cross;
 mod fuzz;
 mod icons;
+mod libtorrent;
 mod natlab;
 mod package;
 mod packages;
@@ -40,7 +41,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Labs of network namespaces: list | run NAME | party | classify | shell NAME | sweep (needs root).
+    /// Labs of network namespaces: list | run NAME | party | serverless | classify | shell NAME | sweep (needs root).
     Natlab {
         /// Passed on to the lab; `--help` explains them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -83,7 +84,8 @@ enum Task {
         #[command(subcommand)]
         task: package::Task,
     },
-    /// Installs the system packages that all layers of `test` need together (it asks first).
+    /// Installs what all layers of `test` need together: system packages (it asks first), and libtorrent into the target
+    /// directory.
     Setup {
         /// Install without asking.
         #[arg(long)]
@@ -120,7 +122,10 @@ fn work(task: Task) -> Result<()> {
         Task::Icons { yes } => icons::run(yes),
         Task::Screenshots { yes } => screenshots::run(yes),
         Task::Package { task } => package::run(&task),
-        Task::Setup { yes } => packages::install(&check::packages(), yes),
+        Task::Setup { yes } => {
+            packages::install(&check::packages(), yes)?;
+            libtorrent::install()
+        }
     }
 }
 

@@ -26,6 +26,8 @@ enum Detect {
     Program(&'static str),
     /// A library, by its pkg-config name.
     Library(&'static str),
+    /// A module of Python.
+    Module(&'static str),
 }
 
 const fn package(name: &'static str, program: &'static str, why: &'static str) -> Package {
@@ -34,6 +36,10 @@ const fn package(name: &'static str, program: &'static str, why: &'static str) -
 
 const fn library(name: &'static str, library: &'static str, why: &'static str) -> Package {
     Package { name, detect: Detect::Library(library), why }
+}
+
+const fn module(name: &'static str, module: &'static str, why: &'static str) -> Package {
+    Package { name, detect: Detect::Module(module), why }
 }
 
 const COMPILER: Package = package("gcc", "cc", "compiles the C parts of cryptography");
@@ -87,7 +93,7 @@ pub const FOR_APP_TESTS: [Package; 9] = [
 pub const FOR_UNIT_TESTS: [Package; 1] = [IP];
 
 /// Packages for the labs, interoperability tests and fuzzing.
-pub const FOR_TESTS: [Package; 12] = [
+pub const FOR_TESTS: [Package; 13] = [
     COMPILER,
     package("g++", "c++", "compiles the fuzzer"),
     IP,
@@ -100,6 +106,7 @@ pub const FOR_TESTS: [Package; 12] = [
     package("tayga", "tayga", "NAT64 of networks without IPv4"),
     package("wireguard-go", "wireguard-go", "tunnel to talk to ours"),
     package("wireguard-tools", "wg", "configures it"),
+    module("python3-venv", "ensurepip", "runs the DHT nodes of libtorrent"),
 ];
 
 /// Packages needed to make packages.
@@ -165,6 +172,9 @@ impl Package {
         match self.detect {
             Detect::Program(program) => is_installed(program),
             Detect::Library(name) => cargo::succeeds(Command::new("pkg-config").args(["--exists", name])),
+            Detect::Module(name) => {
+                cargo::succeeds(Command::new("python3").args(["-c", &format!("import {name}")]))
+            }
         }
     }
 }

@@ -16,7 +16,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    Host, Line, Nat, RouterOptions, cable,
+    Host, Line, Nat, RouterOptions,
+    cable::{self, Quality},
     device::Carried,
     host::Link,
     namespace::Namespace,
@@ -94,7 +95,9 @@ impl Lab {
         lab.inet.sysctl(&[("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")])?;
         lab.inet.ip("addr add 11.255.255.254/32 dev lo\naddr add 169.254.0.1/32 dev lo")?;
         lab.inet.nft(
-            "add table inet blocked\nadd chain inet blocked forward { type filter hook forward priority filter; }",
+            "add table inet blocked\nadd chain inet blocked forward { type filter hook forward priority filter; }\n\
+             table inet dead { set addresses { type ipv4_addr; }; \
+             chain forward { type filter hook forward priority filter; ip daddr @addresses drop; }; }",
         )?;
         Ok(lab)
     }
@@ -111,7 +114,7 @@ impl Lab {
     /// Returns an error if it cannot be created.
     pub fn server(&self, name: &str) -> Result<Host> {
         let namespace = self.namespace(name)?;
-        let (customer, link) = self.connect(&namespace, None)?;
+        let (customer, link) = self.connect(&namespace, None::<Line>)?;
         let v6 = Some(public_v6(customer));
         Ok(Host::new(name, namespace, link, public_v4(customer), v6, Some(customer), &self.directory))
     }
@@ -148,6 +151,17 @@ impl Lab {
         let (customer, link) = self.connect(&namespace, Some(line))?;
         let v6 = Some(public_v6(customer));
         Ok(Host::new(name, namespace, link, public_v4(customer), v6, Some(customer), &self.directory))
+    }
+
+    /// Adds a computer that has all of these public addresses too, each as far away as `quality` has it. They are on the
+    /// card, since some programs bind their sockets to the card that has the address.
+    pub(crate) fn crowd(&self, name: &str, addresses: &[Ipv4Addr], quality: impl Quality) -> Result<Host> {
+        let namespace = self.namespace(name)?;
+        let (customer, link) = self.connect(&namespace, Some(quality))?;
+        let lines = |line: &dyn Fn(&Ipv4Addr) -> String| addresses.iter().map(line).collect::<String>();
+        namespace.ip(&lines(&|address| format!("addr add {address}/32 dev wan0\n")))?;
+        self.inet.ip(&lines(&|address| format!("route replace {address}/32 dev c{customer}\n")))?;
+        Ok(Host::new(name, namespace, link, public_v4(customer), None, Some(customer), &self.directory))
     }
 
     /// Adds a second IPv4 and a second IPv6 address to a host with public addresses.
@@ -196,6 +210,14 @@ impl Lab {
             )
         };
         self.inet.nft(&(rule(one, other) + &rule(other, one)))
+    }
+
+    /// Loses all packets to these public addresses, and no longer those to others that were given before.
+    pub(crate) fn silence(&self, addresses: &[Ipv4Addr]) -> Result<()> {
+        let drops =
+            addresses.iter().map(|address| format!("add element inet dead addresses {{ {address} }}\n"));
+        self.inet
+            .nft(&["flush set inet dead addresses\n".to_owned()].into_iter().chain(drops).collect::<String>())
     }
 
     /// Removes all rules added by [`Lab::block_udp`].
@@ -248,12 +270,12 @@ impl Lab {
     }
 
     /// Connects a namespace to the internet as the next customer, by a point-to-point link without a subnet.
-    fn connect(&self, namespace: &Namespace, line: Option<Line>) -> Result<(u8, Link)> {
+    fn connect(&self, namespace: &Namespace, quality: Option<impl Quality>) -> Result<(u8, Link)> {
         let customer = self.customers.fetch_add(1, Ordering::Relaxed) + 1;
         let port = format!("c{customer}");
-        if let Some(line) = line {
+        if let Some(quality) = quality {
             let ends = [(&self.inet, port.as_str()), (namespace, "wan0")];
-            self.keep(cable::lay(line, customer.into(), self.trace(namespace.name()), ends)?);
+            self.keep(cable::lay(quality, customer.into(), self.trace(namespace.name()), ends)?);
         } else {
             let wire = format!("link add {port} type veth peer name wan0 netns {}", namespace.name());
             self.inet.ip(&wire)?;

@@ -12,6 +12,7 @@
 mod cable;
 pub mod classify;
 mod device;
+pub mod dht;
 mod host;
 mod lab;
 pub mod matrix;
