@@ -11,6 +11,7 @@
 //! | [`datagram`] | what arrives on the shared UDP socket; TURN's ChannelData and streams |
 //! | [`probe`] | connectivity checks |
 //! | [`credentials`] | authentication of STUN and TURN requests |
+//! | [`krpc`] | the BitTorrent DHT, in which members without a server find each other |
 //! | [`ipc`] | the local socket between service and clients |
 //! | [`exact`], [`name`] | signed documents and names, parts of the formats above |
 //!
@@ -30,6 +31,7 @@ pub mod datagram;
 pub mod exact;
 pub mod invite;
 pub mod ipc;
+pub mod krpc;
 pub mod membership;
 pub mod name;
 pub mod probe;
