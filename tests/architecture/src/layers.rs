@@ -60,7 +60,7 @@ pub fn may(from: (Layer, &str), to: (Layer, &str)) -> bool {
         (Layer::Core, "model" | "timing") => false,
         (Layer::Core, "wire" | "nat") => to.0 == Layer::Core && matches!(to.1, "model" | "timing"),
         (Layer::Core, "node") => {
-            shared || to.0 == Layer::Core && matches!(to.1, "party" | "netcheck" | "paths" | "tunnel")
+            shared || to.0 == Layer::Core && matches!(to.1, "party" | "netcheck" | "dht" | "paths" | "tunnel")
         }
         (Layer::Core | Layer::Io, _) => shared,
         (Layer::App, "server") => matches!(to.0, Layer::Core | Layer::Io),
@@ -145,6 +145,7 @@ mod tests {
         assert!(may((Layer::Core, "paths"), (Layer::Core, "wire")));
         assert!(may((Layer::Core, "paths"), (Layer::Core, "timing")));
         assert!(may((Layer::Core, "node"), (Layer::Core, "paths")));
+        assert!(may((Layer::Core, "node"), (Layer::Core, "dht")));
         assert!(may((Layer::Io, "portmap"), (Layer::Core, "timing")));
         assert!(may((Layer::App, "server"), (Layer::Core, "timing")));
         assert!(!may((Layer::Core, "timing"), (Layer::Core, "model")));
@@ -157,6 +158,7 @@ mod tests {
         assert!(!may((Layer::Core, "wire"), (Layer::Core, "party")));
         assert!(!may((Layer::Core, "nat"), (Layer::Core, "wire")));
         assert!(!may((Layer::Core, "paths"), (Layer::Core, "tunnel")));
+        assert!(!may((Layer::Core, "dht"), (Layer::Core, "party")));
         assert!(!may((Layer::Core, "node"), (Layer::Core, "relay")));
         assert!(!may((Layer::Io, "net"), (Layer::App, "engine")));
         assert!(!may((Layer::Io, "net"), (Layer::Core, "node")));
