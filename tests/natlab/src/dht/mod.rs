@@ -30,7 +30,13 @@ const ROUTERS: usize = 2;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The program that runs the nodes of libtorrent.
-const LIBTORRENT_NODES: &str = include_str!("libtorrent_nodes.py");
+const LIBTORRENT_NODES: Script = ("libtorrent_nodes.py", include_str!("libtorrent_nodes.py"));
+
+/// The program that runs hostile nodes.
+const HOSTILE_NODES: Script = ("hostile_nodes.py", include_str!("hostile_nodes.py"));
+
+/// The name and the text of a program in Python.
+type Script = (&'static str, &'static str);
 
 /// The nodes of a DHT.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +64,9 @@ pub struct Dht<'lab> {
 }
 
 impl<'lab> Dht<'lab> {
+    /// The UDP port of all nodes.
+    pub const PORT: u16 = PORT;
+
     /// Starts the nodes, and waits until they know each other. Computers that are added to the lab later know the
     /// routers by their names.
     ///
@@ -75,6 +84,21 @@ impl<'lab> Dht<'lab> {
         let nodes = mainline_nodes(&crowd("dht-mainline", mainline)?, mainline)?;
         let (libtorrent, mainline) = (libtorrent.to_vec(), mainline.to_vec());
         Ok(Self { lab, libtorrent, mainline, _process: process, _nodes: nodes })
+    }
+
+    /// Adds nodes that answer with garbage, floods, invented nodes and old items. They end when the process is dropped.
+    ///
+    /// # Errors
+    /// Returns an error if they do not start.
+    pub fn add_hostile(&self, count: usize) -> Result<Process> {
+        let nodes: Vec<_> = (self.nodes().count()..).map(address).take(count).collect();
+        let host = self.lab.crowd("dht-hostile", &nodes, Distances::new(0, &nodes))?;
+        let mut command = python(&host, HOSTILE_NODES)?;
+        for node in &self.libtorrent {
+            command.args(["--introduce", &format!("{node}:{PORT}")]);
+        }
+        command.args(nodes.iter().map(Ipv4Addr::to_string));
+        start(&host, command)
     }
 
     /// Returns the routers as `host:port`, the first by its name and the others by their addresses.
@@ -134,7 +158,7 @@ impl<'lab> Dht<'lab> {
     }
 
     fn ask(&self, host: &Host, task: &[&str]) -> Result<String> {
-        let mut command = python(host)?;
+        let mut command = python(host, LIBTORRENT_NODES)?;
         for router in self.router_addresses() {
             command.args(["--router", &format!("{router}:{PORT}")]);
         }
@@ -155,32 +179,38 @@ fn address(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(octet(7, 60, 20), octet(37, 250, 1), octet(91, 250, 1), octet(1, 250, 1))
 }
 
-/// Returns a command that runs the program of the libtorrent nodes on a host.
-fn python(host: &Host) -> Result<Command> {
-    let program: PathBuf = host.directory().join("libtorrent_nodes.py");
-    fs::write(&program, LIBTORRENT_NODES)?;
+/// Returns a command that runs a program in Python on a host.
+fn python(host: &Host, (name, text): Script) -> Result<Command> {
+    let program: PathBuf = host.directory().join(name);
+    fs::write(&program, text)?;
     let mut command = host.command(&python::interpreter()?);
     command.arg("-u").arg(program).args(["--port", &PORT.to_string()]);
     Ok(command)
 }
 
 fn serve(host: &Host, nodes: &[Ipv4Addr]) -> Result<Process> {
-    let mut command = python(host)?;
+    let mut command = python(host, LIBTORRENT_NODES)?;
     for router in &nodes[..ROUTERS] {
         command.args(["--router", &format!("{router}:{PORT}")]);
     }
     command.arg("serve").args(nodes.iter().map(Ipv4Addr::to_string));
-    let mut process = host.spawn("dht", command)?;
+    start(host, command)
+}
+
+/// Starts a program, and waits until its nodes are ready.
+fn start(host: &Host, command: Command) -> Result<Process> {
+    let mut process = host.spawn(host.name(), command)?;
     process.wait_for_log("ready", START_TIMEOUT)?;
     Ok(process)
 }
 
 /// Starts nodes of the crate `mainline`. Their threads stay in the host's namespace.
 fn mainline_nodes(host: &Host, addresses: &[Ipv4Addr]) -> Result<Vec<mainline::Dht>> {
-    let router = (address(0), PORT);
+    // They name others only once they have asked them, which the look-ups below do when all are there.
+    let others: Vec<_> = addresses.iter().chain([&address(0)]).map(|address| (*address, PORT)).collect();
     let start = |address: &Ipv4Addr| {
         let mut builder = mainline::Dht::builder();
-        builder.server_mode().bootstrap(&[router]).bind_address(*address).public_ip(*address).port(PORT);
+        builder.server_mode().bootstrap(&others).bind_address(*address).public_ip(*address).port(PORT);
         builder.build()
     };
     let nodes: Vec<_> = host.enter(|| addresses.iter().map(start).collect::<Result<_, _>>())??;
