@@ -15,6 +15,8 @@ struct Arguments {
 enum Benchmark {
     /// Runs the benchmarks `members` and `relay` with their defaults.
     Server,
+    /// Measures reads and writes of the DHT client in simulated networks.
+    Dht(partyline_tests_bench::dht::Options),
     /// Measures what a flood of handshake messages costs a member.
     Handshakes(partyline_tests_bench::handshakes::Options),
     /// Measures the memory of the rendezvous server per idle member.
@@ -43,6 +45,7 @@ fn main() -> Result<()> {
             let members = partyline_tests_bench::members::run(&defaults())?;
             json!({ "server": [relay, members] })
         }
+        Benchmark::Dht(options) => partyline_tests_bench::dht::run(&options)?,
         Benchmark::Handshakes(options) => partyline_tests_bench::handshakes::run(&options)?,
         Benchmark::Members(options) => partyline_tests_bench::members::run(&options)?,
         Benchmark::Mesh(options) => partyline_tests_bench::mesh::run(&options)?,

@@ -7,7 +7,8 @@
 //! [`Dice`], so that the same seed gives the same run.
 //!
 //! Servers are hosts too. [`StunServer`] implements NAT behavior discovery (RFC 5780), correctly or with a chosen fault;
-//! [`TurnServer`] runs the state machine of the real relay.
+//! [`TurnServer`] runs the state machine of the real relay. The nodes of the BitTorrent DHT ([`dht`]) are too many to be hosts; they
+//! are a network of their own.
 //!
 //! ```
 //! use std::{net::SocketAddr, time::Duration};
@@ -31,6 +32,7 @@
 
 mod card;
 mod credentials;
+pub mod dht;
 mod dice;
 mod line;
 mod network;

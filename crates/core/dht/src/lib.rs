@@ -60,3 +60,4 @@ pub use event::{Event, LookupId, Outcome, Reflexive, Transmit};
 pub use item::{Item, target};
 pub use partyline_timing::Rate;
 pub use partyline_wire::krpc::NodeId;
+pub use secure_id::secure_id;

@@ -18,8 +18,8 @@ pub(crate) fn random_id(rng: &mut impl RngCore) -> NodeId {
     NodeId(id)
 }
 
-/// Returns a random id that is valid for an address.
-pub(crate) fn secure_id(ip: IpAddr, rng: &mut impl RngCore) -> NodeId {
+/// Returns a random id that is valid for an address (BEP 42).
+pub fn secure_id(ip: IpAddr, rng: &mut impl RngCore) -> NodeId {
     let NodeId(mut id) = random_id(rng);
     let [first, second, third] = prefix(ip, id[NODE_ID_LEN - 1]);
     (id[0], id[1], id[2]) = (first, second, third | id[2] & 0x07);
