@@ -11,14 +11,17 @@ use crate::{address::AddressPolicy, secure_id::is_secure, storage::StorageNode};
 
 /// The number of nodes that store an item: the closest ones.
 pub(crate) const CLOSEST: usize = 8;
+/// The number of the closest with which a search that finds no more ends without waiting for slow nodes.
+const ENOUGH: usize = 4;
 /// Nodes with an id that follows from their address (BEP 42) that are among them. If the closest have fewer, the closest
 /// such nodes are added, so that chosen ids alone cannot hide an item.
-const MIN_SECURE: usize = 4;
+const MIN_SECURE: usize = 6;
 /// Nodes of one network that count.
 const MAX_PER_NETWORK: usize = 2;
-/// Queries in flight, and as long as none was answered.
+/// Queries in flight.
 const PARALLEL: usize = 6;
-const START_PARALLEL: usize = 12;
+/// Queries in flight until the first answer, and while most nodes do not answer, so that dead nodes cost little time.
+const MAX_PARALLEL: usize = 12;
 /// Queries of one search at most.
 const MAX_QUERIES: usize = 160;
 /// Nodes remembered at most: the closest.
@@ -98,7 +101,8 @@ impl Record {
 struct Window {
     /// The closest one that is to be asked.
     fresh: Option<usize>,
-    waiting: bool,
+    /// The number of those that are waited for.
+    waiting: usize,
     counted: usize,
     closest: Vec<usize>,
 }
@@ -172,13 +176,15 @@ impl Search {
 
     /// Returns the next query, and notes that it is sent.
     pub(crate) fn next(&mut self) -> Option<(SocketAddr, SearchQuery)> {
-        let limit = if self.answered { PARALLEL } else { START_PARALLEL };
-        if self.queries >= MAX_QUERIES || self.in_flight() >= limit {
+        if self.queries >= MAX_QUERIES || self.in_flight() >= self.parallel() {
             return None;
         }
-        let trusted = self.window(true);
+        let trusted = self.window(true, CLOSEST);
         let short = trusted.counted < CLOSEST;
-        let fresh = trusted.fresh.or_else(|| if short { self.window(false).fresh } else { None });
+        let fresh = trusted.fresh.or_else(|| match short {
+            true => self.window(false, CLOSEST).fresh,
+            false => self.window(true, CLOSEST + self.expected_losses(trusted.waiting)).fresh,
+        });
         if let Some(fresh) = fresh {
             self.queries += 1;
             let candidate = &mut self.candidates[fresh];
@@ -241,29 +247,33 @@ impl Search {
 
     /// Returns true if the closest nodes have answered, or nothing is left to ask or to wait for.
     pub(crate) fn is_done(&self) -> bool {
-        let trusted = self.window(true);
+        let trusted = self.window(true, CLOSEST);
         let is_exhausted = self.queries >= MAX_QUERIES;
-        if trusted.waiting || trusted.fresh.is_some() && !is_exhausted {
+        if trusted.waiting > 0 || trusted.fresh.is_some() && !is_exhausted {
             return false;
         }
         if trusted.closest.len() >= CLOSEST {
             return true;
         }
+        let left = !self.seeds.is_empty() || self.window(false, CLOSEST).fresh.is_some();
+        if self.in_flight() > 0 || left && !is_exhausted {
+            return false;
+        }
+        // Nodes that were passed over are worth waiting for only while there is little else.
         let outstanding =
             !self.asked_seeds.is_empty() || self.candidates.iter().any(Candidate::is_outstanding);
-        let left = !self.seeds.is_empty() || self.window(false).fresh.is_some();
-        !outstanding && (is_exhausted || !left)
+        trusted.closest.len() >= ENOUGH || !outstanding
     }
 
     /// Returns the closest nodes that answered and can store the item, the closest first.
     pub(crate) fn closest(&self) -> Vec<StorageNode> {
-        let closest = self.window(true).closest.into_iter();
+        let closest = self.window(true, CLOSEST).closest.into_iter();
         closest.filter_map(|index| self.storage_node(index)).cloned().collect()
     }
 
     /// Returns further nodes that can store the item, to be used where one of the closest does not.
     pub(crate) fn spares(&self) -> Vec<StorageNode> {
-        let closest = self.window(true).closest;
+        let closest = self.window(true, CLOSEST).closest;
         let spares = (0..self.candidates.len()).filter(|index| !closest.contains(index));
         spares.filter_map(|index| self.storage_node(index)).take(CLOSEST / 2).cloned().collect()
     }
@@ -331,23 +341,42 @@ impl Search {
         source.and_then(|source| self.records.get(&source)).is_none_or(Record::is_trusted)
     }
 
-    fn in_flight(&self) -> usize {
-        let seeds = self.asked_seeds.values().filter(|passed_over| !**passed_over).count();
-        seeds + self.candidates.iter().filter(|candidate| candidate.state == State::Asked).count()
+    fn parallel(&self) -> usize {
+        let silent = self.count(|state| matches!(state, State::PassedOver | State::Failed));
+        let alive = self.count(|state| matches!(state, State::Answered(_) | State::Unsupported));
+        if self.answered && silent < alive.max(1) { PARALLEL } else { MAX_PARALLEL }
     }
 
-    /// Finds the closest nodes as far as they are known: the closest of all, and the closest of those with secure ids.
-    fn window(&self, trusted_only: bool) -> Window {
+    fn in_flight(&self) -> usize {
+        let seeds = self.asked_seeds.values().filter(|passed_over| !**passed_over).count();
+        seeds + self.count(|state| *state == State::Asked)
+    }
+
+    fn count(&self, is: impl Fn(&State) -> bool) -> usize {
+        self.candidates.iter().filter(|candidate| is(&candidate.state)).count()
+    }
+
+    /// Returns how many of the nodes that are waited for will turn out to be dead or unable to store, if they are like those
+    /// before. As many further ones are asked ahead of time.
+    fn expected_losses(&self, waiting: usize) -> usize {
+        let lost =
+            self.count(|state| matches!(state, State::PassedOver | State::Failed | State::Unsupported));
+        let useful = self.count(|state| matches!(state, State::Answered(_)));
+        (waiting * lost).div_ceil(useful.max(1)).min(CLOSEST)
+    }
+
+    /// Finds the closest nodes as far as they are known: `size` of all, and the closest of those with secure ids.
+    fn window(&self, trusted_only: bool, size: usize) -> Window {
         let (mut window, mut secure) = (Window::default(), 0);
         let mut networks: BTreeMap<IpAddr, usize> = BTreeMap::new();
         for (index, candidate) in
             self.candidates.iter().enumerate().filter(|(_, candidate)| candidate.counts())
         {
-            if window.counted >= CLOSEST && secure >= MIN_SECURE {
+            if window.counted >= size && secure >= MIN_SECURE {
                 break;
             }
             let fresh = candidate.state == State::Fresh;
-            if window.counted >= CLOSEST && !candidate.secure
+            if window.counted >= size && !candidate.secure
                 || fresh && trusted_only && !self.trusts(candidate.source)
             {
                 continue;
@@ -363,7 +392,7 @@ impl Search {
             secure += usize::from(candidate.secure);
             match candidate.state {
                 State::Fresh => window.fresh = window.fresh.or(Some(index)),
-                State::Asked => window.waiting = true,
+                State::Asked => window.waiting += 1,
                 _ => window.closest.push(index),
             }
         }
@@ -573,6 +602,33 @@ mod tests {
             queries += 1;
         }
         assert_eq!((queries, search.is_done()), (MAX_QUERIES, true));
+    }
+
+    #[test]
+    fn where_half_of_the_nodes_are_dead_further_ones_are_asked_ahead() {
+        let mut search = search((1..40).map(contact));
+        asked(&mut search);
+        for distance in 1..9 {
+            if distance % 2 == 0 {
+                search.on_answer(SearchQuery::Get, answer(contact(distance), vec![]));
+            } else {
+                search.pass_over(SearchQuery::Get, contact(distance).address);
+            }
+        }
+        // Four are missing, and as many again are expected to be dead.
+        assert_eq!(asked(&mut search), addresses((9..17).map(contact)));
+    }
+
+    #[test]
+    fn with_half_of_the_answers_slow_nodes_are_not_waited_for() {
+        let mut search = search((1..6).map(contact));
+        asked(&mut search);
+        search.pass_over(SearchQuery::Get, contact(1).address);
+        for distance in 2..6 {
+            assert!(!search.is_done());
+            search.on_answer(SearchQuery::Get, answer(contact(distance), vec![]));
+        }
+        assert!(search.is_done());
     }
 
     #[test]

@@ -19,6 +19,7 @@ const FROM_CACHE: Trial = Trial { start: Start { cached: 20, gone: 0, routers: 1
 const TRIALS: usize = 20;
 
 /// Runs trials, and returns how many writes and reads succeeded, and their results.
+#[allow(clippy::disallowed_methods, reason = "the origin of virtual time")]
 fn run(mix: DhtMix, trial: Trial) -> (usize, usize, Vec<TrialResult>) {
     let mut network = DhtNetwork::new(1, mix);
     let now = Instant::now();

@@ -286,7 +286,7 @@ impl DhtNetwork {
         }
         let mut numbers = Numbers(index as u64);
         let mut known: Vec<_> = self.neighborhood(target).map(|index| self.contact(index)).collect();
-        known.retain(|_| numbers.next() % 10 > 0);
+        known.retain(|_| !numbers.next().is_multiple_of(10));
         known.extend(self.sybils.iter().map(|(id, node)| Contact { id: *id, address: node.address }));
         known.sort_by_key(|contact| contact.id.distance(target));
         // A routing table has room for few of the sybils among the others.
