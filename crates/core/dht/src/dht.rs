@@ -113,7 +113,7 @@ impl Dht {
         self.nodes.good(self.now)
     }
 
-    /// Begins to look up the item of a key and salt at the closest nodes.
+    /// Begins to look up the item of a key and salt at the closest nodes. While no nodes are known, it ends at once.
     pub fn get(&mut self, now: Instant, key: [u8; 32], salt: Vec<u8>) -> LookupId {
         let target = target(&key, &salt);
         let stages = Family::ALL.map(|family| self.search_stage(family, target));

@@ -221,7 +221,12 @@ impl Lookup {
     pub(crate) fn advance(&mut self, now: Instant, recent: &mut RecentTargets) -> bool {
         let mut moved = false;
         for family in Family::ALL {
+            let other = &self.stages[family.other().index()];
             let over = match &self.stages[family.index()] {
+                // Nodes of the other family may still name some of this one.
+                Stage::Search(search) if !search.has_begun() => {
+                    !matches!(other, Stage::Search(other) if other.has_begun())
+                }
                 Stage::Search(search) => search.is_done(),
                 Stage::Poll(round) => round.is_done(),
                 Stage::Store(round) => round.is_done(),

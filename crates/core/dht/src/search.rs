@@ -245,6 +245,11 @@ impl Search {
         }
     }
 
+    /// Returns true if a node was asked, or one can be asked.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.queries > 0 || !self.candidates.is_empty() || !self.seeds.is_empty()
+    }
+
     /// Returns true if the closest nodes have answered, or nothing is left to ask or to wait for.
     pub(crate) fn is_done(&self) -> bool {
         let trusted = self.window(true, CLOSEST);

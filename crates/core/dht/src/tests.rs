@@ -462,6 +462,33 @@ fn family_that_cannot_send_is_not_asked() {
 }
 
 #[test]
+fn nodes_of_the_other_family_are_learned_and_asked() {
+    let mut lab = Lab::new();
+    lab.dht.set_families(lab.now, Families { v4: true, v6: true });
+    let Item { key, salt, .. } = item(0, b"");
+    let lookup = lab.dht.get(lab.now, key, salt);
+    let node = Contact { id: id(9), address: "[2a00:1::1]:6881".parse().unwrap() };
+    let nodes6 = compact_contacts(&[node], true);
+    let mut asked = Vec::new();
+    while let Some(query) = lab.dht.poll_transmit() {
+        let message = Message::decode(&query.bytes).unwrap();
+        let Body::Query(Query { method, .. }) = message.body else { panic!("{message:?}") };
+        let (Method::FindNode { want, .. } | Method::Get { want, .. }) = method else { panic!("{method:?}") };
+        assert!(want.n4 && want.n6);
+        let response = Response {
+            contacts: Contacts { nodes: None, nodes6: Some(&nodes6) },
+            ..Response::new(if query.destination.is_ipv6() { id(9) } else { id(1) })
+        };
+        let response = Message { ip: None, body: Body::Response(response), ..message }.encode();
+        lab.dht.handle_datagram(lab.now, query.destination, &response).unwrap();
+        asked.push(query.destination);
+    }
+    assert_eq!(asked, [address(1), address(1), node.address], "find_node, and get of both");
+    lab.run();
+    assert_eq!(lab.outcome(lookup).answered, 3);
+}
+
+#[test]
 fn node_added_later_is_used_by_a_lookup_under_way() {
     let mut lab = Lab::new();
     let Item { key, salt, .. } = item(0, b"");
