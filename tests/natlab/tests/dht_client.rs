@@ -144,3 +144,23 @@ fn symmetric_nat_shows_by_ports_that_vary() {
     let reflexive = client.dht.reflexive();
     assert!(reflexive.iter().any(|seen| seen.port_varies), "{reflexive:?}");
 }
+
+#[test]
+fn newest_item_is_read_among_hostile_nodes() {
+    let lab = Lab::new().unwrap();
+    let dht = Dht::start(&lab, Makeup { mainline: 0, ..Makeup::USUAL }).unwrap();
+    let hostile = dht.add_hostile(16).unwrap();
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let home = |name| Client::at_home(&lab, name, RouterOptions::HOME, &dht);
+    let (mut anna, mut ben) = (home("anna"), home("ben"));
+    anna.dht.add_nodes(Instant::now(), hostile.nodes().iter().map(|node| (*node, Dht::PORT).into()));
+    for other in 100..110 {
+        anna.get(&SigningKey::from_bytes(&[other; 32]));
+    }
+    hostile.all_asked().unwrap();
+    let (first, second) = (item(&key, 1, "first"), item(&key, 2, "second"));
+    assert!(anna.put(&first, None).stored > 0);
+    assert!(ben.put(&second, None).stored > 0);
+    let found = anna.get(&key);
+    assert!(found.contains(&second), "{found:?}");
+}

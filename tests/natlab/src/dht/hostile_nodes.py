@@ -5,9 +5,13 @@ import os
 import random
 import selectors
 import socket
+import time
 
 # Datagrams that a flooding node sends for each query.
 FLOOD = 50
+
+# Seconds between the queries by which the nodes stay in the tables of others.
+INTRODUCTION_INTERVAL = 2
 
 
 def encode(value):
@@ -51,6 +55,7 @@ class Node:
         self.address, self.port, self.accomplices = address, options.port, options.addresses
         self.identifier = os.urandom(20)
         self.items = {}
+        self.asked = False
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((address, options.port))
         self.socket.setblocking(False)
@@ -90,6 +95,9 @@ class Node:
         query, _ = decode(data)
         if query.get(b"y") != b"q":
             return
+        if query[b"q"] == b"get" and not self.asked:
+            self.asked = True
+            print("asked:", self.behavior, flush=True)
         # Half of the garbage is refused by its first byte, the other half by a parser.
         garbage = [os.urandom(400), b"d1:rd2:id20:" + os.urandom(300)]
         if self.behavior == "garbage" and query[b"q"] in (b"get", b"put"):
@@ -108,13 +116,17 @@ def main():
     parser.add_argument("addresses", nargs="+")
     options = parser.parse_args()
     selector = selectors.DefaultSelector()
-    for number, address in enumerate(options.addresses):
-        node = Node(number, address, options)
-        node.introduce(options.introduce)
+    nodes = [Node(number, address, options) for number, address in enumerate(options.addresses)]
+    for node in nodes:
         selector.register(node.socket, selectors.EVENT_READ, node)
     print("ready", flush=True)
+    introduced = 0
     while True:
-        for key, _ in selector.select():
+        if time.monotonic() > introduced + INTRODUCTION_INTERVAL:
+            introduced = time.monotonic()
+            for node in nodes:
+                node.introduce(options.introduce)
+        for key, _ in selector.select(INTRODUCTION_INTERVAL):
             try:
                 key.data.receive()
             except (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError):

@@ -63,6 +63,34 @@ pub struct Dht<'lab> {
     _nodes: Vec<mainline::Dht>,
 }
 
+/// Running hostile nodes.
+#[derive(Debug)]
+pub struct Hostile {
+    process: Process,
+    nodes: Vec<Ipv4Addr>,
+}
+
+impl Hostile {
+    /// What the nodes answer with, in turn.
+    const BEHAVIORS: [&str; 4] = ["garbage", "flood", "invent", "replay"];
+
+    /// Returns the addresses of the nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &[Ipv4Addr] {
+        &self.nodes
+    }
+
+    /// Checks that somebody has asked nodes of every kind for an item.
+    ///
+    /// # Errors
+    /// Returns an error with what they have logged otherwise.
+    pub fn all_asked(&self) -> Result<()> {
+        let log = self.process.log();
+        let asked = |kind: &&str| log.contains(&format!("asked: {kind}"));
+        that(Self::BEHAVIORS.iter().all(asked), || log.clone())
+    }
+}
+
 impl<'lab> Dht<'lab> {
     /// The UDP port of all nodes.
     pub const PORT: u16 = PORT;
@@ -86,11 +114,12 @@ impl<'lab> Dht<'lab> {
         Ok(Self { lab, libtorrent, mainline, _process: process, _nodes: nodes })
     }
 
-    /// Adds nodes that answer with garbage, floods, invented nodes and old items. They end when the process is dropped.
+    /// Adds nodes that answer with garbage, floods, invented nodes and old items. They end when the returned value is
+    /// dropped.
     ///
     /// # Errors
     /// Returns an error if they do not start.
-    pub fn add_hostile(&self, count: usize) -> Result<Process> {
+    pub fn add_hostile(&self, count: usize) -> Result<Hostile> {
         let nodes: Vec<_> = (self.nodes().count()..).map(address).take(count).collect();
         let host = self.lab.crowd("dht-hostile", &nodes, Distances::new(0, &nodes))?;
         let mut command = python(&host, HOSTILE_NODES)?;
@@ -98,7 +127,7 @@ impl<'lab> Dht<'lab> {
             command.args(["--introduce", &format!("{node}:{PORT}")]);
         }
         command.args(nodes.iter().map(Ipv4Addr::to_string));
-        start(&host, command)
+        Ok(Hostile { process: start(&host, command)?, nodes })
     }
 
     /// Returns the routers as `host:port`, the first by its name and the others by their addresses.
