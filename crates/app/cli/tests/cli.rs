@@ -37,6 +37,8 @@ fn link(party: &str) -> String {
         lobby: [2; 32],
         floor: Stamp { version: 1, amendment: 0, digest: [0; 8] },
         servers: vec!["wss://play.example".into()],
+        addresses: Vec::new(),
+        nodes: Vec::new(),
         seed: [3; 32],
         not_after: Expiry::from_wire(0),
         uses: None,

@@ -754,6 +754,18 @@ impl Connectivity {
         }
     }
 
+    /// Returns true for an address inside a party, from which nothing outside the tunnel can come.
+    pub(crate) fn is_excluded(&self, address: IpAddr) -> bool {
+        self.packet_path.paths().is_excluded(address)
+    }
+
+    /// Queues a datagram for the main socket, unless it would go into a party.
+    pub(crate) fn queue(&mut self, to: SocketAddr, bytes: &[u8]) {
+        if !self.is_excluded(to.ip()) {
+            self.packet_path.queue(SocketId::MAIN, to, bytes);
+        }
+    }
+
     /// See [`crate::Node::handle_stream`].
     pub(crate) fn handle_stream(
         &mut self,

@@ -10,6 +10,7 @@ use partyline_model::{
     AppError, Command, DeviceId, Now, PartyId, Reply, Settings, Snapshot, SocketId, StreamId, Timestamp,
 };
 use partyline_party::DeviceKey;
+use partyline_wire::datagram;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 use tracing::{debug, info, trace};
@@ -80,13 +81,15 @@ impl Node {
                 device: DeviceKey::generate(&mut rng),
                 memberships: Vec::new(),
                 incoming: Vec::new(),
+                addresses: Vec::new(),
                 settings: config.settings.clone(),
                 networks: KnownNetworks::default(),
                 former: Vec::new(),
                 trusted: TrustedServers::default(),
             },
         };
-        let Restored { device, memberships, incoming, settings, networks, former, mut trusted } = restored;
+        let Restored { device, memberships, incoming, addresses, settings, networks, former, mut trusted } =
+            restored;
         settings.servers.iter().for_each(|url| _ = trusted.insert(url));
         let (paths, netcheck) = (config.paths.clone(), config.netcheck);
         let connectivity = Connectivity::new(now.instant, seeds, paths, netcheck, &settings, networks);
@@ -94,7 +97,8 @@ impl Node {
         let mut node = Self {
             signaling: Signaling::new(now, rng, settings.mtu, memberships, trusted)
                 .with_former(former)
-                .with_incoming(incoming),
+                .with_incoming(incoming)
+                .with_addresses(now.instant, addresses),
             connectivity,
             view: View::new(config.version.clone()),
             clock_questions: ClockQuestions::default(),
@@ -199,6 +203,12 @@ impl Node {
         scratch: &mut [u8],
         egress: &mut impl Egress,
     ) {
+        let is_direct = socket == SocketId::MAIN && datagram::classify(datagram) == datagram::Kind::Direct;
+        if is_direct && !self.connectivity.is_excluded(source.ip()) {
+            // A socket for both families shows IPv4 addresses in the mapped form.
+            let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+            return self.signaling.handle_direct(now, source, datagram);
+        }
         self.connectivity.handle_datagram(now, socket, source, datagram, scratch, egress);
     }
 
@@ -230,6 +240,7 @@ impl Node {
         let Some(change) = self.connectivity.set_network(now, local) else { return };
         if change.addresses_changed {
             self.signaling.check_servers(now);
+            self.signaling.network_changed(now.instant);
         }
         if change.address_lost {
             self.signaling.address_lost(now);
@@ -517,6 +528,7 @@ impl Node {
         let connectivity = &mut self.connectivity;
         match event {
             SignalingEvent::Output(output) => self.outputs.push_back(output),
+            SignalingEvent::Datagram { to, bytes } => connectivity.queue(to, &bytes),
             SignalingEvent::Control { party, to, message } => {
                 connectivity.send_control(now.instant, party, to, &message);
             }
@@ -557,7 +569,9 @@ impl Node {
             }
             ConnectivityEvent::Signal { party, to, bytes } => signaling.send_signal(now, party, to, bytes),
             ConnectivityEvent::SessionUp { party, member } => signaling.on_session_up(now, party, member),
-            ConnectivityEvent::SessionDown { party, member } => signaling.on_session_down(party, member),
+            ConnectivityEvent::SessionDown { party, member } => {
+                signaling.on_session_down(now.instant, party, member)
+            }
             ConnectivityEvent::Control { party, from, message } => {
                 self.on_control(now, party, from, message);
             }

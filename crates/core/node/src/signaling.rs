@@ -10,6 +10,7 @@ mod channel;
 mod channel_kind;
 mod channels;
 mod counters;
+mod direct;
 mod event;
 mod leave;
 mod link;
@@ -19,6 +20,7 @@ mod range;
 mod recent_leaves;
 mod resend;
 mod run;
+mod search;
 mod servers;
 mod tunnels;
 
@@ -30,8 +32,9 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 use partyline_model::{
-    AppError, Candidate, DeviceId, ErrorCode, FormerPartyView, Handle, IncomingPolicy, InviteId,
-    InvitePreview, InviteTerms, KickScope, NatProfile, Now, PartyId, SessionNonce, Topic,
+    AppError, Candidate, CandidateKind, DeviceId, ErrorCode, FormerPartyView, Handle, IncomingPolicy,
+    InviteId, InvitePreview, InviteTerms, KickScope, NatProfile, Now, PartyId, SessionNonce, Topic,
+    is_public,
 };
 use partyline_party::{
     Departure, DeviceKey, Dismissal, Effect, Membership, NewParty, Outcome, Outgoing, PartyError,
@@ -39,6 +42,7 @@ use partyline_party::{
 };
 use partyline_wire::{
     beacon as beacon_format,
+    contact_list::MAX_ADDRESSES,
     invite::Invite,
     rendezvous::{RefusalCode, ServerFrame, TopicMember},
 };
@@ -51,6 +55,7 @@ use self::{
     channel::{Channel as _, Context},
     channel_kind::ChannelKind,
     channels::Channels,
+    direct::{Arrival, Direct},
     leave::PendingLeaves,
     most_useful::most_useful,
     range::{Networks, choose_range},
@@ -73,6 +78,8 @@ use crate::{
     trusted_servers::TrustedServers,
 };
 
+/// How many members without a connection are looked for at a time.
+const MAX_SEARCHED: usize = 16;
 /// How many of a party's members, on average, repeat a leave to a member that comes back.
 const LEAVE_REPEATERS: usize = 4;
 
@@ -122,6 +129,8 @@ enum Source {
     Server(Handle),
     Beacon(SocketAddr),
     Member(DeviceId),
+    /// With the address that it came from.
+    Direct(SocketAddr),
 }
 
 impl Source {
@@ -130,6 +139,7 @@ impl Source {
             Self::Server(_) => ChannelKind::Server,
             Self::Beacon(_) => ChannelKind::Beacon,
             Self::Member(_) => ChannelKind::Tunnel,
+            Self::Direct(_) => ChannelKind::Direct,
         }
     }
 }
@@ -150,6 +160,7 @@ impl Signaling {
                 servers: Servers::new(now.instant, trusted),
                 tunnels: Tunnels::default(),
                 beacon: Beacon::default(),
+                direct: Direct::default(),
             },
             leaves: PendingLeaves::default(),
             reach: Reachability::default(),
@@ -183,8 +194,13 @@ impl Signaling {
     /// Returns the moment to call [`Self::handle_timeout`].
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let parties = self.parties.values().filter_map(LocalParty::poll_timeout);
-        let Channels { servers, beacon, .. } = &self.channels;
-        let channels = [servers.poll_timeout(), beacon.poll_timeout(), self.leaves.poll_timeout()];
+        let Channels { servers, beacon, direct, .. } = &self.channels;
+        let channels = [
+            servers.poll_timeout(),
+            beacon.poll_timeout(),
+            direct.poll_timeout(),
+            self.leaves.poll_timeout(),
+        ];
         parties.chain(channels.into_iter().flatten()).min()
     }
 
@@ -197,6 +213,7 @@ impl Signaling {
         }
         self.send_leaves(now);
         self.drive_parties(now);
+        self.drive_direct(now);
         if self.leaves.expire(now.instant) {
             self.sync_servers(now);
         }
@@ -349,7 +366,7 @@ impl Signaling {
             return;
         };
         let mut parties = self.parties.values();
-        let found = parties.find_map(|party| Some((party.id(), party.membership.topic_of_beacon(&beacon)?)));
+        let found = parties.find_map(|party| Some((party.id(), party.membership.topic_of(&beacon)?)));
         let Some((party, topic)) = found else {
             // Normal: the beacons of other parties on the same network arrive here, too.
             trace!(%source, reason = "of no party here", "beacon dropped");
@@ -369,6 +386,57 @@ impl Signaling {
             debug!(party = %party.id().short(), peer = %from.short(), %source, "neighbor found");
             party.sync_member(from, cx.events);
             channels.beacon.announce_to(&mut cx, party, Some(source));
+        }
+    }
+
+    /// Takes a datagram of direct signaling.
+    pub(crate) fn handle_direct(&mut self, now: Now, source: SocketAddr, datagram: &[u8]) {
+        let Parts { channels, mut cx, parties, .. } = self.parts(now);
+        match channels.direct.handle_datagram(&mut cx, parties, source, datagram) {
+            Arrival::Nothing => {}
+            Arrival::Met { party, address, .. } => {
+                if let Some(party) = parties.get_mut(&party) {
+                    channels.direct.announce_to(&mut cx, party, address);
+                }
+            }
+            Arrival::Message { party, bytes } => self.receive_direct(now, party, source, &bytes),
+        }
+    }
+
+    /// Takes a tagged message from an address at which somebody answers.
+    fn receive_direct(&mut self, now: Now, id: PartyId, source: SocketAddr, bytes: &[u8]) {
+        let Some(party) = self.parties.get(&id) else { return };
+        let Some((topic, sealed)) = direct::open_tagged(party, bytes) else {
+            self.counters.direct.dropped.count(&Refusal::UnknownTopic);
+            return;
+        };
+        let was_waiting = party.membership.is_waiting();
+        let Some(from) = self.receive(now, id, &topic, Source::Direct(source), sealed) else { return };
+        let Parts { channels, mut cx, parties, .. } = self.parts(now);
+        let Some(party) = parties.get_mut(&id) else { return };
+        let news = channels.direct.on_message((id, source), from, topic);
+        if was_waiting && !party.membership.is_waiting() {
+            // Whoever has handed over the party's secret is on its topic.
+            channels.direct.share((id, source), party.membership.topic());
+        }
+        if news || channels.direct.poll_answer(now.instant, (id, source)) {
+            channels.direct.announce_to(&mut cx, party, source);
+        }
+    }
+
+    /// Asks addresses that are known of members who are neither connected nor heard of by any other way.
+    fn drive_direct(&mut self, now: Now) {
+        let Parts { channels, mut cx, parties, .. } = self.parts(now);
+        for party in parties.values_mut().filter(|party| party.is_on()) {
+            if party.poll_search(now.instant, cx.rng) {
+                search(channels, &mut cx, party);
+            }
+        }
+        let repeated = channels.direct.handle_timeout(&mut cx, parties);
+        for (party, address) in repeated {
+            if let Some(party) = parties.get_mut(&party) {
+                channels.direct.announce_to(&mut cx, party, address);
+            }
         }
     }
 
@@ -404,8 +472,11 @@ impl Signaling {
     }
 
     /// Notes that the session with a member is gone.
-    pub(crate) fn on_session_down(&mut self, party: PartyId, member: DeviceId) {
+    pub(crate) fn on_session_down(&mut self, now: Instant, party: PartyId, member: DeviceId) {
         self.channels.tunnels.on_session_down(party, member);
+        if let Some(party) = self.parties.get_mut(&party) {
+            party.search_soon(now);
+        }
     }
 
     /// Carries a signal between path machines to a member, over every channel.
@@ -449,6 +520,12 @@ impl Signaling {
         self.channels.beacon.expedite_all(now);
     }
 
+    /// The computer has other addresses: the links to members are void, and the members are looked for again.
+    pub(crate) fn network_changed(&mut self, now: Instant) {
+        self.channels.direct.forget_all();
+        self.parties.values_mut().for_each(|party| party.search_soon(now));
+    }
+
     /// Checks every connection with a server, and retries those that wait: the network is another one, the router has
     /// moved, or the computer slept.
     pub(crate) fn check_servers(&mut self, now: Now) {
@@ -472,6 +549,7 @@ impl Signaling {
     pub(crate) fn handle_wake(&mut self, now: Now) {
         self.check_servers(now);
         self.channels.beacon.expedite_all(now.instant);
+        self.parties.values_mut().for_each(|party| party.search_soon(now.instant));
     }
 
     /// Takes the outcome of making a party's network device.
@@ -502,8 +580,9 @@ impl Signaling {
         let (invite, _) = membership
             .create_invite(now.unix, &mut self.rng, InviteTerms::FRIENDS)
             .map_err(|error| party_error(&error))?;
-        let party = self.admit(now, membership);
-        Ok((party, invite_link(&invite)))
+        let link = self.invite_link(invite);
+        let party = self.admit(now, membership, Vec::new());
+        Ok((party, link))
     }
 
     /// Says what the invite in a text offers, without using it.
@@ -537,20 +616,22 @@ impl Signaling {
         let former = self.former.iter().find(|former| former.id == invite.party);
         let known_as = former.map(|former| former.display_name.clone()).filter(|_| display_name.is_empty());
         let display_name = known_as.unwrap_or(display_name);
+        let addresses = invite.addresses.clone();
         let membership = Membership::join(now.unix, &mut self.rng, device, &invite, display_name)
             .map_err(|error| JoinRefusal::new(error, invite))?;
         let joined = membership.id();
         self.former.retain(|former| former.id != joined);
-        Ok(self.admit(now, membership))
+        Ok(self.admit(now, membership, addresses))
     }
 
-    fn admit(&mut self, now: Now, membership: Membership) -> PartyId {
+    fn admit(&mut self, now: Now, membership: Membership, addresses: Vec<SocketAddr>) -> PartyId {
         let id = membership.id();
         self.leaves.cancel(id);
         // A leave that was still on its way has kept the topic entered.
         self.channels.servers.forget_topic(&membership.topic());
         let mut party = LocalParty::new(now.instant, membership);
         party.start_run(now.instant, true);
+        party.know_addresses(addresses);
         self.parties.insert(id, party);
         self.events.push_back(Event::Output(Output::Save));
         self.switch_on(now, id);
@@ -578,7 +659,16 @@ impl Signaling {
             .create_invite(now.unix, &mut self.rng, terms)
             .map_err(|error| party_error(&error))?;
         self.apply(now, id, outcome);
-        Ok(invite_link(&invite))
+        Ok(self.invite_link(invite))
+    }
+
+    /// Returns the form of a link that opens in a browser where the party has a server. Where it has none, the link has the
+    /// addresses at which this device may be found.
+    fn invite_link(&self, mut invite: Invite) -> String {
+        if invite.servers.is_empty() {
+            invite.addresses = public_addresses(&self.reach.candidates);
+        }
+        invite.web_link().unwrap_or_else(|| invite.app_link())
     }
 
     /// Takes an invite back.
@@ -648,6 +738,17 @@ impl Signaling {
         Ok(())
     }
 
+    /// Takes the addresses that came with invites, as they were saved.
+    pub(crate) fn with_addresses(mut self, now: Instant, addresses: Vec<(PartyId, Vec<SocketAddr>)>) -> Self {
+        for (id, addresses) in addresses {
+            if let Some(party) = self.parties.get_mut(&id) {
+                party.know_addresses(addresses);
+                party.search_soon(now);
+            }
+        }
+        self
+    }
+
     /// Takes the policies that were saved.
     pub(crate) fn with_incoming(mut self, policies: Vec<(PartyId, IncomingPolicy)>) -> Self {
         for (id, policy) in policies {
@@ -692,6 +793,7 @@ impl Signaling {
         }
         party.take_down(cx.events);
         channels.beacon.stop(id);
+        channels.direct.forget(id);
         leaves.start(now.instant, party.membership);
         self.sync_servers(now);
         self.send_leaves(now);
@@ -881,7 +983,7 @@ impl Signaling {
         let _span = peer_span(id, sender).entered();
         // What proves itself is taken from anybody on the topic; kept and passed on is what members say of themselves.
         let is_member = party.membership.member(&sender).is_some();
-        if is_member && matches!(source, Source::Member(_) | Source::Beacon(_)) {
+        if is_member && !matches!(source, Source::Server(_)) {
             party.on_received(now.instant, sender);
         }
         let left = |effect: &Effect| matches!(effect, Effect::MemberGone(_, Departure::Left));
@@ -892,7 +994,7 @@ impl Signaling {
             party.remember_announcement(sender, *topic, sealed);
             let through = match source {
                 Source::Server(_) => None,
-                Source::Beacon(_) => Some(sender),
+                Source::Beacon(_) | Source::Direct(_) => Some(sender),
                 Source::Member(member) => Some(member),
             };
             let announcement = Outgoing { topic: *topic, to: None, handle: None, message: sealed.to_vec() };
@@ -972,6 +1074,7 @@ impl Signaling {
                         channels.servers.send(&mut cx, party, &answer, &|_, _, _| false);
                     }
                     Source::Beacon(from) => channels.beacon.say_to_runs(&mut cx, &answer, Some(from)),
+                    Source::Direct(_) => channels.direct.send(&mut cx, party, &answer, &|_, _, _| false),
                     // A member has passed on what it was told; there is no way back.
                     Source::Member(_) => {}
                 }
@@ -999,6 +1102,7 @@ impl Signaling {
         let Self { parties, channels, events, .. } = self;
         for party in parties.values_mut().filter(|party| !party.is_suspended()) {
             channels.beacon.stop(party.id());
+            channels.direct.forget(party.id());
             party.suspend(events);
         }
         self.sync_servers(now);
@@ -1055,6 +1159,7 @@ impl Signaling {
         party.switch_off();
         party.take_down(events);
         channels.beacon.stop(id);
+        channels.direct.forget(id);
         self.sync_servers(now);
     }
 
@@ -1131,6 +1236,34 @@ impl Signaling {
     }
 }
 
+/// Asks the public addresses that members announced last, and those that came with the invite.
+fn search(channels: &mut Channels, cx: &mut Context<'_>, party: &LocalParty) {
+    let (id, topic) = (party.id(), party.membership.topic());
+    let connected = |device: &DeviceId| channels.tunnels.is_connected(id, device);
+    let lost = party.membership.members().filter(|member| !connected(&member.device));
+    let announced = lost.take(MAX_SEARCHED).flat_map(|member| public_addresses(member.candidates));
+    let anybody = channels.tunnels.connected(id).next().is_some();
+    let invited = party.known_addresses().iter().copied().filter(|_| !anybody);
+    let addresses: Vec<SocketAddr> = invited.chain(announced).collect();
+    addresses.into_iter().for_each(|address| channels.direct.ask(cx, id, topic, address));
+}
+
+/// Returns the addresses among some candidates at which anybody on the internet may reach their owner, the surest first.
+fn public_addresses(candidates: &[Candidate]) -> Vec<SocketAddr> {
+    let rank = |candidate: &Candidate| match candidate.kind {
+        CandidateKind::Mapped => Some(0),
+        CandidateKind::Host => Some(1),
+        CandidateKind::ServerReflexive => Some(2),
+        _ => None,
+    };
+    let public = candidates.iter().filter(|candidate| is_public(candidate.address.ip()));
+    let mut ranked: Vec<(u8, SocketAddr)> =
+        public.filter_map(|candidate| Some((rank(candidate)?, candidate.address))).collect();
+    ranked.sort_unstable();
+    ranked.dedup_by_key(|(_, address)| *address);
+    ranked.into_iter().map(|(_, address)| address).take(MAX_ADDRESSES).collect()
+}
+
 /// Does what is due about other runs with this device's keys.
 fn drive_run(channels: &Channels, cx: &mut Context<'_>, party: &mut LocalParty) {
     let now = cx.now;
@@ -1182,11 +1315,6 @@ fn is_complete(channels: &Channels, now: Instant, party: &LocalParty) -> bool {
     let members = party.membership.devices();
     let mut heard = members.filter(|device| party.received_lately(now, device)).peekable();
     heard.peek().is_some() && heard.all(|device| channels.tunnels.is_connected(party.id(), &device))
-}
-
-/// Returns the form of a link that opens in a browser where the party has a server, else the one that opens the app.
-fn invite_link(invite: &Invite) -> String {
-    invite.web_link().unwrap_or_else(|| invite.app_link())
 }
 
 fn already_member(party: &str) -> AppError {

@@ -3,6 +3,8 @@
 //! The first member of the JSON object is a checksum: SHA-256, in hexadecimal, of all bytes that follow its comma. It tells
 //! a file that a disk, a crash or an editor changed from one that was written whole.
 
+use std::net::SocketAddr;
+
 use partyline_model::{FormerPartyView, IncomingPolicy, Now, PartyId, Settings};
 use partyline_party::{DeviceKey, Membership, MembershipState, Secret};
 use rand_chacha::ChaCha20Rng;
@@ -59,6 +61,9 @@ pub(crate) struct SavedParty {
     membership: MembershipState,
     #[serde(default)]
     incoming: IncomingPolicy,
+    /// Addresses that came with the invite.
+    #[serde(default)]
+    addresses: Vec<SocketAddr>,
 }
 
 impl SavedParty {
@@ -68,6 +73,7 @@ impl SavedParty {
             on: party.is_wanted(),
             membership: party.membership().state(),
             incoming: party.incoming().clone(),
+            addresses: party.known_addresses().to_vec(),
         }
     }
 }
@@ -79,6 +85,8 @@ pub(crate) struct Restored {
     pub memberships: Vec<(Membership, bool)>,
     /// What members may reach on this computer.
     pub incoming: Vec<(PartyId, IncomingPolicy)>,
+    /// Addresses that came with invites.
+    pub addresses: Vec<(PartyId, Vec<SocketAddr>)>,
     pub settings: Settings,
     pub networks: KnownNetworks,
     pub former: Vec<FormerPartyView>,
@@ -113,11 +121,12 @@ impl SavedState {
         let settings = settings::restore(defaults, self.settings)
             .ok_or_else(|| StateError::Damaged("its settings cannot be read".to_owned()))?;
         let device = DeviceKey::restore(now.unix, &self.device, self.sequence);
-        let (mut memberships, mut policies) = (Vec::new(), Vec::new());
-        for SavedParty { on, membership, incoming } in self.parties {
+        let (mut memberships, mut policies, mut known) = (Vec::new(), Vec::new(), Vec::new());
+        for SavedParty { on, membership, incoming, addresses } in self.parties {
             let membership = Membership::restore(now.unix, rng, &device, membership)
                 .map_err(|error| StateError::Damaged(error.to_string()))?;
             policies.push((membership.id(), incoming));
+            known.push((membership.id(), addresses));
             memberships.push((membership, on));
         }
         let networks = serde_json::from_value(self.networks).unwrap_or_else(|error| {
@@ -125,7 +134,8 @@ impl SavedState {
             KnownNetworks::default()
         });
         let Self { former, trusted_servers: trusted, .. } = self;
-        Ok(Restored { device, memberships, incoming: policies, settings, networks, former, trusted })
+        let (incoming, addresses) = (policies, known);
+        Ok(Restored { device, memberships, incoming, addresses, settings, networks, former, trusted })
     }
 
     /// Collects what has to be kept.

@@ -45,6 +45,7 @@ mod chain;
 mod charter;
 mod claim;
 mod clock;
+mod contact_list;
 mod contest;
 mod counters;
 mod epoch;
@@ -77,6 +78,7 @@ mod topic_keys;
 mod xeddsa;
 
 pub use clock::{ClockSkew, InviteVerdict, WrongClock};
+pub use contact_list::{ContactListKeys, Day};
 pub use counters::RefusalCounters;
 pub use error::{JoinError, PartyError, Refusal};
 pub use invites::OpenInvite;

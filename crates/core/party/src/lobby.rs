@@ -4,8 +4,14 @@
 //! no more than how many others are there: a join request is sealed for the members, which hold the lobby's secret key,
 //! and their answer is sealed for the joiner.
 
+use std::net::SocketAddr;
+
 use partyline_model::{DeviceId, PartyId};
-use partyline_wire::{announcement::Announcement, sealed::SealedBox};
+use partyline_wire::{
+    announcement::Announcement,
+    contact_list::{decode_addresses, encode_addresses},
+    sealed::SealedBox,
+};
 use rand_core::{CryptoRng, RngCore};
 
 use crate::{
@@ -48,6 +54,18 @@ impl Lobby {
     ) -> Option<SealedBox> {
         seal_for((party, Purpose::JoinRequest), rng, &self.key, &joiner.0, &announcement.encode())
     }
+
+    /// Seals where a joiner can be reached, for the members; `None` if the link's key is weak.
+    pub(crate) fn seal_addresses(
+        &self,
+        rng: &mut (impl CryptoRng + RngCore),
+        party: &PartyId,
+        addresses: &[SocketAddr],
+    ) -> Option<Vec<u8>> {
+        let SealedBox { ephemeral, sealed } =
+            seal_for((party, Purpose::Contact), rng, &self.key, &[], &encode_addresses(addresses))?;
+        Some([&ephemeral[..], &sealed].concat())
+    }
 }
 
 /// A lobby as the members know it.
@@ -81,6 +99,13 @@ impl OwnLobby {
     ) -> Result<Announcement, Refusal> {
         let plaintext = open_box((party, Purpose::JoinRequest), &self.secret, &joiner.0, request);
         Announcement::decode(&plaintext.ok_or(Refusal::Unreadable)?).map_err(|_| Refusal::Malformed)
+    }
+
+    /// Opens where a joiner says that it can be reached.
+    pub(crate) fn open_addresses(&self, party: &PartyId, sealed: &[u8]) -> Option<Vec<SocketAddr>> {
+        let (ephemeral, sealed) = sealed.split_first_chunk()?;
+        let sealed = SealedBox { ephemeral: *ephemeral, sealed: sealed.to_vec() };
+        decode_addresses(&open_box((party, Purpose::Contact), &self.secret, &[], &sealed)?)
     }
 }
 

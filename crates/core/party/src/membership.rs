@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use ed25519_dalek::SigningKey;
@@ -16,7 +16,7 @@ use partyline_wire::{
     announcement::{
         Announcement, MAX_AVOIDED, MAX_BEACON_CANDIDATES, MAX_CANDIDATES, MAX_PUBLIC, Presence, Reachability,
     },
-    beacon::Beacon,
+    contact_list::Place,
     exact::Exact,
     invite::Invite,
     membership::{
@@ -26,6 +26,7 @@ use partyline_wire::{
     name::{check_display_name, check_party_name},
     rendezvous::EntryProof,
     sealed::{Body, CharterUpdate, Claim, JoinRejection, MAX_SIGNAL, Message, RunMessage, SealedBox},
+    tagged::Tagged,
 };
 use rand_core::{CryptoRng, RngCore};
 use tracing::{debug, info, trace};
@@ -38,6 +39,7 @@ use crate::{
     charter::CharterState,
     claim::{Claims, OwnClaim},
     clock::{ClockMonitor, ClockSkew},
+    contact_list::{ContactListKeys, Day},
     contest::{Contest, Verdict},
     epoch::{Epoch, tag_of},
     error::{JoinError, PartyError, Refusal},
@@ -1184,6 +1186,8 @@ impl Membership {
             lobby: *epoch.public_lobby().key(),
             floor: Stamp { digest: [0; 8], ..stamp },
             servers: self.servers().to_vec(),
+            addresses: Vec::new(),
+            nodes: Vec::new(),
             seed: *seed.expose(),
             not_after,
             uses,
@@ -1617,10 +1621,50 @@ impl Membership {
         self.secrets.known_topic(topic)?.keys().handle_of(device)
     }
 
-    /// Returns the topic that a LAN beacon belongs to, if this device knows it.
+    /// Returns the topics with their keys of direct signaling ([`partyline_wire::direct`]).
+    pub fn direct_keys(&self) -> impl Iterator<Item = (Topic, &[u8; 32])> {
+        let keys = self.secrets.known_topics().map(KnownTopic::keys);
+        keys.map(|keys| (*keys.topic(), keys.direct_key().expose()))
+    }
+
+    /// Returns the keys of a topic's contact list on a day; `None` on unknown topics.
     #[must_use]
-    pub fn topic_of_beacon(&self, beacon: &Beacon<'_>) -> Option<Topic> {
-        self.secrets.known_topics().map(|known| *known.keys().topic()).find(|topic| beacon.is_on(topic))
+    pub fn contact_list_keys(&self, topic: &Topic, day: Day) -> Option<ContactListKeys> {
+        Some(self.secrets.known_topic(topic)?.keys().contact_list(self.identity.party(), day))
+    }
+
+    /// Returns where this device can be reached, as it says so in the contact list of a topic: a joiner to the members
+    /// alone. `None` on unknown topics.
+    pub fn contact_place(
+        &self,
+        rng: &mut (impl CryptoRng + RngCore),
+        topic: &Topic,
+        addresses: &[SocketAddr],
+    ) -> Option<Place> {
+        match self.secrets.known_topic(topic)? {
+            KnownTopic::Waiting(lobby) => {
+                lobby.seal_addresses(rng, self.identity.party(), addresses).map(Place::Sealed)
+            }
+            KnownTopic::Party(_) | KnownTopic::Lobby(_) => Some(Place::Open(addresses.to_vec())),
+        }
+    }
+
+    /// Returns the addresses of a contact that was found in the list of a topic; none if they are not for this device.
+    #[must_use]
+    pub fn contact_addresses(&self, topic: &Topic, place: &Place) -> Vec<SocketAddr> {
+        match (place, self.secrets.known_topic(topic)) {
+            (Place::Open(addresses), _) => addresses.clone(),
+            (Place::Sealed(sealed), Some(KnownTopic::Lobby(epoch))) => {
+                epoch.lobby().open_addresses(self.identity.party(), sealed).unwrap_or_default()
+            }
+            (Place::Sealed(_), _) => Vec::new(),
+        }
+    }
+
+    /// Returns the topic that a message belongs to by its tag, if this device knows it.
+    #[must_use]
+    pub fn topic_of(&self, message: &Tagged<'_>) -> Option<Topic> {
+        self.secrets.known_topics().map(|known| *known.keys().topic()).find(|topic| message.is_on(topic))
     }
 
     /// Returns the other members in order of their ids.

@@ -20,6 +20,7 @@ pub(crate) enum Purpose {
     JoinRequest,
     Rekey,
     JoinRejection,
+    Contact,
 }
 
 impl Purpose {
@@ -28,6 +29,7 @@ impl Purpose {
             Self::JoinRequest => b"partyline join request",
             Self::Rekey => b"partyline rekey",
             Self::JoinRejection => b"partyline join rejection",
+            Self::Contact => b"partyline contact",
         }
     }
 }

@@ -1,7 +1,9 @@
 //! A topic and what is needed to speak there.
 //!
 //! HKDF-SHA256 (RFC 5869) with the party id as salt derives all of it from one key, which everybody who may be there has:
-//! the topic key pair, the key that seals messages on the topic, and the key that blinds those of devices.
+//! the topic key pair, the key that seals messages on the topic, the key that blinds those of devices, and what members
+//! find each other by without a server: the key of [direct signaling](partyline_wire::direct), and those of the day's
+//! contact list.
 
 use ed25519_dalek::SigningKey;
 use partyline_model::{DeviceId, Handle, PartyId, Topic};
@@ -9,6 +11,7 @@ use partyline_wire::rendezvous::{EntryProof, handle_of};
 
 use crate::{
     blinding::Blinding,
+    contact_list::{ContactListKeys, Day},
     keys::{DeviceKey, Secret, sign},
 };
 
@@ -19,6 +22,8 @@ pub(crate) struct TopicKeys {
     seal_key: Secret,
     topic_key: SigningKey,
     blinding: Blinding,
+    direct_key: Secret,
+    contact_lists: Secret,
 }
 
 impl TopicKeys {
@@ -30,6 +35,8 @@ impl TopicKeys {
             topic: Topic(topic_key.verifying_key().to_bytes()),
             seal_key: derive("partyline seal"),
             blinding: Blinding::new(derive("partyline handle")),
+            direct_key: derive("partyline direct"),
+            contact_lists: derive("partyline contact lists"),
             topic_key,
         }
     }
@@ -47,6 +54,16 @@ impl TopicKeys {
     /// device.
     pub(crate) fn handle_of(&self, device: &DeviceId) -> Option<Handle> {
         self.blinding.handle_key_of(device).map(|key| handle_of(&key))
+    }
+
+    /// Returns the key under which requests of direct signaling are genuine.
+    pub(crate) const fn direct_key(&self) -> &Secret {
+        &self.direct_key
+    }
+
+    /// Returns the keys of a day's contact list. Nobody else can tell that two days' lists belong together.
+    pub(crate) fn contact_list(&self, party: &PartyId, day: Day) -> ContactListKeys {
+        ContactListKeys::derive(party, &self.contact_lists, day)
     }
 
     /// Proves to the server that sent a challenge that this device may enter the topic under its handle.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     ops::Range,
     time::{Duration, Instant},
 };
@@ -213,6 +213,12 @@ impl Paths {
         debug!(?networks, "networks excluded from paths");
         self.shared.device.excluded = networks;
         self.for_each_peer(now, Peer::apply_config);
+    }
+
+    /// Returns true for an address inside a party: nothing outside the tunnel goes there or comes from there.
+    #[must_use]
+    pub fn is_excluded(&self, address: IpAddr) -> bool {
+        self.shared.device.is_excluded(address)
     }
 
     /// Takes the networks that this computer reaches otherwise than by a default route. What is routed into a party is

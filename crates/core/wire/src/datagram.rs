@@ -3,14 +3,15 @@
 //!
 //! WireGuard messages start with a type from 1 to 4 and three zero bytes. STUN messages (RFC 8489) start with two
 //! zero bits and carry the magic cookie at bytes 4 to 7. ChannelData (RFC 8656, section 12.4) starts with a channel
-//! number from 0x4000 to 0x4FFF and a length. Nothing else belongs on the socket.
+//! number from 0x4000 to 0x4FFF and a length. Direct signaling starts with 0x50, and messages of the DHT, which are
+//! bencoded dictionaries (BEP 5), with `d`. Nothing else belongs on the socket.
 //!
 //! Over TCP and TLS the same STUN and ChannelData messages follow each other in one stream; [`Deframer`] cuts it.
 //! There ChannelData is padded to a multiple of four bytes, which its length field does not count.
 
 use std::ops::Range;
 
-use crate::probe;
+use crate::{direct, probe};
 
 /// The magic cookie of RFC 8489, section 5.
 pub const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
@@ -32,6 +33,10 @@ pub enum Kind {
     Stun,
     /// Data that a TURN server relays.
     ChannelData,
+    /// Direct signaling between members ([`crate::direct`]).
+    Direct,
+    /// A message of a node of the DHT.
+    Dht,
     /// None of these.
     Unknown,
 }
@@ -47,6 +52,8 @@ pub fn classify(bytes: &[u8]) -> Kind {
         {
             Kind::Stun
         }
+        [direct::FIRST_BYTE, ..] => Kind::Direct,
+        [b'd', ..] => Kind::Dht,
         _ => Kind::Unknown,
     }
 }
@@ -74,7 +81,7 @@ pub fn is_between_members(bytes: &[u8]) -> bool {
             _ => bytes.len() >= KEEPALIVE,
         },
         Kind::Stun => is_binding(bytes),
-        Kind::ChannelData | Kind::Unknown => false,
+        Kind::ChannelData | Kind::Direct | Kind::Dht | Kind::Unknown => false,
     }
 }
 

@@ -15,6 +15,7 @@
 //! number of devices 1 (0 any) | charter floor: version 4, amendment 2
 //! role 1 (1 co-owner, 2 member; +128: issued by a co-owner, whose DeviceId 32 follows)
 //! length 1, party name | length 1, inviter's name | members 1 | servers, each: length 1, URL without a leading `wss://`
+//! where there are any: 0 | addresses 1, at most 4 | each as in [`crate::contact_list`] | DHT nodes 1, at most 3 | each likewise
 //! ```
 
 mod base62;
@@ -24,12 +25,13 @@ mod frame;
 mod reader;
 mod views;
 
-use std::{fmt, num::NonZeroU8};
+use std::{fmt, net::SocketAddr, num::NonZeroU8};
 
 use partyline_model::{DeviceId, PartyId, Role, Timestamp};
 use subtle::ConstantTimeEq as _;
 
 use crate::{
+    contact_list::{MAX_ADDRESSES, encode_addresses, take_address},
     exact::Signature,
     membership::{Expiry, Issuer, Stamp, check_servers},
     name::{check_display_name, check_party_name},
@@ -47,6 +49,10 @@ pub const MAX_LINK: usize = 2048;
 const APP: &str = "partyline://join/";
 /// Flag of the role byte: a co-owner issued the invite, and its device id follows.
 const ISSUED_BY_CO_OWNER: u8 = 128;
+/// What follows the servers where addresses do: the length of no URL.
+const END_OF_SERVERS: u8 = 0;
+/// The maximum number of DHT nodes.
+const MAX_NODES: usize = 3;
 /// The scheme that server URLs in links leave out.
 const DEFAULT_SCHEME: &str = "wss://";
 
@@ -67,6 +73,10 @@ pub struct Invite {
     pub floor: Stamp,
     /// The party's rendezvous servers.
     pub servers: Vec<String>,
+    /// Addresses at which members may be found, at most 4. Not signed.
+    pub addresses: Vec<SocketAddr>,
+    /// Nodes of the Mainline DHT that answered the inviter, at most 3. Not signed.
+    pub nodes: Vec<SocketAddr>,
     /// The seed of the invite key.
     pub seed: [u8; 32],
     /// When the invite expires.
@@ -166,6 +176,11 @@ impl Invite {
         for server in &self.servers {
             push_text(&mut out, server.strip_prefix(DEFAULT_SCHEME).unwrap_or(server));
         }
+        if !(self.addresses.is_empty() && self.nodes.is_empty()) {
+            out.push(END_OF_SERVERS);
+            push_addresses(&mut out, &self.addresses, MAX_ADDRESSES);
+            push_addresses(&mut out, &self.nodes, MAX_NODES);
+        }
         out
     }
 
@@ -177,8 +192,18 @@ impl Invite {
         let (role, issuer) = reader.role_and_issuer()?;
         let (name, inviter, members) = (reader.text()?, reader.text()?, reader.byte()?);
         let mut servers = Vec::new();
-        while !reader.0.is_empty() {
+        while !matches!(reader.0.first(), None | Some(&END_OF_SERVERS)) {
             servers.push(reader.server()?);
+        }
+        let has_contacts = !reader.0.is_empty();
+        let (mut addresses, mut nodes) = (Vec::new(), Vec::new());
+        if has_contacts {
+            reader.byte()?;
+            addresses = reader.addresses(MAX_ADDRESSES)?;
+            nodes = reader.addresses(MAX_NODES)?;
+        }
+        if !reader.0.is_empty() || (has_contacts && addresses.is_empty() && nodes.is_empty()) {
+            return None;
         }
         let named = check_party_name(&name).is_ok() && check_display_name(&inviter).is_ok();
         let not_after = Expiry::from_wire(not_after);
@@ -190,6 +215,8 @@ impl Invite {
             lobby,
             floor,
             servers,
+            addresses,
+            nodes,
             seed,
             not_after,
             uses,
@@ -205,6 +232,12 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
     let bytes = &text.as_bytes()[..text.len().min(usize::from(u8::MAX))];
     out.push(bytes.len() as u8);
     out.extend(bytes);
+}
+
+fn push_addresses(out: &mut Vec<u8>, addresses: &[SocketAddr], max: usize) {
+    let addresses = &addresses[..addresses.len().min(max)];
+    out.push(addresses.len() as u8);
+    out.extend(encode_addresses(addresses));
 }
 
 /// Reads fields from the front.
@@ -231,6 +264,16 @@ impl Reader<'_> {
     fn server(&mut self) -> Option<String> {
         let text = self.text()?;
         Some(if text.contains("://") { text } else { format!("{DEFAULT_SCHEME}{text}") })
+    }
+
+    fn addresses(&mut self, max: usize) -> Option<Vec<SocketAddr>> {
+        let count = Some(usize::from(self.byte()?)).filter(|count| *count <= max)?;
+        let take = |_| {
+            let (address, rest) = take_address(self.0)?;
+            self.0 = rest;
+            Some(address)
+        };
+        (0..count).map(take).collect()
     }
 
     fn floor(&mut self) -> Option<Stamp> {

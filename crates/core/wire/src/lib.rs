@@ -6,7 +6,9 @@
 //! |---|---|
 //! | [`rendezvous`] | frames between members and rendezvous servers |
 //! | [`sealed`], [`announcement`], [`membership`], [`punch`] | messages between members, sealed under the party's key |
-//! | [`beacon`] | LAN beacons |
+//! | [`tagged`], [`beacon`] | LAN beacons |
+//! | [`direct`] | the same messages on the shared UDP socket |
+//! | [`contact_list`] | where members can be reached, for those who find no server |
 //! | [`invite`] | invite links |
 //! | [`datagram`] | what arrives on the shared UDP socket; TURN's ChannelData and streams |
 //! | [`probe`] | connectivity checks |
@@ -26,8 +28,10 @@
 
 pub mod announcement;
 pub mod beacon;
+pub mod contact_list;
 pub mod credentials;
 pub mod datagram;
+pub mod direct;
 pub mod exact;
 pub mod invite;
 pub mod ipc;
@@ -38,6 +42,7 @@ pub mod probe;
 pub mod punch;
 pub mod rendezvous;
 pub mod sealed;
+pub mod tagged;
 mod trace;
 
 pub use trace::{TRACE_ID_LEN, trace_id};

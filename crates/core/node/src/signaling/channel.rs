@@ -5,7 +5,7 @@
 //! its sequence number. To keep that cheap, every channel can be asked whom it [reaches](Channel::reaches) by itself,
 //! and a later one leaves out those whom an earlier one reaches.
 //!
-//! A further channel (a DHT, direct datagrams) implements [`Channel`] and is listed in
+//! A further channel implements [`Channel`] and is listed in
 //! [`Channels`](super::channels::Channels), [`ChannelKind`] and [`SignalingCounters`]; no other channel changes.
 //!
 //! What the words mean, from the inside out:
@@ -15,6 +15,7 @@
 //!  └ sealed message encrypted for the party, signed by its sender: an announcement, a charter, a leave, a signal
 //!     ├ frame           to and from a rendezvous server, over a WebSocket
 //!     ├ beacon          by multicast on the local network
+//!     ├ direct          in datagrams to an address at which a member answers
 //!     └ control message to a member's engine, inside the tunnel to it
 //! ```
 

@@ -9,6 +9,8 @@ pub(crate) enum ChannelKind {
     Tunnel,
     /// A beacon on the local network.
     Beacon,
+    /// Datagrams to an address at which a member answers.
+    Direct,
 }
 
 impl ChannelKind {
@@ -18,6 +20,7 @@ impl ChannelKind {
             Self::Server => "server",
             Self::Tunnel => "tunnel",
             Self::Beacon => "beacon",
+            Self::Direct => "direct",
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{
     beacon::Beacon,
     channel::{Channel, Context, Covered},
     channel_kind::ChannelKind,
+    direct::Direct,
     party::LocalParty,
     servers::Servers,
     tunnels::{News, Tunnels},
@@ -18,6 +19,7 @@ pub(super) struct Channels {
     pub servers: Servers,
     pub tunnels: Tunnels,
     pub beacon: Beacon,
+    pub direct: Direct,
 }
 
 impl Channels {
@@ -68,8 +70,8 @@ impl Channels {
 
     /// Calls `act` for each channel, with the question whether an earlier one reaches some members.
     fn each(&mut self, mut act: impl FnMut(&mut dyn Channel, Covered<'_>)) {
-        let Self { servers, tunnels, beacon } = self;
-        let mut all: [&mut dyn Channel; 3] = [servers, tunnels, beacon];
+        let Self { servers, tunnels, beacon, direct } = self;
+        let mut all: [&mut dyn Channel; 4] = [servers, tunnels, beacon, direct];
         for index in 0..all.len() {
             let (earlier, rest) = all.split_at_mut(index);
             let covered = |party: &LocalParty, topic: &Topic, members: &[DeviceId]| {

@@ -13,6 +13,8 @@ pub struct SignalingCounters {
     pub tunnel: ChannelCounters,
     /// Messages in LAN beacons.
     pub beacon: ChannelCounters,
+    /// Messages in datagrams to addresses at which members answer.
+    pub direct: ChannelCounters,
 }
 
 /// Counters of one channel.
@@ -36,11 +38,12 @@ impl ChannelCounters {
 impl SignalingCounters {
     /// Returns the counters of each channel with the channel's label.
     #[must_use]
-    pub const fn channels(&self) -> [(&'static str, &ChannelCounters); 3] {
+    pub const fn channels(&self) -> [(&'static str, &ChannelCounters); 4] {
         [
             (ChannelKind::Server.name(), &self.server),
             (ChannelKind::Tunnel.name(), &self.tunnel),
             (ChannelKind::Beacon.name(), &self.beacon),
+            (ChannelKind::Direct.name(), &self.direct),
         ]
     }
 
@@ -49,6 +52,7 @@ impl SignalingCounters {
             ChannelKind::Server => &mut self.server,
             ChannelKind::Tunnel => &mut self.tunnel,
             ChannelKind::Beacon => &mut self.beacon,
+            ChannelKind::Direct => &mut self.direct,
         }
     }
 }

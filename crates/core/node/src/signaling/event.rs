@@ -1,5 +1,7 @@
 //! What signaling asks the other parts of the node, and the engine, to do.
 
+use std::net::SocketAddr;
+
 use partyline_model::{AddressScope, DeviceId, PartyId};
 use partyline_paths::PeerParams;
 use partyline_tunnel::PeerConfig;
@@ -15,6 +17,12 @@ use crate::{
 pub(crate) enum Event {
     /// For the engine, as it is.
     Output(Output),
+    /// A datagram for the main socket.
+    Datagram {
+        /// Where it goes.
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
     /// A message for a member's engine, through the tunnel to it. Dropped if there is no session.
     Control {
         /// The party both are in.

@@ -17,6 +17,7 @@ use partyline_party::{Dismissal, Membership, Standing, TopicAccess};
 use partyline_paths::PeerParams;
 use partyline_tunnel::PeerConfig;
 use partyline_wire::{announcement::MAX_AVOIDED, invite::Invite, probe::Tag};
+use rand_chacha::ChaCha20Rng;
 use sha2::Sha256;
 use tracing::{debug, info, trace, warn};
 
@@ -25,6 +26,7 @@ use super::{
     range::Networks,
     recent_leaves::RecentLeaves,
     run::Run,
+    search::Search,
 };
 use crate::io::{DeviceConfig, DeviceInput, Output};
 
@@ -57,6 +59,7 @@ pub(crate) struct LocalParty {
     /// True if the owner is asked for another range, as long as this one clashes.
     range_requested: bool,
     incoming: IncomingPolicy,
+    search: Search,
     run: Run,
     contacts: BTreeMap<DeviceId, Contact>,
     /// This device's handle on a topic, as it was last derived.
@@ -99,6 +102,7 @@ impl LocalParty {
             range_clash: None,
             range_requested: false,
             incoming: IncomingPolicy::default(),
+            search: Search::default(),
             run: Run::default(),
             contacts: BTreeMap::new(),
             own_handle: None,
@@ -214,9 +218,37 @@ impl LocalParty {
         self.revision
     }
 
+    /// Returns true if members find each other without a server, since the party has none.
+    pub(crate) fn is_serverless(&self) -> bool {
+        self.membership.servers().is_empty()
+    }
+
+    /// Looks for members at these addresses, too, which came with the invite.
+    pub(super) fn know_addresses(&mut self, addresses: Vec<SocketAddr>) {
+        self.search = Search::with_known(addresses);
+    }
+
+    /// Returns the addresses that came with the invite.
+    pub(crate) fn known_addresses(&self) -> &[SocketAddr] {
+        self.search.known()
+    }
+
+    /// Looks for members at once.
+    pub(super) fn search_soon(&mut self, now: Instant) {
+        if self.is_on() && self.is_serverless() {
+            self.search.expedite(now);
+        }
+    }
+
+    /// Returns true once when members are to be looked for.
+    pub(super) fn poll_search(&mut self, now: Instant, rng: &mut ChaCha20Rng) -> bool {
+        self.is_serverless() && self.search.poll(now, rng)
+    }
+
     /// Switches the party on and announces it.
     pub(super) fn switch_on(&mut self, now: Instant) {
         self.on = true;
+        self.search_soon(now);
         self.announce_soon(now);
     }
 
@@ -293,7 +325,13 @@ impl LocalParty {
     /// Returns the next moment at which time alone changes something.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let announce = self.announce_at.filter(|_| self.is_on()).map(|at| self.run.not_before(at));
-        announce.into_iter().chain(self.review_at).chain(self.run.poll_timeout(self.is_on())).min()
+        let search = self.search.poll_timeout().filter(|_| self.is_on() && self.is_serverless());
+        announce
+            .into_iter()
+            .chain(search)
+            .chain(self.review_at)
+            .chain(self.run.poll_timeout(self.is_on()))
+            .min()
     }
 
     /// Notes that a message from a member arrived other than by way of a server.

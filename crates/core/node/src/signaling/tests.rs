@@ -156,13 +156,31 @@ struct World {
     /// Pairs of devices that receive each other's beacons.
     lan: BTreeSet<(usize, usize)>,
     server: Server,
+    internet: Internet,
+}
+
+/// Datagrams between the public addresses of devices, each behind a NAT with address and port-dependent filtering.
+#[derive(Default)]
+struct Internet {
+    /// Devices whose NAT lets everything in.
+    open: BTreeSet<usize>,
+    /// Where each device has sent something.
+    sent: BTreeSet<(usize, SocketAddr)>,
+    /// The datagrams on their way so far, of which every one whose number is here is lost.
+    count: usize,
+    lost: BTreeSet<usize>,
+}
+
+/// The address of a device on the internet.
+fn public_address(device: usize) -> SocketAddr {
+    ([5, 5, 5, device as u8 + 1], 41_640).into()
 }
 
 impl World {
     fn new(count: usize) -> Self {
         let now = start();
         let devices = (0..count).map(|number| Device::new(now, number as u8 + 1)).collect();
-        Self { now, devices, lan: BTreeSet::new(), server: Server::default() }
+        Self { now, devices, lan: BTreeSet::new(), server: Server::default(), internet: Internet::default() }
     }
 
     /// Ana's party, in which the others are, too.
@@ -268,6 +286,20 @@ impl World {
                     self.tell(to, frame);
                 }
             }
+            Event::Datagram { to, bytes } => {
+                self.internet.sent.insert((device, *to));
+                self.internet.count += 1;
+                let (count, source) = (self.internet.count, public_address(device));
+                let receiver = (0..self.devices.len()).find(|other| public_address(*other) == *to);
+                let lets_in = |other: &usize| {
+                    self.internet.open.contains(other) || self.internet.sent.contains(&(*other, source))
+                };
+                if let Some(other) = receiver.filter(lets_in)
+                    && !self.internet.lost.contains(&count)
+                {
+                    self.signaling(other).handle_direct(now, source, bytes);
+                }
+            }
             Event::Control { party, to, message: ControlMessage::Sealed { topic, sealed } } => {
                 let (from, to) = (self.id(device), *to);
                 let receiver =
@@ -302,6 +334,8 @@ impl World {
         party.problem().map(|problem| problem.code)
     }
 }
+
+mod direct;
 
 fn is_removal_of(device: DeviceId) -> impl Fn(&Event) -> bool {
     move |event| matches!(event, Event::PeerRemoved { device: removed, .. } if *removed == device)
@@ -658,7 +692,8 @@ fn a_member_that_no_server_reaches_any_more_hears_of_a_restart_from_its_friends(
     world.server.disconnect(CARL);
     world.devices.swap_remove(CARL);
     assert_eq!((restarted, world.id(CARL)), (3, carl));
-    world.signaling(BEN).on_session_down(party, carl);
+    let now = world.now.instant;
+    world.signaling(BEN).on_session_down(now, party, carl);
     world.advance(10 * SECOND);
     assert_ne!(known(&world), before);
 }

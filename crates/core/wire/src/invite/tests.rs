@@ -12,6 +12,8 @@ fn invite(name: &str, servers: &[&str]) -> Invite {
         lobby: [2; 32],
         floor: Stamp { version: 7, amendment: 1, digest: [0; 8] },
         servers: servers.iter().map(|&server| server.into()).collect(),
+        addresses: Vec::new(),
+        nodes: Vec::new(),
         seed: [3; 32],
         not_after: Expiry::from_wire(1_800_000_000),
         uses: NonZeroU8::new(10),
@@ -256,9 +258,27 @@ fn hostile_texts_are_bounded() {
 }
 
 #[test]
+fn a_party_without_a_server_has_addresses_in_a_link_of_bearable_length() {
+    let mut invite = invite("Friday games", &[]);
+    let without = invite.app_link().len();
+    invite.addresses = vec!["198.51.100.7:41640".parse().unwrap(), "[2001:db8::7]:41640".parse().unwrap()];
+    invite.nodes = vec!["203.0.113.9:6881".parse().unwrap(); 3];
+    let link = invite.app_link();
+    assert_eq!(Invite::find(&link), Ok(invite.clone()));
+    assert!(link.len() - without <= 70, "{} letters more", link.len() - without);
+    invite.nodes.push("203.0.113.10:6881".parse().unwrap());
+    assert_eq!(Invite::find(&invite.app_link()).map(|read| read.nodes.len()), Ok(3), "the first three");
+}
+
+#[test]
 fn debug_output_has_no_secrets() {
     let text = format!("{:?}", typical());
     assert!(text.contains("Friday games") && !text.contains("2, 2, 2") && !text.contains("3, 3, 3"));
+}
+
+/// Drops what the format has no place for.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip(), address.port())
 }
 
 prop_compose! {
@@ -267,9 +287,11 @@ prop_compose! {
         co_owned: bool, issuer: Option<[u8; 32]>, half: [u8; 32], name in "[a-zA-Z0-9é田]{1,40}",
         inviter in "[a-zA-Z0-9é田]{1,32}", members: u8,
         servers in prop::collection::vec("wss?://[a-z0-9.]{1,60}(:[0-9]{2,5})?(/[a-z]{0,8})?", 0..=4),
+        addresses in prop::collection::vec(any::<SocketAddr>(), 0..=4), nodes in prop::collection::vec(any::<SocketAddr>(), 0..=3),
     ) -> Invite {
         Invite {
             party: PartyId(party), name, inviter, members, lobby, servers, seed,
+            addresses: addresses.into_iter().map(plain).collect(), nodes: nodes.into_iter().map(plain).collect(),
             floor: Stamp { version: floor.0.into(), amendment: floor.1.into(), digest: [0; 8] },
             not_after: Expiry::from_wire(not_after),
             uses: NonZeroU8::new(uses),

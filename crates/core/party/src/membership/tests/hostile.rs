@@ -293,7 +293,7 @@ fn beacons_of_a_device_cannot_be_recognized_on_another_network() {
     let (home, cafe) = (beacon(), beacon());
     for beacon in [&home, &cafe] {
         let received = beacon::decode(beacon).unwrap();
-        assert_eq!(world.friends[0].topic_of_beacon(&received), Some(topic));
+        assert_eq!(world.friends[0].topic_of(&received), Some(topic));
     }
     let chunks: std::collections::BTreeSet<_> = home.windows(4).collect();
     assert!(!cafe.windows(4).any(|bytes| chunks.contains(bytes)), "a stranger finds them alike");
@@ -313,7 +313,7 @@ fn announcement_with_twelve_long_candidates_fits_a_beacon() {
     let sealed = only(friends[1].beacon(*now, rng, &topic, &reach)).message;
     let beacon = beacon::encode(&topic, &sealed).unwrap();
     let received = beacon::decode(&beacon).unwrap();
-    assert_eq!(friends[0].topic_of_beacon(&received), Some(topic));
+    assert_eq!(friends[0].topic_of(&received), Some(topic));
     assert_eq!(friends[0].receive(*now, rng, &topic, received.sealed()).unwrap().sender, friends[1].me());
     assert_eq!(friends[0].member(&friends[1].me()).unwrap().candidates.len(), 12);
     assert!(beacon.len() <= beacon::MAX_BEACON - 300, "{}", beacon.len());
