@@ -173,9 +173,7 @@ impl Direct {
     ) -> Arrival {
         match Datagram::decode(datagram) {
             Some(Datagram::Request(request)) => self.on_request(cx, parties, source, &request),
-            Some(Datagram::Response(response)) => {
-                self.on_response(cx.now.instant, parties, source, &response)
-            }
+            Some(Datagram::Response(response)) => self.on_response(cx, parties, source, &response),
             Some(Datagram::Part(part)) => {
                 let linked = self.links.iter_mut().filter(|((_, address), _)| *address == source);
                 let arrived = linked
@@ -219,7 +217,7 @@ impl Direct {
 
     fn on_response(
         &mut self,
-        now: Instant,
+        cx: &mut Context<'_>,
         parties: &BTreeMap<PartyId, LocalParty>,
         source: SocketAddr,
         response: &Greeting,
@@ -238,8 +236,15 @@ impl Direct {
             return Arrival::Nothing;
         }
         self.attempts.remove(&(party, address, topic));
+        let now = cx.now.instant;
         let link = self.links.entry((party, address)).or_insert_with(|| Link::new(now));
-        if link.on_response(now, topic, response.nonce) {
+        let news = link.on_response(now, topic, response.nonce);
+        for tagged in link.take_waiting() {
+            if let Some(under) = link.next_message() {
+                transmit_tagged(cx, address, under, &tagged);
+            }
+        }
+        if news {
             debug!(party = %party.short(), topic = %topic.short(), %address, "somebody answered");
             Arrival::Met { party, address, topic }
         } else {
@@ -324,15 +329,22 @@ impl Channel for Direct {
     }
 }
 
+/// Sends a message, at once if the other side has answered, else once it has: its first message may overtake its answer.
 fn transmit(cx: &mut Context<'_>, (address, link): (SocketAddr, &mut Link), message: &Outgoing) {
-    let Some((nonce, number)) = link.next_message() else {
-        trace!(channel = "direct", %address, reason = "it has not answered yet", "message not sent");
-        return;
-    };
-    trace!(channel = "direct", %address, len = message.message.len(), "sending");
-    cx.sent(ChannelKind::Direct, 1);
     let tagged = tagged::encode(&message.topic, &message.message);
-    for bytes in direct::parts(nonce, number, &tagged) {
+    match link.next_message() {
+        Some(under) => transmit_tagged(cx, address, under, &tagged),
+        None => {
+            trace!(channel = "direct", %address, reason = "it has not answered yet", "message waits");
+            link.hold(tagged);
+        }
+    }
+}
+
+fn transmit_tagged(cx: &mut Context<'_>, address: SocketAddr, (nonce, number): (Nonce, u32), tagged: &[u8]) {
+    trace!(channel = "direct", %address, len = tagged.len(), "sending");
+    cx.sent(ChannelKind::Direct, 1);
+    for bytes in direct::parts(nonce, number, tagged) {
         cx.events.push_back(Event::Datagram { to: address, bytes });
     }
 }

@@ -169,6 +169,9 @@ struct Internet {
     /// The datagrams on their way so far, of which every one whose number is here is lost.
     count: usize,
     lost: BTreeSet<usize>,
+    /// Those whose number is here arrive after the next one to the same device.
+    late: BTreeSet<usize>,
+    held: Vec<(usize, SocketAddr, Vec<u8>)>,
 }
 
 /// The address of a device on the internet.
@@ -297,7 +300,7 @@ impl World {
                 if let Some(other) = receiver.filter(lets_in)
                     && !self.internet.lost.contains(&count)
                 {
-                    self.signaling(other).handle_direct(now, source, bytes);
+                    self.deliver(count, other, source, bytes);
                 }
             }
             Event::Control { party, to, message: ControlMessage::Sealed { topic, sealed } } => {
@@ -307,6 +310,20 @@ impl World {
                 receiver.signaling.handle_sealed(now, *party, from, topic, sealed);
             }
             _ => {}
+        }
+    }
+
+    /// Delivers a datagram, and after it those to the same device that are late.
+    fn deliver(&mut self, count: usize, device: usize, source: SocketAddr, bytes: &[u8]) {
+        let now = self.now;
+        if self.internet.late.contains(&count) {
+            self.internet.held.push((device, source, bytes.to_vec()));
+            return;
+        }
+        self.signaling(device).handle_direct(now, source, bytes);
+        let overtaken: Vec<_> = self.internet.held.extract_if(.., |(to, ..)| *to == device).collect();
+        for (_, source, bytes) in overtaken {
+            self.signaling(device).handle_direct(now, source, &bytes);
         }
     }
 

@@ -24,6 +24,9 @@ const REPEAT: Backoff = Backoff::new(Duration::from_millis(400), Duration::from_
 const MAX_ANSWERS: u32 = 8;
 const ANSWER_INTERVAL: Duration = Duration::from_millis(300);
 
+/// How many messages wait until the other side answers.
+const MAX_WAITING: usize = 4;
+
 /// How often this device announces itself to somebody who says nothing.
 const MAX_REPEATS: u32 = 8;
 
@@ -42,6 +45,8 @@ pub(super) struct Link {
     pub device: Option<DeviceId>,
     heard_at: Instant,
     assembly: Assembly,
+    /// Tagged messages for the time when the other side has answered.
+    waiting: VecDeque<Vec<u8>>,
     next_message: u32,
     repeats: u32,
     repeat_at: Option<Instant>,
@@ -59,6 +64,7 @@ impl Link {
             device: None,
             heard_at: now,
             assembly: Assembly::default(),
+            waiting: VecDeque::new(),
             next_message: 0,
             repeats: 0,
             repeat_at: None,
@@ -129,6 +135,19 @@ impl Link {
         let (nonce, _) = self.answered.values().max_by_key(|(_, at)| *at)?;
         self.next_message = self.next_message.wrapping_add(1);
         Some((*nonce, self.next_message))
+    }
+
+    /// Keeps a message until the other side answers. The oldest makes room for it.
+    pub(super) fn hold(&mut self, tagged: Vec<u8>) {
+        if self.waiting.len() == MAX_WAITING {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(tagged);
+    }
+
+    /// Returns the messages that have waited for an answer.
+    pub(super) fn take_waiting(&mut self) -> VecDeque<Vec<u8>> {
+        std::mem::take(&mut self.waiting)
     }
 
     /// Notes that this device has announced itself, and plans to do so again unless the other side speaks on the topic

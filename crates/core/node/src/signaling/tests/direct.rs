@@ -58,6 +58,18 @@ fn any_one_datagram_may_be_lost() {
 }
 
 #[test]
+fn first_message_may_overtake_the_answer_that_lets_it_be_answered() {
+    // Nothing is sent that could overtake the first four, which are requests and answers to them.
+    for late in 5..=16 {
+        let (mut world, _, link) = party(2, &[ANA]);
+        world.internet.late.insert(late);
+        world.join(BEN, &link);
+        world.advance(Duration::from_millis(200));
+        assert!(world.knows(ANA, BEN) && world.knows(BEN, ANA), "when datagram {late} is overtaken");
+    }
+}
+
+#[test]
 fn members_that_know_each_other_meet_again_after_a_restart_since_both_ask() {
     let (mut world, party, link) = party(2, &[ANA]);
     world.join(BEN, &link);
