@@ -47,6 +47,8 @@ enum Layer {
     Portmap,
     /// Whole parties of the real programs in the lab.
     Party,
+    /// Parties without any server, in the lab with a real DHT.
+    Serverless,
     /// A selection of pairs of NAT types, connected by the real programs; `cargo xtask natlab matrix` has all.
     Matrix,
     /// Paths, networks and routers that break while a game runs.
@@ -150,7 +152,7 @@ impl Layer {
     fn obstacle(self) -> Option<String> {
         let needs_root = match self {
             Self::Interop | Self::Natlab | Self::Classify | Self::Portmap | Self::Party => true,
-            Self::Matrix | Self::Roam | Self::Soak | Self::Stories => true,
+            Self::Serverless | Self::Matrix | Self::Roam | Self::Soak | Self::Stories => true,
             Self::Ui | Self::App | Self::Sim | Self::Fuzz | Self::Cross => false,
             Self::Format | Self::Lint | Self::Architecture | Self::Unit => false,
         };
@@ -175,7 +177,9 @@ impl Layer {
         match self {
             Self::Interop | Self::Natlab => [&packages::FOR_APP[..], &packages::FOR_TESTS].concat(),
             Self::Classify | Self::Portmap | Self::Party => packages::FOR_TESTS.to_vec(),
-            Self::Matrix | Self::Roam | Self::Soak | Self::Fuzz => packages::FOR_TESTS.to_vec(),
+            Self::Serverless | Self::Matrix | Self::Roam | Self::Soak | Self::Fuzz => {
+                packages::FOR_TESTS.to_vec()
+            }
             Self::Lint => packages::FOR_APP.to_vec(),
             Self::Ui => [&packages::FOR_APP[..], &packages::FOR_UI_TESTS].concat(),
             Self::Stories => [&packages::FOR_APP[..], &packages::FOR_APP_TESTS].concat(),
@@ -211,6 +215,7 @@ impl Layer {
             }
             Self::Portmap => natlab::run(&["portmap".into()]),
             Self::Party => natlab::run(&["party".into()]),
+            Self::Serverless => natlab::run(&["serverless".into()]),
             Self::Matrix => {
                 natlab::run(&["matrix", "--pairs", "40", "--require", "connected"].map(Into::into))
             }

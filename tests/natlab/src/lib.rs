@@ -25,6 +25,7 @@ pub mod portmap;
 mod process;
 pub mod roam;
 mod router;
+pub mod serverless;
 pub mod soak;
 pub mod stream;
 pub mod sweep;

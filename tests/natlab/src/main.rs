@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use natlab::{Lab, RouterOptions, classify, matrix, party, portmap, roam, soak, sweep};
+use natlab::{Lab, RouterOptions, classify, matrix, party, portmap, roam, serverless, soak, sweep};
 
 /// Runs parties in a small internet made of network namespaces (needs root).
 #[derive(Parser)]
@@ -58,6 +58,8 @@ enum Job {
     Roam(roam::Options),
     /// Plays the life of a party with one trouble after another; everybody has to come back, and nothing may grow.
     Soak(soak::Options),
+    /// Connects parties without any server, by addresses in the link and by the DHT, and reports the times.
+    Serverless(serverless::Options),
     /// Builds a lab (a server, the homes of alice, bob and sam, clerk's office, and a LAN of one and two without
     /// internet) and opens a shell on one of its computers.
     Shell {
@@ -97,6 +99,7 @@ fn work(job: Job) -> Result<ExitCode> {
         Job::Matrix(options) => matrix::run(&options),
         Job::Roam(options) => roam::run(&options),
         Job::Soak(options) => soak::run(&options),
+        Job::Serverless(options) => serverless::run(&options),
         Job::Shell { name } => shell(&name),
         Job::Sweep => {
             sweep::sweep()?.iter().for_each(|name| println!("removed {name}"));

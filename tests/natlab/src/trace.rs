@@ -94,6 +94,9 @@ fn payload(bytes: &[u8]) -> String {
             let kinds = ["initiation", "response", "cookie", "data"];
             format!("WireGuard {}", kinds[usize::from(first) - 1])
         }
+        // Bencoded dictionaries, and direct signaling.
+        _ if first == b'd' => "DHT".to_owned(),
+        _ if first == 0x50 => "direct signaling".to_owned(),
         _ => bytes.iter().take(8).fold(String::new(), |mut text, byte| {
             let _ = write!(text, "{byte:02x}");
             text

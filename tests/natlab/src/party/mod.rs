@@ -33,6 +33,7 @@ mod world;
 pub use everyday::run_everyday;
 pub use remote::Remote;
 pub use report::run;
+pub(crate) use report::{Play, play_all};
 pub use scenarios::{Scenario, scenarios};
 pub use server::Server;
 pub use world::{CONNECT_TIMEOUT, Member, World, connected, pairs};

@@ -12,6 +12,17 @@ use serde_json::{Map, Value};
 use super::{Scenario, World, scenarios};
 use crate::sweep::sweep;
 
+/// What is done in a scenario, and checked.
+pub(crate) type Script<'a> = Box<dyn Fn(&World) -> Result<()> + 'a>;
+
+/// A scenario that is to be run in a world of its own.
+pub(crate) struct Play<'a> {
+    /// The name in the report.
+    pub name: &'static str,
+    /// What happens.
+    pub run: Script<'a>,
+}
+
 /// The result of one scenario.
 #[derive(Serialize)]
 struct Outcome {
@@ -38,7 +49,13 @@ pub fn run(choose: impl Fn(&Scenario) -> bool, json: bool) -> Result<ExitCode> {
     sweep()?;
     let chosen: Vec<_> = scenarios().iter().filter(|scenario| choose(scenario)).collect();
     ensure!(!chosen.is_empty(), "no scenario of that name; `natlab list` shows them");
-    let report = Report { scenarios: chosen.into_iter().map(one).collect() };
+    let plays = chosen.into_iter().map(|scenario| Play { name: scenario.name, run: Box::new(scenario.run) });
+    play_all(plays, json)
+}
+
+/// Plays scenarios of any kind one after the other, and prints their results like [`run`].
+pub(crate) fn play_all<'a>(plays: impl Iterator<Item = Play<'a>>, json: bool) -> Result<ExitCode> {
+    let report = Report { scenarios: plays.map(|play| one(&play)).collect() };
     let failed = report.scenarios.iter().filter(|outcome| !outcome.passed).count();
     if json {
         println!("{}", serde_json::to_string(&report)?);
@@ -48,7 +65,7 @@ pub fn run(choose: impl Fn(&Scenario) -> bool, json: bool) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn one(scenario: &Scenario) -> Outcome {
+fn one(scenario: &Play<'_>) -> Outcome {
     let begun = Instant::now();
     let (result, figures) = match World::new() {
         Ok(world) => {
