@@ -74,6 +74,7 @@ mod tests {
             join_requests: Vec::new(),
             waits_for: None,
             servers: Vec::new(),
+            discovery: None,
             problem: problem.map(|code| AppError::new(code, "", "")),
         }
     }

@@ -66,6 +66,8 @@ export const scenarios: Record<string, () => Scenario> = {
       },
     })),
   alone: () => world(snapshot([party(1, 'Friday Night', many(1))])),
+  alone_blocked: () => world(snapshot([party(1, 'Friday Night', many(1), { servers: [], discovery: 'blocked' })])),
+  alone_searching: () => world(snapshot([party(1, 'Friday Night', many(1), { servers: [], discovery: 'searching' })])),
   connecting: () => world(snapshot([party(1, 'Friday Night', [], { phase: 'connecting', range: null, role: 'member' })])),
   reaching: () =>
     world(snapshot([party(1, 'Friday Night', many(5).map((entry) => (entry.me ? entry : { ...entry, path: null, quality: { ...entry.quality, rtt_ms: null, latest: null } })))])),

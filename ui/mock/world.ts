@@ -98,7 +98,7 @@ export function party(number: number, name: string, members: MemberView[], overr
   return {
     id: id(number + 4096), name, phase: 'up', role, range: '10.86.0.0/24', range_requested: false, incoming: { level: 'games', allowed: [], blocked: [] }, interface: 'party0', members,
     invites: role === 'member' ? [] : [{ id: id(9001), expires: now + 81_000, used: 3, uses: 10, role: 'member' }], approval: false, join_requests: [], waits_for: null,
-    servers: [{ url: 'wss://play.example.org', connected: true, problem: null }], problem: null, ...overrides,
+    servers: [{ url: 'wss://play.example.org', connected: true, problem: null }], discovery: null, problem: null, ...overrides,
   };
 }
 
@@ -112,6 +112,7 @@ export function many(count: number, list: readonly string[] = names): MemberView
 export const settings: Settings = {
   display_name: 'Mira', servers: ['wss://play.example.org'], relays: [], nat_detection: true, port_mapping: true, direct: true, relay: true,
   methods: { lan: true, ipv6: true, mapped: true, punch: true, predict: true, spray: true, member_relay: true }, serve_friends: true, lan_beacon: true,
+  dht: true, bootstrap: ['dht.libtorrent.org:25401', 'dht.transmissionbt.com:6881', 'router.bt.ouinet.work:6881'],
   port: 0, direct_timeout_s: 5, mtu: 1400,
 };
 

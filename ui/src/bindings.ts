@@ -325,6 +325,19 @@ export type DeviceView = {
 	version: string,
 };
 
+/**  How friends are found in a party without a server, beside the local network and the addresses in links. */
+export type Discovery = 
+/**  The DHT is switched off. */
+"off" | 
+/**  The DHT is asked where the others are. */
+"searching" | 
+/**  This computer's addresses stand in the DHT, where friends find them. */
+"listed" | 
+/**  Other members keep the party's addresses in the DHT. */
+"kept" | 
+/**  No node of the DHT answers. */
+"blocked";
+
 /**  One finding of a check-up. */
 export type DoctorFinding = {
 	/**  What was checked. */
@@ -831,6 +844,8 @@ export type PartyView = {
 	waits_for?: JoinWait | null,
 	/**  The party's rendezvous servers. */
 	servers: ServerView[],
+	/**  How friends are found, in a party without a server. */
+	discovery?: Discovery | null,
 	/**  What keeps the party from working, and what to do about it. */
 	problem: AppError | null,
 };
@@ -1115,6 +1130,10 @@ export type Settings = {
 	serve_friends?: boolean,
 	/**  True if this computer announces itself on local networks, sealed for its parties. */
 	lan_beacon?: boolean,
+	/**  True if parties without a server use the BitTorrent DHT to find friends. */
+	dht?: boolean,
+	/**  Nodes by which this computer gets to know the DHT, as `host:port`, at most 8. */
+	bootstrap?: string[],
 	/**  The UDP port that all parties share; 0 lets the system choose one. */
 	port?: number,
 	/**

@@ -31,6 +31,7 @@ export const views: Record<string, { scenario: string; go: Step }> = {
   'party-relayed': { scenario: 'party8', go: steps(openParty, focusRow(1)) },
   'party-me': { scenario: 'party8', go: steps(openParty, focusRow(0)) },
   alone: { scenario: 'alone', go: steps(openParty) },
+  alone_blocked: { scenario: 'alone_blocked', go: steps(openParty) },
   connecting: { scenario: 'connecting', go: steps(openParty) },
   reaching: { scenario: 'reaching', go: steps(openParty) },
   down: { scenario: 'down', go: steps(openParty) },

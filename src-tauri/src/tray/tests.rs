@@ -56,6 +56,7 @@ pub fn party(phase: PartyPhase, members: Vec<MemberView>) -> PartyView {
         join_requests: Vec::new(),
         waits_for: None,
         servers: Vec::new(),
+        discovery: None,
         problem: None,
     }
 }

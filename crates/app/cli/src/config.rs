@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What each setting means, in the order shown.
-const MEANINGS: [(&str, &str); 19] = [
+const MEANINGS: [(&str, &str); 21] = [
     ("display_name", "the name friends see, in all parties"),
     ("servers", "rendezvous servers for new parties"),
     ("relays", "relays of your own, each as URL,USER,PASSWORD"),
@@ -30,6 +30,8 @@ const MEANINGS: [(&str, &str); 19] = [
     ("methods.member_relay", "relay through another member where no direct path works"),
     ("serve_friends", "forward packets between friends that cannot reach each other"),
     ("lan_beacon", "announce this computer on local networks, sealed for its parties"),
+    ("dht", "find friends by the BitTorrent DHT in parties without a server"),
+    ("bootstrap", "nodes by which the DHT is found, as host:port, at most 8"),
     ("port", "UDP port all parties share; 0 lets the system choose"),
     ("direct_timeout_s", "seconds a new direct path is tried, 1 to 60"),
     ("mtu", "packet size of the parties' devices in bytes, 1280 to 1420"),

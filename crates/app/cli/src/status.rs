@@ -1,8 +1,8 @@
 //! Parties and members as tables.
 
 use partyline_model::{
-    AppError, ErrorCode, FormerPartyView, MemberNotices, MemberView, PartyPhase, PartyView, Phase, Role,
-    ServerView, SharedNat, Snapshot,
+    AppError, Discovery, ErrorCode, FormerPartyView, MemberNotices, MemberView, PartyPhase, PartyView, Phase,
+    Role, ServerView, SharedNat, Snapshot,
 };
 
 use crate::{
@@ -77,6 +77,19 @@ fn list_row(party: &PartyView) -> Vec<Cell> {
     ]
 }
 
+/// Returns why a friend on another network may not find this computer.
+const fn discovery_note(discovery: Discovery) -> Option<&'static str> {
+    match discovery {
+        Discovery::Off => Some(
+            "! Friends on other networks may not find this computer: the party has no server, and the DHT is off              (`partyline config set dht on`).",
+        ),
+        Discovery::Blocked => Some(
+            "! This network blocks the way Partyline finds friends. Use another network or a phone hotspot for a moment,              or a party with a server.",
+        ),
+        Discovery::Searching | Discovery::Listed | Discovery::Kept => None,
+    }
+}
+
 fn party_lines(output: &Output, party: &PartyView, why: bool) -> Vec<String> {
     let mut lines = vec![heading(output, party)];
     lines.extend(party.problem.iter().flat_map(|problem| problem_lines(output, problem)));
@@ -84,6 +97,8 @@ fn party_lines(output: &Output, party: &PartyView, why: bool) -> Vec<String> {
     {
         lines.extend(server_lines(output, server));
     }
+    let note = party.discovery.filter(|_| party.phase != PartyPhase::Down).and_then(discovery_note);
+    lines.extend(note.map(|note| output.paint(note, Tone::Fair)));
     let asking: Vec<_> =
         party.join_requests.iter().filter(|request| !request.declined).map(joiner_name).collect();
     if !asking.is_empty() {

@@ -103,6 +103,7 @@ fn party(number: u8, name: &str) -> PartyView {
         join_requests: Vec::new(),
         waits_for: None,
         servers: vec![ServerView { url: "wss://play.example".into(), connected: true, problem: None }],
+        discovery: None,
         problem: None,
     }
 }

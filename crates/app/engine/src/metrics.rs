@@ -125,6 +125,12 @@ metrics! {
         "STUN transactions that ended without a response.";
     NETCHECK_DROPS: Counter "partyline_netcheck_drops_total" Count ["reason"]
         "STUN responses that were dropped.";
+    DHT_QUERIES: Counter "partyline_dht_queries_total" Count ["method", "outcome"]
+        "Queries to nodes of the DHT, by method: all of them (queries), and what came of them (responses, errors, timeouts).";
+    DHT_LOOKUPS: Counter "partyline_dht_lookups_total" Count ["outcome"]
+        "Lookups in the DHT that ended.";
+    DHT_DROPS: Counter "partyline_dht_drops_total" Count ["reason"]
+        "Messages of nodes of the DHT that were dropped.";
     PARTY_ACTIVE: Gauge "partyline_party_active" Count []
         "Parties that are switched on and have an address.";
     PARTY_MEMBERS: Gauge "partyline_party_members" Count []
@@ -313,6 +319,11 @@ fn export_node(counters: &Counters) {
     set_each(&NETCHECK_RESPONSES, counters.netcheck.responses.each());
     set_each(&NETCHECK_TIMEOUTS, counters.netcheck.timeouts.each());
     set_each(&NETCHECK_DROPS, counters.netcheck.dropped.each());
+    set_each(&DHT_LOOKUPS, counters.dht.lookups.each());
+    set_each(&DHT_DROPS, counters.dht.dropped.each());
+    for (outcome, counts) in counters.dht.by_method() {
+        counts.each().for_each(|(method, count)| set_counter(&DHT_QUERIES, &[method, outcome], count));
+    }
     for (transport, channel) in counters.signaling.channels() {
         for (outcome, count) in channel.each() {
             set_counter(&PARTY_MESSAGES, &[transport, outcome], count);
@@ -462,8 +473,8 @@ mod tests {
 
     #[test]
     fn names_follow_the_conventions() {
-        const AREAS: [&str; 9] =
-            ["path", "tunnel", "udp", "relay", "rendezvous", "portmap", "netcheck", "party", "node"];
+        const AREAS: [&str; 10] =
+            ["path", "tunnel", "udp", "relay", "rendezvous", "portmap", "netcheck", "dht", "party", "node"];
         let names: BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), METRICS.len(), "a name occurs twice");
         for metric in METRICS {
@@ -637,6 +648,7 @@ mod tests {
             tunnel_peers: BTreeMap::new(),
             handshakes: partyline_tunnel::HandshakeCounters::default(),
             netcheck: Default::default(),
+            dht: Default::default(),
         }
     }
 }

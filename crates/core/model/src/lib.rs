@@ -52,7 +52,7 @@ pub use settings::{Methods, RelaySetting, Settings};
 pub use time::{Now, Timestamp};
 pub use transport::{SocketId, StreamId};
 pub use view::{
-    DeviceView, FormerPartyView, InviteView, JoinRequestView, JoinWait, MemberNotices, MemberView,
+    DeviceView, Discovery, FormerPartyView, InviteView, JoinRequestView, JoinWait, MemberNotices, MemberView,
     NetworkView, PartyPhase, PartyView, PathEvent, PathView, Phase, Role, ServerView, Snapshot, TrafficView,
 };
 

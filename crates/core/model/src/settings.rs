@@ -12,6 +12,11 @@ const MAX_RELAYS: usize = 8;
 const MAX_NAME_CHARS: usize = 32;
 /// The maximum length of a URL, user name or password in bytes.
 const MAX_TEXT_BYTES: usize = 512;
+/// The maximum number of nodes by which the DHT is found.
+const MAX_BOOTSTRAP: usize = 8;
+/// Long-lived nodes, run by makers of BitTorrent programs for everybody.
+const BOOTSTRAP: [&str; 3] =
+    ["dht.libtorrent.org:25401", "dht.transmissionbt.com:6881", "router.bt.ouinet.work:6881"];
 /// Packet sizes of network devices in bytes: from IPv6's minimum to what a tunnel leaves of Ethernet's.
 const MTU_RANGE: std::ops::RangeInclusive<u16> = 1280..=1420;
 /// Seconds.
@@ -43,6 +48,10 @@ pub struct Settings {
     pub serve_friends: bool,
     /// True if this computer announces itself on local networks, sealed for its parties.
     pub lan_beacon: bool,
+    /// True if parties without a server use the BitTorrent DHT to find friends.
+    pub dht: bool,
+    /// Nodes by which this computer gets to know the DHT, as `host:port`, at most 8.
+    pub bootstrap: Vec<String>,
     /// The UDP port that all parties share; 0 lets the system choose one.
     pub port: u16,
     /// Seconds for which a new direct path is tried before it counts as failed and is retried with growing pauses,
@@ -65,6 +74,8 @@ impl Default for Settings {
             methods: Methods::default(),
             serve_friends: true,
             lan_beacon: true,
+            dht: true,
+            bootstrap: BOOTSTRAP.map(str::to_owned).to_vec(),
             port: 0,
             direct_timeout_s: 5,
             mtu: 1400,
@@ -148,6 +159,14 @@ impl Settings {
                 "Those are not relays.",
                 "Name at most 8, as turn:host:port or turns:host:port, with user name and password.",
             );
+        }
+        let router = |router: &String| {
+            let port =
+                router.rsplit_once(':').map(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+            short(router) && port == Some(true)
+        };
+        if self.bootstrap.len() > MAX_BOOTSTRAP || !self.bootstrap.iter().all(router) {
+            return refuse("Those are not nodes of the DHT.", "Name at most 8, as host:port.");
         }
         if !MTU_RANGE.contains(&self.mtu) {
             return refuse(
@@ -247,6 +266,9 @@ mod tests {
             Settings { mtu: 1279, ..usual() },
             Settings { mtu: 1421, ..usual() },
             Settings { direct_timeout_s: 0, ..usual() },
+            Settings { bootstrap: vec!["node.example".into()], ..usual() },
+            Settings { bootstrap: vec!["node.example:x".into()], ..usual() },
+            Settings { bootstrap: vec!["node.example:1".into(); 9], ..usual() },
             Settings { direct: false, relay: false, ..usual() },
         ] {
             assert!(bad.validate().is_err(), "{bad:?}");

@@ -136,8 +136,28 @@ pub struct PartyView {
     pub waits_for: Option<JoinWait>,
     /// The party's rendezvous servers.
     pub servers: Vec<ServerView>,
+    /// How friends are found, in a party without a server.
+    #[serde(default)]
+    pub discovery: Option<Discovery>,
     /// What keeps the party from working, and what to do about it.
     pub problem: Option<AppError>,
+}
+
+/// How friends are found in a party without a server, beside the local network and the addresses in links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+#[serde(rename_all = "snake_case")]
+pub enum Discovery {
+    /// The DHT is switched off.
+    Off,
+    /// The DHT is asked where the others are.
+    Searching,
+    /// This computer's addresses stand in the DHT, where friends find them.
+    Listed,
+    /// Other members keep the party's addresses in the DHT.
+    Kept,
+    /// No node of the DHT answers.
+    Blocked,
 }
 
 /// A device that asks to be let in.

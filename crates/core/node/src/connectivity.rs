@@ -84,6 +84,8 @@ pub(crate) struct Connectivity {
     keepalive_servers: Vec<SocketAddr>,
     probe_responder: ProbeResponder,
     second_ports: SecondPorts,
+    /// The addresses at which nodes of the DHT see the main socket, which count where no STUN server sees it.
+    seen_by_dht: Vec<SocketAddr>,
     /// The path machine's configuration where the settings say nothing.
     path_defaults: partyline_paths::Config,
     rng: ChaCha20Rng,
@@ -125,6 +127,7 @@ impl Connectivity {
             keepalive_servers: Vec::new(),
             probe_responder: ProbeResponder::default(),
             second_ports: SecondPorts::default(),
+            seen_by_dht: Vec::new(),
             path_defaults: paths,
             rng: seeds.members,
             events: VecDeque::new(),
@@ -339,6 +342,7 @@ impl Connectivity {
     fn forget_network(&mut self, now: Instant) {
         debug!("reflexive addresses and reachability forgotten");
         self.candidates.set_reflexive(Vec::new());
+        self.seen_by_dht.clear();
         self.network_check.on_network_changed();
         self.netcheck.set_tcp_reachable(now, []);
         self.packet_path.member_relays_mut().network_changed(now);
@@ -354,6 +358,9 @@ impl Connectivity {
     /// is where their relay is, and its port most likely the socket's own.
     fn update_reflexive(&mut self, now: Instant) {
         let mut reflexive = self.netcheck.reflexive();
+        if reflexive.is_empty() {
+            reflexive.clone_from(&self.seen_by_dht);
+        }
         if reflexive.is_empty() {
             reflexive.extend(self.inferred_address());
         }
@@ -752,6 +759,12 @@ impl Connectivity {
                 self.netcheck.handle_datagram(now.instant, socket, source, datagram);
             }
         }
+    }
+
+    /// Takes the addresses at which nodes of the DHT see the main socket.
+    pub(crate) fn set_seen_by_dht(&mut self, now: Instant, addresses: Vec<SocketAddr>) {
+        self.seen_by_dht = addresses;
+        self.update_reflexive(now);
     }
 
     /// Returns true for an address inside a party, from which nothing outside the tunnel can come.

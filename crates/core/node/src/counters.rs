@@ -32,4 +32,6 @@ pub struct Counters {
     pub handshakes: partyline_tunnel::HandshakeCounters,
     /// Requests of the network check.
     pub netcheck: partyline_netcheck::Counters,
+    /// Lookups in the DHT.
+    pub dht: partyline_dht::Counters,
 }

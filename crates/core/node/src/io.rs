@@ -11,6 +11,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use partyline_model::{
     AddressScope, AppError, CardKind, Method, PartyId, RouteTarget, RouterCheck, SocketId, StreamId,
+    is_public,
 };
 use partyline_netcheck::PeerMapping;
 
@@ -179,6 +180,18 @@ pub enum StreamInput {
     Data(Vec<u8>),
     /// The stream could not be opened, or was closed by the relay.
     Closed,
+}
+
+impl LocalNetwork {
+    /// Returns true if this computer has an IPv4 address to send from.
+    pub(crate) fn has_v4(&self) -> bool {
+        self.addresses.iter().any(|host| host.address.is_ipv4())
+    }
+
+    /// Returns true if this computer has a public IPv6 address to send from.
+    pub(crate) fn has_v6(&self) -> bool {
+        self.addresses.iter().any(|host| host.address.is_ipv6() && is_public(host.address))
+    }
 }
 
 /// The result of [`Output::DeviceUp`].

@@ -86,10 +86,20 @@ impl Node {
                 networks: KnownNetworks::default(),
                 former: Vec::new(),
                 trusted: TrustedServers::default(),
+                dht_nodes: Vec::new(),
             },
         };
-        let Restored { device, memberships, incoming, addresses, settings, networks, former, mut trusted } =
-            restored;
+        let Restored {
+            device,
+            memberships,
+            incoming,
+            addresses,
+            settings,
+            networks,
+            former,
+            mut trusted,
+            dht_nodes,
+        } = restored;
         settings.servers.iter().for_each(|url| _ = trusted.insert(url));
         let (paths, netcheck) = (config.paths.clone(), config.netcheck);
         let connectivity = Connectivity::new(now.instant, seeds, paths, netcheck, &settings, networks);
@@ -108,6 +118,8 @@ impl Node {
             outputs: VecDeque::new(),
         };
         node.signaling.set_beacon(now.instant, node.settings.lan_beacon);
+        node.signaling.configure_dht(now.instant, node.settings.dht, &node.settings.bootstrap);
+        node.signaling.add_dht_nodes(now.instant, dht_nodes);
         if saved.is_none() {
             node.outputs.push_back(Output::Save);
         }
@@ -134,7 +146,8 @@ impl Node {
         let settings = settings::changed(&self.config.settings, &self.settings);
         let networks = self.connectivity.known_networks();
         let (former, trusted) = (self.signaling.former_parties(), self.signaling.trusted_servers());
-        SavedState::new(&self.device, parties, settings, networks, former, trusted).encode()
+        let nodes = self.signaling.dht_nodes();
+        SavedState::new(&self.device, parties, settings, networks, former, trusted, nodes).encode()
     }
 
     /// Takes back a party that was just created or joined, because the state could not be written before the
@@ -203,13 +216,14 @@ impl Node {
         scratch: &mut [u8],
         egress: &mut impl Egress,
     ) {
-        let is_direct = socket == SocketId::MAIN && datagram::classify(datagram) == datagram::Kind::Direct;
-        if is_direct && !self.connectivity.is_excluded(source.ip()) {
-            // A socket for both families shows IPv4 addresses in the mapped form.
-            let source = SocketAddr::new(source.ip().to_canonical(), source.port());
-            return self.signaling.handle_direct(now, source, datagram);
+        // A socket for both families shows IPv4 addresses in the mapped form.
+        let sender = SocketAddr::new(source.ip().to_canonical(), source.port());
+        let outside = socket == SocketId::MAIN && !self.connectivity.is_excluded(sender.ip());
+        match datagram::classify(datagram) {
+            datagram::Kind::Direct if outside => self.signaling.handle_direct(now, sender, datagram),
+            datagram::Kind::Dht if outside => self.signaling.handle_dht(now, sender, datagram),
+            _ => self.connectivity.handle_datagram(now, socket, source, datagram, scratch, egress),
         }
-        self.connectivity.handle_datagram(now, socket, source, datagram, scratch, egress);
     }
 
     /// Takes what happened to a stream that [`Output::StreamOpen`] asked for. Otherwise like [`Self::handle_datagram`];
@@ -237,6 +251,7 @@ impl Node {
     /// Takes the computer's own addresses: at the start, and whenever they change.
     pub fn handle_network(&mut self, now: Now, local: LocalNetwork) {
         let (on_link, routed) = (local.prefixes.clone(), local.routed.clone());
+        self.signaling.set_families(now.instant, local.has_v4(), local.has_v6());
         let Some(change) = self.connectivity.set_network(now, local) else { return };
         if change.addresses_changed {
             self.signaling.check_servers(now);
@@ -344,6 +359,7 @@ impl Node {
             tunnel_peers: self.connectivity.tunnel().peer_drops(),
             handshakes: self.connectivity.tunnel().handshakes(),
             netcheck: *self.connectivity.netcheck_counters(),
+            dht: *self.signaling.dht_counters(),
         }
     }
 
@@ -490,6 +506,7 @@ impl Node {
         self.connectivity.configure(now.instant, &self.settings);
         self.signaling.set_beacon(now.instant, self.settings.lan_beacon);
         self.signaling.set_mtu(now.instant, self.settings.mtu);
+        self.signaling.configure_dht(now.instant, self.settings.dht, &self.settings.bootstrap);
         self.outputs.push_back(Output::Save);
         Ok(())
     }
@@ -528,6 +545,7 @@ impl Node {
         let connectivity = &mut self.connectivity;
         match event {
             SignalingEvent::Output(output) => self.outputs.push_back(output),
+            SignalingEvent::SeenByDht(addresses) => connectivity.set_seen_by_dht(now.instant, addresses),
             SignalingEvent::Datagram { to, bytes } => connectivity.queue(to, &bytes),
             SignalingEvent::Control { party, to, message } => {
                 connectivity.send_control(now.instant, party, to, &message);

@@ -9,6 +9,7 @@ mod beacon;
 mod channel;
 mod channel_kind;
 mod channels;
+mod contact_lists;
 mod counters;
 mod direct;
 mod event;
@@ -17,6 +18,7 @@ mod link;
 mod most_useful;
 mod party;
 mod range;
+mod reach;
 mod recent_leaves;
 mod resend;
 mod run;
@@ -32,9 +34,8 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 use partyline_model::{
-    AppError, Candidate, CandidateKind, DeviceId, ErrorCode, FormerPartyView, Handle, IncomingPolicy,
-    InviteId, InvitePreview, InviteTerms, KickScope, NatProfile, Now, PartyId, SessionNonce, Topic,
-    is_public,
+    AppError, Candidate, DeviceId, Discovery, ErrorCode, FormerPartyView, Handle, IncomingPolicy, InviteId,
+    InvitePreview, InviteTerms, KickScope, NatProfile, Now, PartyId, SessionNonce, Topic,
 };
 use partyline_party::{
     Departure, DeviceKey, Dismissal, Effect, Membership, NewParty, Outcome, Outgoing, PartyError,
@@ -42,7 +43,6 @@ use partyline_party::{
 };
 use partyline_wire::{
     beacon as beacon_format,
-    contact_list::MAX_ADDRESSES,
     invite::Invite,
     rendezvous::{RefusalCode, ServerFrame, TopicMember},
 };
@@ -55,10 +55,12 @@ use self::{
     channel::{Channel as _, Context},
     channel_kind::ChannelKind,
     channels::Channels,
+    contact_lists::ContactLists,
     direct::{Arrival, Direct},
     leave::PendingLeaves,
     most_useful::most_useful,
     range::{Networks, choose_range},
+    reach::public_addresses,
     servers::{Servers, is_retried},
     tunnels::{News, Tunnels},
 };
@@ -87,6 +89,7 @@ const LEAVE_REPEATERS: usize = 4;
 pub(crate) struct Signaling {
     parties: BTreeMap<PartyId, LocalParty>,
     channels: Channels,
+    contact_lists: ContactLists,
     leaves: PendingLeaves,
     /// How this device can be reached, as it is announced.
     reach: Reachability,
@@ -115,6 +118,7 @@ pub(crate) struct NewPartyRequest {
 /// Everything that signaling consists of, borrowed apart.
 struct Parts<'a> {
     channels: &'a mut Channels,
+    contact_lists: &'a mut ContactLists,
     cx: Context<'a>,
     parties: &'a mut BTreeMap<PartyId, LocalParty>,
     leaves: &'a mut PendingLeaves,
@@ -149,11 +153,13 @@ impl Signaling {
     /// and fresh.
     pub(crate) fn new(
         now: Now,
-        rng: ChaCha20Rng,
+        mut rng: ChaCha20Rng,
         mtu: u16,
         memberships: Vec<(Membership, bool)>,
         trusted: TrustedServers,
     ) -> Self {
+        let mut dht = [0; 32];
+        rng.fill_bytes(&mut dht);
         let mut signaling = Self {
             parties: BTreeMap::new(),
             channels: Channels {
@@ -162,6 +168,7 @@ impl Signaling {
                 beacon: Beacon::default(),
                 direct: Direct::default(),
             },
+            contact_lists: ContactLists::new(dht),
             leaves: PendingLeaves::default(),
             reach: Reachability::default(),
             networks: Networks::default(),
@@ -199,6 +206,7 @@ impl Signaling {
             servers.poll_timeout(),
             beacon.poll_timeout(),
             direct.poll_timeout(),
+            self.contact_lists.poll_timeout(),
             self.leaves.poll_timeout(),
         ];
         parties.chain(channels.into_iter().flatten()).min()
@@ -214,6 +222,8 @@ impl Signaling {
         self.send_leaves(now);
         self.drive_parties(now);
         self.drive_direct(now);
+        let Parts { channels, contact_lists, mut cx, parties, .. } = self.parts(now);
+        contact_lists.drive(&mut cx, parties, (&channels.tunnels, &mut channels.direct));
         if self.leaves.expire(now.instant) {
             self.sync_servers(now);
         }
@@ -234,8 +244,9 @@ impl Signaling {
 
     /// Takes the addresses of a host, which may be a rendezvous server's.
     pub(crate) fn handle_resolved(&mut self, now: Now, host: &str, port: u16, addresses: &[SocketAddr]) {
-        let Parts { channels, mut cx, .. } = self.parts(now);
+        let Parts { channels, contact_lists, mut cx, .. } = self.parts(now);
         channels.servers.handle_resolved(&mut cx, &(host.to_owned(), port), addresses);
+        contact_lists.handle_resolved(now.instant, host, port, addresses);
     }
 
     fn handle_frame(&mut self, now: Now, id: ServerId, frame: ServerFrame) {
@@ -389,6 +400,43 @@ impl Signaling {
         }
     }
 
+    /// Uses the DHT or not, with these routers, and nodes that answered in an earlier run.
+    pub(crate) fn configure_dht(&mut self, now: Instant, on: bool, routers: &[String]) {
+        self.contact_lists.configure(now, on, routers);
+    }
+
+    /// Takes nodes of the DHT that answered in an earlier run.
+    pub(crate) fn add_dht_nodes(&mut self, now: Instant, nodes: Vec<SocketAddr>) {
+        self.contact_lists.add_nodes(now, nodes);
+    }
+
+    /// Takes the address families on which this computer can send.
+    pub(crate) fn set_families(&mut self, now: Instant, v4: bool, v6: bool) {
+        self.contact_lists.set_families(now, v4, v6);
+    }
+
+    /// Takes a datagram from a node of the DHT.
+    pub(crate) fn handle_dht(&mut self, now: Now, source: SocketAddr, datagram: &[u8]) {
+        let Parts { channels, contact_lists, mut cx, parties, .. } = self.parts(now);
+        contact_lists.handle_datagram(&mut cx, parties, &mut channels.direct, (source, datagram));
+    }
+
+    /// Returns nodes of the DHT that have answered, to be kept for the next start.
+    pub(crate) fn dht_nodes(&self) -> Vec<SocketAddr> {
+        self.contact_lists.good_nodes()
+    }
+
+    /// Returns the counters of the DHT client.
+    pub(crate) const fn dht_counters(&self) -> &partyline_dht::Counters {
+        self.contact_lists.counters()
+    }
+
+    /// Returns how friends are found in a party that is on and has no server.
+    pub(crate) fn discovery(&self, party: PartyId) -> Option<Discovery> {
+        let _on = self.parties.get(&party).filter(|party| party.is_on() && party.is_serverless())?;
+        Some(self.contact_lists.discovery(party))
+    }
+
     /// Takes a datagram of direct signaling.
     pub(crate) fn handle_direct(&mut self, now: Now, source: SocketAddr, datagram: &[u8]) {
         let Parts { channels, mut cx, parties, .. } = self.parts(now);
@@ -461,8 +509,9 @@ impl Signaling {
 
     /// Notes that the session with a member came up, and exchanges what both know.
     pub(crate) fn on_session_up(&mut self, now: Now, id: PartyId, member: DeviceId) {
-        let Parts { channels, mut cx, parties, .. } = self.parts(now);
+        let Parts { channels, contact_lists, mut cx, parties, .. } = self.parts(now);
         let _span = peer_span(id, member).entered();
+        contact_lists.sync_soon(now.instant);
         channels.tunnels.on_session_up(id, member);
         let Some(party) = parties.get_mut(&id) else { return };
         party.on_received(now.instant, member);
@@ -474,6 +523,7 @@ impl Signaling {
     /// Notes that the session with a member is gone.
     pub(crate) fn on_session_down(&mut self, now: Instant, party: PartyId, member: DeviceId) {
         self.channels.tunnels.on_session_down(party, member);
+        self.contact_lists.sync_soon(now);
         if let Some(party) = self.parties.get_mut(&party) {
             party.search_soon(now);
         }
@@ -498,6 +548,7 @@ impl Signaling {
         let candidates = most_useful(&candidates);
         debug!(count = candidates.len(), "candidates changed");
         self.reach.candidates = candidates;
+        self.contact_lists.sync_soon(now);
         self.announce_all(now);
     }
 
@@ -523,6 +574,7 @@ impl Signaling {
     /// The computer has other addresses: the links to members are void, and the members are looked for again.
     pub(crate) fn network_changed(&mut self, now: Instant) {
         self.channels.direct.forget_all();
+        self.contact_lists.network_changed(now);
         self.parties.values_mut().for_each(|party| party.search_soon(now));
     }
 
@@ -617,6 +669,7 @@ impl Signaling {
         let known_as = former.map(|former| former.display_name.clone()).filter(|_| display_name.is_empty());
         let display_name = known_as.unwrap_or(display_name);
         let addresses = invite.addresses.clone();
+        self.contact_lists.add_nodes(now.instant, invite.nodes.iter().copied());
         let membership = Membership::join(now.unix, &mut self.rng, device, &invite, display_name)
             .map_err(|error| JoinRefusal::new(error, invite))?;
         let joined = membership.id();
@@ -659,6 +712,7 @@ impl Signaling {
             .create_invite(now.unix, &mut self.rng, terms)
             .map_err(|error| party_error(&error))?;
         self.apply(now, id, outcome);
+        self.contact_lists.expect(now.instant, id);
         Ok(self.invite_link(invite))
     }
 
@@ -667,6 +721,7 @@ impl Signaling {
     fn invite_link(&self, mut invite: Invite) -> String {
         if invite.servers.is_empty() {
             invite.addresses = public_addresses(&self.reach.candidates);
+            invite.nodes = self.contact_lists.good_nodes();
         }
         invite.web_link().unwrap_or_else(|| invite.app_link())
     }
@@ -955,9 +1010,21 @@ impl Signaling {
 
     /// Borrows everything at once: the channels, what they need, and the parties they serve.
     fn parts(&mut self, now: Now) -> Parts<'_> {
-        let Self { parties, channels, leaves, reach, networks, mtu, counters, rng, events, .. } = self;
+        let Self {
+            parties,
+            channels,
+            contact_lists,
+            leaves,
+            reach,
+            networks,
+            mtu,
+            counters,
+            rng,
+            events,
+            ..
+        } = self;
         let cx = Context { now, rng, reach, events, counters };
-        Parts { channels, cx, parties, leaves, mtu: *mtu, networks }
+        Parts { channels, contact_lists, cx, parties, leaves, mtu: *mtu, networks }
     }
 
     /// Takes a sealed message to its party; returns the member it is from, unless it is dropped.
@@ -1141,10 +1208,11 @@ impl Signaling {
 
     fn switch_on(&mut self, now: Now, id: PartyId) {
         let _span = party_span(id).entered();
-        let Parts { channels, cx, parties, mtu, networks, .. } = self.parts(now);
+        let Parts { channels, contact_lists, cx, parties, mtu, networks, .. } = self.parts(now);
         let Some(party) = parties.get_mut(&id) else { return };
         info!("party on");
         party.switch_on(now.instant);
+        contact_lists.expect(now.instant, id);
         party.sync_device(now.instant, mtu, networks, cx.events);
         channels.beacon.expedite(now.instant, id);
         self.sync_servers(now);
@@ -1246,22 +1314,6 @@ fn search(channels: &mut Channels, cx: &mut Context<'_>, party: &LocalParty) {
     let invited = party.known_addresses().iter().copied().filter(|_| !anybody);
     let addresses: Vec<SocketAddr> = invited.chain(announced).collect();
     addresses.into_iter().for_each(|address| channels.direct.ask(cx, id, topic, address));
-}
-
-/// Returns the addresses among some candidates at which anybody on the internet may reach their owner, the surest first.
-fn public_addresses(candidates: &[Candidate]) -> Vec<SocketAddr> {
-    let rank = |candidate: &Candidate| match candidate.kind {
-        CandidateKind::Mapped => Some(0),
-        CandidateKind::Host => Some(1),
-        CandidateKind::ServerReflexive => Some(2),
-        _ => None,
-    };
-    let public = candidates.iter().filter(|candidate| is_public(candidate.address.ip()));
-    let mut ranked: Vec<(u8, SocketAddr)> =
-        public.filter_map(|candidate| Some((rank(candidate)?, candidate.address))).collect();
-    ranked.sort_unstable();
-    ranked.dedup_by_key(|(_, address)| *address);
-    ranked.into_iter().map(|(_, address)| address).take(MAX_ADDRESSES).collect()
 }
 
 /// Does what is due about other runs with this device's keys.

@@ -52,6 +52,9 @@ pub(crate) struct SavedState {
     /// Servers that the user named or confirmed.
     #[serde(default)]
     trusted_servers: TrustedServers,
+    /// Nodes of the DHT that have answered.
+    #[serde(default)]
+    dht_nodes: Vec<SocketAddr>,
 }
 
 /// A party as it is saved.
@@ -91,6 +94,7 @@ pub(crate) struct Restored {
     pub networks: KnownNetworks,
     pub former: Vec<FormerPartyView>,
     pub trusted: TrustedServers,
+    pub dht_nodes: Vec<SocketAddr>,
 }
 
 impl SavedState {
@@ -133,9 +137,19 @@ impl SavedState {
             debug!(%error, "known networks cannot be read and will be measured again");
             KnownNetworks::default()
         });
-        let Self { former, trusted_servers: trusted, .. } = self;
+        let Self { former, trusted_servers: trusted, dht_nodes, .. } = self;
         let (incoming, addresses) = (policies, known);
-        Ok(Restored { device, memberships, incoming, addresses, settings, networks, former, trusted })
+        Ok(Restored {
+            device,
+            memberships,
+            incoming,
+            addresses,
+            settings,
+            networks,
+            former,
+            trusted,
+            dht_nodes,
+        })
     }
 
     /// Collects what has to be kept.
@@ -146,6 +160,7 @@ impl SavedState {
         networks: &KnownNetworks,
         former: &[FormerPartyView],
         trusted: &TrustedServers,
+        dht_nodes: Vec<SocketAddr>,
     ) -> Self {
         Self {
             version: VERSION,
@@ -156,6 +171,7 @@ impl SavedState {
             networks: serde_json::to_value(networks).unwrap_or_default(),
             former: former.to_vec(),
             trusted_servers: trusted.clone(),
+            dht_nodes,
         }
     }
 
@@ -211,7 +227,8 @@ mod tests {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let (device, networks) = (DeviceKey::generate(&mut rng), KnownNetworks::default());
         let (settings, trusted) = (ChangedSettings::default(), TrustedServers::default());
-        let state = SavedState::new(&device, std::iter::empty(), settings, &networks, &[], &trusted);
+        let state =
+            SavedState::new(&device, std::iter::empty(), settings, &networks, &[], &trusted, Vec::new());
         let file = state.encode();
         assert!(serde_json::from_slice::<serde_json::Value>(&file).is_ok(), "still JSON");
         assert!(SavedState::decode(&file).is_ok());

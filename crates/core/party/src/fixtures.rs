@@ -159,6 +159,7 @@ pub(crate) fn announcement(certificate: Certificate, host: Option<u16>) -> Annou
             reach: Reachability::default(),
             avoided_networks: Vec::new(),
             copied: false,
+            inviting_until: None,
         }),
     }
 }

@@ -1055,7 +1055,8 @@ impl Membership {
         let mut avoided_networks = self.avoided_networks.clone();
         // A beacon has to fit into one datagram; the network that clashes is said nevertheless.
         avoided_networks.truncate(if max_candidates < MAX_CANDIDATES { 1 } else { MAX_AVOIDED });
-        Presence { session, host, name, reach, avoided_networks, copied }
+        let inviting_until = self.inviting_until();
+        Presence { session, host, name, reach, avoided_networks, copied, inviting_until }
     }
 
     /// Shows who this device is, and which charter and secret it has.
@@ -1195,7 +1196,9 @@ impl Membership {
             issuer,
             signature: grant.signature,
         };
-        Ok((invite, Outcome { persist: true, ..Outcome::default() }))
+        // The others keep the lobby's contact list, too, as long as somebody is invited.
+        let effects = vec![Effect::Announce];
+        Ok((invite, Outcome { effects, persist: true, ..Outcome::default() }))
     }
 
     /// Revokes an invite, and replaces the party secret, since a device that is not known here may have received it by the
@@ -1625,6 +1628,25 @@ impl Membership {
     pub fn direct_keys(&self) -> impl Iterator<Item = (Topic, &[u8; 32])> {
         let keys = self.secrets.known_topics().map(KnownTopic::keys);
         keys.map(|keys| (*keys.topic(), keys.direct_key().expose()))
+    }
+
+    /// Returns the lobby's topic while somebody is invited, by this device or a member that says so.
+    #[must_use]
+    pub fn awaited_lobby(&self, now: Timestamp) -> Option<Topic> {
+        let epoch = self.secrets.current()?;
+        let until = self.roster.members().filter_map(|(_, record)| record.presence()?.inviting_until);
+        let awaited = self
+            .inviting_until()
+            .into_iter()
+            .chain(until)
+            .any(|until| until.time().is_none_or(|end| now <= end));
+        awaited.then(|| *epoch.public_lobby().keys().topic())
+    }
+
+    /// Returns the end of the last invite of this device to the lobby of the current secret.
+    fn inviting_until(&self) -> Option<Expiry> {
+        let end = self.invites.open_until(self.secrets.current()?.commitment())?;
+        Some(if end == Timestamp(u64::MAX) { Expiry::NEVER } else { Expiry::at(end) })
     }
 
     /// Returns the keys of a topic's contact list on a day; `None` on unknown topics.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     exact::{Malformed, at_most, decode, encode},
-    membership::{Certificate, Confirmation, Stamp},
+    membership::{Certificate, Confirmation, Expiry, Stamp},
     name::check_display_name,
     rendezvous::MAX_MESSAGE,
 };
@@ -56,6 +56,8 @@ pub struct Presence {
     pub avoided_networks: Vec<Ipv4Net>,
     /// True if a copy of the member's keys was met on another computer lately.
     pub copied: bool,
+    /// Until when joiners may come by an invite that the member made; `None` while it has no open one.
+    pub inviting_until: Option<Expiry>,
 }
 
 /// A member's addresses and NAT behavior.

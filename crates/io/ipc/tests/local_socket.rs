@@ -48,6 +48,7 @@ fn big_snapshot(revision: u32, bytes: usize) -> Arc<Snapshot> {
         join_requests: Vec::new(),
         waits_for: None,
         servers: Vec::new(),
+        discovery: None,
         problem: None,
     };
     Arc::new(Snapshot { parties: vec![party], ..(*snapshot(revision)).clone() })

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::party::World;
 
-/// The number of meetings from which on the 95th percentile is not that of the slowest.
+/// The number of meetings from which on the 95th percentile is not that of the slowest, and the median is steady.
 const MANY: usize = 20;
 
 /// The times of all meetings of a scenario. A meeting that failed has none.
@@ -32,8 +32,8 @@ impl Times {
         }
     }
 
-    /// Records the figures for the report, and checks that all met and that percentiles are within their bars. Of a few
-    /// meetings the slowest alone decides the 95th, so that a busy machine gets twice the time.
+    /// Records the figures for the report, and checks that all met and that percentiles are within their bars. Where there
+    /// are only a few meetings, a busy machine gets twice the time.
     pub fn check(&self, world: &World, bars: &[(usize, Duration)]) -> Result<()> {
         world.note("met", self.times.len());
         world.note("meetings", self.times.len() + self.failures.len());
@@ -44,8 +44,7 @@ impl Times {
         ensure!(self.failures.is_empty(), "{} did not meet: {}", self.failures.len(), self.failures[0]);
         for (percent, bar) in bars {
             let time = self.percentile(*percent).unwrap_or(Duration::MAX);
-            let few = *percent == 95 && self.times.len() < MANY;
-            let bar = if few { *bar * 2 } else { *bar };
+            let bar = if self.times.len() < MANY { *bar * 2 } else { *bar };
             ensure!(time <= bar, "p{percent} is {time:?}, which is more than {bar:?}");
         }
         Ok(())

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
 
 use crate::{
     Line, RouterOptions, Site,
@@ -59,8 +58,7 @@ impl<'w> Internet<'w> {
     fn settled(&self, member: Member) -> Result<Member> {
         let routers = self.dht.routers();
         let routers: Vec<&str> = routers.iter().map(String::as_str).collect();
-        set_if_known(&member, "bootstrap", &routers)?;
-        set_if_known(&member, "stun", &["off"])?;
+        set(&member, "bootstrap", &routers)?;
         Ok(member)
     }
 }
@@ -69,10 +67,4 @@ impl<'w> Internet<'w> {
 pub(super) fn set(member: &Member, key: &str, values: &[&str]) -> Result<()> {
     let said = member.partyline(&[&["config", "set", key], values].concat());
     said.map(drop).with_context(|| format!("set {key} to {values:?}"))
-}
-
-/// Changes a setting that a program without the DHT does not have.
-pub(super) fn set_if_known(member: &Member, key: &str, values: &[&str]) -> Result<()> {
-    let settings: Value = serde_json::from_str(&member.partyline(&["config", "--json"])?)?;
-    if settings.get(key).is_some() { set(member, key, values) } else { Ok(()) }
 }

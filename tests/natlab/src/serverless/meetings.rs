@@ -7,7 +7,7 @@ use partyline_wire::invite::Invite;
 
 use super::{
     figures::Times,
-    internet::{CARRIER, FAR_HOME, HOME, Internet, set_if_known},
+    internet::{CARRIER, FAR_HOME, HOME, Internet, set},
     meeting::{GAME_PORT, invite, meet, ready_link},
 };
 use crate::{
@@ -44,7 +44,7 @@ pub(super) fn reachable_inviter(world: &World, runs: usize) -> Result<()> {
         let inviter = internet.open_member(&format!("anna{run}"))?;
         let joiner = internet.member(&format!("ben{run}"), FAR_HOME)?;
         for member in [&inviter, &joiner] {
-            set_if_known(member, "dht", &["off"])?;
+            set(member, "dht", &["off"])?;
         }
         let link = invite(&inviter)?;
         times.add(meet(&inviter, &joiner, &link, GAME_PORT));

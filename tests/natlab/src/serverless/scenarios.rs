@@ -23,7 +23,7 @@ pub(super) const fn scenarios() -> &'static [Scenario] {
         Scenario {
             name: "two-homes",
             about: "two port-restricted homes; --runs of them",
-            in_ci: false,
+            in_ci: true,
             run: meetings::two_homes,
         },
         Scenario {
@@ -53,7 +53,7 @@ pub(super) const fn scenarios() -> &'static [Scenario] {
         Scenario {
             name: "inviter-leaves",
             about: "the inviter's computer is off; tunnels stay, and a newcomer joins through the others",
-            in_ci: false,
+            in_ci: true,
             run: groups::inviter_leaves,
         },
         Scenario {
@@ -77,13 +77,13 @@ pub(super) const fn scenarios() -> &'static [Scenario] {
         Scenario {
             name: "dht-blocked",
             about: "a network that drops DHT packets: the text says so",
-            in_ci: false,
+            in_ci: true,
             run: refusals::dht_blocked,
         },
         Scenario {
             name: "routers-dead",
             about: "without routers, nodes in the link and those remembered suffice",
-            in_ci: false,
+            in_ci: true,
             run: meetings::routers_dead,
         },
         Scenario {
@@ -95,7 +95,7 @@ pub(super) const fn scenarios() -> &'static [Scenario] {
         Scenario {
             name: "carrier",
             about: "both homes are behind their carriers' NATs",
-            in_ci: false,
+            in_ci: true,
             run: meetings::carrier,
         },
         Scenario {
@@ -107,7 +107,7 @@ pub(super) const fn scenarios() -> &'static [Scenario] {
         Scenario {
             name: "dht-off",
             about: "with the setting `dht` off, no packet goes to the DHT",
-            in_ci: false,
+            in_ci: true,
             run: quiet::dht_off,
         },
         Scenario {

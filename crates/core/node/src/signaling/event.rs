@@ -23,6 +23,8 @@ pub(crate) enum Event {
         to: SocketAddr,
         bytes: Vec<u8>,
     },
+    /// The addresses at which nodes of the DHT see the main socket.
+    SeenByDht(Vec<SocketAddr>),
     /// A message for a member's engine, through the tunnel to it. Dropped if there is no session.
     Control {
         /// The party both are in.

@@ -3,8 +3,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use partyline_model::{AddressScope, Handle, KickScope, PartyPhase};
+use partyline_model::{AddressScope, CandidateKind, Handle, KickScope, PartyPhase};
 use partyline_party::Standing;
+use partyline_tests_netsim::dht::DhtNetwork;
 use partyline_wire::rendezvous::{ClientFrame, RefusalCode, VERSION};
 use rand_core::SeedableRng as _;
 
@@ -157,6 +158,9 @@ struct World {
     lan: BTreeSet<(usize, usize)>,
     server: Server,
     internet: Internet,
+    dht: Option<DhtNetwork>,
+    /// What nodes of the DHT have answered, and when it arrives where.
+    answers: Vec<(Instant, usize, SocketAddr, Vec<u8>)>,
 }
 
 /// Datagrams between the public addresses of devices, each behind a NAT with address and port-dependent filtering.
@@ -172,6 +176,8 @@ struct Internet {
     /// Those whose number is here arrive after the next one to the same device.
     late: BTreeSet<usize>,
     held: Vec<(usize, SocketAddr, Vec<u8>)>,
+    /// Devices that neither send nor receive.
+    cut: BTreeSet<usize>,
 }
 
 /// The address of a device on the internet.
@@ -183,7 +189,15 @@ impl World {
     fn new(count: usize) -> Self {
         let now = start();
         let devices = (0..count).map(|number| Device::new(now, number as u8 + 1)).collect();
-        Self { now, devices, lan: BTreeSet::new(), server: Server::default(), internet: Internet::default() }
+        Self {
+            now,
+            devices,
+            lan: BTreeSet::new(),
+            server: Server::default(),
+            internet: Internet::default(),
+            dht: None,
+            answers: Vec::new(),
+        }
     }
 
     /// Ana's party, in which the others are, too.
@@ -236,11 +250,18 @@ impl World {
         let end = self.now.instant + span;
         self.run();
         while self.now.instant < end {
-            let due = self.devices.iter().filter_map(|device| device.signaling.poll_timeout()).min();
+            let timeouts = self.devices.iter().filter_map(|device| device.signaling.poll_timeout());
+            let due = timeouts.chain(self.answers.iter().map(|(at, ..)| *at)).min();
             let wait = due.unwrap_or(end).min(end).saturating_duration_since(self.now.instant);
             self.now = after(self.now, wait.max(Duration::from_millis(1)));
             for device in &mut self.devices {
                 device.signaling.handle_timeout(self.now);
+            }
+            let now = self.now.instant;
+            let arrived: Vec<_> = self.answers.extract_if(.., |(at, ..)| *at <= now).collect();
+            for (_, device, source, bytes) in arrived {
+                let now = self.now;
+                self.signaling(device).handle_dht(now, source, &bytes);
             }
             self.run();
         }
@@ -289,6 +310,25 @@ impl World {
                     self.tell(to, frame);
                 }
             }
+            Event::SeenByDht(addresses) => {
+                let seen = |address: &SocketAddr| Candidate {
+                    kind: CandidateKind::ServerReflexive,
+                    address: *address,
+                };
+                let candidates = addresses.iter().map(seen).collect();
+                self.signaling(device).set_candidates(now.instant, candidates);
+            }
+            Event::Output(Output::Resolve { host, port }) => {
+                let router = self.dht.as_mut().map(DhtNetwork::any_live_node);
+                let addresses: Vec<SocketAddr> = router.into_iter().collect();
+                self.signaling(device).handle_resolved(now, host, *port, &addresses);
+            }
+            Event::Datagram { .. } if self.internet.cut.contains(&device) => {}
+            Event::Datagram { to, bytes } if bytes.starts_with(b"d") => {
+                let answer =
+                    self.dht.as_mut().and_then(|dht| dht.deliver(public_address(device), *to, bytes));
+                self.answers.extend(answer.map(|(delay, bytes)| (now.instant + delay, device, *to, bytes)));
+            }
             Event::Datagram { to, bytes } => {
                 self.internet.sent.insert((device, *to));
                 self.internet.count += 1;
@@ -297,7 +337,8 @@ impl World {
                 let lets_in = |other: &usize| {
                     self.internet.open.contains(other) || self.internet.sent.contains(&(*other, source))
                 };
-                if let Some(other) = receiver.filter(lets_in)
+                if let Some(other) =
+                    receiver.filter(|other| !self.internet.cut.contains(other)).filter(lets_in)
                     && !self.internet.lost.contains(&count)
                 {
                     self.deliver(count, other, source, bytes);
@@ -352,6 +393,7 @@ impl World {
     }
 }
 
+mod contact_lists;
 mod direct;
 
 fn is_removal_of(device: DeviceId) -> impl Fn(&Event) -> bool {

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Instant};
 
 use ipnet::Ipv4Net;
-use partyline_model::{AppError, DoctorFinding, ErrorCode, PartyPhase, SharedNat, Verdict};
+use partyline_model::{AppError, Discovery, DoctorFinding, ErrorCode, PartyPhase, SharedNat, Verdict};
 use partyline_party::WrongClock;
 use partyline_tunnel::{BROADCASTS_PER_SECOND, Storm};
 
@@ -28,6 +28,7 @@ pub(super) fn findings(
         findings.extend(range_findings(party));
         findings.extend(copy_finding(now, party));
         findings.extend(hairpin_findings(now, signaling, connectivity, party));
+        findings.extend(signaling.discovery(party.id()).map(discovery_finding));
         let servers = party.membership().servers().iter();
         findings.extend(servers.map(|url| server_finding(url, server_status(signaling, connectivity, url))));
     }
@@ -176,6 +177,23 @@ fn hairpin_finding(name: &str, shared: SharedNat) -> DoctorFinding {
         ),
     };
     finding("Shared router", Verdict::Fair, note)
+}
+
+fn discovery_finding(discovery: Discovery) -> DoctorFinding {
+    let (verdict, note) = match discovery {
+        Discovery::Off => (
+            Verdict::Fair,
+            "The DHT is off: friends on other networks find this party by the addresses in a link, while those hold, or by a              server. `partyline config set dht on` lets them find it anywhere.",
+        ),
+        Discovery::Searching => (Verdict::Fair, "Asking the DHT where the others are."),
+        Discovery::Listed => (Verdict::Good, "Friends find this computer by the DHT."),
+        Discovery::Kept => (Verdict::Good, "Other members keep the party's addresses in the DHT."),
+        Discovery::Blocked => (
+            Verdict::Bad,
+            "This network blocks the way Partyline finds friends: no node of the DHT answers. A phone's hotspot, another              network, or a server for the party helps.",
+        ),
+    };
+    finding("Finding friends", verdict, note)
 }
 
 fn server_finding(url: &str, status: (bool, Option<AppError>)) -> DoctorFinding {

@@ -89,6 +89,7 @@ impl Sources<'_> {
             join_requests,
             waits_for: membership.waits_for(),
             servers: membership.servers().iter().map(|url| self.server_view(url)).collect(),
+            discovery: self.signaling.discovery(party.id()),
             problem: party.problem(),
         }
     }

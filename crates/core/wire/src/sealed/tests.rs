@@ -73,6 +73,7 @@ fn announcement(addresses: Vec<std::net::SocketAddr>) -> Announcement {
             reach,
             avoided_networks: vec!["10.80.7.0/24".parse().unwrap(); crate::announcement::MAX_AVOIDED],
             copied: true,
+            inviting_until: Some(crate::membership::Expiry::NEVER),
         }),
     }
 }

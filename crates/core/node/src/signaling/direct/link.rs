@@ -155,8 +155,8 @@ impl Link {
     pub(super) fn on_announced(&mut self, now: Instant, topic: &Topic) {
         self.announced_at = Some(now);
         if !self.heard.contains(topic) && self.repeats < MAX_REPEATS {
-            self.repeat_at = Some(now + REPEAT.delay_after(self.repeats));
             self.repeats += 1;
+            self.repeat_at = Some(now + REPEAT.delay_after(self.repeats));
         }
     }
 

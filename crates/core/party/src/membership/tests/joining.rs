@@ -243,3 +243,23 @@ fn visit_is_under_a_handle_that_no_member_has() {
     assert_eq!(world.friends[1].handle_of(&topic, &world.id(0)), Some(entered));
     assert_eq!(world.friends[0].prove_entry(&Topic([9; 32]), &[1; 32]), None);
 }
+
+#[test]
+fn what_a_joiner_says_of_itself_is_for_members_alone() {
+    let mut world = World::new(1);
+    let invite = world.invite(0, InviteLifetime::Hour, Role::Member);
+    let (ana, ben) = (try_join(&mut world, &invite).unwrap(), try_join(&mut world, &invite).unwrap());
+    let (lobby, addresses) = (ana.topic(), vec!["192.0.2.7:4000".parse().unwrap()]);
+    let place = ana.contact_place(&mut world.rng, &lobby, &addresses).unwrap();
+    assert_eq!(world.friends[0].contact_addresses(&lobby, &place), addresses);
+    assert!(ben.contact_addresses(&lobby, &place).is_empty(), "another holder of the link");
+    let party = world.friends[0].topic();
+    assert!(world.friends[0].contact_addresses(&party, &place).is_empty(), "on another topic");
+    let open = world.friends[0].contact_place(&mut world.rng, &lobby, &addresses).unwrap();
+    assert_eq!(ben.contact_addresses(&lobby, &open), addresses, "a joiner has to find a member");
+    assert!(ana.contact_list_keys(&party, some_day()).is_none(), "a joiner knows the lobby alone");
+}
+
+fn some_day() -> crate::Day {
+    crate::Day::around(crate::fixtures::NOW).next().unwrap()
+}
