@@ -34,7 +34,8 @@ pub const fn is_public(ip: IpAddr) -> bool {
         }
         IpAddr::V6(v6) => {
             let site_local = v6.segments()[0] & 0xffc0 == 0xfec0;
-            let local = v6.is_unique_local() || v6.is_unicast_link_local() || site_local;
+            let local =
+                v6.is_unique_local() || v6.is_unicast_link_local() || site_local || is_local_nat64(v6);
             match embedded(v6) {
                 Some(v4) => is_public(IpAddr::V4(v4)),
                 None => !local,
@@ -43,11 +44,17 @@ pub const fn is_public(ip: IpAddr) -> bool {
     }
 }
 
+/// Returns true for 64:ff9b:1::/48, which each network divides for translators of its own (RFC 8215). Where in the address
+/// the IPv4 address lies depends on the length of the prefix that the network chose, so no address of it counts as public.
+const fn is_local_nat64(ip: Ipv6Addr) -> bool {
+    matches!(ip.segments(), [0x64, 0xff9b, 1, ..])
+}
+
 /// Returns the IPv4 address that packets to an IPv6 address may end at: the loopback and IPv4-compatible addresses
-/// (RFC 4291, section 2.5.5.1), the well-known and the local prefix of NAT64 (RFC 6052, RFC 8215), and 6to4 (RFC 3056).
+/// (RFC 4291, section 2.5.5.1), the well-known prefix of NAT64 (RFC 6052), and 6to4 (RFC 3056).
 const fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let (high, low) = match ip.segments() {
-        [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 0 | 1, _, _, _, high, low] => (high, low),
+        [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 0, _, _, _, high, low] => (high, low),
         [0x2002, high, low, ..] => (high, low),
         _ => return None,
     };
@@ -154,6 +161,10 @@ mod tests {
             "ff02::1",
             "64:ff9b::192.168.1.1",
             "64:ff9b:1::127.0.0.1",
+            // 192.168.1.1 in the /48 itself and in a /64 of it, and a public address, which may be read as another.
+            "64:ff9b:1:c0a8:1:100::",
+            "64:ff9b:1:0:c0:a801:100:0",
+            "64:ff9b:1::198.51.100.1",
             "2002:c0a8:101::1",
         ] {
             assert!(!allowed(private), "{private}");
