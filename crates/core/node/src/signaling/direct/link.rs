@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an answer counts as a sign that the other side is still there.
 const FRESH: Duration = Duration::from_secs(15);
 /// When an announcement to somebody of whom nothing was heard is repeated, since a datagram may be lost.
-const REPEAT: Backoff = Backoff::new(Duration::from_millis(400), Duration::from_secs(8));
+const REPEAT: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(8));
 
 /// How often somebody is answered that says again what is known, and the least time between such answers.
 const MAX_ANSWERS: u32 = 8;
