@@ -50,16 +50,7 @@ pub fn run(options: &Options) -> Result<Value> {
 }
 
 fn rows(nodes: usize) -> Vec<Row> {
-    let healthy = DhtMix {
-        nodes,
-        dead: 0.0,
-        without_items: 0.0,
-        secure: 0.6,
-        hostile: 0.0,
-        sybils: 0,
-        loss: 0.0,
-        rtt: Duration::from_millis(110),
-    };
+    let healthy = DhtMix { nodes, ..DhtMix::HEALTHY };
     let cache = Start { cached: 20, gone: 0, routers: 1 };
     let trial = Trial { start: cache, leave: 0.1 };
     let bad =

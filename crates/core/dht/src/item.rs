@@ -4,7 +4,7 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use partyline_wire::krpc::{MAX_SALT, MAX_VALUE, NodeId, Response, signed_bytes};
 use sha1::{Digest as _, Sha1};
 
-/// A mutable item. Whoever has the private key can replace it by one with a higher sequence number.
+/// A mutable item. The holder of the private key can replace it by one with a higher sequence number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     /// The Ed25519 public key.

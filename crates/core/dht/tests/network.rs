@@ -5,16 +5,7 @@ use std::time::{Duration, Instant};
 
 use partyline_tests_netsim::dht::{DhtMix, DhtNetwork, Start, Trial, TrialResult};
 
-const HEALTHY: DhtMix = DhtMix {
-    nodes: 5_000,
-    dead: 0.0,
-    without_items: 0.0,
-    secure: 0.6,
-    hostile: 0.0,
-    sybils: 0,
-    loss: 0.0,
-    rtt: Duration::from_millis(110),
-};
+const HEALTHY: DhtMix = DhtMix::HEALTHY;
 const FROM_CACHE: Trial = Trial { start: Start { cached: 20, gone: 0, routers: 1 }, leave: 0.1 };
 const TRIALS: usize = 20;
 

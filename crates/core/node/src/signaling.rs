@@ -43,7 +43,7 @@ use partyline_party::{
 };
 use partyline_wire::{
     beacon as beacon_format,
-    invite::Invite,
+    invite::{Invite, MAX_NODES},
     rendezvous::{RefusalCode, ServerFrame, TopicMember},
 };
 use rand_chacha::ChaCha20Rng;
@@ -442,7 +442,7 @@ impl Signaling {
         let Parts { channels, mut cx, parties, .. } = self.parts(now);
         match channels.direct.handle_datagram(&mut cx, parties, source, datagram) {
             Arrival::Nothing => {}
-            Arrival::Met { party, address, .. } => {
+            Arrival::Met { party, address } => {
                 if let Some(party) = parties.get_mut(&party) {
                     channels.direct.announce_to(&mut cx, party, address);
                 }
@@ -464,7 +464,7 @@ impl Signaling {
         let Some(party) = parties.get_mut(&id) else { return };
         let news = channels.direct.on_message((id, source), from, topic);
         if was_waiting && !party.membership.is_waiting() {
-            // Whoever has handed over the party's secret is on its topic.
+            // The member that has handed over the party's secret is on its topic.
             channels.direct.share((id, source), party.membership.topic());
         }
         if news || channels.direct.poll_answer(now.instant, (id, source)) {
@@ -472,7 +472,7 @@ impl Signaling {
         }
     }
 
-    /// Asks addresses that are known of members who are neither connected nor heard of by any other way.
+    /// Asks the addresses that are known of members without a connection.
     fn drive_direct(&mut self, now: Now) {
         let Parts { channels, mut cx, parties, .. } = self.parts(now);
         for party in parties.values_mut().filter(|party| party.is_on()) {
@@ -722,6 +722,7 @@ impl Signaling {
         if invite.servers.is_empty() {
             invite.addresses = public_addresses(&self.reach.candidates);
             invite.nodes = self.contact_lists.good_nodes();
+            invite.nodes.truncate(MAX_NODES);
         }
         invite.web_link().unwrap_or_else(|| invite.app_link())
     }

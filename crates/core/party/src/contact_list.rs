@@ -97,7 +97,7 @@ mod tests {
         let mut list = ContactList::default();
         let place = Place::Open(vec!["192.0.2.1:7".parse().unwrap(); 4]);
         (0..40).for_each(|n| {
-            let contact = Contact { at: 5, publisher: false, reachable: false, place: place.clone() };
+            let contact = Contact { at: 5, publisher: false, place: place.clone() };
             list.add(Handle([n; 16]).into(), contact);
         });
         let item = keys(1, 2).seal(&mut rng, &list);

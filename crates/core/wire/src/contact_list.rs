@@ -7,7 +7,7 @@
 //! list    contact...
 //! contact handle tag 8 | Unix time 4 | flags 1 | length 1 | addresses, or a sealed box of them
 //! address family 1 (4 or 6) | address 4 or 16 | port 2
-//! flags   1 publisher, 2 reachable, 4 sealed for the members
+//! flags   1 publisher, 2 sealed for the members
 //! ```
 //!
 //! Everybody who has the topic's keys may rewrite the list, so it proves nothing: an address in it is one to try, and who
@@ -39,8 +39,7 @@ const SEARCHER_LIFETIME_S: u32 = 120;
 const TOLERANCE_S: u32 = 600;
 
 const PUBLISHER: u8 = 1;
-const REACHABLE: u8 = 2;
-const SEALED: u8 = 4;
+const SEALED: u8 = 2;
 const HEAD_LEN: usize = TAG_LEN + 4 + 1 + 1;
 const TAG_LEN: usize = 8;
 
@@ -61,8 +60,6 @@ pub struct Contact {
     pub at: u32,
     /// True if it goes on publishing the list while it is connected to others.
     pub publisher: bool,
-    /// True if it accepts datagrams from anywhere.
-    pub reachable: bool,
     /// Where it can be reached.
     pub place: Place,
 }
@@ -140,8 +137,7 @@ impl ContactList {
                 Place::Open(addresses) => (encode_addresses(addresses), 0),
                 Place::Sealed(bytes) => (bytes.clone(), SEALED),
             };
-            let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-            let flags = flag(contact.publisher, PUBLISHER) | flag(contact.reachable, REACHABLE) | sealed;
+            let flags = if contact.publisher { PUBLISHER | sealed } else { sealed };
             let Ok(length) = u8::try_from(body.len()) else { continue };
             out.extend(tag.0);
             out.extend(contact.at.to_be_bytes());
@@ -166,8 +162,8 @@ impl ContactList {
             let sealed = flags & SEALED != 0;
             let place =
                 if sealed { Place::Sealed(body.to_vec()) } else { Place::Open(decode_addresses(body)?) };
-            let (publisher, reachable) = (flags & PUBLISHER != 0, flags & REACHABLE != 0);
-            let contact = Contact { at: u32::from_be_bytes(*at), publisher, reachable, place };
+            let publisher = flags & PUBLISHER != 0;
+            let contact = Contact { at: u32::from_be_bytes(*at), publisher, place };
             list.add(HandleTag(*tag), contact);
             rest = after;
         }
@@ -236,7 +232,7 @@ mod tests {
     fn open(at: u32, addresses: usize) -> Contact {
         let list = ["198.51.100.7:4000", "[2001:db8::7]:4000", "203.0.113.9:1", "203.0.113.9:2"];
         let addresses = list[..addresses].iter().map(|text| text.parse().unwrap()).collect();
-        Contact { at, publisher: false, reachable: true, place: Place::Open(addresses) }
+        Contact { at, publisher: false, place: Place::Open(addresses) }
     }
 
     #[test]
@@ -245,7 +241,7 @@ mod tests {
         assert!(
             list.add(tag(1), open(100, 2)) && list.add(tag(2), Contact { publisher: true, ..open(7, 0) })
         );
-        let sealed = Contact { reachable: false, place: Place::Sealed(vec![5; 60]), ..open(9, 0) };
+        let sealed = Contact { place: Place::Sealed(vec![5; 60]), ..open(9, 0) };
         assert!(list.add(tag(3), sealed));
         let bytes = list.encode();
         assert_eq!(bytes.len(), list.len_in_bytes());

@@ -51,8 +51,8 @@ const APP: &str = "partyline://join/";
 const ISSUED_BY_CO_OWNER: u8 = 128;
 /// What follows the servers where addresses do: the length of no URL.
 const END_OF_SERVERS: u8 = 0;
-/// The maximum number of DHT nodes.
-const MAX_NODES: usize = 3;
+/// The maximum number of DHT nodes in a link.
+pub const MAX_NODES: usize = 3;
 /// The scheme that server URLs in links leave out.
 const DEFAULT_SCHEME: &str = "wss://";
 

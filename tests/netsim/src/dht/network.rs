@@ -45,6 +45,20 @@ pub struct DhtMix {
     pub rtt: Duration,
 }
 
+impl DhtMix {
+    /// A network without any trouble, of 5,000 nodes.
+    pub const HEALTHY: Self = Self {
+        nodes: 5_000,
+        dead: 0.0,
+        without_items: 0.0,
+        secure: 0.6,
+        hostile: 0.0,
+        sybils: 0,
+        loss: 0.0,
+        rtt: Duration::from_millis(110),
+    };
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Dead,

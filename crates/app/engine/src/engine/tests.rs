@@ -17,11 +17,12 @@ use crate::port_mapping::RouterState;
 const DEADLOCK: Duration = Duration::from_secs(60);
 
 fn settings(port: u16) -> Settings {
-    // Nothing may leave the computer: no router is asked, no server measures the NAT.
+    // Nothing may leave the computer: no router is asked, no server measures the NAT, and no node of the DHT is.
     Settings {
         display_name: "Anna".to_owned(),
         port_mapping: false,
         nat_detection: false,
+        dht: false,
         port,
         ..Settings::default()
     }

@@ -92,11 +92,13 @@ impl ContactLists {
             let (host, port) = router.rsplit_once(':')?;
             Some((host.trim_matches(['[', ']']).to_owned(), port.parse().ok()?))
         };
-        self.on = on;
         self.routers = routers.iter().filter_map(parse).collect();
-        self.routers_at = Some(now);
         if !on {
             self.stop();
+        }
+        if std::mem::replace(&mut self.on, on) != on {
+            self.routers_at = Some(now);
+            self.sync_soon(now);
         }
     }
 
@@ -111,7 +113,7 @@ impl ContactLists {
         self.dht.add_nodes(now, nodes);
     }
 
-    /// Takes the addresses of a router; returns false if it is none.
+    /// Takes the addresses of a host, which may be a router.
     pub(super) fn handle_resolved(&mut self, now: Instant, host: &str, port: u16, addresses: &[SocketAddr]) {
         if self.routers.iter().any(|(router, of)| router == host && *of == port) {
             debug!(host, ?addresses, "router of the DHT looked up");
@@ -264,26 +266,25 @@ impl ContactLists {
     }
 
     fn begin_lookups(&mut self, cx: &mut Context<'_>, parties: &BTreeMap<PartyId, LocalParty>) {
-        let now = cx.now.instant;
+        let (now, own) = (cx.now.instant, own_addresses(cx, &self.dht));
         let places: Vec<Place> = self.listings.keys().copied().collect();
         for place in places {
             let (party, topic, day) = place;
             let Some(party) = parties.get(&party) else { continue };
-            let Some(keys) = party.membership.contact_list_keys(&topic, day) else { continue };
-            let own = Some(own_addresses(cx, &self.dht)).filter(|own| !own.is_empty());
             let Some(listing) = self.listings.get_mut(&place) else { continue };
+            let Some(due) = listing.poll(now, &own) else { continue };
+            // Deriving keys takes longer than all the rest, and mostly nothing is due.
+            let Some(keys) = party.membership.contact_list_keys(&topic, day) else { continue };
             let key = keys.item_key();
-            let started = match listing.poll(now, own.as_deref()) {
-                None => continue,
-                Some(Due::Search) => (self.dht.get(now, key, Vec::new()), Purpose::Read),
-                Some(Due::Poll { seen }) => (self.dht.poll_item(now, key, Vec::new(), seen), Purpose::Read),
-                Some(Due::Write { seen }) => {
-                    let addresses = own.unwrap_or_default();
-                    let Some((tag, contact)) = own_contact(cx, party, &topic, &addresses) else {
+            let started = match due {
+                Due::Search => (self.dht.get(now, key, Vec::new()), Purpose::Read),
+                Due::Poll { seen } => (self.dht.poll_item(now, key, Vec::new(), seen), Purpose::Read),
+                Due::Write { seen } => {
+                    let Some((tag, contact)) = own_contact(cx, party, &topic, &own) else {
                         listing.on_written(now, false, ROUTER_RETRY);
                         continue;
                     };
-                    let list = listing.with_own(tag, contact, addresses);
+                    let list = listing.with_own(tag, contact, own.clone());
                     let value = keys.seal(cx.rng, &list);
                     // A number that grows from one writer to the next, though they may not have seen each other's.
                     let clock = i64::try_from(cx.now.unix.0).unwrap_or(i64::MAX);
@@ -430,9 +431,8 @@ fn own_contact(
     addresses: &[SocketAddr],
 ) -> Option<(HandleTag, Contact)> {
     let place = party.membership.contact_place(cx.rng, topic, addresses)?;
-    let reachable = reach_rank(&cx.reach.candidates, Some(&cx.reach.nat)) == 0;
     let publisher = !party.membership.is_waiting();
-    Some((own_tag(party, topic)?, Contact { at: unix_seconds(cx.now), publisher, reachable, place }))
+    Some((own_tag(party, topic)?, Contact { at: unix_seconds(cx.now), publisher, place }))
 }
 
 fn own_tag(party: &LocalParty, topic: &Topic) -> Option<HandleTag> {

@@ -56,8 +56,8 @@ pub(super) struct Direct {
 pub(super) enum Arrival {
     /// Nothing.
     Nothing,
-    /// Somebody on the topic has answered at the address for the first time.
-    Met { party: PartyId, address: SocketAddr, topic: Topic },
+    /// A member of the topic has answered at the address for the first time.
+    Met { party: PartyId, address: SocketAddr },
     /// A tagged message is complete.
     Message { party: PartyId, bytes: Vec<u8> },
 }
@@ -132,7 +132,7 @@ impl Direct {
         self.links.retain(|(_, address), link| {
             let over = link.is_over(now);
             if over {
-                debug!(%address, reason = "nothing heard", "link ended");
+                debug!(%address, reason = "nothing received", "link ended");
             }
             !over
         });
@@ -246,7 +246,7 @@ impl Direct {
         }
         if news {
             debug!(party = %party.short(), topic = %topic.short(), %address, "somebody answered");
-            Arrival::Met { party, address, topic }
+            Arrival::Met { party, address }
         } else {
             Arrival::Nothing
         }
@@ -262,7 +262,7 @@ impl Direct {
         self.links.get_mut(&(party, address)).is_some_and(|link| link.on_message(device, topic))
     }
 
-    /// Returns true if the other side, which is known, has said something again: it seems not to have heard this device. That
+    /// Returns true if the other side, which is known, has said something again: it seems not to have received what this device said. That
     /// is answered a few times, and not at once.
     pub(super) fn poll_answer(&mut self, now: Instant, (party, address): (PartyId, SocketAddr)) -> bool {
         self.links.get_mut(&(party, address)).is_some_and(|link| link.poll_answer(now))
@@ -275,7 +275,7 @@ impl Direct {
         }
     }
 
-    /// Announces this device to whoever is at an address, on the topics that both know.
+    /// Announces this device at an address, on the topics that both know.
     pub(super) fn announce_to(&mut self, cx: &mut Context<'_>, party: &mut LocalParty, address: SocketAddr) {
         if !party.may_speak(cx.now.instant) {
             return;

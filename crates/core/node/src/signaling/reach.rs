@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_lets_everything_in_ranks_first() {
+    fn the_least_filtered_member_ranks_first() {
         let nat = |mapping, filtering| NatProfile {
             mapping: Some(mapping),
             filtering: Some(filtering),

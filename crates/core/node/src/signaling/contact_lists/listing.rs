@@ -153,8 +153,8 @@ impl Listing {
         }
     }
 
-    /// Returns what is due, if this device can be reached at these addresses.
-    pub(super) fn poll(&mut self, now: Instant, own: Option<&[SocketAddr]>) -> Option<Due> {
+    /// Returns what is due, if this device can be reached at these addresses; none are known at first.
+    pub(super) fn poll(&mut self, now: Instant, own: &[SocketAddr]) -> Option<Due> {
         if self.busy {
             return None;
         }
@@ -173,15 +173,15 @@ impl Listing {
         Some(due)
     }
 
-    fn is_write_due(&mut self, now: Instant, own: Option<&[SocketAddr]>) -> bool {
+    fn is_write_due(&mut self, now: Instant, own: &[SocketAddr]) -> bool {
         let lifetime = self.lifetime();
         let holds = |(addresses, at): &(Vec<SocketAddr>, Instant)| {
-            own == Some(addresses.as_slice()) && now.saturating_duration_since(*at) < lifetime
+            own == addresses.as_slice() && now.saturating_duration_since(*at) < lifetime
         };
         if !self.written.as_ref().is_some_and(holds) {
             self.written = None;
         }
-        self.written.is_none() && self.read && own.is_some()
+        self.written.is_none() && self.read && !own.is_empty()
     }
 
     /// Returns how long what was written may stay as it is.
@@ -230,19 +230,19 @@ mod tests {
     fn a_list_is_read_before_it_is_written_and_then_polled() {
         let (now, own) = (Instant::now(), own());
         let mut listing = Listing::new(now);
-        assert_eq!(listing.poll(now, Some(&own)), Some(Due::Search));
-        assert_eq!(listing.poll(now, Some(&own)), None, "one lookup at a time");
+        assert_eq!(listing.poll(now, &own), Some(Due::Search));
+        assert_eq!(listing.poll(now, &own), None, "one lookup at a time");
         listing.on_read(now, true);
-        assert_eq!(listing.poll(now, None), None, "nobody is listed without an address");
-        assert_eq!(listing.poll(now, Some(&own)), Some(Due::Write { seen: None }));
-        let contact = Contact { at: 0, publisher: true, reachable: false, place: Place::Open(own.clone()) };
+        assert_eq!(listing.poll(now, &[]), None, "nobody is listed without an address");
+        assert_eq!(listing.poll(now, &own), Some(Due::Write { seen: None }));
+        let contact = Contact { at: 0, publisher: true, place: Place::Open(own.clone()) };
         let list = listing.with_own(Handle([1; 16]).into(), contact, own.clone());
         assert_eq!(list.iter().count(), 1);
         listing.on_written(now, true, Duration::ZERO);
-        assert!(listing.is_stored() && listing.poll(now, Some(&own)).is_none());
+        assert!(listing.is_stored() && listing.poll(now, &own).is_none());
         let next = listing.due_at().expect("a poll");
         assert_eq!(next, now + EXPECTING.0);
-        assert_eq!(listing.poll(next, Some(&own)), Some(Due::Poll { seen: None }));
+        assert_eq!(listing.poll(next, &own), Some(Due::Poll { seen: None }));
     }
 
     #[test]
@@ -250,17 +250,17 @@ mod tests {
     fn a_list_that_another_wrote_at_the_same_moment_is_read_again_first() {
         let (now, own) = (Instant::now(), own());
         let mut listing = Listing::new(now);
-        listing.poll(now, Some(&own));
+        listing.poll(now, &own);
         listing.on_read(now, true);
-        listing.poll(now, Some(&own));
+        listing.poll(now, &own);
         let pause = Duration::from_millis(500);
         listing.on_written(now, false, pause);
-        assert_eq!(listing.poll(now, Some(&own)), None);
+        assert_eq!(listing.poll(now, &own), None);
         listing.merge(0, 9, ContactList::default(), None);
         assert_eq!(listing.due_at(), Some(now + pause));
-        assert_eq!(listing.poll(now + pause, Some(&own)), Some(Due::Poll { seen: Some(9) }));
+        assert_eq!(listing.poll(now + pause, &own), Some(Due::Poll { seen: Some(9) }));
         listing.on_read(now + pause, true);
-        assert_eq!(listing.poll(now + pause, Some(&own)), Some(Due::Write { seen: Some(9) }));
+        assert_eq!(listing.poll(now + pause, &own), Some(Due::Write { seen: Some(9) }));
     }
 
     #[test]
@@ -268,14 +268,14 @@ mod tests {
     fn a_device_that_has_lost_its_address_waits_for_no_moment_that_is_past() {
         let (now, own) = (Instant::now(), own());
         let mut listing = Listing::new(now);
-        listing.poll(now, Some(&own));
+        listing.poll(now, &own);
         listing.on_read(now, true);
-        listing.poll(now, Some(&own));
+        listing.poll(now, &own);
         listing.writing.clone_from(&own);
         listing.on_written(now, true, Duration::ZERO);
         for _ in 0..100 {
             let due = listing.due_at().expect("a moment");
-            assert!(listing.poll(due, None).is_some(), "something is to be done then");
+            assert!(listing.poll(due, &[]).is_some(), "something is to be done then");
             listing.on_read(due, true);
         }
         assert!(!listing.is_stored());

@@ -17,7 +17,7 @@ const MAX_NONCES: usize = 8;
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an answer counts as a sign that the other side is still there.
 const FRESH: Duration = Duration::from_secs(15);
-/// When an announcement to somebody of whom nothing was heard is repeated, since a datagram may be lost.
+/// When an announcement to somebody from whom nothing was received is repeated, since a datagram may be lost.
 const REPEAT: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(8));
 
 /// How often somebody is answered that says again what is known, and the least time between such answers.
@@ -38,12 +38,12 @@ pub(super) struct Link {
     /// Topics that the other side has shown to know in some other way.
     shared: Vec<Topic>,
     /// Topics on which the other side has said something.
-    heard: Vec<Topic>,
+    spoken: Vec<Topic>,
     /// Nonces of the other side's requests that this device has answered, newest first.
     nonces: VecDeque<Nonce>,
     /// The member that has spoken last from there.
     pub device: Option<DeviceId>,
-    heard_at: Instant,
+    received_at: Instant,
     assembly: Assembly,
     /// Tagged messages for the time when the other side has answered.
     waiting: VecDeque<Vec<u8>>,
@@ -59,10 +59,10 @@ impl Link {
         Self {
             answered: BTreeMap::new(),
             shared: Vec::new(),
-            heard: Vec::new(),
+            spoken: Vec::new(),
             nonces: VecDeque::new(),
             device: None,
-            heard_at: now,
+            received_at: now,
             assembly: Assembly::default(),
             waiting: VecDeque::new(),
             next_message: 0,
@@ -75,7 +75,7 @@ impl Link {
 
     /// Notes a request of the other side that was answered.
     pub(super) fn on_request(&mut self, now: Instant, nonce: Nonce) {
-        self.heard_at = now;
+        self.received_at = now;
         if !self.nonces.contains(&nonce) {
             self.nonces.truncate(MAX_NONCES - 1);
             self.nonces.push_front(nonce);
@@ -84,7 +84,7 @@ impl Link {
 
     /// Notes that the other side has answered; returns true if it had not shown before that it is on the topic.
     pub(super) fn on_response(&mut self, now: Instant, topic: Topic, nonce: Nonce) -> bool {
-        self.heard_at = now;
+        self.received_at = now;
         self.answered.insert(topic, (nonce, now)).is_none()
     }
 
@@ -94,16 +94,16 @@ impl Link {
         if !self.nonces.contains(&part.nonce) {
             return None;
         }
-        self.heard_at = now;
+        self.received_at = now;
         self.assembly.add(part)
     }
 
     /// Notes who has spoken on a topic; returns true if that is news.
     pub(super) fn on_message(&mut self, device: DeviceId, topic: Topic) -> bool {
         let other = self.device.replace(device) != Some(device);
-        let new = !self.heard.contains(&topic);
+        let new = !self.spoken.contains(&topic);
         if new {
-            self.heard.push(topic);
+            self.spoken.push(topic);
         }
         self.share(topic);
         new || other
@@ -154,7 +154,7 @@ impl Link {
     /// meanwhile.
     pub(super) fn on_announced(&mut self, now: Instant, topic: &Topic) {
         self.announced_at = Some(now);
-        if !self.heard.contains(topic) && self.repeats < MAX_REPEATS {
+        if !self.spoken.contains(topic) && self.repeats < MAX_REPEATS {
             self.repeats += 1;
             self.repeat_at = Some(now + REPEAT.delay_after(self.repeats));
         }
@@ -171,17 +171,17 @@ impl Link {
     /// Returns true once when this device is to announce itself again.
     pub(super) fn poll_repeat(&mut self, now: Instant) -> bool {
         let due = self.repeat_at.take_if(|at| *at <= now).is_some();
-        due && self.topics().any(|topic| !self.heard.contains(topic))
+        due && self.topics().any(|topic| !self.spoken.contains(topic))
     }
 
-    /// Returns true once nothing was heard of the other side for too long.
+    /// Returns true once nothing was received from the other side for too long.
     pub(super) fn is_over(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.heard_at) >= TIMEOUT
+        now.saturating_duration_since(self.received_at) >= TIMEOUT
     }
 
     /// Returns the moment of the next repetition, or of the end.
     pub(super) fn next_at(&self) -> Instant {
-        let end = self.heard_at + TIMEOUT;
+        let end = self.received_at + TIMEOUT;
         self.repeat_at.map_or(end, |at| at.min(end))
     }
 

@@ -5,16 +5,7 @@ use partyline_tests_netsim::dht::DhtMix;
 use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
-const HEALTHY: DhtMix = DhtMix {
-    nodes: 2000,
-    dead: 0.0,
-    without_items: 0.0,
-    secure: 0.7,
-    hostile: 0.0,
-    sybils: 0,
-    loss: 0.0,
-    rtt: Duration::from_millis(110),
-};
+const HEALTHY: DhtMix = DhtMix { nodes: 2_000, ..DhtMix::HEALTHY };
 
 /// A world with a DHT, in which Ana has made a party.
 fn world(count: usize, seed: u64, mix: DhtMix) -> (World, PartyId, String) {
@@ -180,7 +171,7 @@ fn the_lobby_s_list_is_kept_no_longer_than_somebody_is_invited() {
         let party = world.devices[device].signaling.party(party).expect("a party");
         party.membership.awaited_lobby(world.now.unix).is_some()
     };
-    assert!(awaited(&world, ANA) && awaited(&world, BEN), "Ben heard of the invite from Ana");
+    assert!(awaited(&world, ANA) && awaited(&world, BEN), "Ana has announced the invite to Ben");
     world.now = after(world.now, 25 * 60 * MINUTE);
     world.advance(MINUTE);
     assert!(!awaited(&world, ANA) && !awaited(&world, BEN));
