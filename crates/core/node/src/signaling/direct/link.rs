@@ -190,3 +190,24 @@ impl Link {
         self.answered.keys().chain(&self.shared)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use partyline_wire::direct::{Direct, parts};
+
+    use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the anchor of virtual time")]
+    fn parts_count_only_under_a_nonce_that_was_answered() {
+        let (now, answered) = (Instant::now(), Nonce([1; 8]));
+        let mut link = Link::new(now);
+        link.on_request(now, answered);
+        let part = |nonce| parts(nonce, 1, b"tagged").remove(0);
+        for (nonce, message) in [(Nonce([2; 8]), None), (answered, Some(b"tagged".to_vec()))] {
+            let datagram = part(nonce);
+            let Some(Direct::Part(part)) = Direct::decode(&datagram) else { panic!("a part") };
+            assert_eq!(link.on_part(now, &part), message);
+        }
+    }
+}

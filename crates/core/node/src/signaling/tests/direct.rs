@@ -144,3 +144,38 @@ fn a_flood_of_requests_is_answered_at_a_bounded_rate_and_fills_no_memory() {
     }
     assert_eq!(answers, 128, "the burst");
 }
+
+#[test]
+fn a_link_makes_nobody_send_into_private_networks() {
+    let (mut world, _, link) = party(2, &[ANA]);
+    let mut invite = Invite::find(&link).expect("an invite");
+    let inside = ["192.168.1.1:53", "127.0.0.1:80", "[fd00::1]:1", "[::ffff:10.0.0.1]:9", "5.5.5.1:0"];
+    invite.addresses = inside[1..].iter().map(|text| text.parse().expect("an address")).collect();
+    invite.addresses[0] = inside[0].parse().expect("an address");
+    world.join(BEN, &invite.app_link());
+    world.advance(10 * SECOND);
+    assert_eq!(world.devices[BEN].count(|event| matches!(event, Event::Datagram { .. })), 0);
+}
+
+#[test]
+fn an_answer_without_the_topic_s_key_makes_no_link() {
+    use partyline_wire::direct::{Direct, response};
+    let (mut world, party, link) = party(2, &[]);
+    world.join(BEN, &link);
+    world.advance(Duration::from_millis(100));
+    let sent = world.devices[BEN].events.iter().find_map(|event| match event {
+        Event::Datagram { bytes, .. } => match Direct::decode(bytes) {
+            Some(Direct::Request(request)) => Some(request.nonce),
+            _ => None,
+        },
+        _ => None,
+    });
+    // On the path, the nonce can be read, but not what proves the key.
+    let forged = response(&[9; 32], sent.expect("a request"));
+    let now = world.now;
+    world.signaling(BEN).handle_direct(now, public_address(ANA), &forged);
+    world.advance(SECOND);
+    assert_eq!(direct(&world, BEN).sent, 0, "no join request to somebody who proves nothing");
+    let ben = &world.devices[BEN].signaling;
+    assert!(ben.party(party).is_some_and(|party| party.membership.is_waiting()));
+}
